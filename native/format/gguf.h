@@ -1,0 +1,94 @@
+#pragma once
+// GGUF v2/v3: metadata and tensor index over a memory map. docs/gguf.md lists the keys and tensors PaliGemma uses.
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "base/view.h"
+
+namespace pg {
+
+enum class GgufType : uint32_t {
+  u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, boolean = 7, string = 8, array = 9, u64 = 10, i64 = 11, f64 = 12,
+};
+
+struct GgufValue;
+
+// Arrays stay where they are in the map; elements are decoded on access, so a vocabulary costs no copy.
+struct GgufArray {
+  GgufType elementType;
+  uint64_t count;
+  const uint8_t* data;   // first element
+  uint64_t bytes;        // of all elements, as stored
+
+  // Plain numbers only: element i widened. Checked in the parser, so never out of the map.
+  double number(uint64_t i) const;
+  int64_t integer(uint64_t i) const;
+  // Strings only, in order (they have no fixed size).
+  std::vector<std::string_view> strings() const;
+};
+
+struct GgufValue {
+  GgufType type;
+  uint64_t offset;   // bytes from the start of the file, for error messages
+  std::variant<uint64_t, int64_t, double, bool, std::string_view, GgufArray> value;
+};
+
+struct GgufTensor {
+  std::string_view name;
+  DType type;
+  uint32_t dims;          // 1..4
+  int64_t ne[4];          // GGUF order: fastest first; unused ones are 1
+  uint64_t offset;        // bytes from the start of the file
+  uint64_t bytes;
+  int64_t rows() const { return ne[1] * ne[2] * ne[3]; }
+  int64_t cols() const { return ne[0]; }
+  int64_t elements() const { return ne[0] * rows(); }
+};
+
+class GgufFile {
+ public:
+  // Checks magic, version, every count, length, offset and alignment before use. Fails with modelNotFound or
+  // modelInvalid (path, field or tensor, byte offset). Never allocates in proportion to a claimed count.
+  static std::shared_ptr<const GgufFile> open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  uint32_t version() const { return version_; }
+  uint64_t alignment() const { return alignment_; }
+  uint64_t size() const { return map_.size(); }
+  const MappedFile& map() const { return map_; }
+
+  // In file order.
+  const std::vector<std::pair<std::string_view, GgufValue>>& metadata() const { return metadata_; }
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+
+  const GgufValue* find(std::string_view key) const;
+  const GgufTensor* findTensor(std::string_view name) const;
+  ConstView view(const GgufTensor& tensor) const;  // [rows, cols] in the map
+
+  // Typed access. The optional forms give nullopt for a missing key; a key of another type is modelInvalid.
+  std::optional<int64_t> integer(std::string_view key) const;
+  std::optional<double> number(std::string_view key) const;
+  std::optional<bool> boolean(std::string_view key) const;
+  std::optional<std::string_view> string(std::string_view key) const;
+  const GgufArray* array(std::string_view key) const;
+
+ private:
+  explicit GgufFile(const std::string& path) : path_(path), map_(path) {}
+  void parse();
+
+  std::string path_;
+  MappedFile map_;
+  uint32_t version_ = 0;
+  uint64_t alignment_ = 32;
+  std::vector<std::pair<std::string_view, GgufValue>> metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::unordered_map<std::string_view, size_t> keyIndex_, tensorIndex_;
+};
+
+}  // namespace pg

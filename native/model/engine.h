@@ -1,0 +1,118 @@
+#pragma once
+// The facade the addon sees: one engine per loaded model, one thread that loads it and runs its requests.
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "model/mask_decoder.h"
+#include "model/sampler.h"
+#include "model/tokenizer.h"
+
+namespace pg {
+
+enum class AttentionWindow { none, suffix, causal };  // how Gemma 2's sliding layers treat the prefix; see docs
+
+struct LoadOptions {
+  std::string path;
+  std::string visionPath;            // empty: vision tensors are in `path`
+  std::string maskDecoderPath;       // GGUF with mask tensors; empty: those of `path`, if any
+  MaskDecoder::Lookup maskTensors;   // or a source of tensors (an npz read by the caller)
+  std::string device = "auto";       // auto, cpu (cuda and metal fail with deviceUnavailable where not built)
+  int threads = 0;                   // 0 = defaultThreads()
+  int64_t contextSize = 0;           // tokens per sequence; 0 = what the model was trained for
+  int maxSequences = 4;
+  DType kvCacheType = DType::f16;    // f16, q8_0, f32
+  AttentionWindow attentionWindow = AttentionWindow::none;
+  bool finalSoftcap = true;          // false: logits are never capped
+};
+
+struct ModelInfo {
+  std::string architecture;          // "gemma", "gemma2"
+  std::string name;                  // general.name or empty
+  std::string quantization;          // the type most weight bytes have, "Q4_K"
+  std::string device = "cpu", isa;   // "avx512vnni"
+  int threads = 0;
+  int64_t imageSize = 0, imageTokens = 0;  // px, tokens a picture becomes; 0 without vision
+  int64_t textLayers = 0, textHidden = 0, visionLayers = 0, visionHidden = 0;
+  int64_t vocab = 0, contextSize = 0, parameters = 0, bytes = 0;
+  bool hasVision = false, hasMaskDecoder = false;
+  bool hasRetrieval = false;
+  std::string resizeFilter = "bicubic";    // the recipe the file states
+};
+
+// One picture of a request: exactly one of the two is filled.
+struct ImageSource {
+  std::vector<uint8_t> pixels;       // [imageSize, imageSize, 3] RGB8, already resized
+  std::vector<float> embedding;      // [imageTokens, textHidden], an earlier encodeImage
+};
+
+struct ConstraintSpec {
+  enum class Kind { none, detect, segment } kind = Kind::none;
+  std::vector<std::string> labels;   // what a name may be; empty = any text without control or location tokens
+  int32_t maxObjects = 0;            // 0 = no limit
+};
+
+struct Request {
+  enum class Kind { generate, score, encodeImage } kind = Kind::generate;
+  std::vector<ImageSource> images;
+  std::string prompt, suffix;        // suffix: score only
+  bool allowControlTokens = false;
+  int64_t maxTokens = 256;
+  SamplingOptions sampling;
+  std::vector<std::string> stop;
+  bool ignoreEos = false;
+  ConstraintSpec constraint;
+};
+
+struct Timings {  // milliseconds
+  double visionMs = 0, prefillMs = 0, firstTokenMs = 0, decodeMs = 0, queueMs = 0;
+};
+
+struct TokenEvent {
+  TokenChoice choice;
+  std::string text;        // what may be shown now: complete characters, held back while a stop string may be forming
+  std::string tokenText;   // the characters this token completed
+};
+
+struct Event {
+  enum class Kind { ready, token, end, error, stopped } kind = Kind::token;
+  uint32_t job = 0;                       // 0: the engine itself (ready, a failed load, stopped)
+  TokenEvent token;                       // kind token
+  // kind end
+  std::string text;                       // what was still held back
+  std::string finishReason;               // "stop", "length"
+  int64_t imageTokens = 0, promptTokens = 0, completionTokens = 0;
+  Timings timings;
+  std::vector<TokenEvent> scored;         // score: one per suffix token, then eos
+  std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]
+  // kind error
+  Code code = Code::internal;
+  std::string message;
+};
+
+class Engine {
+ public:
+  // Returns at once; `post` is called on the engine's thread: first ready or an error with job 0.
+  Engine(LoadOptions options, std::function<void(Event)> post);
+  ~Engine();  // stop()
+
+  uint32_t submit(Request request);  // its job number, from 1; after a stop the job ends with ERR_DISPOSED
+  void cancel(uint32_t job);         // its end is an error event with Code::aborted; unknown jobs are ignored
+  void requestStop();                // returns at once; every job ends with ERR_DISPOSED, then a stopped event
+  void stop();                       // requestStop and join; idempotent, never on the engine's own thread
+
+  // Valid after ready, from any thread, until the engine is destroyed.
+  const ModelInfo& info() const;
+  const Tokenizer& tokenizer() const;
+  const MaskDecoder* maskDecoder() const;  // nullptr where the model has none
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pg

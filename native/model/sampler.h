@@ -1,0 +1,44 @@
+#pragma once
+// From logits to a token: greedy or random, with log-probabilities.
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+namespace pg {
+
+struct SamplingOptions {
+  float temperature = 0;    // 0 = greedy
+  int32_t topK = 0;         // 0 = off
+  float topP = 1;           // 1 = off
+  float minP = 0;           // 0 = off
+  float repeatPenalty = 1;  // 1 = off; on generated tokens and the prompt's text tokens
+  uint64_t seed = 0;
+  int32_t logProbs = -1;    // -1 = none, 0 = of the chosen token, n = also of the n best
+};
+
+struct TokenChoice {
+  int32_t id = 0;
+  float logProb = 0;                                 // natural log, before temperature and filters
+  std::vector<std::pair<int32_t, float>> top;        // best first
+};
+
+class Sampler {
+ public:
+  explicit Sampler(const SamplingOptions& options);
+
+  // Picks among ids with `allowed` (empty span = all ids below logits.size()). `history`: ids the repeat penalty sees.
+  // Ties go to the smallest id. The same seed and logits give the same choice on every machine.
+  TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed = {});
+
+ private:
+  SamplingOptions options_;
+  std::mt19937_64 random_;
+  std::vector<float> scratch_;
+  std::vector<int32_t> order_;
+};
+
+// log softmax(logits)[id], in double precision.
+float logProbOf(std::span<const float> logits, int32_t id);
+
+}  // namespace pg

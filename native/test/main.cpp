@@ -1,0 +1,23 @@
+#include <cstring>
+
+#include "check.h"
+
+// Runs every test whose name contains argv[1] (all without it); the last line is the summary.
+int main(int argc, char** argv) {
+  int passed = 0, failed = 0;
+  for (const auto& test : pg::test::tests()) {
+    if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
+    try {
+      test.run();
+      ++passed;
+    } catch (const pg::test::Failure& f) {
+      ++failed;
+      std::printf("FAILED %s\n  %s\n  %s\n", test.name, f.where.c_str(), f.what.c_str());
+    } catch (const std::exception& e) {
+      ++failed;
+      std::printf("FAILED %s\n  threw %s\n", test.name, e.what());
+    }
+  }
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
