@@ -1,0 +1,83 @@
+/** The one error class of the package and its codes. */
+
+/**
+ * Stable error codes, safe to compare against.
+ *
+ * | code | when |
+ * |---|---|
+ * | `ERR_MODEL_NOT_FOUND` | a model, adapter, tokenizer or mask decoder file does not exist or cannot be read |
+ * | `ERR_MODEL_INVALID` | the file is damaged or not what it should be; the message names the field and, where there is one, the byte offset |
+ * | `ERR_MODEL_UNSUPPORTED` | the file is fine but not a model (or a part of one) that this engine can run |
+ * | `ERR_IMAGE_INVALID` | an image cannot be read or decoded |
+ * | `ERR_IMAGE_TOO_LARGE` | an image has more pixels or bytes than the limits allow |
+ * | `ERR_PROMPT_TOO_LONG` | images, prompt and `maxTokens` do not fit the context |
+ * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
+ * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
+ * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
+ * | `ERR_DISPOSED` | the model was disposed before or during the call |
+ * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
+ * | `ERR_INTERNAL` | a mistake of ours; please report it |
+ */
+export type ErrorCode =
+  | 'ERR_MODEL_NOT_FOUND'
+  | 'ERR_MODEL_INVALID'
+  | 'ERR_MODEL_UNSUPPORTED'
+  | 'ERR_IMAGE_INVALID'
+  | 'ERR_IMAGE_TOO_LARGE'
+  | 'ERR_PROMPT_TOO_LONG'
+  | 'ERR_INVALID_OPTION'
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_DEVICE_UNAVAILABLE'
+  | 'ERR_DISPOSED'
+  | 'ERR_NATIVE_MISSING'
+  | 'ERR_INTERNAL'
+
+/** All codes, in the order of the documentation. */
+export const errorCodes: readonly ErrorCode[] = [
+  'ERR_MODEL_NOT_FOUND', 'ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_IMAGE_INVALID', 'ERR_IMAGE_TOO_LARGE',
+  'ERR_PROMPT_TOO_LONG', 'ERR_INVALID_OPTION', 'ERR_OUT_OF_MEMORY', 'ERR_DEVICE_UNAVAILABLE', 'ERR_DISPOSED',
+  'ERR_NATIVE_MISSING', 'ERR_INTERNAL'
+]
+
+/**
+ * What every function of this package throws or rejects with, except an abort, which rejects with the signal's own
+ * reason. `message` says what is wrong, where, and what to do; `cause` keeps the underlying error if there is one.
+ */
+export class PaliGemmaError extends Error {
+  /** Stable and comparable; see {@link ErrorCode}. */
+  readonly code: ErrorCode
+
+  constructor (code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+
+  static {
+    // On the prototype, as the built-in errors have it: not an own property, so it does not show when inspected.
+    Object.defineProperty(this.prototype, 'name', { value: 'PaliGemmaError', configurable: true, writable: true })
+  }
+}
+
+/** The spelling the engine uses for a cancelled job. Users never see it: they get the signal's reason. */
+export const nativeAborted = 'ERR_ABORTED'
+
+const known: ReadonlySet<string> = new Set<string>(errorCodes)
+
+/** What the engine threw or reported (an Error with a `code`, or `{code, message}`), as a {@link PaliGemmaError}. */
+export function fromNative (error: unknown): PaliGemmaError {
+  if (error instanceof PaliGemmaError) return error
+  const { code, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, message?: unknown }
+  const text = typeof message === 'string' && message !== '' ? message : String(error)
+  const cause = error instanceof Error ? { cause: error } : undefined
+  if (typeof code === 'string' && known.has(code)) return new PaliGemmaError(code as ErrorCode, text, cause)
+  return new PaliGemmaError('ERR_INTERNAL', `The native engine failed: ${text}`, cause)
+}
+
+/** Rejections of a native promise, as {@link PaliGemmaError}. */
+export async function nativeCall<T> (call: () => Promise<T> | T): Promise<T> {
+  try {
+    return await call()
+  } catch (error) {
+    throw fromNative(error)
+  }
+}
