@@ -1,0 +1,174 @@
+#include "cpu/cpu_device.h"
+
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "format/quantize.h"
+
+namespace pg {
+namespace {
+
+constexpr std::align_val_t kAlign{64};   // a cache line, and the widest vector
+
+void require(bool ok, const char* op, const char* what) {
+  if (!ok) fail(Code::internal, op, ": ", what);
+}
+
+void requireF32(const char* op, ConstView a) { require(a.type == DType::f32, op, "expects f32"); }
+
+void requireSame(const char* op, ConstView a, ConstView b) {
+  requireF32(op, a);
+  requireF32(op, b);
+  require(a.rows == b.rows && a.cols == b.cols, op, "shapes differ");
+}
+
+void requireProduct(const char* op, View out, ConstView x, const Linear& linear) {
+  requireF32(op, out);
+  requireF32(op, x);
+  require(x.cols == linear.in(), op, "x is not as wide as the weight");
+  require(out.cols == linear.out() && out.rows == x.rows, op, "out has another shape than the product");
+}
+
+// Rows a chunk of an elementwise op holds: about 16k values.
+int64_t rowGrain(ConstView x) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, x.cols)); }
+
+}  // namespace
+
+CpuDevice::CpuDevice(const Kernels& kernels, int threads)
+    : kernels_(kernels), pool_(threads), gemm_(kernels, pool_), attention_(kernels, pool_) {}
+
+Buffer CpuDevice::allocate(size_t bytes) {
+  if (bytes == 0) return {};
+  void* data = ::operator new(bytes, kAlign, std::nothrow);
+  if (!data) fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20, " MiB. Close other programs or lower contextSize, maxSequences or the image size");
+  std::memset(data, 0, bytes);
+  return {this, static_cast<uint8_t*>(data), bytes};
+}
+
+void CpuDevice::release(uint8_t* data, size_t) noexcept { ::operator delete(data, kAlign); }
+
+void CpuDevice::setCancel(const CancelFlag* flag) {
+  gemm_.setCancel(flag);
+  attention_.setCancel(flag);
+}
+
+void CpuDevice::matmul(ConstView x, std::span<const MatmulJob> jobs) {
+  for (const MatmulJob& job : jobs) requireProduct("matmul", job.out, x, *job.linear);
+  gemm_.matmul(x, jobs);
+}
+
+void CpuDevice::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
+  requireProduct("geglu", out, x, gate);
+  requireProduct("geglu", out, x, up);
+  gemm_.geglu(out, x, gate, up);
+}
+
+void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, float scale) {
+  requireF32("embed", out);
+  require(out.cols == table.cols && out.rows == int64_t(ids.size()), "embed", "out has another shape than ids and table");
+  for (int32_t id : ids) require(id >= 0 && id < table.rows, "embed", "id outside the table");
+  pool_.forRange(out.rows, rowGrain(out), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = out.row<float>(r);
+      dequantizeRow(table.type, table.row<void>(ids[size_t(r)]), row, table.cols);
+      kernels_.scale(row, scale, out.cols);
+    }
+  });
+}
+
+void CpuDevice::rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) {
+  requireSame("rmsNorm", out, x);
+  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) kernels_.rmsNorm(out.row<float>(r), x.row<float>(r), weight, eps, add, x.cols);
+  });
+}
+
+void CpuDevice::layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) {
+  requireSame("layerNorm", out, x);
+  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) kernels_.layerNorm(out.row<float>(r), x.row<float>(r), weight, bias, eps, x.cols);
+  });
+}
+
+void CpuDevice::rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) {
+  requireF32("rope", x);
+  require(int64_t(positions.size()) == x.rows && headDim > 0 && headDim % 2 == 0 && x.cols % headDim == 0, "rope",
+          "positions or head size do not fit");
+  const int64_t half = headDim / 2;
+  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
+    std::vector<float> angles(static_cast<size_t>(2 * half));
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t i = 0; i < half; ++i) {
+        // float32 inverse frequency and angle, as the reference computes them
+        const float frequency = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
+        const float angle = float(positions[size_t(r)]) * frequency;
+        angles[size_t(i)] = std::cos(angle);
+        angles[size_t(half + i)] = std::sin(angle);
+      }
+      for (int64_t c = 0; c < x.cols; c += headDim) kernels_.rope(x.row<float>(r) + c, angles.data(), angles.data() + half, half);
+    }
+  });
+}
+
+void CpuDevice::storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) {
+  const KvLayout& layout = *kv.layout;
+  requireSame("storeKv", k, v);
+  require(k.cols == layout.kvHeads * layout.headDim && layer < layout.layers, "storeKv", "k has another shape than the cache");
+  pool_.forRange(k.rows, rowGrain(k), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t token = position + r;
+      uint8_t* page = kv.pages[token / kPageTokens];
+      for (int64_t head = 0; head < layout.kvHeads; ++head) {
+        const size_t row = size_t(token % kPageTokens) * layout.rowBytes();
+        kernels_.fromF32(layout.type, k.row<float>(r) + head * layout.headDim, page + layout.headOffset(layer, 0, head) + row, layout.headDim);
+        kernels_.fromF32(layout.type, v.row<float>(r) + head * layout.headDim, page + layout.headOffset(layer, 1, head) + row, layout.headDim);
+      }
+    }
+  });
+}
+
+void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) {
+  for (const AttentionJob& job : jobs) {
+    requireSame("attention", job.out, job.q);
+    const KvLayout& layout = *job.kv.layout;
+    require(job.q.cols % (layout.kvHeads * layout.headDim) == 0 && layer < layout.layers, "attention", "q does not fit the cache");
+  }
+  if (!jobs.empty()) attention_.paged(jobs, layer, scale, softcap);
+}
+
+void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) {
+  requireSame("denseAttention", out, q);
+  requireSame("denseAttention", k, v);
+  require(q.cols == k.cols && q.cols % heads == 0, "denseAttention", "widths do not fit the heads");
+  attention_.dense(out, q, k, v, heads, scale);
+}
+
+void CpuDevice::add(View x, ConstView y) {
+  requireF32("add", x);
+  requireF32("add", y);
+  require(y.rows > 0 && x.rows % y.rows == 0 && x.cols == y.cols, "add", "shapes do not fit");
+  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) kernels_.add(x.row<float>(r), y.row<float>(r % y.rows), x.cols);
+  });
+}
+
+void CpuDevice::softcap(View x, float cap) {
+  requireF32("softcap", x);
+  constexpr int64_t kGrain = 8192;
+  for (int64_t r = 0; r < x.rows; ++r)
+    pool_.forRange(x.cols, kGrain, [&](int64_t begin, int64_t end, int) { kernels_.softcap(x.row<float>(r) + begin, cap, end - begin); });
+}
+
+void CpuDevice::upload(View out, const void* data) {
+  const size_t rowBytes = bytesFor(out.type, out.cols);
+  for (int64_t r = 0; r < out.rows; ++r) std::memcpy(out.row<uint8_t>(r), static_cast<const uint8_t*>(data) + size_t(r) * rowBytes, rowBytes);
+}
+
+void CpuDevice::download(void* data, ConstView in) {
+  const size_t rowBytes = bytesFor(in.type, in.cols);
+  for (int64_t r = 0; r < in.rows; ++r) std::memcpy(static_cast<uint8_t*>(data) + size_t(r) * rowBytes, in.row<uint8_t>(r), rowBytes);
+}
+
+}  // namespace pg

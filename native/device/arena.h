@@ -1,0 +1,53 @@
+#pragma once
+// Scratch views carved one after another out of one Buffer; lifetimes nest (a Scope gives back what was taken in it).
+#include "device/device.h"
+
+namespace pg {
+
+class Arena {
+ public:
+  explicit Arena(Device& device) : device_(device) {}
+
+  // Makes room for `bytes` in all; only while nothing is taken.
+  void reserve(size_t bytes) {
+    assert(used_ == 0);
+    if (bytes > buffer_.bytes()) {
+      buffer_ = Buffer();  // free first: the two never exist together
+      buffer_ = device_.allocate(bytes);
+    }
+  }
+  // A shrink to nothing, so that one large request does not hold its scratch for ever.
+  void trim(size_t keep) {
+    if (buffer_.bytes() > keep) buffer_ = Buffer();
+  }
+
+  View take(int64_t rows, int64_t cols, DType type = DType::f32) {
+    const size_t bytes = sizeOf(rows, cols, type);
+    if (used_ + bytes > buffer_.bytes()) fail(Code::internal, "Scratch of ", buffer_.bytes(), " bytes is too small");
+    View view(buffer_.data() + used_, type, rows, cols);
+    used_ += bytes;
+    return view;
+  }
+  // What take() uses: rounded to cache lines.
+  static size_t sizeOf(int64_t rows, int64_t cols, DType type = DType::f32) {
+    return (bytesFor(type, cols) * size_t(rows) + 63) & ~size_t(63);
+  }
+
+  class Scope {
+   public:
+    explicit Scope(Arena& arena) : arena_(arena), mark_(arena.used_) {}
+    ~Scope() { arena_.used_ = mark_; }
+    Scope(const Scope&) = delete;
+
+   private:
+    Arena& arena_;
+    size_t mark_;
+  };
+
+ private:
+  Device& device_;
+  Buffer buffer_;
+  size_t used_ = 0;
+};
+
+}  // namespace pg
