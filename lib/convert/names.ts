@@ -1,0 +1,110 @@
+/** The one table of tensor names: Hugging Face's to GGUF's, for both generations of names and both Gemmas. */
+import type { SourceConfig } from './config'
+
+/** What a tensor is; decides its type and whether its values change. */
+export type TensorRole =
+  | 'embedding'      // token embedding, also the LM head
+  | 'attnQ' | 'attnK' | 'attnV' | 'attnOutput' | 'ffnUp' | 'ffnDown'   // text matrices
+  | 'textNorm'       // stored + 1
+  | 'visionMatrix' | 'visionFfnUp' | 'visionFfnDown' | 'patch'
+  | 'vector'         // biases, vision norms
+  | 'visionFfnBias'
+  | 'position'
+  | 'projector'
+  | 'retrieval'      // ColPali's head, optional
+
+export interface ExpectedTensor {
+  /** As {@link canonicalName} spells it. */
+  source: string
+  gguf: string
+  /** Of the source, outermost first. */
+  shape: number[]
+  role: TensorRole
+  /** Index of the block it belongs to. */
+  layer?: number
+}
+
+/** Tensors that some checkpoints carry and no model needs. */
+const ignored = /(?:^|\.)(?:position_ids|rotary_emb\.inv_freq)$/
+
+/**
+ * One spelling for all generations of names: `text.…`, `vision.…`, `projector.…`, `retrieval.…`, `lm_head.weight`;
+ * undefined for buffers that are not weights. Unknown names come back as they are.
+ */
+export function canonicalName (name: string): string | undefined {
+  if (ignored.test(name)) return undefined
+  const bare = name.replace(/^vlm\./, '').replace(/^model\.(?=(?:vision_tower|multi_modal_projector|language_model)\.)/, '')
+  const rules: [RegExp, string][] = [
+    [/^language_model\.lm_head\./, 'lm_head.'],
+    [/^language_model\.(?:model\.)?/, 'text.'],
+    [/^vision_tower\.(?:vision_model\.)?/, 'vision.'],
+    [/^multi_modal_projector\.linear\./, 'projector.'],
+    [/^(?:custom_text_proj|embedding_proj_layer)\./, 'retrieval.']
+  ]
+  for (const [pattern, prefix] of rules) if (pattern.test(bare)) return bare.replace(pattern, prefix)
+  return bare
+}
+
+/** Every tensor a checkpoint with this config has, in the order in which the GGUF stores them. */
+export function expectedTensors (config: SourceConfig, vocab: number): ExpectedTensor[] {
+  const { text, vision } = config
+  const list: ExpectedTensor[] = []
+  const add = (source: string, gguf: string, shape: number[], role: TensorRole, layer?: number) => {
+    list.push({ source, gguf, shape, role, ...(layer === undefined ? {} : { layer }) })
+  }
+
+  add('text.embed_tokens.weight', 'token_embd.weight', [vocab, text.hidden], 'embedding')
+  const q = text.heads * text.headDim
+  const kv = text.kvHeads * text.headDim
+  for (let n = 0; n < text.layers; n++) {
+    const matrix = (source: string, gguf: string, shape: number[], role: TensorRole) =>
+      add(`text.layers.${n}.${source}.weight`, `blk.${n}.${gguf}.weight`, shape, role, n)
+    matrix('input_layernorm', 'attn_norm', [text.hidden], 'textNorm')
+    matrix('self_attn.q_proj', 'attn_q', [q, text.hidden], 'attnQ')
+    matrix('self_attn.k_proj', 'attn_k', [kv, text.hidden], 'attnK')
+    matrix('self_attn.v_proj', 'attn_v', [kv, text.hidden], 'attnV')
+    matrix('self_attn.o_proj', 'attn_output', [text.hidden, q], 'attnOutput')
+    if (text.architecture === 'gemma') {
+      // Gemma 1's "post attention" norm stands before the feed-forward; Gemma 2's really follows attention.
+      matrix('post_attention_layernorm', 'ffn_norm', [text.hidden], 'textNorm')
+    } else {
+      matrix('post_attention_layernorm', 'post_attention_norm', [text.hidden], 'textNorm')
+      matrix('pre_feedforward_layernorm', 'ffn_norm', [text.hidden], 'textNorm')
+    }
+    matrix('mlp.gate_proj', 'ffn_gate', [text.ffn, text.hidden], 'ffnUp')
+    matrix('mlp.up_proj', 'ffn_up', [text.ffn, text.hidden], 'ffnUp')
+    matrix('mlp.down_proj', 'ffn_down', [text.hidden, text.ffn], 'ffnDown')
+    if (text.architecture === 'gemma2') matrix('post_feedforward_layernorm', 'post_ffw_norm', [text.hidden], 'textNorm')
+  }
+  add('text.norm.weight', 'output_norm.weight', [text.hidden], 'textNorm')
+
+  const pair = (source: string, gguf: string, shape: number[], role: TensorRole, bias: TensorRole = 'vector', layer?: number) => {
+    add(`${source}.weight`, `${gguf}.weight`, shape, role, layer)
+    add(`${source}.bias`, `${gguf}.bias`, [shape[0]!], bias, layer)
+  }
+  const wide = vision.hidden
+  pair('vision.embeddings.patch_embedding', 'v.patch_embd', [wide, 3, vision.patchSize, vision.patchSize], 'patch')
+  add('vision.embeddings.position_embedding.weight', 'v.position_embd.weight', [vision.tokens, wide], 'position')
+  for (let n = 0; n < vision.layers; n++) {
+    const from = `vision.encoder.layers.${n}`
+    const to = `v.blk.${n}`
+    pair(`${from}.layer_norm1`, `${to}.ln1`, [wide], 'vector', 'vector', n)
+    for (const [name, gguf] of [['q_proj', 'attn_q'], ['k_proj', 'attn_k'], ['v_proj', 'attn_v'], ['out_proj', 'attn_out']]) {
+      pair(`${from}.self_attn.${name}`, `${to}.${gguf}`, [wide, wide], 'visionMatrix', 'vector', n)
+    }
+    pair(`${from}.layer_norm2`, `${to}.ln2`, [wide], 'vector', 'vector', n)
+    pair(`${from}.mlp.fc1`, `${to}.ffn_up`, [vision.ffn, wide], 'visionFfnUp', 'visionFfnBias', n)
+    pair(`${from}.mlp.fc2`, `${to}.ffn_down`, [wide, vision.ffn], 'visionFfnDown', 'vector', n)
+  }
+  pair('vision.post_layernorm', 'v.post_ln', [wide], 'vector')
+  pair('projector', 'mm.0', [text.hidden, wide], 'projector')
+  return list
+}
+
+/** ColPali's extra head; its output width is the checkpoint's. */
+export function retrievalTensors (config: SourceConfig, width: number): ExpectedTensor[] {
+  return [
+    { source: 'retrieval.weight', gguf: 'retrieval.proj.weight', shape: [width, config.text.hidden], role: 'retrieval' },
+    { source: 'retrieval.bias', gguf: 'retrieval.proj.bias', shape: [width], role: 'vector' }
+  ]
+}

@@ -1,0 +1,143 @@
+/** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
+import { PaliGemmaError } from '../errors'
+import type { SourceConfig } from './config'
+import { canonicalName, expectedTensors, type ExpectedTensor, retrievalTensors } from './names'
+import { someOf, type SourceTensor } from './safetensors'
+import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from './types'
+
+export interface PlannedTensor {
+  name: string
+  type: StorageType
+  /** As stored, outermost first; a padded feed-forward is wider than its source. */
+  shape: number[]
+  /** A range of a safetensors file, or values at hand (the mask decoder). */
+  source: SourceTensor | Float32Array
+  /** Of the source, as a matrix. */
+  rows: number
+  cols: number
+  /** Text norms: the engine multiplies by the stored weight, Gemma by 1 + weight. */
+  plusOne: boolean
+}
+
+export interface Plan {
+  tensors: PlannedTensor[]
+  /** Rows of the embedding. */
+  vocab: number
+  /** SigLIP's feed-forward width as stored. */
+  visionFfn: number
+  visionType: StorageType
+  /** What the user should know: types that did not fit and the like. */
+  notes: string[]
+}
+
+export interface PlanOptions {
+  /** For messages. */
+  dir: string
+  type: FileType
+  visionType?: StorageType | undefined
+  /** Mask decoder tensors under vae-oid's names. */
+  mask?: Record<string, { shape: number[], data: Float32Array }> | undefined
+}
+
+// Block types want rows in multiples of their block; 256 suits every one of them.
+const visionFfnMultiple = 256
+
+/** Matches the checkpoint's tensors with what its config says it has. */
+export function planConversion (config: SourceConfig, source: readonly SourceTensor[], options: PlanOptions): Plan {
+  const found = byCanonicalName(options.dir, source)
+  const vocab = found.get('text.embed_tokens.weight')?.shape[0] ?? 0
+  const expected = expectedTensors(config, vocab)
+  const retrieval = found.get('retrieval.weight')
+  if (retrieval) expected.push(...retrievalTensors(config, retrieval.shape[0] ?? 0))
+  checkTensors(options.dir, expected, found)
+
+  const visionType = options.visionType ?? defaultVisionType(options.type)
+  const pad = isBlockType(visionType)
+  const visionFfn = pad ? Math.ceil(config.vision.ffn / visionFfnMultiple) * visionFfnMultiple : config.vision.ffn
+  const context = {
+    type: options.type, visionType, layers: config.text.layers, heads: config.text.heads, kvHeads: config.text.kvHeads
+  }
+  const replaced = new Map<string, number>()
+  const tensors = expected.map((tensor): PlannedTensor => {
+    const shape = storedShape(tensor, visionFfn)
+    const wanted = wantedType(tensor.role, tensor.layer, context)
+    const type = fitType(wanted, shape.at(-1)!)
+    if (type !== wanted) replaced.set(`${wanted} by ${type}`, (replaced.get(`${wanted} by ${type}`) ?? 0) + 1)
+    const cols = tensor.shape.at(-1)!
+    const rows = tensor.shape.reduce((product, n) => product * n, 1) / cols
+    return { name: tensor.gguf, type, shape, source: found.get(tensor.source)!, rows, cols, plusOne: tensor.role === 'textNorm' }
+  })
+  for (const [name, { shape, data }] of Object.entries(options.mask ?? {})) {
+    const type = isBlockType(options.type.base) || options.type.base === 'F16' ? 'F16' : 'F32'
+    // One-dimensional tensors are biases.
+    tensors.push({ name: `mask.${name}`, type: shape.length > 1 ? type : 'F32', shape, source: data, rows: 1, cols: data.length, plusOne: false })
+  }
+  const notes = [...replaced].map(([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`)
+  if (visionFfn !== config.vision.ffn) notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
+  return { tensors, vocab, visionFfn, visionType, notes }
+}
+
+/** The duplicate of the embedding that some checkpoints carry as LM head, with the embedding itself, if both are there. */
+export function tiedHead (source: readonly SourceTensor[]): { head: SourceTensor, embedding: SourceTensor } | undefined {
+  const head = source.find((tensor) => canonicalName(tensor.name) === 'lm_head.weight')
+  const embedding = source.find((tensor) => canonicalName(tensor.name) === 'text.embed_tokens.weight')
+  return head && embedding ? { head, embedding } : undefined
+}
+
+function byCanonicalName (dir: string, source: readonly SourceTensor[]): Map<string, SourceTensor> {
+  const found = new Map<string, SourceTensor>()
+  const twice: string[] = []
+  for (const tensor of source) {
+    const name = canonicalName(tensor.name)
+    if (name === undefined) continue
+    const other = found.get(name)
+    if (other) twice.push(`${other.name} and ${tensor.name}`)
+    found.set(name, tensor)
+  }
+  if (twice.length > 0) throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir} holds the same tensor twice: ${someOf(twice)}`)
+  // Tied weights are stored once, sometimes under the head's name.
+  const head = found.get('lm_head.weight')
+  found.delete('lm_head.weight')
+  if (head && !found.has('text.embed_tokens.weight')) found.set('text.embed_tokens.weight', head)
+  return found
+}
+
+/** Lists every missing, unknown and misshapen tensor in one error. */
+function checkTensors (dir: string, expected: ExpectedTensor[], found: Map<string, SourceTensor>): void {
+  const problems: string[] = []
+  const known = new Set(expected.map((tensor) => tensor.source))
+  const missing = expected.filter((tensor) => !found.has(tensor.source)).map((tensor) => hfName(tensor.source))
+  const unknown = [...found].filter(([name]) => !known.has(name)).map(([, tensor]) => tensor.name)
+  const misshapen = expected.flatMap((tensor) => {
+    const have = found.get(tensor.source)
+    if (!have || (have.shape.length === tensor.shape.length && have.shape.every((n, i) => n === tensor.shape[i]))) return []
+    return [`${have.name} is [${have.shape.join(', ')}] instead of [${tensor.shape.join(', ')}]`]
+  })
+  if (missing.length > 0) problems.push(`missing: ${someOf(missing)}`)
+  if (unknown.length > 0) problems.push(`unknown: ${someOf(unknown)}`)
+  if (misshapen.length > 0) problems.push(`wrong shape: ${someOf(misshapen)}`)
+  if (problems.length > 0) {
+    throw new PaliGemmaError('ERR_MODEL_INVALID',
+      `${dir}: the weights do not fit config.json (${problems.join('; ')}); check that all files are of one model`)
+  }
+  const typed = expected.map((tensor) => found.get(tensor.source)!).filter((tensor) => !['F32', 'F16', 'BF16'].includes(tensor.type))
+  if (typed.length > 0) {
+    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
+      `${dir}: ${someOf(typed.map((tensor) => `${tensor.name} is ${tensor.type}`))}; only F32, F16 and BF16 weights can be converted`)
+  }
+}
+
+/** A canonical name as the published checkpoints spell it, for messages. */
+function hfName (name: string): string {
+  return name.replace(/^text\./, 'language_model.model.').replace(/^vision\./, 'vision_tower.vision_model.')
+    .replace(/^projector\./, 'multi_modal_projector.linear.').replace(/^retrieval\./, 'custom_text_proj.')
+}
+
+function storedShape (tensor: ExpectedTensor, visionFfn: number): number[] {
+  switch (tensor.role) {
+    case 'visionFfnUp': return [visionFfn, tensor.shape[1]!]
+    case 'visionFfnBias': return [visionFfn]
+    case 'visionFfnDown': return [tensor.shape[0]!, visionFfn]
+    default: return tensor.shape
+  }
+}

@@ -1,0 +1,190 @@
+/** Safetensors files: headers checked against the file, weights read a range at a time. */
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { PaliGemmaError } from '../errors'
+import { isObject, readJson } from './fields'
+
+export type SourceType = 'F32' | 'F16' | 'BF16'
+
+export interface SourceTensor {
+  name: string
+  file: string
+  type: SourceType
+  /** Outermost first. */
+  shape: number[]
+  /** Bytes from the start of the file. */
+  offset: number
+  bytes: number
+}
+
+// What the format's own library accepts.
+const maxHeaderBytes = 100_000_000
+const elementBytes: Record<string, number> = {
+  F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1, BOOL: 1, F8_E4M3: 1, F8_E5M2: 1
+}
+
+/** The bytes of one number of a storage type that weights may have. */
+export function sourceBytes (type: SourceType): number {
+  return elementBytes[type]!
+}
+
+/** The weights of a model directory, open for reading. */
+export class Safetensors {
+  readonly tensors: SourceTensor[] = []
+  private readonly handles = new Map<string, FileHandle>()
+
+  private constructor () {}
+
+  /** Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, and checks every header. */
+  static async open (dir: string): Promise<Safetensors> {
+    const files = await weightFiles(dir)
+    const source = new Safetensors()
+    try {
+      for (const file of files.keys()) {
+        const tensors = await source.openFile(file)
+        checkIndex(dir, file, tensors, files.get(file))
+        source.tensors.push(...tensors)
+      }
+    } catch (error) {
+      await source.close()
+      throw error
+    }
+    return source
+  }
+
+  /** Fills `target` with the bytes of `tensor` from `start` on. */
+  async read (tensor: SourceTensor, start: number, target: Uint8Array): Promise<void> {
+    const handle = this.handles.get(tensor.file)!
+    for (let done = 0; done < target.length;) {
+      const { bytesRead } = await handle.read(target, done, target.length - done, tensor.offset + start + done)
+      if (bytesRead === 0) {
+        invalid(tensor.file, `ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`)
+      }
+      done += bytesRead
+    }
+  }
+
+  async close (): Promise<void> {
+    await Promise.all([...this.handles.values()].map((handle) => handle.close()))
+    this.handles.clear()
+  }
+
+  private async openFile (file: string): Promise<SourceTensor[]> {
+    let handle: FileHandle
+    try {
+      handle = await open(file, 'r')
+    } catch (cause) {
+      const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
+      throw new PaliGemmaError('ERR_MODEL_NOT_FOUND',
+        missing ? `${file} does not exist; download all files of the model` : `${file} cannot be read: ${(cause as Error).message}`, { cause })
+    }
+    this.handles.set(file, handle)
+    const { size } = await handle.stat()
+    const start = Buffer.alloc(8)
+    if (size < 8 || (await handle.read(start, 0, 8, 0)).bytesRead < 8) invalid(file, `has ${size} bytes, too few for a safetensors file`)
+    if (start.toString('latin1').startsWith('version ')) {
+      invalid(file, 'is a git-lfs pointer, not the weights; run "git lfs pull" or download the file itself')
+    }
+    const length = start.readBigUInt64LE()
+    if (length > BigInt(Math.min(maxHeaderBytes, size - 8))) {
+      invalid(file, `states a header of ${length} bytes at byte 0 but has ${size} bytes; it is truncated or no safetensors file`)
+    }
+    const header = Buffer.alloc(Number(length))
+    await handle.read(header, 0, header.length, 8)
+    return parseHeader(file, header, size)
+  }
+}
+
+/** Which files hold the weights; with an index, the names each of them must hold. */
+async function weightFiles (dir: string): Promise<Map<string, Set<string> | undefined>> {
+  const indexFile = join(dir, 'model.safetensors.index.json')
+  const index = await readJson(indexFile, true)
+  if (index) {
+    const files = new Map<string, Set<string>>()
+    for (const [name, file] of Object.entries(index.object('weight_map').values)) {
+      if (typeof file !== 'string' || file === '' || basename(file) !== file || file.includes('\\')) {
+        invalid(indexFile, `weight_map names ${JSON.stringify(file)} for ${name}, which is no file name`)
+      }
+      const path = join(dir, file)
+      files.set(path, (files.get(path) ?? new Set()).add(name))
+    }
+    if (files.size === 0) invalid(indexFile, 'has an empty weight_map')
+    return files
+  }
+  const single = join(dir, 'model.safetensors')
+  if (await exists(single)) return new Map([[single, undefined]])
+  const names = await readdir(dir)
+  const help = names.includes('adapter_model.safetensors')
+    ? 'it is a LoRA adapter; convert the base model'
+    : names.some((name) => name.endsWith('.npz'))
+      ? 'npz checkpoints are not supported yet; download the safetensors version of the model'
+      : names.some((name) => /^pytorch_model.*\.bin$/.test(name))
+        ? 'pickled weights are not read; save the model with safe_serialization'
+        : 'download all files of the model'
+  throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${dir} has neither model.safetensors nor model.safetensors.index.json; ${help}`)
+}
+
+function checkIndex (dir: string, file: string, tensors: SourceTensor[], listed: Set<string> | undefined): void {
+  if (!listed) return
+  const present = new Set(tensors.map((tensor) => tensor.name))
+  const lacking = [...listed].filter((name) => !present.has(name))
+  if (lacking.length > 0) {
+    invalid(file, `lacks ${someOf(lacking)}, which ${join(dir, 'model.safetensors.index.json')} places there`)
+  }
+}
+
+function parseHeader (file: string, header: Buffer, size: number): SourceTensor[] {
+  let json: unknown
+  try {
+    json = JSON.parse(header.toString('utf8'))
+  } catch (cause) {
+    throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: the header at byte 8 is not valid JSON: ${(cause as Error).message}`, { cause })
+  }
+  if (!isObject(json)) invalid(file, 'the header at byte 8 is not a JSON object')
+  const dataStart = 8 + header.length
+  const tensors: SourceTensor[] = []
+  for (const [name, entry] of Object.entries(json)) {
+    if (name !== '__metadata__') tensors.push(parseEntry(file, name, entry, dataStart, size))
+  }
+  const ordered = [...tensors].sort((a, b) => a.offset - b.offset)
+  for (const [i, tensor] of ordered.entries()) {
+    const next = ordered[i + 1]
+    if (next && next.offset < tensor.offset + tensor.bytes) invalid(file, `tensors ${tensor.name} and ${next.name} overlap at byte ${next.offset}`)
+  }
+  return tensors
+}
+
+function parseEntry (file: string, name: string, entry: unknown, dataStart: number, size: number): SourceTensor {
+  const wrong = (what: string): never => invalid(file, `tensor ${name}: ${what}`)
+  if (!isObject(entry)) return wrong('its header entry is not an object')
+  const { dtype, shape, data_offsets: offsets } = entry
+  const width = typeof dtype === 'string' ? elementBytes[dtype] : undefined
+  if (width === undefined) return wrong(`has the unknown type ${JSON.stringify(dtype)}`)
+  if (!isCounts(shape)) return wrong(`has the shape ${JSON.stringify(shape)}`)
+  if (!isCounts(offsets) || offsets.length !== 2) return wrong(`has the data_offsets ${JSON.stringify(offsets)}`)
+  const [begin, end] = offsets as [number, number]
+  const bytes = shape.reduce((product, n) => product * n, width)
+  if (end - begin !== bytes) return wrong(`takes ${end - begin} bytes, but ${String(dtype)} [${shape.join(', ')}] needs ${bytes}`)
+  if (dataStart + end > size) {
+    return wrong(`ends at byte ${dataStart + end} of ${size}; the file is truncated, download it again`)
+  }
+  return { name, file, type: dtype as SourceType, shape, offset: dataStart + begin, bytes }
+}
+
+function isCounts (value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0)
+}
+
+async function exists (path: string): Promise<boolean> {
+  return stat(path).then(() => true, () => false)
+}
+
+/** A list for a message: the first few, and how many more. */
+export function someOf (names: string[], most = 8): string {
+  const shown = names.slice(0, most).join(', ')
+  return names.length > most ? `${shown} and ${names.length - most} more` : shown
+}
+
+function invalid (file: string, what: string): never {
+  throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: ${what}`)
+}

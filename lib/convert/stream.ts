@@ -1,0 +1,147 @@
+/** Weights from source to file, chunk by chunk: read, widen or pad, quantize, write. Memory does not grow with the model. */
+import { availableParallelism } from 'node:os'
+import { native } from '../native'
+import { nativeCall } from '../errors'
+import { type PartFile, tensorBytes } from './gguf-writer'
+import type { PlannedTensor } from './plan'
+import { type Safetensors, sourceBytes, type SourceType } from './safetensors'
+import { bytesOf, type StorageType } from './types'
+
+/** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
+export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number) => Promise<Uint8Array>
+
+const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) => nativeCall(() => native().quantizeRows(data, from, to, cols))
+
+/** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */
+const chunkBytes = 8 << 20
+
+interface Chunk { tensor: PlannedTensor, fileOffset: number, firstRow: number, rows: number }
+
+export interface StreamOptions {
+  /** 0..1, after every chunk. */
+  onProgress?: ((fraction: number) => void) | undefined
+  signal?: AbortSignal | undefined
+  quantizeRows?: QuantizeRows | undefined
+}
+
+/** Writes every tensor at its offset. Two to four chunks are in flight, so that reading, quantizing and writing overlap. */
+export async function streamTensors (
+  tensors: PlannedTensor[], offsets: number[], source: Safetensors, file: PartFile, options: StreamOptions
+): Promise<void> {
+  const quantize = options.quantizeRows ?? nativeQuantizeRows
+  const total = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0)
+  const chunks = chunksOf(tensors, offsets)
+  let done = 0
+  let failed = false
+  const worker = async (): Promise<void> => {
+    const reader = new ChunkReader(source)
+    try {
+      while (!failed) {
+        options.signal?.throwIfAborted()
+        const { value: chunk, done: finished } = chunks.next()
+        if (finished) return
+        const { type, bytes, cols } = await reader.read(chunk)
+        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols)
+        await file.write(output, chunk.fileOffset)
+        done += output.length
+        options.onProgress?.(Math.min(1, done / total))
+      }
+    } catch (error) {
+      failed = true
+      throw error
+    }
+  }
+  // The file may be closed only when no worker writes any more: wait for all, then report the first failure.
+  const results = await Promise.allSettled(Array.from({ length: Math.max(2, Math.min(4, availableParallelism())) }, worker))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+  options.signal?.throwIfAborted()
+}
+
+function * chunksOf (tensors: PlannedTensor[], offsets: number[]): Generator<Chunk, undefined> {
+  for (const [i, tensor] of tensors.entries()) {
+    const rows = storedRows(tensor)
+    const rowBytes = tensor.cols * 4
+    const most = tensor.plusOne ? rows : Math.max(1, Math.floor(chunkBytes / rowBytes))
+    for (let first = 0; first < rows; first += most) {
+      yield {
+        tensor, firstRow: first, rows: Math.min(most, rows - first),
+        fileOffset: offsets[i]! + first * bytesOf(tensor.type, storedCols(tensor))
+      }
+    }
+  }
+  return undefined
+}
+
+// A tensor is a matrix of rows here; vectors and values at hand are one row.
+function storedCols (tensor: PlannedTensor): number {
+  return tensor.source instanceof Float32Array ? tensor.cols : tensor.shape.at(-1)!
+}
+
+function storedRows (tensor: PlannedTensor): number {
+  return tensor.shape.reduce((product, n) => product * n, 1) / storedCols(tensor)
+}
+
+/** Reads the source of chunks; its buffer is used again for the next one. */
+class ChunkReader {
+  private buffer = Buffer.alloc(0)
+
+  constructor (private readonly source: Safetensors) {}
+
+  /** The chunk's values in rows of the stored width, in the source's type or already as F32. */
+  async read ({ tensor, firstRow, rows }: Chunk): Promise<{ bytes: Uint8Array, type: StorageType, cols: number }> {
+    if (tensor.source instanceof Float32Array) {
+      const { buffer, byteOffset } = tensor.source
+      const bytes = new Uint8Array(buffer, byteOffset + firstRow * tensor.cols * 4, rows * tensor.cols * 4)
+      return { bytes, type: 'F32', cols: tensor.cols }
+    }
+    const { type } = tensor.source
+    const width = sourceBytes(type)
+    const cols = storedCols(tensor)
+    const sourceRows = Math.max(0, Math.min(rows, tensor.rows - firstRow))
+    const bytes = this.take(rows * cols * width)
+    const packed = bytes.subarray(0, sourceRows * tensor.cols * width)
+    await this.source.read(tensor.source, firstRow * tensor.cols * width, packed)
+    if (cols > tensor.cols) widen(bytes, sourceRows, tensor.cols * width, cols * width)
+    bytes.fill(0, sourceRows * cols * width)
+    if (tensor.plusOne) return { bytes: plusOne(bytes, type), type: 'F32', cols }
+    return { bytes, type, cols }
+  }
+
+  private take (bytes: number): Buffer {
+    if (this.buffer.length < bytes) this.buffer = Buffer.alloc(bytes)
+    return this.buffer.subarray(0, bytes)
+  }
+}
+
+/** Spreads packed rows of `from` bytes to rows of `to` bytes, zeros at their ends; last row first, so that none is overwritten. */
+function widen (bytes: Buffer, rows: number, from: number, to: number): void {
+  for (let row = rows - 1; row >= 0; row--) {
+    bytes.copyWithin(row * to, row * from, (row + 1) * from)
+    bytes.fill(0, row * to + from, (row + 1) * to)
+  }
+}
+
+/** weight + 1 in float32, as the reference computes it. */
+function plusOne (bytes: Buffer, type: SourceType): Uint8Array {
+  const count = bytes.length / sourceBytes(type)
+  const result = new Float32Array(count)
+  for (let i = 0; i < count; i++) result[i] = readNumber(bytes, i, type) + 1
+  return new Uint8Array(result.buffer)
+}
+
+const word = new DataView(new ArrayBuffer(4))
+
+function readNumber (bytes: Buffer, i: number, type: SourceType): number {
+  if (type === 'F32') return bytes.readFloatLE(i * 4)
+  const half = bytes.readUInt16LE(i * 2)
+  if (type === 'BF16') {
+    word.setUint32(0, half << 16)
+    return word.getFloat32(0)
+  }
+  const exponent = half >> 10 & 31
+  const fraction = half & 1023
+  const sign = half >> 15 ? -1 : 1
+  if (exponent === 31) return fraction ? NaN : sign * Infinity
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
+}
+
