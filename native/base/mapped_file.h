@@ -25,9 +25,6 @@ class MappedFile {
  private:
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
-#ifdef _WIN32
-  void* mapping_ = nullptr;
-#endif
 };
 
 }  // namespace pg

@@ -31,6 +31,8 @@ struct GgufArray {
   int64_t integer(uint64_t i) const;
   // Strings only, in order (they have no fixed size).
   std::vector<std::string_view> strings() const;
+  // Arrays of arrays only: the inner ones, in order.
+  std::vector<GgufArray> arrays() const;
 };
 
 struct GgufValue {
@@ -77,6 +79,10 @@ class GgufFile {
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string_view> string(std::string_view key) const;
   const GgufArray* array(std::string_view key) const;
+
+  // Fails with modelInvalid where floating-point data or a block scale of this tensor is NaN or infinite. Reads and
+  // decodes the whole tensor: for `verify`, not for loading.
+  void checkFinite(const GgufTensor& tensor) const;
 
  private:
   explicit GgufFile(const std::string& path) : path_(path), map_(path) {}
