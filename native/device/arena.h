@@ -8,7 +8,7 @@ class Arena {
  public:
   explicit Arena(Device& device) : device_(device) {}
 
-  // Makes room for `bytes` in all; only while nothing is taken.
+  // Makes room for `bytes` in all; only while nothing is taken. Never shrinks: requests of one model are alike.
   void reserve(size_t bytes) {
     assert(used_ == 0);
     if (bytes > buffer_.bytes()) {
@@ -16,10 +16,8 @@ class Arena {
       buffer_ = device_.allocate(bytes);
     }
   }
-  // A shrink to nothing, so that one large request does not hold its scratch for ever.
-  void trim(size_t keep) {
-    if (buffer_.bytes() > keep) buffer_ = Buffer();
-  }
+  // Everything taken is given back at once.
+  void reset() { used_ = 0; }
 
   View take(int64_t rows, int64_t cols, DType type = DType::f32) {
     const size_t bytes = sizeOf(rows, cols, type);

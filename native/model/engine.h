@@ -8,13 +8,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "model/config.h"
 #include "model/mask_decoder.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
 
 namespace pg {
-
-enum class AttentionWindow { none, suffix, causal };  // how Gemma 2's sliding layers treat the prefix; see docs
 
 struct LoadOptions {
   std::string path;
@@ -57,7 +56,8 @@ struct ConstraintSpec {
 };
 
 struct Request {
-  enum class Kind { generate, score, encodeImage } kind = Kind::generate;
+  // trace: one prefill that returns every stage's values, for comparison with a reference
+  enum class Kind { generate, score, encodeImage, trace } kind = Kind::generate;
   std::vector<ImageSource> images;
   std::string prompt, suffix;        // suffix: score only
   bool allowControlTokens = false;
@@ -78,6 +78,14 @@ struct TokenEvent {
   std::string tokenText;   // the characters this token completed
 };
 
+// One intermediate result: "vision" and "projector" per picture, "hidden" per layer (0 = input, the last one after the
+// final norm), "logits" of every position.
+struct Stage {
+  std::string name;
+  int64_t rows = 0, cols = 0;
+  std::vector<float> data;
+};
+
 struct Event {
   enum class Kind { ready, token, end, error, stopped } kind = Kind::token;
   uint32_t job = 0;                       // 0: the engine itself (ready, a failed load, stopped)
@@ -89,6 +97,7 @@ struct Event {
   Timings timings;
   std::vector<TokenEvent> scored;         // score: one per suffix token, then eos
   std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]
+  std::vector<Stage> stages;              // trace
   // kind error
   Code code = Code::internal;
   std::string message;

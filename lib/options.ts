@@ -1,0 +1,260 @@
+/** The options of every call: types, defaults and the rules that check them. */
+import type { ImageInput } from './image-input'
+import type { Chunk } from './stream'
+import { rule, type Rule, type Rules } from './validate'
+
+/** Options of {@link loadModel}. */
+export interface LoadOptions {
+  /** One GGUF with everything, or the text GGUF. */
+  model: string
+  /** The separate vision GGUF ("mmproj"), where the text GGUF has no vision tensors. */
+  vision?: string
+  /** `vae-oid.npz`, or a GGUF that holds the mask decoder, where the model file has none. `segment` needs one. */
+  maskDecoder?: string
+  /** Where the model runs; "auto" (the default) takes the best there is. */
+  device?: 'auto' | 'cpu' | 'cuda' | 'metal'
+  /** Compute threads; default: the physical cores this process may use. Results do not depend on it. */
+  threads?: number
+  /** Tokens per sequence, images included; default: what the model was trained for. */
+  contextSize?: number
+  /** Sequences decoded together (default 4); more requests queue. */
+  maxSequences?: number
+  /** Type of the attention cache; default "f16". */
+  kvCacheType?: 'f16' | 'q8_0' | 'f32'
+  /**
+   * How Gemma 2's sliding layers (window 4096) treat the prefix; matters only beyond 4096 positions. "none" (default):
+   * no window, as the code that trained the weights; "suffix": only generated tokens are windowed (Hugging Face 4.57
+   * and later); "causal": the past is limited everywhere (older Hugging Face, gemma.cpp).
+   */
+  attentionWindow?: 'none' | 'suffix' | 'causal'
+  /** false: logits are not capped whatever the file says. Greedy output is the same, probabilities differ. */
+  finalSoftcap?: boolean
+  /** 1023 (default) inverts the training code's `<loc>` exactly; 1024 is what published demo code divides by. */
+  locScale?: 1023 | 1024
+  /** Default: what the file states, else "bicubic". Both as Pillow computes them. */
+  resize?: 'bicubic' | 'bilinear'
+  /** "squash" (default) ignores the aspect ratio, as in training; "pad" keeps it. Boxes are mapped back either way. */
+  fit?: 'squash' | 'pad'
+  /** "training" (default): masks are 0 or 255, as the training code's evaluator; "demo": soft edges, as published demos. */
+  maskConvention?: 'training' | 'demo'
+  /** Pictures with more pixels are refused with ERR_IMAGE_TOO_LARGE before decoding; default 200 million. */
+  maxImagePixels?: number
+  /** Called with 0 when loading starts and with 1 when the model is ready. */
+  onProgress?: (fraction: number) => void
+  /** Aborting rejects with the signal's reason and frees what was loaded. */
+  signal?: AbortSignal
+}
+
+/** What generated text may be: the grammar of `detect` or `segment`. */
+export interface Constraint {
+  kind: 'detect' | 'segment'
+  /** The names that may follow a location; default: any text. */
+  labels?: string[]
+  /** Stop after so many objects; default: no limit. */
+  maxObjects?: number
+}
+
+/** How to generate; shared by all generating calls. */
+export interface SamplingOptions {
+  /** At most so many tokens; default 256. */
+  maxTokens?: number
+  /** 0 (default): always the most probable token. */
+  temperature?: number
+  /** Sample among the k most probable tokens; 0 (default): off. */
+  topK?: number
+  /** Sample among the most probable tokens that together reach this probability; 1 (default): off. */
+  topP?: number
+  /** Sample among tokens at least this probable, relative to the best; 0 (default): off. */
+  minP?: number
+  /** Divides the score of tokens that occurred; 1 (default): off. */
+  repeatPenalty?: number
+  /** 0 .. 2^53 - 1, default 0. The same seed and request give the same text. */
+  seed?: number
+  /** Generation ends before the first of these texts, which is not part of the result. */
+  stop?: string[]
+  /** Log-probabilities (natural log) of the chosen tokens; a number: also of the n best alternatives. Default false. */
+  logProbs?: boolean | number
+  /** Do not stop at the end token; for tests and benchmarks. */
+  ignoreEos?: boolean
+  /** Aborting rejects at once with the signal's reason. */
+  signal?: AbortSignal
+  /** Called for every token, in order. What it throws ends the generation and rejects it. */
+  onToken?: (chunk: Chunk) => void
+}
+
+/** Options of `generate` and `stream`. */
+export interface GenerateOptions extends SamplingOptions {
+  /** The task prompt, such as "caption en"; a newline is added. See {@link prompts}. */
+  prompt: string
+  /** The picture. Either this or `images`. */
+  image?: ImageInput
+  /** Several pictures or video frames, in order. */
+  images?: ImageInput[]
+  /** Only output of this form can be generated. */
+  constrain?: 'detect' | 'segment' | Constraint
+  /** `<bos>`, `<eos>`, `<image>` and the like in the prompt become control tokens; default false: they stay text. */
+  allowControlTokens?: boolean
+}
+
+/** Options of `score`. */
+export interface ScoreOptions {
+  prompt: string
+  /** The text whose probability is asked for; the end token is scored after it. */
+  suffix: string
+  image?: ImageInput
+  images?: ImageInput[]
+  allowControlTokens?: boolean
+  signal?: AbortSignal
+}
+
+/** Options of `generateBatch`. */
+export interface BatchOptions<Result> {
+  /** Called as each item ends, in the order they end. */
+  onResult?: (result: Result, index: number) => void
+  /** Aborting rejects the whole batch with the signal's reason. */
+  signal?: AbortSignal
+}
+
+/** Options of `caption`, `answer`, `ask` and `ocr`. */
+export interface TaskOptions extends SamplingOptions {
+  /** ISO code of the answer's language; default "en". See {@link prompts.languages}. */
+  lang?: string
+}
+
+export interface CaptionOptions extends TaskOptions {
+  /** "short": raw alt-text like; "coco" (default): one plain sentence; "long": several sentences. */
+  style?: 'short' | 'coco' | 'long'
+}
+
+/** Options of `detect` and `segment`. */
+export interface DetectOptions extends SamplingOptions {
+  /** false: the model may write anything, and what can be parsed is returned. Default true: only the task's grammar. */
+  constrain?: boolean
+  /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
+  maxObjects?: number
+}
+
+export interface EncodeImageOptions {
+  signal?: AbortSignal
+}
+
+/** Options of {@link preprocessImage}. */
+export interface PreprocessOptions {
+  /** Width and height of the result in pixels. */
+  size: number
+  resize?: 'bicubic' | 'bilinear'
+  fit?: 'squash' | 'pad'
+  maxImagePixels?: number
+  signal?: AbortSignal
+}
+
+/** 16320 x 12240 (200 megapixels, the largest phone cameras) passes; decoded this is 600 MB. */
+export const defaultMaxImagePixels = 200_000_000
+
+export const defaults = {
+  maxTokens: 256,
+  detectMaxTokens: 512,
+  maxSequences: 4,
+  locScale: 1023,
+  fit: 'squash',
+  resize: 'bicubic',
+  maskConvention: 'training',
+  lang: 'en',
+  style: 'coco'
+} as const
+
+const labels: Rule = rule.listOf('non-empty strings', v => typeof v === 'string' && v.trim() !== '')
+const fit = rule.oneOf('squash', 'pad')
+const resize = rule.oneOf('bicubic', 'bilinear')
+const pixels = rule.integer(1)
+
+export const loadRules: Rules<LoadOptions> = {
+  model: rule.path,
+  vision: rule.path,
+  maskDecoder: rule.path,
+  device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
+  threads: rule.integer(1, 1024),
+  contextSize: rule.integer(1),
+  maxSequences: rule.integer(1, 1024),
+  kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),
+  attentionWindow: rule.oneOf('none', 'suffix', 'causal'),
+  finalSoftcap: rule.flag,
+  locScale: rule.oneOf(1023, 1024),
+  resize,
+  fit,
+  maskConvention: rule.oneOf('training', 'demo'),
+  maxImagePixels: pixels,
+  onProgress: rule.callback,
+  signal: rule.signal
+}
+
+const constraintRules: Rules<Constraint> = {
+  kind: rule.oneOf('detect', 'segment'),
+  labels,
+  maxObjects: rule.integer(1, 65535)
+}
+
+const samplingRules: Rules<SamplingOptions> = {
+  maxTokens: rule.integer(1, 2 ** 31 - 1),
+  temperature: rule.number(0),
+  topK: rule.integer(0, 2 ** 31 - 1),
+  topP: rule.above(0, 1),
+  minP: rule.number(0, 1),
+  repeatPenalty: rule.above(0),
+  seed: rule.integer(0),
+  stop: rule.listOf('non-empty strings', v => typeof v === 'string' && v !== ''),
+  logProbs: { expected: 'boolean or integer from 0 to 1000', accepts: v => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v) },
+  ignoreEos: rule.flag,
+  signal: rule.signal,
+  onToken: rule.callback
+}
+
+// What an ImageInput may be is checked where it is read, with the better message.
+const images: Rule = { expected: 'array of images', accepts: Array.isArray }
+
+export const generateRules: Rules<GenerateOptions> = {
+  prompt: rule.text,
+  image: rule.anything,
+  images,
+  ...samplingRules,
+  constrain: {
+    expected: '"detect", "segment" or { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }',
+    accepts: v => v === 'detect' || v === 'segment' || (typeof v === 'object' && v !== null && (v as Constraint).kind !== undefined &&
+      Object.entries(v).every(([name, value]) => value === undefined || (constraintRules as Record<string, Rule>)[name]?.accepts(value) === true))
+  },
+  allowControlTokens: rule.flag
+}
+
+export const scoreRules: Rules<ScoreOptions> = {
+  prompt: rule.text,
+  suffix: rule.text,
+  image: rule.anything,
+  images,
+  allowControlTokens: rule.flag,
+  signal: rule.signal
+}
+
+export const batchRules: Rules<BatchOptions<unknown>> = { onResult: rule.callback, signal: rule.signal }
+
+const lang: Rule = { expected: 'language code such as "en"', accepts: v => typeof v === 'string' && /^[a-zA-Z]{2,3}([-_][a-zA-Z]{2,4})?$/.test(v) }
+
+export const taskRules: Rules<TaskOptions> = { lang, ...samplingRules }
+export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 'coco', 'long'), ...taskRules }
+export const detectRules: Rules<DetectOptions> = { constrain: rule.flag, maxObjects: rule.integer(1, 65535), ...samplingRules }
+export const encodeImageRules: Rules<EncodeImageOptions> = { signal: rule.signal }
+
+export const preprocessRules: Rules<PreprocessOptions> = {
+  size: rule.integer(1, 16384),
+  resize,
+  fit,
+  maxImagePixels: pixels,
+  signal: rule.signal
+}
+
+export const labelsRule: Rule = {
+  expected: 'a non-empty string or a non-empty array of them, without ";", "<", ">" and line breaks,',
+  accepts: v => {
+    const list: unknown[] = Array.isArray(v) ? v : [v]
+    return list.length > 0 && list.every(item => typeof item === 'string' && item.trim() !== '' && !/[;<>\n\r]/.test(item))
+  }
+}

@@ -1,0 +1,34 @@
+/** The prompts that PaliGemma was trained with. */
+
+/** The 35 languages of the multilingual caption data (big_vision, coco35l). */
+const languages: readonly string[] = [
+  'ar', 'bn', 'cs', 'da', 'de', 'el', 'en', 'es', 'fa', 'fi', 'fil', 'fr', 'hi', 'hr', 'hu', 'id', 'it', 'iw', 'ja', 'ko', 'mi',
+  'nl', 'no', 'pl', 'pt', 'ro', 'ru', 'sv', 'sw', 'te', 'th', 'tr', 'uk', 'vi', 'zh'
+]
+
+const list = (labels: string | readonly string[]): string => typeof labels === 'string' ? labels : labels.join(' ; ')
+
+/**
+ * Prompt strings. Source: PaliGemma's prompt page (ai.google.dev/gemma/docs/paligemma/prompt-system-instructions) and
+ * the training configurations in google-research/big_vision. The newline that ends a prompt is added by the engine.
+ * "pt" prompts work on pretrained checkpoints only; "mix" checkpoints also take free text.
+ */
+export const prompts = {
+  /** "cap en": a short caption, much like alt texts (pt). */
+  shortCaption: (lang = 'en'): string => `cap ${lang}`,
+  /** "caption en": one sentence as in COCO (pt, mix). */
+  caption: (lang = 'en'): string => `caption ${lang}`,
+  /** "describe en": a longer description (pt, mix of PaliGemma 2). */
+  describe: (lang = 'en'): string => `describe ${lang}`,
+  /** "answer en where is the cow?" (pt, mix). */
+  answer: (question: string, lang = 'en'): string => `answer ${lang} ${question}`,
+  /** "question en a cow": a question that has this answer (pt). */
+  question: (answer: string, lang = 'en'): string => `question ${lang} ${answer}`,
+  /** "ocr": all text in the picture (pt, mix). */
+  ocr: (): string => 'ocr',
+  /** "detect cow ; boat" (pt, mix). */
+  detect: (labels: string | readonly string[]): string => `detect ${list(labels)}`,
+  /** "segment cow ; boat" (pt, mix). */
+  segment: (labels: string | readonly string[]): string => `segment ${list(labels)}`,
+  languages
+} as const

@@ -1,0 +1,168 @@
+// Reproduces big_vision's models/ppp/gemma.py; checked against Gemma(2)ForCausalLM inside PaliGemma.
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+namespace pg {
+namespace {
+
+// Rows that pass through the feed-forward together: large enough that unpacking weights costs little, small enough
+// that its activations [rows, ffn] stay a few tens of MB.
+constexpr int64_t kBlockRows = 512;
+
+}  // namespace
+
+AttentionMask Decoder::mask(int64_t layer, int64_t prefix) const {
+  const bool slides = layer % 2 == 0 && window_ != AttentionWindow::none;
+  return {.prefix = prefix, .window = slides ? config_.slidingWindow : 0, .windowInPrefix = window_ == AttentionWindow::causal};
+}
+
+size_t Decoder::scratchBytes(int64_t rows) const {
+  const int64_t block = std::min(rows, kBlockRows), qWidth = config_.heads * config_.headDim;
+  const size_t attention = Arena::sizeOf(block, config_.hidden) + 2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim) +
+                           Arena::sizeOf(block, qWidth) + Arena::sizeOf(block, config_.hidden);
+  const size_t feedForward = 2 * Arena::sizeOf(block, config_.hidden) + Arena::sizeOf(block, config_.ffn);
+  const int64_t headRows = std::min(rows, kLogitRows);
+  const size_t head = Arena::sizeOf(headRows, config_.vocab) + Arena::sizeOf(headRows, config_.hidden);
+  return Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, qWidth) + std::max({attention, feedForward, head, Arena::sizeOf(rows, config_.hidden)});
+}
+
+void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix) {
+  const int64_t tokens = int64_t(ids.size()), d = config_.hidden;
+  kv.grow(tokens);
+  prefillArena_.reset();
+  prefillArena_.reserve(scratchBytes(tokens));
+  x_ = prefillArena_.take(tokens, d);
+  q_ = prefillArena_.take(tokens, config_.heads * config_.headDim);
+
+  // text rows enter as embedding * sqrt(hidden), image rows as the projector gave them
+  for (int64_t begin = 0; begin < tokens;) {
+    const bool image = ids[size_t(begin)] == kImageRow;
+    int64_t end = begin;
+    while (end < tokens && (ids[size_t(end)] == kImageRow) == image) ++end;
+    View rows = x_.slice(begin, end - begin);
+    if (image) {
+      device_.upload(rows, imageRows);
+      imageRows += (end - begin) * d;
+    } else {
+      device_.embed(rows, weights_.embedding.weight, ids.subspan(size_t(begin), size_t(end - begin)), std::sqrt(float(d)));
+    }
+    begin = end;
+  }
+  positions_.resize(size_t(tokens));
+  std::iota(positions_.begin(), positions_.end(), 0);
+  segments_ = {{kv.view(), 0, tokens, 0, prefix}};
+  nextLayer_ = 0;
+}
+
+bool Decoder::stepPrefill() {
+  if (nextLayer_ < config_.layers) layer(prefillArena_, nextLayer_++, x_, q_, segments_, positions_);
+  return nextLayer_ == config_.layers;
+}
+
+void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions) {
+  const TextLayer& w = weights_.layers[size_t(index)];
+  const float eps = config_.normEps;
+  const int64_t kvWidth = config_.kvHeads * config_.headDim;
+
+  // Calls use(segment, its rows inside the block, block-relative) for the segments that meet rows [row, row + rows).
+  const auto eachSegment = [&](int64_t row, int64_t rows, auto&& use) {
+    for (const Segment& s : segments) {
+      const int64_t begin = std::max(row, s.row), end = std::min(row + rows, s.row + s.rows);
+      if (begin < end) use(s, begin - row, end - begin, s.position + begin - s.row);
+    }
+  };
+
+  // keys and values of every row first: prefix rows see rows that come after them
+  for (int64_t row = 0; row < x.rows; row += kBlockRows) {
+    const int64_t rows = std::min(kBlockRows, x.rows - row);
+    Arena::Scope scope(arena);
+    View branch = arena.take(rows, x.cols), k = arena.take(rows, kvWidth), v = arena.take(rows, kvWidth);
+    View qRows = q.slice(row, rows);
+    device_.rmsNorm(branch, x.slice(row, rows), w.attnNorm.weight, eps);
+    const MatmulJob qkv[] = {{qRows, &w.q}, {k, &w.k}, {v, &w.v}};
+    device_.matmul(branch, qkv);
+    device_.rope(qRows, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
+    device_.rope(k, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
+    eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
+      device_.storeKv(s.kv, index, k.slice(begin, count), v.slice(begin, count), position);
+    });
+  }
+
+  for (int64_t row = 0; row < x.rows; row += kBlockRows) {
+    const int64_t rows = std::min(kBlockRows, x.rows - row);
+    View xRows = x.slice(row, rows);
+    {
+      // x += out(attend(q)); Gemma 2 normalises the branch before the addition
+      Arena::Scope scope(arena);
+      View attended = arena.take(rows, q.cols), branch = arena.take(rows, x.cols);
+      std::vector<AttentionJob> jobs;
+      eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
+        jobs.push_back({attended.slice(begin, count), q.slice(row + begin, count), s.kv, position, mask(index, s.prefix)});
+      });
+      device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap);
+      const MatmulJob out{config_.postNorms ? branch : xRows, &w.out, config_.postNorms ? Epilogue::store : Epilogue::add};
+      device_.matmul(attended, {&out, 1});
+      if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postAttnNorm.weight, eps, true);
+    }
+    {
+      // x += down(gelu(gate) * up), the branch again normalised by Gemma 2
+      Arena::Scope scope(arena);
+      View branch = arena.take(rows, x.cols), wide = arena.take(rows, config_.ffn);
+      device_.rmsNorm(branch, xRows, w.ffnNorm.weight, eps);
+      device_.geglu(wide, branch, w.gate, w.up);
+      const MatmulJob down{config_.postNorms ? branch : xRows, &w.down, config_.postNorms ? Epilogue::store : Epilogue::add};
+      device_.matmul(wide, {&down, 1});
+      if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postFfnNorm.weight, eps, true);
+    }
+  }
+}
+
+// logits = softcap(norm(x) embedding^T)
+void Decoder::head(Arena& arena, ConstView x, float* logits) {
+  for (int64_t row = 0; row < x.rows; row += kLogitRows) {
+    const int64_t rows = std::min(kLogitRows, x.rows - row);
+    Arena::Scope scope(arena);
+    View normed = arena.take(rows, x.cols), out = arena.take(rows, config_.vocab);
+    device_.rmsNorm(normed, x.slice(row, rows), weights_.outputNorm.weight, config_.normEps);
+    const MatmulJob job{out, &weights_.embedding};
+    device_.matmul(normed, {&job, 1});
+    if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
+    device_.download(logits + row * config_.vocab, out);
+  }
+}
+
+void Decoder::prefillLogits(int64_t begin, int64_t count, float* logits) { head(prefillArena_, x_.slice(begin, count), logits); }
+
+void Decoder::prefillStates(float* states) { device_.download(states, x_); }
+
+void Decoder::prefillFinalStates(float* states) {
+  Arena::Scope scope(prefillArena_);
+  View normed = prefillArena_.take(x_.rows, x_.cols);
+  device_.rmsNorm(normed, x_, weights_.outputNorm.weight, config_.normEps);
+  device_.download(states, normed);
+}
+
+void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
+  const int64_t count = int64_t(rows.size());
+  decodeArena_.reset();
+  decodeArena_.reserve(scratchBytes(count));
+  View x = decodeArena_.take(count, config_.hidden), q = decodeArena_.take(count, config_.heads * config_.headDim);
+  std::vector<int32_t> ids;
+  std::vector<int64_t> positions;
+  std::vector<Segment> segments;
+  for (const DecodeRow& row : rows) {
+    row.kv->grow(row.position + 1);
+    ids.push_back(row.token);
+    positions.push_back(row.position);
+    segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.position, row.prefix});
+  }
+  device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
+  for (int64_t i = 0; i < config_.layers; ++i) layer(decodeArena_, i, x, q, segments, positions);
+  head(decodeArena_, x, logits);
+}
+
+}  // namespace pg

@@ -1,0 +1,73 @@
+#pragma once
+// Gemma 1 and 2 as PaliGemma uses them: prefix-LM prefill, one layer at a time, and batched decode steps.
+#include <span>
+#include <vector>
+
+#include "device/arena.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/weights.h"
+
+namespace pg {
+
+// A sequence in a decode step: its last token enters at `position`, the next one's logits come out.
+struct DecodeRow {
+  KvSequence* kv;          // has room for position + 1 tokens
+  int32_t token;
+  int64_t position;        // of `token`
+  int64_t prefix;          // tokens that attend to each other fully
+};
+
+class Decoder {
+ public:
+  Decoder(Device& device, const TextConfig& config, const TextWeights& weights, AttentionWindow window, bool finalSoftcap)
+      : device_(device), config_(config), weights_(weights), window_(window),
+        finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0), prefillArena_(device), decodeArena_(device) {}
+
+  static constexpr int32_t kImageRow = -1;   // in ids: the next row of `imageRows` instead of a token
+
+  // The first `prefix` of ids see each other fully, the rest is causal. imageRows: [count of kImageRow, hidden], enters
+  // layer 0 as it is. kv is filled from position 0. Replaces an unfinished prefill.
+  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix);
+  bool stepPrefill();                         // one layer; true when all are done
+  // Logits of rows [begin, begin + count) of the finished prefill, count <= kLogitRows, to host [count, vocab].
+  void prefillLogits(int64_t begin, int64_t count, float* logits);
+  // The residual stream [tokens, hidden] between layers (before the first, after the last: without the final norm).
+  void prefillStates(float* states);
+  // The same after the final norm; only when the prefill is finished.
+  void prefillFinalStates(float* states);
+
+  // One step for every row; logits: host [rows, vocab]. A row's numbers do not depend on its company.
+  void decode(std::span<const DecodeRow> rows, float* logits);
+
+  static constexpr int64_t kLogitRows = 8;
+
+ private:
+  // Consecutive rows of x that belong to one sequence.
+  struct Segment {
+    KvView kv;
+    int64_t row, rows;     // in x
+    int64_t position;      // of the first row
+    int64_t prefix;
+  };
+
+  void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions);
+  void head(Arena& arena, ConstView x, float* logits);
+  AttentionMask mask(int64_t layer, int64_t prefix) const;
+  size_t scratchBytes(int64_t rows) const;
+
+  Device& device_;
+  const TextConfig& config_;
+  const TextWeights& weights_;
+  AttentionWindow window_;
+  float finalSoftcap_;
+  Arena prefillArena_, decodeArena_;
+
+  // the prefill under way
+  View x_, q_;                        // [tokens, hidden], [tokens, heads * headDim]
+  std::vector<Segment> segments_;
+  std::vector<int64_t> positions_;
+  int64_t nextLayer_ = 0;
+};
+
+}  // namespace pg

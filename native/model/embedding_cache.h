@@ -1,0 +1,33 @@
+#pragma once
+// Recent pictures' features by content, so that a second question about a picture costs no vision pass.
+#include <array>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <vector>
+
+namespace pg {
+
+class EmbeddingCache {
+ public:
+  using Features = std::shared_ptr<const std::vector<float>>;
+
+  explicit EmbeddingCache(size_t maxBytes) : maxBytes_(maxBytes) {}
+
+  Features find(const std::vector<uint8_t>& pixels);   // nullptr: not there
+  void put(const std::vector<uint8_t>& pixels, Features features);
+
+ private:
+  struct Entry {
+    std::vector<uint8_t> pixels;   // compared byte for byte: a colliding hash must not answer with another picture
+    uint64_t hash;
+    Features features;
+    size_t bytes() const { return pixels.size() + features->size() * sizeof(float); }
+  };
+
+  size_t maxBytes_;
+  size_t bytes_ = 0;
+  std::list<Entry> entries_;       // most recent first; a handful, so a list is enough
+};
+
+}  // namespace pg

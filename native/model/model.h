@@ -1,0 +1,32 @@
+#pragma once
+// A loaded model: its files, configuration, weights and the parts that run it. Built once, used by one thread.
+#include <memory>
+
+#include "model/config.h"
+#include "model/decoder.h"
+#include "model/engine.h"
+#include "model/kv_cache.h"
+#include "model/mask_decoder.h"
+#include "model/tokenizer.h"
+#include "model/vision.h"
+#include "model/weights.h"
+
+namespace pg {
+
+class Model {
+ public:
+  explicit Model(const LoadOptions& options);
+
+  ModelInfo info;
+  TextConfig textConfig;
+  VisionConfig visionConfig;          // tokens = 0 without vision
+  std::unique_ptr<Device> device;     // before everything that holds its buffers
+  Weights weights;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<MaskDecoder> maskDecoder;   // may be none
+  std::unique_ptr<VisionEncoder> vision;      // may be none
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<KvPool> kvPool;
+};
+
+}  // namespace pg

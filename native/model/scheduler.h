@@ -1,0 +1,55 @@
+#pragma once
+// Runs many requests on one model: first come, first admitted; a new request's vision and prefill go layer by layer
+// between the decode steps of those that already run, so their streams keep flowing.
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "model/sequence.h"
+
+namespace pg {
+
+class Scheduler {
+ public:
+  // `stopping` tells a cancelled job's reason: the engine's end or its caller's wish.
+  Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post);
+
+  void enqueue(std::shared_ptr<Job> job) { queue_.push_back(std::move(job)); }
+  bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
+  // One vision or prefill layer of the request being admitted, then one token of all that run.
+  void step();
+
+ private:
+  void dropCancelled();
+  void admitNext();
+  void stepAdmission();
+  bool stepVision();             // true when all pictures are encoded
+  void finishPrefill();
+  void finishScore();
+  void finishTrace();
+  void decodeStep();
+  bool deliver(Sequence& sequence, std::span<const float> logits);   // true while it goes on
+  void postEnd(Sequence& sequence, Event event);
+  void postError(const Job& job, Code code, const std::string& message);
+  // Runs `work` for one job; an error ends that job alone. False after an error.
+  template <class Work> bool guard(const Job& job, Work&& work);
+
+  Model& model_;
+  size_t maxSequences_;
+  const std::atomic<bool>& stopping_;
+  std::function<void(Event)> post_;
+  EmbeddingCache embeddings_;
+
+  std::deque<std::shared_ptr<Job>> queue_;
+  std::unique_ptr<Sequence> admitting_;
+  size_t nextImage_ = 0;          // of admitting_
+  bool encoding_ = false;         // a picture is in the encoder
+  bool prefilling_ = false;
+  std::vector<Stage> stages_;     // of a trace
+  std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<float> logits_;
+};
+
+}  // namespace pg

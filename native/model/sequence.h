@@ -1,0 +1,62 @@
+#pragma once
+// One request while it runs: its tokens, cache, sampler and the text that has come out so far.
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "base/cancel.h"
+#include "model/constraint.h"
+#include "model/embedding_cache.h"
+#include "model/engine.h"
+#include "model/model.h"
+#include "model/prompt.h"
+#include "model/stop_matcher.h"
+
+namespace pg {
+
+using Clock = std::chrono::steady_clock;
+
+inline double milliseconds(Clock::time_point from, Clock::time_point to = Clock::now()) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+// A request as submitted. The cancel flag is the only part that another thread touches.
+struct Job {
+  uint32_t id = 0;
+  Request request;
+  CancelFlag cancel;
+  Clock::time_point submitted = Clock::now();
+};
+
+class Sequence {
+ public:
+  // Tokenizes and checks the request; fails with promptTooLong, invalidOption or modelUnsupported.
+  Sequence(std::shared_ptr<Job> job, Model& model);
+
+  const std::shared_ptr<Job> job;
+  Prompt prompt;
+  KvSequence kv;
+  std::vector<float> imageRows;       // [pictures * imageTokens, hidden]; released once the prefill has them
+  Timings timings;
+
+  // Picks the next token from its logits. The event to post, or nullopt when an end token came.
+  std::optional<TokenEvent> advance(std::span<const float> logits);
+  bool finished() const { return !finishReason_.empty(); }
+  Event end();                        // the closing event of a finished generation
+  int32_t lastToken() const { return lastToken_; }
+  int64_t nextPosition() const { return int64_t(prompt.ids.size()) + completionTokens_ - 1; }   // of lastToken
+
+ private:
+  Model& model_;
+  Sampler sampler_;
+  Utf8Stream utf8_;
+  StopMatcher stops_;
+  std::optional<Constraint> constraint_;
+  std::vector<int32_t> history_;      // what the repeat penalty sees
+  int64_t completionTokens_ = 0;
+  int32_t lastToken_ = 0;
+  std::string finishReason_;
+  Clock::time_point firstToken_;
+};
+
+}  // namespace pg

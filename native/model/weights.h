@@ -1,0 +1,64 @@
+#pragma once
+// Named views of the model's tensors: what the file must hold, with shapes checked against the config.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "format/gguf.h"
+#include "model/config.h"
+
+namespace pg {
+
+struct Norm {
+  const float* weight = nullptr;  // [n]; Gemma's hold w + 1 already
+  const float* bias = nullptr;    // LayerNorm only
+};
+
+struct VisionLayer {
+  Norm norm1, norm2;
+  Linear q, k, v, out;            // [hidden, hidden]
+  Linear up, down;                // [ffn, hidden], [hidden, ffn]
+};
+
+struct VisionWeights {
+  Linear patch;                   // [hidden, 3 * patch * patch]
+  ConstView position;             // [tokens, hidden] f32
+  std::vector<VisionLayer> layers;
+  Norm postNorm;
+  Linear projector;               // [textHidden, hidden]
+};
+
+struct TextLayer {
+  Norm attnNorm, ffnNorm;         // before attention, before the feed-forward
+  Norm postAttnNorm, postFfnNorm; // gemma2 only
+  Linear q, k, v, out;            // [heads * headDim, hidden], [kvHeads * headDim, hidden] x 2, [hidden, heads * headDim]
+  Linear gate, up, down;          // [ffn, hidden] x 2, [hidden, ffn]
+};
+
+struct TextWeights {
+  Linear embedding;               // [vocab, hidden]; also the LM head
+  std::vector<TextLayer> layers;
+  Norm outputNorm;
+};
+
+// Holds the files, the views, and f32 copies of small tensors that are stored otherwise (norms and biases in f16).
+class Weights {
+ public:
+  TextWeights text;
+  VisionWeights vision;
+
+  void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
+  void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
+
+ private:
+  const GgufTensor& require(const GgufFile& file, const std::string& name, int64_t rows, int64_t cols);
+  Linear linear(const GgufFile& file, const std::string& name, int64_t out, int64_t in, bool bias);
+  const float* vector(const GgufFile& file, const std::string& name, int64_t n);
+  const float* widened(const GgufFile& file, const GgufTensor& tensor);
+
+  std::vector<std::shared_ptr<const GgufFile>> files_;
+  std::vector<std::unique_ptr<float[]>> copies_;
+};
+
+}  // namespace pg
