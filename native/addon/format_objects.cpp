@@ -1,0 +1,255 @@
+#include "addon/format_objects.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "addon/js_args.h"
+#include "format/gguf.h"
+#include "format/quantize.h"
+#include "model/mask_decoder.h"
+#include "model/tokenizer.h"
+
+namespace pg {
+
+// --- tokenizer -----------------------------------------------------------------------------------------------------
+namespace {
+
+constexpr napi_type_tag kTokenizerTag{0x2b7e6d0c94f1483a, 0x93c4f80a5be1d726};
+constexpr napi_type_tag kMaskDecoderTag{0xd60b9e2781c34fa5, 0x8e217d46fa9530bc};
+
+const Tokenizer& tokenizerOf(const js::Call& call) {
+  return js::unwrap<const Tokenizer>(call.env, call.self, kTokenizerTag, "tokenizer");
+}
+int32_t idArgument(const js::Call& call) {
+  return int32_t(js::integer(call.env, call.args[0], "id", 0, js::kInt32Max));
+}
+
+napi_value encode(const js::Call& call) {
+  const std::string text = js::string(call.env, call.args[0], "text");
+  const bool allowControlTokens = js::boolean(call.env, call.args[1], "allowControlTokens");
+  const std::vector<int32_t> ids = tokenizerOf(call).encode(text, allowControlTokens);
+  return js::arrayOf(call.env, ids.size(), [&](size_t i) { return ids[i]; });
+}
+napi_value decode(const js::Call& call) {
+  const std::vector<int32_t> ids = js::integers(call.env, call.args[0], "ids", 0, js::kInt32Max);
+  return js::toJs(call.env, tokenizerOf(call).decode(ids.data(), ids.size()));
+}
+napi_value pieceBytes(const js::Call& call) {
+  const std::string_view bytes = tokenizerOf(call).pieceBytes(idArgument(call));
+  return js::toJs(call.env, std::vector<uint8_t>(bytes.begin(), bytes.end()));
+}
+napi_value pieceText(const js::Call& call) {
+  return js::toJs(call.env, tokenizerOf(call).pieceText(idArgument(call)));
+}
+napi_value vocabularySize(const js::Call& call) { return js::toJs(call.env, tokenizerOf(call).size()); }
+
+}  // namespace
+
+napi_value openTokenizer(const js::Call& call) {
+  return js::runInPool(
+      call.env, [path = js::path(call.env, call.args[0], "path")] { return Tokenizer(GgufFile::open(path)); },
+      [](napi_env env, Tokenizer&& tokenizer) {
+        const napi_property_descriptor members[] = {
+          js::method("encode", js::entry<encode>),         js::method("decode", js::entry<decode>),
+          js::method("pieceBytes", js::entry<pieceBytes>), js::method("pieceText", js::entry<pieceText>),
+          js::getter("size", js::entry<vocabularySize>),
+        };
+        const napi_value object = js::newObject(env);
+        js::check(napi_define_properties(env, object, std::size(members), members));
+        js::wrap(env, object, kTokenizerTag, std::make_unique<const Tokenizer>(std::move(tokenizer)));
+        return object;
+      });
+}
+
+// --- mask decoder --------------------------------------------------------------------------------------------------
+namespace {
+
+using SharedDecoder = std::shared_ptr<const MaskDecoder>;  // shared with the pool task that uses it
+
+napi_value decodeMask(const js::Call& call) {
+  std::vector<int32_t> codes = js::maskCodes(call.env, call.args[0]);
+  SharedDecoder decoder = js::unwrap<const SharedDecoder>(call.env, call.self, kMaskDecoderTag, "mask decoder");
+  return js::runInPool(
+      call.env,
+      [decoder = std::move(decoder), codes = std::move(codes)] {
+        std::vector<float> mask(size_t(kMaskSize) * kMaskSize);
+        decoder->decode(codes.data(), mask.data());
+        return mask;
+      },
+      [](napi_env env, std::vector<float>&& mask) { return js::toJs(env, std::move(mask)); });
+}
+
+}  // namespace
+
+napi_value openMaskDecoder(const js::Call& call) {
+  napi_valuetype type;
+  js::check(napi_typeof(call.env, call.args[0], &type));
+  std::string path;
+  MaskDecoder::Lookup tensors;
+  if (type == napi_string) path = js::path(call.env, call.args[0], "source");
+  else tensors = js::tensorSource(call.env, call.args[0], "source");
+  return js::runInPool(
+      call.env,
+      [path = std::move(path), tensors = std::move(tensors)]() -> SharedDecoder {
+        return std::make_shared<const MaskDecoder>(tensors ? MaskDecoder(tensors) : MaskDecoder::fromGguf(*GgufFile::open(path)));
+      },
+      [](napi_env env, SharedDecoder&& decoder) {
+        const napi_property_descriptor member = js::method("decode", js::entry<decodeMask>);
+        const napi_value object = js::newObject(env);
+        js::check(napi_define_properties(env, object, 1, &member));
+        js::wrap(env, object, kMaskDecoderTag, std::make_unique<const SharedDecoder>(std::move(decoder)));
+        return object;
+      });
+}
+
+// --- inspect -------------------------------------------------------------------------------------------------------
+namespace {
+
+const char* typeName(GgufType type) {
+  switch (type) {
+    case GgufType::u8: return "uint8";
+    case GgufType::i8: return "int8";
+    case GgufType::u16: return "uint16";
+    case GgufType::i16: return "int16";
+    case GgufType::u32: return "uint32";
+    case GgufType::i32: return "int32";
+    case GgufType::f32: return "float32";
+    case GgufType::boolean: return "bool";
+    case GgufType::string: return "string";
+    case GgufType::array: return "array";
+    case GgufType::u64: return "uint64";
+    case GgufType::i64: return "int64";
+    case GgufType::f64: return "float64";
+  }
+  return "?";
+}
+
+napi_value bigint(napi_env env, int64_t value) {
+  napi_value result;
+  js::check(napi_create_bigint_int64(env, value, &result));
+  return result;
+}
+napi_value bigint(napi_env env, uint64_t value) {
+  napi_value result;
+  js::check(napi_create_bigint_uint64(env, value, &result));
+  return result;
+}
+
+napi_value arrayToJs(napi_env env, const GgufArray& array, uint64_t maxArray) {
+  const size_t kept = size_t(std::min(array.count, maxArray));
+  napi_value values;
+  switch (array.elementType) {
+    case GgufType::string: {
+      const std::vector<std::string_view> texts = array.strings();
+      values = js::arrayOf(env, kept, [&](size_t i) { return texts[i]; });
+      break;
+    }
+    case GgufType::array: {
+      const std::vector<GgufArray> inner = array.arrays();
+      values = js::arrayOf(env, kept, [&](size_t i) { return arrayToJs(env, inner[i], maxArray); });
+      break;
+    }
+    case GgufType::boolean:
+      values = js::arrayOf(env, kept, [&](size_t i) { return array.data[i] != 0; });
+      break;
+    case GgufType::u64:
+      values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, uint64_t(array.integer(i))); });
+      break;
+    case GgufType::i64:
+      values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, array.integer(i)); });
+      break;
+    default:
+      values = js::arrayOf(env, kept, [&](size_t i) { return array.number(i); });
+  }
+  const napi_value object = js::newObject(env);
+  js::set(env, object, "arrayOf", typeName(array.elementType));
+  js::set(env, object, "count", array.count);
+  js::set(env, object, "values", values);
+  return object;
+}
+
+napi_value valueToJs(napi_env env, const GgufValue& value, uint64_t maxArray) {
+  if (const auto* array = std::get_if<GgufArray>(&value.value)) return arrayToJs(env, *array, maxArray);
+  if (const auto* text = std::get_if<std::string_view>(&value.value)) return js::toJs(env, *text);
+  if (const auto* flag = std::get_if<bool>(&value.value)) return js::toJs(env, *flag);
+  if (const auto* real = std::get_if<double>(&value.value)) return js::toJs(env, *real);
+  if (const auto* number = std::get_if<uint64_t>(&value.value))
+    return value.type == GgufType::u64 ? bigint(env, *number) : js::toJs(env, *number);
+  const int64_t number = std::get<int64_t>(value.value);
+  return value.type == GgufType::i64 ? bigint(env, number) : js::toJs(env, number);
+}
+
+napi_value shapeToJs(napi_env env, const GgufTensor& tensor) {
+  return js::arrayOf(env, tensor.dims, [&](size_t i) { return tensor.ne[tensor.dims - 1 - i]; });
+}
+
+napi_value fileToJs(napi_env env, const GgufFile& file, uint64_t maxArray) {
+  const napi_value object = js::newObject(env);
+  js::set(env, object, "version", file.version());
+  js::set(env, object, "alignment", file.alignment());
+  js::set(env, object, "bytes", file.size());
+  js::set(env, object, "metadata", js::arrayOf(env, file.metadata().size(), [&](size_t i) {
+    const auto& [key, value] = file.metadata()[i];
+    const napi_value entry = js::newObject(env);
+    js::set(env, entry, "key", key);
+    js::set(env, entry, "type", typeName(value.type));
+    js::set(env, entry, "value", valueToJs(env, value, maxArray));
+    return entry;
+  }));
+  js::set(env, object, "tensors", js::arrayOf(env, file.tensors().size(), [&](size_t i) {
+    const GgufTensor& tensor = file.tensors()[i];
+    const napi_value entry = js::newObject(env);
+    js::set(env, entry, "name", tensor.name);
+    js::set(env, entry, "type", dtypeName(tensor.type));
+    js::set(env, entry, "typeId", uint32_t(tensor.type));
+    js::set(env, entry, "shape", shapeToJs(env, tensor));
+    js::set(env, entry, "offset", tensor.offset);
+    js::set(env, entry, "bytes", tensor.bytes);
+    return entry;
+  }));
+  return object;
+}
+
+}  // namespace
+
+napi_value inspect(const js::Call& call) {
+  uint64_t maxArray = std::numeric_limits<uint32_t>::max();
+  if (!js::isUndefined(call.env, call.args[1]))
+    maxArray = uint64_t(js::integer(call.env, call.args[1], "maxArray", 0, js::kInt32Max));
+  using File = std::shared_ptr<const GgufFile>;
+  return js::runInPool(
+      call.env, [path = js::path(call.env, call.args[0], "path")] { return GgufFile::open(path); },
+      [maxArray](napi_env env, File&& file) { return fileToJs(env, *file, maxArray); });
+}
+
+napi_value dequantizeTensor(const js::Call& call) {
+  struct Dequantized {
+    std::vector<int64_t> shape;
+    std::vector<float> data;
+  };
+  std::string path = js::path(call.env, call.args[0], "path"), name = js::string(call.env, call.args[1], "name");
+  return js::runInPool(
+      call.env,
+      [path = std::move(path), name = std::move(name)] {
+        const auto file = GgufFile::open(path);
+        const GgufTensor* tensor = file->findTensor(name);
+        if (!tensor) fail(Code::modelInvalid, path, ": there is no tensor ", name);
+        if (!canDequantize(tensor->type))
+          fail(Code::modelUnsupported, path, ": tensor ", name, " is of type ", dtypeName(tensor->type), ", which holds no real numbers");
+        Dequantized result;
+        for (uint32_t i = tensor->dims; i-- > 0;) result.shape.push_back(tensor->ne[i]);
+        result.data.resize(size_t(tensor->elements()));
+        const ConstView view = file->view(*tensor);
+        for (int64_t r = 0; r < view.rows; ++r)
+          dequantizeRow(tensor->type, view.row<uint8_t>(r), result.data.data() + r * view.cols, view.cols);
+        return result;
+      },
+      [](napi_env env, Dequantized&& result) {
+        const napi_value object = js::newObject(env);
+        js::set(env, object, "shape", js::arrayOf(env, result.shape.size(), [&](size_t i) { return result.shape[i]; }));
+        js::set(env, object, "data", js::toJs(env, std::move(result.data)));
+        return object;
+      });
+}
+
+}  // namespace pg

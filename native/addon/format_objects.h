@@ -1,0 +1,12 @@
+#pragma once
+// What works without a model: tokenizers, mask decoders and the inside of GGUF files.
+#include "addon/js.h"
+
+namespace pg {
+
+napi_value openTokenizer(const js::Call& call);
+napi_value openMaskDecoder(const js::Call& call);
+napi_value inspect(const js::Call& call);
+napi_value dequantizeTensor(const js::Call& call);
+
+}  // namespace pg

@@ -1,0 +1,362 @@
+#include "addon/js_args.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace pg::js {
+
+namespace {
+
+napi_valuetype typeOf(napi_env env, napi_value value) {
+  napi_valuetype type;
+  check(napi_typeof(env, value, &type));
+  return type;
+}
+
+std::string readString(napi_env env, napi_value value) {
+  size_t length = 0;
+  check(napi_get_value_string_utf8(env, value, nullptr, 0, &length));
+  std::string text(length, '\0');
+  check(napi_get_value_string_utf8(env, value, text.data(), length + 1, &length));
+  return text;
+}
+
+std::string plain(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.17g", number);
+  double back = 0;
+  char brief[32];  // the shortest form that still reads back as the same number
+  for (int digits = 6; digits < 17; ++digits) {
+    std::snprintf(brief, sizeof brief, "%.*g", digits, number);
+    if (std::sscanf(brief, "%lf", &back) == 1 && back == number) return brief;
+  }
+  return text;
+}
+
+std::string at(const std::string& name, size_t index) { return name + "[" + std::to_string(index) + "]"; }
+
+}  // namespace
+
+bool isUndefined(napi_env env, napi_value value) { return typeOf(env, value) == napi_undefined; }
+
+std::string describe(napi_env env, napi_value value) {
+  switch (typeOf(env, value)) {
+    case napi_undefined: return "undefined";
+    case napi_null: return "null";
+    case napi_boolean: {
+      bool flag = false;
+      check(napi_get_value_bool(env, value, &flag));
+      return flag ? "true" : "false";
+    }
+    case napi_number: {
+      double number = 0;
+      check(napi_get_value_double(env, value, &number));
+      if (std::isnan(number)) return "NaN";
+      if (std::isinf(number)) return number > 0 ? "Infinity" : "-Infinity";
+      return plain(number);
+    }
+    case napi_string: {
+      char text[64];
+      size_t length = 0;
+      check(napi_get_value_string_utf8(env, value, text, sizeof text, &length));
+      return '"' + std::string(text, length) + '"' + (length + 4 >= sizeof text ? "..." : "");
+    }
+    case napi_symbol: return "a symbol";
+    case napi_function: return "a function";
+    case napi_bigint: return "a bigint";
+    default: break;
+  }
+  bool array = false, typed = false;
+  check(napi_is_array(env, value, &array));
+  check(napi_is_typedarray(env, value, &typed));
+  return array ? "an array" : typed ? "a typed array" : "an object";
+}
+
+void failExpected(napi_env env, const std::string& expected, const std::string& name, napi_value received) {
+  fail(Code::invalidOption, "Expected ", expected, " for ", name, " but received ", describe(env, received));
+}
+
+double number(napi_env env, napi_value value, const std::string& name, double min, double max) {
+  double result = 0;
+  if (typeOf(env, value) == napi_number) check(napi_get_value_double(env, value, &result));
+  else failExpected(env, "number", name, value);
+  // the negation also refuses NaN
+  if (!(result >= min && result <= max)) failExpected(env, "number from " + plain(min) + " to " + plain(max), name, value);
+  return result;
+}
+
+int64_t integer(napi_env env, napi_value value, const std::string& name, int64_t min, int64_t max) {
+  double result = 0;
+  if (typeOf(env, value) == napi_number) check(napi_get_value_double(env, value, &result));
+  else failExpected(env, "integer", name, value);
+  if (!(result >= double(min) && result <= double(max)) || result != std::floor(result))
+    failExpected(env, "integer from " + std::to_string(min) + " to " + std::to_string(max), name, value);
+  return int64_t(result);
+}
+
+bool boolean(napi_env env, napi_value value, const std::string& name) {
+  bool flag = false;
+  if (typeOf(env, value) != napi_boolean) failExpected(env, "boolean", name, value);
+  check(napi_get_value_bool(env, value, &flag));
+  return flag;
+}
+
+std::string string(napi_env env, napi_value value, const std::string& name) {
+  if (typeOf(env, value) != napi_string) failExpected(env, "string", name, value);
+  return readString(env, value);
+}
+
+std::string path(napi_env env, napi_value value, const std::string& name) {
+  std::string text = string(env, value, name);
+  if (text.empty() || text.find('\0') != std::string::npos) failExpected(env, "path", name, value);
+  return text;
+}
+
+size_t choice(napi_env env, napi_value value, const std::string& name, std::initializer_list<const char*> choices) {
+  std::string expected;
+  const std::string text = typeOf(env, value) == napi_string ? readString(env, value) : std::string();
+  size_t index = 0;
+  for (const char* option : choices) {
+    if (text == option) return index;
+    expected += (index++ ? ", '" : "'") + std::string(option) + "'";
+  }
+  failExpected(env, "one of " + expected, name, value);
+}
+
+void requireObject(napi_env env, napi_value value, const std::string& name) {
+  if (typeOf(env, value) != napi_object) failExpected(env, "object", name, value);
+}
+
+napi_value property(napi_env env, napi_value object, const char* name) {
+  napi_value value;
+  check(napi_get_named_property(env, object, name, &value));
+  return value;
+}
+
+uint32_t arrayLength(napi_env env, napi_value value, const std::string& name) {
+  bool array = false;
+  uint32_t length = 0;
+  check(napi_is_array(env, value, &array));
+  if (!array) failExpected(env, "array", name, value);
+  check(napi_get_array_length(env, value, &length));
+  return length;
+}
+
+napi_value element(napi_env env, napi_value array, uint32_t index) {
+  napi_value value;
+  check(napi_get_element(env, array, index, &value));
+  return value;
+}
+
+std::vector<int32_t> integers(napi_env env, napi_value value, const std::string& name, int64_t min, int64_t max) {
+  const uint32_t length = arrayLength(env, value, name);
+  std::vector<int32_t> list;  // grows with what is there: a sparse array's length is only a claim
+  for (uint32_t i = 0; i < length; ++i) {
+    const HandleScope scope(env);
+    list.push_back(int32_t(integer(env, element(env, value, i), at(name, i), min, max)));
+  }
+  return list;
+}
+
+std::vector<std::string> strings(napi_env env, napi_value value, const std::string& name) {
+  const uint32_t length = arrayLength(env, value, name);
+  std::vector<std::string> list;
+  for (uint32_t i = 0; i < length; ++i) {
+    const HandleScope scope(env);
+    list.push_back(string(env, element(env, value, i), at(name, i)));
+  }
+  return list;
+}
+
+std::vector<int32_t> maskCodes(napi_env env, napi_value value) {
+  const uint32_t length = arrayLength(env, value, "codes");
+  if (length != kMaskCodes) fail(Code::invalidOption, "Expected ", kMaskCodes, " numbers for codes but received ", length);
+  return integers(env, value, "codes", 0, kMaskCodebook - 1);
+}
+
+namespace {
+
+// nullptr data and size 0 for an empty or detached array.
+void typedArray(napi_env env, napi_value value, const std::string& name, napi_typedarray_type wanted, const char* expected,
+                const void** data, size_t* size) {
+  bool typed = false;
+  check(napi_is_typedarray(env, value, &typed));
+  napi_typedarray_type type = napi_int8_array;
+  void* memory = nullptr;
+  if (typed) check(napi_get_typedarray_info(env, value, &type, size, &memory, nullptr, nullptr));
+  if (!typed || type != wanted) failExpected(env, expected, name, value);
+  *data = memory;
+  if (!memory) *size = 0;
+}
+
+}  // namespace
+
+Bytes bytes(napi_env env, napi_value value, const std::string& name) {
+  const void* data = nullptr;
+  size_t size = 0;
+  typedArray(env, value, name, napi_uint8_array, "Uint8Array", &data, &size);
+  return {static_cast<const uint8_t*>(data), size};
+}
+
+Floats floats(napi_env env, napi_value value, const std::string& name) {
+  const void* data = nullptr;
+  size_t size = 0;
+  typedArray(env, value, name, napi_float32_array, "Float32Array", &data, &size);
+  return {static_cast<const float*>(data), size};
+}
+
+MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name) {
+  requireObject(env, value, name);
+  napi_value keys;
+  check(napi_get_property_names(env, value, &keys));
+  auto tensors = std::make_shared<TensorMap>();
+  const uint32_t count = arrayLength(env, keys, name);
+  for (uint32_t i = 0; i < count; ++i) {
+    const HandleScope scope(env);
+    const std::string key = string(env, element(env, keys, i), name);
+    const std::string label = name + "[\"" + key + "\"]";
+    const napi_value entry = property(env, value, key.c_str());
+    requireObject(env, entry, label);
+    MaskDecoder::Tensor tensor;
+    int64_t elements = 1;
+    for (const int32_t size : integers(env, property(env, entry, "shape"), label + ".shape", 0, kInt32Max)) {
+      tensor.shape.push_back(size);
+      if (size > 0 && elements > kMaxSafeInteger / size) fail(Code::invalidOption, label, ".shape is too large");
+      elements *= size;
+    }
+    const Floats data = floats(env, property(env, entry, "data"), label + ".data");
+    if (int64_t(data.size) != elements)
+      fail(Code::invalidOption, label, ".data holds ", data.size, " values, its shape ", elements);
+    tensor.data.assign(data.data, data.data + data.size);
+    tensors->emplace(key, std::move(tensor));
+  }
+  return [tensors](std::string_view wanted) {
+    const auto found = tensors->find(wanted);
+    return found == tensors->end() ? MaskDecoder::Tensor{} : found->second;
+  };
+}
+
+LoadOptions loadOptions(napi_env env, napi_value value) {
+  requireObject(env, value, "options");
+  // Calls use(value) where the option is given.
+  const auto given = [&](const char* name, const auto& use) {
+    const napi_value option = property(env, value, name);
+    if (!isUndefined(env, option)) use(option);
+  };
+  LoadOptions options;
+  options.path = path(env, property(env, value, "path"), "path");
+  given("visionPath", [&](napi_value v) { options.visionPath = path(env, v, "visionPath"); });
+  given("maskDecoder", [&](napi_value v) {
+    if (typeOf(env, v) == napi_string) options.maskDecoderPath = path(env, v, "maskDecoder");
+    else options.maskTensors = tensorSource(env, v, "maskDecoder");
+  });
+  given("device", [&](napi_value v) {
+    choice(env, v, "device", {"auto", "cpu", "cuda", "metal"});
+    options.device = string(env, v, "device");
+  });
+  given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, 1024)); });
+  given("contextSize", [&](napi_value v) { options.contextSize = integer(env, v, "contextSize", 1, kInt32Max); });
+  given("maxSequences", [&](napi_value v) { options.maxSequences = int(integer(env, v, "maxSequences", 1, 1024)); });
+  given("kvCacheType", [&](napi_value v) {
+    constexpr DType types[] = {DType::f16, DType::q8_0, DType::f32};
+    options.kvCacheType = types[choice(env, v, "kvCacheType", {"f16", "q8_0", "f32"})];
+  });
+  given("attentionWindow", [&](napi_value v) {
+    constexpr AttentionWindow windows[] = {AttentionWindow::none, AttentionWindow::suffix, AttentionWindow::causal};
+    options.attentionWindow = windows[choice(env, v, "attentionWindow", {"none", "suffix", "causal"})];
+  });
+  given("finalSoftcap", [&](napi_value v) { options.finalSoftcap = boolean(env, v, "finalSoftcap"); });
+  return options;
+}
+
+namespace {
+
+ImageSource imageSource(napi_env env, napi_value value, const std::string& name, const ModelInfo& info) {
+  requireObject(env, value, name);
+  const napi_value pixels = property(env, value, "pixels"), embedding = property(env, value, "embedding");
+  const bool hasPixels = !isUndefined(env, pixels), hasEmbedding = !isUndefined(env, embedding);
+  if (hasPixels == hasEmbedding) fail(Code::invalidOption, "Expected either pixels or embedding in ", name);
+  ImageSource image;
+  if (hasPixels) {
+    const Bytes data = bytes(env, pixels, name + ".pixels");
+    const size_t wanted = size_t(info.imageSize) * size_t(info.imageSize) * 3;
+    if (data.size != wanted)
+      fail(Code::imageInvalid, name, ".pixels holds ", data.size, " bytes; this model takes ", info.imageSize, " x ",
+           info.imageSize, " RGB pixels, ", wanted, " bytes");
+    image.pixels.assign(data.data, data.data + data.size);
+  } else {
+    const Floats data = floats(env, embedding, name + ".embedding");
+    const size_t wanted = size_t(info.imageTokens) * size_t(info.textHidden);
+    if (data.size != wanted)
+      fail(Code::imageInvalid, name, ".embedding holds ", data.size, " values; this model takes [", info.imageTokens,
+           ", ", info.textHidden, "], ", wanted, " values. Was it made by another model?");
+    image.embedding.assign(data.data, data.data + data.size);
+  }
+  return image;
+}
+
+ConstraintSpec constraintSpec(napi_env env, napi_value value) {
+  requireObject(env, value, "constraint");
+  ConstraintSpec spec;
+  spec.kind = choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment"}) == 0
+                  ? ConstraintSpec::Kind::detect
+                  : ConstraintSpec::Kind::segment;
+  spec.labels = strings(env, property(env, value, "labels"), "constraint.labels");
+  const napi_value maxObjects = property(env, value, "maxObjects");
+  if (!isUndefined(env, maxObjects))
+    spec.maxObjects = int32_t(integer(env, maxObjects, "constraint.maxObjects", 0, kInt32Max));
+  return spec;
+}
+
+}  // namespace
+
+Request request(napi_env env, napi_value value, const ModelInfo& info) {
+  requireObject(env, value, "request");
+  const auto given = [&](const char* name, const auto& use) {
+    const napi_value option = property(env, value, name);
+    if (!isUndefined(env, option)) use(option);
+  };
+  Request request;
+  constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score, Request::Kind::encodeImage,
+                                     Request::Kind::trace};
+  request.kind = kinds[choice(env, property(env, value, "kind"), "kind", {"generate", "score", "encodeImage", "trace"})];
+
+  const napi_value images = property(env, value, "images");
+  const uint32_t count = arrayLength(env, images, "images");
+  if (count > 0 && !info.hasVision)
+    fail(Code::modelUnsupported, "This model has no vision part: load one that has, or give its file as `vision`");
+  if (request.kind == Request::Kind::encodeImage && count != 1)
+    fail(Code::invalidOption, "Expected one image for images but received ", count);
+  // before any pixel is copied: a long list of references to one picture must not become gigabytes
+  if (count > 0 && info.contextSize > 0 && int64_t(count) > info.contextSize / std::max<int64_t>(info.imageTokens, 1))
+    fail(Code::promptTooLong, count, " images of ", info.imageTokens, " tokens do not fit into the context of ",
+         info.contextSize, " tokens: give fewer images or raise contextSize");
+  for (uint32_t i = 0; i < count; ++i)
+    request.images.push_back(imageSource(env, element(env, images, i), at("images", i), info));
+
+  request.prompt = string(env, property(env, value, "prompt"), "prompt");
+  given("suffix", [&](napi_value v) { request.suffix = string(env, v, "suffix"); });
+  given("allowControlTokens", [&](napi_value v) { request.allowControlTokens = boolean(env, v, "allowControlTokens"); });
+  given("maxTokens", [&](napi_value v) { request.maxTokens = integer(env, v, "maxTokens", 1, kInt32Max); });
+  SamplingOptions& sampling = request.sampling;
+  given("temperature", [&](napi_value v) { sampling.temperature = float(number(env, v, "temperature", 0, 1e6)); });
+  given("topK", [&](napi_value v) { sampling.topK = int32_t(integer(env, v, "topK", 0, kInt32Max)); });
+  given("topP", [&](napi_value v) { sampling.topP = float(number(env, v, "topP", 0, 1)); });
+  given("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
+  given("repeatPenalty", [&](napi_value v) {
+    sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6));
+  });
+  given("seed", [&](napi_value v) { sampling.seed = uint64_t(integer(env, v, "seed", 0, kMaxSafeInteger)); });
+  given("logProbs", [&](napi_value v) { sampling.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
+  given("stop", [&](napi_value v) {
+    request.stop = strings(env, v, "stop");
+    for (size_t i = 0; i < request.stop.size(); ++i)
+      if (request.stop[i].empty()) fail(Code::invalidOption, "Expected a non-empty string for ", at("stop", i));
+  });
+  given("ignoreEos", [&](napi_value v) { request.ignoreEos = boolean(env, v, "ignoreEos"); });
+  given("constraint", [&](napi_value v) { request.constraint = constraintSpec(env, v); });
+  return request;
+}
+
+}  // namespace pg::js

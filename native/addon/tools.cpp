@@ -1,0 +1,150 @@
+#include "addon/tools.h"
+
+#include <cctype>
+#include <cmath>
+
+#include "addon/js_args.h"
+#include "base/thread_pool.h"
+#include "cpu/cpu_info.h"
+#include "format/quantize.h"
+#include "model/image.h"
+#include "model/mask_decoder.h"
+
+namespace pg {
+
+namespace {
+
+constexpr int64_t kMaxSide = 1 << 20;          // pixels
+constexpr int64_t kMaxPixels = int64_t(1) << 30;
+constexpr uint32_t kTypeIds = 64;              // ids above every type of dtype.h
+
+DType typeArgument(napi_env env, napi_value value, const char* name, bool (*usable)(DType)) {
+  const std::string text = js::string(env, value, name);
+  const auto same = [&](const char* other) {
+    size_t i = 0;
+    for (; i < text.size() && other[i]; ++i)
+      if (std::tolower(static_cast<unsigned char>(text[i])) != std::tolower(static_cast<unsigned char>(other[i]))) return false;
+    return i == text.size() && !other[i];
+  };
+  std::string known;
+  for (uint32_t id = 0; id < kTypeIds; ++id) {
+    const DTypeInfo* info = dtypeInfo(DType(id));
+    if (!info || !usable(DType(id))) continue;
+    if (same(info->name)) return DType(id);
+    known += (known.empty() ? "" : ", ") + std::string(info->name);
+  }
+  js::failExpected(env, "one of " + known, name, value);
+}
+
+}  // namespace
+
+// The input is copied: JavaScript could detach or shrink its buffer while the pool reads it, and Node-API has no way
+// to forbid that. Callers bound memory by the size of their chunks.
+napi_value quantizeRows(const js::Call& call) {
+  const napi_env env = call.env;
+  const js::Bytes data = js::bytes(env, call.args[0], "data");
+  const DType from = typeArgument(env, call.args[1], "from", canDequantize);
+  const DType to = typeArgument(env, call.args[2], "to", canQuantize);
+  const int64_t cols = js::integer(env, call.args[3], "cols", 1, js::kInt32Max);
+  for (const DType type : {from, to})
+    if (cols % dtypeInfo(type)->block != 0)
+      fail(Code::invalidOption, "Expected a multiple of ", dtypeInfo(type)->block, " for cols but received ", cols, ": ",
+           dtypeName(type), " stores blocks of that many values");
+  const size_t rowBytes = bytesFor(from, cols);
+  if (data.size % rowBytes != 0)
+    fail(Code::invalidOption, "data holds ", data.size, " bytes, not a whole number of rows of ", cols, " ",
+         dtypeName(from), " values (", rowBytes, " bytes each)");
+  std::vector<float> importance;
+  if (!js::isUndefined(env, call.args[4])) {
+    const js::Floats weights = js::floats(env, call.args[4], "importance");
+    if (int64_t(weights.size) != cols)
+      fail(Code::invalidOption, "Expected ", cols, " values for importance but received ", weights.size);
+    importance.assign(weights.data, weights.data + weights.size);
+    for (size_t i = 0; i < importance.size(); ++i)
+      if (!(importance[i] >= 0 && std::isfinite(importance[i])))
+        fail(Code::invalidOption, "Expected a finite number >= 0 for importance[", i, "]");
+  }
+  return js::runInPool(
+      env,
+      [from, to, cols, rowBytes, importance = std::move(importance), input = std::vector<uint8_t>(data.data, data.data + data.size)] {
+        if (from == to) return input;
+        const size_t rows = input.size() / rowBytes, outBytes = bytesFor(to, cols);
+        std::vector<uint8_t> output(rows * outBytes);
+        std::vector<float> row(static_cast<size_t>(cols));
+        for (size_t r = 0; r < rows; ++r) {
+          dequantizeRow(from, input.data() + r * rowBytes, row.data(), cols);
+          quantizeRow(to, row.data(), output.data() + r * outBytes, cols, importance.empty() ? nullptr : importance.data());
+        }
+        return output;
+      },
+      [](napi_env e, std::vector<uint8_t>&& output) { return js::toJs(e, std::move(output)); });
+}
+
+napi_value resize(const js::Call& call) {
+  const napi_env env = call.env;
+  const js::Bytes data = js::bytes(env, call.args[0], "data");
+  const int64_t width = js::integer(env, call.args[1], "width", 1, kMaxSide);
+  const int64_t height = js::integer(env, call.args[2], "height", 1, kMaxSide);
+  const int64_t size = js::integer(env, call.args[3], "size", 1, 16384);
+  const auto filter = js::choice(env, call.args[4], "filter", {"bicubic", "bilinear"}) == 0 ? ResizeFilter::bicubic : ResizeFilter::bilinear;
+  const auto fit = js::choice(env, call.args[5], "fit", {"squash", "pad"}) == 0 ? Fit::squash : Fit::pad;
+  if (int64_t(data.size) != width * height * 3)
+    fail(Code::imageInvalid, "data holds ", data.size, " bytes; ", width, " x ", height, " RGB pixels are ", width * height * 3);
+  struct Resized {
+    Rgb8 image;
+    ResizeTransform transform;
+  };
+  return js::runInPool(
+      env,
+      [=, input = std::vector<uint8_t>(data.data, data.data + data.size)] {
+        Resized result;
+        result.image = resizeToSquare(input.data(), int32_t(width), int32_t(height), int32_t(size), filter, fit, &result.transform);
+        return result;
+      },
+      [](napi_env e, Resized&& resized) {
+        const napi_value transform = js::newObject(e), result = js::newObject(e);
+        js::set(e, transform, "scaleX", resized.transform.scaleX);
+        js::set(e, transform, "scaleY", resized.transform.scaleY);
+        js::set(e, transform, "offsetX", resized.transform.offsetX);
+        js::set(e, transform, "offsetY", resized.transform.offsetY);
+        js::set(e, result, "data", js::toJs(e, std::move(resized.image.data)));
+        js::set(e, result, "transform", transform);
+        return result;
+      });
+}
+
+napi_value pasteMask(const js::Call& call) {
+  const napi_env env = call.env;
+  const js::Floats mask = js::floats(env, call.args[0], "mask");
+  if (mask.size != size_t(kMaskSize) * kMaskSize)
+    fail(Code::invalidOption, "Expected ", kMaskSize * kMaskSize, " values for mask but received ", mask.size);
+  std::vector<float> values(mask.data, mask.data + mask.size);  // now: reading box may run a getter
+  js::requireObject(env, call.args[1], "box");
+  const auto corner = [&](const char* name) {
+    return js::integer(env, js::property(env, call.args[1], name), std::string("box.") + name, -kMaxSide, kMaxSide);
+  };
+  const int64_t x0 = corner("x0"), y0 = corner("y0"), x1 = corner("x1"), y1 = corner("y1");
+  const int64_t width = js::integer(env, call.args[2], "width", 1, kMaxSide);
+  const int64_t height = js::integer(env, call.args[3], "height", 1, kMaxSide);
+  const auto convention = js::choice(env, call.args[4], "convention", {"training", "demo"}) == 0 ? MaskConvention::training : MaskConvention::demo;
+  if (width * height > kMaxPixels || (x1 > x0 && y1 > y0 && (x1 - x0) * (y1 - y0) > kMaxPixels))
+    fail(Code::imageTooLarge, "A mask of more than ", kMaxPixels, " pixels was asked for");
+  return js::runInPool(
+      env,
+      [=, values = std::move(values)] {
+        const PixelBox box{int32_t(x0), int32_t(y0), int32_t(x1), int32_t(y1)};
+        return pasteMask(values.data(), box, int32_t(width), int32_t(height), convention);
+      },
+      [](napi_env e, std::vector<uint8_t>&& pixels) { return js::toJs(e, std::move(pixels)); });
+}
+
+napi_value cpuInfo(const js::Call& call) {
+  const std::vector<std::string> supported = supportedIsas();
+  const napi_value info = js::newObject(call.env);
+  js::set(call.env, info, "isa", chooseKernels().isa);
+  js::set(call.env, info, "supported", js::arrayOf(call.env, supported.size(), [&](size_t i) { return supported[i]; }));
+  js::set(call.env, info, "threads", defaultThreads());
+  return info;
+}
+
+}  // namespace pg
