@@ -10,6 +10,12 @@
       "native/cpu/attention.cpp",
       "native/cpu/cpu_device.cpp",
       "native/cpu/make_device.cpp",
+      "native/model/tokenizer.cpp",
+      "native/model/image.cpp",
+      "native/model/mask_decoder.cpp",
+      "native/model/sampler.cpp",
+      "native/model/stop_matcher.cpp",
+      "native/model/constraint.cpp",
       "native/model/config.cpp",
       "native/model/weights.cpp",
       "native/model/model.cpp",
@@ -27,10 +33,18 @@
       "native/format/gguf.cpp"
     ],
     "addon_sources": [
-      "native/addon/addon.cpp"
+      "native/addon/addon.cpp",
+      "native/addon/format_objects.cpp",
+      "native/addon/js.cpp",
+      "native/addon/js_args.cpp",
+      "native/addon/js_events.cpp",
+      "native/addon/model_object.cpp",
+      "native/addon/tools.cpp"
     ],
     "test_sources": [
       "native/test/main.cpp",
+      "native/test/test_thread_pool.cpp",
+      "native/test/test_engine.cpp",
       "native/test/test_gguf.cpp",
       "native/test/test_quantize.cpp"
     ]

@@ -32,6 +32,8 @@ class Sampler {
   TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed = {});
 
  private:
+  int32_t draw(std::span<const float> scores, std::span<const int32_t> allowed, float top);
+
   SamplingOptions options_;
   std::mt19937_64 random_;
   std::vector<float> scratch_;
