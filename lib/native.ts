@@ -52,7 +52,8 @@ export interface NativeImage {
 }
 
 export interface NativeRequest {
-  kind: 'generate' | 'score' | 'encodeImage'
+  /** trace: one prefill that returns every stage's values, to compare with a reference implementation. */
+  kind: 'generate' | 'score' | 'encodeImage' | 'trace'
   images: NativeImage[]
   prompt: string
   /** score only */
@@ -98,6 +99,8 @@ export type NativeEvent =
     scored?: NativeToken[]
     /** encodeImage: [imageTokens, textHidden]. */
     embedding?: Float32Array
+    /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". */
+    stages?: { name: string, rows: number, cols: number, data: Float32Array }[]
   }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */
   | { kind: 'error', job: number, code: string, message: string }

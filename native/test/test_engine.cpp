@@ -1,0 +1,183 @@
+#include <condition_variable>
+#include <cstdio>
+#include <map>
+#include <mutex>
+
+#include "check.h"
+#include "model/engine.h"
+#include "tiny_gguf.h"
+
+using namespace pg;
+
+namespace {
+
+// Collects events; wait() blocks until a job ended (0: until the model is ready or failed).
+struct Listener {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::map<uint32_t, std::vector<Event>> events;
+  bool stopped = false;
+
+  void post(Event event) {
+    std::lock_guard lock(mutex);
+    if (event.kind == Event::Kind::stopped) stopped = true;
+    else events[event.job].push_back(std::move(event));
+    changed.notify_all();
+  }
+  std::vector<Event> wait(uint32_t job) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return !events[job].empty() && events[job].back().kind != Event::Kind::token; });
+    return events[job];
+  }
+  void waitForToken(uint32_t job) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return !events[job].empty(); });
+  }
+};
+
+struct Fixture {
+  Listener listener;
+  std::string path = "/tmp/paligemma-test-engine.gguf";
+  std::unique_ptr<Engine> engine;
+
+  explicit Fixture(LoadOptions options = {}) {
+    options.path = test::TinyModel().write(path);
+    if (options.threads == 0) options.threads = 2;
+    engine = std::make_unique<Engine>(options, [this](Event e) { listener.post(std::move(e)); });
+    listener.wait(0);
+  }
+  ~Fixture() {
+    engine.reset();
+    std::remove(path.c_str());
+  }
+
+  Request request(const std::string& prompt, int64_t maxTokens = 12, int images = 1) {
+    Request r;
+    r.prompt = prompt;
+    r.maxTokens = maxTokens;
+    r.ignoreEos = true;
+    r.sampling.logProbs = 0;
+    for (int i = 0; i < images; ++i) {
+      ImageSource image;
+      for (int p = 0; p < 28 * 28 * 3; ++p) image.pixels.push_back(uint8_t(p * (i + 7) % 251));
+      r.images.push_back(std::move(image));
+    }
+    return r;
+  }
+  // ids and exact log-probabilities
+  std::vector<std::pair<int32_t, float>> run(Request r) { return tokens(listener.wait(engine->submit(std::move(r)))); }
+  static std::vector<std::pair<int32_t, float>> tokens(const std::vector<Event>& events) {
+    std::vector<std::pair<int32_t, float>> list;
+    for (const Event& e : events)
+      if (e.kind == Event::Kind::token) list.push_back({e.token.choice.id, e.token.choice.logProb});
+    return list;
+  }
+};
+
+}  // namespace
+
+TEST(engine_generates_the_same_for_any_number_of_threads) {
+  std::vector<std::pair<int32_t, float>> first;
+  for (int threads : {1, 2, 3, 7}) {
+    Fixture f({.threads = threads});
+    const auto tokens = f.run(f.request("what is this", 20));
+    CHECK_EQUAL(tokens.size(), size_t(20));
+    if (first.empty()) first = tokens;
+    CHECK(tokens == first);
+  }
+}
+
+TEST(engine_answers_are_the_same_alone_and_in_company) {
+  Fixture f({.maxSequences = 5});
+  std::vector<Request> requests;
+  for (int i = 0; i < 9; ++i) requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
+  std::vector<std::vector<std::pair<int32_t, float>>> alone;
+  for (const Request& r : requests) alone.push_back(f.run(r));
+  std::vector<uint32_t> jobs;
+  for (const Request& r : requests) jobs.push_back(f.engine->submit(r));
+  for (size_t i = 0; i < jobs.size(); ++i) CHECK(Fixture::tokens(f.listener.wait(jobs[i])) == alone[i]);
+}
+
+TEST(engine_scores_what_it_generates) {
+  Fixture f;
+  Request r = f.request("hello", 1);
+  const auto tokens = f.run(r);
+  r.kind = Request::Kind::score;
+  r.suffix = "cat";
+  const auto events = f.listener.wait(f.engine->submit(r));
+  CHECK_EQUAL(events.back().scored.size(), size_t(4));   // c a t <eos>
+  CHECK_EQUAL(events.back().scored.back().choice.id, 1);
+  for (const auto& token : events.back().scored) CHECK(token.choice.logProb < 0 && std::isfinite(token.choice.logProb));
+}
+
+TEST(engine_encodes_a_picture_once_and_takes_it_back) {
+  Fixture f;
+  Request encode = f.request("", 1);
+  encode.kind = Request::Kind::encodeImage;
+  const auto encoded = f.listener.wait(f.engine->submit(encode));
+  CHECK_EQUAL(encoded.back().embedding.size(), size_t(4 * 32));
+  Request r = f.request("what", 8);
+  const auto expected = f.run(r);
+  r.images[0].pixels.clear();
+  r.images[0].embedding = encoded.back().embedding;
+  CHECK(f.run(r) == expected);
+}
+
+TEST(engine_cancels_a_running_and_a_queued_job) {
+  Fixture f({.maxSequences = 1});
+  const uint32_t running = f.engine->submit(f.request("long", 200)), queued = f.engine->submit(f.request("later", 200));
+  f.listener.waitForToken(running);
+  f.engine->cancel(queued);
+  f.engine->cancel(running);
+  for (uint32_t job : {queued, running}) {
+    const Event last = f.listener.wait(job).back();
+    // a fast machine may have finished the first before the flag was seen
+    CHECK(last.kind == Event::Kind::error ? last.code == Code::aborted : job == running);
+  }
+  CHECK_EQUAL(f.run(f.request("after", 3)).size(), size_t(3));
+}
+
+TEST(engine_stop_ends_every_job_and_later_ones) {
+  Fixture f({.maxSequences = 2});
+  std::vector<uint32_t> jobs;
+  for (int i = 0; i < 6; ++i) jobs.push_back(f.engine->submit(f.request("long", 200)));
+  f.listener.waitForToken(jobs[0]);
+  f.engine->stop();
+  jobs.push_back(f.engine->submit(f.request("late", 1)));
+  for (uint32_t job : jobs) {
+    const Event last = f.listener.wait(job).back();
+    CHECK(last.kind == Event::Kind::end || last.code == Code::disposed);
+  }
+  CHECK(f.listener.wait(jobs.back()).back().code == Code::disposed);
+  CHECK(f.listener.stopped);
+}
+
+TEST(engine_refuses_bad_requests_and_goes_on) {
+  Fixture f({.contextSize = 64});
+  const auto codeOf = [&](Request r) { return f.listener.wait(f.engine->submit(std::move(r))).back().code; };
+  CHECK(codeOf(f.request(std::string(100, 'a'))) == Code::promptTooLong);
+  Request wrong = f.request("x");
+  wrong.images[0].pixels.pop_back();
+  CHECK(codeOf(wrong) == Code::imageInvalid);
+  // generation ends where the context does
+  const auto tokens = f.run(f.request("x", 1000));
+  CHECK_EQUAL(int64_t(tokens.size()), int64_t(64 - 4 - 3));
+}
+
+TEST(engine_reports_a_missing_file_and_still_answers) {
+  Listener listener;
+  Engine engine({.path = "/nonexistent/model.gguf"}, [&](Event e) { listener.post(std::move(e)); });
+  CHECK(listener.wait(0).back().code == Code::modelNotFound);
+  engine.stop();
+  CHECK(listener.wait(engine.submit({})).back().code == Code::disposed);
+}
+
+TEST(engine_attention_windows_differ_only_beyond_the_window) {
+  std::vector<std::vector<std::pair<int32_t, float>>> results;
+  for (auto window : {AttentionWindow::none, AttentionWindow::suffix, AttentionWindow::causal}) {
+    Fixture f({.attentionWindow = window});
+    results.push_back(f.run(f.request("a longer prompt than eight tokens", 6)));
+  }
+  CHECK(results[0] != results[1]);
+  CHECK(results[1] != results[2]);
+}
