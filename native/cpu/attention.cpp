@@ -12,7 +12,7 @@ constexpr int64_t kQueryRows = 16;       // query rows that share one unpacked t
 
 // Folds keys [0, count) of a tile into one query row's running softmax.
 void foldTile(const Kernels& kernels, const float* q, const float* keys, const float* values, int64_t headDim,
-              int64_t stride, int64_t count, float scale, float softcap, float& max, float& sum, float* acc) {
+              int64_t stride, int64_t valueStride, int64_t count, float scale, float softcap, float& max, float& sum, float* acc) {
   float scores[kTile];
   for (int64_t i = 0; i < count; ++i) scores[i] = kernels.dot(q, keys + i * stride, headDim) * scale;
   if (softcap > 0) kernels.softcap(scores, softcap, count);
@@ -21,7 +21,7 @@ void foldTile(const Kernels& kernels, const float* q, const float* keys, const f
   if (keep != 1.0f) kernels.scale(acc, keep, headDim);
   sum = sum * keep + kernels.expSum(scores, newMax, count);
   max = newMax;
-  for (int64_t i = 0; i < count; ++i) kernels.axpy(acc, values + i * stride, scores[i], headDim);
+  for (int64_t i = 0; i < count; ++i) kernels.axpy(acc, values + i * valueStride, scores[i], headDim);
 }
 
 void finishRow(const Kernels& kernels, float* out, const float* acc, float sum, int64_t headDim) {
@@ -73,7 +73,7 @@ void Attention::paged(std::span<const AttentionJob> jobs, int64_t layer, float s
         for (int64_t g = 0; g < group; ++g) {
           const int64_t state = (r - rowBegin) * group + g;
           const float* q = job.q.row<float>(r) + (kvHead * group + g) * headDim;
-          foldTile(kernels_, q, s.keys.data() + from * headDim, s.values.data() + from * headDim, headDim, headDim,
+          foldTile(kernels_, q, s.keys.data() + from * headDim, s.values.data() + from * headDim, headDim, headDim, headDim,
                    to - from, scale, softcap, s.max[size_t(state)], s.sum[size_t(state)], s.acc.data() + state * headDim);
         }
       }
@@ -90,7 +90,8 @@ void Attention::paged(std::span<const AttentionJob> jobs, int64_t layer, float s
 void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) {
   const int64_t headDim = q.cols / heads, tokens = k.rows;
   const int64_t blocks = (q.rows + kQueryRows - 1) / kQueryRows;
-  const int64_t stride = k.cols;
+  const int64_t stride = int64_t(k.stride / sizeof(float));   // k and v may be columns of wider matrices
+  const int64_t valueStride = int64_t(v.stride / sizeof(float));
   pool_.forRange(blocks * heads, 1, [&](int64_t item, int64_t, int worker) {
     if (cancelled()) return;
     const int64_t head = item % heads, rowBegin = item / heads * kQueryRows;
@@ -103,7 +104,7 @@ void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t h
       const int64_t count = std::min(kTile, tokens - key);
       for (int64_t r = rowBegin; r < rowEnd; ++r)
         foldTile(kernels_, q.row<float>(r) + head * headDim, k.row<float>(key) + head * headDim,
-                 v.row<float>(key) + head * headDim, headDim, stride, count, scale, 0, s.max[size_t(r - rowBegin)],
+                 v.row<float>(key) + head * headDim, headDim, stride, valueStride, count, scale, 0, s.max[size_t(r - rowBegin)],
                  s.sum[size_t(r - rowBegin)], s.acc.data() + (r - rowBegin) * headDim);
     }
     for (int64_t r = rowBegin; r < rowEnd; ++r)
