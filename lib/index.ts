@@ -1,0 +1,24 @@
+/** Everything the package exports. */
+export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './model'
+export { type GenerateResult, type GeneratedToken } from './generation'
+export { GenerateStream, type Chunk } from './stream'
+export { type Detection, type Segmentation } from './tasks'
+export {
+  type LoadOptions, type GenerateOptions, type SamplingOptions, type Constraint, type ScoreOptions, type BatchOptions,
+  type TaskOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type PreprocessOptions
+} from './options'
+export { type ImageInput, type ImageEmbedding, type RawPixels } from './image-input'
+export { preprocessImage, type PreprocessedImage } from './preprocess'
+export {
+  parseOutput, decodeLocation, encodeLocation,
+  type ParseOptions, type ParsedObject, type Box, type NormalizedBox, type ImageTransform
+} from './parse'
+export { drawDetections, type Drawable, type DrawOptions } from './draw'
+export { prompts } from './prompts'
+export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './tokenizer'
+export { loadMaskDecoder, MaskDecoder } from './mask-decoder'
+export {
+  inspectModel, dequantizeTensor,
+  type ModelInfo, type MetadataEntry, type MetadataValue, type TensorInfo, type InspectOptions
+} from './inspect'
+export { PaliGemmaError, type ErrorCode } from './errors'
