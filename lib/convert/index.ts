@@ -1,10 +1,10 @@
 /** A Hugging Face PaliGemma directory to one GGUF. */
 import { stat } from 'node:fs/promises'
 import { PaliGemmaError, nativeCall } from '../errors'
+import { readMaskTensors } from '../mask-decoder'
 import { native } from '../native'
 import { readConfig } from './config'
 import { layoutGguf, PartFile, tensorBytes } from './gguf-writer'
-import { readMaskTensors } from './mask'
 import { modelMetadata } from './metadata'
 import { type Plan, planConversion, tiedHead } from './plan'
 import { Safetensors } from './safetensors'

@@ -1,0 +1,17 @@
+/** `paligemma caption` */
+import { type Command, Option } from 'commander'
+import { pick, samplingOptions } from './args'
+import type { Context } from './context'
+import { addTaskOptions, runTask, textResult } from './task'
+
+export function addCaption (program: Command, context: Context, onFailure: () => void): void {
+  addTaskOptions(program.command('caption').summary('a sentence about each image').description('Describes images.'))
+    .addOption(new Option('--style <style>', 'short: like an alt text, coco: one sentence, long: several').choices(['short', 'coco', 'long']))
+    .option('--lang <code>', 'language (default: en)')
+    .action(async (images: string[], options: Record<string, unknown>) => {
+      const call = { ...pick(options, ['style', 'lang']), ...samplingOptions(options, context.signal) }
+      await runTask(images, options, context, onFailure, {
+        run: async (model, image) => textResult(await model.caption(image, call))
+      })
+    })
+}

@@ -1,0 +1,43 @@
+/** `paligemma inspect` */
+import type { Command } from 'commander'
+import type { MetadataValue, ModelInfo } from '../inspect'
+import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
+
+export function addInspect (program: Command, context: Context): void {
+  program.command('inspect')
+    .summary('metadata and tensors of a GGUF')
+    .description('Prints the metadata, tensors and sizes of a GGUF. Weights are not read.')
+    .argument('<file>', 'any GGUF')
+    .option('--json', 'print one JSON object; long arrays are cut to 16 values, see --full')
+    .option('--full', 'with --json: whole arrays')
+    .action(async (file: string, options: { json?: boolean, full?: boolean }) => {
+      const { inspectModel } = await import('../index.js')
+      const info = await inspectModel(file, options.full ? {} : { maxArray: 16 })
+      if (options.json) printJson(context, info)
+      else printInfo(info, context)
+    })
+}
+
+function printInfo (info: ModelInfo, context: Context): void {
+  const { path, version, bytes, architecture, parameters, quantization, metadata, tensors } = info
+  printLine(context, `${printable(path)}: GGUF version ${version}, ${formatBytes(bytes)}, ${architecture || 'no architecture'}, ` +
+    `${formatCount(parameters)} parameters, mostly ${quantization || 'nothing'}`)
+  printLine(context, `\n${metadata.length} metadata keys`)
+  for (const { key, type, value, count } of metadata) {
+    printLine(context, `  ${printable(key)} (${type}${count === undefined ? '' : `, ${count} values`}) = ${printable(describeValue(value, count))}`)
+  }
+  printLine(context, `\n${tensors.length} tensors`)
+  for (const tensor of tensors) {
+    printLine(context, `  ${printable(tensor.name).padEnd(36)} ${tensor.type.padEnd(7)} [${tensor.shape.join(', ')}]  ${formatBytes(tensor.bytes)}`)
+  }
+  const byType = new Map<string, number>()
+  for (const tensor of tensors) byType.set(tensor.type, (byType.get(tensor.type) ?? 0) + tensor.bytes)
+  printLine(context, `\nbytes by type: ${[...byType].sort((a, b) => b[1] - a[1]).map(([type, sum]) => `${type} ${formatBytes(sum)}`).join(', ')}`)
+}
+
+function describeValue (value: MetadataValue, count?: number): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 100 ? `${value.slice(0, 97)}...` : value)
+  if (!Array.isArray(value)) return String(value)
+  const shown = value.slice(0, 6).map((item) => describeValue(item)).join(', ')
+  return `${shown}${(count ?? value.length) > 6 ? ', ...' : ''}`
+}

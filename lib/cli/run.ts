@@ -1,0 +1,63 @@
+/** `paligemma run`: any prompt, streamed. */
+import type { Command } from 'commander'
+import { addLoadOptions, addSamplingOptions, collect, loadOptions, pick, samplingOptions } from './args'
+import { annotateText } from './annotate'
+import { type Context, printable, printJson, printLine, usageError } from './context'
+
+export function addRun (program: Command, context: Context): void {
+  const command = program.command('run')
+    .summary('any prompt on one or several images, streamed')
+    .description('Generates from a prompt and images, and prints the text as it comes. --json prints one GenerateResult instead.')
+  addLoadOptions(command)
+    .option('-i, --image <image>', 'path or URL; several are shown to the model in order', collect)
+    .requiredOption('-p, --prompt <text>', 'such as "caption en", "answer en what is this?", "detect cow ; boat"')
+  addSamplingOptions(command)
+    .option('--constrain <grammar>', 'only output of this form: detect or segment')
+    .option('--json', 'print one JSON object at the end')
+    .option('--annotate <png>', 'write the first image with the boxes and masks of the output')
+    .action(async (options: Record<string, unknown>) => { await run(options, context) })
+}
+
+async function run (options: Record<string, unknown>, context: Context): Promise<void> {
+  const images = (options['image'] as string[] | undefined) ?? []
+  const annotate = options['annotate'] as string | undefined
+  if (annotate !== undefined && images.length === 0) throw usageError('--annotate needs an --image')
+  const { loadModel } = await import('../index.js')
+  const model = await loadModel(loadOptions(options, context.signal))
+  try {
+    const request = {
+      prompt: options['prompt'] as string,
+      ...(images.length > 0 ? { images } : {}),
+      ...pick(options, ['constrain']),
+      ...samplingOptions(options, context.signal)
+    }
+    let text: string
+    if (options['json']) {
+      const result = await model.generate(request)
+      printJson(context, result)
+      text = result.text
+    } else {
+      const stream = model.stream(request)
+      for await (const chunk of stream) context.stdout.write(context.stdout.isTTY ? printable(chunk.text) : chunk.text)
+      printLine(context, '')
+      const result = await stream.result
+      text = result.text
+      if (context.stderr.isTTY) context.stderr.write(`${summary(result)}\n`)
+    }
+    if (annotate !== undefined) await annotateText(model, images[0]!, text, annotate, options)
+  } finally {
+    await model.dispose()
+  }
+}
+
+interface Timed {
+  usage: { imageTokens: number, promptTokens: number, completionTokens: number }
+  timings: { visionMs: number, prefillMs: number, firstTokenMs: number, decodeTokensPerSecond: number }
+}
+
+/** One line of timings. */
+export function summary ({ usage, timings }: Timed): string {
+  const ms = (value: number) => value < 9.95 ? `${value.toFixed(1)} ms` : value < 9950 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`
+  return `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ${ms(timings.prefillMs)}, ` +
+    `first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ${timings.decodeTokensPerSecond.toFixed(1)}/s`
+}
