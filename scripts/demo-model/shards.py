@@ -1,0 +1,155 @@
+"""Reads drawn scenes and turns them into training batches."""
+
+import glob
+import os
+
+import numpy as np
+import torch
+
+import settings as S
+import tasks
+from tokenizer import EOS
+
+CHARS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHAR_INDEX = {ord(c): i + 1 for i, c in enumerate(CHARS)}
+MAX_SHIFT = 8  # pixels
+
+
+class Shard:
+    def __init__(self, path, vae=None):
+        self.path = path
+        for file in glob.glob(os.path.join(path, "*.npy")):
+            name = os.path.basename(file)[:-4]
+            big = name in ("pixels", "mask")
+            setattr(self, name, np.load(file, mmap_mode="r" if big else None))
+        if vae is not None and not hasattr(self, "codes"):
+            self.codes = self._encode(vae)
+            np.save(os.path.join(path, "codes.npy"), self.codes)
+
+    def _encode(self, vae):
+        bits = np.unpackbits(self.mask, axis=2).reshape(-1, S.MASK_SIZE, S.MASK_SIZE)
+        with torch.no_grad():
+            codes = [vae.codes(torch.from_numpy(part).float() * 2 - 1) for part in np.array_split(bits, 64)]
+        return torch.cat(codes).numpy().astype(np.uint8).reshape(len(self.mask), S.MAX_SHAPES, 16)
+
+    def facts(self, i, offset):
+        """Facts of picture i after a shift by offset (y, x)."""
+        move = (*offset, *offset)
+        objects = [{"shape": S.SHAPES[self.shape[i, j]], "color": S.COLOR_NAMES[self.color[i, j]],
+                    "box": tuple(float(v) + m for v, m in zip(self.box[i, j], move)), "codes": self.codes[i, j]}
+                   for j in range(self.shapes[i])]
+        text = bytes(c for c in self.text[i] if c).decode()
+        return tasks.Facts(objects, S.BACKGROUNDS[self.background[i]], text)
+
+
+class Pictures:
+    """All shards that are finished so far; new ones join when refresh() is called."""
+
+    def __init__(self, folder, vae):
+        self.folder, self.vae, self.shards = folder, vae, {}
+        self.refresh()
+
+    def refresh(self, most=4):
+        paths = [p for p in sorted(glob.glob(os.path.join(self.folder, "shard*"))) if not p.endswith(".tmp")]
+        fresh = [p for p in paths if p not in self.shards]
+        for path in fresh[: most if self.shards else None]:
+            self.shards[path] = Shard(path, self.vae)
+        self.list = list(self.shards.values())
+
+    def __len__(self):
+        return sum(len(s.shapes) for s in self.list)
+
+    def pick(self, rng, count):
+        """[(shard, index)]"""
+        which = rng.integers(len(self.list), size=count)
+        return [(self.list[w], int(rng.integers(len(self.list[w].shapes)))) for w in which]
+
+
+def shifted(shard, i, rng):
+    """Pixels moved by some whole pixels, edges repeated, and the offset (y, x) as fractions."""
+    boxes = np.concatenate([shard.box[i, : shard.shapes[i]], shard.char_box[i][shard.text[i] > 0]]) * S.IMAGE_SIZE
+    low, high = boxes[:, :2].min(0), S.IMAGE_SIZE - boxes[:, 2:].max(0)
+    dy, dx = (int(rng.integers(-max(0, min(MAX_SHIFT, int(a))), max(0, min(MAX_SHIFT, int(b))) + 1))
+              for a, b in zip(low, high))
+    pixels = shard.pixels[i]
+    if dy or dx:
+        size = S.IMAGE_SIZE
+        rows = np.clip(np.arange(size) - dy, 0, size - 1)
+        columns = np.clip(np.arange(size) - dx, 0, size - 1)
+        pixels = pixels[rows][:, columns]
+    return pixels, (dy / S.IMAGE_SIZE, dx / S.IMAGE_SIZE)
+
+
+CENTERS = (np.arange(S.GRID) + 0.5) / S.GRID
+
+
+def dense_targets(shard, i, offset):
+    """For each patch: shape, colour and box of the object that covers its centre; the character there."""
+    shape = np.zeros((S.GRID, S.GRID), np.int64)
+    color = np.zeros_like(shape)
+    char = np.zeros_like(shape)
+    box = np.zeros((S.GRID, S.GRID, 4), np.float32)
+    move = np.array([*offset, *offset], np.float32)
+
+    def covered(b):
+        return np.ix_((CENTERS >= b[0]) & (CENTERS < b[2]), (CENTERS >= b[1]) & (CENTERS < b[3]))
+
+    for j in range(shard.shapes[i]):
+        b = shard.box[i, j] + move
+        at = covered(b)
+        shape[at], color[at], box[at] = shard.shape[i, j] + 1, shard.color[i, j] + 1, b
+    for j, c in enumerate(shard.text[i]):
+        if c:
+            # A character is about one patch wide: take in what lies half a patch around it.
+            b = shard.char_box[i, j] + move
+            char[covered(b + np.array([-0.02, -0.01, 0.02, 0.01]))] = CHAR_INDEX[int(c)]
+    return shape, color, char, box
+
+
+def dense_batch(pictures, rng, count):
+    picked = pictures.pick(rng, count)
+    pixels, targets, offsets = [], [], []
+    for shard, i in picked:
+        p, offset = shifted(shard, i, rng)
+        pixels.append(p)
+        offsets.append(offset)
+        targets.append(dense_targets(shard, i, offset))
+    batch = {"pixels": torch.from_numpy(np.stack(pixels))}
+    for name, column in zip(("shape", "color", "char", "box"), zip(*targets)):
+        stacked = np.stack(column)
+        batch[name] = torch.from_numpy(stacked.reshape(count, S.IMAGE_TOKENS, *stacked.shape[3:]))
+    return batch, picked, offsets
+
+
+def prompt_batch(pictures, tokenizer, rng, c):
+    """A batch for the whole model: every picture with several prompts."""
+    batch, picked, offsets = dense_batch(pictures, rng, c.pictures)
+    names, weights = zip(*c.task_weights.items())
+    sequences = c.pictures * c.prompts
+    chosen = rng.choice(len(names), size=sequences, p=np.array(weights) / sum(weights))
+    room = sequences * c.suffix_tokens
+    ids = np.zeros((sequences, c.text_tokens), np.int64)
+    prefix = np.zeros(sequences, np.int64)
+    rows, targets, token_weights = [], [], []
+    for n in range(sequences):
+        shard, i = picked[n // c.prompts]
+        facts = shard.facts(i, offsets[n // c.prompts])
+        while True:
+            prompt, suffix = tasks.sample(names[chosen[n]], facts, rng)
+            head = tokenizer.prompt(prompt)
+            tail = tokenizer.sp.encode(suffix) + [EOS]
+            if len(head) + len(tail) - 1 <= c.text_tokens:
+                break
+            chosen[n] = names.index("answer")
+        ids[n, : len(head) + len(tail) - 1] = head + tail[:-1]
+        prefix[n] = len(head)
+        if len(rows) + len(tail) <= room:
+            first = n * c.text_tokens + len(head) - 1
+            rows += range(first, first + len(tail))
+            targets += tail
+            token_weights += [len(tail) ** -0.5] * len(tail)
+    pad = room - len(rows)
+    batch |= {"ids": torch.from_numpy(ids), "prefix": torch.from_numpy(prefix),
+              "rows": torch.tensor(rows + [0] * pad), "targets": torch.tensor(targets + [0] * pad),
+              "weights": torch.tensor(token_weights + [0.0] * pad)}
+    return batch
