@@ -1,5 +1,5 @@
 /** Drawing boxes, masks and labels onto a picture. */
-import sharp, { type OverlayOptions } from 'sharp'
+import sharp from 'sharp'
 import { PaliGemmaError } from './errors'
 import { canDraw, cell, textPath } from './font'
 import { decodeImage, isEmbedding, type DecodedImage, type ImageInput } from './image-input'
@@ -68,7 +68,7 @@ export async function drawDetections (image: ImageInput, results: readonly Drawa
   const large = scale === 1
     ? base
     : sharp(await base.resize(width, height, { kernel: 'nearest', fit: 'fill' }).raw().toBuffer(), { raw: { width, height, channels: 3 }, limitInputPixels: false })
-  return await large.composite([{ input: Buffer.from(svg), top: 0, left: 0 }]).removeAlpha().png().toBuffer()
+  return await large.composite([{ input: Buffer.from(svg), top: 0, left: 0, limitInputPixels: false }]).removeAlpha().png().toBuffer()
 }
 
 function isDrawable (value: unknown): boolean {
@@ -85,11 +85,11 @@ async function blendMask (canvas: DecodedImage, mask: NonNullable<Drawable['mask
     throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected masks of ${width} x ${height} pixels, as the picture, but received ${mask.width} x ${mask.height}`)
   }
   const alpha = await sharp(Buffer.from(mask.data.buffer, mask.data.byteOffset, mask.data.byteLength), { raw: { width, height, channels: 1 }, limitInputPixels: false })
-    .linear(maskOpacity, 0).raw().toBuffer()
+    .linear(maskOpacity, 0).toColourspace('b-w').raw().toBuffer()
   const overlay = await sharp({ create: { width, height, channels: 3, background: colour }, limitInputPixels: false })
     .joinChannel(alpha, { raw: { width, height, channels: 1 } }).raw().toBuffer()
-  const layers: OverlayOptions[] = [{ input: overlay, raw: { width, height, channels: 4 }, limitInputPixels: false } as OverlayOptions]
-  const data = await sharp(canvas.data, { raw: { width, height, channels: 3 }, limitInputPixels: false }).composite(layers).removeAlpha().raw().toBuffer()
+  const data = await sharp(canvas.data, { raw: { width, height, channels: 3 }, limitInputPixels: false })
+    .composite([{ input: overlay, raw: { width, height, channels: 4 }, limitInputPixels: false }]).removeAlpha().raw().toBuffer()
   return { data, width, height }
 }
 

@@ -188,28 +188,35 @@ const sharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: false
 
 async function decodeEncoded (source: string | Buffer, name: string, limit: number): Promise<DecodedImage> {
   if (source.length === 0) throw invalid(name, 'it is empty')
-  if (typeof source === 'string') {
-    // sharp says "Input file is missing" for every reason
-    try {
-      await (await open(source, 'r')).close()
-    } catch (cause) {
-      throw invalid(name, `cannot be read: ${(cause as Error).message}`, cause)
-    }
-  }
+  const head = typeof source === 'string' ? await readHead(source, name) : source
   const input = sharp(source, sharpOptions)
   let metadata: Metadata
   try {
     metadata = await input.metadata()
   } catch (error) {
-    const bitmap = await tryBmp(source, name, limit)
-    if (bitmap) return bitmap
-    throw undecodable(name, error)
+    if (!looksLikeBmp(head)) throw undecodable(name, error)
+    return await decodeBitmap(typeof source === 'string' ? await readFile(source) : source, name, limit)
   }
   checkPixels(metadata.width, metadata.pageHeight ?? metadata.height, name, limit)
   try {
     return metadata.space === 'cmyk' ? await decodeCmyk(input) : await toRgb(input)
   } catch (error) {
     throw undecodable(name, error)
+  }
+}
+
+/** The first bytes of a file; sharp itself says "Input file is missing" whatever the reason. */
+async function readHead (path: string, name: string): Promise<Buffer> {
+  try {
+    const file = await open(path, 'r')
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(64), 0, 64, 0)
+      return buffer.subarray(0, bytesRead)
+    } finally {
+      await file.close()
+    }
+  } catch (cause) {
+    throw invalid(name, `cannot be read: ${(cause as Error).message}`, cause)
   }
 }
 
@@ -248,22 +255,7 @@ async function decodeCmyk (input: Sharp): Promise<DecodedImage> {
   return { data: rgb, width: info.width, height: info.height }
 }
 
-async function tryBmp (source: string | Buffer, name: string, limit: number): Promise<DecodedImage | undefined> {
-  let file: Buffer
-  if (typeof source === 'string') {
-    const handle = await open(source, 'r')
-    const head = Buffer.alloc(1200)
-    try {
-      await handle.read(head, 0, head.length, 0)
-    } finally {
-      await handle.close()
-    }
-    if (!looksLikeBmp(head)) return undefined
-    file = await readFile(source)
-  } else {
-    file = source
-    if (!looksLikeBmp(file)) return undefined
-  }
+async function decodeBitmap (file: Buffer, name: string, limit: number): Promise<DecodedImage> {
   try {
     const header = readBmpHeader(file)
     checkPixels(header.width, header.height, name, limit)
