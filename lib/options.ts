@@ -68,6 +68,8 @@ export interface SamplingOptions {
   minP?: number
   /** Divides the score of tokens that occurred; 1 (default): off. */
   repeatPenalty?: number
+  /** Only 1: beam search is not available. */
+  beams?: 1
   /** 0 .. 2^53 - 1, default 0. The same seed and request give the same text. */
   seed?: number
   /** Generation ends before the first of these texts, which is not part of the result. */
@@ -195,12 +197,13 @@ const constraintRules: Rules<Constraint> = {
 }
 
 const samplingRules: Rules<SamplingOptions> = {
-  maxTokens: rule.integer(1, 2 ** 31 - 1),
+  maxTokens: rule.integer(1),
   temperature: rule.number(0),
   topK: rule.integer(0, 2 ** 31 - 1),
   topP: rule.above(0, 1),
   minP: rule.number(0, 1),
   repeatPenalty: rule.above(0),
+  beams: rule.oneOf(1),
   seed: rule.integer(0),
   stop: rule.listOf('non-empty strings', v => typeof v === 'string' && v !== ''),
   logProbs: { expected: 'boolean or integer from 0 to 1000', accepts: v => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v) },
