@@ -46,6 +46,11 @@
       "native/test/test_ops.cpp",
       "native/test/test_thread_pool.cpp",
       "native/test/test_engine.cpp",
+      "native/test/test_tokenizer.cpp",
+      "native/test/test_image.cpp",
+      "native/test/test_mask_decoder.cpp",
+      "native/test/test_sampler.cpp",
+      "native/test/test_constraint.cpp",
       "native/test/test_gguf.cpp",
       "native/test/test_quantize.cpp"
     ]
