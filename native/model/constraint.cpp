@@ -94,31 +94,29 @@ void Constraint::finishTrie() {
 
 // Without labels a name is any text that the output's grammar does not give a meaning.
 void Constraint::collectText(const Tokenizer& tokenizer) {
+  spaces_.resize(size_t(tokenizer.size()));
   for (int32_t id = 0; id < tokenizer.size(); ++id) {
     const std::string_view bytes = tokenizer.pieceBytes(id);
+    if (id == eos_) {
+      textEnd_.push_back(id);
+      textMore_.push_back(id);
+    }
     if (bytes.empty() || id == tokenizer.unk() || tokenizer.isEndOfGeneration(id)) continue;
     const size_t semicolon = bytes.find(';');
     if (semicolon != std::string_view::npos) {
-      if (isBlank(bytes.substr(0, semicolon)) && isBlank(bytes.substr(semicolon + 1))) separators_.push_back(id);
-    } else if (bytes.find_first_of("<>\n\r") == std::string_view::npos) {
+      if (!isBlank(bytes.substr(0, semicolon)) || !isBlank(bytes.substr(semicolon + 1))) continue;
+      separators_.push_back(id);
+    } else {
+      if (bytes.find_first_of("<>\n\r") != std::string_view::npos) continue;
       text_.push_back(id);
+      textEnd_.push_back(id);
     }
+    textMore_.push_back(id);
+    spaces_[size_t(id)] = isBlank(bytes) ? kBlank : bytes.back() == ' ' ? kEndsBlank : kVisible;
   }
-  textEnd_ = text_;
-  textEnd_.push_back(eos_);
-  textMore_ = textEnd_;
-  textMore_.insert(textMore_.end(), separators_.begin(), separators_.end());
   separatorRest_.assign(locs_.begin(), locs_.end() - 1);
   for (const int32_t id : tokenizer.encode(" ")) separatorRest_.push_back(id);
-  sortUnique(textEnd_);
-  sortUnique(textMore_);
   sortUnique(separatorRest_);
-  spaces_.resize(size_t(tokenizer.size()));
-  for (const auto* list : {&text_, &separators_})
-    for (const int32_t id : *list) {
-      const std::string_view bytes = tokenizer.pieceBytes(id);
-      spaces_[size_t(id)] = isBlank(bytes) ? kBlank : bytes.back() == ' ' ? kEndsBlank : kVisible;
-    }
 }
 
 void Constraint::reset() { state_ = {}; }

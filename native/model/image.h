@@ -9,7 +9,7 @@
 namespace pg {
 
 enum class ResizeFilter { bilinear, bicubic };  // both antialiased as Pillow does
-enum class Fit { squash, pad };                 // pad: keep the aspect ratio, centre on `padColor`
+enum class Fit { squash, pad };                 // pad: keep the aspect ratio, centre on gray 127 (about 0 after normalisation)
 
 struct Rgb8 {                     // rows of width * 3 bytes, no padding
   int32_t width = 0, height = 0;

@@ -7,6 +7,7 @@
 
 namespace pg {
 
+// Filters apply in the order repeatPenalty, temperature, topK, topP, minP.
 struct SamplingOptions {
   float temperature = 0;    // 0 = greedy
   int32_t topK = 0;         // 0 = off

@@ -230,10 +230,13 @@ struct Tokenizer::Impl {
 void Tokenizer::Impl::loadKinds() {
   const GgufArray& scoreArray = arrayOf("tokenizer.ggml.scores", false);
   const GgufArray& typeArray = arrayOf("tokenizer.ggml.token_type", false);
-  for (const auto& [key, array] : {std::pair{"tokenizer.ggml.scores", &scoreArray}, {"tokenizer.ggml.token_type", &typeArray}})
-    if (array->count != pieces.size())
-      fail(Code::modelInvalid, file->path(), ": ", key, " has ", array->count, " entries but tokenizer.ggml.tokens has ",
+  const auto checkCount = [&](const char* key, const GgufArray& array) {
+    if (array.count != pieces.size())
+      fail(Code::modelInvalid, file->path(), ": ", key, " has ", array.count, " entries but tokenizer.ggml.tokens has ",
            pieces.size());
+  };
+  checkCount("tokenizer.ggml.scores", scoreArray);
+  checkCount("tokenizer.ggml.token_type", typeArray);
   const size_t count = pieces.size();
   scores.resize(count);
   kinds.resize(count);

@@ -11,9 +11,13 @@ std::string spell(const Tokenizer& tokenizer, std::string_view text, bool allowC
   std::string joined;
   for (const int32_t id : tokenizer.encode(text, allowControl)) {
     if (!joined.empty()) joined += '|';
-    joined += tokenizer.pieceText(id);
+    const std::string_view piece = tokenizer.pieceText(id);
+    for (size_t i = 0; i < piece.size(); ++i) {
+      const bool space = piece.compare(i, 3, "\xe2\x96\x81") == 0;
+      joined += space ? '_' : piece[i];
+      if (space) i += 2;
+    }
   }
-  for (size_t at; (at = joined.find("\xe2\x96\x81")) != std::string::npos;) joined.replace(at, 3, "_");
   return joined;
 }
 
