@@ -51,5 +51,11 @@ export class MaskDecoder {
 export async function loadMaskDecoder (path: string): Promise<MaskDecoder> {
   check('path', path, rule.path)
   const source = await looksLikeZip(path) ? await readMaskTensors(path) : path
-  return new MaskDecoder(await nativeCall(() => native().openMaskDecoder(source)))
+  try {
+    return new MaskDecoder(await nativeCall(() => native().openMaskDecoder(source)))
+  } catch (error) {
+    // the engine knows only the tensors, not where they came from
+    const { code, message } = error as PaliGemmaError
+    throw message.includes(path) ? error : new PaliGemmaError(code, `${path}: ${message}`, { cause: error })
+  }
 }

@@ -14,6 +14,7 @@ export const idsRule = rule.listOf('token ids (integers >= 0)', rule.integer(0, 
 /** Decodes one token at a time and never shows half a character. Made by {@link Tokenizer.stream}. */
 export class TokenStream {
   private readonly decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  private held: Buffer = Buffer.alloc(0)
 
   /** @internal */
   constructor (private readonly pieceBytes: (id: number) => Uint8Array) {}
@@ -21,13 +22,24 @@ export class TokenStream {
   /** The text that can be shown after this token; '' while a character is incomplete. */
   push (id: number): string {
     check('id', id, rule.integer(0, 2 ** 31 - 1))
-    return this.decoder.decode(this.pieceBytes(id), { stream: true })
+    const bytes = Buffer.concat([this.held, this.pieceBytes(id)])
+    const shown = bytes.length - surrogateStart(bytes)
+    this.held = bytes.subarray(shown)
+    return this.decoder.decode(bytes.subarray(0, shown), { stream: true })
   }
 
   /** What is left at the end; incomplete bytes become U+FFFD. */
   flush (): string {
-    return this.decoder.decode()
+    const rest = this.decoder.decode(this.held)
+    this.held = Buffer.alloc(0)
+    return rest
   }
+}
+
+/** Length of a surrogate's first bytes (ED, ED A0..BF) at the end: the engine and the reference wait for its third. */
+function surrogateStart (bytes: Buffer): number {
+  if (bytes.at(-1) === 0xed) return 1
+  return bytes.length > 1 && bytes.at(-2) === 0xed && (bytes.at(-1)! & 0xe0) === 0xa0 ? 2 : 0
 }
 
 /** SentencePiece BPE with byte fallback, as Gemma and PaliGemma use it. Made by {@link loadTokenizer}. */
