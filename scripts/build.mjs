@@ -1,0 +1,73 @@
+// npm run build: TypeScript to dist/ and the addon to build/Release/paligemma.node. Quick when nothing changed, and
+// offline: cmake, a C++20 compiler and node_modules are all it needs.
+//   node scripts/build.mjs [--ts | --native] [--force]
+import { spawnSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const args = process.argv.slice(2)
+const unknown = args.find((arg) => !['--ts', '--native', '--force'].includes(arg))
+if (unknown) {
+  console.error(`Unknown argument ${unknown}. Usage: node scripts/build.mjs [--ts | --native] [--force]`)
+  process.exit(2)
+}
+const force = args.includes('--force')
+
+/** Ends the build with the command's own output when it fails. */
+function run (command, commandArgs, options = {}) {
+  const { error, status } = spawnSync(command, commandArgs, { cwd: root, stdio: 'inherit', ...options })
+  if (error?.code === 'ENOENT') {
+    console.error(`${command} was not found. The build needs cmake >= 3.20 and a C++20 compiler; on Debian: apt-get install cmake make g++`)
+    process.exit(1)
+  }
+  if (error || status !== 0) process.exit(status || 1)
+}
+
+function newest (path) {
+  const stat = statSync(path)
+  if (!stat.isDirectory()) return stat.mtimeMs
+  // a folder's own time says when something in it was added or removed
+  return Math.max(stat.mtimeMs, ...readdirSync(path).map((name) => newest(join(path, name))))
+}
+
+/** Whether `output` is there and younger than every input. */
+function upToDate (output, inputs) {
+  if (force || !existsSync(join(root, output))) return false
+  const time = statSync(join(root, output)).mtimeMs
+  return inputs.map((input) => join(root, input)).filter(existsSync).every((input) => newest(input) < time)
+}
+
+function buildTypeScript () {
+  const stamp = 'dist/.built'
+  if (upToDate(stamp, ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'])) return
+  rmSync(join(root, stamp), { force: true })
+  run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
+  run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
+  chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
+  writeFileSync(join(root, stamp), '')
+}
+
+function buildAddon () {
+  const output = 'build/Release/paligemma.node'
+  if (upToDate(output, ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'])) return
+  const folder = join(root, 'build', 'cmake')
+  mkdirSync(folder, { recursive: true })
+  if (!existsSync(join(folder, 'CMakeCache.txt'))) {
+    run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator()])
+  }
+  run('cmake', ['--build', folder, '--config', 'Release', '--target', 'paligemma', '--parallel', String(availableParallelism())])
+  // the linker leaves the file alone when only comments changed
+  const now = new Date()
+  utimesSync(join(root, output), now, now)
+}
+
+/** Ninja where there is one: it starts faster than make. */
+function generator () {
+  return spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
+}
+
+if (!args.includes('--native')) buildTypeScript()
+if (!args.includes('--ts')) buildAddon()
