@@ -1,5 +1,6 @@
 /** The pictures a task verb works on: paths, globs and URLs. */
 import { existsSync } from 'node:fs'
+import { isAbsolute } from 'node:path'
 import { glob, isDynamicPattern } from 'tinyglobby'
 import { usageError } from './context'
 
@@ -12,7 +13,7 @@ export async function expandImages (patterns: string[]): Promise<string[]> {
       found.add(pattern)
       continue
     }
-    const matches = await glob(pattern.replaceAll('\\', '/'), { dot: false, absolute: false })
+    const matches = await glob(pattern.replaceAll('\\', '/'), { dot: false, absolute: isAbsolute(pattern) })
     if (matches.length === 0) throw usageError(`No file matches ${pattern}`)
     for (const match of matches.sort()) found.add(match)
   }
