@@ -96,17 +96,35 @@ export function checkImage (image: unknown, name = 'image'): void {
     `Expected path, URL, encoded bytes, { data, width, height, channels }, sharp instance or ImageEmbedding for ${name} but received ${show(image)}`)
 }
 
+/** A picture that is on this machine, still encoded. */
+export interface OpenedImage {
+  /** For messages. */
+  name: string
+  /** A path, encoded bytes, raw pixels or a sharp pipeline. */
+  source: string | Buffer | RawPixels | Sharp
+}
+
+/** Brings a picture to this machine: downloads and unpacks URLs. Rejects as {@link decodeImage}. */
+export async function openImage (image: Exclude<ImageInput, ImageEmbedding>, signal?: AbortSignal): Promise<OpenedImage> {
+  checkImage(image)
+  signal?.throwIfAborted()
+  const name = describe(image)
+  if (isSharp(image)) return { name, source: image.clone() }
+  if (!isBytes(image) && isRaw(image)) return { name, source: image }
+  return { name, source: await locate(image as string | URL | Uint8Array | ArrayBuffer | Blob, name, signal) }
+}
+
+/** Decodes to RGB8. Rejects with ERR_IMAGE_INVALID or ERR_IMAGE_TOO_LARGE. */
+export async function decodeOpened ({ name, source }: OpenedImage, limit = defaultMaxImagePixels): Promise<DecodedImage> {
+  if (typeof source === 'string' || Buffer.isBuffer(source)) return await decodeEncoded(source, name, limit)
+  return isSharp(source) ? await decodeSharp(source, name, limit) : await decodeRaw(source, name, limit)
+}
+
 /**
  * Decodes to RGB8. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, or the signal's reason.
  */
 export async function decodeImage (image: Exclude<ImageInput, ImageEmbedding>, options: DecodeOptions = {}): Promise<DecodedImage> {
-  checkImage(image)
-  options.signal?.throwIfAborted()
-  const name = describe(image)
-  const limit = options.maxImagePixels ?? defaultMaxImagePixels
-  if (isSharp(image)) return await decodeSharp(image.clone(), name, limit)
-  if (!isBytes(image) && isRaw(image)) return await decodeRaw(image, name, limit)
-  return await decodeEncoded(await locate(image as string | URL | Uint8Array | ArrayBuffer | Blob, name, options.signal), name, limit)
+  return await decodeOpened(await openImage(image, options.signal), options.maxImagePixels)
 }
 
 /** A path, or the encoded bytes. */
@@ -133,14 +151,13 @@ function fromDataUrl (url: string, name: string): Buffer {
   const comma = url.indexOf(',')
   if (comma < 0) throw invalid(name, 'a data: URL without a comma')
   const body = url.slice(comma + 1)
-  if (!/;\s*base64\s*$/i.test(url.slice(0, comma))) {
-    try {
-      return Buffer.from(decodeURIComponent(body))
-    } catch (cause) {
-      throw invalid(name, 'a data: URL with broken % escapes', cause)
-    }
+  let plain = body
+  try {
+    if (body.includes('%')) plain = decodeURIComponent(body)
+  } catch (cause) {
+    throw invalid(name, 'a data: URL with broken % escapes', cause)
   }
-  const bytes = Buffer.from(body.includes('%') ? decodeURIComponent(body) : body, 'base64')
+  const bytes = Buffer.from(plain, /;\s*base64\s*$/i.test(url.slice(0, comma)) ? 'base64' : 'utf8')
   if (bytes.length === 0) throw invalid(name, 'a data: URL without data')
   return bytes
 }

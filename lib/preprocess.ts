@@ -1,5 +1,5 @@
 /** From any picture to the RGB bytes the model sees. */
-import { decodeImage, isEmbedding, type ImageEmbedding, type ImageInput } from './image-input'
+import { decodeOpened, isEmbedding, openImage, type ImageEmbedding, type ImageInput } from './image-input'
 import { nativeCall, PaliGemmaError } from './errors'
 import { native, type NativeBinding } from './native'
 import { defaults, preprocessRules, type PreprocessOptions } from './options'
@@ -43,8 +43,10 @@ const decoding = new Limiter(2)
 /** {@link preprocessImage} with the options already checked. */
 export async function preprocess (binding: NativeBinding, image: Exclude<ImageInput, ImageEmbedding>, options: PreprocessOptions): Promise<PreprocessedImage> {
   const { size, signal } = options
+  const opened = await openImage(image, signal) // downloads wait for nobody
   return await decoding.run(async () => {
-    const { data, width, height } = await decodeImage(image, options)
+    signal?.throwIfAborted()
+    const { data, width, height } = await decodeOpened(opened, options.maxImagePixels)
     signal?.throwIfAborted()
     const resized = await nativeCall(() => binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit))
     return { width: size, height: size, data: resized.data, transform: { ...resized.transform, size, sourceWidth: width, sourceHeight: height } }

@@ -132,6 +132,7 @@ describe('forms of images', () => {
       ['http://127.0.0.1:9/x.png', 'ERR_IMAGE_INVALID', /cannot be downloaded/],
       [`${base}/huge`, 'ERR_IMAGE_TOO_LARGE', /8589934592 bytes or more/],
       ['data:image/png;base64', 'ERR_IMAGE_INVALID', /without a comma/],
+      ['data:image/png;base64,%E0%A4%A', 'ERR_IMAGE_INVALID', /broken % escapes/],
       ['data:image/png;base64,', 'ERR_IMAGE_INVALID', /without data/],
       [new URL('ftp://example.com/a.png'), 'ERR_IMAGE_INVALID', /only file:, data:, http: and https:/],
       [{ data: new Uint8Array(5), width: 2, height: 1, channels: 3 }, 'ERR_IMAGE_INVALID', /2 x 1 pixels of 3 channels do not fit data of 5 bytes/],
