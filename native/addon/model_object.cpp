@@ -46,7 +46,7 @@ void ModelObject::open(napi_value self, napi_value onEvents, LoadOptions options
   js::check(napi_create_reference(env_, self, 0, &self_));
   js::check(napi_create_reference(env_, onEvents, 1, &onEvents_));
   auto line = std::make_unique<Line>(Line{this});
-  js::check(napi_create_threadsafe_function(env_, nullptr, nullptr, js::toJs(env_, "paligemma.events"), 0, 1, nullptr,
+  js::check(napi_create_threadsafe_function(env_, nullptr, nullptr, js::toJs(env_, "paligemma.events"), 0, 1, line.get(),
                                             onBellFinalized, line.get(), onRing, &bell_));
   line_ = line.release();
   js::check(napi_unref_threadsafe_function(env_, bell_));
