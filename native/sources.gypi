@@ -28,6 +28,9 @@
       "native/model/scheduler.cpp",
       "native/model/engine.cpp",
       "native/format/quantize.cpp",
+      "native/format/quantize_blocks.cpp",
+      "native/format/quantize_k.cpp",
+      "native/format/quantize_iq4.cpp",
       "native/format/dequantize.cpp",
       "native/format/dequantize_iq.cpp",
       "native/format/gguf.cpp"

@@ -11,7 +11,7 @@ bool canDequantize(DType type);  // every floating-point and quantized type of d
 void dequantizeRow(DType type, const void* src, float* dst, int64_t n);
 
 // importance: n weights >= 0, one per column, or nullptr. NaN and infinities in src never reach a scale: NaN counts
-// as 0, infinities as the largest finite value of the row.
+// as 0, infinities as the largest finite value of the row. F32, F16 and BF16 keep them.
 void quantizeRow(DType type, const float* src, void* dst, int64_t n, const float* importance = nullptr);
 
 }  // namespace pg
