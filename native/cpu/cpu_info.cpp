@@ -4,8 +4,64 @@
 
 #include "base/error.h"
 
+#if defined(_MSC_VER) && defined(_M_X64)
+#include <intrin.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__) && defined(__aarch64__)
+#include <sys/sysctl.h>
+#endif
+
 namespace pg {
 namespace {
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+struct Registers {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t sub) {
+  Registers r{};
+#ifdef _MSC_VER
+  int out[4];
+  __cpuidex(out, int(leaf), int(sub));
+  r = {uint32_t(out[0]), uint32_t(out[1]), uint32_t(out[2]), uint32_t(out[3])};
+#else
+  __cpuid_count(leaf, sub, r.eax, r.ebx, r.ecx, r.edx);
+#endif
+  return r;
+}
+
+// Which register files the operating system saves: bit 1 xmm, 2 ymm, 5-7 mask registers and zmm.
+uint64_t savedState() {
+#ifdef _MSC_VER
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t(high) << 32 | low;
+#endif
+}
+
+struct X86 {
+  bool avx2 = false, avx512Vnni = false;
+
+  X86() {
+    const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
+    if (cpuid(0, 0).eax < 7) return;
+    const Registers one = cpuid(1, 0), seven = cpuid(7, 0);
+    const bool fma = has(one.ecx, 12), osxsave = has(one.ecx, 27), avx = has(one.ecx, 28), f16c = has(one.ecx, 29);
+    if (!osxsave || !avx || (savedState() & 6) != 6) return;
+    avx2 = fma && f16c && has(seven.ebx, 5);
+    const bool f = has(seven.ebx, 16), dq = has(seven.ebx, 17), bw = has(seven.ebx, 30), vl = has(seven.ebx, 31);
+    avx512Vnni = avx2 && (savedState() & 0xe0) == 0xe0 && f && dq && bw && vl && has(seven.ecx, 11);
+  }
+};
+
+#endif
 
 struct Table {
   const Kernels* kernels;
@@ -15,6 +71,11 @@ struct Table {
 // Best last.
 std::vector<Table> tables() {
   std::vector<Table> list{{&kKernelsScalar, true}};
+#if defined(__x86_64__) || defined(_M_X64)
+  const X86 x86;
+  //list.push_back({&kKernelsAvx2, x86.avx2});
+  list.push_back({&kKernelsAvx512Vnni, x86.avx512Vnni});
+#endif
   return list;
 }
 

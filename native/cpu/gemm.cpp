@@ -1,60 +1,211 @@
 #include "cpu/gemm.h"
 
-#include "format/quantize.h"
+#include <algorithm>
 
 namespace pg {
+
+void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
+  parts_.clear();
+  for (const MatmulJob& job : jobs)
+    parts_.push_back(part(job.out, *job.linear, job.epilogue == Epilogue::gelu ? Kind::gelu : job.epilogue == Epilogue::add ? Kind::add : Kind::store));
+  run(x, parts_);
+}
+
+void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
+  parts_.assign(1, part(out, gate, Kind::geglu));
+  parts_[0].second = up.weight;
+  parts_[0].secondBias = up.bias;
+  run(x, parts_);
+}
+
+void Gemm::run(ConstView x, std::span<Part> parts) {
+  if (x.rows == 0) return;
+  if (x.rows <= kMaxDecodeTokens) decode(x, parts);
+  else tile(x, parts);
+}
+
+bool Gemm::tiles8(DType type) const { return kernels_.packRows8 && dtypeInfo(type)->quantized; }
+bool Gemm::decodes8(DType type) const { return kernels_.hasDot8 && kernels_.hasDot8(type); }
+
+template <class Body>
+void Gemm::forChunks(std::span<Part> parts, const Body& body) {
+  int64_t chunks = 0;
+  for (Part& p : parts) {
+    p.firstChunk = chunks;
+    chunks += (p.weight.rows + p.chunkRows - 1) / p.chunkRows;
+  }
+  pool_.forRange(chunks, 1, [&](int64_t chunk, int64_t, int worker) {
+    if (cancelled()) return;
+    size_t i = parts.size() - 1;
+    while (parts[i].firstChunk > chunk) --i;
+    const int64_t first = (chunk - parts[i].firstChunk) * parts[i].chunkRows;
+    body(parts[i], first, std::min(parts[i].chunkRows, parts[i].weight.rows - first), workers_[size_t(worker)]);
+  });
+}
+
+// Columns [first, first + n) of a row of the output; y is overwritten.
+void Gemm::finish(const Part& part, float* out, int64_t first, int64_t n, float* y, const float* second) const {
+  if (part.bias) kernels_.add(y, part.bias + first, n);
+  out += first;
+  switch (part.kind) {
+    case Kind::gelu: kernels_.gelu(y, n); break;
+    case Kind::add: kernels_.add(out, y, n); return;
+    case Kind::geglu: kernels_.geluMul(out, y, second, n); return;
+    case Kind::store: break;
+  }
+  std::copy_n(y, n, out);
+}
+
+// ---- decoding ----
+
+void Gemm::decode(ConstView x, std::span<Part> parts) {
+  DecodeTokens tokens{};
+  bool any8 = false;
+  for (Part& p : parts) {
+    any8 = any8 || decodes8(p.weight.type) || (p.second && decodes8(p.second.type));
+    // a long contiguous run of bytes for each claim, yet several claims for each thread
+    const int64_t rowBytes = int64_t(std::max<size_t>(1, p.weight.stride)), total = p.weight.rows * rowBytes;
+    const int64_t bytes = std::clamp<int64_t>(total / 64, 32 << 10, 256 << 10);
+    p.chunkRows = std::max<int64_t>(4, bytes / rowBytes);
+  }
+  if (any8) {
+    const int64_t padded = (x.cols + kRowBlock - 1) / kRowBlock * kRowBlock;
+    const size_t n = size_t(x.rows * padded);
+    float* floats = scales_.get<float>(n / 8);
+    tokens = {tokens8_.get<int8_t>(n), floats, floats + n / 32, floats + n / 16, padded};
+    kernels_.quantizeTokens(x.row<float>(0), int64_t(x.stride / sizeof(float)), x.rows, x.cols, tokens);
+  }
+  forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
+    float* y = worker.acc.get<float>(size_t(x.rows * rows));
+    decodeRows(p.weight, first, rows, x, tokens, y, worker.rows);
+    float* second = nullptr;
+    if (p.second) decodeRows(p.second, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)), worker.rows);
+    for (int64_t m = 0; m < x.rows; ++m) {
+      float* u = second ? second + m * rows : nullptr;
+      if (u && p.secondBias) kernels_.add(u, p.secondBias + first, rows);
+      finish(p, p.out.row<float>(m), first, rows, y + m * rows, u);
+    }
+  });
+}
+
+void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const DecodeTokens& tokens, float* out, Scratch& wide) const {
+  const uint8_t* data = w.row<uint8_t>(first);
+  const float* values = x.row<float>(0);
+  const int64_t stride = int64_t(x.stride / sizeof(float));
+  if (decodes8(w.type)) return kernels_.dotRows8(w.type, data, w.stride, rows, w.cols, &tokens, x.rows, out);
+  if (!dtypeInfo(w.type)->quantized) return kernels_.dotRows(w.type, data, w.stride, rows, w.cols, values, stride, x.rows, out);
+  // a type without a kernel of its own: row by row through f32
+  float y[kMaxDecodeTokens], *row = wide.get<float>(size_t(w.cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    kernels_.toF32(w.type, data + w.stride * size_t(r), row, w.cols);
+    kernels_.dotRows(DType::f32, reinterpret_cast<const uint8_t*>(row), 0, 1, w.cols, values, stride, x.rows, y);
+    for (int64_t m = 0; m < x.rows; ++m) out[m * rows + r] = y[m];
+  }
+}
+
+// ---- many rows ----
+
 namespace {
 
-// Weight rows unpacked at a time: 16 rows of 2304 are 147 KB, half of a small L2.
-constexpr int64_t kPanelRows = 16;
+constexpr int64_t kBlockTokens = 528;    // rows of x that share one unpacking of the weights (44 or 88 tiles)
+constexpr int64_t kChunkRows = 64;       // weight rows of one claim
+constexpr int64_t kDepth8 = 1024;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
+constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same bytes
 
-void storeRow(float* out, const float* y, int64_t n, const float* bias, Epilogue epilogue, const Kernels& kernels) {
-  float row[kPanelRows];
-  for (int64_t i = 0; i < n; ++i) row[i] = bias ? y[i] + bias[i] : y[i];
-  if (epilogue == Epilogue::gelu) kernels.gelu(row, n);
-  for (int64_t i = 0; i < n; ++i) out[i] = epilogue == Epilogue::add ? out[i] + row[i] : row[i];
-}
+int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-const float* Gemm::panel(ConstView w, int64_t begin, int64_t count, std::vector<float>& to) const {
-  if (w.type == DType::f32) return w.row<float>(begin);
-  to.resize(size_t(kPanelRows * w.cols));
-  for (int64_t r = 0; r < count; ++r) dequantizeRow(w.type, w.row<void>(begin + r), to.data() + r * w.cols, w.cols);
-  return to.data();
-}
-
-void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
-  for (const MatmulJob& job : jobs) {
-    const ConstView w = job.linear->weight;
-    const float* bias = job.linear->bias;
-    pool_.forRange(w.rows, kPanelRows, [&](int64_t begin, int64_t end, int worker) {
-      if (cancelled()) return;
-      const float* rows = panel(w, begin, end - begin, scratch_[size_t(worker)].a);
-      for (int64_t m = 0; m < x.rows; ++m) {
-        float y[kPanelRows];
-        for (int64_t r = begin; r < end; ++r) y[r - begin] = kernels_.dot(x.row<float>(m), rows + (r - begin) * w.cols, w.cols);
-        storeRow(job.out.row<float>(m) + begin, y, end - begin, bias ? bias + begin : nullptr, job.epilogue, kernels_);
-      }
+void Gemm::tile(ConstView x, std::span<Part> parts) {
+  bool need32 = false, need8 = false;
+  for (Part& p : parts) {
+    p.chunkRows = kChunkRows;
+    for (DType type : {p.weight.type, p.second ? p.second.type : p.weight.type}) (tiles8(type) ? need8 : need32) = true;
+  }
+  for (int64_t begin = 0; begin < x.rows; begin += kBlockTokens) {
+    const int64_t count = std::min(kBlockTokens, x.rows - begin);
+    const Packed packed = pack(x.slice(begin, count), need32, need8);
+    forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
+      const size_t size = size_t(roundUp(rows, kernels_.tileRows) * packed.tiles * kernels_.tileTokens);
+      float *acc = worker.acc.get<float>(size), *second = nullptr;
+      tileRows(p.weight, first, rows, packed, worker, acc);
+      if (p.second) tileRows(p.second, first, rows, packed, worker, second = worker.second.get<float>(size));
+      finishTile(p, first, rows, begin, count, packed.tiles, acc, second);
     });
   }
 }
 
-void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
-  pool_.forRange(out.cols, kPanelRows, [&](int64_t begin, int64_t end, int worker) {
-    if (cancelled()) return;
-    Scratch& scratch = scratch_[size_t(worker)];
-    const float* gateRows = panel(gate.weight, begin, end - begin, scratch.a);
-    const float* upRows = panel(up.weight, begin, end - begin, scratch.b);
-    for (int64_t m = 0; m < x.rows; ++m) {
-      float g[kPanelRows], u[kPanelRows];
-      for (int64_t r = 0; r < end - begin; ++r) {
-        g[r] = kernels_.dot(x.row<float>(m), gateRows + r * x.cols, x.cols);
-        u[r] = kernels_.dot(x.row<float>(m), upRows + r * x.cols, x.cols);
-      }
-      kernels_.geluMul(out.row<float>(m) + begin, g, u, end - begin);
-    }
+Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
+  const int64_t width = kernels_.tileTokens, tiles = (x.rows + width - 1) / width, k = x.cols;
+  const int64_t groups = (k + kTileGroup - 1) / kTileGroup, padded = groups * kTileGroup;
+  float* tokens32 = need32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
+  uint8_t* tokens8 = need8 ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
+  float* scales = need8 ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
+  int32_t* offsets = need8 ? offsets_.get<int32_t>(size_t(tiles * width * groups)) : nullptr;
+  pool_.forRange(tiles, 1, [&](int64_t t, int64_t, int) {
+    const float* rows = x.row<float>(t * width);
+    const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
+    if (need32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
+    if (need8)
+      kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes, scales + t * width * groups, offsets + t * width * groups);
   });
+  return {tokens32, tokens8, scales, offsets, tiles};
+}
+
+void Gemm::tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
+  const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
+  const int64_t groups = (k + kTileGroup - 1) / kTileGroup;
+  const bool eight = tiles8(w.type), quantized = dtypeInfo(w.type)->quantized;
+  const bool direct = eight ? kernels_.hasTile8(w.type) : !quantized;   // the kernels read the rows as they are
+  const int64_t depth = eight ? kDepth8 : kDepth32, panels = (rows + height - 1) / height;
+  if (eight) std::fill_n(acc, panels * x.tiles * area, 0.0f);
+
+  for (int64_t c = 0; c < k; c += depth) {
+    const int64_t n = std::min(depth, k - c);
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t count = std::min(height, rows - p * height);
+      const uint8_t* source = w.row<uint8_t>(first + p * height);
+      size_t stride = w.stride;
+      DType type = w.type;
+      int64_t column = c;
+      if (!direct) {
+        float* wide = worker.rows.get<float>(size_t(height * depth));
+        for (int64_t r = 0; r < count; ++r) kernels_.toF32(w.type, source + stride * size_t(r) + bytesFor(w.type, c), wide + r * depth, n);
+        source = reinterpret_cast<const uint8_t*>(wide);
+        stride = size_t(depth) * sizeof(float);
+        type = DType::f32;
+        column = 0;
+      }
+      float* out = acc + p * x.tiles * area;
+      if (eight) {
+        uint8_t* panel = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
+        float* scales = worker.scales.get<float>(size_t(height * kDepth8 / kTileGroup));
+        kernels_.packRows8(type, source, stride, count, column, n, panel, scales);
+        for (int64_t t = 0; t < x.tiles; ++t)
+          kernels_.tile8(out + t * area, panel, scales, x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
+                         x.scales + (t * groups + c / kTileGroup) * width, x.offsets + (t * groups + c / kTileGroup) * width,
+                         (n + kTileGroup - 1) / kTileGroup);
+      } else {
+        float* panel = worker.panel.get<float>(size_t(height * kDepth32));
+        kernels_.packRows(type, source, stride, count, column, n, panel);
+        for (int64_t t = 0; t < x.tiles; ++t) kernels_.tile(out + t * area, height, panel, x.tokens32 + (t * k + c) * width, n, c > 0);
+      }
+    }
+  }
+}
+
+void Gemm::finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, const float* acc, const float* second) const {
+  const int64_t height = kernels_.tileRows, area = height * kernels_.tileTokens;
+  float y[kChunkRows + 32], u[kChunkRows + 32];   // whole panels: tileRows is at most 32
+  for (int64_t t = 0; t < tokens; ++t) {
+    // a token's row of panel p starts at acc + p * tiles * area + t * height: tiles lie one behind the other
+    for (int64_t p = 0; p * height < rows; ++p) {
+      std::copy_n(acc + p * tiles * area + t * height, height, y + p * height);
+      if (second) std::copy_n(second + p * tiles * area + t * height, height, u + p * height);
+    }
+    if (second && part.secondBias) kernels_.add(u, part.secondBias + first, rows);
+    finish(part, part.out.row<float>(tokenBegin + t), first, rows, y, u);
+  }
 }
 
 }  // namespace pg

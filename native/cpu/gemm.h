@@ -1,5 +1,12 @@
 #pragma once
 // out = x W^T for weights of any type: tiling, threads and epilogues; the arithmetic is in the kernel table.
+//
+// Up to kMaxDecodeTokens rows of x (decoding) take the weights row by row as they lie in the file. More rows take
+// tiles: x is packed once, each panel of weight rows is unpacked once per block of rows and multiplied with all of
+// them. Quantized weights meet activations of 8 bits (a scale per 32 or 64 columns) where the table has kernels for
+// it; f32, f16 and bf16 weights always meet f32. A row's result does not depend on the other rows of its kind of call,
+// nor on the number of threads.
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -9,9 +16,31 @@
 
 namespace pg {
 
+// Grows, never shrinks, keeps nothing when it grows; starts on a cache line.
+class Scratch {
+ public:
+  template <class T>
+  T* get(size_t n) {
+    if (n * sizeof(T) > bytes_) {
+      data_.reset();
+      bytes_ = n * sizeof(T) + n * sizeof(T) / 8;
+      data_.reset(static_cast<uint8_t*>(::operator new(bytes_, std::align_val_t{64})));
+    }
+    return reinterpret_cast<T*>(data_.get());
+  }
+  void release() { data_.reset(), bytes_ = 0; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<uint8_t, Free> data_;
+  size_t bytes_ = 0;
+};
+
 class Gemm {
  public:
-  Gemm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool), scratch_(size_t(pool.threads())) {}
+  Gemm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool), workers_(size_t(pool.threads())) {}
 
   void setCancel(const CancelFlag* flag) { cancel_ = flag; }
   // Shapes are checked by the caller. k may be any size that the weight's block allows.
@@ -19,18 +48,54 @@ class Gemm {
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up);
 
  private:
-  // Rows [begin, begin + count) of w as f32, k values each: in place for f32, else unpacked into `to`.
-  const float* panel(ConstView w, int64_t begin, int64_t count, std::vector<float>& to) const;
-  bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }
-
-  struct Scratch {
-    std::vector<float> a, b;   // unpacked weight panels
+  enum class Kind { store, gelu, add, geglu };
+  // One output: weight rows, or gate rows (weight) and up rows (second) of the same numbers.
+  struct Part {
+    View out;
+    ConstView weight, second;
+    const float *bias, *secondBias;
+    Kind kind;
+    int64_t chunkRows, firstChunk;
   };
+  // x as the tiles read it
+  struct Packed {
+    const float* tokens32 = nullptr;
+    const uint8_t* tokens8 = nullptr;
+    const float* scales = nullptr;
+    const int32_t* offsets = nullptr;
+    int64_t tiles = 0;
+  };
+  struct Worker {
+    Scratch panel, scales, acc, second, rows;
+  };
+
+  static Part part(View out, const Linear& linear, Kind kind) { return {out, linear.weight, {}, linear.bias, nullptr, kind, 0, 0}; }
+  void run(ConstView x, std::span<Part> parts);
+  // Runs body(part, firstRow, rows, worker) over the rows of all parts in one parallel loop.
+  template <class Body>
+  void forChunks(std::span<Part> parts, const Body& body);
+
+  bool tiles8(DType type) const;    // quantized weights as 8-bit panels
+  bool decodes8(DType type) const;  // the table has a decode kernel for the type
+
+  void decode(ConstView x, std::span<Part> parts);
+  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const DecodeTokens& tokens, float* out, Scratch& wide) const;
+
+  void tile(ConstView x, std::span<Part> parts);
+  Packed pack(ConstView x, bool need32, bool need8);
+  // acc[panel][tile][token][row] of rows [first, first + rows)
+  void tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  void finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, const float* acc, const float* second) const;
+  void finish(const Part& part, float* out, int64_t first, int64_t n, float* y, const float* second) const;
+
+  bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }
 
   const Kernels& kernels_;
   ThreadPool& pool_;
   const CancelFlag* cancel_ = nullptr;
-  std::vector<Scratch> scratch_;   // one per worker
+  std::vector<Worker> workers_;
+  std::vector<Part> parts_;
+  Scratch tokens_, tokens8_, scales_, offsets_;
 };
 
 }  // namespace pg

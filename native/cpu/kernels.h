@@ -1,19 +1,36 @@
 #pragma once
-// Row kernels: one table per instruction set, chosen once per device. Kernels know pointers and sizes, nothing else;
-// sizes are in values unless said otherwise. Every entry has its plain version in kernels_scalar.cpp.
+// Kernels: one table per instruction set, chosen once per device. Kernels know pointers and sizes, nothing else; sizes
+// are in values unless said otherwise. kernels_scalar.cpp holds the plain version of each.
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/dtype.h"
 
 namespace pg {
 
+// Columns of weights and of activations that share one 8-bit scale in a tile of a product of many rows.
+inline constexpr int64_t kTileGroup = 64;
+// Columns that the decode kernels take at a time: one super-block.
+inline constexpr int64_t kRowBlock = 256;
+// Tokens the decode kernels accept.
+inline constexpr int64_t kMaxDecodeTokens = 8;
+
+// A few tokens' activations in 8 bits for the decode kernels: a scale per 32 columns; `padded` = columns rounded up to
+// kRowBlock, zeros behind the end.
+struct DecodeTokens {
+  int8_t* values;    // [tokens][padded]
+  float* scales;     // [tokens][padded / 32]
+  float* sums;       // [tokens][padded / 32]: scale * sum of the 32 values
+  float* sums16;     // [tokens][padded / 16]: the same of every 16
+  int64_t padded;
+};
+
 struct Kernels {
   const char* isa;
 
+  // --- rows of f32 ---
   // sum of a[i] * b[i]
   float (*dot)(const float* a, const float* b, int64_t n);
-  // y[i] += s * x[i]
-  void (*axpy)(float* y, const float* x, float s, int64_t n);
   // y[i] *= s
   void (*scale)(float* y, float s, int64_t n);
   // y[i] += x[i]
@@ -32,11 +49,54 @@ struct Kernels {
   void (*layerNorm)(float* out, const float* x, const float* weight, const float* bias, float eps, int64_t n);
   // x[i], x[i + half] rotated by angle i: cosines[half], sines[half]
   void (*rope)(float* x, const float* cosines, const float* sines, int64_t half);
-  // n values of a cache type (f32, f16, q8_0) or f16/bf16 weights to f32 and back
+  // n values of any type to f32; f32 to a cache type (f32, f16, q8_0)
   void (*toF32)(DType type, const void* src, float* dst, int64_t n);
   void (*fromF32)(DType type, const float* src, void* dst, int64_t n);
+
+  // --- tiles: tileRows weight rows x tileTokens tokens, f32 ---
+  int64_t tileRows, tileTokens;
+  // panel[k][tileRows] from columns [column, column + k) of `rows` <= tileRows rows of f32, f16 or bf16, `stride` bytes
+  // apart; rows that are missing become zeros
+  void (*packRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, float* panel);
+  // tokens[k][tileTokens] from `count` rows of x, `stride` floats apart; missing ones become zeros
+  void (*packTokens)(const float* x, int64_t stride, int64_t count, int64_t k, float* tokens);
+  // out[t][r] = (add ? out[t][r] : 0) + sum over k of panel[k][r] * tokens[k][t]; rows of out are `stride` apart
+  void (*tile)(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool add);
+  // out[t][c] = out[t][c] * keep[t] + sum over keys of p[t][key] * v[key][c], t < tokens <= tileTokens, c < cols (a
+  // multiple of 16); rows of p are kTileGroup apart, rows of out and v `stride`
+  void (*mix)(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols, int64_t tokens);
+
+  // --- the same tiles in 8 bits; absent (packRows8 null) in the scalar table ---
+  int64_t panelBytes, tokenBytes;   // a packed weight or activation takes
+  // Columns [column, column + k) as 8-bit panels with a scale per row and group: scales[group][tileRows]. Types: f32
+  // and those of hasTile8. column is a multiple of 256, the last group may be cut short.
+  void (*packRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales);
+  bool (*hasTile8)(DType type);
+  // scales, offsets: [group][tileTokens]
+  void (*packTokens8)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales, int32_t* offsets);
+  // out[tileTokens][tileRows] += over `groups` groups
+  void (*tile8)(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
+                const int32_t* offsets, int64_t groups);
+
+  // --- decoding: few tokens, weights used once ---
+  // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16
+  void (*dotRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
+                  int64_t count, float* out);
+  void (*quantizeTokens)(const float* x, int64_t stride, int64_t count, int64_t k, DecodeTokens to);
+  // The same for types of hasDot8, with 8-bit activations; absent in the scalar table.
+  void (*dotRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const DecodeTokens* x, int64_t count, float* out);
+  bool (*hasDot8)(DType type);
+
+  // --- limits of the machine, for reports ---
+  // The 8-bit multiply-add instructions of the tiles from registers alone; returns multiplications and additions done.
+  double (*peak8)(int64_t rounds);
+  // Reads every byte, prefetching; n is a multiple of 512.
+  uint64_t (*read)(const uint8_t* p, size_t n);
 };
 
 extern const Kernels kKernelsScalar;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Kernels kKernelsAvx2, kKernelsAvx512Vnni;
+#endif
 
 }  // namespace pg

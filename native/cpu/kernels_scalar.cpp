@@ -1,7 +1,9 @@
 // The reference of every kernel: plain loops, sums in sixteen lanes so that the order is fixed and the baseline
 // compiler can vectorize them.
 #include <math.h>
+#include <string.h>
 
+#include "base/half.h"
 #include "cpu/kernels.h"
 #include "format/quantize.h"
 
@@ -33,10 +35,6 @@ float sum(const float* x, int64_t n) {
     for (int64_t j = 0; j < kLanes; ++j) lanes[j] += x[i + j];
   for (int64_t j = 0; i < n; ++i, ++j) lanes[j] += x[i];
   return sumLanes(lanes);
-}
-
-void axpy(float* y, const float* x, float s, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] += s * x[i];
 }
 
 void scale(float* y, float s, int64_t n) {
@@ -102,12 +100,83 @@ void rope(float* x, const float* cosines, const float* sines, int64_t half) {
 void toF32(DType type, const void* src, float* dst, int64_t n) { dequantizeRow(type, src, dst, n); }
 void fromF32(DType type, const float* src, void* dst, int64_t n) { quantizeRow(type, src, dst, n); }
 
+// ---- tiles: 8 rows x 4 tokens fit the registers of a baseline compiler ----
+
+constexpr int64_t kTileRows = 8, kTileTokens = 4;
+
+float weightAt(DType type, const uint8_t* row, int64_t c) {
+  uint16_t half;
+  if (type == DType::f32) {
+    float f;
+    memcpy(&f, row + 4 * c, 4);
+    return f;
+  }
+  memcpy(&half, row + 2 * c, 2);
+  return type == DType::f16 ? f16ToF32(half) : bf16ToF32(half);
+}
+
+void packRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, float* panel) {
+  for (int64_t c = 0; c < k; ++c)
+    for (int64_t r = 0; r < kTileRows; ++r) panel[c * kTileRows + r] = r < rows ? weightAt(type, w + stride * size_t(r), column + c) : 0;
+}
+
+void packTokens(const float* x, int64_t stride, int64_t count, int64_t k, float* tokens) {
+  for (int64_t c = 0; c < k; ++c)
+    for (int64_t t = 0; t < kTileTokens; ++t) tokens[c * kTileTokens + t] = t < count ? x[t * stride + c] : 0;
+}
+
+void tile(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool addTo) {
+  float acc[kTileTokens][kTileRows] = {};
+  for (int64_t c = 0; c < k; ++c)
+    for (int64_t t = 0; t < kTileTokens; ++t)
+      for (int64_t r = 0; r < kTileRows; ++r) acc[t][r] += panel[c * kTileRows + r] * tokens[c * kTileTokens + t];
+  for (int64_t t = 0; t < kTileTokens; ++t)
+    for (int64_t r = 0; r < kTileRows; ++r) out[t * stride + r] = addTo ? out[t * stride + r] + acc[t][r] : acc[t][r];
+}
+
+void mix(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols, int64_t tokens) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    float* row = out + t * stride;
+    for (int64_t c = 0; c < cols; ++c) row[c] *= keep[t];
+    for (int64_t key = 0; key < keys; ++key)
+      for (int64_t c = 0; c < cols; ++c) row[c] += p[t * kTileGroup + key] * v[key * stride + c];
+  }
+}
+
+void dotRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride, int64_t count, float* out) {
+  float few[256];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t t = 0; t < count; ++t) {
+      const uint8_t* row = w + stride * size_t(r);
+      if (type == DType::f32) {
+        out[t * rows + r] = dot(reinterpret_cast<const float*>(row), x + t * xStride, k);
+        continue;
+      }
+      float sum = 0;
+      for (int64_t c = 0; c < k; c += 256) {
+        const int64_t n = k - c < 256 ? k - c : 256;
+        for (int64_t i = 0; i < n; ++i) few[i] = weightAt(type, row, c + i);
+        sum += dot(few, x + t * xStride + c, n);
+      }
+      out[t * rows + r] = sum;
+    }
+}
+
+uint64_t read(const uint8_t* p, size_t n) {
+  uint64_t lanes[8] = {};
+  for (size_t i = 0; i < n; i += 64) {
+    uint64_t words[8];
+    memcpy(words, p + i, 64);
+    for (int j = 0; j < 8; ++j) lanes[j] ^= words[j];
+  }
+  return lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3] ^ lanes[4] ^ lanes[5] ^ lanes[6] ^ lanes[7];
+}
+
 }  // namespace
 
 const Kernels kKernelsScalar = {
     .isa = "scalar",
     .dot = dot,
-    .axpy = axpy,
     .scale = scale,
     .add = add,
     .max = max,
@@ -120,6 +189,24 @@ const Kernels kKernelsScalar = {
     .rope = rope,
     .toF32 = toF32,
     .fromF32 = fromF32,
+    .tileRows = kTileRows,
+    .tileTokens = kTileTokens,
+    .packRows = packRows,
+    .packTokens = packTokens,
+    .tile = tile,
+    .mix = mix,
+    .panelBytes = 0,
+    .tokenBytes = 0,
+    .packRows8 = nullptr,   // quantized weights meet f32 activations here
+    .hasTile8 = nullptr,
+    .packTokens8 = nullptr,
+    .tile8 = nullptr,
+    .dotRows = dotRows,
+    .quantizeTokens = nullptr,
+    .dotRows8 = nullptr,
+    .hasDot8 = nullptr,
+    .peak8 = nullptr,
+    .read = read,
 };
 
 }  // namespace pg

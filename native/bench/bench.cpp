@@ -1,0 +1,211 @@
+// Microbenchmarks of the CPU ops on the shapes of PaliGemma, as shares of limits measured between them.
+//
+//   bench [filter] [threads]     PALIGEMMA_ISA=avx2 bench prefill
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "bench/limits.h"
+#include "cpu/cpu_device.h"
+#include "cpu/cpu_info.h"
+
+namespace pg {
+namespace {
+
+// With BENCH_CPU_TIME set: processor time, for one thread on a machine that others use too.
+double now() {
+  static const bool cpu = std::getenv("BENCH_CPU_TIME") != nullptr;
+  if (cpu) return double(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Blocks of random content with sane scales: speed does not depend on what a real quantizer would have chosen.
+std::vector<uint8_t> randomWeights(DType type, int64_t rows, int64_t cols) {
+  const size_t bytes = bytesFor(type, cols) * size_t(rows), block = dtypeInfo(type)->bytes;
+  std::vector<uint8_t> data(bytes);
+  uint64_t state = 88172645463325252u;
+  for (size_t i = 0; i + 8 <= bytes; i += 8) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    std::memcpy(data.data() + i, &state, 8);
+  }
+  const auto put = [&](size_t at, uint16_t value) {
+    for (size_t b = 0; b < bytes; b += block) std::memcpy(data.data() + b + at, &value, 2);
+  };
+  constexpr uint16_t kSmall = 0x1c00;   // 2^-8
+  switch (type) {
+    case DType::q6_k: put(208, kSmall); break;
+    case DType::q4_k: case DType::q5_k: put(0, kSmall), put(2, kSmall); break;
+    case DType::f32: {
+      const float half = 0.5f;
+      for (size_t b = 0; b < bytes; b += 4) std::memcpy(data.data() + b, &half, 4);
+      break;
+    }
+    default: put(0, kSmall);
+  }
+  return data;
+}
+
+struct Bench {
+  CpuDevice device;
+  const Kernels& kernels;
+  std::vector<uint8_t> memory;
+  std::string filter;
+
+  Bench(const Kernels& k, int threads, std::string f) : device(k, threads), kernels(k), memory(size_t(256) << 20, 1), filter(std::move(f)) {}
+
+  // Seconds of the best and of the median of at least `rounds` runs; limits are measured in between.
+  struct Times {
+    double best, median, peak8, read;
+  };
+  template <class Body>
+  Times time(const Body& body, int rounds = 9) {
+    std::vector<double> seconds;
+    Times t{1e9, 0, 0, 0};
+    body();
+    const double until = now() + 0.25;
+    while (int(seconds.size()) < rounds || (now() < until && seconds.size() < 200)) {
+      const double start = now();
+      body();
+      seconds.push_back(now() - start);
+      if (seconds.size() % 3 == 0) {
+        t.peak8 = std::max(t.peak8, measureInt8(kernels, device.pool(), 0.002));
+        t.read = std::max(t.read, measureRead(kernels, device.pool(), memory.data(), memory.size() / 4, 1));
+      }
+    }
+    std::sort(seconds.begin(), seconds.end());
+    t.best = seconds.front();
+    t.median = seconds[seconds.size() / 2];
+    return t;
+  }
+
+  bool wants(const std::string& name) const { return name.find(filter) != std::string::npos; }
+
+  static View view(std::vector<float>& x, int64_t rows, int64_t cols) { return {reinterpret_cast<uint8_t*>(x.data()), DType::f32, rows, cols}; }
+  static std::vector<float> randoms(size_t n) {
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(n);
+    for (float& v : x) v = normal(generator);
+    return x;
+  }
+
+  void prefill(DType type, int64_t m, int64_t k, int64_t n) {
+    const std::string name = std::string("prefill ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
+    if (!wants(name)) return;
+    const std::vector<uint8_t> w = randomWeights(type, n, k);
+    Linear linear{{w.data(), type, n, k}, nullptr};
+    std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
+    const MatmulJob job{view(out, m, n), &linear};
+    const Times t = time([&] { device.matmul(view(x, m, k), {&job, 1}); });
+    const double ops = 2.0 * double(m) * double(k) * double(n);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3, t.median * 1e3,
+                ops / t.best / 1e9, 100 * ops / t.best / t.peak8, t.peak8 / 1e9);
+  }
+
+  // A stack of weights larger than the caches, each used once per round, as in decoding.
+  void decode(DType type, int64_t m, int64_t k, int64_t n) {
+    const std::string name = std::string("decode ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
+    if (!wants(name)) return;
+    const int64_t copies = std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n)));
+    const std::vector<uint8_t> w = randomWeights(type, n * copies, k);
+    std::vector<Linear> linears;
+    for (int64_t c = 0; c < copies; ++c) linears.push_back({{w.data() + bytesFor(type, k) * size_t(n * c), type, n, k}, nullptr});
+    std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
+    const Times t = time([&] {
+      for (const Linear& linear : linears) {
+        const MatmulJob job{view(out, m, n), &linear};
+        device.matmul(view(x, m, k), {&job, 1});
+      }
+    });
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.1f GB/s = %3.0f %% of read %5.1f GB/s\n", name.c_str(), t.best * 1e3, t.median * 1e3,
+                double(w.size()) / t.best / 1e9, 100 * double(w.size()) / t.best / t.read, t.read / 1e9);
+  }
+
+  void attention(const char* label, int64_t position, int64_t rows, int64_t kvHeads, int64_t group, int64_t headDim, DType type, float softcap) {
+    const std::string name = std::string("attention ") + label + " " + dtypeName(type);
+    if (!wants(name)) return;
+    const int64_t tokens = position + rows, width = kvHeads * group * headDim;
+    const KvLayout layout{.layers = 1, .kvHeads = kvHeads, .headDim = headDim, .type = type};
+    std::vector<uint8_t> data(layout.pageBytes() * size_t((tokens + kPageTokens - 1) / kPageTokens));
+    std::vector<uint8_t*> pages;
+    for (size_t at = 0; at < data.size(); at += layout.pageBytes()) pages.push_back(data.data() + at);
+    const KvView kv{&layout, pages.data()};
+    std::vector<float> keys = randoms(size_t(tokens * kvHeads * headDim)), q = randoms(size_t(rows * width)), out(q.size());
+    device.storeKv(kv, 0, view(keys, tokens, kvHeads * headDim), view(keys, tokens, kvHeads * headDim), 0);
+    const AttentionJob job{view(out, rows, width), view(q, rows, width), kv, position, {.prefix = tokens}};
+    const Times t = time([&] { device.attention({&job, 1}, 0, 0.0625f, softcap); });
+    const double ops = 4.0 * double(rows) * double(tokens) * double(width);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak, %5.1f GB/s of cache\n", name.c_str(), t.best * 1e3, t.median * 1e3,
+                ops / t.best / 1e9, 100 * ops / t.best / t.peak8, double(data.size()) / t.best / 1e9);
+  }
+
+  void vision(int64_t tokens) {
+    const std::string name = "attention vision " + std::to_string(tokens);
+    if (!wants(name)) return;
+    std::vector<float> q = randoms(size_t(tokens * 1152)), k = q, v = q, out(q.size());
+    const Times t = time([&] { device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152), view(v, tokens, 1152), 16, 0.118f); }, 3);
+    const double ops = 4.0 * double(tokens) * double(tokens) * 1152;
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak\n", name.c_str(), t.best * 1e3, t.median * 1e3, ops / t.best / 1e9,
+                100 * ops / t.best / t.peak8);
+  }
+
+  template <class Body>
+  void rows(const char* label, size_t values, const Body& body) {
+    if (!wants(label)) return;
+    const Times t = time(body);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.2f G values/s\n", label, t.best * 1e3, t.median * 1e3, double(values) / t.best / 1e9);
+  }
+
+  void all() {
+    const DType quantized[] = {DType::q4_0, DType::q8_0, DType::q4_k, DType::q5_k, DType::q6_k};
+    for (DType type : quantized) prefill(type, 260, 2304, 9216);
+    for (DType type : quantized) prefill(type, 260, 2048, 16384);
+    for (DType type : {DType::q4_0, DType::q4_k, DType::q8_0, DType::f16}) prefill(type, 260, 9216, 2304);
+    prefill(DType::q8_0, 256, 1152, 4352);
+    prefill(DType::q8_0, 256, 4352, 1152);
+    prefill(DType::q8_0, 256, 1152, 1152);
+    prefill(DType::q8_0, 1024, 1152, 4352);
+    prefill(DType::f16, 256, 1152, 4304);
+    prefill(DType::f32, 256, 588, 1152);
+    for (DType type : quantized) decode(type, 1, 2304, 9216);
+    for (DType type : {DType::q4_0, DType::q4_k, DType::q6_k}) decode(type, 1, 16384, 2048);
+    for (DType type : {DType::f16, DType::f32, DType::bf16}) decode(type, 1, 2304, 9216);
+    for (int64_t m : {2, 4, 8}) decode(DType::q4_k, m, 2304, 9216);
+    for (int64_t m : {2, 4, 8}) decode(DType::q6_k, m, 2304, 9216);
+    attention("prefill 260 gemma2", 0, 260, 4, 2, 256, DType::f16, 50);
+    attention("prefill 260 gemma", 0, 260, 1, 8, 256, DType::f16, 0);
+    attention("prefill 1030 gemma2", 0, 1030, 4, 2, 256, DType::f16, 50);
+    attention("decode 270 gemma2", 270, 1, 4, 2, 256, DType::f16, 50);
+    attention("decode 1030 gemma2", 1030, 1, 4, 2, 256, DType::f16, 50);
+    attention("decode 4200 gemma2", 4200, 1, 4, 2, 256, DType::f16, 50);
+    attention("decode 4200 gemma2", 4200, 1, 4, 2, 256, DType::q8_0, 50);
+    attention("decode 4200 gemma", 4200, 1, 1, 8, 256, DType::f16, 0);
+    for (int64_t tokens : {256, 1024, 4096}) vision(tokens);
+    std::vector<float> x = randoms(size_t(260 * 9216)), y = x, w = randoms(9216);
+    rows("rows rmsNorm 260 x 2304", 260 * 2304, [&] { device.rmsNorm(view(y, 260, 2304), view(x, 260, 2304), w.data(), 1e-6f, false); });
+    rows("rows softcap 257216", 257216, [&] { device.softcap(view(x, 1, 257216), 30); });
+    std::vector<int64_t> positions(260);
+    for (size_t i = 0; i < positions.size(); ++i) positions[i] = int64_t(i);
+    rows("rows rope 260 x 2048", 260 * 2048, [&] { device.rope(view(y, 260, 2048), positions, 256, 10000); });
+  }
+};
+
+}  // namespace
+}  // namespace pg
+
+int main(int argc, char** argv) {
+  using namespace pg;
+  const Kernels& kernels = chooseKernels();
+  const int threads = argc > 2 ? std::atoi(argv[2]) : defaultThreads();
+  Bench bench(kernels, threads, argc > 1 ? argv[1] : "");
+  const Limits limits = measureLimits(kernels, bench.device.pool());
+  std::printf("%s, %d threads: int8 peak %.0f GOPS, read %.1f GB/s\n", kernels.isa, threads, limits.int8OpsPerSecond / 1e9, limits.readBytesPerSecond / 1e9);
+  bench.all();
+}

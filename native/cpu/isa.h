@@ -1,0 +1,34 @@
+#pragma once
+// PG_ISA_BEGIN("avx2,fma") ... PG_ISA_END: functions between the two are compiled for these instruction sets, without
+// per-file compiler flags (which gyp cannot give). MSVC needs neither.
+//
+// What stands between them must have internal linkage: a weak symbol (an inline function, a template) compiled for a
+// newer machine may be the copy that the linker keeps for the whole program. So kernel files include C headers only,
+// hold static functions and export one table; scripts/check-symbols looks at the objects.
+#define PG_PRAGMA(x) _Pragma(#x)
+
+#if defined(__clang__)
+#define PG_ISA_BEGIN(isa) PG_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define PG_ISA_END _Pragma("clang attribute pop")
+#elif defined(__GNUC__)
+#define PG_ISA_BEGIN(isa) _Pragma("GCC push_options") PG_PRAGMA(GCC target(isa))
+#define PG_ISA_END _Pragma("GCC pop_options")
+#else
+#define PG_ISA_BEGIN(isa)
+#define PG_ISA_END
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define PG_INLINE static __forceinline
+#else
+#define PG_INLINE static inline __attribute__((always_inline))
+#endif
+
+// Unrolls the next loop fully: accumulators in arrays stay in registers.
+#if defined(__clang__)
+#define PG_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define PG_UNROLL _Pragma("GCC unroll 32")
+#else
+#define PG_UNROLL
+#endif

@@ -1,0 +1,41 @@
+// AVX-512 with VNNI: the table "avx512vnni".
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "cpu/isa.h"
+#include "cpu/kernels.h"
+#include "format/blocks.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc 12 warns inside its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+PG_ISA_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+namespace {
+
+constexpr int kTileVectors = 2, kTileTokens = 12;
+#include "cpu/simd_avx512.h"
+#include "cpu/vector_kernels.h"
+#include "cpu/vector_tiles.h"
+#include "cpu/tiles8_avx512.h"
+#include "cpu/rows8_avx512.h"
+#include "cpu/rows8.h"
+
+}  // namespace
+PG_ISA_END
+
+namespace pg {
+
+#define PG_TABLE_NAME kKernelsAvx512Vnni
+#define PG_TABLE_ISA "avx512vnni"
+constexpr int kPanelBytes = 1, kTokenBytes = 1;
+#include "cpu/kernel_table.h"
+
+}  // namespace pg
+#endif

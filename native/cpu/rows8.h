@@ -1,0 +1,57 @@
+// Rows of 8-bit products from the kernels of one row, dotRow8<tokens>. Included between PG_ISA_BEGIN and PG_ISA_END.
+#pragma once
+
+static bool hasDot8(pg::DType type) {
+  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
+}
+
+PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
+  switch (type) {
+    case pg::DType::q4_0: case pg::DType::q4_k: return 144;
+    case pg::DType::q8_0: return 272;
+    case pg::DType::q5_k: return 176;
+    default: return 210;
+  }
+}
+
+static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const pg::DecodeTokens* x, int64_t count, float* out) {
+  const int64_t supers = k / pg::kRowBlock;
+  const size_t superSize = superBytes(type), tailSize = size_t(k % pg::kRowBlock) / 32 * (superSize / 8);
+  // Blocks behind the last whole super-block (32-column types only) go through a copy that is padded with zeros.
+  uint8_t tail[272] = {0};
+  pg::DecodeTokens end = *x;
+  end.values += supers * pg::kRowBlock;
+  end.scales += supers * (pg::kRowBlock / 32);
+  end.sums += supers * (pg::kRowBlock / 32);
+  end.sums16 += supers * (pg::kRowBlock / 16);
+  for (int64_t r = 0; r < rows; ++r) {
+    const uint8_t* row = w + stride * size_t(r);
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4) dotRow8<4>(type, row, supers, x, t, out + t * rows + r, rows);
+    for (; t + 2 <= count; t += 2) dotRow8<2>(type, row, supers, x, t, out + t * rows + r, rows);
+    if (t < count) dotRow8<1>(type, row, supers, x, t, out + t * rows + r, rows);
+    if (tailSize == 0) continue;
+    memcpy(tail, row + superSize * size_t(supers), tailSize);
+    for (t = 0; t < count; ++t) {
+      float more;
+      dotRow8<1>(type, tail, 1, &end, t, &more, 1);
+      out[t * rows + r] += more;
+    }
+  }
+}
+
+static uint64_t read(const uint8_t* p, size_t n) {
+  V a = vzero(), b = vzero();
+  for (size_t i = 0; i < n; i += 512)
+    for (size_t j = 0; j < 512; j += 64) {
+      vprefetch((const void*)((uintptr_t)(p + i + j) + 1024));
+      for (size_t l = 0; l < 64; l += 2 * kLanes * sizeof(float) < 64 ? 2 * kLanes * sizeof(float) : 64) {
+        a = vmax(a, vload((const float*)(p + i + j + l)));
+        b = vmax(b, vload((const float*)(p + i + j + (l + kLanes * sizeof(float)) % 64)));
+      }
+    }
+  const float top = vmaxAcross(vmax(a, b));
+  uint32_t bits;
+  memcpy(&bits, &top, 4);
+  return bits;
+}
