@@ -17,6 +17,7 @@ const demoFolder = join(packageRoot, 'demo')
 /** Names that the demo model knows, for pictures whose caption names nothing. */
 const shapes = ['circle', 'square', 'triangle', 'star', 'heart', 'ring', 'cross']
 const labelsPerPrompt = 3
+const maxTokens = 96
 
 export function addDemo (program: Command, context: Context): void {
   program.command('demo')
@@ -84,11 +85,11 @@ async function look (model: PaliGemma, image: string, signal: AbortSignal): Prom
     return result
   }
   const same = (text: string) => text
-  const caption = await timed('caption en', () => model.caption(image, { signal }), same)
+  const caption = await timed('caption en', () => model.caption(image, { maxTokens, signal }), same)
   const labels = namedIn(caption)
   const questions = ['how many shapes are there?', `where is the ${labels[0]}?`]
-  for (const question of questions) await timed(`answer en ${question}`, () => model.answer(image, question, { signal }), same)
-  await timed('ocr', () => model.ocr(image, { signal }), same)
+  for (const question of questions) await timed(`answer en ${question}`, () => model.answer(image, question, { maxTokens, signal }), same)
+  await timed('ocr', () => model.ocr(image, { maxTokens, signal }), same)
   const wanted = labels.slice(0, labelsPerPrompt)
   const detections = await timed(`detect ${wanted.join(' ; ')}`, () => model.detect(image, wanted, { signal }),
     (found) => found.map(describeDetection).join('\n') || 'nothing found')

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { convert, fileTypeNames, type ConvertOptions } from '../../lib/convert'
 import { dequantizeTensor, inspectModel, loadMaskDecoder, loadModel, loadTokenizer } from '../../lib/index'
 import { native } from '../../lib/native'
-import { readGguf, readSafetensors, removeTempDirs, sourceFloats, tempDir } from '../unit/convert-helpers'
+import { copyCheckpoint, readGguf, readSafetensors, removeTempDirs, sourceFloats, tempDir, writeSafetensors } from '../unit/convert-helpers'
 import { golden, hasGolden } from '../unit/golden'
 
 afterAll(removeTempDirs)
@@ -116,6 +116,30 @@ describe.skipIf(!hasGolden)('convert to a quantized type', () => {
     expect(stored.get('v.blk.0.attn_q.weight')).toBe('Q8_0')
     expect(stored.get('v.patch_embd.weight')).toBe('F16')
     expect(stored.get('v.position_embd.weight')).toBe('F32')
+  })
+
+  it('reads float16 weights, norms among them', async () => {
+    const dir = copyCheckpoint(hf('pg1-tiny'))
+    const path = join(dir, 'model.safetensors')
+    const { header, data } = readSafetensors(path)
+    const parts: Buffer[] = []
+    let at = 0
+    for (const [name, entry] of Object.entries(header)) {
+      if (name === '__metadata__') continue
+      const [begin, end] = entry.data_offsets as [number, number]
+      parts.push(Buffer.from(await native().quantizeRows(data.subarray(begin, end), 'f32', 'f16', (end - begin) / 4)))
+      header[name] = { ...entry, dtype: 'F16', data_offsets: [at, at + (end - begin) / 2] }
+      at += (end - begin) / 2
+    }
+    writeSafetensors(path, { header, data: Buffer.concat(parts) })
+    const out = join(tempDir(), 'model.gguf')
+    await convert({ source: dir, out, type: 'f32' })
+    for (const [source, target, plus] of [['layers.2.mlp.down_proj', 'blk.2.ffn_down', 0], ['layers.0.input_layernorm', 'blk.0.attn_norm', 1], ['norm', 'output_norm', 1]] as const) {
+      const { data: values } = await dequantizeTensor(out, `${target}.weight`)
+      const exact = sourceFloats(hf('pg1-tiny'), `language_model.model.${source}.weight`)
+      const worst = values.reduce((most, value, i) => Math.max(most, Math.abs(value - plus - exact[i]!) - Math.abs(exact[i]!) * 2 ** -11), 0)
+      expect(worst, target).toBeLessThan(2e-7)
+    }
   })
 
   it('takes another type for the vision tower', async () => {

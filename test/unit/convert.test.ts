@@ -96,6 +96,36 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     expect([...gguf.metadata.keys()].filter((key) => key.includes('softcap') || key.includes('query_pre'))).toEqual([])
   })
 
+  it('takes a missing image size from the preprocessor, else from the image tokens, else 224', async () => {
+    const dir = copyCheckpoint(hf('pg2-tiny'))
+    editJson(dir, 'config.json', (json) => { delete json.vision_config.image_size })
+    expect((await run(dir)).gguf.metadata.get('clip.vision.image_size')).toBe(70)
+    rmSync(join(dir, 'preprocessor_config.json'))
+    expect((await run(dir)).gguf.metadata.get('clip.vision.image_size')).toBe(70)
+    editJson(dir, 'config.json', (json) => { delete json.vision_config.num_image_tokens })
+    await expect(run(dir)).rejects.toThrow('position_embedding.weight is [25, 64] instead of [256, 64]')
+  })
+
+  it('reads newer configs: rope_parameters, layer_types, softcaps switched off with null', async () => {
+    const dir = copyCheckpoint(hf('pg2-tiny'))
+    editJson(dir, 'config.json', ({ text_config: text }) => {
+      text.rope_parameters = { rope_type: 'default', rope_theta: 20000 }
+      text.layer_types = ['sliding_attention', 'full_attention', 'sliding_attention', 'full_attention']
+      text.final_logit_softcapping = null
+      delete text.query_pre_attn_scalar
+      delete text.sliding_window
+      delete text.attn_logit_softcapping
+    })
+    const { metadata } = (await run(dir)).gguf
+    expect(metadata.get('gemma2.rope.freq_base')).toBe(20000)
+    expect(metadata.get('gemma2.final_logit_softcapping')).toBe(0)
+    expect(metadata.get('gemma2.attn_logit_softcapping')).toBe(50)
+    expect(metadata.get('gemma2.attention.query_pre_attn_scalar')).toBe(256)
+    expect(metadata.get('gemma2.attention.sliding_window')).toBe(4096)
+    editJson(dir, 'config.json', ({ text_config: text }) => { text.layer_types.reverse() })
+    await expect(run(dir)).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
+  })
+
   it('writes Gemma 2\'s constants from the config', async () => {
     const { gguf } = await run(hf('pg2-tiny'))
     const get = (key: string) => gguf.metadata.get(key)
