@@ -11,9 +11,10 @@ namespace {
 // Codes nearest to (x - m) / d, as bytes lo..hi minus lo.
 void encode(const float* x, float d, float m, float lo, float hi, uint8_t* codes) {
   const float inv = inverse(d);
-  int32_t q[kBlock];
-  for (int i = 0; i < kBlock; ++i) q[i] = int32_t(nearestCode((x[i] - m) * inv, lo, hi) - lo);
-  for (int i = 0; i < kBlock; ++i) codes[i] = uint8_t(q[i]);
+  float q[kBlock];
+  for (int i = 0; i < kBlock; i += kLanes)
+    (nearestCode((Lanes::load(x + i) - m) * inv, lo, hi) - lo).store(q + i);
+  for (int i = 0; i < kBlock; ++i) codes[i] = uint8_t(int(q[i]));
 }
 
 void packNibbles(const uint8_t* codes, uint8_t* qs) {
@@ -27,10 +28,10 @@ void packFifthBits(const uint8_t* codes, uint8_t* qh) {
 }
 
 // The extreme value of a block lands near either end of the codes; the best place is a little outside or inside of it.
-constexpr float kTargets4[] = {-9.2f, -8.7f, -8.3f, -8.0f, -7.7f, -7.3f, -6.9f, 6.3f, 6.7f, 7.0f, 7.3f, 7.6f, 8.0f, 8.6f};
-constexpr float kTargets5[] = {-17.0f, -16.4f, -16.0f, -15.6f, -15.2f, 14.4f, 14.8f, 15.2f, 15.6f, 16.2f};
-constexpr float kSpans4[] = {13.6f, 14.1f, 14.5f, 14.8f, 15.1f, 15.4f, 15.8f, 16.4f, 17.2f};
-constexpr float kSpans5[] = {29.4f, 30.2f, 30.6f, 31.0f, 31.4f, 32.0f, 33.0f};
+constexpr float kTargets4[] = {-13.0f, -10.5f, -9.2f, -8.7f, -8.3f, -8.0f, -7.7f, -7.3f, -6.9f, 6.3f, 6.7f, 7.0f, 7.3f, 7.6f, 8.0f, 8.6f, 10.0f};
+constexpr float kTargets5[] = {-25.0f, -20.0f, -17.5f, -16.4f, -16.0f, -15.6f, -15.2f, 14.4f, 14.8f, 15.2f, 15.6f, 16.2f, 19.0f};
+constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
+constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 
 }  // namespace
 
@@ -57,7 +58,7 @@ void quantize(const float* x, const float* w, BlockQ5_0* b, int64_t n) {
 
 void quantize(const float* x, const float* w, BlockQ4_1* b, int64_t n) {
   for (; n > 0; n -= kBlock, x += kBlock, w += kBlock, ++b) {
-    const LineFit fit = searchLine<kBlock>(x, w, 15, kSpans4, 2);
+    const LineFit fit = searchLine<kBlock>(x, w, 15, kSpans4, 4);
     b->d = scaleToHalf(fit.d);
     b->m = minimumToHalf(fit.m);
     uint8_t q[kBlock];
@@ -68,7 +69,7 @@ void quantize(const float* x, const float* w, BlockQ4_1* b, int64_t n) {
 
 void quantize(const float* x, const float* w, BlockQ5_1* b, int64_t n) {
   for (; n > 0; n -= kBlock, x += kBlock, w += kBlock, ++b) {
-    const LineFit fit = searchLine<kBlock>(x, w, 31, kSpans5, 2);
+    const LineFit fit = searchLine<kBlock>(x, w, 31, kSpans5, 4);
     b->d = scaleToHalf(fit.d);
     b->m = minimumToHalf(fit.m);
     uint8_t q[kBlock];
@@ -85,9 +86,9 @@ void quantize(const float* x, const float*, BlockQ8_0* b, int64_t n) {
     // in the subnormal range of f16 the scale may have been rounded down far enough to cut off the extreme
     if (most >= kSmallest && f16ToF32(b->d) * 127.5f < most && most < 1) ++b->d;
     const float inv = inverse(f16ToF32(b->d));
-    int32_t q[kBlock];
-    for (int i = 0; i < kBlock; ++i) q[i] = int32_t(nearestCode(x[i] * inv, -127, 127));
-    for (int i = 0; i < kBlock; ++i) b->qs[i] = int8_t(q[i]);
+    float q[kBlock];
+    for (int i = 0; i < kBlock; i += kLanes) nearestCode(Lanes::load(x + i) * inv, -127, 127).store(q + i);
+    for (int i = 0; i < kBlock; ++i) b->qs[i] = int8_t(int(q[i]));
   }
 }
 

@@ -154,18 +154,14 @@ struct LineGroups {
       const float inv = inverse(scale(g)), shift = min(g) * inv;
       float q1, q2, xq;
       lineSums<kSize>(xg, wg, inv, shift, top, q1, q2, xq);
-      Lanes sw, sx;
-      for (int i = 0; i < kSize; i += kLanes)
-        for (int l = 0; l < kLanes; ++l) {
-          sw.v[l] += wg[i + l];
-          sx.v[l] += wg[i + l] * xg[i + l];
-        }
+      float sw, sx;
+      weightedSums<kSize>(xg, wg, sw, sx);
       const double s = scales[g], m = -mins[g];
       aa += s * s * q2;
       ab += s * m * q1;
-      bb += m * m * sw.sum();
+      bb += m * m * sw;
       xa += s * xq;
-      xb += m * sx.sum();
+      xb += m * sx;
     }
     const double det = aa * bb - ab * ab;
     if (det > 1e-9 * aa * bb) {

@@ -7,32 +7,33 @@
 namespace pg {
 namespace {
 
-// The level nearest to t. Compares against all midpoints: no table look-up, so it runs in lanes.
+// Where one level ends and the next begins.
+float boundary(int k) { return 0.5f * float(kIq4Values[k] + kIq4Values[k + 1]); }
+
+// The level nearest to t, by comparing against all boundaries: no look-up, so it runs in lanes.
 struct Iq4Codes {
-  float operator()(float t) const {
-    float level = kIq4Values[0];
-    for (int k = 0; k < 15; ++k) {
-      const float middle = 0.5f * float(kIq4Values[k] + kIq4Values[k + 1]);
-      level += t > middle ? float(kIq4Values[k + 1] - kIq4Values[k]) : 0.0f;
-    }
+  Lanes operator()(Lanes t) const {
+    Lanes level = float(kIq4Values[0]);
+    for (int k = 0; k < 15; ++k)
+      level += whereGreater(t, boundary(k), float(kIq4Values[k + 1] - kIq4Values[k]));
     return level;
   }
 };
 
 // Nibbles of 32 values for the scale d.
 void encode(const float* x, float d, uint8_t* qs) {
-  const float inv = inverse(d);
-  uint8_t codes[kBlock];
-  for (int i = 0; i < kBlock; ++i) {
-    const float t = x[i] * inv;
-    int code = 0;
-    for (int k = 0; k < 15; ++k) code += t > 0.5f * float(kIq4Values[k] + kIq4Values[k + 1]);
-    codes[i] = uint8_t(code);
+  const Lanes inv = inverse(d);
+  float codes[kBlock];
+  for (int i = 0; i < kBlock; i += kLanes) {
+    const Lanes t = Lanes::load(x + i) * inv;
+    Lanes code;
+    for (int k = 0; k < 15; ++k) code += whereGreater(t, boundary(k), 1.0f);
+    code.store(codes + i);
   }
-  for (int i = 0; i < 16; ++i) qs[i] = uint8_t(codes[i] | codes[i + 16] << 4);
+  for (int i = 0; i < 16; ++i) qs[i] = uint8_t(int(codes[i]) | int(codes[i + 16]) << 4);
 }
 
-constexpr float kTargets[] = {-134, -128, -123, -118, -113, -108, 101, 106, 111, 116, 122};
+constexpr float kTargets[] = {-180, -150, -134, -128, -123, -118, -113, -108, 101, 106, 111, 116, 122, 145};
 
 }  // namespace
 

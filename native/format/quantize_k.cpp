@@ -10,9 +10,9 @@ namespace {
 template <int Size, class Codes>
 void encodeGroup(const float* x, float d, const Codes& codes, int8_t* out) {
   const float inv = inverse(d);
-  int32_t q[Size];
-  for (int i = 0; i < Size; ++i) q[i] = int32_t(codes(x[i] * inv));
-  for (int i = 0; i < Size; ++i) out[i] = int8_t(q[i]);
+  float q[Size];
+  for (int i = 0; i < Size; i += kLanes) codes(Lanes::load(x + i) * inv).store(q + i);
+  for (int i = 0; i < Size; ++i) out[i] = int8_t(int(q[i]));
 }
 
 template <int Groups>
@@ -20,9 +20,10 @@ void encodeLines(const LineGroups<Groups>& groups, const float* x, float top, ui
   constexpr int kSize = kSuperBlock / Groups;
   for (int g = 0; g < Groups; ++g) {
     const float inv = inverse(groups.scale(g)), min = groups.min(g);
-    int32_t q[kSize];
-    for (int i = 0; i < kSize; ++i) q[i] = int32_t(nearestCode((x[g * kSize + i] + min) * inv, 0, top));
-    for (int i = 0; i < kSize; ++i) out[g * kSize + i] = uint8_t(q[i]);
+    float q[kSize];
+    for (int i = 0; i < kSize; i += kLanes)
+      nearestCode((Lanes::load(x + g * kSize + i) + min) * inv, 0, top).store(q + i);
+    for (int i = 0; i < kSize; ++i) out[g * kSize + i] = uint8_t(int(q[i]));
   }
 }
 
@@ -50,11 +51,11 @@ void packScaleMins(const int* scales, const int* mins, uint8_t* out) {
   }
 }
 
-constexpr float kTargets3[] = {-5.0f, -4.5f, -4.2f, -3.9f, -3.6f, -3.3f, -3.0f, 2.6f, 2.9f, 3.2f, 3.5f, 4.0f};
-constexpr float kTargets6[] = {-32.6f, -32.0f, -31.5f, -31.0f, 30.5f, 31.0f, 31.5f};
-constexpr float kSpans2[] = {2.2f, 2.5f, 2.8f, 3.1f, 3.4f, 3.8f, 4.2f};
-constexpr float kSpans4[] = {13.6f, 14.1f, 14.5f, 14.8f, 15.1f, 15.4f, 15.8f, 16.4f, 17.2f};
-constexpr float kSpans5[] = {29.4f, 30.2f, 30.6f, 31.0f, 31.4f, 32.0f, 33.0f};
+constexpr float kTargets3[] = {-7.5f, -6.0f, -5.0f, -4.5f, -4.2f, -3.9f, -3.6f, -3.3f, -3.0f, 2.6f, 2.9f, 3.2f, 3.5f, 4.0f, 5.0f};
+constexpr float kTargets6[] = {-44.0f, -36.0f, -32.6f, -32.0f, -31.5f, -31.0f, 30.5f, 31.0f, 31.5f, 36.0f};
+constexpr float kSpans2[] = {3.0f, 2.0f, 2.4f, 2.7f, 3.4f, 3.8f, 4.3f, 5.2f, 6.5f};
+constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
+constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 
 }  // namespace
 

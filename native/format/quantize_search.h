@@ -1,12 +1,12 @@
 #pragma once
 // Search for block scales: weighted least squares over a few roundings of a block.
 //
-// Every loop runs over a fixed number of lanes with one accumulator each, so that compilers turn it into vector code
-// without being allowed to reorder sums. Inputs are finite, |x| <= kLargest, weights > 0.
+// Inputs are finite, |x| <= kLargest, weights > 0.
 #include <cmath>
 #include <cstdint>
 
 #include "base/half.h"
+#include "format/lanes.h"
 
 namespace pg {
 
@@ -14,22 +14,16 @@ constexpr float kLargestHalf = 65504.0f;
 constexpr float kLargest = 1e9f;              // more than any type can represent; squares stay far from overflow
 constexpr float kSmallest = 2.98023224e-8f;   // 2^-25: below it, every type with an f16 scale gives 0
 
-// To the nearest whole number, ties to even, for |x| < 2^22: the sum has no fraction bits left.
-inline float roundToInt(float x) { return (x + 12582912.0f) - 12582912.0f; }
-
 inline float clampTo(float x, float lo, float hi) {
   x = x < lo ? lo : x;
   return x > hi ? hi : x;
 }
 
+// The nearest whole number in [lo, hi], ties to even; |lo|, |hi| < 2^22, so that the sum has no fraction bits left.
+template <class T>
+T roundToInt(T x) { return (x + T(12582912.0f)) - T(12582912.0f); }
+inline Lanes nearestCode(Lanes x, float lo, float hi) { return roundToInt(min(max(x, Lanes(lo)), Lanes(hi))); }
 inline float nearestCode(float x, float lo, float hi) { return roundToInt(clampTo(x, lo, hi)); }
-
-constexpr int kLanes = 8;
-
-struct Lanes {
-  float v[kLanes] = {};
-  float sum() const { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
-};
 
 inline uint16_t minimumToHalf(float m) { return f32ToF16(clampTo(m, -kLargestHalf, kLargestHalf)); }
 
@@ -42,44 +36,41 @@ inline uint16_t scaleToHalf(float d) {
 // 1 / d, or 0 for a scale so small that no code can help.
 inline float inverse(float d) { return std::fabs(d) > 1e-30f ? 1.0f / d : 0.0f; }
 
+template <int N>
+void range(const float* x, float& least, float& most) {
+  Lanes low = Lanes::load(x), high = low;
+  for (int i = kLanes; i < N; i += kLanes) {
+    low = min(low, Lanes::load(x + i));
+    high = max(high, Lanes::load(x + i));
+  }
+  least = low.smallest();
+  most = high.largest();
+}
+
 // The value with the largest magnitude, with its sign.
 template <int N>
 float extreme(const float* x) {
-  Lanes low, high;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      low.v[l] = x[i + l] < low.v[l] ? x[i + l] : low.v[l];
-      high.v[l] = x[i + l] > high.v[l] ? x[i + l] : high.v[l];
-    }
-  float min = 0, max = 0;
-  for (int l = 0; l < kLanes; ++l) {
-    min = low.v[l] < min ? low.v[l] : min;
-    max = high.v[l] > max ? high.v[l] : max;
-  }
-  return -min > max ? min : max;
+  float least, most;
+  range<N>(x, least, most);
+  return -least > most ? least : most;
 }
 
+// Sum of w, and of w * x.
 template <int N>
-void range(const float* x, float& min, float& max) {
-  Lanes low, high;
-  for (int l = 0; l < kLanes; ++l) low.v[l] = high.v[l] = x[l];
-  for (int i = kLanes; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      low.v[l] = x[i + l] < low.v[l] ? x[i + l] : low.v[l];
-      high.v[l] = x[i + l] > high.v[l] ? x[i + l] : high.v[l];
-    }
-  min = low.v[0];
-  max = high.v[0];
-  for (int l = 1; l < kLanes; ++l) {
-    min = low.v[l] < min ? low.v[l] : min;
-    max = high.v[l] > max ? high.v[l] : max;
+void weightedSums(const float* x, const float* w, float& sumW, float& sumWx) {
+  Lanes sw, swx;
+  for (int i = 0; i < N; i += kLanes) {
+    sw += Lanes::load(w + i);
+    swx += Lanes::load(w + i) * Lanes::load(x + i);
   }
+  sumW = sw.sum();
+  sumWx = swx.sum();
 }
 
 // x ~ d * q with whole q in [lo, hi].
 struct WholeCodes {
   float lo, hi;
-  float operator()(float t) const { return nearestCode(t, lo, hi); }
+  Lanes operator()(Lanes t) const { return nearestCode(t, lo, hi); }
 };
 
 // Sums for the best d of x ~ d * q, where q are the codes nearest to x * inverse.
@@ -93,13 +84,11 @@ struct ScaleFit {
 template <int N, class Codes>
 ScaleFit fitScale(const float* x, const float* w, float inverse, const Codes& codes) {
   Lanes xq, qq;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      const float q = codes(x[i + l] * inverse);
-      const float wq = w[i + l] * q;
-      xq.v[l] += wq * x[i + l];
-      qq.v[l] += wq * q;
-    }
+  for (int i = 0; i < N; i += kLanes) {
+    const Lanes v = Lanes::load(x + i), q = codes(v * Lanes(inverse)), wq = Lanes::load(w + i) * q;
+    xq += wq * v;
+    qq += wq * q;
+  }
   return {xq.sum(), qq.sum()};
 }
 
@@ -134,11 +123,10 @@ template <int N, class Codes>
 float scaleError(const float* x, const float* w, float d, const Codes& codes) {
   const float inv = inverse(d);
   Lanes error;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      const float e = d * codes(x[i + l] * inv) - x[i + l];
-      error.v[l] += w[i + l] * e * e;
-    }
+  for (int i = 0; i < N; i += kLanes) {
+    const Lanes v = Lanes::load(x + i), e = Lanes(d) * codes(v * Lanes(inv)) - v;
+    error += Lanes::load(w + i) * e * e;
+  }
   return error.sum();
 }
 
@@ -152,37 +140,33 @@ struct LineFit {
 template <int N>
 void lineSums(const float* x, const float* w, float inverse, float shift, float top, float& q1, float& q2, float& xq) {
   Lanes s1, s2, sx;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      const float q = nearestCode(x[i + l] * inverse + shift, 0.0f, top);
-      const float wq = w[i + l] * q;
-      s1.v[l] += wq;
-      s2.v[l] += wq * q;
-      sx.v[l] += wq * x[i + l];
-    }
+  for (int i = 0; i < N; i += kLanes) {
+    const Lanes v = Lanes::load(x + i), q = nearestCode(v * Lanes(inverse) + Lanes(shift), 0, top);
+    const Lanes wq = Lanes::load(w + i) * q;
+    s1 += wq;
+    s2 += wq * q;
+    sx += wq * v;
+  }
   q1 = s1.sum();
   q2 = s2.sum();
   xq = sx.sum();
 }
 
-// Free offset. `spans` are the numbers of steps that the range of x is stretched over; the middle of the range stays in
-// the middle of the codes.
+// Free offset. `spans` are the numbers of steps that the range of x is stretched over; for each, the lowest value, the
+// highest, or the middle of the range stays where it was: what lies outside the codes is cut off on either side. The
+// first is the plain one, `top`.
 template <int N, int Count>
 LineFit searchLine(const float* x, const float* w, float top, const float (&spans)[Count], int rounds) {
-  float min, max;
-  range<N>(x, min, max);
-  Lanes sw, swx;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      sw.v[l] += w[i + l];
-      swx.v[l] += w[i + l] * x[i + l];
-    }
-  const float weight = sw.sum(), mean = swx.sum() / weight;
-  if (max - min < kSmallest) return {0, mean};
+  float least, most;
+  range<N>(x, least, most);
+  float weight, total;
+  weightedSums<N>(x, w, weight, total);
+  const float mean = total / weight;
+  if (most - least < kSmallest) return {0, mean};
   float centred[N];
   for (int i = 0; i < N; ++i) centred[i] = x[i] - mean;
 
-  const float perUnit = 1.0f / (max - min), middle = 0.5f * (min + max) - mean;
+  const float perUnit = 1.0f / (most - least), middle = 0.5f * (least + most) - mean;
   LineFit best{0, mean};
   float bestGain = 0;
   const auto attempt = [&](float inverse, float shift) {
@@ -191,7 +175,8 @@ LineFit searchLine(const float* x, const float* w, float top, const float (&span
     const float var = q2 - q1 * q1 / weight;
     if (!(var > 0)) return false;
     const float gain = xq * xq / var;
-    if (!(gain > bestGain)) return false;
+    // Several codes can be equally good; the first one stays, so that groups of a block agree about their minimum.
+    if (!(gain > bestGain * 1.00001f)) return false;
     bestGain = gain;
     best.d = xq / var;
     best.m = mean - best.d * q1 / weight;
@@ -200,6 +185,8 @@ LineFit searchLine(const float* x, const float* w, float top, const float (&span
   for (const float span : spans) {
     const float inverse = span * perUnit;
     attempt(inverse, 0.5f * top - middle * inverse);
+    attempt(inverse, (mean - least) * inverse);
+    attempt(inverse, top - (most - mean) * inverse);
   }
   for (int round = 0; round < rounds; ++round) {
     const float inv = inverse(best.d);
@@ -213,12 +200,10 @@ template <int N>
 float lineError(const float* x, const float* w, float d, float m, float top) {
   const float inv = inverse(d);
   Lanes error;
-  for (int i = 0; i < N; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      const float t = x[i + l] - m;
-      const float e = d * nearestCode(t * inv, 0.0f, top) - t;
-      error.v[l] += w[i + l] * e * e;
-    }
+  for (int i = 0; i < N; i += kLanes) {
+    const Lanes t = Lanes::load(x + i) - Lanes(m), e = Lanes(d) * nearestCode(t * Lanes(inv), 0, top) - t;
+    error += Lanes::load(w + i) * e * e;
+  }
   return error.sum();
 }
 

@@ -1,5 +1,5 @@
 // libFuzzer entry: clang++ -std=c++20 -g -fsanitize=fuzzer,address,undefined -Inative native/test/fuzz_gguf.cpp
-//   native/base/mapped_file.cpp native/format/{gguf,quantize,quantize_blocks,quantize_k,dequantize,dequantize_iq}.cpp
+//   native/base/mapped_file.cpp native/format/{gguf,quantize,quantize_blocks,quantize_k,quantize_iq4,dequantize,dequantize_iq}.cpp
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
