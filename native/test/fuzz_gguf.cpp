@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "base/error.h"
 #include "format/gguf.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
