@@ -153,7 +153,7 @@ export function tinyModel (options: TinyModelOptions = {}): { metadata: Record<s
   } = options
   const heads = 4
   const kvHeads = architecture === 'gemma2' ? 2 : 1
-  const headDim = 16
+  const headDim = 32
   const ffn = 2 * hidden
   const visionHidden = 64
   const visionFfn = 128
