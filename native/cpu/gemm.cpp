@@ -109,7 +109,7 @@ namespace {
 
 constexpr int64_t kBlockTokens = 528;    // rows of x that share one unpacking of the weights (44 or 88 tiles)
 constexpr int64_t kChunkRows = 64;       // weight rows of one claim
-constexpr int64_t kDepth8 = 1024;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
+constexpr int64_t kDepth8 = 768;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
 constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same bytes
 
 int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -194,18 +194,15 @@ void Gemm::tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, W
   }
 }
 
-void Gemm::finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, const float* acc, const float* second) const {
+void Gemm::finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, float* acc, float* second) const {
   const int64_t height = kernels_.tileRows, area = height * kernels_.tileTokens;
-  float y[kChunkRows + 32], u[kChunkRows + 32];   // whole panels: tileRows is at most 32
-  for (int64_t t = 0; t < tokens; ++t) {
-    // a token's row of panel p starts at acc + p * tiles * area + t * height: tiles lie one behind the other
+  // a token's row of panel p starts at p * tiles * area + t * height: tiles lie one behind the other
+  for (int64_t t = 0; t < tokens; ++t)
     for (int64_t p = 0; p * height < rows; ++p) {
-      std::copy_n(acc + p * tiles * area + t * height, height, y + p * height);
-      if (second) std::copy_n(second + p * tiles * area + t * height, height, u + p * height);
+      const int64_t at = p * tiles * area + t * height, n = std::min(height, rows - p * height), row = first + p * height;
+      if (second && part.secondBias) kernels_.add(second + at, part.secondBias + row, n);
+      finish(part, part.out.row<float>(tokenBegin + t), row, n, acc + at, second ? second + at : nullptr);
     }
-    if (second && part.secondBias) kernels_.add(u, part.secondBias + first, rows);
-    finish(part, part.out.row<float>(tokenBegin + t), first, rows, y, u);
-  }
 }
 
 }  // namespace pg

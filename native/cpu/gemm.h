@@ -85,7 +85,7 @@ class Gemm {
   Packed pack(ConstView x, bool need32, bool need8);
   // acc[panel][tile][token][row] of rows [first, first + rows)
   void tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
-  void finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, const float* acc, const float* second) const;
+  void finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, float* acc, float* second) const;
   void finish(const Part& part, float* out, int64_t first, int64_t n, float* y, const float* second) const;
 
   bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }

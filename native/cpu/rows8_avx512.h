@@ -23,19 +23,12 @@ PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char*)((uintptr_t)p + 1024 + uintptr_t(i)), _MM_HINT_T0);
 }
 
-// The f16 scales of four blocks of kBytes bytes, in the low 64 bits.
-template <int kBytes>
-PG_INLINE __m128i fourScales(const uint8_t* p) {
-  const int w = kBytes / 2;
-  const __m512i index = _mm512_castsi128_si512(_mm_setr_epi16(0, w, 2 * w, 3 * w, 0, 0, 0, 0));
-  return _mm512_castsi512_si128(_mm512_permutex2var_epi16(_mm512_loadu_si512(p), index, _mm512_loadu_si512(p + 64)));
-}
-
 template <int kTokens>
 static void dotQ4_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
   PG_SPREAD8
   // words of two blocks: both copies of 16 bytes, the second shifted to its high nibbles
   const __m512i place = _mm512_set_epi16(17, 16, 15, 14, 13, 12, 11, 10, 17, 16, 15, 14, 13, 12, 11, 10, 8, 7, 6, 5, 4, 3, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1);
+  const __m512i placeLast = _mm512_add_epi16(place, _mm512_set1_epi16(14));
   const __m512i shift = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4), nibble = _mm512_set1_epi8(15);
   const __m512i scalePlace = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
   V acc[kTokens];
@@ -55,8 +48,9 @@ static void dotQ4_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens* 
     }
     PG_UNROLL
     for (int j = 0; j < 4; ++j) {
-      const __m512i two = j < 3 ? _mm512_loadu_si512(row + 36 * j) : _mm512_maskz_loadu_epi16(0x3ffff, row + 108);
-      const __m512i q = _mm512_and_si512(_mm512_srlv_epi64(_mm512_permutexvar_epi16(place, two), shift), nibble);
+      // the last two blocks end a load that begins 14 words before them
+      const __m512i two = _mm512_permutexvar_epi16(j < 3 ? place : placeLast, _mm512_loadu_si512(row + (j < 3 ? 36 * j : 80)));
+      const __m512i q = _mm512_and_si512(_mm512_srlv_epi64(two, shift), nibble);
       PG_DOT_STEP(j, q)
     }
   }
@@ -104,14 +98,8 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* 
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero(), offset[t] = _mm256_setzero_ps();
   for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
     prefetchBlocks(row, kFive ? 176 : 144);
-    // Q4_K and Q5_K begin alike
-    const pg::BlockQ4K* b = (const pg::BlockQ4K*)row;
-    const ScaleMin sm = scaleMin(b->scales);
-    uint32_t both;
-    memcpy(&both, row, 4);
-    const __m128 dd = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
-    const __m256 scales = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.scale))), _mm256_broadcastss_ps(dd));
-    const __m256 mins = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.min))), _mm256_broadcastss_ps(_mm_movehdup_ps(dd)));
+    __m256 scales, mins;
+    slopes(row, &scales, &mins);
     const int8_t* values[kTokens];
     V product[kTokens];
     for (int t = 0; t < kTokens; ++t) {

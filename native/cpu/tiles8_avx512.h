@@ -99,78 +99,105 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
 }
 #endif
 
+// 64 numbers to signed bytes, in order.
+PG_INLINE __m512i narrow(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));   // within 128-bit lanes
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+}
+
 static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales, int32_t* offsets) {
-  const int64_t groups = (k + pg::kTileGroup - 1) / pg::kTileGroup;
-  for (int64_t g = 0; g < groups; ++g)
-    for (int t = 0; t < kTileTokens; ++t) {
-      uint8_t* to = tokens + g * pg::kTileGroup * kTileTokens + 4 * t;
-      int32_t bytes[16] = {0};
-      float scale = 0;
-      int32_t sum = 0;
-      if (t < count) {
-        V v[4], top = vzero();
-        for (int i = 0; i < 4; ++i) {
-          const int64_t left = k - (g * pg::kTileGroup + 16 * i);
-          v[i] = left <= 0 ? vzero() : vloadFirst(x + t * stride + g * pg::kTileGroup + 16 * i, left);
-          top = vmax(top, vabs(v[i]));
-        }
-        const float max = vmaxAcross(top);
-        scale = max / 127;
-        const V inverse = vset(max > 0 ? 127 / max : 0);
-        __m512i total = _mm512_setzero_si512();
-        for (int i = 0; i < 4; ++i) {
-          const __m512i q = _mm512_cvtps_epi32(vmul(v[i], inverse));
-          total = _mm512_add_epi32(total, q);
-          _mm_storeu_si128((__m128i*)(bytes + 4 * i), _mm512_cvtsepi32_epi8(q));
-        }
-        sum = _mm512_reduce_add_epi32(total);
-      }
-      for (int i = 0; i < 16; ++i) memcpy(to + i * 4 * kTileTokens, bytes + i, 4);
-      scales[g * kTileTokens + t] = scale;
-      offsets[g * kTileTokens + t] = -128 * sum;
+  const __mmask16 twelve = 0xfff;
+  for (int64_t c = 0; c < k; c += pg::kTileGroup, tokens += pg::kTileGroup * 12, scales += 12, offsets += 12) {
+    const float* columns = x + c;
+    const int64_t n = k - c < pg::kTileGroup ? k - c : pg::kTileGroup;
+    float top[16] = {0}, inverse[16];
+    for (int64_t t = 0; t < count; ++t) {
+      V m = vzero();
+      for (int i = 0; i < 64; i += 16)
+        if (n > i) m = vmax(m, vabs(vloadFirst(columns + t * stride + i, n - i)));
+      top[t] = vmaxAcross(m);
     }
+    const V tops = vload(top);
+    _mm512_mask_storeu_ps(scales, twelve, vdiv(tops, vset(127)));
+    vstore(inverse, _mm512_maskz_div_ps(_mm512_cmp_ps_mask(tops, vzero(), _CMP_GT_OQ), vset(127), tops));
+    V v[16];
+    for (int64_t t = 0; t < 16; ++t) {
+      __m512i q[4];
+      for (int i = 0; i < 4; ++i)
+        q[i] = t < count && n > 16 * i ? _mm512_cvtps_epi32(vmul(vloadFirst(columns + t * stride + 16 * i, n - 16 * i), vset(inverse[t]))) : _mm512_setzero_si512();
+      v[t] = _mm512_castsi512_ps(narrow(q[0], q[1], q[2], q[3]));
+    }
+    vtranspose(v);
+    __m512i sums = _mm512_setzero_si512();
+    for (int i = 0; i < 16; ++i) {
+      sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), _mm512_castps_si512(v[i]));
+      _mm512_mask_storeu_epi32(tokens + 48 * i, twelve, _mm512_castps_si512(v[i]));
+    }
+    _mm512_mask_storeu_epi32(offsets, twelve, _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sums), 7));
+  }
 }
 
 // ---- weights: a row's group of 64 columns as signed bytes with one scale ----
 
-// 32 columns by a table of 16 levels: nibbles of 16 bytes, low ones first
-PG_INLINE void lookUp16(const uint8_t* nibbles, V levels, int8_t* to) {
-  const __m256i table = _mm256_broadcastsi128_si256(_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(levels)));
-  const __m256i q = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)nibbles));
-  const __m256i shift = _mm256_setr_epi64x(0, 0, 4, 4);
-  const __m256i index = _mm256_and_si256(_mm256_srlv_epi64(q, shift), _mm256_set1_epi8(15));
-  _mm256_storeu_si256((__m256i*)to, _mm256_shuffle_epi8(table, index));
-}
-
 PG_INLINE V levels16() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+PG_INLINE __m128i toBytes(V v) { return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)); }
+PG_INLINE V spread(__m256 values, int i) { return _mm512_permutexvar_ps(_mm512_set1_epi32(i), _mm512_castps256_ps512(values)); }
 
-// Blocks that do not exist (a group cut short) are passed as nullptr.
-PG_INLINE float unpackQ8_0(const pg::BlockQ8_0* a, const pg::BlockQ8_0* b, int8_t* to) {
-  const float da = _cvtsh_ss(a->d), db = b ? _cvtsh_ss(b->d) : 0, scale = fabsf(da) > fabsf(db) ? fabsf(da) : fabsf(db);
-  const float inverse = scale > 0 ? 32768 / scale : 0;
-  for (int i = 0; i < 2; ++i) {
-    const pg::BlockQ8_0* block = i ? b : a;
-    if (!block) {
-      memset(to + 32, 0, 32);
-      continue;
-    }
-    // a rounding product of 16 bits: the block with the larger scale keeps its values
-    const __m512i ratio = _mm512_set1_epi16((short)_mm_cvtsi128_si32(_mm_packs_epi32(_mm_cvtps_epi32(_mm_set_ss((i ? db : da) * inverse)), _mm_setzero_si128())));
-    const __m512i q = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)block->qs));
-    _mm256_storeu_si256((__m256i*)(to + 32 * i), _mm512_cvtsepi16_epi8(_mm512_mulhrs_epi16(q, ratio)));
-  }
-  return scale;
+// 64 columns by two tables of 16 levels: index holds nibbles, the first table serves its lower half.
+PG_INLINE __m512i lookUp(__m128i low, __m128i high, __m512i index) {
+  const __m512i both = _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+  return _mm512_shuffle_epi8(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3), both), index);
 }
 
-PG_INLINE float unpackQ4_0(const pg::BlockQ4_0* a, const pg::BlockQ4_0* b, int8_t* to) {
-  const float da = _cvtsh_ss(a->d), db = b ? _cvtsh_ss(b->d) : 0, larger = fabsf(da) > fabsf(db) ? da : db;
+// The larger of each pair of values, in both places.
+PG_INLINE __m256 pairMax(__m256 v) { return _mm256_max_ps(_mm256_moveldup_ps(v), _mm256_movehdup_ps(v)); }
+PG_INLINE __m256 absolute(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+PG_INLINE __m256 inverseOf(float of, __m256 v) {   // of / v, 0 for 0
+  return _mm256_maskz_div_ps(_mm256_cmp_ps_mask(v, _mm256_setzero_ps(), _CMP_NEQ_OQ), _mm256_set1_ps(of), v);
+}
+PG_INLINE void storeScales(float* scales, __m256 pairs) {   // one of each pair
+  _mm_storeu_ps(scales, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(pairs, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6))));
+}
+
+// The f16 scales of four blocks of kBytes bytes, in the low 64 bits.
+template <int kBytes>
+PG_INLINE __m128i fourScales(const uint8_t* p) {
+  const int w = kBytes / 2;
+  const __m512i index = _mm512_castsi128_si512(_mm_setr_epi16(0, w, 2 * w, 3 * w, 0, 0, 0, 0));
+  return _mm512_castsi512_si128(_mm512_permutex2var_epi16(_mm512_loadu_si512(p), index, _mm512_loadu_si512(p + 64)));
+}
+
+static void unpackQ8_0(const uint8_t* b, int8_t* to, float* scales) {
+  const __m256 d = _mm256_cvtph_ps(_mm_unpacklo_epi64(fourScales<34>(b), fourScales<34>(b + 136))), top = pairMax(absolute(d));
+  storeScales(scales, top);
+  // a rounding product of 16 bits: the block with the larger scale keeps its values
+  const __m128i ratios = _mm256_cvtsepi32_epi16(_mm256_cvtps_epi32(_mm256_mul_ps(d, inverseOf(32768, top))));
+  const __m512i ratio = _mm512_castsi128_si512(ratios);
+  for (int i = 0; i < 8; ++i) {
+    const __m512i q = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(b + 34 * i + 2)));
+    const __m512i r = _mm512_permutexvar_epi16(_mm512_set1_epi16((short)i), ratio);
+    _mm256_storeu_si256((__m256i*)(to + 32 * i), _mm512_cvtsepi16_epi8(_mm512_mulhrs_epi16(q, r)));
+  }
+}
+
+static void unpackQ4_0(const uint8_t* b, int8_t* to, float* scales) {
+  const __m512i scalePlace = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+  const __m256 d = _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(_mm512_loadu_si512(b), scalePlace, _mm512_loadu_si512(b + 64))));
   // sixteenths of the larger scale: its block is exact, and it decides the sign so that -8 fits a byte
-  const float scale = larger / 16, inverse = larger != 0 ? 16 / larger : 0;
+  const __m256 even = _mm256_moveldup_ps(d), odd = _mm256_movehdup_ps(d);
+  const __m256 larger = _mm256_mask_blend_ps(_mm256_cmp_ps_mask(absolute(even), absolute(odd), _CMP_GE_OQ), odd, even);
+  storeScales(scales, _mm256_mul_ps(larger, _mm256_set1_ps(0.0625f)));
+  const __m256 ratio = _mm256_mul_ps(d, inverseOf(16, larger));
   const V levels = vsub(levels16(), vset(8));
-  lookUp16(a->qs, vmul(levels, vset(da * inverse)), to);
-  if (b) lookUp16(b->qs, vmul(levels, vset(db * inverse)), to + 32);
-  else memset(to + 32, 0, 32);
-  return scale;
+  const __m512i place = _mm512_set_epi16(17, 16, 15, 14, 13, 12, 11, 10, 17, 16, 15, 14, 13, 12, 11, 10, 8, 7, 6, 5, 4, 3, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1);
+  const __m512i shift = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
+  PG_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    // the last two blocks end a load that begins 14 words before them
+    const __m512i two = _mm512_permutexvar_epi16(j < 3 ? place : _mm512_add_epi16(place, _mm512_set1_epi16(14)), _mm512_loadu_si512(b + (j < 3 ? 36 * j : 80)));
+    const __m512i index = _mm512_and_si512(_mm512_srlv_epi64(two, shift), _mm512_set1_epi8(15));
+    _mm512_storeu_si512(to + 64 * j, lookUp(toBytes(vmul(levels, spread(ratio, 2 * j))), toBytes(vmul(levels, spread(ratio, 2 * j + 1))), index));
+  }
 }
 
 struct ScaleMin {
@@ -192,77 +219,83 @@ PG_INLINE ScaleMin scaleMin(const uint8_t* s) {
   return out;
 }
 
-// Largest |slope * q - base| for q in 0..top
-PG_INLINE float reach(float slope, float base, float top) {
-  const float low = fabsf(base), high = fabsf(slope * top - base);
-  return low > high ? low : high;
+// Slope and base of the eight groups of a Q4_K or Q5_K super-block (they begin alike): x = slope * q - base.
+PG_INLINE void slopes(const uint8_t* row, __m256* slope, __m256* base) {
+  const ScaleMin sm = scaleMin(row + 4);
+  uint32_t both;
+  memcpy(&both, row, 4);
+  const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
+  *slope = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.scale))), _mm256_broadcastss_ps(d));
+  *base = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.min))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
 }
 
-static void unpackQ4K(const pg::BlockQ4K* b, int64_t groups, int8_t* to, float* scales) {
-  const ScaleMin sm = scaleMin(b->scales);
-  const float d = _cvtsh_ss(b->d), dmin = _cvtsh_ss(b->dmin);
-  for (int64_t g = 0; g < groups; ++g, to += 64) {
-    const float slope[2] = {d * sm.scale[2 * g], d * sm.scale[2 * g + 1]}, base[2] = {dmin * sm.min[2 * g], dmin * sm.min[2 * g + 1]};
-    const float a = reach(slope[0], base[0], 15), c = reach(slope[1], base[1], 15), top = a > c ? a : c;
-    const float inverse = top > 0 ? 127 / top : 0;
-    scales[g] = top / 127;
-    const __m512i q = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b->qs + 32 * g)));
-    const __m512i shift = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
+// The same in units of each pair's byte scale; levels 0..top.
+PG_INLINE void pairSlopes(const uint8_t* row, float top, __m256* slope, __m256* base, float* scales) {
+  slopes(row, slope, base);
+  const __m256 reach = pairMax(_mm256_max_ps(absolute(*base), absolute(_mm256_fmsub_ps(*slope, _mm256_set1_ps(top), *base))));
+  const __m256 inverse = inverseOf(127, reach);
+  storeScales(scales, _mm256_mul_ps(reach, _mm256_set1_ps(1.0f / 127)));
+  *slope = _mm256_mul_ps(*slope, inverse);
+  *base = _mm256_mul_ps(*base, inverse);
+}
+
+static void unpackQ4K(const uint8_t* b, int8_t* to, float* scales) {
+  __m256 slope, base;
+  pairSlopes(b, 15, &slope, &base, scales);
+  const __m512i shift = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
+  for (int g = 0; g < 4; ++g) {
+    const __m512i q = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b + 16 + 32 * g)));
     const __m512i index = _mm512_and_si512(_mm512_srlv_epi64(q, shift), _mm512_set1_epi8(15));
-    __m128i table[2];
-    for (int i = 0; i < 2; ++i)
-      table[i] = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_fmsub_ps(levels16(), vset(slope[i] * inverse), vset(base[i] * inverse))));
-    const __m512i tables = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_broadcastsi128_si256(table[0])), _mm256_broadcastsi128_si256(table[1]), 1);
-    _mm512_storeu_si512(to, _mm512_shuffle_epi8(tables, index));
+    const __m128i low = toBytes(_mm512_fmsub_ps(levels16(), spread(slope, 2 * g), spread(base, 2 * g)));
+    const __m128i high = toBytes(_mm512_fmsub_ps(levels16(), spread(slope, 2 * g + 1), spread(base, 2 * g + 1)));
+    _mm512_storeu_si512(to + 64 * g, lookUp(low, high, index));
   }
 }
 
-static void unpackQ5K(const pg::BlockQ5K* b, int64_t groups, int8_t* to, float* scales) {
-  const ScaleMin sm = scaleMin(b->scales);
-  const float d = _cvtsh_ss(b->d), dmin = _cvtsh_ss(b->dmin);
-  const __m256i high = _mm256_loadu_si256((const __m256i*)b->qh);
-  for (int64_t g = 0; g < groups; ++g, to += 64) {
-    const float slope[2] = {d * sm.scale[2 * g], d * sm.scale[2 * g + 1]}, base[2] = {dmin * sm.min[2 * g], dmin * sm.min[2 * g + 1]};
-    const float a = reach(slope[0], base[0], 31), c = reach(slope[1], base[1], 31), top = a > c ? a : c;
-    const float inverse = top > 0 ? 127 / top : 0;
-    scales[g] = top / 127;
-    const __m256i q = _mm256_loadu_si256((const __m256i*)(b->qs + 32 * g));
-    for (int i = 0; i < 2; ++i) {
-      const __m256i index = _mm256_and_si256(i ? _mm256_srli_epi16(q, 4) : q, _mm256_set1_epi8(15));
-      const V m = vset(slope[i] * inverse), s = vset(base[i] * inverse);
-      const __m256i low = _mm256_broadcastsi128_si256(_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_fmsub_ps(levels16(), m, s))));
-      const __m256i up = _mm256_broadcastsi128_si256(_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_fmsub_ps(vadd(levels16(), vset(16)), m, s))));
-      const __mmask32 fifth = _mm256_test_epi8_mask(high, _mm256_set1_epi8((char)(1 << (2 * g + i))));
-      _mm256_storeu_si256((__m256i*)(to + 32 * i), _mm256_mask_shuffle_epi8(_mm256_shuffle_epi8(low, index), fifth, up, index));
-    }
+static void unpackQ5K(const uint8_t* b, int8_t* to, float* scales) {
+  __m256 slope, base;
+  pairSlopes(b, 31, &slope, &base, scales);
+  const __m512i shift = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
+  const __m512i fifths = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b + 16)));
+  const V above = vadd(levels16(), vset(16));
+  for (int g = 0; g < 4; ++g) {
+    const __m512i q = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b + 48 + 32 * g)));
+    const __m512i index = _mm512_and_si512(_mm512_srlv_epi64(q, shift), _mm512_set1_epi8(15));
+    const __m512i bit = _mm512_inserti64x4(_mm512_set1_epi8((char)(1 << (2 * g))), _mm256_set1_epi8((char)(2 << (2 * g))), 1);
+    const V m0 = spread(slope, 2 * g), s0 = spread(base, 2 * g), m1 = spread(slope, 2 * g + 1), s1 = spread(base, 2 * g + 1);
+    const __m512i below = lookUp(toBytes(_mm512_fmsub_ps(levels16(), m0, s0)), toBytes(_mm512_fmsub_ps(levels16(), m1, s1)), index);
+    const __m512i over = lookUp(toBytes(_mm512_fmsub_ps(above, m0, s0)), toBytes(_mm512_fmsub_ps(above, m1, s1)), index);
+    _mm512_storeu_si512(to + 64 * g, _mm512_mask_blend_epi8(_mm512_test_epi8_mask(fifths, bit), below, over));
   }
 }
 
-static void unpackQ6K(const pg::BlockQ6K* b, int64_t groups, int8_t* to, float* scales) {
-  const float d = _cvtsh_ss(b->d);
-  for (int64_t g = 0; g < groups; ++g, to += 64) {
-    // groups 0, 1: low and high nibbles of ql[0..63]; 2, 3: of ql[64..127]
-    const int64_t half = g / 2, shift = 4 * (g % 2);
-    const __m512i low = _mm512_srl_epi16(_mm512_loadu_si512(b->ql + 64 * half), _mm_cvtsi64_si128(shift));
-    const __m512i bits = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b->qh + 32 * half)));
+static void unpackQ6K(const uint8_t* b, int8_t* to, float* scales) {
+  uint16_t half;
+  memcpy(&half, b + 208, 2);
+  const __m128i s = _mm_loadu_si128((const __m128i*)(b + 192));
+  // the largest of four scales, in each of the four places
+  __m128i most = _mm_abs_epi8(s);
+  most = _mm_max_epu8(most, _mm_rol_epi32(most, 8));
+  most = _mm_max_epu8(most, _mm_rol_epi32(most, 16));
+  const V top = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(most));
+  // bytes are q * scale * 127 / (32 * top): (4 q) times a factor of 16 bits with rounding
+  const V factor = vmul(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(s)), _mm512_maskz_div_ps(_mm512_cmp_ps_mask(top, vzero(), _CMP_GT_OQ), vset(127.0f * 8192 / 32), top));
+  const __m256i factors = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(factor));
+  const V byteScale = vmul(top, vset(_cvtsh_ss(half) * 32 / 127));
+  _mm_storeu_ps(scales, _mm512_castps512_ps128(_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), byteScale)));
+  const __m512i turnLow = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
+  // words of the two 16-column groups of 32 columns
+  const __m512i lanes = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(1), 1);
+  for (int g = 0; g < 4; ++g) {
+    const __m512i nibbles = _mm512_loadu_si512(b + 64 * (g / 2)), low = g % 2 ? _mm512_srli_epi16(nibbles, 4) : nibbles;
+    const __m512i bits = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)(b + 128 + 32 * (g / 2))));
     // the two high bits to bits 4 and 5
-    const __m512i turn = _mm512_add_epi32(_mm512_set1_epi32(int(4 - shift)), _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, -2, -2, -2, -2, -2, -2, -2, -2));
-    const __m512i high = _mm512_and_si512(_mm512_rolv_epi32(bits, turn), _mm512_set1_epi8(0x30));
+    const __m512i high = _mm512_and_si512(_mm512_rolv_epi32(bits, g % 2 ? _mm512_sub_epi32(turnLow, _mm512_set1_epi32(4)) : turnLow), _mm512_set1_epi8(0x30));
     const __m512i q = _mm512_sub_epi8(_mm512_ternarylogic_epi32(low, _mm512_set1_epi8(15), high, 0xea), _mm512_set1_epi8(32));
-    const int8_t* s = b->scales + 4 * g;
-    int most = 0;
-    for (int i = 0; i < 4; ++i) most = abs(s[i]) > most ? abs(s[i]) : most;
-    if (most == 0) most = 1;
-    // value = scale * q, at most 32 * most; times 2^bits it has 14 bits, times ratio / 2^15 at most 127
-    int bits14 = 0;
-    while ((32 * most << (bits14 + 1)) <= 16384) ++bits14;
-    const int ratio = 127 * 32768 / (32 * most << bits14);
-    scales[g] = d * 32768 / ((float)ratio * (float)(1 << bits14));
     for (int i = 0; i < 2; ++i) {
-      const __m512i wide = _mm512_cvtepi8_epi16(i ? _mm512_extracti64x4_epi64(q, 1) : _mm512_castsi512_si256(q));
-      const __m512i scale = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set1_epi16((short)(s[2 * i] * (1 << bits14)))), _mm256_set1_epi16((short)(s[2 * i + 1] * (1 << bits14))), 1);
-      const __m512i value = _mm512_mulhrs_epi16(_mm512_mullo_epi16(wide, scale), _mm512_set1_epi16((short)ratio));
-      _mm256_storeu_si256((__m256i*)(to + 32 * i), _mm512_cvtsepi16_epi8(value));
+      const __m512i wide = _mm512_slli_epi16(_mm512_cvtepi8_epi16(i ? _mm512_extracti64x4_epi64(q, 1) : _mm512_castsi512_si256(q)), 2);
+      const __m512i f = _mm512_permutexvar_epi16(_mm512_add_epi16(lanes, _mm512_set1_epi16((short)(4 * g + 2 * i))), _mm512_castsi256_si512(factors));
+      _mm256_storeu_si256((__m256i*)(to + 64 * g + 32 * i), _mm512_cvtsepi16_epi8(_mm512_mulhrs_epi16(wide, f)));
     }
   }
 }
@@ -281,23 +314,19 @@ PG_INLINE float unpackF32(const float* w, int64_t n, int8_t* to) {
 
 // Up to 256 columns of one row.
 static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_t k, int8_t* to, float* scales) {
-  const int64_t groups = (k + 63) / 64;
   switch (type) {
-    case pg::DType::q4_k: unpackQ4K((const pg::BlockQ4K*)row + column / 256, groups, to, scales); break;
-    case pg::DType::q5_k: unpackQ5K((const pg::BlockQ5K*)row + column / 256, groups, to, scales); break;
-    case pg::DType::q6_k: unpackQ6K((const pg::BlockQ6K*)row + column / 256, groups, to, scales); break;
-    case pg::DType::q8_0: {
-      const pg::BlockQ8_0* b = (const pg::BlockQ8_0*)row + column / 32;
-      for (int64_t g = 0; g < groups; ++g) scales[g] = unpackQ8_0(b + 2 * g, 64 * g + 32 < k ? b + 2 * g + 1 : NULL, to + 64 * g);
-      break;
-    }
-    case pg::DType::q4_0: {
-      const pg::BlockQ4_0* b = (const pg::BlockQ4_0*)row + column / 32;
-      for (int64_t g = 0; g < groups; ++g) scales[g] = unpackQ4_0(b + 2 * g, 64 * g + 32 < k ? b + 2 * g + 1 : NULL, to + 64 * g);
-      break;
+    case pg::DType::q4_k: return unpackQ4K(row + column / 256 * 144, to, scales);
+    case pg::DType::q5_k: return unpackQ5K(row + column / 256 * 176, to, scales);
+    case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
+    case pg::DType::q8_0: case pg::DType::q4_0: {
+      const size_t size = type == pg::DType::q8_0 ? 34 : 18;
+      const uint8_t* blocks = row + size_t(column / 32) * size;
+      uint8_t few[272] = {0};
+      if (k < 256) blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
+      return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
     }
     default:
-      for (int64_t g = 0; g < groups; ++g) scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
+      for (int64_t g = 0; 64 * g < k; ++g) scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
   }
 }
 
