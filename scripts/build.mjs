@@ -2,7 +2,7 @@
 // offline: cmake, a C++20 compiler and node_modules are all it needs.
 //   node scripts/build.mjs [--ts | --native] [--force]
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -41,18 +41,22 @@ function upToDate (output, inputs) {
 }
 
 function buildTypeScript () {
-  const stamp = 'dist/.built'
-  if (upToDate(stamp, ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'])) return
-  rmSync(join(root, stamp), { force: true })
+  // not a file of dist/: the compiler writes those even when it finds errors
+  const stamp = 'build/typescript.stamp'
+  if (existsSync(join(root, 'dist', 'index.mjs')) && upToDate(stamp, ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'])) return
+  const started = new Date()
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
+  mkdirSync(join(root, 'build'), { recursive: true })
   writeFileSync(join(root, stamp), '')
+  utimesSync(join(root, stamp), started, started) // what is edited while we compile counts as newer
 }
 
 function buildAddon () {
   const output = 'build/Release/paligemma.node'
   if (upToDate(output, ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'])) return
+  const started = new Date()
   const folder = join(root, 'build', 'cmake')
   mkdirSync(folder, { recursive: true })
   if (!existsSync(join(folder, 'CMakeCache.txt'))) {
@@ -60,8 +64,7 @@ function buildAddon () {
   }
   run('cmake', ['--build', folder, '--config', 'Release', '--target', 'paligemma', '--parallel', String(availableParallelism())])
   // the linker leaves the file alone when only comments changed
-  const now = new Date()
-  utimesSync(join(root, output), now, now)
+  utimesSync(join(root, output), started, started)
 }
 
 /** Ninja where there is one: it starts faster than make. */
