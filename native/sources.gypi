@@ -6,6 +6,7 @@
       "native/base/default_threads.cpp",
       "native/cpu/cpu_info.cpp",
       "native/cpu/kernels_scalar.cpp",
+      "native/cpu/kernels_avx2.cpp",
       "native/cpu/kernels_avx512.cpp",
       "native/cpu/gemm.cpp",
       "native/cpu/attention.cpp",

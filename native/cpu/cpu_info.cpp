@@ -73,7 +73,7 @@ std::vector<Table> tables() {
   std::vector<Table> list{{&kKernelsScalar, true}};
 #if defined(__x86_64__) || defined(_M_X64)
   const X86 x86;
-  //list.push_back({&kKernelsAvx2, x86.avx2});
+  list.push_back({&kKernelsAvx2, x86.avx2});
   list.push_back({&kKernelsAvx512Vnni, x86.avx512Vnni});
 #endif
   return list;
