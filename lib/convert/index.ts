@@ -8,6 +8,7 @@ import { layoutGguf, PartFile, tensorBytes } from './gguf-writer'
 import { modelMetadata } from './metadata'
 import { type Plan, planConversion, tiedHead } from './plan'
 import { Safetensors } from './safetensors'
+import type { SourceTensor } from './source'
 import { readVocabulary } from './sentencepiece'
 import { type QuantizeRows, streamTensors } from './stream'
 import { fileTypeNames, parseFileType, parseVisionType } from './types'
@@ -70,14 +71,14 @@ export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}
   const source = await Safetensors.open(options.source)
   try {
     const plan = planConversion(config, source.tensors, { dir: options.source, type, visionType, mask })
-    await checkTiedHead(source, options.source)
+    await checkTiedHead(source.tensors, options.source)
     const vocabulary = await readVocabulary(options.source, plan.vocab, config.imageTokenId)
     const layout = layoutGguf(modelMetadata(config, plan, vocabulary, type),
       plan.tensors.map(({ name, type, shape }) => ({ name, type, shape })))
     const file = await PartFile.create(options.out, layout.bytes)
     try {
       await file.write(layout.header, 0)
-      await streamTensors(plan.tensors, layout.offsets, source, file, { ...options, ...hooks })
+      await streamTensors(plan.tensors, layout.offsets, file, { ...options, ...hooks })
       await file.flush()
       if (hooks.verify !== false) await verify(file.part, plan, layout.offsets, mask !== undefined)
       options.signal?.throwIfAborted()
@@ -103,8 +104,8 @@ async function checkSource (source: string): Promise<void> {
 }
 
 /** An LM head that is not the embedding would be lost: compare the two at 64 places before leaving it out. */
-async function checkTiedHead (source: Safetensors, dir: string): Promise<void> {
-  const pair = tiedHead(source.tensors)
+async function checkTiedHead (tensors: readonly SourceTensor[], dir: string): Promise<void> {
+  const pair = tiedHead(tensors)
   if (!pair) return
   const { head, embedding } = pair
   const untied = (why: string) => new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
@@ -115,7 +116,7 @@ async function checkTiedHead (source: Safetensors, dir: string): Promise<void> {
   const [a, b] = [Buffer.alloc(size), Buffer.alloc(size)]
   for (let i = 0; i < places; i++) {
     const start = Math.floor((head.bytes - size) * i / (places - 1))
-    await Promise.all([source.read(head, start, a), source.read(embedding, start, b)])
+    await Promise.all([head.read(start, a), embedding.read(start, b)])
     if (!a.equals(b)) throw untied('differs from')
     if (size === head.bytes) break
   }

@@ -2,7 +2,7 @@
 import { PaliGemmaError } from '../errors'
 import type { SourceConfig } from './config'
 import { canonicalName, expectedTensors, type ExpectedTensor, retrievalTensors } from './names'
-import { someOf, type SourceTensor } from './safetensors'
+import { memoryTensor, someOf, type SourceTensor } from './source'
 import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from './types'
 
 export interface PlannedTensor {
@@ -10,8 +10,7 @@ export interface PlannedTensor {
   type: StorageType
   /** As stored, outermost first; a padded feed-forward is wider than its source. */
   shape: number[]
-  /** A range of a safetensors file, or values at hand (the mask decoder). */
-  source: SourceTensor | Float32Array
+  source: SourceTensor
   /** Of the source, as a matrix. */
   rows: number
   cols: number
@@ -36,7 +35,7 @@ export interface PlanOptions {
   type: FileType
   visionType?: StorageType | undefined
   /** Mask decoder tensors under vae-oid's names. */
-  mask?: Record<string, { shape: number[], data: Float32Array }> | undefined
+  mask?: MaskSource | undefined
 }
 
 // Block types want rows in multiples of their block; 256 suits every one of them.
@@ -67,14 +66,23 @@ export function planConversion (config: SourceConfig, source: readonly SourceTen
     const rows = tensor.shape.reduce((product, n) => product * n, 1) / cols
     return { name: tensor.gguf, type, shape, source: found.get(tensor.source)!, rows, cols, plusOne: tensor.role === 'textNorm' }
   })
-  for (const [name, { shape, data }] of Object.entries(options.mask ?? {})) {
-    const type = isBlockType(options.type.base) || options.type.base === 'F16' ? 'F16' : 'F32'
-    // One-dimensional tensors are biases.
-    tensors.push({ name: `mask.${name}`, type: shape.length > 1 ? type : 'F32', shape, source: data, rows: 1, cols: data.length, plusOne: false })
-  }
+  tensors.push(...maskTensors(options.mask, isBlockType(options.type.base) || options.type.base === 'F16' ? 'F16' : 'F32'))
   const notes = [...replaced].map(([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`)
   if (visionFfn !== config.vision.ffn) notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
   return { tensors, vocab, visionFfn, visionType, notes }
+}
+
+export type MaskSource = Record<string, { shape: number[], data: Float32Array }>
+
+/** The mask decoder's tensors; one-dimensional ones are biases and stay F32. */
+export function maskTensors (mask: MaskSource | undefined, type: StorageType): PlannedTensor[] {
+  return Object.entries(mask ?? {}).map(([name, { shape, data }]) => {
+    const cols = shape.at(-1)!
+    return {
+      name: `mask.${name}`, type: shape.length > 1 ? type : 'F32', shape, source: memoryTensor(name, shape, data),
+      rows: data.length / cols, cols, plusOne: false
+    }
+  })
 }
 
 /** The duplicate of the embedding that some checkpoints carry as LM head, with the embedding itself, if both are there. */

@@ -3,18 +3,12 @@ import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { PaliGemmaError } from '../errors'
 import { isObject, readJson } from './fields'
+import { readFully, someOf, type SourceTensor, type WeightSource } from './source'
 
-export type SourceType = 'F32' | 'F16' | 'BF16'
-
-export interface SourceTensor {
-  name: string
-  file: string
-  type: SourceType
-  /** Outermost first. */
-  shape: number[]
+/** A tensor where it lies in its file. */
+interface FileTensor extends Omit<SourceTensor, 'read'> {
   /** Bytes from the start of the file. */
   offset: number
-  bytes: number
 }
 
 // What the format's own library accepts.
@@ -23,13 +17,8 @@ const elementBytes: Record<string, number> = {
   F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1, BOOL: 1, F8_E4M3: 1, F8_E5M2: 1
 }
 
-/** The bytes of one number of a storage type that weights may have. */
-export function sourceBytes (type: SourceType): number {
-  return elementBytes[type]!
-}
-
 /** The weights of a model directory, open for reading. */
-export class Safetensors {
+export class Safetensors implements WeightSource {
   readonly tensors: SourceTensor[] = []
   private readonly handles = new Map<string, FileHandle>()
 
@@ -43,7 +32,10 @@ export class Safetensors {
       for (const file of files.keys()) {
         const tensors = await source.openFile(file)
         checkIndex(dir, file, tensors, files.get(file))
-        source.tensors.push(...tensors)
+        const handle = source.handles.get(file)!
+        source.tensors.push(...tensors.map((tensor) => ({
+          ...tensor, read: async (start: number, target: Uint8Array) => { await readFully(handle, tensor, tensor.offset + start, target) }
+        })))
       }
     } catch (error) {
       await source.close()
@@ -52,24 +44,12 @@ export class Safetensors {
     return source
   }
 
-  /** Fills `target` with the bytes of `tensor` from `start` on. */
-  async read (tensor: SourceTensor, start: number, target: Uint8Array): Promise<void> {
-    const handle = this.handles.get(tensor.file)!
-    for (let done = 0; done < target.length;) {
-      const { bytesRead } = await handle.read(target, done, target.length - done, tensor.offset + start + done)
-      if (bytesRead === 0) {
-        invalid(tensor.file, `ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`)
-      }
-      done += bytesRead
-    }
-  }
-
   async close (): Promise<void> {
     await Promise.all([...this.handles.values()].map((handle) => handle.close()))
     this.handles.clear()
   }
 
-  private async openFile (file: string): Promise<SourceTensor[]> {
+  private async openFile (file: string): Promise<FileTensor[]> {
     let handle: FileHandle
     try {
       handle = await open(file, 'r')
@@ -117,14 +97,14 @@ async function weightFiles (dir: string): Promise<Map<string, Set<string> | unde
   const help = names.includes('adapter_model.safetensors')
     ? 'it is a LoRA adapter; convert the base model'
     : names.some((name) => name.endsWith('.npz'))
-      ? 'npz checkpoints are not supported yet; download the safetensors version of the model'
+      ? `to convert an npz checkpoint, name the file itself: ${names.find((name) => name.endsWith('.npz'))}`
       : names.some((name) => /^pytorch_model.*\.bin$/.test(name))
         ? 'pickled weights are not read; save the model with safe_serialization'
         : 'download all files of the model'
   throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${dir} has neither model.safetensors nor model.safetensors.index.json; ${help}`)
 }
 
-function checkIndex (dir: string, file: string, tensors: SourceTensor[], listed: Set<string> | undefined): void {
+function checkIndex (dir: string, file: string, tensors: FileTensor[], listed: Set<string> | undefined): void {
   if (!listed) return
   const present = new Set(tensors.map((tensor) => tensor.name))
   const lacking = [...listed].filter((name) => !present.has(name))
@@ -133,7 +113,7 @@ function checkIndex (dir: string, file: string, tensors: SourceTensor[], listed:
   }
 }
 
-function parseHeader (file: string, header: Buffer, size: number): SourceTensor[] {
+function parseHeader (file: string, header: Buffer, size: number): FileTensor[] {
   let json: unknown
   try {
     json = JSON.parse(header.toString('utf8'))
@@ -142,7 +122,7 @@ function parseHeader (file: string, header: Buffer, size: number): SourceTensor[
   }
   if (!isObject(json)) invalid(file, 'the header at byte 8 is not a JSON object')
   const dataStart = 8 + header.length
-  const tensors: SourceTensor[] = []
+  const tensors: FileTensor[] = []
   for (const [name, entry] of Object.entries(json)) {
     if (name !== '__metadata__') tensors.push(parseEntry(file, name, entry, dataStart, size))
   }
@@ -154,7 +134,7 @@ function parseHeader (file: string, header: Buffer, size: number): SourceTensor[
   return tensors
 }
 
-function parseEntry (file: string, name: string, entry: unknown, dataStart: number, size: number): SourceTensor {
+function parseEntry (file: string, name: string, entry: unknown, dataStart: number, size: number): FileTensor {
   const wrong = (what: string): never => invalid(file, `tensor ${name}: ${what}`)
   if (!isObject(entry)) return wrong('its header entry is not an object')
   const { dtype, shape, data_offsets: offsets } = entry
@@ -168,7 +148,7 @@ function parseEntry (file: string, name: string, entry: unknown, dataStart: numb
   if (dataStart + end > size) {
     return wrong(`ends at byte ${dataStart + end} of ${size}; the file is truncated, download it again`)
   }
-  return { name, file, type: dtype as SourceType, shape, offset: dataStart + begin, bytes }
+  return { name, file, type: dtype as string, shape, offset: dataStart + begin, bytes }
 }
 
 function isCounts (value: unknown): value is number[] {
@@ -177,12 +157,6 @@ function isCounts (value: unknown): value is number[] {
 
 async function exists (path: string): Promise<boolean> {
   return stat(path).then(() => true, () => false)
-}
-
-/** A list for a message: the first few, and how many more. */
-export function someOf (names: string[], most = 8): string {
-  const shown = names.slice(0, most).join(', ')
-  return names.length > most ? `${shown} and ${names.length - most} more` : shown
 }
 
 function invalid (file: string, what: string): never {

@@ -4,13 +4,13 @@ import { native } from '../native'
 import { nativeCall } from '../errors'
 import { type PartFile, tensorBytes } from './gguf-writer'
 import type { PlannedTensor } from './plan'
-import { type Safetensors, sourceBytes, type SourceType } from './safetensors'
-import { bytesOf, type StorageType } from './types'
+import { bytesOf } from './types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
-export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number) => Promise<Uint8Array>
+export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array) => Promise<Uint8Array>
 
-const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) => nativeCall(() => native().quantizeRows(data, from, to, cols))
+const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
+  nativeCall(() => native().quantizeRows(data, from, to, cols, importance))
 
 /** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */
 const chunkBytes = 8 << 20
@@ -22,11 +22,13 @@ export interface StreamOptions {
   onProgress?: ((fraction: number) => void) | undefined
   signal?: AbortSignal | undefined
   quantizeRows?: QuantizeRows | undefined
+  /** What each column of a tensor matters to the model, by the tensor's name in the file that is written. */
+  importance?: ReadonlyMap<string, Float32Array> | undefined
 }
 
 /** Writes every tensor at its offset. Two to four chunks are in flight, so that reading, quantizing and writing overlap. */
 export async function streamTensors (
-  tensors: PlannedTensor[], offsets: number[], source: Safetensors, file: PartFile, options: StreamOptions
+  tensors: PlannedTensor[], offsets: number[], file: PartFile, options: StreamOptions
 ): Promise<void> {
   const quantize = options.quantizeRows ?? nativeQuantizeRows
   const total = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0)
@@ -34,14 +36,14 @@ export async function streamTensors (
   let done = 0
   let failed = false
   const worker = async (): Promise<void> => {
-    const reader = new ChunkReader(source)
+    const reader = new ChunkReader()
     try {
       while (!failed) {
         options.signal?.throwIfAborted()
         const { value: chunk, done: finished } = chunks.next()
         if (finished) return
         const { type, bytes, cols } = await reader.read(chunk)
-        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols)
+        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, widened(options.importance?.get(chunk.tensor.name), cols))
         await file.write(output, chunk.fileOffset)
         done += output.length
         options.onProgress?.(Math.min(1, done / total))
@@ -72,37 +74,39 @@ function * chunksOf (tensors: PlannedTensor[], offsets: number[]): Generator<Chu
   return undefined
 }
 
-// A tensor is a matrix of rows here; vectors and values at hand are one row.
+// A tensor is a matrix of rows of its last dimension here; vectors are one row.
 function storedCols (tensor: PlannedTensor): number {
-  return tensor.source instanceof Float32Array ? tensor.cols : tensor.shape.at(-1)!
+  return tensor.shape.at(-1)!
 }
 
 function storedRows (tensor: PlannedTensor): number {
   return tensor.shape.reduce((product, n) => product * n, 1) / storedCols(tensor)
 }
 
+/** Columns that only fill a row up matter nothing. */
+function widened (importance: Float32Array | undefined, cols: number): Float32Array | undefined {
+  if (importance === undefined || importance.length === cols) return importance
+  const wide = new Float32Array(cols)
+  wide.set(importance)
+  return wide
+}
+
 /** Reads the source of chunks; its buffer is used again for the next one. */
 class ChunkReader {
   private buffer = Buffer.alloc(0)
 
-  constructor (private readonly source: Safetensors) {}
-
   /** The chunk's values in rows of the stored width, in the source's type or already as F32. */
-  async read ({ tensor, firstRow, rows }: Chunk): Promise<{ bytes: Uint8Array, type: StorageType, cols: number }> {
-    if (tensor.source instanceof Float32Array) {
-      const { buffer, byteOffset } = tensor.source
-      const bytes = new Uint8Array(buffer, byteOffset + firstRow * tensor.cols * 4, rows * tensor.cols * 4)
-      return { bytes, type: 'F32', cols: tensor.cols }
-    }
+  async read ({ tensor, firstRow, rows }: Chunk): Promise<{ bytes: Uint8Array, type: string, cols: number }> {
     const { type } = tensor.source
-    const width = sourceBytes(type)
     const cols = storedCols(tensor)
+    const rowBytes = tensor.source.bytes / tensor.rows
+    // Only types of whole bytes are ever padded: the others have no width that would need it.
+    const storedBytes = cols === tensor.cols ? rowBytes : rowBytes / tensor.cols * cols
     const sourceRows = Math.max(0, Math.min(rows, tensor.rows - firstRow))
-    const bytes = this.take(rows * cols * width)
-    const packed = bytes.subarray(0, sourceRows * tensor.cols * width)
-    await this.source.read(tensor.source, firstRow * tensor.cols * width, packed)
-    if (cols > tensor.cols) widen(bytes, sourceRows, tensor.cols * width, cols * width)
-    bytes.fill(0, sourceRows * cols * width)
+    const bytes = this.take(rows * storedBytes)
+    await tensor.source.read(firstRow * rowBytes, bytes.subarray(0, sourceRows * rowBytes))
+    if (cols > tensor.cols) widen(bytes, sourceRows, rowBytes, storedBytes)
+    bytes.fill(0, sourceRows * storedBytes)
     if (tensor.plusOne) return { bytes: plusOne(bytes, type), type: 'F32', cols }
     return { bytes, type, cols }
   }
@@ -122,8 +126,8 @@ function widen (bytes: Buffer, rows: number, from: number, to: number): void {
 }
 
 /** weight + 1 in float32, as the reference computes it. */
-function plusOne (bytes: Buffer, type: SourceType): Uint8Array {
-  const count = bytes.length / sourceBytes(type)
+function plusOne (bytes: Buffer, type: string): Uint8Array {
+  const count = bytes.length / (type === 'F32' ? 4 : 2)
   const result = new Float32Array(count)
   for (let i = 0; i < count; i++) result[i] = readNumber(bytes, i, type) + 1
   return new Uint8Array(result.buffer)
@@ -131,7 +135,7 @@ function plusOne (bytes: Buffer, type: SourceType): Uint8Array {
 
 const word = new DataView(new ArrayBuffer(4))
 
-function readNumber (bytes: Buffer, i: number, type: SourceType): number {
+function readNumber (bytes: Buffer, i: number, type: string): number {
   if (type === 'F32') return bytes.readFloatLE(i * 4)
   const half = bytes.readUInt16LE(i * 2)
   if (type === 'BF16') {

@@ -1,0 +1,48 @@
+/** Where weights come from: what safetensors, npz archives and GGUFs have in common for the rest of the converter. */
+import type { FileHandle } from 'node:fs/promises'
+import { PaliGemmaError } from '../errors'
+
+export interface SourceTensor {
+  name: string
+  file: string
+  /** As GGUF spells it: "F32", "BF16", "Q4_K", ...; safetensors may hold others, which the plan refuses. */
+  type: string
+  /** Outermost first. */
+  shape: number[]
+  bytes: number
+  /** Fills `target` with the tensor's bytes from `start` on. Both are whole rows (of the last dimension). */
+  read (start: number, target: Uint8Array): Promise<void>
+}
+
+/** An open checkpoint. */
+export interface WeightSource {
+  readonly tensors: SourceTensor[]
+  close (): Promise<void>
+}
+
+/** Values at hand as a tensor. */
+export function memoryTensor (name: string, shape: number[], data: Float32Array): SourceTensor {
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  return {
+    name, file: '', type: 'F32', shape, bytes: bytes.length,
+    async read (start, target) { target.set(bytes.subarray(start, start + target.length)) }
+  }
+}
+
+/** Fills `target` from `position` of a file; `tensor` for the error where the file ends first. */
+export async function readFully (handle: FileHandle, tensor: { name: string, file: string }, position: number, target: Uint8Array): Promise<void> {
+  for (let done = 0; done < target.length;) {
+    const { bytesRead } = await handle.read(target, done, target.length - done, position + done)
+    if (bytesRead === 0) {
+      throw new PaliGemmaError('ERR_MODEL_INVALID',
+        `${tensor.file}: ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`)
+    }
+    done += bytesRead
+  }
+}
+
+/** A list for a message: the first few, and how many more. */
+export function someOf (names: string[], most = 8): string {
+  const shown = names.slice(0, most).join(', ')
+  return names.length > most ? `${shown} and ${names.length - most} more` : shown
+}
