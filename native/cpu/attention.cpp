@@ -74,7 +74,8 @@ void Attention::fold(Worker& worker, State& s, DType keyType, const uint8_t* key
         keep[r] = 1;
       }
     }
-    kernels_.mix(s.acc + first * s.padded, keep, scores, values, s.padded, count, s.padded, width);
+    kernels_.mix(s.acc + first * s.padded, s.padded, keep, scores, DType::f32, reinterpret_cast<const uint8_t*>(values), size_t(s.padded) * sizeof(float), count,
+                 s.padded, width);
   }
 }
 
@@ -134,16 +135,7 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
       const uint8_t* rows = page + layout.headOffset(layer, 1, kvHead);
       if (s.padded == headDim) kernels_.toF32(layout.type, rows, values, count * headDim);
       else for (int64_t i = 0; i < count; ++i) kernels_.toF32(layout.type, rows + size_t(i) * layout.rowBytes(), values + i * s.padded, headDim);
-      DType keyType = layout.type;
-      size_t keyStride = layout.rowBytes();
-      if (dtypeInfo(keyType)->quantized) {
-        float* wide = worker.wide.get<float>(size_t(kTile * headDim));
-        kernels_.toF32(keyType, keys, wide, count * headDim);
-        keys = reinterpret_cast<const uint8_t*>(wide);
-        keyType = DType::f32;
-        keyStride = size_t(headDim) * sizeof(float);
-      }
-      fold(worker, s, keyType, keys, keyStride, values, count, scale, softcap, [&](int64_t state) {
+      fold(worker, s, layout.type, keys, layout.rowBytes(), values, count, scale, softcap, [&](int64_t state) {
         const int64_t position = job.position + rowOf(state);
         return Range{job.mask.first(position) - tile * kTile, job.mask.end(position) - tile * kTile};
       });
@@ -159,6 +151,8 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
   const auto pieces = [](const AttentionJob& job) {
     return (job.mask.end(job.position) - 1) / kSplit - job.mask.first(job.position) / kSplit + 1;
   };
+  // values are read where they lie if whole vectors fit a row
+  const bool inPlace = padded == headDim && (layout.type == DType::f32 || layout.type == DType::f16 || layout.type == DType::q8_0);
   firstItem_.assign(1, 0);
   for (const AttentionJob& job : jobs) firstItem_.push_back(firstItem_.back() + pieces(job) * kvHeads);
   // of an item and query head: sum of values, then largest score and sum of weights
@@ -172,11 +166,9 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
     const int64_t kvHead = (item - firstItem_[j]) % kvHeads, keyFirst = job.mask.first(job.position), keyEnd = job.mask.end(job.position);
     const int64_t piece = keyFirst / kSplit + (item - firstItem_[j]) / kvHeads;
     Worker& worker = workers_[size_t(index)];
-    float* values = worker.values.get<float>(size_t(kTile * padded));
     float* acc = worker.acc.get<float>(size_t(group * padded));
     float* scores = worker.scores.get<float>(size_t(group * (kTile * 2 + 3)));   // [group][kTile], the same dense, then max, sum, keep
     float *dense = scores + group * kTile, *max = dense + group * kTile, *sum = max + group, *keep = sum + group;
-    std::fill_n(values, kTile * padded, 0.0f);
     std::fill_n(acc, group * padded, 0.0f);
     std::fill_n(max, group, -INFINITY);
     std::fill_n(sum, group, 0.0f);
@@ -186,25 +178,26 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
       const int64_t count = std::min(kTile, keyEnd - tile * kTile);
       const uint8_t* keys = page + layout.headOffset(layer, 0, kvHead);
       const uint8_t* rows = page + layout.headOffset(layer, 1, kvHead);
-      DType keyType = layout.type;
-      size_t keyStride = layout.rowBytes();
-      if (dtypeInfo(keyType)->quantized) {
-        float* wide = worker.wide.get<float>(size_t(kTile * headDim));
-        kernels_.toF32(keyType, keys, wide, count * headDim);
-        keys = reinterpret_cast<const uint8_t*>(wide);
-        keyType = DType::f32;
-        keyStride = size_t(headDim) * sizeof(float);
-      }
       for (int64_t g = 0; g < group; g += kMaxDecodeTokens)
-        kernels_.dotRows(keyType, keys, keyStride, count, headDim, q + g * headDim, headDim, std::min(kMaxDecodeTokens, group - g), dense + g * count);
+        kernels_.dotRows(layout.type, keys, layout.rowBytes(), count, headDim, q + g * headDim, headDim, std::min(kMaxDecodeTokens, group - g), dense + g * count);
       for (int64_t g = 0; g < group; ++g) {
         std::copy_n(dense + g * count, count, scores + g * kTile);
         keep[g] = softmaxRow(scores + g * kTile, count, {keyFirst - tile * kTile, keyEnd - tile * kTile}, scale, softcap, max[g], sum[g]);
       }
-      if (padded == headDim) kernels_.toF32(layout.type, rows, values, count * headDim);
-      else for (int64_t i = 0; i < count; ++i) kernels_.toF32(layout.type, rows + size_t(i) * layout.rowBytes(), values + i * padded, headDim);
+      DType type = layout.type;
+      size_t stride = layout.rowBytes();
+      if (!inPlace) {
+        float* values = worker.values.get<float>(size_t(kTile * padded));
+        for (int64_t i = 0; i < count; ++i) {
+          kernels_.toF32(type, rows + size_t(i) * stride, values + i * padded, headDim);
+          std::fill_n(values + i * padded + headDim, padded - headDim, 0.0f);
+        }
+        rows = reinterpret_cast<const uint8_t*>(values);
+        stride = size_t(padded) * sizeof(float);
+        type = DType::f32;
+      }
       for (int64_t g = 0; g < group; g += 4)
-        kernels_.mix(acc + g * padded, keep + g, scores + g * kTile, values, padded, count, padded, std::min<int64_t>(4, group - g));
+        kernels_.mix(acc + g * padded, padded, keep + g, scores + g * kTile, type, rows, stride, count, padded, std::min<int64_t>(4, group - g));
     }
     for (int64_t g = 0; g < group; ++g) {
       float* result = results + (item * group + g) * resultSize;

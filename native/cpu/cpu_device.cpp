@@ -1,11 +1,11 @@
 #include "cpu/cpu_device.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <new>
 #include <vector>
 
-#include "format/quantize.h"
 
 namespace pg {
 namespace {
@@ -72,7 +72,7 @@ void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, f
   pool_.forRange(out.rows, rowGrain(out), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       float* row = out.row<float>(r);
-      dequantizeRow(table.type, table.row<void>(ids[size_t(r)]), row, table.cols);
+      kernels_.toF32(table.type, table.row<void>(ids[size_t(r)]), row, table.cols);
       kernels_.scale(row, scale, out.cols);
     }
   });
@@ -96,20 +96,34 @@ void CpuDevice::rope(View x, std::span<const int64_t> positions, int64_t headDim
   requireF32("rope", x);
   require(int64_t(positions.size()) == x.rows && headDim > 0 && headDim % 2 == 0 && x.cols % headDim == 0, "rope",
           "positions or head size do not fit");
-  const int64_t half = headDim / 2;
+  if (x.rows == 0) return;
+  const float* angles = ropeAngles(*std::max_element(positions.begin(), positions.end()) + 1, headDim, theta);
   pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    std::vector<float> angles(static_cast<size_t>(2 * half));
     for (int64_t r = begin; r < end; ++r) {
-      for (int64_t i = 0; i < half; ++i) {
-        // float32 inverse frequency and angle, as the reference computes them
-        const float frequency = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
-        const float angle = float(positions[size_t(r)]) * frequency;
-        angles[size_t(i)] = std::cos(angle);
-        angles[size_t(half + i)] = std::sin(angle);
-      }
-      for (int64_t c = 0; c < x.cols; c += headDim) kernels_.rope(x.row<float>(r) + c, angles.data(), angles.data() + half, half);
+      const float* cosines = angles + positions[size_t(r)] * headDim;
+      for (int64_t c = 0; c < x.cols; c += headDim) kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
     }
   });
+}
+
+const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float theta) {
+  if (rope_.headDim != headDim || rope_.theta != theta) rope_ = {headDim, theta, {}};
+  const int64_t known = int64_t(rope_.angles.size()) / headDim, half = headDim / 2;
+  if (positions > known) {
+    const int64_t upTo = (positions + 255) / 256 * 256;
+    rope_.angles.resize(size_t(upTo * headDim));
+    std::vector<float> frequencies(static_cast<size_t>(half));   // float32, as the reference computes them
+    for (int64_t i = 0; i < half; ++i) frequencies[size_t(i)] = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
+    pool_.forRange(upTo - known, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t position = known + begin; position < known + end; ++position)
+        for (int64_t i = 0; i < half; ++i) {
+          const float angle = float(position) * frequencies[size_t(i)];
+          rope_.angles[size_t(position * headDim + i)] = std::cos(angle);
+          rope_.angles[size_t(position * headDim + half + i)] = std::sin(angle);
+        }
+    });
+  }
+  return rope_.angles.data();
 }
 
 void CpuDevice::storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) {

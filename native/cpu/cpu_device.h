@@ -1,6 +1,6 @@
 #pragma once
 // The ops on the CPU: checks shapes, splits work over threads, calls kernels.
-#include <mutex>
+#include <vector>
 
 #include "cpu/attention.h"
 #include "cpu/gemm.h"
@@ -38,8 +38,17 @@ class CpuDevice final : public Device {
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  // Cosines and sines of one model's rotation, [position][half cosines, half sines]; grows with the positions seen.
+  struct RopeTable {
+    int64_t headDim = 0;
+    float theta = 0;
+    std::vector<float> angles;
+  };
+  const float* ropeAngles(int64_t positions, int64_t headDim, float theta);
+
   Gemm gemm_;
   Attention attention_;
+  RopeTable rope_;
 };
 
 }  // namespace pg

@@ -55,16 +55,18 @@ struct Kernels {
 
   // --- tiles: tileRows weight rows x tileTokens tokens, f32 ---
   int64_t tileRows, tileTokens;
-  // panel[k][tileRows] from columns [column, column + k) of `rows` <= tileRows rows of f32, f16 or bf16, `stride` bytes
-  // apart; rows that are missing become zeros
+  // panel[k][tileRows] from columns [column, column + k) of `rows` <= tileRows rows of f32, f16, bf16 or q8_0, `stride`
+  // bytes apart; rows that are missing become zeros. For q8_0 column and k are multiples of 32.
   void (*packRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, float* panel);
   // tokens[k][tileTokens] from `count` rows of x, `stride` floats apart; missing ones become zeros
   void (*packTokens)(const float* x, int64_t stride, int64_t count, int64_t k, float* tokens);
   // out[t][r] = (add ? out[t][r] : 0) + sum over k of panel[k][r] * tokens[k][t]; rows of out are `stride` apart
   void (*tile)(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool add);
-  // out[t][c] = out[t][c] * keep[t] + sum over keys of p[t][key] * v[key][c], t < tokens <= tileTokens, c < cols (a
-  // multiple of 16); rows of p are kTileGroup apart, rows of out and v `stride`
-  void (*mix)(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols, int64_t tokens);
+  // out[t][c] = out[t][c] * keep[t] + sum over keys of p[t][key] * v[key][c], t < tokens <= tileTokens, c < cols;
+  // rows of out are `stride` apart, of p kTileGroup, of v (f32; f16 and q8_0 too where few tokens want them) vStride
+  // bytes. cols is a multiple of 16, of 32 for q8_0.
+  void (*mix)(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v, size_t vStride, int64_t keys,
+              int64_t cols, int64_t tokens);
 
   // --- the same tiles in 8 bits; absent (packRows8 null) in the scalar table ---
   int64_t panelBytes, tokenBytes;   // a packed weight or activation takes
@@ -79,7 +81,7 @@ struct Kernels {
                 const int32_t* offsets, int64_t groups);
 
   // --- decoding: few tokens, weights used once ---
-  // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16
+  // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16, q8_0
   void (*dotRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
                   int64_t count, float* out);
   void (*quantizeTokens)(const float* x, int64_t stride, int64_t count, int64_t k, DecodeTokens to);

@@ -111,6 +111,11 @@ float weightAt(DType type, const uint8_t* row, int64_t c) {
     memcpy(&f, row + 4 * c, 4);
     return f;
   }
+  if (type == DType::q8_0) {
+    const uint8_t* block = row + c / 32 * 34;
+    memcpy(&half, block, 2);
+    return float(int8_t(block[2 + c % 32])) * f16ToF32(half);
+  }
   memcpy(&half, row + 2 * c, 2);
   return type == DType::f16 ? f16ToF32(half) : bf16ToF32(half);
 }
@@ -134,12 +139,18 @@ void tile(float* out, int64_t stride, const float* panel, const float* tokens, i
     for (int64_t r = 0; r < kTileRows; ++r) out[t * stride + r] = addTo ? out[t * stride + r] + acc[t][r] : acc[t][r];
 }
 
-void mix(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols, int64_t tokens) {
+void mix(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v, size_t vStride, int64_t keys,
+         int64_t cols, int64_t tokens) {
   for (int64_t t = 0; t < tokens; ++t) {
     float* row = out + t * stride;
     for (int64_t c = 0; c < cols; ++c) row[c] *= keep[t];
-    for (int64_t key = 0; key < keys; ++key)
-      for (int64_t c = 0; c < cols; ++c) row[c] += p[t * kTileGroup + key] * v[key * stride + c];
+    for (int64_t key = 0; key < keys; ++key) {
+      const uint8_t* value = v + size_t(key) * vStride;
+      if (type == DType::f32)
+        for (int64_t c = 0; c < cols; ++c) row[c] += p[t * kTileGroup + key] * reinterpret_cast<const float*>(value)[c];
+      else
+        for (int64_t c = 0; c < cols; ++c) row[c] += p[t * kTileGroup + key] * weightAt(type, value, c);
+    }
   }
 }
 

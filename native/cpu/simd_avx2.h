@@ -55,6 +55,11 @@ PG_INLINE V vloadI8(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_
 PG_INLINE void vstoreF16(uint16_t* p, V v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+PG_INLINE float vhalf(const void* p) {   // one f16
+  uint16_t bits;
+  memcpy(&bits, p, 2);
+  return _cvtsh_ss(bits);
+}
 PG_INLINE void vprefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
 // 8 x 8

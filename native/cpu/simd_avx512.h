@@ -49,6 +49,11 @@ PG_INLINE V vloadI8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_
 PG_INLINE void vstoreF16(uint16_t* p, V v) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+PG_INLINE float vhalf(const void* p) {   // one f16
+  uint16_t bits;
+  memcpy(&bits, p, 2);
+  return _cvtsh_ss(bits);
+}
 PG_INLINE void vprefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
 // 16 x 16

@@ -4,8 +4,12 @@
 
 constexpr int kTileRows = kTileVectors * kLanes;
 
-// kLanes values of a row of f32, f16 or bf16 from column c on, of which n exist.
+// kLanes values of a row of f32, f16, bf16 or q8_0 from column c on, of which n exist.
 PG_INLINE V vloadWeights(pg::DType type, const uint8_t* row, int64_t c, int64_t n) {
+  if (type == pg::DType::q8_0) {   // n is never cut short: blocks hold 32 values
+    const uint8_t* block = row + c / 32 * 34;
+    return vmul(vloadI8((const int8_t*)block + 2 + c % 32), vset(vhalf(block)));
+  }
   if (type == pg::DType::f32) return n >= kLanes ? vload((const float*)row + c) : vloadFirst((const float*)row + c, n);
   const uint16_t* half = (const uint16_t*)row + c;
   if (n >= kLanes) return type == pg::DType::f16 ? vloadF16(half) : vloadBf16(half);
@@ -66,17 +70,17 @@ static void tile(float* out, int64_t stride, const float* panel, const float* to
 }
 
 // kVectors vectors of columns for kTokens tokens
-template <int kTokens, int kVectors>
-PG_INLINE void mixColumns(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys) {
+template <pg::DType kType, int kTokens, int kVectors>
+PG_INLINE void mixColumns(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t column) {
   V acc[kTokens][kVectors];
   PG_UNROLL
   for (int t = 0; t < kTokens; ++t)
     PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) acc[t][i] = vmul(vload(out + t * stride + i * kLanes), vset(keep[t]));
+    for (int i = 0; i < kVectors; ++i) acc[t][i] = vmul(vload(out + t * stride + column + i * kLanes), vset(keep[t]));
   for (int64_t key = 0; key < keys; ++key) {
     V w[kVectors];
     PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) w[i] = vload(v + key * stride + i * kLanes);
+    for (int i = 0; i < kVectors; ++i) w[i] = vloadWeights(kType, v + size_t(key) * vStride, column + i * kLanes, kLanes);
     PG_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const V x = vset(p[t * pg::kTileGroup + key]);
@@ -87,21 +91,29 @@ PG_INLINE void mixColumns(float* out, const float* keep, const float* p, const f
   PG_UNROLL
   for (int t = 0; t < kTokens; ++t)
     PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) vstore(out + t * stride + i * kLanes, acc[t][i]);
+    for (int i = 0; i < kVectors; ++i) vstore(out + t * stride + column + i * kLanes, acc[t][i]);
 }
 
-template <int kTokens, int kVectors>
-static void mixTokens(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols) {
+template <pg::DType kType, int kTokens, int kVectors>
+static void mixTokens(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t cols) {
   int64_t c = 0;
-  for (; c + kVectors * kLanes <= cols; c += kVectors * kLanes) mixColumns<kTokens, kVectors>(out + c, keep, p, v + c, stride, keys);
-  for (; c < cols; c += kLanes) mixColumns<kTokens, 1>(out + c, keep, p, v + c, stride, keys);
+  for (; c + kVectors * kLanes <= cols; c += kVectors * kLanes) mixColumns<kType, kTokens, kVectors>(out, stride, keep, p, v, vStride, keys, c);
+  for (; c < cols; c += kLanes) mixColumns<kType, kTokens, 1>(out, stride, keep, p, v, vStride, keys, c);
 }
 
-static void mix(float* out, const float* keep, const float* p, const float* v, int64_t stride, int64_t keys, int64_t cols, int64_t tokens) {
-  if (tokens == kTileTokens) return mixTokens<kTileTokens, kTileVectors>(out, keep, p, v, stride, keys, cols);
+template <pg::DType kType>
+PG_INLINE void mixFew(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t cols, int64_t tokens) {
   int64_t t = 0;
-  for (; t + 2 <= tokens; t += 2) mixTokens<2, 4>(out + t * stride, keep + t, p + t * pg::kTileGroup, v, stride, keys, cols);
-  if (t < tokens) mixTokens<1, 4>(out + t * stride, keep + t, p + t * pg::kTileGroup, v, stride, keys, cols);
+  for (; t + 2 <= tokens; t += 2) mixTokens<kType, 2, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
+  if (t < tokens) mixTokens<kType, 1, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
+}
+
+static void mix(float* out, int64_t stride, const float* keep, const float* p, pg::DType type, const uint8_t* v, size_t vStride, int64_t keys,
+                int64_t cols, int64_t tokens) {
+  if (type == pg::DType::f16) mixFew<pg::DType::f16>(out, stride, keep, p, v, vStride, keys, cols, tokens);
+  else if (type == pg::DType::q8_0) mixFew<pg::DType::q8_0>(out, stride, keep, p, v, vStride, keys, cols, tokens);
+  else if (tokens == kTileTokens) mixTokens<pg::DType::f32, kTileTokens, kTileVectors>(out, stride, keep, p, v, vStride, keys, cols);
+  else mixFew<pg::DType::f32>(out, stride, keep, p, v, vStride, keys, cols, tokens);
 }
 
 // One weight row with kTokens tokens; the order of additions does not depend on kTokens.
@@ -131,6 +143,7 @@ template <int kTokens>
 PG_INLINE void dotRowAnyType(pg::DType type, const uint8_t* row, int64_t k, const float* x, int64_t xStride, float* out, int64_t outStride) {
   if (type == pg::DType::f32) dotRowTokens<kTokens>(pg::DType::f32, row, k, x, xStride, out, outStride);
   else if (type == pg::DType::f16) dotRowTokens<kTokens>(pg::DType::f16, row, k, x, xStride, out, outStride);
+  else if (type == pg::DType::q8_0) dotRowTokens<kTokens>(pg::DType::q8_0, row, k, x, xStride, out, outStride);
   else dotRowTokens<kTokens>(pg::DType::bf16, row, k, x, xStride, out, outStride);
 }
 
