@@ -33,38 +33,38 @@ function newest (path) {
   return Math.max(stat.mtimeMs, ...readdirSync(path).map((name) => newest(join(path, name))))
 }
 
-/** Whether `output` is there and younger than every input. */
-function upToDate (output, inputs) {
-  if (force || !existsSync(join(root, output))) return false
-  const time = statSync(join(root, output)).mtimeMs
-  return inputs.map((input) => join(root, input)).filter(existsSync).every((input) => newest(input) < time)
+/** Runs `build` unless `output` is there and nothing has changed since the last time. */
+function ifChanged (name, output, inputs, build) {
+  // a stamp of our own: compilers also write their outputs when they find errors
+  const stamp = join(root, 'build', `${name}.stamp`)
+  const exists = (path) => existsSync(join(root, path))
+  if (!force && exists(output) && existsSync(stamp)) {
+    const time = statSync(stamp).mtimeMs
+    if (inputs.filter(exists).every((input) => newest(join(root, input)) < time)) return
+  }
+  const started = new Date()
+  build()
+  if (!exists(output)) {
+    console.error(`${output} was not written`)
+    process.exit(1)
+  }
+  mkdirSync(join(root, 'build'), { recursive: true })
+  writeFileSync(stamp, '')
+  utimesSync(stamp, started, started) // what is edited while we compile counts as newer
 }
 
 function buildTypeScript () {
-  // not a file of dist/: the compiler writes those even when it finds errors
-  const stamp = 'build/typescript.stamp'
-  if (existsSync(join(root, 'dist', 'index.mjs')) && upToDate(stamp, ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'])) return
-  const started = new Date()
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
-  mkdirSync(join(root, 'build'), { recursive: true })
-  writeFileSync(join(root, stamp), '')
-  utimesSync(join(root, stamp), started, started) // what is edited while we compile counts as newer
 }
 
 function buildAddon () {
-  const output = 'build/Release/paligemma.node'
-  if (upToDate(output, ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'])) return
-  const started = new Date()
   const folder = join(root, 'build', 'cmake')
-  mkdirSync(folder, { recursive: true })
   if (!existsSync(join(folder, 'CMakeCache.txt'))) {
     run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator()])
   }
   run('cmake', ['--build', folder, '--config', 'Release', '--target', 'paligemma', '--parallel', String(availableParallelism())])
-  // the linker leaves the file alone when only comments changed
-  utimesSync(join(root, output), started, started)
 }
 
 /** Ninja where there is one: it starts faster than make. */
@@ -72,5 +72,9 @@ function generator () {
   return spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
 }
 
-if (!args.includes('--native')) buildTypeScript()
-if (!args.includes('--ts')) buildAddon()
+if (!args.includes('--native')) {
+  ifChanged('typescript', 'dist/index.mjs', ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'], buildTypeScript)
+}
+if (!args.includes('--ts')) {
+  ifChanged('addon', 'build/Release/paligemma.node', ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'], buildAddon)
+}

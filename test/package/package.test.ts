@@ -1,0 +1,199 @@
+/**
+ * What `npm install node-paligemma` gives: the tarball is installed into an empty folder without network, compiler or
+ * scripts, and used from there. Its dependencies are copied from this clone, since there is no registry to ask.
+ */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { writeTinyModel } from '../native/tiny-model'
+
+const root = join(__dirname, '..', '..')
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string, bin: Record<string, string> }
+const temporary = mkdtempSync(join(tmpdir(), 'paligemma-package-'))
+const emptyCache = join(temporary, 'cache')
+const windows = process.platform === 'win32'
+
+function npm (cwd: string, ...args: string[]): string {
+  return execFileSync('npm', [...args, '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd, encoding: 'utf8', shell: windows, env: { ...process.env, npm_config_cache: emptyCache, npm_config_offline: 'true' }
+  })
+}
+
+/** Runs a program in an application folder, seeing nothing of this clone. */
+function run (app: string, command: string, ...args: string[]) {
+  const { PALIGEMMA_NATIVE: _native, NODE_PATH: _path, ...env } = process.env
+  return spawnSync(command, args, { cwd: app, encoding: 'utf8', env })
+}
+
+/** The output of a script in the application's folder. */
+function script (app: string, name: string, source: string): string {
+  writeFileSync(join(app, name), source)
+  const { stdout, stderr, status } = run(app, process.execPath, name)
+  expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
+  return stdout.trim()
+}
+
+function pack (folder: string, destination: string): string {
+  mkdirSync(destination, { recursive: true })
+  const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--pack-destination', destination)) as [{ filename: string }]
+  return join(destination, filename)
+}
+
+function install (name: string, tarball: string): string {
+  const app = join(temporary, name)
+  const modules = join(app, 'node_modules')
+  mkdirSync(join(modules, '.bin'), { recursive: true })
+  writeFileSync(join(app, 'package.json'), JSON.stringify({ name, version: '1.0.0', private: true }))
+  const folders = execFileSync('npm', ['ls', '--omit=dev', '--all', '--parseable'], { cwd: root, encoding: 'utf8', shell: windows, stdio: ['ignore', 'pipe', 'ignore'] })
+  for (const folder of folders.trim().split(/\r?\n/).slice(1)) {
+    const target = join(app, relative(root, folder))
+    cpSync(folder, target, { recursive: true })
+    // npm fetches a package anew when its command is missing
+    const { bin = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { bin?: Record<string, string> }
+    for (const [command, file] of Object.entries(bin)) symlinkSync(relative(join(modules, '.bin'), join(target, file)), join(modules, '.bin', command))
+  }
+  npm(app, 'install', tarball)
+  return app
+}
+
+/** The packed package without any engine, and with the one built here as its prebuilt binary. */
+let bare = ''
+let complete = ''
+let files: string[] = []
+let model = ''
+
+beforeAll(() => {
+  const packed = pack(root, join(temporary, 'packed'))
+  const stage = join(temporary, 'stage')
+  mkdirSync(stage)
+  execFileSync('tar', ['-xzf', packed, '-C', stage])
+  const contents = join(stage, 'package')
+  files = readdirSync(contents, { recursive: true, encoding: 'utf8' }).map((name) => name.replaceAll('\\', '/'))
+
+  const folder = join(contents, 'prebuilds', `${process.platform}-${process.arch}`)
+  rmSync(folder, { recursive: true, force: true })
+  bare = install('bare', pack(contents, join(temporary, 'bare-tarball')))
+
+  mkdirSync(folder, { recursive: true })
+  const report = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } }
+  const libc = process.platform !== 'linux' ? '' : report.header.glibcVersionRuntime ? '.glibc' : '.musl'
+  const binary = join(folder, `node-paligemma${libc}.node`)
+  cpSync(join(root, 'build', 'Release', 'paligemma.node'), binary)
+  chmodSync(binary, 0o755)
+  complete = install('complete', pack(contents, join(temporary, 'complete-tarball')))
+  model = writeTinyModel({ maskDecoder: true })
+})
+
+afterAll(() => {
+  rmSync(temporary, { recursive: true, force: true })
+  if (model) rmSync(dirname(model), { recursive: true, force: true })
+})
+
+describe('the packed package', () => {
+  it('holds what the program, a source build and the licence need, and nothing else', () => {
+    for (const name of ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/main.js', 'native/sources.gypi', 'binding.gyp',
+      'CMakeLists.txt', 'LICENSE', 'NOTICE', 'README.md', 'CHANGELOG.md', 'prebuilds/README.md']) {
+      expect(files).toContain(name)
+    }
+    const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as { variables: Record<string, string[]> }
+    for (const source of [...variables.engine_sources!, ...variables.addon_sources!]) expect(files).toContain(source)
+    expect(files.filter((name) => /^(build|test|lib|scripts|node_modules|native\/test)\//.test(name))).toEqual([])
+  })
+
+  it('runs nothing at installation', () => {
+    const packed = JSON.parse(readFileSync(join(complete, 'node_modules', 'node-paligemma', 'package.json'), 'utf8')) as { scripts?: Record<string, string>, gypfile?: boolean }
+    expect(packed.gypfile).toBe(false)
+    for (const name of ['preinstall', 'install', 'postinstall', 'prepare']) expect(packed.scripts ?? {}).not.toHaveProperty(name)
+  })
+
+  it('has entry points that publint accepts', async () => {
+    const { publint } = await import('publint')
+    const { messages } = await publint({ pkgDir: join(complete, 'node_modules', 'node-paligemma'), strict: true })
+    expect(messages).toEqual([])
+  })
+})
+
+const generate = `
+    const model = await loadModel(${'MODEL'})
+    const { tokens, finishReason } = await model.generate({ prompt: 'caption en', image: { data: new Uint8Array(30 * 20 * 3), width: 30, height: 20, channels: 3 }, maxTokens: 3, ignoreEos: true })
+    await model.dispose()`
+
+describe('an application that installs it', () => {
+  const body = () => generate.replace('MODEL', JSON.stringify(model))
+
+  it('uses it by require', () => {
+    expect(script(complete, 'use.cjs', `
+      const { loadModel } = require('node-paligemma')
+      ;(async () => { ${body()}
+        console.log(tokens.length, finishReason) })()`)).toBe('3 length')
+  })
+
+  it('uses it by import, and gets the same classes both ways', () => {
+    expect(script(complete, 'use.mjs', `
+      import { createRequire } from 'node:module'
+      import { loadModel, PaliGemmaError } from 'node-paligemma'
+      ${body()}
+      console.log(tokens.length, finishReason, PaliGemmaError === createRequire(import.meta.url)('node-paligemma').PaliGemmaError)
+      await loadModel('missing.gguf').catch((error) => console.log(error instanceof PaliGemmaError, error.code))`)).toBe('3 length true\ntrue ERR_MODEL_NOT_FOUND')
+  })
+
+  it('uses it in a worker', () => {
+    expect(script(complete, 'worker.cjs', `
+      const { Worker, isMainThread, parentPort } = require('node:worker_threads')
+      const { loadModel } = require('node-paligemma')
+      if (isMainThread) new Worker(__filename).on('message', (message) => console.log(message))
+      else (async () => { ${body()}
+        parentPort.postMessage(tokens.length + ' ' + finishReason) })()`)).toBe('3 length')
+  })
+
+  it.each(['cts', 'mts'])('is type-checked strictly as .%s', (extension) => {
+    writeFileSync(join(complete, `types.${extension}`), `
+      import { loadModel, parseOutput, type Detection, type GenerateResult, type PaliGemma } from 'node-paligemma'
+      export async function use (path: string): Promise<string> {
+        const model: PaliGemma = await loadModel({ model: path, threads: 2 })
+        const result: GenerateResult = await model.generate({ prompt: 'caption en', image: 'cow.jpg' })
+        for await (const chunk of model.stream({ prompt: 'x', image: new Uint8Array(3) })) process.stdout.write(chunk.text)
+        const found: Detection[] = await model.detect('cow.jpg', ['cow'])
+        // @ts-expect-error: maxTokens is a number
+        await model.generate({ prompt: 'x', maxTokens: '5' })
+        await model.dispose()
+        return result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
+      }`)
+    const { stdout, status } = run(complete, process.execPath, join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--noEmit', '--strict', '--exactOptionalPropertyTypes',
+      '--target', 'ES2022', '--lib', 'ES2022,ESNext.Disposable', '--module', 'nodenext', '--types', 'node', '--typeRoots', join(root, 'node_modules', '@types'), `types.${extension}`)
+    expect({ stdout, status }).toEqual({ stdout: '', status: 0 })
+  })
+
+  it('has the command', () => {
+    const command = join(complete, 'node_modules', '.bin', windows ? 'paligemma.cmd' : 'paligemma')
+    expect(run(complete, command, '--version')).toMatchObject({ stdout: `${manifest.version}\n`, status: 0 })
+    const { stdout, status } = run(complete, command, 'tokenize', '--model', model, '--json', 'caption en')
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout)).toBeTruthy()
+  })
+
+  it.skipIf(!existsSync(join(root, 'demo')) || !readdirSync(join(root, 'demo')).some((name) => name.endsWith('.gguf')))('runs the demo', () => {
+    const command = join(complete, 'node_modules', '.bin', windows ? 'paligemma.cmd' : 'paligemma')
+    const { stdout, stderr, status } = run(complete, command, 'demo')
+    expect({ stderr, status }).toEqual({ stderr: expect.any(String), status: 0 })
+    expect(stdout.length).toBeGreaterThan(0)
+  })
+})
+
+describe('without an engine for the platform', () => {
+  it('says what to do, and what needs no engine works', () => {
+    expect(script(bare, 'bare.cjs', `
+      const { loadModel, parseOutput, PaliGemmaError } = require('node-paligemma')
+      console.log(JSON.stringify(parseOutput('<loc0000><loc0000><loc1023><loc1023> cow', { width: 100, height: 50 }).map(({ label }) => label)))
+      loadModel(${JSON.stringify(model)}).catch((error) => console.log(error instanceof PaliGemmaError, error.code, error.message))`))
+      .toMatch(/^\["cow"\]\ntrue ERR_NATIVE_MISSING No native engine for .*prebuilds.*paligemma build/s)
+  })
+
+  it('the command fails with the same message', () => {
+    const { stderr, status } = run(bare, process.execPath, join(bare, 'node_modules', 'node-paligemma', manifest.bin.paligemma!), 'tokenize', '--model', model, 'x')
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/No native engine for/)
+  })
+})
