@@ -49,6 +49,7 @@
     "test_sources": [
       "native/test/main.cpp",
       "native/test/test_ops.cpp",
+      "native/test/test_kernels.cpp",
       "native/test/test_thread_pool.cpp",
       "native/test/test_engine.cpp",
       "native/test/test_tokenizer.cpp",

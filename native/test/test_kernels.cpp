@@ -1,0 +1,395 @@
+// Every kernel of every instruction set that runs here against plain arithmetic: all short lengths, misaligned starts.
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "base/half.h"
+#include "check.h"
+#include "cpu/cpu_info.h"
+#include "format/quantize.h"
+
+namespace pg {
+namespace {
+
+constexpr int64_t kWidest = 16;   // lanes of the widest vector
+
+std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(generator);
+  return x;
+}
+
+std::vector<const Kernels*> everyTable() {
+  std::vector<const Kernels*> tables;
+  for (const std::string& isa : supportedIsas()) tables.push_back(kernelsFor(isa));
+  return tables;
+}
+
+// Runs body(kernels, n, offset) for lengths 0 .. 2 * width + 3 and a few longer ones, at four alignments of floats.
+template <class Body>
+void forLengths(const Body& body) {
+  for (const Kernels* kernels : everyTable())
+    for (int64_t n = 0; n <= 2 * kWidest + 3 + 128; n += n < 2 * kWidest + 3 ? 1 : 17)
+      for (int64_t offset = 0; offset < 4; ++offset) body(*kernels, n, offset);
+}
+
+void checkRow(const Kernels& kernels, const float* out, const std::vector<double>& want, double relative, double absolute = 1e-30) {
+  for (size_t i = 0; i < want.size(); ++i)
+    if (!(std::fabs(out[i] - want[i]) <= relative * std::fabs(want[i]) + absolute))
+      throw test::Failure{kernels.isa, "value " + std::to_string(i) + " of " + std::to_string(want.size()) + ": " + std::to_string(out[i]) + " instead of " + std::to_string(want[i])};
+}
+
+double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+
+struct Rows {
+  std::vector<uint8_t> bytes;     // one odd pair of bytes in front: rows of a file need not be aligned
+  std::vector<float> values;
+  size_t stride;
+  const uint8_t* data() const { return bytes.data() + 2; }
+
+  Rows(DType type, int64_t rows, int64_t cols, unsigned seed) : values(randoms(size_t(rows * cols), seed, 0.2f)), stride(bytesFor(type, cols)) {
+    bytes.resize(stride * size_t(rows) + 2);
+    for (int64_t r = 0; r < rows; ++r) {
+      quantizeRow(type, values.data() + r * cols, bytes.data() + 2 + stride * size_t(r), cols);
+      dequantizeRow(type, bytes.data() + 2 + stride * size_t(r), values.data() + r * cols, cols);
+    }
+  }
+};
+
+const DType kEightBitTypes[] = {DType::q8_0, DType::q4_0, DType::q4_k, DType::q5_k, DType::q6_k};
+
+}  // namespace
+
+TEST(kernels_sums_and_elementwise_rows_match_plain_loops) {
+  forLengths([](const Kernels& k, int64_t n, int64_t offset) {
+    const std::vector<float> a = randoms(size_t(n + offset), 1), b = randoms(size_t(n + offset), 2);
+    const float *x = a.data() + offset, *y = b.data() + offset;
+    double dot = 0, size = 0, max = -INFINITY;
+    std::vector<double> scaled, sums;
+    for (int64_t i = 0; i < n; ++i) {
+      dot += double(x[i]) * y[i];
+      size += std::fabs(double(x[i]) * y[i]);
+      max = std::max(max, double(x[i]));
+      scaled.push_back(double(x[i]) * 1.7f);
+      sums.push_back(double(x[i]) + y[i]);
+    }
+    CHECK_CLOSE(k.dot(x, y, n), dot, 3e-7 * size + 1e-30);
+    CHECK_EQUAL(double(k.max(x, n)), max);
+    std::vector<float> out = a;
+    out.push_back(123);   // nothing is written behind the end
+    k.scale(out.data() + offset, 1.7f, n);
+    checkRow(k, out.data() + offset, scaled, 1e-7);
+    std::copy(a.begin(), a.end(), out.begin());
+    k.add(out.data() + offset, y, n);
+    checkRow(k, out.data() + offset, sums, 1e-7);
+    CHECK_EQUAL(out.back(), 123.0f);
+  });
+}
+
+TEST(kernels_exp_tanh_and_gelu_stay_within_their_stated_errors) {
+  for (const Kernels* k : everyTable()) {
+    std::vector<float> grid;
+    for (double x = -110; x <= 88; x += 0.0137) grid.push_back(float(x));
+    for (double x = -1; x <= 1; x += 0.00037) grid.push_back(float(x));
+    grid.insert(grid.end(), {0.0f, -0.0f, 1e-30f, -1e-30f, 0.625f, -0.625f});
+    std::vector<float> out = grid, tanhs = grid, gelus = grid;
+    std::vector<double> exps, capped, gelu;
+    for (float x : grid) {
+      exps.push_back(x < -87.33654 ? 0 : std::exp(double(x)));
+      capped.push_back(50 * std::tanh(double(x) / 50));
+      gelu.push_back(geluTanh(x));
+    }
+    k->expSum(out.data(), 0, int64_t(out.size()));
+    checkRow(*k, out.data(), exps, 2.4e-7, 1.2e-38);
+    k->softcap(tanhs.data(), 50, int64_t(tanhs.size()));
+    checkRow(*k, tanhs.data(), capped, 5e-7);
+    k->gelu(gelus.data(), int64_t(gelus.size()));
+    // 1 + tanh in the reference cancels for negative x
+    for (size_t i = 0; i < gelu.size(); ++i)
+      if (std::fabs(grid[i]) < 30) CHECK_CLOSE(gelus[i], gelu[i], 6e-7 * std::max(1e-3, std::fabs(double(grid[i]))));
+  }
+}
+
+TEST(kernels_exp_of_minus_infinity_is_zero_and_nan_stays) {
+  for (const Kernels* k : everyTable()) {
+    std::vector<float> x(19, -INFINITY);
+    x[3] = 0, x[18] = 1;
+    CHECK_CLOSE(k->expSum(x.data(), 1, 19), 1 + std::exp(-1.0), 1e-6);
+    CHECK_EQUAL(x[0], 0.0f);
+    CHECK_EQUAL(x[17], 0.0f);
+    std::vector<float> y(19, 1.0f);
+    y[5] = NAN;
+    k->expSum(y.data(), 0, 19);
+    CHECK(std::isnan(y[5]) && !std::isnan(y[4]));
+  }
+}
+
+TEST(kernels_activations_match_plain_loops_at_every_length) {
+  forLengths([](const Kernels& k, int64_t n, int64_t offset) {
+    const std::vector<float> a = randoms(size_t(n + offset), 3, 3), b = randoms(size_t(n + offset), 4);
+    std::vector<double> gelu, product, capped, exps;
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double x = a[size_t(i + offset)];
+      gelu.push_back(geluTanh(x));
+      product.push_back(geluTanh(x) * b[size_t(i + offset)]);
+      capped.push_back(4 * std::tanh(x / 4));
+      exps.push_back(std::exp(x - 2));
+      sum += exps.back();
+    }
+    const auto run = [&](auto kernel) {
+      std::vector<float> x = a;
+      x.push_back(123);
+      kernel(x.data() + offset);
+      CHECK_EQUAL(x.back(), 123.0f);
+      return x;
+    };
+    checkRow(k, run([&](float* x) { k.gelu(x, n); }).data() + offset, gelu, 1e-6, 1e-6);
+    checkRow(k, run([&](float* x) { k.geluMul(x, x, b.data() + offset, n); }).data() + offset, product, 1e-6, 3e-6);
+    checkRow(k, run([&](float* x) { k.softcap(x, 4, n); }).data() + offset, capped, 5e-7);
+    checkRow(k, run([&](float* x) { CHECK_CLOSE(k.expSum(x, 2, n), sum, 4e-7 * sum + 1e-30); }).data() + offset, exps, 4e-7);
+  });
+}
+
+TEST(kernels_norms_and_rotation_match_plain_loops_at_every_length) {
+  forLengths([](const Kernels& k, int64_t n, int64_t offset) {
+    if (n == 0) return;
+    const std::vector<float> a = randoms(size_t(n + offset), 5, 2), w = randoms(size_t(n + offset), 6), b = randoms(size_t(n + offset), 7);
+    const float* x = a.data() + offset;
+    double squares = 0, mean = 0, variance = 0;
+    for (int64_t i = 0; i < n; ++i) squares += double(x[i]) * x[i], mean += x[i] / double(n);
+    for (int64_t i = 0; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    std::vector<double> rms, added, layer;
+    for (int64_t i = 0; i < n; ++i) {
+      rms.push_back(x[i] / std::sqrt(squares / double(n) + 1e-3) * w[size_t(i + offset)]);
+      added.push_back(rms.back() + 5);
+      layer.push_back((x[i] - mean) / std::sqrt(variance / double(n) + 1e-3) * w[size_t(i + offset)] + b[size_t(i + offset)]);
+    }
+    std::vector<float> out(size_t(n + offset + 1), 5);
+    k.rmsNorm(out.data() + offset, x, w.data() + offset, 1e-3f, true, n);
+    checkRow(k, out.data() + offset, added, 1e-6, 1e-6);
+    k.rmsNorm(out.data() + offset, x, w.data() + offset, 1e-3f, false, n);
+    checkRow(k, out.data() + offset, rms, 1e-6);
+    k.layerNorm(out.data() + offset, x, w.data() + offset, b.data() + offset, 1e-3f, n);
+    checkRow(k, out.data() + offset, layer, 1e-6, 2e-6);
+    CHECK_EQUAL(out.back(), 5.0f);
+
+    std::vector<float> pair = randoms(size_t(2 * n + offset), 8);
+    std::vector<double> turned(size_t(2 * n));
+    for (int64_t i = 0; i < n; ++i) {
+      const double p = pair[size_t(offset + i)], q = pair[size_t(offset + n + i)], c = w[size_t(i + offset)], s = b[size_t(i + offset)];
+      turned[size_t(i)] = p * c - q * s;
+      turned[size_t(n + i)] = q * c + p * s;
+    }
+    k.rope(pair.data() + offset, w.data() + offset, b.data() + offset, n);
+    checkRow(k, pair.data() + offset, turned, 1e-6, 1e-6);
+  });
+}
+
+TEST(kernels_conversions_agree_with_the_quantizers) {
+  for (const Kernels* k : everyTable())
+    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q6_k})
+      for (int64_t n = 0; n <= 512; n += dtypeInfo(type)->block == 1 ? 37 : dtypeInfo(type)->block) {
+        std::vector<float> x = randoms(size_t(n), 9), back(size_t(n) + 1, 7), want(static_cast<size_t>(n));
+        if (n > 4 && dtypeInfo(type)->block == 1) x[0] = 70000, x[1] = 1e-7f, x[2] = -6e-8f, x[3] = 65504;
+        std::vector<uint8_t> bytes(bytesFor(type, n) + 1), own(bytesFor(type, n) + 1, 0x55);
+        quantizeRow(type, x.data(), bytes.data(), n);
+        dequantizeRow(type, bytes.data(), want.data(), n);
+        k->toF32(type, bytes.data(), back.data(), n);
+        CHECK(std::memcmp(back.data(), want.data(), size_t(n) * 4) == 0);
+        CHECK_EQUAL(back.back(), 7.0f);
+        if (type == DType::f16 || type == DType::f32 || type == DType::q8_0) {
+          k->fromF32(type, x.data(), own.data(), n);
+          CHECK(std::memcmp(own.data(), bytes.data(), bytes.size() - 1) == 0);
+          CHECK_EQUAL(own.back(), 0x55);
+        }
+      }
+}
+
+TEST(kernels_f32_tile_multiplies_what_was_packed) {
+  for (const Kernels* k : everyTable()) {
+    const int64_t height = k->tileRows, width = k->tileTokens;
+    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
+      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 96} : std::vector<int64_t>{1, 2, 7, 15, 16, 17, 33, 35, 100})
+        for (int64_t rows : {int64_t(1), height - 1, height})
+          for (int64_t tokens : {int64_t(1), width - 1, width}) {
+            const int64_t column = type == DType::q8_0 ? 32 : 3;
+            const Rows w(type, rows, n + column, 10);
+            const std::vector<float> x = randoms(size_t(tokens * (n + 5)), 11);
+            std::vector<float> panel(size_t(height * n)), packed(size_t(width * n)), out(size_t(width * (height + 3)), 1);
+            k->packRows(type, w.data(), w.stride, rows, column, n, panel.data());
+            k->packTokens(x.data(), n + 5, tokens, n, packed.data());
+            for (bool add : {false, true}) {
+              std::vector<float> y = out;
+              k->tile(y.data(), height + 3, panel.data(), packed.data(), n, add);
+              for (int64_t t = 0; t < width; ++t)
+                for (int64_t r = 0; r < height; ++r) {
+                  double want = add, size = 1;
+                  if (t < tokens && r < rows)
+                    for (int64_t c = 0; c < n; ++c) {
+                      const double p = double(x[size_t(t * (n + 5) + c)]) * w.values[size_t(r * (n + column) + column + c)];
+                      want += p, size += std::fabs(p);
+                    }
+                  CHECK_CLOSE(y[size_t(t * (height + 3) + r)], want, 3e-7 * size);
+                }
+            }
+          }
+  }
+}
+
+TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->packRows8) continue;
+    const int64_t height = k->tileRows, width = k->tileTokens;
+    std::vector<DType> types(std::begin(kEightBitTypes), std::end(kEightBitTypes));
+    types.push_back(DType::f32);
+    for (DType type : types) {
+      const bool super = dtypeInfo(type)->block == 256;
+      for (int64_t n : super ? std::vector<int64_t>{256, 768} : type == DType::f32 ? std::vector<int64_t>{1, 63, 64, 65, 300} : std::vector<int64_t>{32, 64, 96, 256, 320, 352})
+        for (int64_t rows : {int64_t(1), height / 2 + 1, height})
+          for (int64_t tokens : {int64_t(1), width}) {
+            const int64_t column = 256, groups = (n + kTileGroup - 1) / kTileGroup;
+            const Rows w(type, rows, n + column, 12);
+            const std::vector<float> x = randoms(size_t(tokens * n), 13);
+            // aligned as the driver's scratch is
+            std::vector<uint8_t> panelBytes(size_t(height * groups * kTileGroup * k->panelBytes) + 64), tokenBytes(size_t(width * groups * kTileGroup * k->tokenBytes) + 64);
+            const auto aligned = [](std::vector<uint8_t>& v) { return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(v.data()) + 63) & ~uintptr_t(63)); };
+            std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)), out(size_t(width * height), 2);
+            std::vector<int32_t> offsets(size_t(width * groups));
+            k->packRows8(type, w.data(), w.stride, rows, column, n, aligned(panelBytes), rowScales.data());
+            k->packTokens8(x.data(), n, tokens, n, aligned(tokenBytes), tokenScales.data(), offsets.data());
+            k->tile8(out.data(), aligned(panelBytes), rowScales.data(), aligned(tokenBytes), tokenScales.data(), offsets.data(), groups);
+            double difference = 0, size = 0;
+            for (int64_t t = 0; t < width; ++t)
+              for (int64_t r = 0; r < height; ++r) {
+                double want = 0, squares = 0;
+                if (t < tokens && r < rows)
+                  for (int64_t c = 0; c < n; ++c) {
+                    const double p = double(x[size_t(t * n + c)]) * w.values[size_t(r * (n + column) + column + c)];
+                    want += p, squares += p * p;
+                  }
+                const double error = out[size_t(t * height + r)] - 2 - want;   // it adds to what is there
+                difference += error * error, size += squares;
+                if (t >= tokens || r >= rows) CHECK_CLOSE(out[size_t(t * height + r)], 2, 1e-6);
+              }
+            const double relative = std::sqrt(difference / size);
+            if (!(relative < 0.016)) throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n), "relative error " + std::to_string(relative)};
+          }
+    }
+  }
+}
+
+TEST(kernels_decode_rows_match_double_sums) {
+  for (const Kernels* k : everyTable())
+    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
+      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 64, 160} : std::vector<int64_t>{1, 5, 8, 15, 16, 17, 31, 32, 33, 35, 64, 67, 300})
+        for (int64_t tokens = 1; tokens <= kMaxDecodeTokens; ++tokens) {
+          const int64_t rows = 3;
+          const Rows w(type, rows, n, 14);
+          const std::vector<float> x = randoms(size_t(tokens * (n + 1)), 15);
+          std::vector<float> out(size_t(tokens * rows));
+          k->dotRows(type, w.data(), w.stride, rows, n, x.data(), n + 1, tokens, out.data());
+          for (int64_t t = 0; t < tokens; ++t)
+            for (int64_t r = 0; r < rows; ++r) {
+              double want = 0, size = 0;
+              for (int64_t c = 0; c < n; ++c) {
+                const double p = double(x[size_t(t * (n + 1) + c)]) * w.values[size_t(r * n + c)];
+                want += p, size += std::fabs(p);
+              }
+              CHECK_CLOSE(out[size_t(t * rows + r)], want, 3e-7 * size);
+            }
+        }
+}
+
+TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->dotRows8) continue;
+    for (DType type : kEightBitTypes)
+      for (int64_t n : dtypeInfo(type)->block == 256 ? std::vector<int64_t>{256, 512, 2304} : std::vector<int64_t>{32, 64, 224, 256, 288, 1152})
+        for (int64_t tokens = 1; tokens <= kMaxDecodeTokens; ++tokens) {
+          const int64_t rows = 5, padded = (n + 255) / 256 * 256;
+          const Rows w(type, rows, n, 16);
+          const std::vector<float> x = randoms(size_t(tokens * n), 17);
+          std::vector<int8_t> values(size_t(tokens * padded), 99);
+          std::vector<float> scales(size_t(tokens * padded / 32), NAN), sums(scales), sums16(size_t(tokens * padded / 16), NAN), out(size_t(tokens * rows));
+          const DecodeTokens to{values.data(), scales.data(), sums.data(), sums16.data(), padded};
+          k->quantizeTokens(x.data(), n, tokens, n, to);
+          k->dotRows8(type, w.data(), w.stride, rows, n, &to, tokens, out.data());
+          for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t c = 0; c < n; ++c) {   // half a level of the block's largest value
+              float top = 0;
+              for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; ++i) top = std::max(top, std::fabs(x[size_t(t * n + i)]));
+              CHECK_CLOSE(values[size_t(t * padded + c)] * scales[size_t((t * padded + c) / 32)], x[size_t(t * n + c)], top / 127 * 0.501);
+            }
+            for (int64_t r = 0; r < rows; ++r) {
+              double want = 0, size = 0;
+              for (int64_t c = 0; c < n; ++c) {
+                const double p = double(values[size_t(t * padded + c)]) * scales[size_t((t * padded + c) / 32)] * w.values[size_t(r * n + c)];
+                want += p, size += std::fabs(p);
+              }
+              // offsets are taken away in f32: a few times the rounding of the products
+              if (!(std::fabs(out[size_t(t * rows + r)] - want) <= 4e-6 * size))
+                throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n), std::to_string(out[size_t(t * rows + r)]) + " instead of " + std::to_string(want)};
+            }
+          }
+        }
+  }
+}
+
+TEST(kernels_zero_weights_and_activations_give_zero) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->dotRows8) continue;
+    for (DType type : kEightBitTypes) {
+      const int64_t n = 256, height = k->tileRows, width = k->tileTokens, groups = n / kTileGroup;
+      const std::vector<uint8_t> w(bytesFor(type, n) * size_t(height));   // all scales are zero
+      for (float value : {0.0f, 1.0f}) {
+        const std::vector<float> x(size_t(width * n), value);
+        alignas(64) static uint8_t panel[32 * 256 * 2], tokens[12 * 256 * 2];
+        std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)), out(size_t(width * height));
+        std::vector<int32_t> offsets(size_t(width * groups));
+        k->packRows8(type, w.data(), bytesFor(type, n), height, 0, n, panel, rowScales.data());
+        k->packTokens8(x.data(), n, width, n, tokens, tokenScales.data(), offsets.data());
+        k->tile8(out.data(), panel, rowScales.data(), tokens, tokenScales.data(), offsets.data(), groups);
+        for (float y : out) CHECK_EQUAL(y, 0.0f);
+        std::vector<int8_t> values(256);
+        std::vector<float> scales(8), sums(8), sums16(16), y(static_cast<size_t>(height));
+        const DecodeTokens to{values.data(), scales.data(), sums.data(), sums16.data(), n};
+        k->quantizeTokens(x.data(), n, 1, n, to);
+        k->dotRows8(type, w.data(), bytesFor(type, n), height, n, &to, 1, y.data());
+        for (float v : y) CHECK_EQUAL(v, 0.0f);
+      }
+    }
+  }
+}
+
+TEST(kernels_mix_adds_weighted_values) {
+  for (const Kernels* k : everyTable())
+    for (DType type : {DType::f32, DType::f16, DType::q8_0})
+      for (int64_t tokens : {int64_t(1), int64_t(2), int64_t(3), k->tileTokens})
+        for (int64_t cols : {32, 96, 256})
+          for (int64_t keys : {1, 2, 63, 64}) {
+            const Rows v(type, keys, cols, 18);
+            const int64_t stride = cols + 16;
+            const std::vector<float> p = randoms(size_t(tokens * kTileGroup), 19), keep = randoms(size_t(tokens), 20), start = randoms(size_t(tokens * stride), 21);
+            std::vector<float> out = start;
+            k->mix(out.data(), stride, keep.data(), p.data(), type, v.data(), v.stride, keys, cols, tokens);
+            for (int64_t t = 0; t < tokens; ++t)
+              for (int64_t c = 0; c < cols; ++c) {
+                double want = double(start[size_t(t * stride + c)]) * keep[size_t(t)], size = std::fabs(want);
+                for (int64_t key = 0; key < keys; ++key) {
+                  const double q = double(p[size_t(t * kTileGroup + key)]) * v.values[size_t(key * cols + c)];
+                  want += q, size += std::fabs(q);
+                }
+                CHECK_CLOSE(out[size_t(t * stride + c)], want, 3e-7 * size + 1e-30);
+              }
+          }
+}
+
+TEST(kernels_can_be_forced_by_name) {
+  for (const std::string& isa : supportedIsas()) CHECK_EQUAL(std::string(kernelsFor(isa)->isa), isa);
+  CHECK(kernelsFor("mmx") == nullptr);
+}
+
+}  // namespace pg
