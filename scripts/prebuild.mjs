@@ -1,0 +1,22 @@
+// npm run prebuild: the engine for this machine as prebuilds/<platform>-<arch>/node-paligemma[.glibc|.musl].node, which
+// is where lib/native.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const flags = ['--napi', '--strip']
+// prebuildify would call a macOS binary "glibc", too
+if (process.platform === 'linux') flags.push('--tag-libc')
+
+const env = { ...process.env }
+// Node's own headers, where they came with it: nothing to download then
+const prefix = join(dirname(process.execPath), '..')
+if (!env.npm_config_nodedir && existsSync(join(prefix, 'include', 'node', 'node_api.h'))) env.npm_config_nodedir = prefix
+
+env.JOBS ??= 'max' // compiler processes, for node-gyp
+
+const prebuildify = join(root, 'node_modules', 'prebuildify', 'bin.js')
+const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...process.argv.slice(2)], { cwd: root, stdio: 'inherit', env })
+process.exit(status ?? 1)
