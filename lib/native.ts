@@ -65,6 +65,10 @@ export interface NativeRequest {
   topP?: number
   minP?: number
   repeatPenalty?: number
+  /** > 1: beam search, greedy only, at most maxSequences; tokens come at the end */
+  beams?: number
+  /** beams: a hypothesis scores its log-probability / length^lengthPenalty */
+  lengthPenalty?: number
   /** 0 .. 2^53 - 1 */
   seed?: number
   /** -1 none, 0 of the chosen token, n also of the n best */

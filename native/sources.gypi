@@ -26,6 +26,8 @@
       "native/model/decoder.cpp",
       "native/model/prompt.cpp",
       "native/model/embedding_cache.cpp",
+      "native/model/beam_search.cpp",
+      "native/model/prefix_cache.cpp",
       "native/model/sequence.cpp",
       "native/model/scheduler.cpp",
       "native/model/engine.cpp",

@@ -344,6 +344,8 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   given("topK", [&](napi_value v) { sampling.topK = int32_t(integer(env, v, "topK", 0, kInt32Max)); });
   given("topP", [&](napi_value v) { sampling.topP = float(number(env, v, "topP", 0, 1)); });
   given("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
+  given("beams", [&](napi_value v) { request.beams = int32_t(integer(env, v, "beams", 1, 64)); });
+  given("lengthPenalty", [&](napi_value v) { request.lengthPenalty = number(env, v, "lengthPenalty", -10, 10); });
   given("repeatPenalty", [&](napi_value v) {
     sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6));
   });

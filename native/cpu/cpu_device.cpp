@@ -175,6 +175,11 @@ void CpuDevice::softcap(View x, float cap) {
     pool_.forRange(x.cols, kGrain, [&](int64_t begin, int64_t end, int) { kernels_.softcap(x.row<float>(r) + begin, cap, end - begin); });
 }
 
+void CpuDevice::copy(View out, ConstView in) {
+  require(out.type == in.type && out.rows == in.rows && out.cols == in.cols, "copy", "shapes differ");
+  for (int64_t r = 0; r < out.rows; ++r) std::memcpy(out.row<uint8_t>(r), in.row<uint8_t>(r), bytesFor(out.type, out.cols));
+}
+
 void CpuDevice::upload(View out, const void* data) {
   const size_t rowBytes = bytesFor(out.type, out.cols);
   for (int64_t r = 0; r < out.rows; ++r) std::memcpy(out.row<uint8_t>(r), static_cast<const uint8_t*>(data) + size_t(r) * rowBytes, rowBytes);

@@ -30,6 +30,7 @@ class CpuDevice final : public Device {
   void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) override;
   void add(View x, ConstView y) override;
   void softcap(View x, float cap) override;
+  void copy(View out, ConstView in) override;
   void upload(View out, const void* data) override;
   void download(void* data, ConstView in) override;
 

@@ -127,6 +127,7 @@ class Device {
   // x = cap * tanh(x / cap)
   virtual void softcap(View x, float cap) = 0;
 
+  virtual void copy(View out, ConstView in) = 0;         // the same shape and type
   virtual void upload(View out, const void* data) = 0;  // rows packed
   virtual void download(void* data, ConstView in) = 0;
 

@@ -31,8 +31,8 @@ size_t Decoder::scratchBytes(int64_t rows) const {
 }
 
 void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix) {
-  const int64_t tokens = int64_t(ids.size()), d = config_.hidden;
-  kv.grow(tokens);
+  const int64_t tokens = int64_t(ids.size()), d = config_.hidden, start = kv.length();
+  kv.grow(start + tokens);
   prefillArena_.reset();
   prefillArena_.reserve(scratchBytes(tokens));
   x_ = prefillArena_.take(tokens, d);
@@ -53,8 +53,8 @@ void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const f
     begin = end;
   }
   positions_.resize(size_t(tokens));
-  std::iota(positions_.begin(), positions_.end(), 0);
-  segments_ = {{kv.view(), 0, tokens, 0, prefix}};
+  std::iota(positions_.begin(), positions_.end(), start);
+  segments_ = {{kv.view(), 0, tokens, start, prefix}};
   nextLayer_ = 0;
 }
 

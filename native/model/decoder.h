@@ -26,8 +26,9 @@ class Decoder {
 
   static constexpr int32_t kImageRow = -1;   // in ids: the next row of `imageRows` instead of a token
 
-  // The first `prefix` of ids see each other fully, the rest is causal. imageRows: [count of kImageRow, hidden], enters
-  // layer 0 as it is. kv is filled from position 0. Replaces an unfinished prefill.
+  // Appends ids to the sequence behind kv, from position kv.length() on. Positions below `prefix` see each other fully
+  // (they must come in one prefill), the rest is causal. imageRows: [count of kImageRow, hidden], enters layer 0 as it
+  // is. Replaces an unfinished prefill.
   void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix);
   bool stepPrefill();                         // one layer; true when all are done
   // Logits of rows [begin, begin + count) of the finished prefill, count <= kLogitRows, to host [count, vocab].

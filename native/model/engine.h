@@ -66,6 +66,8 @@ struct Request {
   std::vector<std::string> stop;
   bool ignoreEos = false;
   ConstraintSpec constraint;
+  int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
+  double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
 };
 
 struct Timings {  // milliseconds

@@ -8,7 +8,7 @@ constexpr size_t kSparePages = 32;
 
 }  // namespace
 
-Buffer KvPool::take() {
+KvPool::Page KvPool::take() {
   if (used_ >= maxPages_) fail(Code::outOfMemory, "All ", maxPages_, " pages of the KV cache are in use. Raise maxSequences or lower contextSize");
   Buffer page;
   if (spare_.empty()) {
@@ -17,28 +17,42 @@ Buffer KvPool::take() {
     page = std::move(spare_.back());
     spare_.pop_back();
   }
+  Page shared(new Buffer(std::move(page)), [this](Buffer* done) {
+    --used_;
+    if (spare_.size() < kSparePages) spare_.push_back(std::move(*done));
+    delete done;
+  });
   ++used_;
-  return page;
+  return shared;
 }
 
-void KvPool::give(Buffer page) {
-  --used_;
-  if (spare_.size() < kSparePages) spare_.push_back(std::move(page));
+KvPool::Page KvPool::copy(const Page& page) {
+  Page own = take();
+  const auto bytes = [&](const Page& p) { return View(p->data(), DType::i8, 1, int64_t(layout_.pageBytes())); };
+  device_.copy(bytes(own), bytes(page));
+  return own;
+}
+
+KvSequence KvSequence::fork() const {
+  KvSequence other(*pool_);
+  other.pages_ = pages_;
+  other.data_ = data_;
+  other.length_ = length_;
+  return other;
 }
 
 void KvSequence::grow(int64_t length) {
-  while (int64_t(pages_.size()) * kPageTokens < length) {
-    pages_.push_back(pool_->take());
-    data_.push_back(pages_.back().data());
+  if (length <= length_) return;
+  const size_t last = size_t(length_ / kPageTokens);
+  if (last < pages_.size() && pages_[last].use_count() > 1) {   // about to write into a page that others read
+    pages_[last] = pool_->copy(pages_[last]);
+    data_[last] = pages_[last]->data();
   }
-  length_ = std::max(length_, length);
-}
-
-void KvSequence::clear() {
-  for (Buffer& page : pages_) pool_->give(std::move(page));
-  pages_.clear();
-  data_.clear();
-  length_ = 0;
+  while (pages() * kPageTokens < length) {
+    pages_.push_back(pool_->take());
+    data_.push_back(pages_.back()->data());
+  }
+  length_ = length;
 }
 
 }  // namespace pg

@@ -1,5 +1,6 @@
 #pragma once
-// KV cache in pages of kPageTokens tokens, taken when a sequence grows and given back when it ends.
+// KV cache in pages of kPageTokens tokens, taken when a sequence grows and given back when nobody uses them.
+#include <memory>
 #include <vector>
 
 #include "device/device.h"
@@ -8,45 +9,45 @@ namespace pg {
 
 class KvPool {
  public:
-  // `maxPages`: the limit over all sequences.
+  // `maxPages`: the limit over all sequences and kept prefixes.
   KvPool(Device& device, const KvLayout& layout, int64_t maxPages) : device_(device), layout_(layout), maxPages_(maxPages) {}
 
   const KvLayout& layout() const { return layout_; }
   int64_t freePages() const { return maxPages_ - used_; }
-  int64_t usedPages() const { return used_; }
-  // Memory of pages kept for reuse; used ones not counted.
-  void trim() { spare_.clear(); }
+  int64_t usedPages() const { return used_; }   // a shared page counts once
 
  private:
   friend class KvSequence;
-  Buffer take();
-  void give(Buffer page);
+  using Page = std::shared_ptr<Buffer>;
+  Page take();
+  Page copy(const Page& page);
 
   Device& device_;
   KvLayout layout_;
   int64_t maxPages_;
   int64_t used_ = 0;
-  std::vector<Buffer> spare_;
+  std::vector<Buffer> spare_;   // given back, kept for the next sequence
 };
 
-// One sequence's tokens. Owns its pages.
+// One sequence's tokens. Forks share pages until one of them writes.
 class KvSequence {
  public:
   explicit KvSequence(KvPool& pool) : pool_(&pool) {}
-  ~KvSequence() { clear(); }
-  KvSequence(KvSequence&& o) noexcept : pool_(o.pool_), pages_(std::move(o.pages_)), data_(std::move(o.data_)), length_(o.length_) { o.length_ = 0; }
-  KvSequence& operator=(KvSequence&&) = delete;
+  KvSequence(KvSequence&&) = default;
+  KvSequence& operator=(KvSequence&&) = default;
 
-  // Makes room for tokens up to `length`. Fails with outOfMemory.
+  // The same tokens again, without a copy.
+  KvSequence fork() const;
+  // Makes room to write the tokens from length() up to `length`. Fails with outOfMemory.
   void grow(int64_t length);
-  void clear();
-  int64_t length() const { return length_; }   // tokens there is room for and that were announced by grow()
+  int64_t length() const { return length_; }
+  int64_t pages() const { return int64_t(pages_.size()); }
   KvView view() const { return {&pool_->layout(), data_.data()}; }
 
  private:
   KvPool* pool_;
-  std::vector<Buffer> pages_;
-  std::vector<uint8_t*> data_;
+  std::vector<KvPool::Page> pages_;
+  std::vector<uint8_t*> data_;   // of pages_
   int64_t length_ = 0;
 };
 

@@ -8,6 +8,9 @@
 namespace pg {
 namespace {
 
+// Prefixes kept for another request about the same pictures with the same prompt: two of usual length.
+constexpr int64_t kKeptPrefixes = 2, kPromptTokens = 128;
+
 // The type that most bytes of the text matrices have.
 std::string mainType(const GgufFile& file) {
   std::map<DType, uint64_t> bytes;
@@ -67,7 +70,9 @@ Model::Model(const LoadOptions& options) : device(makeDevice(options.device, opt
   if (textConfig.headDim % dtypeInfo(layout.type)->block)
     fail(Code::invalidOption, "kvCacheType q8_0 needs a head size that is a multiple of 32, but this model's is ", textConfig.headDim);
   const int64_t pagesPerSequence = (context + kPageTokens - 1) / kPageTokens;
-  kvPool = std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences));
+  // kept prefixes come on top: they never take a page that a running sequence needs
+  keptPrefixPages = kKeptPrefixes * ((visionConfig.tokens + kPromptTokens + kPageTokens - 1) / kPageTokens);
+  kvPool = std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences) + keptPrefixPages);
 
   info.architecture = textConfig.architecture;
   info.name = std::string(text->string("general.name").value_or(""));

@@ -27,6 +27,7 @@ class Model {
   std::unique_ptr<VisionEncoder> vision;      // may be none
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<KvPool> kvPool;
+  int64_t keptPrefixPages = 0;                // of the pool: for finished prefixes that may be asked again
 };
 
 }  // namespace pg

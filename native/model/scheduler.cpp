@@ -14,7 +14,7 @@ constexpr size_t kEmbeddingCacheBytes = size_t(64) << 20;
 
 Scheduler::Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post)
     : model_(model), maxSequences_(size_t(std::max(1, maxSequences))), stopping_(stopping), post_(std::move(post)),
-      embeddings_(kEmbeddingCacheBytes) {}
+      embeddings_(kEmbeddingCacheBytes), prefixes_(model.keptPrefixPages) {}
 
 template <class Work> bool Scheduler::guard(const Job& job, Work&& work) {
   try {
@@ -40,15 +40,28 @@ void Scheduler::postError(const Job& job, Code code, const std::string& message)
   post_(std::move(event));
 }
 
-void Scheduler::postEnd(Sequence& sequence, Event event) {
+// The closing event of a request that ends with its admission.
+void Scheduler::endAdmission(Event event) {
   event.kind = Event::Kind::end;
-  event.job = sequence.job->id;
+  event.job = admitting_->job->id;
+  event.finishReason = "stop";
+  event.imageTokens = admitting_->prompt.imageTokens;
+  event.promptTokens = admitting_->prompt.prefix - admitting_->prompt.imageTokens;
+  event.timings = admitting_->timings;
   post_(std::move(event));
+  admitting_.reset();
+}
+
+size_t Scheduler::usedSlots() const {
+  size_t slots = 0;
+  for (const auto& s : running_) slots += size_t(s->slots());
+  return slots;
 }
 
 void Scheduler::step() {
   dropCancelled();
-  if (!admitting_ && !queue_.empty() && running_.size() < maxSequences_) admitNext();
+  // in order: a request that needs many slots waits for them at the head, so it cannot starve
+  if (!admitting_ && !queue_.empty() && usedSlots() + std::min(maxSequences_, size_t(std::max(1, queue_.front()->request.beams))) <= maxSequences_) admitNext();
   if (admitting_) {
     const std::shared_ptr<Job> job = admitting_->job;
     model_.device->setCancel(&job->cancel);
@@ -72,50 +85,84 @@ void Scheduler::admitNext() {
   std::shared_ptr<Job> job = std::move(queue_.front());
   queue_.pop_front();
   guard(*job, [&] {
+    if (size_t(std::max(1, job->request.beams)) > maxSequences_)
+      fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ", job->request.beams, ". Raise maxSequences in loadModel");
     admitting_ = std::make_unique<Sequence>(job, model_);
     admitting_->timings.queueMs = milliseconds(job->submitted);
     nextImage_ = 0;
-    encoding_ = prefilling_ = false;
+    encoding_ = false;
+    phase_ = Phase::vision;
     stages_.clear();
   });
 }
 
 void Scheduler::stepAdmission() {
   Sequence& s = *admitting_;
-  if (!prefilling_) {
+  if (phase_ == Phase::vision) {
+    // the same pictures and prompt as before need neither encoder nor prefill
+    if (reusePrefix()) return finishPrefix();
     const auto start = Clock::now();
     const bool encoded = stepVision();
     s.timings.visionMs += milliseconds(start);
     s.job->cancel.throwIfSet();
     if (!encoded) return;
     if (s.job->request.kind == Request::Kind::encodeImage) {
+      s.prompt.imageTokens = s.prompt.prefix = model_.visionConfig.tokens;
       Event event;
-      event.imageTokens = model_.visionConfig.tokens;
-      event.finishReason = "stop";
-      event.timings = s.timings;
       event.embedding = std::move(s.imageRows);
-      postEnd(s, std::move(event));
-      admitting_.reset();
-      return;
+      return endAdmission(std::move(event));
     }
-    const auto prefillStart = Clock::now();
-    model_.decoder->beginPrefill(s.kv, s.prompt.ids, s.imageRows.data(), s.prompt.prefix);
-    s.imageRows = {};
-    prefilling_ = true;
-    s.timings.prefillMs += milliseconds(prefillStart);
-    return;
+    return beginPrefix();
   }
   const auto start = Clock::now();
-  if (s.job->request.kind == Request::Kind::trace) {
-    Stage stage{"hidden", int64_t(s.prompt.ids.size()), model_.textConfig.hidden, {}};
-    stage.data.resize(size_t(stage.rows * stage.cols));
-    model_.decoder->prefillStates(stage.data.data());
-    stages_.push_back(std::move(stage));
-  }
+  if (s.job->request.kind == Request::Kind::trace) traceHidden();
   const bool finished = model_.decoder->stepPrefill();
   s.timings.prefillMs += milliseconds(start);
   s.job->cancel.throwIfSet();
-  if (finished) finishPrefill();
+  if (!finished) return;
+  if (s.job->request.kind == Request::Kind::trace) return finishTrace();
+  if (phase_ == Phase::suffix) return finishScore();
+  const auto headStart = Clock::now();
+  prefixLogits_.resize(size_t(model_.textConfig.vocab));
+  model_.decoder->prefillLogits(s.prompt.prefix - 1, 1, prefixLogits_.data());
+  s.timings.prefillMs += milliseconds(headStart);
+  prefixes_.put({s.job, {s.prompt.ids.begin(), s.prompt.ids.begin() + s.prompt.prefix}, s.kv.fork(), prefixLogits_});
+  finishPrefix();
+}
+
+void Scheduler::beginPrefix() {
+  Sequence& s = *admitting_;
+  const auto start = Clock::now();
+  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(), s.prompt.prefix);
+  s.imageRows = {};
+  phase_ = Phase::prefix;
+  s.timings.prefillMs += milliseconds(start);
+}
+
+bool Scheduler::reusePrefix() {
+  Sequence& s = *admitting_;
+  const Request::Kind kind = s.job->request.kind;
+  if (encoding_ || nextImage_ > 0 || (kind != Request::Kind::generate && kind != Request::Kind::score)) return false;
+  const CachedPrefix* kept = prefixes_.find(*s.job, s.prompt);
+  if (!kept) return false;
+  s.kv = kept->kv.fork();
+  prefixLogits_ = kept->logits;
+  return true;
+}
+
+void Scheduler::finishPrefix() {
+  Sequence& s = *admitting_;
+  if (s.job->request.kind == Request::Kind::score) {
+    // The suffix is a pass of its own, kept prefix or not, so that both give the same bits. Its last token predicts
+    // nothing that is asked for.
+    const auto suffix = std::span(s.prompt.ids).subspan(size_t(s.prompt.prefix));
+    if (suffix.size() == 1) return finishScore();
+    model_.decoder->beginPrefill(s.kv, suffix.first(suffix.size() - 1), nullptr, s.prompt.prefix);
+    phase_ = Phase::suffix;
+    return;
+  }
+  if (deliver(s, [&](std::vector<Event>& out) { s.begin(prefixLogits_, out); })) running_.push_back(std::move(admitting_));
+  admitting_.reset();
 }
 
 bool Scheduler::stepVision() {
@@ -156,49 +203,41 @@ bool Scheduler::stepVision() {
   return true;
 }
 
-void Scheduler::finishPrefill() {
-  Sequence& s = *admitting_;
-  if (s.job->request.kind == Request::Kind::score) return finishScore();
-  if (s.job->request.kind == Request::Kind::trace) return finishTrace();
-  const auto start = Clock::now();
-  logits_.resize(std::max(logits_.size(), size_t(model_.textConfig.vocab)));
-  model_.decoder->prefillLogits(int64_t(s.prompt.ids.size()) - 1, 1, logits_.data());
-  s.timings.prefillMs += milliseconds(start);
-  if (deliver(s, {logits_.data(), size_t(model_.textConfig.vocab)})) running_.push_back(std::move(admitting_));
-  admitting_.reset();
-}
-
-// Row i of the prefill predicts token i + 1, so the suffix starts at the prefix's last row.
+// The logits after the prefix predict the suffix's first token, row i of the suffix's pass its token i + 1.
 void Scheduler::finishScore() {
   Sequence& s = *admitting_;
-  const int64_t vocab = model_.textConfig.vocab, last = int64_t(s.prompt.ids.size()) - 1;
+  const int64_t vocab = model_.textConfig.vocab;
+  const auto suffix = std::span(s.prompt.ids).subspan(size_t(s.prompt.prefix));
   Event event;
   Utf8Stream utf8;
   SamplingOptions options = s.job->request.sampling;
   options.logProbs = std::max(options.logProbs, 0);
-  logits_.resize(std::max(logits_.size(), size_t(vocab * Decoder::kLogitRows)));
-  for (int64_t row = s.prompt.prefix - 1; row < last; row += Decoder::kLogitRows) {
-    const int64_t rows = std::min(Decoder::kLogitRows, last - row);
-    model_.decoder->prefillLogits(row, rows, logits_.data());
+  const auto score = [&](int32_t id, std::span<const float> logits) {
+    TokenEvent token;
+    token.choice = Sampler(options).pick(logits, {});   // for the best alternatives; the token itself is given
+    token.choice.id = id;
+    token.choice.logProb = logProbOf(logits, id);
+    token.tokenText = utf8.push(model_.tokenizer->pieceBytes(id));
+    event.scored.push_back(std::move(token));
+  };
+  score(suffix[0], prefixLogits_);
+  std::vector<float> logits(size_t(vocab * Decoder::kLogitRows));
+  const int64_t rows = int64_t(suffix.size()) - 1;
+  for (int64_t row = 0; row < rows; row += Decoder::kLogitRows) {
+    const int64_t count = std::min(Decoder::kLogitRows, rows - row);
+    model_.decoder->prefillLogits(row, count, logits.data());
     s.job->cancel.throwIfSet();
-    for (int64_t i = 0; i < rows; ++i) {
-      const std::span<const float> logits(logits_.data() + i * vocab, size_t(vocab));
-      TokenEvent token;
-      // The sampler knows the best alternatives; the token itself is given.
-      token.choice = Sampler(options).pick(logits, {});
-      token.choice.id = s.prompt.ids[size_t(row + i + 1)];
-      token.choice.logProb = logProbOf(logits, token.choice.id);
-      token.tokenText = utf8.push(model_.tokenizer->pieceBytes(token.choice.id));
-      event.scored.push_back(std::move(token));
-    }
+    for (int64_t i = 0; i < count; ++i) score(suffix[size_t(row + i + 1)], {logits.data() + i * vocab, size_t(vocab)});
   }
-  event.finishReason = "stop";
-  event.imageTokens = s.prompt.imageTokens;
-  event.promptTokens = s.prompt.prefix - s.prompt.imageTokens;
   event.completionTokens = int64_t(event.scored.size());
-  event.timings = s.timings;
-  postEnd(s, std::move(event));
-  admitting_.reset();
+  endAdmission(std::move(event));
+}
+
+void Scheduler::traceHidden() {
+  Stage stage{"hidden", int64_t(admitting_->prompt.ids.size()), model_.textConfig.hidden, {}};
+  stage.data.resize(size_t(stage.rows * stage.cols));
+  model_.decoder->prefillStates(stage.data.data());
+  stages_.push_back(std::move(stage));
 }
 
 void Scheduler::finishTrace() {
@@ -214,21 +253,21 @@ void Scheduler::finishTrace() {
     model_.decoder->prefillLogits(row, std::min(Decoder::kLogitRows, tokens - row), logits.data.data() + row * logits.cols);
   stages_.push_back(std::move(logits));
   Event event;
-  event.finishReason = "stop";
-  event.imageTokens = s.prompt.imageTokens;
-  event.promptTokens = tokens - s.prompt.imageTokens;
-  event.timings = s.timings;
   event.stages = std::move(stages_);
-  postEnd(s, std::move(event));
-  admitting_.reset();
+  endAdmission(std::move(event));
 }
 
 void Scheduler::decodeStep() {
   const size_t vocab = size_t(model_.textConfig.vocab);
-  logits_.resize(std::max(logits_.size(), vocab * running_.size()));
   std::vector<DecodeRow> rows;
-  for (const auto& s : running_) rows.push_back({&s->kv, s->lastToken(), s->nextPosition(), s->prompt.prefix});
+  std::vector<size_t> firstRow;
+  for (const auto& s : running_) {
+    firstRow.push_back(rows.size());
+    s->appendRows(rows);
+  }
+  firstRow.push_back(rows.size());
   try {
+    logits_.resize(std::max(logits_.size(), vocab * rows.size()));
     model_.decoder->decode(rows, logits_.data());
   } catch (const std::exception& e) {
     // a failed step leaves no sequence in a state to go on from
@@ -238,22 +277,20 @@ void Scheduler::decodeStep() {
     return;
   }
   std::vector<std::unique_ptr<Sequence>> going;
-  for (size_t i = 0; i < running_.size(); ++i)
-    if (deliver(*running_[i], {logits_.data() + i * vocab, vocab})) going.push_back(std::move(running_[i]));
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& s = *running_[i];
+    const std::span<const float> logits(logits_.data() + firstRow[i] * vocab, (firstRow[i + 1] - firstRow[i]) * vocab);
+    if (deliver(s, [&](std::vector<Event>& out) { s.advance(logits, out); })) going.push_back(std::move(running_[i]));
+  }
   running_ = std::move(going);
 }
 
-bool Scheduler::deliver(Sequence& s, std::span<const float> logits) {
-  return guard(*s.job, [&] {
-    if (auto token = s.advance(logits)) {
-      Event event;
-      event.kind = Event::Kind::token;
-      event.job = s.job->id;
-      event.token = std::move(*token);
-      post_(std::move(event));
-    }
-    if (s.finished()) post_(s.end());
-  }) && !s.finished();
+template <class Work> bool Scheduler::deliver(Sequence& s, Work&& work) {
+  std::vector<Event> events;
+  const bool ok = guard(*s.job, [&] { work(events); });
+  for (Event& event : events)
+    if (ok || event.kind == Event::Kind::token) post_(std::move(event));
+  return ok && !s.finished();
 }
 
 }  // namespace pg

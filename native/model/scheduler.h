@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "model/prefix_cache.h"
 #include "model/sequence.h"
 
 namespace pg {
@@ -26,12 +27,17 @@ class Scheduler {
   void admitNext();
   void stepAdmission();
   bool stepVision();             // true when all pictures are encoded
-  void finishPrefill();
+  void beginPrefix();
+  bool reusePrefix();            // true when the same prefix was kept
+  void finishPrefix();           // its logits are in prefixLogits_
   void finishScore();
+  void traceHidden();
   void finishTrace();
   void decodeStep();
-  bool deliver(Sequence& sequence, std::span<const float> logits);   // true while it goes on
-  void postEnd(Sequence& sequence, Event event);
+  // Runs the sequence's begin or advance and posts its events; true while it goes on.
+  template <class Work> bool deliver(Sequence& sequence, Work&& work);
+  void endAdmission(Event event);
+  size_t usedSlots() const;
   void postError(const Job& job, Code code, const std::string& message);
   // Runs `work` for one job; an error ends that job alone. False after an error.
   template <class Work> bool guard(const Job& job, Work&& work);
@@ -41,15 +47,17 @@ class Scheduler {
   const std::atomic<bool>& stopping_;
   std::function<void(Event)> post_;
   EmbeddingCache embeddings_;
+  PrefixCache prefixes_;
 
   std::deque<std::shared_ptr<Job>> queue_;
   std::unique_ptr<Sequence> admitting_;
   size_t nextImage_ = 0;          // of admitting_
   bool encoding_ = false;         // a picture is in the encoder
-  bool prefilling_ = false;
+  enum class Phase { vision, prefix, suffix } phase_ = Phase::vision;
   std::vector<Stage> stages_;     // of a trace
   std::vector<std::unique_ptr<Sequence>> running_;
-  std::vector<float> logits_;
+  std::vector<float> logits_;        // of a decode step
+  std::vector<float> prefixLogits_;  // [vocab]
 };
 
 }  // namespace pg

@@ -27,37 +27,78 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     fail(Code::promptTooLong, "The prompt has ", prompt.ids.size(), " tokens (", prompt.imageTokens,
          " of them image tokens), but contextSize is ", model.info.contextSize, ". Shorten the prompt, pass fewer images or raise contextSize");
   if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_.emplace(*model.tokenizer, r.constraint);
+  if (r.beams > 1) {
+    if (r.constraint.kind != ConstraintSpec::Kind::none) fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
+    if (r.sampling.temperature > 0) fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ", r.sampling.temperature);
+    const int64_t most = std::min(r.maxTokens, model.info.contextSize - int64_t(prompt.ids.size()));
+    beams_.emplace(r.beams, r.lengthPenalty, most, [&tokenizer = *model.tokenizer, ignore = r.ignoreEos](int32_t id) {
+      return !ignore && tokenizer.isEndOfGeneration(id);
+    });
+  }
   if (r.sampling.repeatPenalty != 1)
     for (int32_t id : prompt.ids)
       if (id >= 0) history_.push_back(id);
 }
 
-std::optional<TokenEvent> Sequence::advance(std::span<const float> logits) {
-  const Request& r = job->request;
-  if (completionTokens_ == 0) {
-    firstToken_ = Clock::now();
-    timings.firstTokenMs = milliseconds(job->submitted);
-  }
-  TokenEvent event;
-  const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
-  event.choice = sampler_.pick(logits, history_, allowed);
-  const int32_t id = event.choice.id;
-  if (model_.tokenizer->isEndOfGeneration(id) && !r.ignoreEos) {
-    finishReason_ = "stop";
-    return std::nullopt;
-  }
-  if (constraint_) constraint_->accept(id);
-  if (r.sampling.repeatPenalty != 1) history_.push_back(id);
-  lastToken_ = id;
-  ++completionTokens_;
-  event.tokenText = utf8_.push(model_.tokenizer->pieceBytes(id));
-  event.text = stops_.push(event.tokenText);
-  if (stops_.matched()) finishReason_ = "stop";
-  else if (completionTokens_ >= r.maxTokens || int64_t(prompt.ids.size()) + completionTokens_ >= model_.info.contextSize) finishReason_ = "length";
-  return event;
+void Sequence::begin(std::span<const float> logits, std::vector<Event>& out) {
+  firstToken_ = Clock::now();
+  timings.firstTokenMs = milliseconds(job->submitted);
+  if (!beams_) return advance(logits, out);
+  beams_->start(kv, logits);
+  finishBeams(out);
 }
 
-Event Sequence::end() {
+void Sequence::appendRows(std::vector<DecodeRow>& rows) {
+  const int64_t first = int64_t(prompt.ids.size());
+  if (beams_) beams_->appendRows(rows, first, prompt.prefix);
+  else rows.push_back({&kv, lastToken_, first + completionTokens_ - 1, prompt.prefix});
+}
+
+void Sequence::advance(std::span<const float> logits, std::vector<Event>& out) {
+  const Request& r = job->request;
+  if (beams_) {
+    beams_->advance(logits, int64_t(model_.textConfig.vocab));
+    return finishBeams(out);
+  }
+  const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
+  TokenChoice choice = sampler_.pick(logits, history_, allowed);
+  if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
+    finishReason_ = "stop";
+  } else {
+    if (constraint_) constraint_->accept(choice.id);
+    if (r.sampling.repeatPenalty != 1) history_.push_back(choice.id);
+    emit(std::move(choice), out);
+  }
+  if (finished()) end(out);
+}
+
+// A hypothesis is known only at the end: all its tokens come at once.
+void Sequence::finishBeams(std::vector<Event>& out) {
+  if (!beams_->finished()) return;
+  const BeamSearch::Result& best = beams_->best();
+  for (const TokenChoice& token : best.tokens) {
+    if (finished()) break;   // a stop string
+    emit(token, out);
+  }
+  if (!finished() || (best.ended && finishReason_ == "length")) finishReason_ = best.ended ? "stop" : "length";
+  end(out);
+}
+
+void Sequence::emit(TokenChoice choice, std::vector<Event>& out) {
+  lastToken_ = choice.id;
+  ++completionTokens_;
+  Event event;
+  event.kind = Event::Kind::token;
+  event.job = job->id;
+  event.token.tokenText = utf8_.push(model_.tokenizer->pieceBytes(choice.id));
+  event.token.text = stops_.push(event.token.tokenText);
+  event.token.choice = std::move(choice);
+  out.push_back(std::move(event));
+  if (stops_.matched()) finishReason_ = "stop";
+  else if (completionTokens_ >= job->request.maxTokens || int64_t(prompt.ids.size()) + completionTokens_ >= model_.info.contextSize) finishReason_ = "length";
+}
+
+void Sequence::end(std::vector<Event>& out) {
   Event e;
   e.kind = Event::Kind::end;
   e.job = job->id;
@@ -67,9 +108,9 @@ Event Sequence::end() {
   e.imageTokens = prompt.imageTokens;
   e.promptTokens = prompt.prefix - prompt.imageTokens;
   e.completionTokens = completionTokens_;
-  timings.decodeMs = completionTokens_ > 0 ? milliseconds(firstToken_) : 0;
+  timings.decodeMs = milliseconds(firstToken_);
   e.timings = timings;
-  return e;
+  out.push_back(std::move(e));
 }
 
 }  // namespace pg

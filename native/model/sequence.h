@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/cancel.h"
+#include "model/beam_search.h"
 #include "model/constraint.h"
 #include "model/embedding_cache.h"
 #include "model/engine.h"
@@ -39,19 +40,26 @@ class Sequence {
   std::vector<float> imageRows;       // [pictures * imageTokens, hidden]; released once the prefill has them
   Timings timings;
 
-  // Picks the next token from its logits. The event to post, or nullopt when an end token came.
-  std::optional<TokenEvent> advance(std::span<const float> logits);
-  bool finished() const { return !finishReason_.empty(); }
-  Event end();                        // the closing event of a finished generation
-  int32_t lastToken() const { return lastToken_; }
-  int64_t nextPosition() const { return int64_t(prompt.ids.size()) + completionTokens_ - 1; }   // of lastToken
+  int64_t slots() const { return std::max(1, job->request.beams); }   // rows it takes in a decode step, at most
+
+  // The first token, from the logits [vocab] after the prefix. Events to post are appended to `out`.
+  void begin(std::span<const float> logits, std::vector<Event>& out);
+  void appendRows(std::vector<DecodeRow>& rows);
+  // logits [its rows, vocab] of a decode step.
+  void advance(std::span<const float> logits, std::vector<Event>& out);
+  bool finished() const { return !finishReason_.empty(); }   // its end event is out
 
  private:
+  void emit(TokenChoice choice, std::vector<Event>& out);
+  void finishBeams(std::vector<Event>& out);
+  void end(std::vector<Event>& out);
+
   Model& model_;
   Sampler sampler_;
   Utf8Stream utf8_;
   StopMatcher stops_;
   std::optional<Constraint> constraint_;
+  std::optional<BeamSearch> beams_;
   std::vector<int32_t> history_;      // what the repeat penalty sees
   int64_t completionTokens_ = 0;
   int32_t lastToken_ = 0;

@@ -181,3 +181,55 @@ TEST(engine_attention_windows_differ_only_beyond_the_window) {
   CHECK(results[0] != results[1]);
   CHECK(results[1] != results[2]);
 }
+
+TEST(engine_same_prefix_again_gives_the_same_bits) {
+  Fixture f({.maxSequences = 4});
+  const Request r = f.request("shared prompt", 20);
+  const auto first = f.run(r);
+  CHECK(f.run(r) == first);                       // from the kept prefix
+  std::vector<uint32_t> jobs;
+  for (int i = 0; i < 6; ++i) jobs.push_back(f.engine->submit(r));
+  for (uint32_t job : jobs) CHECK(Fixture::tokens(f.listener.wait(job)) == first);
+  // another picture or prompt is another prefix
+  Request other = r;
+  other.images[0].pixels[0] ^= 255;
+  CHECK(f.run(other) != first);
+  CHECK(f.run(f.request("shared prompts", 20)) != first);
+  CHECK(f.run(r) == first);
+}
+
+TEST(engine_scores_the_same_with_a_kept_prefix) {
+  Fixture f;
+  Request r = f.request("score this", 1);
+  r.kind = Request::Kind::score;
+  const auto score = [&](const std::string& suffix) {
+    r.suffix = suffix;
+    std::vector<float> values;
+    const auto events = f.listener.wait(f.engine->submit(r));
+    for (const auto& token : events.back().scored) values.push_back(token.choice.logProb);
+    return values;
+  };
+  const auto cold = score("a longer suffix than eight tokens");
+  CHECK_EQUAL(cold.size(), size_t(34));
+  CHECK(score("b") != score("c"));
+  CHECK(score("a longer suffix than eight tokens") == cold);
+  CHECK_EQUAL(score("").size(), size_t(1));
+}
+
+TEST(engine_one_beam_is_greedy_and_more_beams_score_no_worse) {
+  Fixture f({.maxSequences = 4});
+  Request r = f.request("beams", 6);
+  const auto sum = [](const std::vector<std::pair<int32_t, float>>& tokens) {
+    double total = 0;
+    for (const auto& [id, logProb] : tokens) total += double(logProb);
+    return total;
+  };
+  const auto greedy = f.run(r);
+  r.beams = 4;
+  const auto beams = f.run(r);
+  CHECK_EQUAL(beams.size(), size_t(6));
+  CHECK(sum(beams) >= sum(greedy) - 1e-4);
+  CHECK(f.run(r) == beams);
+  r.beams = 5;
+  CHECK(f.listener.wait(f.engine->submit(r)).back().code == Code::invalidOption);
+}
