@@ -14,6 +14,8 @@
  * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
  * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
  * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
+ * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
+ * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
  * | `ERR_INTERNAL` | a mistake of ours; please report it |
@@ -28,6 +30,8 @@ export type ErrorCode =
   | 'ERR_INVALID_OPTION'
   | 'ERR_OUT_OF_MEMORY'
   | 'ERR_DEVICE_UNAVAILABLE'
+  | 'ERR_BUSY'
+  | 'ERR_DEADLINE'
   | 'ERR_DISPOSED'
   | 'ERR_NATIVE_MISSING'
   | 'ERR_INTERNAL'
@@ -35,8 +39,8 @@ export type ErrorCode =
 /** All codes, in the order of the documentation. */
 export const errorCodes: readonly ErrorCode[] = [
   'ERR_MODEL_NOT_FOUND', 'ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_IMAGE_INVALID', 'ERR_IMAGE_TOO_LARGE',
-  'ERR_PROMPT_TOO_LONG', 'ERR_INVALID_OPTION', 'ERR_OUT_OF_MEMORY', 'ERR_DEVICE_UNAVAILABLE', 'ERR_DISPOSED',
-  'ERR_NATIVE_MISSING', 'ERR_INTERNAL'
+  'ERR_PROMPT_TOO_LONG', 'ERR_INVALID_OPTION', 'ERR_OUT_OF_MEMORY', 'ERR_DEVICE_UNAVAILABLE',
+  'ERR_BUSY', 'ERR_DEADLINE', 'ERR_DISPOSED',  'ERR_NATIVE_MISSING', 'ERR_INTERNAL'
 ]
 
 /**

@@ -2,7 +2,9 @@
 import { definedOnly, type EndEvent, type ModelHost, type PreparedImage } from './host'
 import type { NativeRequest, NativeToken } from './native'
 import { defaults, type GenerateOptions } from './options'
-import { untilAborted } from './signals'
+import { PaliGemmaError } from './errors'
+import { anySignal, untilAborted } from './signals'
+import { wrongOption } from './validate'
 import type { Chunk } from './stream'
 
 /** A token of the output. */
@@ -48,7 +50,7 @@ function toConstraint (constrain: GenerateOptions['constrain']): NativeRequest['
 }
 
 function toRequest (options: GenerateOptions, images: PreparedImage[]): NativeRequest {
-  const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, seed, stop, ignoreEos, logProbs, constrain } = options
+  const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, beams, lengthPenalty, seed, stop, ignoreEos, logProbs, constrain } = options
   return definedOnly({
     kind: 'generate' as const,
     images: images.map(image => image.native),
@@ -60,6 +62,8 @@ function toRequest (options: GenerateOptions, images: PreparedImage[]): NativeRe
     topP,
     minP,
     repeatPenalty,
+    beams,
+    lengthPenalty,
     seed,
     stop,
     ignoreEos,
@@ -77,9 +81,68 @@ export function toToken (token: NativeToken): GeneratedToken {
   }
 }
 
+export interface Generation { result: GenerateResult, images: PreparedImage[] }
+type Emit = (chunk: Chunk) => void
+
 /** Runs a generation with options already checked. `stop` ends it with finishReason "abort". */
-export async function runGeneration (host: ModelHost, options: GenerateOptions, emit?: (chunk: Chunk) => void, stop?: AbortSignal):
-Promise<{ result: GenerateResult, images: PreparedImage[] }> {
+export async function runGeneration (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
+  return await host.admit(async () => await withDeadline(options, async (options) => {
+    return (options.bestOf ?? 1) > 1 ? await bestOf(host, options, emit, stop) : await runOne(host, options, emit, stop)
+  }))
+}
+
+/** Ends `work` with ERR_DEADLINE when its time is over. */
+async function withDeadline (options: GenerateOptions, work: (options: GenerateOptions) => Promise<Generation>): Promise<Generation> {
+  const { deadlineMs } = options
+  if (deadlineMs === undefined) return await work(options)
+  const late = new AbortController()
+  const timer = setTimeout(() => {
+    late.abort(new PaliGemmaError('ERR_DEADLINE', `The request did not end within deadlineMs = ${deadlineMs}. Raise it, lower maxTokens or send fewer requests at once`))
+  }, deadlineMs)
+  const { signal, release } = anySignal([options.signal, late.signal])
+  try {
+    return await work({ ...options, ...(signal && { signal }) })
+  } finally {
+    clearTimeout(timer)
+    release()
+  }
+}
+
+/** Samples over one prefix; the pictures are read once, the engine keeps the prefix. */
+async function bestOf (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
+  const { bestOf: samples = 1, seed = 0, onToken, logProbs, images: _, image: __, ...rest } = options
+  if (!((options.temperature ?? 0) > 0)) throw wrongOption('temperature', 'number > 0 with bestOf', options.temperature ?? 0)
+  const start = performance.now()
+  const images = await untilAborted(host.prepareImages(options, options.signal), options.signal)
+  const preprocessMs = performance.now() - start
+  const failed = new AbortController()
+  const { signal, release } = anySignal([options.signal, failed.signal])
+  let all: Generation[]
+  try {
+    all = await Promise.all(Array.from({ length: samples }, async (_, i) => await runOne(host, {
+      ...rest, seed: seed + i, logProbs: logProbs === undefined || logProbs === false ? true : logProbs, ...(signal && { signal })
+    }, undefined, stop, images)))
+  } catch (error) {
+    failed.abort(error) // the other samples are of no use any more
+    throw error
+  } finally {
+    release()
+  }
+  const mean = ({ result: { tokens } }: Generation): number =>
+    tokens.length === 0 ? -Infinity : tokens.reduce((sum, token) => sum + (token.logProb ?? 0), 0) / tokens.length
+  const best = all.reduce((best, one) => mean(one) > mean(best) ? one : best)
+  const tokens = logProbs === undefined || logProbs === false ? best.result.tokens.map(({ id, text }) => ({ id, text })) : best.result.tokens
+  // a stop string cuts the text inside a token: then it goes out in one piece
+  const chunks: Chunk[] = tokens.map(token => token.text).join('') === best.result.text ? tokens.map(token => ({ text: token.text, token })) : [{ text: best.result.text }]
+  for (const chunk of chunks) {
+    emit?.(chunk)
+    onToken?.(chunk)
+  }
+  return { result: { ...best.result, tokens, timings: { ...best.result.timings, preprocessMs } }, images }
+}
+
+/** One job of the engine. `ready`: pictures already prepared. */
+async function runOne (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal, ready?: PreparedImage[]): Promise<Generation> {
   const start = performance.now()
   const { signal } = options
   signal?.throwIfAborted()
@@ -101,7 +164,7 @@ Promise<{ result: GenerateResult, images: PreparedImage[] }> {
     if (stop?.aborted) resolve(stopped)
     stop?.addEventListener('abort', () => resolve(stopped), { once: true })
   })
-  const prepared = await Promise.race([untilAborted(host.prepareImages(options, signal), signal), untilStopped])
+  const prepared = await Promise.race([ready ?? untilAborted(host.prepareImages(options, signal), signal), untilStopped])
   preprocessMs = performance.now() - start
   if (prepared !== stopped) {
     images = prepared

@@ -94,6 +94,7 @@ export interface PreparedImage {
 
 export class ModelHost {
   private disposing: Promise<void> | undefined
+  private requests = 0
 
   private constructor (
     readonly binding: NativeBinding,
@@ -130,6 +131,20 @@ export class ModelHost {
     } catch (error) {
       model.dispose()
       throw error
+    }
+  }
+
+  /** Counts a request while it runs; refuses it beyond `maxQueue`. */
+  async admit<T> (work: () => Promise<T>): Promise<T> {
+    const { maxQueue } = this.options
+    if (maxQueue !== undefined && this.requests >= maxQueue) {
+      throw new PaliGemmaError('ERR_BUSY', `${this.requests} requests are under way, as many as maxQueue allows; try again later or raise it in loadModel`)
+    }
+    this.requests++
+    try {
+      return await work()
+    } finally {
+      this.requests--
     }
   }
 

@@ -145,7 +145,7 @@ export class PaliGemma {
         options.onResult?.(result, index)
       }
     }
-    const lookAhead = Math.min(this.#host.maxSequences + 2, requests.length)
+    const lookAhead = Math.min(this.#host.maxSequences + 2, this.#host.options.maxQueue ?? Infinity, requests.length)
     try {
       await untilAborted(Promise.all(Array.from({ length: lookAhead }, work)), options.signal)
     } catch (error) {
@@ -177,10 +177,12 @@ export class PaliGemma {
   async score (options: ScoreOptions): Promise<ScoreResult> {
     checkOptions<ScoreOptions>('score', options, scoreRules, ['prompt', 'suffix'])
     const { prompt, suffix, allowControlTokens, signal } = options
-    const images = await this.#prepare(options, signal)
-    const end = await this.#host.run(definedOnly({
-      kind: 'score' as const, images: images.map(image => image.native), prompt, suffix, allowControlTokens
-    }), { signal })
+    const end = await this.#host.admit(async () => {
+      const images = await this.#prepare(options, signal)
+      return await this.#host.run(definedOnly({
+        kind: 'score' as const, images: images.map(image => image.native), prompt, suffix, allowControlTokens
+      }), { signal })
+    })
     const tokens = (end?.scored ?? []).map(toToken)
     const logProbs = tokens.map(token => token.logProb ?? NaN)
     const total = logProbs.reduce((sum, logProb) => sum + logProb, 0)

@@ -19,6 +19,8 @@ export interface LoadOptions {
   contextSize?: number
   /** Sequences decoded together (default 4); more requests queue. */
   maxSequences?: number
+  /** Requests that may be under way or waiting at once; one more is refused with ERR_BUSY. Default: no limit. */
+  maxQueue?: number
   /** Type of the attention cache; default "f16". */
   kvCacheType?: 'f16' | 'q8_0' | 'f32'
   /**
@@ -68,8 +70,18 @@ export interface SamplingOptions {
   minP?: number
   /** Divides the score of tokens that occurred; 1 (default): off. */
   repeatPenalty?: number
-  /** Only 1: beam search is not available. */
-  beams?: 1
+  /**
+   * Beam search (Hugging Face's rules): follows so many hypotheses and takes the one with the best log-probability per
+   * token. 1 (default): off. At most `maxSequences`; greedy only, unconstrained, and all tokens come at the end.
+   */
+  beams?: number
+  /** Of beams: a hypothesis scores log-probability / length^lengthPenalty, its end token counted; default 1. */
+  lengthPenalty?: number
+  /**
+   * Samples so many outputs (seeds `seed`, `seed` + 1, ...) over one shared prefix and returns the one with the best
+   * mean log-probability. 1 (default): off. Needs `temperature` > 0; its tokens come at the end.
+   */
+  bestOf?: number
   /** 0 .. 2^53 - 1, default 0. The same seed and request give the same text. */
   seed?: number
   /** Generation ends before the first of these texts, which is not part of the result. */
@@ -78,6 +90,8 @@ export interface SamplingOptions {
   logProbs?: boolean | number
   /** Do not stop at the end token; for tests and benchmarks. */
   ignoreEos?: boolean
+  /** Milliseconds from the call; after them the request ends with ERR_DEADLINE. Default: none. */
+  deadlineMs?: number
   /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal
   /** Called for every token, in order. What it throws ends the generation and rejects it. */
@@ -178,6 +192,7 @@ export const loadRules: Rules<LoadOptions> = {
   threads: rule.integer(1, 1024),
   contextSize: rule.integer(1),
   maxSequences: rule.integer(1, 1024),
+  maxQueue: rule.integer(1),
   kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),
   attentionWindow: rule.oneOf('none', 'suffix', 'causal'),
   finalSoftcap: rule.flag,
@@ -203,11 +218,14 @@ const samplingRules: Rules<SamplingOptions> = {
   topP: rule.above(0, 1),
   minP: rule.number(0, 1),
   repeatPenalty: rule.above(0),
-  beams: rule.oneOf(1),
+  beams: rule.integer(1, 64),
+  lengthPenalty: rule.number(-10, 10),
+  bestOf: rule.integer(1, 64),
   seed: rule.integer(0),
   stop: rule.listOf('non-empty strings', v => typeof v === 'string' && v !== ''),
   logProbs: { expected: 'boolean or integer from 0 to 1000', accepts: v => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v) },
   ignoreEos: rule.flag,
+  deadlineMs: rule.integer(1, 2 ** 31 - 1),
   signal: rule.signal,
   onToken: rule.callback
 }

@@ -49,7 +49,7 @@ export function loadOptions (options: Record<string, unknown>, signal: AbortSign
 }
 
 const samplingKeys = [
-  'maxTokens', 'temperature', 'topK', 'topP', 'minP', 'repeatPenalty', 'seed', 'stop', 'logProbs', 'ignoreEos'
+  'maxTokens', 'temperature', 'topK', 'topP', 'minP', 'repeatPenalty', 'beams', 'lengthPenalty', 'bestOf', 'seed', 'stop', 'logProbs', 'ignoreEos'
 ] as const
 
 export function addSamplingOptions (command: Command): Command {
@@ -60,6 +60,9 @@ export function addSamplingOptions (command: Command): Command {
     .option('--top-p <p>', 'sample among the tokens that together reach p', number)
     .option('--min-p <p>', 'sample among tokens at least p times as probable as the best', number)
     .option('--repeat-penalty <x>', 'divide the score of tokens that occurred', number)
+    .option('--beams <n>', 'beam search over so many hypotheses', integer)
+    .option('--length-penalty <x>', 'of beams: log-probability / length^x decides', number)
+    .option('--best-of <n>', 'the most probable of so many samples', integer)
     .option('--seed <n>', 'seed of the sampling', integer)
     .option('--stop <text>', 'end before this text; may be given several times', collect)
     .option('--log-probs [n]', 'log-probabilities of the tokens, and of the n best alternatives', integer)

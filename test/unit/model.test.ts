@@ -122,7 +122,7 @@ describe('generate', () => {
       [{ constrain: { kind: 'detect', label: [] } }, 'for constrain but received an object'],
       [{ prompt: undefined }, 'Expected string for prompt but received undefined'],
       [{ maxtokens: 5 }, 'Unknown option "maxtokens" for generate, did you mean maxTokens?'],
-      [{ beams: 2 }, 'Expected 1 for beams but received 2'],
+      [{ beams: 0 }, 'Expected integer from 1 to 64 for beams but received 0'],
       [{ image: 5 }, 'for image but received 5'],
       [{ images: [picture, null] }, 'for images[1] but received null'],
       [{ image: picture, images: [picture] }, 'Expected image or images but received both']
