@@ -73,6 +73,8 @@ export class NpzArray {
 
   get shape (): number[] { return this.header.shape }
   get dtype (): string { return this.header.dtype }
+  /** Not compressed: reads in any order are quick. */
+  get stored (): boolean { return this.source.stored }
 
   /**
    * `length` bytes of the data from byte `offset`. Any order for stored archives (numpy.savez); compressed ones

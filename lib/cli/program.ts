@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { addBuild } from './build'
 import { type Context, describeError, Interrupted, printable } from './context'
-import { addConvert } from './convert'
+import { addConvert, addQuantize } from './convert'
 import { addDemo } from './demo'
 import { addInspect } from './inspect'
 import { packageVersion } from './package'
@@ -76,6 +76,7 @@ function createProgram (context: Context, onFailure: () => void): Command {
   addScore(program, context)
   addTokenize(program, context)
   addConvert(program, context)
+  addQuantize(program, context)
   addInspect(program, context)
   addBuild(program, context)
   return program

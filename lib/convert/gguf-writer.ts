@@ -1,7 +1,8 @@
 /** GGUF v3: the header's bytes, and a file that appears under its name only when it is complete. */
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { PaliGemmaError } from '../errors'
-import { bytesOf, storage, type StorageType } from './types'
+import type { NativeMetadataArray, NativeMetadataValue } from '../native'
+import { bytesOf, layoutOf } from './types'
 
 export type MetadataValue =
   | { type: 'u32' | 'f32', value: number }
@@ -9,10 +10,12 @@ export type MetadataValue =
   | { type: 'string', value: string }
   | { type: 'strings', value: string[] }
   | { type: 'f32s' | 'i32s', value: number[] }
+  /** As the engine's reader gave it, to be written as it was; `of` is GGUF's name of the type. */
+  | { type: 'copy', of: string, value: NativeMetadataValue }
 
 export type Metadata = [key: string, value: MetadataValue][]
 
-export interface GgufTensorInfo { name: string, type: StorageType, /** Outermost first. */ shape: number[] }
+export interface GgufTensorInfo { name: string, type: string, /** Outermost first. */ shape: number[] }
 
 export interface GgufLayout {
   /** Everything up to the first tensor, padded. */
@@ -26,6 +29,8 @@ export interface GgufLayout {
 const alignment = 32
 const align = (n: number) => Math.ceil(n / alignment) * alignment
 const typeIds = { u32: 4, f32: 6, bool: 7, string: 8, i32: 5, array: 9 }
+/** GGUF's value types in the order of their ids. */
+const valueTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'bool', 'string', 'array', 'uint64', 'int64', 'float64']
 
 export function tensorBytes (tensor: GgufTensorInfo): number {
   return bytesOf(tensor.type, tensor.shape.reduce((product, n) => product * n, 1))
@@ -48,7 +53,7 @@ export function layoutGguf (metadata: Metadata, tensors: GgufTensorInfo[]): Gguf
     writer.string(tensor.name)
     writer.u32(tensor.shape.length)
     for (const n of [...tensor.shape].reverse()) writer.u64(n)
-    writer.u32(storage[tensor.type].id)
+    writer.u32(layoutOf(tensor.type).id)
     writer.u64(next)
     relative.push(next)
     next = align(next + tensorBytes(tensor))
@@ -75,6 +80,25 @@ function writeValue (writer: ByteWriter, value: MetadataValue): void {
       writer.array(typeIds.i32, value.value.length)
       for (const n of value.value) writer.u32(n)
       break
+    case 'copy':
+      writer.u32(valueTypes.indexOf(value.of))
+      writeCopy(writer, value.of, value.value)
+      break
+  }
+}
+
+function writeCopy (writer: ByteWriter, type: string, value: NativeMetadataValue): void {
+  switch (type) {
+    case 'string': writer.string(value as string); break
+    case 'bool': writer.u8(value ? 1 : 0); break
+    case 'array': {
+      const { arrayOf, count, values } = value as NativeMetadataArray
+      writer.u32(valueTypes.indexOf(arrayOf))
+      writer.u64(count)
+      for (const item of values) writeCopy(writer, arrayOf, item)
+      break
+    }
+    default: writer.number(type, value as number | bigint)
   }
 }
 
@@ -99,6 +123,22 @@ class ByteWriter {
   u32 (value: number): void { const at = this.reserve(4); this.buffer.writeUInt32LE(value, at) }
   u64 (value: number): void { const at = this.reserve(8); this.buffer.writeBigUInt64LE(BigInt(value), at) }
   f32 (value: number): void { const at = this.reserve(4); this.buffer.writeFloatLE(value, at) }
+  number (type: string, value: number | bigint): void {
+    switch (type) {
+      case 'uint8': return this.u8(Number(value))
+      case 'int8': return this.u8(Number(value) & 0xff)
+      case 'uint16': { const at = this.reserve(2); this.buffer.writeUInt16LE(Number(value), at); return }
+      case 'int16': { const at = this.reserve(2); this.buffer.writeInt16LE(Number(value), at); return }
+      case 'uint32': return this.u32(Number(value))
+      case 'int32': { const at = this.reserve(4); this.buffer.writeInt32LE(Number(value), at); return }
+      case 'float32': return this.f32(Number(value))
+      case 'uint64': { const at = this.reserve(8); this.buffer.writeBigUInt64LE(BigInt(value), at); return }
+      case 'int64': { const at = this.reserve(8); this.buffer.writeBigInt64LE(BigInt(value), at); return }
+      case 'float64': { const at = this.reserve(8); this.buffer.writeDoubleLE(Number(value), at); return }
+      default: throw new Error(`no number type: ${type}`)
+    }
+  }
+
   string (text: string): void {
     const bytes = Buffer.from(text, 'utf8')
     this.u64(bytes.length)

@@ -1,31 +1,43 @@
-/** A Hugging Face PaliGemma directory to one GGUF. */
-import { stat } from 'node:fs/promises'
-import { PaliGemmaError, nativeCall } from '../errors'
+/** A PaliGemma checkpoint of any kind to one GGUF. */
+import { open, stat } from 'node:fs/promises'
+import { PaliGemmaError } from '../errors'
 import { readMaskTensors } from '../mask-decoder'
-import { native } from '../native'
-import { readConfig } from './config'
-import { layoutGguf, PartFile, tensorBytes } from './gguf-writer'
+import { looksLikeZip } from '../npz'
+import { readConfig, type SourceConfig } from './config'
+import { mergeGgufs } from './gguf-merge'
+import { checkImportance, readImportance } from './imatrix'
 import { modelMetadata } from './metadata'
-import { type Plan, planConversion, tiedHead } from './plan'
+import { openNpz } from './npz-source'
+import { type MaskSource, planConversion, tiedHead } from './plan'
 import { Safetensors } from './safetensors'
-import type { SourceTensor } from './source'
-import { readVocabulary } from './sentencepiece'
-import { type QuantizeRows, streamTensors } from './stream'
+import type { SourceTensor, WeightSource } from './source'
+import type { QuantizeRows } from './stream'
 import { fileTypeNames, parseFileType, parseVisionType } from './types'
+import { openVocabulary } from './vocabulary'
+import { countParameters, writeModel } from './write'
 
 export { fileTypeNames }
 
 export interface ConvertOptions {
-  /** A Hugging Face model directory: config.json, tokenizer.model and safetensors weights, in one file or in shards. */
-  source: string
+  /**
+   * A Hugging Face model directory (config.json, tokenizer.model and safetensors weights, in one file or in shards), an
+   * original `.npz` checkpoint (Kaggle, the `-jax` repositories), or a text GGUF with its vision GGUF, in any order.
+   */
+  source: string | string[]
   /** The GGUF to write; replaced if it exists. It appears only when it is complete. */
   out: string
-  /** See {@link fileTypeNames}, in any case; default Q8_0. */
+  /** See {@link fileTypeNames}, in any case; default Q8_0, for GGUFs: as they are. */
   type?: string | undefined
   /** Type of SigLIP's matrices and the projector; default Q8_0 in quantized files, else `type`. */
   visionType?: string | undefined
   /** `vae-oid.npz`: its decoder goes into the file, so that `segment` works without it. */
   maskDecoder?: string | undefined
+  /** `tokenizer.model`, a directory or a GGUF that holds one; npz checkpoints need it, unless it lies beside them. */
+  tokenizer?: string | undefined
+  /** What each weight matters to the model, a file that `paligemma imatrix` wrote: better 2-4 bit types. */
+  imatrix?: string | undefined
+  /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
+  unfoldProjector?: boolean | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -36,6 +48,7 @@ export interface ConvertResult {
   path: string
   /** Of the file. */
   bytes: number
+  /** "Q4_K_M" and the like; "as stored" where GGUFs kept their types. */
   type: string
   tensors: number
   parameters: number
@@ -56,50 +69,75 @@ export interface ConvertHooks {
  * is damaged, or weights and config do not fit), `ERR_MODEL_UNSUPPORTED` (no PaliGemma); system errors of the disk as they are.
  */
 export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
-  const type = parseFileType(options.type ?? 'Q8_0')
+  const type = options.type === undefined ? undefined : parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
-  for (const name of ['source', 'out'] as const) {
-    if (typeof options[name] !== 'string' || options[name] === '') {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path for ${name} but received ${String(options[name])}`)
+  const sources = Array.isArray(options.source) ? options.source : [options.source]
+  for (const [name, value] of [...sources.map((source) => ['source', source] as const), ['out', options.out] as const]) {
+    if (typeof value !== 'string' || value === '') {
+      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path for ${name} but received ${String(value)}`)
     }
   }
   options.signal?.throwIfAborted()
-  await checkSource(options.source)
-
-  const config = await readConfig(options.source)
+  const kind = await sourceKind(sources)
   const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
-  const source = await Safetensors.open(options.source)
+  const importance = options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
+  const write = { ...options, ...hooks, importance }
+  if (kind === 'gguf') return await mergeGgufs(sources, mask, { ...write, type, visionType })
+  return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
+}
+
+type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> & ConvertHooks & {
+  type: ReturnType<typeof parseFileType>
+  visionType: ReturnType<typeof parseVisionType> | undefined
+  importance: ReadonlyMap<string, Float32Array> | undefined
+}
+
+async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask: MaskSource | undefined, options: ParsedOptions): Promise<ConvertResult> {
+  const { config, source } = await openCheckpoint(path, kind)
   try {
-    const plan = planConversion(config, source.tensors, { dir: options.source, type, visionType, mask })
-    await checkTiedHead(source.tensors, options.source)
-    const vocabulary = await readVocabulary(options.source, plan.vocab, config.imageTokenId)
-    const layout = layoutGguf(modelMetadata(config, plan, vocabulary, type),
-      plan.tensors.map(({ name, type, shape }) => ({ name, type, shape })))
-    const file = await PartFile.create(options.out, layout.bytes)
-    try {
-      await file.write(layout.header, 0)
-      await streamTensors(plan.tensors, layout.offsets, file, { ...options, ...hooks })
-      await file.flush()
-      if (hooks.verify !== false) await verify(file.part, plan, layout.offsets, mask !== undefined)
-      options.signal?.throwIfAborted()
-      await file.commit()
-    } catch (error) {
-      await file.discard()
-      throw error
-    }
-    return { path: options.out, bytes: layout.bytes, type: type.name, tensors: plan.tensors.length, parameters: countParameters(plan), notes: plan.notes }
+    const plan = planConversion(config, source.tensors, { dir: path, type: options.type, visionType: options.visionType, mask })
+    await checkTiedHead(source.tensors, path)
+    const vocabulary = await openVocabulary(options.tokenizer, path, kind, plan.vocab, config)
+    const metadata = modelMetadata(config, plan, vocabulary, options.type)
+    if (options.importance) plan.notes.push(...checkImportance(options.imatrix!, options.importance, plan.tensors))
+    const bytes = await writeModel(options.out, metadata, plan.tensors, options)
+    return { path: options.out, bytes, type: options.type.name, tensors: plan.tensors.length, parameters: countParameters(plan.tensors), notes: plan.notes }
   } finally {
     await source.close()
   }
 }
 
-async function checkSource (source: string): Promise<void> {
-  const info = await stat(source).catch((cause: NodeJS.ErrnoException) => {
-    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${source} cannot be read: ${cause.message}`, { cause })
-  })
-  if (!info.isDirectory()) {
+async function openCheckpoint (path: string, kind: 'directory' | 'npz'): Promise<{ config: SourceConfig, source: WeightSource }> {
+  if (kind === 'npz') return await openNpz(path)
+  return { config: await readConfig(path), source: await Safetensors.open(path) }
+}
+
+async function sourceKind (sources: string[]): Promise<'directory' | 'npz' | 'gguf'> {
+  const kinds = await Promise.all(sources.map(async (source) => {
+    const info = await stat(source).catch((cause: NodeJS.ErrnoException) => {
+      throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${source} cannot be read: ${cause.message}`, { cause })
+    })
+    if (info.isDirectory()) return 'directory'
+    if (await looksLikeZip(source)) return 'npz'
+    if (await looksLikeGguf(source)) return 'gguf'
     throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-      `${source} is a file; convert reads a Hugging Face model directory (config.json, tokenizer.model, *.safetensors)`)
+      `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz checkpoint nor a GGUF`)
+  }))
+  const [first] = kinds
+  if (first === undefined || kinds.length > 2 || (kinds.length === 2 && kinds.some((kind) => kind !== 'gguf'))) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION',
+      `Expected a model directory, an .npz file or one or two GGUFs for source but received ${sources.length === 0 ? 'nothing' : sources.join(', ')}`)
+  }
+  return first
+}
+
+async function looksLikeGguf (path: string): Promise<boolean> {
+  const file = await open(path, 'r')
+  try {
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(4), 0, 4, 0)
+    return bytesRead === 4 && buffer.toString('latin1') === 'GGUF'
+  } finally {
+    await file.close()
   }
 }
 
@@ -120,20 +158,4 @@ async function checkTiedHead (tensors: readonly SourceTensor[], dir: string): Pr
     if (!a.equals(b)) throw untied('differs from')
     if (size === head.bytes) break
   }
-}
-
-/** The engine's own reader must see what was planned. */
-async function verify (path: string, plan: Plan, offsets: number[], withMask: boolean): Promise<void> {
-  const seen = await nativeCall(() => native().inspect(path, 0))
-  const same = seen.tensors.length === plan.tensors.length && plan.tensors.every((tensor, i) => {
-    const other = seen.tensors[i]!
-    return other.name === tensor.name && other.type === tensor.type && other.offset === offsets[i] && other.bytes === tensorBytes(tensor)
-  })
-  if (!same) throw new PaliGemmaError('ERR_INTERNAL', `${path}: the file does not read back as it was written; please report this`)
-  if (withMask) await nativeCall(() => native().openMaskDecoder(path))
-}
-
-/** Weights of the model as published: without padding. */
-function countParameters (plan: Plan): number {
-  return plan.tensors.reduce((sum, tensor) => sum + tensor.rows * tensor.cols, 0)
 }

@@ -1,5 +1,11 @@
 /** The one table of tensor names: Hugging Face's to GGUF's, for both generations of names and both Gemmas. */
-import type { SourceConfig } from './config'
+import type { TextConfig, VisionConfig } from './config'
+
+/** The sizes that decide which tensors there are, and their shapes. */
+export interface ModelShape {
+  text: Pick<TextConfig, 'architecture' | 'hidden' | 'ffn' | 'layers' | 'heads' | 'kvHeads' | 'headDim'>
+  vision: Pick<VisionConfig, 'hidden' | 'ffn' | 'layers' | 'patchSize' | 'tokens'>
+}
 
 /** What a tensor is; decides its type and whether its values change. */
 export type TensorRole =
@@ -46,7 +52,7 @@ export function canonicalName (name: string): string | undefined {
 }
 
 /** Every tensor a checkpoint with this config has, in the order in which the GGUF stores them. */
-export function expectedTensors (config: SourceConfig, vocab: number): ExpectedTensor[] {
+export function expectedTensors (config: ModelShape, vocab: number): ExpectedTensor[] {
   const { text, vision } = config
   const list: ExpectedTensor[] = []
   const add = (source: string, gguf: string, shape: number[], role: TensorRole, layer?: number) => {
@@ -102,9 +108,29 @@ export function expectedTensors (config: SourceConfig, vocab: number): ExpectedT
 }
 
 /** ColPali's extra head; its output width is the checkpoint's. */
-export function retrievalTensors (config: SourceConfig, width: number): ExpectedTensor[] {
+export function retrievalTensors (config: ModelShape, width: number): ExpectedTensor[] {
   return [
     { source: 'retrieval.weight', gguf: 'retrieval.proj.weight', shape: [width, config.text.hidden], role: 'retrieval' },
     { source: 'retrieval.bias', gguf: 'retrieval.proj.bias', shape: [width], role: 'vector' }
   ]
+}
+
+const textRoles: Record<string, TensorRole> = {
+  attn_q: 'attnQ', attn_k: 'attnK', attn_v: 'attnV', attn_output: 'attnOutput', ffn_gate: 'ffnUp', ffn_up: 'ffnUp', ffn_down: 'ffnDown'
+}
+const visionRoles: Record<string, TensorRole> = {
+  'attn_q.weight': 'visionMatrix', 'attn_k.weight': 'visionMatrix', 'attn_v.weight': 'visionMatrix', 'attn_out.weight': 'visionMatrix',
+  'ffn_up.weight': 'visionFfnUp', 'ffn_up.bias': 'visionFfnBias', 'ffn_down.weight': 'visionFfnDown'
+}
+const singleRoles: Record<string, TensorRole> = {
+  'token_embd.weight': 'embedding', 'output.weight': 'embedding', 'v.patch_embd.weight': 'patch', 'mm.0.weight': 'projector'
+}
+
+/** What a tensor of a GGUF is, if its type may be chosen; undefined for all that stays as it is: norms, biases, unknown ones. */
+export function ggufRole (name: string): { role: TensorRole, layer?: number } | undefined {
+  const single = singleRoles[name]
+  if (single) return { role: single }
+  const [, vision, layer, rest] = /^(v\.)?blk\.(\d+)\.(.+)$/.exec(name) ?? []
+  const role = rest === undefined ? undefined : vision ? visionRoles[rest] : rest.endsWith('.weight') ? textRoles[rest.slice(0, -7)] : undefined
+  return role && { role, layer: Number(layer) }
 }

@@ -7,7 +7,8 @@ import { defaultVisionType, type FileType, fitType, isBlockType, type StorageTyp
 
 export interface PlannedTensor {
   name: string
-  type: StorageType
+  /** As GGUF spells it; a {@link StorageType}, or the source's own where the tensor is copied. */
+  type: string
   /** As stored, outermost first; a padded feed-forward is wider than its source. */
   shape: number[]
   source: SourceTensor
@@ -39,7 +40,7 @@ export interface PlanOptions {
 }
 
 // Block types want rows in multiples of their block; 256 suits every one of them.
-const visionFfnMultiple = 256
+export const visionFfnMultiple = 256
 
 /** Matches the checkpoint's tensors with what its config says it has. */
 export function planConversion (config: SourceConfig, source: readonly SourceTensor[], options: PlanOptions): Plan {
@@ -48,7 +49,8 @@ export function planConversion (config: SourceConfig, source: readonly SourceTen
   const expected = expectedTensors(config, vocab)
   const retrieval = found.get('retrieval.weight')
   if (retrieval) expected.push(...retrievalTensors(config, retrieval.shape[0] ?? 0))
-  checkTensors(options.dir, expected, found)
+  checkTensors(options.dir, 'config.json', expected, found, hfName)
+  checkTypes(options.dir, expected, found)
 
   const visionType = options.visionType ?? defaultVisionType(options.type)
   const pad = isBlockType(visionType)
@@ -111,10 +113,12 @@ function byCanonicalName (dir: string, source: readonly SourceTensor[]): Map<str
 }
 
 /** Lists every missing, unknown and misshapen tensor in one error. */
-function checkTensors (dir: string, expected: ExpectedTensor[], found: Map<string, SourceTensor>): void {
+export function checkTensors (
+  where: string, config: string, expected: ExpectedTensor[], found: Map<string, SourceTensor>, spelling: (name: string) => string
+): void {
   const problems: string[] = []
   const known = new Set(expected.map((tensor) => tensor.source))
-  const missing = expected.filter((tensor) => !found.has(tensor.source)).map((tensor) => hfName(tensor.source))
+  const missing = expected.filter((tensor) => !found.has(tensor.source)).map((tensor) => spelling(tensor.source))
   const unknown = [...found].filter(([name]) => !known.has(name)).map(([, tensor]) => tensor.name)
   const misshapen = expected.flatMap((tensor) => {
     const have = found.get(tensor.source)
@@ -126,8 +130,12 @@ function checkTensors (dir: string, expected: ExpectedTensor[], found: Map<strin
   if (misshapen.length > 0) problems.push(`wrong shape: ${someOf(misshapen)}`)
   if (problems.length > 0) {
     throw new PaliGemmaError('ERR_MODEL_INVALID',
-      `${dir}: the weights do not fit config.json (${problems.join('; ')}); check that all files are of one model`)
+      `${where}: the weights do not fit ${config} (${problems.join('; ')}); check that all files are of one model`)
   }
+}
+
+/** Checkpoints hold plain numbers. */
+function checkTypes (dir: string, expected: ExpectedTensor[], found: Map<string, SourceTensor>): void {
   const typed = expected.map((tensor) => found.get(tensor.source)!).filter((tensor) => !['F32', 'F16', 'BF16'].includes(tensor.type))
   if (typed.length > 0) {
     throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',

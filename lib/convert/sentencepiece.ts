@@ -1,6 +1,6 @@
 /** tokenizer.model (a SentencePiece ModelProto) and added_tokens.json as GGUF's vocabulary arrays. */
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../errors'
 import { readJson } from './fields'
 
@@ -20,9 +20,9 @@ export interface Vocabulary {
 const addedScore = -1000
 const paddingScore = -10000
 
-/** The vocabulary of `dir`, padded to `rows` entries (the embedding's). */
-export async function readVocabulary (dir: string, rows: number, imageTokenId: number | undefined): Promise<Vocabulary> {
-  const file = join(dir, 'tokenizer.model')
+/** The vocabulary of a tokenizer.model and the added_tokens.json beside it, padded to `rows` entries (the embedding's). */
+export async function readVocabulary (file: string, rows: number, imageTokenId: number | undefined): Promise<Vocabulary> {
+  const dir = dirname(file)
   let bytes: Buffer
   try {
     bytes = await readFile(file)
@@ -34,11 +34,19 @@ export async function readVocabulary (dir: string, rows: number, imageTokenId: n
   }
   const vocabulary = parseModel(file, bytes)
   await addTokens(dir, vocabulary, imageTokenId)
+  return padVocabulary(`${file} and added_tokens.json`, vocabulary, rows)
+}
+
+/** One entry per row of the embedding. Only <image> and tokens that fill a table may lie beyond its end: nobody embeds them. */
+export function padVocabulary (where: string, vocabulary: Vocabulary, rows: number): Vocabulary {
   const { tokens, scores, types } = vocabulary
-  if (tokens.length > rows) {
+  const needed = tokens.reduce((count, text, id) => text === undefined || text === '<image>' || types[id] === TokenType.unused ? count : id + 1, 0)
+  if (needed > rows) {
     throw new PaliGemmaError('ERR_MODEL_INVALID',
-      `${file} and added_tokens.json hold ${tokens.length} tokens, but the embedding has only ${rows} rows; the files belong to different models`)
+      `${where} hold ${needed} tokens, but the embedding has only ${rows} rows; the files belong to different models`)
   }
+  for (const list of [tokens, scores, types]) list.length = Math.min(list.length, rows)
+  if (vocabulary.imageId >= rows) vocabulary.imageId = -1
   for (let id = 0; id < rows; id++) {
     if (tokens[id] !== undefined) continue
     tokens[id] = `[PAD${id}]`

@@ -25,6 +25,40 @@ export const storage: Readonly<Record<StorageType, { id: number, block: number, 
   IQ4_XS: { id: 23, block: 256, bytes: 136 }
 }
 
+/** What other tools' files may hold as well: read, copied and dequantized, never written anew. */
+const foreign: Readonly<Record<string, { id: number, block: number, bytes: number }>> = {
+  F64: { id: 28, block: 1, bytes: 8 },
+  I8: { id: 24, block: 1, bytes: 1 },
+  I16: { id: 25, block: 1, bytes: 2 },
+  I32: { id: 26, block: 1, bytes: 4 },
+  I64: { id: 27, block: 1, bytes: 8 },
+  IQ2_XXS: { id: 16, block: 256, bytes: 66 },
+  IQ2_XS: { id: 17, block: 256, bytes: 74 },
+  IQ2_S: { id: 22, block: 256, bytes: 82 },
+  IQ3_XXS: { id: 18, block: 256, bytes: 98 },
+  IQ3_S: { id: 21, block: 256, bytes: 110 },
+  IQ1_S: { id: 19, block: 256, bytes: 50 },
+  IQ1_M: { id: 29, block: 256, bytes: 56 },
+  TQ1_0: { id: 34, block: 256, bytes: 54 },
+  TQ2_0: { id: 35, block: 256, bytes: 66 },
+  MXFP4: { id: 39, block: 32, bytes: 17 },
+  NVFP4: { id: 40, block: 64, bytes: 36 },
+  Q1_0: { id: 41, block: 128, bytes: 18 },
+  Q2_0: { id: 42, block: 64, bytes: 18 }
+}
+
+/** Id, block and bytes of any type a GGUF may hold. */
+export function layoutOf (type: string): { id: number, block: number, bytes: number } {
+  const found = (storage as Record<string, { id: number, block: number, bytes: number }>)[type] ?? foreign[type]
+  if (!found) throw new PaliGemmaError('ERR_INTERNAL', `The storage type ${type} is not known; please report this`)
+  return found
+}
+
+/** Whether a tensor of this type holds real numbers, which can be stored otherwise. */
+export function holdsWeights (type: string): boolean {
+  return !/^I\d+$/.test(type)
+}
+
 /** A value of `--type`: the text matrices' main type, and general.file_type (llama.cpp's numbers). */
 export interface FileType { name: string, base: StorageType, fileType: number }
 
@@ -76,13 +110,19 @@ export function parseVisionType (name: string): StorageType {
   return found
 }
 
-export function isBlockType (type: StorageType): boolean {
-  return storage[type].block > 1
+export function isBlockType (type: string): boolean {
+  return layoutOf(type).block > 1
 }
 
 /** Bytes of `elements` values; a multiple of the block. */
-export function bytesOf (type: StorageType, elements: number): number {
-  return elements / storage[type].block * storage[type].bytes
+export function bytesOf (type: string, elements: number): number {
+  const { block, bytes } = layoutOf(type)
+  return elements / block * bytes
+}
+
+/** Bits a weight of this type takes. */
+export function bitsOf (type: string): number {
+  return bytesOf(type, 256) / 32
 }
 
 /** The vision tower's type for a file type: int8 suits SigLIP, plain files stay plain. */

@@ -353,7 +353,7 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
 
   it('what is no model directory, saying what to do', async () => {
     await refused(hf('pg1-tiny-lora'), 'ERR_MODEL_NOT_FOUND', 'config.json does not exist')
-    await refused(join(hf('pg1-tiny'), 'config.json'), 'ERR_MODEL_UNSUPPORTED', 'is a file')
+    await refused(join(hf('pg1-tiny'), 'config.json'), 'ERR_MODEL_UNSUPPORTED', 'neither a Hugging Face model directory')
     await refused(join(tempDir(), 'nothing'), 'ERR_MODEL_NOT_FOUND')
     const dir = copyCheckpoint(hf('pg1-tiny'))
     rmSync(join(dir, 'model.safetensors'))

@@ -1,0 +1,45 @@
+/** A planned model to a file: header, weights, and a look at the result through the engine's own reader. */
+import { PaliGemmaError, nativeCall } from '../errors'
+import { native } from '../native'
+import { layoutGguf, type Metadata, PartFile, tensorBytes } from './gguf-writer'
+import type { PlannedTensor } from './plan'
+import { type StreamOptions, streamTensors } from './stream'
+
+export interface WriteOptions extends StreamOptions {
+  /** Tests without the engine switch it off. */
+  verify?: boolean | undefined
+}
+
+/** Writes `out` through `out.part`; an error or an abort leaves what was there before. Returns the file's bytes. */
+export async function writeModel (out: string, metadata: Metadata, tensors: PlannedTensor[], options: WriteOptions): Promise<number> {
+  const layout = layoutGguf(metadata, tensors.map(({ name, type, shape }) => ({ name, type, shape })))
+  const file = await PartFile.create(out, layout.bytes)
+  try {
+    await file.write(layout.header, 0)
+    await streamTensors(tensors, layout.offsets, file, options)
+    await file.flush()
+    if (options.verify !== false) await verify(file.part, tensors, layout.offsets)
+    options.signal?.throwIfAborted()
+    await file.commit()
+  } catch (error) {
+    await file.discard()
+    throw error
+  }
+  return layout.bytes
+}
+
+/** The engine's own reader must see what was planned. */
+async function verify (path: string, tensors: PlannedTensor[], offsets: number[]): Promise<void> {
+  const seen = await nativeCall(() => native().inspect(path, 0))
+  const same = seen.tensors.length === tensors.length && tensors.every((tensor, i) => {
+    const other = seen.tensors[i]!
+    return other.name === tensor.name && other.type === tensor.type && other.offset === offsets[i] && other.bytes === tensorBytes(tensor)
+  })
+  if (!same) throw new PaliGemmaError('ERR_INTERNAL', `${path}: the file does not read back as it was written; please report this`)
+  if (tensors.some(({ name }) => name.startsWith('mask.'))) await nativeCall(() => native().openMaskDecoder(path))
+}
+
+/** Weights of a model without padding. */
+export function countParameters (tensors: PlannedTensor[]): number {
+  return tensors.reduce((sum, tensor) => sum + tensor.rows * tensor.cols, 0)
+}
