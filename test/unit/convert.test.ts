@@ -126,6 +126,48 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     await expect(run(dir)).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
   })
 
+  describe('published configs', () => {
+    const metadata = async (model: string, change: (json: any) => void) => {
+      const dir = copyCheckpoint(hf(model))
+      editJson(dir, 'config.json', change)
+      return (await run(dir)).gguf.metadata
+    }
+
+    it('leave out the patch size of 14, not of 16 as the class\'s default would have it', async () => {
+      const found = await metadata('pg1-tiny', ({ vision_config: vision }) => { delete vision.patch_size })
+      expect(found.get('clip.vision.patch_size')).toBe(14)
+    })
+
+    it('leave out the head size: 256, not hidden / heads', async () => {
+      await expect(metadata('pg2-k', ({ text_config: text }) => { delete text.head_dim })).rejects.toThrow('q_proj.weight is [256, 256] instead of [1024, 256]')
+    })
+
+    it('name an activation for the projector, which has none', async () => {
+      for (const act of ['gelu_fast', 'relu']) {
+        const found = await metadata('pg1-tiny', ({ vision_config: vision }) => { vision.projector_hidden_act = act })
+        expect(found.get('clip.projector_type')).toBe('paligemma')
+      }
+    })
+
+    it('state a number of positions that is wrong', async () => {
+      const found = await metadata('pg2-tiny', ({ vision_config: vision }) => { vision.num_positions = 256 })
+      expect(found.get('clip.vision.image_size')).toBe(70)
+    })
+
+    it('say gelu where tanh gelu is meant, each Gemma under its own key', async () => {
+      expect((await metadata('pg1-tiny', ({ text_config: text }) => { text.hidden_act = 'gelu'; text.hidden_activation = null })).get('clip.use_gelu')).toBe(true)
+      // Gemma 2 reads hidden_activation only
+      expect((await metadata('pg2-tiny', ({ text_config: text }) => { text.hidden_act = 'silu'; text.hidden_activation = 'gelu' })).get('general.architecture')).toBe('gemma2')
+      await expect(metadata('pg1-tiny', ({ text_config: text }) => { text.hidden_act = 'silu' })).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
+    })
+
+    it('spell the image token\'s key in two ways', async () => {
+      const found = await metadata('pg1-tiny', (json) => { json.image_token_id = json.image_token_index; delete json.image_token_index })
+      expect((found.get('tokenizer.ggml.tokens') as string[])[2004]).toBe('<image>')
+      await expect(metadata('pg1-tiny', (json) => { json.image_token_id = 7; delete json.image_token_index })).rejects.toThrow('2004')
+    })
+  })
+
   it('writes Gemma 2\'s constants from the config', async () => {
     const { gguf } = await run(hf('pg2-tiny'))
     const get = (key: string) => gguf.metadata.get(key)
