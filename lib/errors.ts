@@ -18,6 +18,9 @@
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
+ * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN |
+ * | `ERR_DOWNLOAD_FAILED` | a download failed for good: no connection, stalled, wrong size or checksum |
+ * | `ERR_DISK_FULL` | there is no room for a download or a converted model |
  * | `ERR_INTERNAL` | a mistake of ours; please report it |
  */
 export type ErrorCode =
@@ -34,13 +37,17 @@ export type ErrorCode =
   | 'ERR_DEADLINE'
   | 'ERR_DISPOSED'
   | 'ERR_NATIVE_MISSING'
+  | 'ERR_ACCESS_DENIED'
+  | 'ERR_DOWNLOAD_FAILED'
+  | 'ERR_DISK_FULL'
   | 'ERR_INTERNAL'
 
 /** All codes, in the order of the documentation. */
 export const errorCodes: readonly ErrorCode[] = [
   'ERR_MODEL_NOT_FOUND', 'ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_IMAGE_INVALID', 'ERR_IMAGE_TOO_LARGE',
   'ERR_PROMPT_TOO_LONG', 'ERR_INVALID_OPTION', 'ERR_OUT_OF_MEMORY', 'ERR_DEVICE_UNAVAILABLE',
-  'ERR_BUSY', 'ERR_DEADLINE', 'ERR_DISPOSED',  'ERR_NATIVE_MISSING', 'ERR_INTERNAL'
+  'ERR_BUSY', 'ERR_DEADLINE', 'ERR_DISPOSED', 'ERR_NATIVE_MISSING',
+  'ERR_ACCESS_DENIED', 'ERR_DOWNLOAD_FAILED', 'ERR_DISK_FULL', 'ERR_INTERNAL'
 ]
 
 /**

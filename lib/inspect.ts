@@ -1,5 +1,6 @@
 /** Looking into GGUF files. */
 import { nativeCall } from './errors'
+import { resolveModel } from './hub/cache'
 import { native, type NativeMetadataArray, type NativeMetadataValue } from './native'
 import { check, checkOptions, rule, type Rules } from './validate'
 
@@ -64,13 +65,14 @@ function typeName (value: NativeMetadataArray): string {
 }
 
 /**
- * Metadata and tensors of a GGUF; no weight is read.
+ * Metadata and tensors of a GGUF, or of a hub model that {@link pull} fetched; no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (field and byte offset), ERR_NATIVE_MISSING
  */
 export async function inspectModel (path: string, options: InspectOptions = {}): Promise<ModelInfo> {
   check('path', path, rule.path)
   checkOptions<InspectOptions>('inspectModel', options, inspectRules)
-  const file = await nativeCall(() => native().inspect(path, options.maxArray))
+  const { path: resolved } = await resolveModel(path)
+  const file = await nativeCall(() => native().inspect(resolved, options.maxArray))
   const bytesOf = new Map<string, number>()
   let parameters = 0
   for (const tensor of file.tensors) {
@@ -79,7 +81,7 @@ export async function inspectModel (path: string, options: InspectOptions = {}):
   }
   const architecture = file.metadata.find(entry => entry.key === 'general.architecture')?.value
   return {
-    path,
+    path: resolved,
     version: file.version,
     alignment: file.alignment,
     bytes: file.bytes,

@@ -2,6 +2,7 @@
 import { nativeCall, PaliGemmaError, fromNative } from './errors'
 import { runGeneration, toToken, type GeneratedToken, type GenerateResult } from './generation'
 import { definedOnly, ModelHost } from './host'
+import { resolveModel } from './hub/cache'
 import type { ImageEmbedding, ImageInput } from './image-input'
 import { codesRule } from './mask-decoder'
 import { native, type NativeBinding, type NativeModelInfo } from './native'
@@ -306,11 +307,14 @@ export class PaliGemma {
 export async function openModel (binding: () => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
   const options = typeof source === 'string' ? { model: source } : source
   checkOptions<LoadOptions>('loadModel', options, loadRules, ['model'])
-  return new PaliGemma(await ModelHost.open(binding(), options))
+  options.signal?.throwIfAborted()
+  const { path, vision } = await resolveModel(options.model)
+  return new PaliGemma(await ModelHost.open(binding(), { ...(vision !== undefined && { vision }), ...definedOnly(options), model: path }))
 }
 
 /**
- * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`. Weights stay memory-mapped; several models
+ * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`, or by the name of one that {@link pull} fetched
+ * (`'google/paligemma2-3b-mix-224'`); a path that exists wins. Weights stay memory-mapped; several models
  * from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is collected too.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
  * ERR_OUT_OF_MEMORY, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason

@@ -5,7 +5,10 @@ import { rule, type Rule, type Rules } from './validate'
 
 /** Options of {@link loadModel}. */
 export interface LoadOptions {
-  /** One GGUF with everything, or the text GGUF. */
+  /**
+   * One GGUF with everything, or the text GGUF; or the name of a hub model that {@link pull} put into the cache:
+   * "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type". A path that exists wins.
+   */
   model: string
   /** The separate vision GGUF ("mmproj"), where the text GGUF has no vision tensors. */
   vision?: string

@@ -1,4 +1,5 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
+import { resolveModel } from './hub/cache'
 import { nativeCall } from './errors'
 import { native, type NativeTokenizer } from './native'
 import { check, checkOptions, rule, type Rules } from './validate'
@@ -77,10 +78,11 @@ export class Tokenizer {
 }
 
 /**
- * Loads the tokenizer of a GGUF (any with `tokenizer.ggml.model` = "llama"); no weight is read.
+ * Loads the tokenizer of a pulled model, or of a GGUF (any with `tokenizer.ggml.model` = "llama"); no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_NATIVE_MISSING
  */
 export async function loadTokenizer (path: string): Promise<Tokenizer> {
   check('path', path, rule.path)
-  return new Tokenizer(await nativeCall(() => native().openTokenizer(path)))
+  const { path: file } = await resolveModel(path)
+  return new Tokenizer(await nativeCall(() => native().openTokenizer(file)))
 }

@@ -24,7 +24,7 @@ const loadKeys = [
 
 export function addLoadOptions (command: Command): Command {
   return command
-    .requiredOption('-m, --model <file>', 'the model, a GGUF')
+    .requiredOption('-m, --model <file>', 'the model: a GGUF, or the name of a pulled one')
     .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
     .option('--mask-decoder <file>', 'vae-oid.npz, where the model file has no mask decoder')
     .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))

@@ -6,6 +6,7 @@ import { addConvert, addQuantize } from './convert'
 import { addDemo } from './demo'
 import { addInspect } from './inspect'
 import { packageVersion } from './package'
+import { addPull } from './pull'
 import { addRun } from './run'
 import { addScore } from './score'
 import { addAnswer } from './answer'
@@ -75,6 +76,7 @@ function createProgram (context: Context, onFailure: () => void): Command {
   addSegment(program, context, onFailure)
   addScore(program, context)
   addTokenize(program, context)
+  addPull(program, context)
   addConvert(program, context)
   addQuantize(program, context)
   addInspect(program, context)

@@ -27,7 +27,7 @@ async function paligemma (...args: string[]) {
   return { code: await execute(args, context), out: out(), err: err() }
 }
 
-const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'convert', 'quantize', 'inspect', 'build']
+const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'build']
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {
@@ -44,7 +44,7 @@ describe('paligemma --help', () => {
     expect(out).toContain(`Usage: paligemma ${verb}`)
   })
 
-  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'convert', 'quantize', 'inspect', 'demo'])('%s has --json', async (verb) => {
+  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'demo'])('%s has --json', async (verb) => {
     expect((await paligemma(verb, '--help')).out).toContain('--json')
   })
 
