@@ -12,6 +12,9 @@
 #include <sys/auxv.h>
 #elif defined(__APPLE__) && defined(__aarch64__)
 #include <sys/sysctl.h>
+#elif defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
 #endif
 
 namespace pg {
@@ -61,6 +64,30 @@ struct X86 {
   }
 };
 
+#elif defined(__aarch64__) || defined(_M_ARM64)
+
+struct Arm {
+  bool dotprod = false, i8mm = false;
+
+  Arm() {
+#if defined(__linux__)
+    // bits of <asm/hwcap.h>, whose older versions lack the second
+    dotprod = (getauxval(AT_HWCAP) >> 20 & 1) != 0;
+    i8mm = dotprod && (getauxval(AT_HWCAP2) >> 13 & 1) != 0;
+#elif defined(__APPLE__)
+    const auto has = [](const char* name) {
+      int value = 0;
+      size_t size = sizeof value;
+      return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+    };
+    dotprod = has("hw.optional.arm.FEAT_DotProd");
+    i8mm = dotprod && has("hw.optional.arm.FEAT_I8MM");
+#elif defined(_WIN32)
+    dotprod = IsProcessorFeaturePresent(43) != 0;   // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE; i8mm has no such query
+#endif
+  }
+};
+
 #endif
 
 struct Table {
@@ -75,6 +102,11 @@ std::vector<Table> tables() {
   const X86 x86;
   list.push_back({&kKernelsAvx2, x86.avx2});
   list.push_back({&kKernelsAvx512Vnni, x86.avx512Vnni});
+#elif defined(__aarch64__) || defined(_M_ARM64)
+  const Arm arm;
+  list.push_back({&kKernelsNeon, true});
+  list.push_back({&kKernelsNeonDotprod, arm.dotprod});
+  list.push_back({&kKernelsNeonI8mm, arm.i8mm});
 #endif
   return list;
 }

@@ -32,3 +32,12 @@
 #else
 #define PG_UNROLL
 #endif
+
+// How gcc and clang spell the arm extensions.
+#if defined(__clang__)
+#define PG_TARGET_DOTPROD "dotprod"
+#define PG_TARGET_I8MM "dotprod,i8mm"
+#else
+#define PG_TARGET_DOTPROD "arch=armv8.2-a+dotprod"
+#define PG_TARGET_I8MM "arch=armv8.2-a+dotprod+i8mm"
+#endif

@@ -22,10 +22,17 @@ const Kernels PG_TABLE_NAME = {
     .mix = mix,
     .panelBytes = kPanelBytes,
     .tokenBytes = kTokenBytes,
+#if defined(PG_NO_TILE8)
+    .packRows8 = nullptr,
+    .hasTile8 = nullptr,
+    .packTokens8 = nullptr,
+    .tile8 = nullptr,
+#else
     .packRows8 = packRows8,
     .hasTile8 = hasTile8,
     .packTokens8 = packTokens8,
     .tile8 = tile8,
+#endif
     .dotRows = dotRows,
     .quantizeTokens = quantizeTokens,
     .dotRows8 = dotRows8,

@@ -99,6 +99,8 @@ struct Kernels {
 extern const Kernels kKernelsScalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kKernelsAvx2, kKernelsAvx512Vnni;
+#elif defined(__aarch64__) || defined(_M_ARM64)
+extern const Kernels kKernelsNeon, kKernelsNeonDotprod, kKernelsNeonI8mm;
 #endif
 
 }  // namespace pg
