@@ -44,16 +44,18 @@ void checkRow(const Kernels& kernels, const float* out, const std::vector<double
 double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 
 struct Rows {
-  std::vector<uint8_t> bytes;     // one odd pair of bytes in front: rows of a file need not be aligned
+  size_t front;                   // bytes before the first row: rows of a file are aligned to their values, no more
+  std::vector<uint8_t> bytes;
   std::vector<float> values;
   size_t stride;
-  const uint8_t* data() const { return bytes.data() + 2; }
+  const uint8_t* data() const { return bytes.data() + front; }
 
-  Rows(DType type, int64_t rows, int64_t cols, unsigned seed) : values(randoms(size_t(rows * cols), seed, 0.2f)), stride(bytesFor(type, cols)) {
-    bytes.resize(stride * size_t(rows) + 2);
+  Rows(DType type, int64_t rows, int64_t cols, unsigned seed)
+      : front(type == DType::f32 ? 4 : 2), values(randoms(size_t(rows * cols), seed, 0.2f)), stride(bytesFor(type, cols)) {
+    bytes.resize(stride * size_t(rows) + front);
     for (int64_t r = 0; r < rows; ++r) {
-      quantizeRow(type, values.data() + r * cols, bytes.data() + 2 + stride * size_t(r), cols);
-      dequantizeRow(type, bytes.data() + 2 + stride * size_t(r), values.data() + r * cols, cols);
+      quantizeRow(type, values.data() + r * cols, bytes.data() + front + stride * size_t(r), cols);
+      dequantizeRow(type, bytes.data() + front + stride * size_t(r), values.data() + r * cols, cols);
     }
   }
 };
