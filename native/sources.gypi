@@ -15,6 +15,7 @@
       "native/cpu/attention.cpp",
       "native/cpu/cpu_device.cpp",
       "native/cpu/make_device.cpp",
+      "native/cpu/limits.cpp",
       "native/model/tokenizer.cpp",
       "native/model/image.cpp",
       "native/model/mask_decoder.cpp",

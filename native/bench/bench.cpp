@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/limits.h"
+#include "cpu/limits.h"
 #include "cpu/cpu_device.h"
 #include "cpu/cpu_info.h"
 

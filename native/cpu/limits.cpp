@@ -1,4 +1,4 @@
-#include "bench/limits.h"
+#include "cpu/limits.h"
 
 #include <algorithm>
 #include <atomic>
