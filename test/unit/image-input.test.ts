@@ -173,12 +173,11 @@ describe('forms of images', () => {
 
   it('the event loop turns while a large picture is decoded', async () => {
     const large = await sharp({ create: { width: 2000, height: 1500, channels: 4, background: '#123456' } }).toColourspace('cmyk').jpeg().toBuffer()
-    let longest = 0
-    let last = performance.now()
-    const timer = setInterval(() => { longest = Math.max(longest, performance.now() - last); last = performance.now() }, 1)
+    let turns = 0
+    const timer = setInterval(() => { turns++ }, 1)
     await decodeImage(large)
     clearInterval(timer)
-    expect(longest).toBeLessThan(150) // generous: the machine may be busy; in one piece this takes longer
+    expect(turns).toBeGreaterThan(5) // in one piece it would be none or one
   })
 })
 
