@@ -38,16 +38,9 @@ float Attention::softmaxRow(float* scores, int64_t count, Range range, float sca
     std::fill_n(scores, count, 0.0f);
     return 1;
   }
-  float* seen = scores + from;
-  kernels_.scale(seen, scale, to - from);
-  if (softcap > 0) kernels_.softcap(seen, softcap, to - from);
-  const float newMax = std::max(max, kernels_.max(seen, to - from));
-  const float keep = std::exp(max - newMax);   // 0 for the first tile: max is -inf
-  sum = sum * keep + kernels_.expSum(seen, newMax, to - from);
-  max = newMax;
-  std::fill_n(scores, from, 0.0f);
-  std::fill_n(scores + to, count - to, 0.0f);
-  return keep;
+  if (from > 0) std::fill_n(scores, from, 0.0f);
+  if (to < count) std::fill_n(scores + to, count - to, 0.0f);
+  return kernels_.softmaxStep(scores + from, scale, softcap, &max, &sum, to - from);
 }
 
 template <class Seen>

@@ -6,6 +6,7 @@ const Kernels PG_TABLE_NAME = {
     .add = add,
     .max = max,
     .expSum = expSum,
+    .softmaxStep = softmaxStep,
     .softcap = softcap,
     .gelu = gelu,
     .geluMul = geluMul,

@@ -38,6 +38,10 @@ struct Kernels {
   float (*max)(const float* x, int64_t n);
   // x[i] = exp(x[i] - shift); returns the sum
   float (*expSum)(float* x, float shift, int64_t n);
+  // One step of an online softmax over n >= 1 more scores x[i] * factor, then capped (cap 0: not): they become
+  // exp(score - *top), *top and *sum are brought up to date. Returns what earlier weights must be multiplied by; *top
+  // is -infinity at first.
+  float (*softmaxStep)(float* x, float factor, float cap, float* top, float* sum, int64_t n);
   // x[i] = cap * tanh(x[i] / cap)
   void (*softcap)(float* x, float cap, int64_t n);
   // x[i] = gelu_tanh(x[i])

@@ -60,6 +60,16 @@ void softcap(float* x, float cap, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = cap * tanhf(x[i] / cap);
 }
 
+float softmaxStep(float* x, float factor, float cap, float* top, float* sum, int64_t n) {
+  scale(x, factor, n);
+  if (cap > 0) softcap(x, cap, n);
+  const float most = max(x, n), newTop = most > *top ? most : *top;
+  const float keep = expf(*top - newTop);
+  *sum = *sum * keep + expSum(x, newTop, n);
+  *top = newTop;
+  return keep;
+}
+
 float geluTanh(float x) {
   constexpr float kSqrt2OverPi = 0.7978845608028654f;
   return 0.5f * x * (1.0f + tanhf(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
@@ -192,6 +202,7 @@ const Kernels kKernelsScalar = {
     .add = add,
     .max = max,
     .expSum = expSum,
+    .softmaxStep = softmaxStep,
     .softcap = softcap,
     .gelu = gelu,
     .geluMul = geluMul,

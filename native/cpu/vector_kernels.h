@@ -95,6 +95,33 @@ static void softcap(float* x, float cap, int64_t n) {
   if (i < n) vstoreFirst(x + i, vmul(c, vtanh(vmul(vloadFirst(x + i, n - i), inverse))), n - i);
 }
 
+PG_INLINE V vscore(V x, V factor, float cap) {
+  const V s = vmul(x, factor);
+  return cap > 0 ? vmul(vset(cap), vtanh(vmul(s, vset(1 / cap)))) : s;
+}
+
+static float softmaxStep(float* x, float factor, float cap, float* top, float* sum, int64_t n) {
+  const V f = vset(factor), none = vset(-INFINITY);
+  V m = vset(*top);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const V s = vscore(vload(x + i), f, cap);
+    vstore(x + i, s);
+    m = vmax(m, s);
+  }
+  if (i < n) {
+    const V s = vscore(vloadFirst(x + i, n - i), f, cap);
+    vstoreFirst(x + i, s, n - i);
+    m = vmax(m, vfirst(s, none, n - i));
+  }
+  const float newTop = vmaxAcross(m);
+  float keep[kLanes];
+  vstore(keep, vexp(vset(*top - newTop)));
+  *sum = *sum * keep[0] + expSum(x, newTop, n);
+  *top = newTop;
+  return keep[0];
+}
+
 static void gelu(float* x, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) vstore(x + i, vgelu(vload(x + i)));

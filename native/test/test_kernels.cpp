@@ -391,6 +391,28 @@ TEST(kernels_mix_adds_weighted_values) {
           }
 }
 
+TEST(kernels_softmax_steps_make_one_softmax) {
+  for (const Kernels* k : everyTable())
+    for (int64_t n = 1; n <= 2 * kWidest + 3; ++n)
+      for (float cap : {0.0f, 3.0f}) {
+        const std::vector<float> scores = randoms(size_t(3 * n), 22, 4);
+        double top = -INFINITY, sum = 0;
+        std::vector<double> want;
+        for (float s : scores) want.push_back(cap > 0 ? cap * std::tanh(s * 0.7 / cap) : s * 0.7);
+        for (double s : want) top = std::max(top, s);
+        for (double& s : want) sum += s = std::exp(s - top);
+        float runningTop = -INFINITY, runningSum = 0;
+        std::vector<float> x = scores;
+        for (int64_t step = 0; step < 3; ++step) {
+          const float keep = k->softmaxStep(x.data() + step * n, 0.7f, cap, &runningTop, &runningSum, n);
+          if (step == 0) CHECK_EQUAL(keep, 0.0f);
+          for (int64_t i = 0; i < step * n; ++i) x[size_t(i)] *= keep;
+        }
+        CHECK_CLOSE(runningSum, sum, 2e-6 * sum);
+        for (size_t i = 0; i < want.size(); ++i) CHECK_CLOSE(x[i], want[i], 3e-6);
+      }
+}
+
 TEST(kernels_can_be_forced_by_name) {
   for (const std::string& isa : supportedIsas()) CHECK_EQUAL(std::string(kernelsFor(isa)->isa), isa);
   CHECK(kernelsFor("mmx") == nullptr);
