@@ -21,6 +21,7 @@ export {
   inspectModel, dequantizeTensor,
   type ModelInfo, type MetadataEntry, type MetadataValue, type TensorInfo, type InspectOptions
 } from './inspect'
+export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './estimate'
 export { pull, type PullOptions, type PullPlan, type PullProgress, type PullResult } from './hub/pull'
 export { type CachedModel } from './hub/cache'
 export { PaliGemmaError, type ErrorCode } from './errors'

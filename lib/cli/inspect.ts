@@ -1,21 +1,38 @@
 /** `paligemma inspect` */
 import type { Command } from 'commander'
+import { estimateOf, type MemoryEstimate } from '../estimate'
 import type { MetadataValue, ModelInfo } from '../inspect'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 
 export function addInspect (program: Command, context: Context): void {
   program.command('inspect')
     .summary('metadata and tensors of a GGUF')
-    .description('Prints the metadata, tensors and sizes of a GGUF. Weights are not read.')
+    .description('Prints the metadata, tensors and sizes of a GGUF, and the memory that it will take. Weights are not read.')
     .argument('<file>', 'any GGUF')
     .option('--json', 'print one JSON object; long arrays are cut to 16 values, see --full')
     .option('--full', 'with --json: whole arrays')
     .action(async (file: string, options: { json?: boolean, full?: boolean }) => {
       const { inspectModel } = await import('../index.js')
       const info = await inspectModel(file, options.full ? {} : { maxArray: 16 })
-      if (options.json) printJson(context, info)
-      else printInfo(info, context)
+      const memory = memoryOf(info)
+      if (options.json) return printJson(context, { ...info, ...(memory && { memory }) })
+      printInfo(info, context)
+      if (memory) printMemory(memory, context)
     })
+}
+
+/** Of models; other GGUFs (adapters, mask decoders, vision files) take none of their own. */
+function memoryOf (info: ModelInfo): MemoryEstimate | undefined {
+  try {
+    return estimateOf(info)
+  } catch {
+    return undefined
+  }
+}
+
+function printMemory ({ total, weights, kv, most }: MemoryEstimate, context: Context): void {
+  printLine(context, `memory: about ${formatBytes(total)} with 4 usual requests at a time (weights ${formatBytes(weights)}, ` +
+    `attention cache ${formatBytes(kv.perSequence)} each); ${formatBytes(most)} with 4 that fill the context`)
 }
 
 function printInfo (info: ModelInfo, context: Context): void {
