@@ -17,15 +17,19 @@ export function progress (context: Context, label: string): Progress {
   const start = Date.now()
   let last = 0
   let shown = false
+  // What was there before, such as a part of a download, says nothing about speed.
+  let first: number | undefined
   return {
     update (fraction, note = '') {
       const now = Date.now()
+      first ??= fraction
       if (shown && now - last < frameMs && fraction < 1) return
       last = now
       shown = true
       const filled = Math.round(fraction * barWidth)
       const elapsed = (now - start) / 1000
-      const rest = fraction > 0.01 && elapsed > 1 ? ` ${formatSeconds(elapsed / fraction - elapsed)} left` : ''
+      const done = fraction - first
+      const rest = done > 0.01 && elapsed > 1 ? ` ${formatSeconds(elapsed / done * (1 - fraction))} left` : ''
       const line = `${label} [${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}] ${String(Math.floor(fraction * 100)).padStart(3)}%${rest} ${note}`
       out.write(`\r\x1b[2K${line.slice(0, Math.max(20, (out.columns ?? 80) - 1))}`)
     },

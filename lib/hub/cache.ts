@@ -20,6 +20,7 @@ import { folderName, type HubReference, parseReference } from './reference'
 export const recordFormat = 1
 
 export interface CacheRecord {
+  /** {@link recordFormat} of the version that made it. */
   format: number
   id: string
   /** What was asked for: "main". */
@@ -41,7 +42,7 @@ export interface CacheRecord {
   pulledAt: string
 }
 
-export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'format'> {
+export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision'> {
   /** Path of the GGUF. */
   path: string
   /** Path of the separate vision GGUF, where there is one. */
@@ -103,7 +104,7 @@ async function replaceFile (path: string, text: string): Promise<void> {
 /** A record whose files are there in full size. */
 async function readRecord (path: string): Promise<CachedModel | undefined> {
   try {
-    const { format: _, model, vision, ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
+    const { model, vision, ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
     const dir = dirname(path)
     const files = [model, vision].filter((name) => name !== null)
     if (!files.every((name) => typeof name === 'string' && basename(name) === name) || typeof rest.type !== 'string' || typeof rest.pulledAt !== 'string') return undefined

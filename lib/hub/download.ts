@@ -66,7 +66,7 @@ async function receive (client: HubClient, { id, commit, file }: DownloadTarget,
   // Parts end at whole answers of one version only: If-Range makes a server with another version send all of it.
   const headers: Record<string, string> = from === 0 ? {} : { range: `bytes=${from}-`, ...(part.etag !== undefined && { 'if-range': part.etag }) }
   const answer = await request(client, fileUrl(client, id, commit, file.path), subject, headers)
-  const { response, body, release, explain } = answer
+  const { response, body, release } = answer
   try {
     checkIdentity(name, file, answer)
     if (response.status === 416 || response.status === 412) {
@@ -101,17 +101,9 @@ async function receive (client: HubClient, { id, commit, file }: DownloadTarget,
       onReceived(chunk.length)
     }
     if (part.bytes < file.bytes) throw new Transient(`the connection ended after ${part.bytes} of ${file.bytes} bytes`)
-  } catch (error) {
-    // Errors of the disk are ours, all others are the connection's.
-    throw isDiskError(error) ? error : explain(error)
   } finally {
     release()
   }
-}
-
-function isDiskError (error: unknown): boolean {
-  const { syscall } = error as { syscall?: unknown }
-  return ['write', 'open', 'ftruncate', 'fsync', 'rename', 'unlink'].includes(String(syscall)) && 'errno' in (error as object)
 }
 
 /** The hub tells size and checksum of large files with every redirect: another version is noticed before its first byte. */

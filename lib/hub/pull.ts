@@ -178,7 +178,7 @@ async function hashOf (path: string): Promise<string> {
 
 /** A model of the cache that is what would be made. Without a wish for a mask decoder one does no harm. */
 async function findSame (cache: Cache, id: string, commit: string, { type, visionType, maskHash }: Wanted): Promise<CachedModel | undefined> {
-  return (await cache.modelsOf(id, commit)).find((model) => (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
+  return (await cache.modelsOf(id, commit)).find((model) => model.format === recordFormat && (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
     model.visionType === (visionType ?? null) && (maskHash === null || model.maskDecoder === maskHash))
 }
 

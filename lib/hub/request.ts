@@ -46,11 +46,9 @@ export interface OpenResponse {
   response: Response
   /** Headers of all answers on the way, the hub's own first: a redirect carries what the hub knows of the file. */
   hops: Headers[]
-  /** The body, piece by piece. */
+  /** The body, piece by piece; throws the user's reason, or {@link Transient} for a stall or a broken connection. */
   body: () => AsyncGenerator<Uint8Array, void, void>
   release: () => void
-  /** Why reading failed: the user's reason, a stall, or the connection. */
-  explain: (error: unknown) => unknown
 }
 
 /**
@@ -78,7 +76,7 @@ export async function request (client: HubClient, url: string, subject: Subject,
     body = response.body?.getReader()
     while (body) {
       touch()
-      const { done, value } = await untilAborted(body.read(), signal)
+      const { done, value } = await untilAborted(body.read(), signal).catch((error: unknown) => { throw explain(error) })
       if (done) return
       clearTimeout(timer) // the disk may take its time
       yield value
@@ -116,7 +114,7 @@ export async function request (client: HubClient, url: string, subject: Subject,
         continue
       }
       if (!response.ok && response.status !== 416 && response.status !== 412) throw refusal(client, subject, response, atHome)
-      return { response, hops, body: () => readBody(response), release, explain }
+      return { response, hops, body: () => readBody(response), release }
     }
   } catch (error) {
     const reason = explain(error)
@@ -233,7 +231,7 @@ const maxJsonBytes = 32 * 1024 * 1024
 /** A JSON answer of the hub's API, with retries. */
 export async function requestJson (client: HubClient, url: string, subject: Subject): Promise<{ json: unknown, headers: Headers }> {
   return await withRetries(client, subject.id, async () => {
-    const { response, body, release, explain } = await request(client, url, subject, { accept: 'application/json' })
+    const { response, body, release } = await request(client, url, subject, { accept: 'application/json' })
     try {
       const parts: Uint8Array[] = []
       let bytes = 0
@@ -247,8 +245,6 @@ export async function requestJson (client: HubClient, url: string, subject: Subj
       } catch (cause) {
         throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${url}: the answer is not JSON; is HF_ENDPOINT a Hugging Face hub?`, { cause })
       }
-    } catch (error) {
-      throw explain(error)
     } finally {
       release()
     }

@@ -186,6 +186,23 @@ describe('pull', () => {
     expect(await failure({ cacheDir: file })).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('PALIGEMMA_CACHE') as string })
   })
 
+  it('what a callback throws ends the work at once, and is what pull rejects with', async () => {
+    const reason = new Error('my mistake')
+    await expect(run({ onProgress: () => { throw reason } })).rejects.toBe(reason)
+    await expect(run({ onPlan: () => { throw reason } })).rejects.toBe(reason)
+    expect(messages).toEqual([])
+    expect(readdirSync(join(cacheDir, 'locks'))).toEqual([])
+  })
+
+  it('a model that an older version made is loaded, but made anew by the next pull', async () => {
+    const { path } = await run()
+    const record = path.replace('.gguf', '.json')
+    writeFileSync(record, readFileSync(record, 'utf8').replace('"format": 1', '"format": 0'))
+    expect(await resolveModel('org/tiny-model', new Cache(cacheDir))).toEqual({ path })
+    expect(await run()).toMatchObject({ cached: false, path })
+    expect(await run()).toMatchObject({ cached: true })
+  })
+
   it('a full disk is noticed before the weights are downloaded', async () => {
     const error = await failure({ type: 'bf16' }, { freeBytes: async () => 1_700_000 })
     expect(error.code).toBe('ERR_DISK_FULL')
