@@ -8,7 +8,8 @@ namespace pg {
 namespace {
 
 constexpr int64_t kTile = kPageTokens;   // keys of a tile
-constexpr int64_t kStates = 96;          // query rows of a work item: packing a tile of keys costs 1/20 of using it
+constexpr int64_t kStates = 96;          // query rows of a work item: they share the packing of a tile of keys
+constexpr int64_t kDenseRows = 264;      // the same for vision, whose short rows, far apart, cost more to pack
 constexpr int64_t kSplit = 4 * kTile;    // keys of a piece in decoding
 static_assert(kTile == kTileGroup, "rows of scores are as far apart as mix() expects");
 
@@ -225,10 +226,10 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
 
 void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) {
   const int64_t headDim = q.cols / heads, tokens = k.rows, width = kernels_.tileTokens;
-  const int64_t blocks = (q.rows + kStates - 1) / kStates;
+  const int64_t blocks = (q.rows + kDenseRows - 1) / kDenseRows;
   pool_.forRange(blocks * heads, 1, [&](int64_t item, int64_t, int index) {
     if (cancelled()) return;
-    const int64_t head = item % heads, rowBegin = item / heads * kStates, rowEnd = std::min(rowBegin + kStates, q.rows);
+    const int64_t head = item % heads, rowBegin = item / heads * kDenseRows, rowEnd = std::min(rowBegin + kDenseRows, q.rows);
     Worker& worker = workers_[size_t(index)];
     State s = begin(worker, rowEnd - rowBegin, headDim);
     for (int64_t first = 0; first < s.rows; first += width)
