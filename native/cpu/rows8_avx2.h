@@ -83,9 +83,7 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
   for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 210) {
     prefetchBlocks(row, 210);
-    uint16_t half;
-    memcpy(&half, row + 208, 2);
-    const V d = vset(_cvtsh_ss(half));
+    const V d = vset(vhalf(row + 208));
     const V a = vmul(vloadI8((const int8_t*)row + 192), d), b = vmul(vloadI8((const int8_t*)row + 200), d);
     float scales[16];   // of groups of 16 columns
     vstore(scales, a);

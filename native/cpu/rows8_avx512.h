@@ -134,9 +134,7 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
   for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 210) {
     prefetchBlocks(row, 210);
-    uint16_t half;
-    memcpy(&half, row + 208, 2);
-    const V scales = vmul(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(row + 192)))), vset(_cvtsh_ss(half)));
+    const V scales = vmul(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(row + 192)))), vset(vhalf(row + 208)));
     const int8_t* values[kTokens];
     V product[kTokens];
     for (int t = 0; t < kTokens; ++t) {

@@ -52,7 +52,7 @@ PG_INLINE void vstoreF16(uint16_t* p, V v) {
 PG_INLINE float vhalf(const void* p) {   // one f16
   uint16_t bits;
   memcpy(&bits, p, 2);
-  return _cvtsh_ss(bits);
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));   // MSVC has no _cvtsh_ss
 }
 PG_INLINE void vprefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 

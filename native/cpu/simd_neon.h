@@ -61,7 +61,11 @@ PG_INLINE float vhalf(const void* p) {   // one f16
   memcpy(&bits, p, 2);
   return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
 }
+#if defined(_MSC_VER) && !defined(__clang__)
+PG_INLINE void vprefetch(const void* p) { __prefetch(p); }
+#else
 PG_INLINE void vprefetch(const void* p) { __builtin_prefetch(p); }
+#endif
 
 // 4 x 4
 PG_INLINE void vtranspose(V* v) {

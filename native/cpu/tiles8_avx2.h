@@ -89,9 +89,7 @@ PG_INLINE void store32(float* to, __m256i q, float slope, float base) {
 
 static void wideQ4_0(const uint8_t* b, float* to, int64_t n) {
   for (; n > 0; n -= 32, b += 18, to += 32) {
-    uint16_t half;
-    memcpy(&half, b, 2);
-    const float d = _cvtsh_ss(half);
+    const float d = vhalf(b);
     const __m128i q = _mm_loadu_si128((const __m128i*)(b + 2));
     const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
     store32(to, _mm256_and_si256(both, _mm256_set1_epi8(15)), d, 8 * d);
@@ -156,9 +154,7 @@ PG_INLINE __m256i sixBits(const uint8_t* b, int part) {
 
 static void wideQ6K(const uint8_t* b, float* to, int64_t n) {
   for (; n > 0; n -= 256, b += 210) {
-    uint16_t half;
-    memcpy(&half, b + 208, 2);
-    const float d = _cvtsh_ss(half);
+    const float d = vhalf(b + 208);
     const int8_t* s = (const int8_t*)b + 192;
     for (int part = 0; part < 8; ++part, to += 32) {
       float a = d * s[2 * part], c = d * s[2 * part + 1];

@@ -270,8 +270,6 @@ static void unpackQ5K(const uint8_t* b, int8_t* to, float* scales) {
 }
 
 static void unpackQ6K(const uint8_t* b, int8_t* to, float* scales) {
-  uint16_t half;
-  memcpy(&half, b + 208, 2);
   const __m128i s = _mm_loadu_si128((const __m128i*)(b + 192));
   // the largest of four scales, in each of the four places
   __m128i most = _mm_abs_epi8(s);
@@ -281,7 +279,7 @@ static void unpackQ6K(const uint8_t* b, int8_t* to, float* scales) {
   // bytes are q * scale * 127 / (32 * top): (4 q) times a factor of 16 bits with rounding
   const V factor = vmul(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(s)), _mm512_maskz_div_ps(_mm512_cmp_ps_mask(top, vzero(), _CMP_GT_OQ), vset(127.0f * 8192 / 32), top));
   const __m256i factors = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(factor));
-  const V byteScale = vmul(top, vset(_cvtsh_ss(half) * 32 / 127));
+  const V byteScale = vmul(top, vset(vhalf(b + 208) * 32 / 127));
   _mm_storeu_ps(scales, _mm512_castps512_ps128(_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), byteScale)));
   const __m512i turnLow = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
   // words of the two 16-column groups of 32 columns
