@@ -49,7 +49,7 @@ function toConstraint (constrain: GenerateOptions['constrain']): NativeRequest['
   return { kind: constrain.kind, labels: constrain.labels ?? [], ...(constrain.maxObjects !== undefined && { maxObjects: constrain.maxObjects }) }
 }
 
-function toRequest (options: GenerateOptions, images: PreparedImage[]): NativeRequest {
+function toRequest (options: GenerateOptions, images: PreparedImage[], adapters: NativeRequest['adapters']): NativeRequest {
   const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, beams, lengthPenalty, seed, stop, ignoreEos, logProbs, constrain } = options
   return definedOnly({
     kind: 'generate' as const,
@@ -68,7 +68,8 @@ function toRequest (options: GenerateOptions, images: PreparedImage[]): NativeRe
     stop,
     ignoreEos,
     logProbs: logProbs === undefined || logProbs === false ? -1 : logProbs === true ? 0 : logProbs,
-    constraint: toConstraint(constrain)
+    constraint: toConstraint(constrain),
+    adapters
   })
 }
 
@@ -147,6 +148,7 @@ async function runOne (host: ModelHost, options: GenerateOptions, emit?: Emit, s
   const { signal } = options
   signal?.throwIfAborted()
   host.throwIfDisposed()
+  const adapters = host.adapterUses(options.adapters)
   const tokens: GeneratedToken[] = []
   let text = ''
   let firstTokenMs = 0
@@ -168,7 +170,7 @@ async function runOne (host: ModelHost, options: GenerateOptions, emit?: Emit, s
   preprocessMs = performance.now() - start
   if (prepared !== stopped) {
     images = prepared
-    end = await host.run(toRequest(options, images), {
+    end = await host.run(toRequest(options, images, adapters), {
       signal,
       stop,
       onToken: (shown, native) => {

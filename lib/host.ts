@@ -1,4 +1,5 @@
 /** A loaded native model with its running jobs: what all calls of a PaliGemma share. */
+import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from './adapters'
 import { PaliGemmaError, fromNative, nativeAborted } from './errors'
 import { checkImage, isEmbedding, type ImageInput } from './image-input'
 import { readMaskTensors } from './mask-decoder'
@@ -93,6 +94,7 @@ export interface PreparedImage {
 }
 
 export class ModelHost {
+  readonly adapters: AdapterInfo[]
   private disposing: Promise<void> | undefined
   private requests = 0
 
@@ -102,21 +104,24 @@ export class ModelHost {
     readonly info: NativeModelInfo,
     readonly options: Omit<LoadOptions, 'signal' | 'onProgress'>,
     private readonly jobs: Jobs
-  ) {}
+  ) {
+    this.adapters = info.adapters.map(toAdapterInfo)
+  }
 
   /** Loads with options already checked. */
   static async open (binding: NativeBinding, options: LoadOptions): Promise<ModelHost> {
-    const { model: path, vision, maskDecoder, signal, onProgress, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap } = options
+    const { model: path, vision, maskDecoder, adapters, signal, onProgress, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap } = options
     signal?.throwIfAborted()
     onProgress?.(0)
     const isArchive = maskDecoder !== undefined && await looksLikeZip(maskDecoder)
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
     const mask = isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder
+    const updates = adapters && await untilAborted(readAdapters(adapters), signal)
     let model: NativeModel
     try {
       model = new binding.Model(definedOnly({
-        path, visionPath: vision, maskDecoder: mask, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap
+        path, visionPath: vision, maskDecoder: mask, adapters: updates, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap
       }), jobs.deliver)
     } catch (error) {
       throw fromNative(error)
@@ -153,6 +158,11 @@ export class ModelHost {
 
   throwIfDisposed (): void {
     if (this.disposed) throw new PaliGemmaError('ERR_DISPOSED', 'The model was disposed; load it again to use it')
+  }
+
+  /** The `adapters` option of a request as the addon takes it. */
+  adapterUses (chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
+    return chooseAdapters(this.adapters, chosen)
   }
 
   /** Decodes and resizes pictures to what the model takes. `images` and `image` as in the options of the calls. */

@@ -7,6 +7,7 @@ export {
   type LoadOptions, type GenerateOptions, type SamplingOptions, type Constraint, type ScoreOptions, type BatchOptions,
   type TaskOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type PreprocessOptions
 } from './options'
+export { type AdapterInfo, type AdapterOption } from './adapters'
 export { type ImageInput, type ImageEmbedding, type RawPixels } from './image-input'
 export { preprocessImage, type PreprocessedImage } from './preprocess'
 export {

@@ -1,4 +1,5 @@
 /** A loaded model and everything it can do. */
+import { type AdapterInfo, toAdapterInfo } from './adapters'
 import { nativeCall, PaliGemmaError, fromNative } from './errors'
 import { runGeneration, toToken, type GeneratedToken, type GenerateResult } from './generation'
 import { definedOnly, ModelHost } from './host'
@@ -46,6 +47,8 @@ export interface LoadedModelInfo {
   contextSize: number
   hasVision: boolean
   hasMaskDecoder: boolean
+  /** LoRA adapters that were loaded with the model. */
+  adapters: AdapterInfo[]
   /** How pictures are resized. */
   resize: 'bicubic' | 'bilinear'
   /** "cpu", "cuda" or "metal". */
@@ -77,6 +80,7 @@ function toInfo (info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | undefin
     contextSize: info.contextSize,
     hasVision: info.hasVision,
     hasMaskDecoder: info.hasMaskDecoder,
+    adapters: info.adapters.map(toAdapterInfo),
     resize: resize ?? info.resizeFilter,
     device: info.device,
     isa: info.isa,
@@ -178,10 +182,11 @@ export class PaliGemma {
   async score (options: ScoreOptions): Promise<ScoreResult> {
     checkOptions<ScoreOptions>('score', options, scoreRules, ['prompt', 'suffix'])
     const { prompt, suffix, allowControlTokens, signal } = options
+    const adapters = this.#host.adapterUses(options.adapters)
     const end = await this.#host.admit(async () => {
       const images = await this.#prepare(options, signal)
       return await this.#host.run(definedOnly({
-        kind: 'score' as const, images: images.map(image => image.native), prompt, suffix, allowControlTokens
+        kind: 'score' as const, images: images.map(image => image.native), prompt, suffix, allowControlTokens, adapters
       }), { signal })
     })
     const tokens = (end?.scored ?? []).map(toToken)
@@ -253,9 +258,10 @@ export class PaliGemma {
   async encodeImage (image: ImageInput, options: EncodeImageOptions = {}): Promise<ImageEmbedding> {
     checkOptions<EncodeImageOptions>('encodeImage', options, encodeImageRules)
     if (image === undefined) throw wrongOption('image', 'a picture', image)
+    const adapters = this.#host.adapterUses(options.adapters)
     const [prepared] = await this.#prepare({ image }, options.signal)
     const { transform, native: source } = prepared!
-    const data = source.embedding ?? (await this.#host.run({ kind: 'encodeImage', images: [source], prompt: '' }, options))?.embedding
+    const data = source.embedding ?? (await this.#host.run(definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters }), { signal: options.signal }))?.embedding
     if (!data) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
     return { data, tokens: this.info.imageTokens, hidden: this.info.textHidden, ...(transform && { transform }) }
   }

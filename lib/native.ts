@@ -6,6 +6,11 @@ import { PaliGemmaError } from './errors'
 
 export interface NativeTensorSource { [name: string]: { shape: number[], data: Float32Array } }
 
+/** A LoRA adapter: a GGUF, or tensors "<gguf name>.lora_a" [rank, in] and ".lora_b" [out, rank], the latter times alpha / rank. */
+export interface NativeAdapter { name: string, scale: number, path?: string, tensors?: NativeTensorSource }
+
+export interface NativeAdapterInfo { name: string, scale: number, rank: number, targets: number, parameters: number }
+
 export interface NativeLoadOptions {
   path: string
   visionPath?: string
@@ -18,6 +23,7 @@ export interface NativeLoadOptions {
   kvCacheType?: 'f16' | 'q8_0' | 'f32'
   attentionWindow?: 'none' | 'suffix' | 'causal'
   finalSoftcap?: boolean
+  adapters?: NativeAdapter[]
 }
 
 export interface NativeModelInfo {
@@ -40,6 +46,8 @@ export interface NativeModelInfo {
   hasVision: boolean
   hasMaskDecoder: boolean
   hasRetrieval: boolean
+  /** In the order of the load options. */
+  adapters: NativeAdapterInfo[]
   resizeFilter: 'bicubic' | 'bilinear'
 }
 
@@ -76,6 +84,8 @@ export interface NativeRequest {
   stop?: string[]
   ignoreEos?: boolean
   constraint?: { kind: 'detect' | 'segment', labels: string[], maxObjects?: number }
+  /** Where not given: all, with the scales they were loaded with. */
+  adapters?: { index: number, scale: number }[]
 }
 
 export interface NativeToken {

@@ -1,4 +1,5 @@
 /** The options of every call: types, defaults and the rules that check them. */
+import { adaptersRule, type AdapterOption } from './adapters'
 import type { ImageInput } from './image-input'
 import type { Chunk } from './stream'
 import { rule, type Rule, type Rules } from './validate'
@@ -14,6 +15,11 @@ export interface LoadOptions {
   vision?: string
   /** `vae-oid.npz`, or a GGUF that holds the mask decoder, where the model file has none. `segment` needs one. */
   maskDecoder?: string
+  /**
+   * LoRA adapters: PEFT directories or GGUF adapters, with the scale that requests get which choose none (default 1).
+   * Weights stay as they are, quantized or not; what the adapters add is computed beside them.
+   */
+  adapters?: (string | AdapterOption)[]
   /** Where the model runs; "auto" (the default) takes the best there is. */
   device?: 'auto' | 'cpu' | 'cuda' | 'metal'
   /** Compute threads; default: the physical cores this process may use. Results do not depend on it. */
@@ -91,6 +97,11 @@ export interface SamplingOptions {
   stop?: string[]
   /** Log-probabilities (natural log) of the chosen tokens; a number: also of the n best alternatives. Default false. */
   logProbs?: boolean | number
+  /**
+   * Which of the loaded adapters to use, by path or name, with scales; `[]`: the bare model. Default: all, with the
+   * scales they were loaded with.
+   */
+  adapters?: (string | AdapterOption)[]
   /** Do not stop at the end token; for tests and benchmarks. */
   ignoreEos?: boolean
   /** Milliseconds from the call; after them the request ends with ERR_DEADLINE. Default: none. */
@@ -123,6 +134,8 @@ export interface ScoreOptions {
   image?: ImageInput
   images?: ImageInput[]
   allowControlTokens?: boolean
+  /** As for `generate`. */
+  adapters?: (string | AdapterOption)[]
   signal?: AbortSignal
 }
 
@@ -154,6 +167,8 @@ export interface DetectOptions extends SamplingOptions {
 }
 
 export interface EncodeImageOptions {
+  /** As for `generate`; the embedding holds what they make of the picture. */
+  adapters?: (string | AdapterOption)[]
   signal?: AbortSignal
 }
 
@@ -191,6 +206,7 @@ export const loadRules: Rules<LoadOptions> = {
   model: rule.path,
   vision: rule.path,
   maskDecoder: rule.path,
+  adapters: adaptersRule,
   device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
   threads: rule.integer(1, 1024),
   contextSize: rule.integer(1),
@@ -227,6 +243,7 @@ const samplingRules: Rules<SamplingOptions> = {
   seed: rule.integer(0),
   stop: rule.listOf('non-empty strings', v => typeof v === 'string' && v !== ''),
   logProbs: { expected: 'boolean or integer from 0 to 1000', accepts: v => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v) },
+  adapters: adaptersRule,
   ignoreEos: rule.flag,
   deadlineMs: rule.integer(1, 2 ** 31 - 1),
   signal: rule.signal,
@@ -255,6 +272,7 @@ export const scoreRules: Rules<ScoreOptions> = {
   image: rule.anything,
   images,
   allowControlTokens: rule.flag,
+  adapters: adaptersRule,
   signal: rule.signal
 }
 
@@ -265,7 +283,7 @@ const lang: Rule = { expected: 'language code such as "en"', accepts: v => typeo
 export const taskRules: Rules<TaskOptions> = { lang, ...samplingRules }
 export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 'coco', 'long'), ...taskRules }
 export const detectRules: Rules<DetectOptions> = { constrain: rule.flag, maxObjects: rule.integer(1, 65535), ...samplingRules }
-export const encodeImageRules: Rules<EncodeImageOptions> = { signal: rule.signal }
+export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }
 
 export const preprocessRules: Rules<PreprocessOptions> = {
   size: rule.integer(1, 16384),

@@ -18,6 +18,12 @@ export function collect (value: string, before: string[] | undefined): string[] 
   return [...before ?? [], value]
 }
 
+/** `PATH` or `PATH=SCALE`. */
+export function adapter (text: string): { path: string, scale?: number } {
+  const [, path, scale] = /^(.+)=([+-]?(?:\d+\.?\d*|\.\d+))$/.exec(text) ?? []
+  return path === undefined ? { path: text } : { path, scale: Number(scale) }
+}
+
 const loadKeys = [
   'model', 'vision', 'maskDecoder', 'device', 'threads', 'contextSize', 'kvCacheType', 'attentionWindow', 'locScale', 'resize', 'fit', 'maskConvention'
 ] as const
@@ -27,6 +33,7 @@ export function addLoadOptions (command: Command): Command {
     .requiredOption('-m, --model <file>', 'the model: a GGUF, or the name of a pulled one')
     .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
     .option('--mask-decoder <file>', 'vae-oid.npz, where the model file has no mask decoder')
+    .option('--adapter <path>', 'LoRA adapter: PEFT directory or GGUF, PATH=SCALE for another scale than 1; may be given several times', collect)
     .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
     .option('--context-size <tokens>', 'tokens per sequence', integer)
@@ -43,6 +50,7 @@ export function addLoadOptions (command: Command): Command {
 export function loadOptions (options: Record<string, unknown>, signal: AbortSignal): LoadOptions {
   return {
     ...pick(options, loadKeys),
+    ...(options['adapter'] !== undefined ? { adapters: (options['adapter'] as string[]).map(adapter) } : {}),
     ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}),
     signal
   } as unknown as LoadOptions

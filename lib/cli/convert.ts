@@ -1,6 +1,7 @@
 /** `paligemma convert` and `paligemma quantize` */
 import { type Command, Option } from 'commander'
 import type { ConvertResult } from '../convert'
+import { adapter, collect } from './args'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 import { progress } from './progress'
 
@@ -11,6 +12,7 @@ interface ConvertFlags {
   maskDecoder?: string
   tokenizer?: string
   imatrix?: string
+  adapter?: string[]
   projector: 'auto' | 'keep' | 'unfold'
   json?: boolean
 }
@@ -31,12 +33,13 @@ export function addConvert (program: Command, context: Context): void {
     .option('--tokenizer <path>', 'for .npz: tokenizer.model, or a directory or GGUF that holds one (default: the one beside it)')
     .option('--imatrix <file>', imatrixHelp)
     .addOption(new Option('--projector <rule>', 'for GGUFs with 1/sqrt(hidden) folded into the projector').choices(['auto', 'keep', 'unfold']).default('auto'))
+    .option('--adapter <dir>', 'PEFT LoRA directory to merge, DIR=SCALE for another scale than 1; may be given several times', collect)
     .option('--json', 'print one JSON object')
     .action(async (source: string[], flags: ConvertFlags) => {
       const { convert } = await import('../convert/index.js')
-      const { projector, json, ...options } = flags
+      const { projector, json, adapter: adapters, ...options } = flags
       await report(context, 'converting', json, async (onProgress) => await convert({
-        ...options, source, signal: context.signal, onProgress, unfoldProjector: projector === 'auto' ? undefined : projector === 'unfold'
+        ...options, source, adapters: adapters?.map(adapter), signal: context.signal, onProgress, unfoldProjector: projector === 'auto' ? undefined : projector === 'unfold'
       }))
     })
 }

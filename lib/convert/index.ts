@@ -6,6 +6,7 @@ import { looksLikeZip } from '../npz'
 import { readConfig, type SourceConfig } from './config'
 import { mergeGgufs } from './gguf-merge'
 import { checkImportance, readImportance } from './imatrix'
+import { readAdaptersToMerge } from './merge'
 import { modelMetadata } from './metadata'
 import { openNpz } from './npz-source'
 import { type MaskSource, planConversion, tiedHead } from './plan'
@@ -38,6 +39,8 @@ export interface ConvertOptions {
   imatrix?: string | undefined
   /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
   unfoldProjector?: boolean | undefined
+  /** Not for GGUFs: PEFT LoRA directories to merge into the weights, with scales (default 1). */
+  adapters?: readonly (string | { path: string, scale?: number })[] | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -82,6 +85,9 @@ export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}
   const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
   const importance = options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const write = { ...options, ...hooks, importance }
+  if (kind === 'gguf' && options.adapters !== undefined && options.adapters.length > 0) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', 'Adapters are merged into the original weights: convert the Hugging Face directory or .npz, or give the adapter to loadModel')
+  }
   if (kind === 'gguf') return await mergeGgufs(sources, mask, { ...write, type, visionType })
   return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
 }
@@ -93,9 +99,10 @@ type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> & ConvertHooks 
 }
 
 async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask: MaskSource | undefined, options: ParsedOptions): Promise<ConvertResult> {
+  const adapters = await readAdaptersToMerge(options.adapters ?? [])
   const { config, source } = await openCheckpoint(path, kind)
   try {
-    const plan = planConversion(config, source.tensors, { dir: path, type: options.type, visionType: options.visionType, mask })
+    const plan = planConversion(config, source.tensors, { dir: path, type: options.type, visionType: options.visionType, mask, adapters })
     await checkTiedHead(source.tensors, path)
     const vocabulary = await openVocabulary(options.tokenizer, path, kind, plan.vocab, config)
     const metadata = modelMetadata(config, plan, vocabulary, options.type)

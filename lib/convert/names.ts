@@ -39,7 +39,7 @@ const ignored = /(?:^|\.)(?:position_ids|rotary_emb\.inv_freq)$/
  */
 export function canonicalName (name: string): string | undefined {
   if (ignored.test(name)) return undefined
-  const bare = name.replace(/^vlm\./, '').replace(/^model\.(?=(?:vision_tower|multi_modal_projector|language_model)\.)/, '')
+  const bare = name.replace(/^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|custom_text_proj|embedding_proj_layer)\.)/, '')
   const rules: [RegExp, string][] = [
     [/^language_model\.lm_head\./, 'lm_head.'],
     [/^language_model\.(?:model\.)?/, 'text.'],
@@ -49,6 +49,24 @@ export function canonicalName (name: string): string | undefined {
   ]
   for (const [pattern, prefix] of rules) if (pattern.test(bare)) return bare.replace(pattern, prefix)
   return bare
+}
+
+/** The GGUF name of a matrix that adapters may change, of its canonical name; undefined for everything else. */
+export function matrixName (canonical: string): string | undefined {
+  const rules: [RegExp, Record<string, string>, string][] = [
+    [/^text\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
+      { q_proj: 'attn_q', k_proj: 'attn_k', v_proj: 'attn_v', o_proj: 'attn_output', gate_proj: 'ffn_gate', up_proj: 'ffn_up', down_proj: 'ffn_down' }, 'blk'],
+    [/^vision\.encoder\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
+      { q_proj: 'attn_q', k_proj: 'attn_k', v_proj: 'attn_v', out_proj: 'attn_out', fc1: 'ffn_up', fc2: 'ffn_down' }, 'v.blk']
+  ]
+  for (const [pattern, names, prefix] of rules) {
+    const [, layer, name] = pattern.exec(canonical) ?? []
+    if (name !== undefined && Object.hasOwn(names, name)) return `${prefix}.${layer}.${names[name]}.weight`
+  }
+  const others: Record<string, string> = {
+    'vision.embeddings.patch_embedding.weight': 'v.patch_embd.weight', 'projector.weight': 'mm.0.weight', 'retrieval.weight': 'retrieval.proj.weight'
+  }
+  return Object.hasOwn(others, canonical) ? others[canonical] : undefined
 }
 
 /** Every tensor a checkpoint with this config has, in the order in which the GGUF stores them. */

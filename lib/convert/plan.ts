@@ -1,6 +1,7 @@
 /** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
 import { PaliGemmaError } from '../errors'
 import type { SourceConfig } from './config'
+import { type AdapterToMerge, type MatrixUpdate, planUpdates, replaceTensors } from './merge'
 import { canonicalName, expectedTensors, type ExpectedTensor, retrievalTensors } from './names'
 import { memoryTensor, someOf, type SourceTensor } from './source'
 import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from './types'
@@ -17,6 +18,8 @@ export interface PlannedTensor {
   cols: number
   /** Text norms: the engine multiplies by the stored weight, Gemma by 1 + weight. */
   plusOne: boolean
+  /** What merged adapters add. */
+  updates?: MatrixUpdate[]
 }
 
 export interface Plan {
@@ -37,6 +40,7 @@ export interface PlanOptions {
   visionType?: StorageType | undefined
   /** Mask decoder tensors under vae-oid's names. */
   mask?: MaskSource | undefined
+  adapters?: readonly AdapterToMerge[] | undefined
 }
 
 // Block types want rows in multiples of their block; 256 suits every one of them.
@@ -45,12 +49,14 @@ export const visionFfnMultiple = 256
 /** Matches the checkpoint's tensors with what its config says it has. */
 export function planConversion (config: SourceConfig, source: readonly SourceTensor[], options: PlanOptions): Plan {
   const found = byCanonicalName(options.dir, source)
+  replaceTensors(found, options.adapters ?? [])
   const vocab = found.get('text.embed_tokens.weight')?.shape[0] ?? 0
   const expected = expectedTensors(config, vocab)
   const retrieval = found.get('retrieval.weight')
   if (retrieval) expected.push(...retrievalTensors(config, retrieval.shape[0] ?? 0))
   checkTensors(options.dir, 'config.json', expected, found, hfName)
   checkTypes(options.dir, expected, found)
+  const updates = planUpdates(expected, options.adapters ?? [])
 
   const visionType = options.visionType ?? defaultVisionType(options.type)
   const pad = isBlockType(visionType)
@@ -66,11 +72,17 @@ export function planConversion (config: SourceConfig, source: readonly SourceTen
     if (type !== wanted) replaced.set(`${wanted} by ${type}`, (replaced.get(`${wanted} by ${type}`) ?? 0) + 1)
     const cols = tensor.shape.at(-1)!
     const rows = tensor.shape.reduce((product, n) => product * n, 1) / cols
-    return { name: tensor.gguf, type, shape, source: found.get(tensor.source)!, rows, cols, plusOne: tensor.role === 'textNorm' }
+    const added = updates.get(tensor.source)
+    return {
+      name: tensor.gguf, type, shape, source: found.get(tensor.source)!, rows, cols, plusOne: tensor.role === 'textNorm', ...(added && { updates: added })
+    }
   })
   tensors.push(...maskTensors(options.mask, isBlockType(options.type.base) || options.type.base === 'F16' ? 'F16' : 'F32'))
   const notes = [...replaced].map(([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`)
   if (visionFfn !== config.vision.ffn) notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
+  for (const { dir, updates, replaced } of options.adapters ?? []) {
+    notes.push(`${dir} is merged: ${updates.length} matrices changed${replaced.size > 0 ? `, ${replaced.size} tensors replaced` : ''}`)
+  }
   return { tensors, vocab, visionFfn, visionType, notes }
 }
 

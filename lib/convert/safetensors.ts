@@ -27,11 +27,16 @@ export class Safetensors implements WeightSource {
   /** Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, and checks every header. */
   static async open (dir: string): Promise<Safetensors> {
     const files = await weightFiles(dir)
+    return await Safetensors.openFiles([...files.keys()], (file, tensors) => checkIndex(dir, file, tensors, files.get(file)))
+  }
+
+  /** Opens these files and checks every header. */
+  static async openFiles (files: string[], check?: (file: string, tensors: FileTensor[]) => void): Promise<Safetensors> {
     const source = new Safetensors()
     try {
-      for (const file of files.keys()) {
+      for (const file of files) {
         const tensors = await source.openFile(file)
-        checkIndex(dir, file, tensors, files.get(file))
+        check?.(file, tensors)
         const handle = source.handles.get(file)!
         source.tensors.push(...tensors.map((tensor) => ({
           ...tensor, read: async (start: number, target: Uint8Array) => { await readFully(handle, tensor, tensor.offset + start, target) }
@@ -95,7 +100,7 @@ async function weightFiles (dir: string): Promise<Map<string, Set<string> | unde
   if (await exists(single)) return new Map([[single, undefined]])
   const names = await readdir(dir)
   const help = names.includes('adapter_model.safetensors')
-    ? 'it is a LoRA adapter; convert the base model'
+    ? 'it is a LoRA adapter; convert the base model with --adapter'
     : names.some((name) => name.endsWith('.npz'))
       ? `to convert an npz checkpoint, name the file itself: ${names.find((name) => name.endsWith('.npz'))}`
       : names.some((name) => /^pytorch_model.*\.bin$/.test(name))

@@ -29,6 +29,27 @@ export function memoryTensor (name: string, shape: number[], data: Float32Array)
   }
 }
 
+/** Plain values as float32, exactly; `type`: F32, F16 or BF16. */
+export function toFloat32 (bytes: Uint8Array, type: string): Float32Array {
+  const source = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const result = new Float32Array(bytes.length / (type === 'F32' ? 4 : 2))
+  const bits = new Uint32Array(result.buffer)
+  for (let i = 0; i < result.length; i++) {
+    if (type === 'F32') result[i] = source.getFloat32(i * 4, true)
+    else if (type === 'BF16') bits[i] = source.getUint16(i * 2, true) << 16
+    else result[i] = fromHalf(source.getUint16(i * 2, true))
+  }
+  return result
+}
+
+function fromHalf (half: number): number {
+  const exponent = half >> 10 & 31
+  const fraction = half & 1023
+  const sign = half >> 15 ? -1 : 1
+  if (exponent === 31) return fraction ? NaN : sign * Infinity
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
+}
+
 /** Fills `target` from `position` of a file; `tensor` for the error where the file ends first. */
 export async function readFully (handle: FileHandle, tensor: { name: string, file: string }, position: number, target: Uint8Array): Promise<void> {
   for (let done = 0; done < target.length;) {

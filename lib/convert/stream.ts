@@ -3,7 +3,9 @@ import { availableParallelism } from 'node:os'
 import { native } from '../native'
 import { nativeCall } from '../errors'
 import { type PartFile, tensorBytes } from './gguf-writer'
+import { addUpdates, type MatrixUpdate } from './merge'
 import type { PlannedTensor } from './plan'
+import { toFloat32 } from './source'
 import { bytesOf } from './types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
@@ -104,7 +106,9 @@ class ChunkReader {
     const storedBytes = cols === tensor.cols ? rowBytes : rowBytes / tensor.cols * cols
     const sourceRows = Math.max(0, Math.min(rows, tensor.rows - firstRow))
     const bytes = this.take(rows * storedBytes)
-    await tensor.source.read(firstRow * rowBytes, bytes.subarray(0, sourceRows * rowBytes))
+    const packed = bytes.subarray(0, sourceRows * rowBytes)
+    await tensor.source.read(firstRow * rowBytes, packed)
+    if (tensor.updates) return merged(tensor, tensor.updates, packed, firstRow, rows)
     if (cols > tensor.cols) widen(bytes, sourceRows, rowBytes, storedBytes)
     bytes.fill(0, sourceRows * storedBytes)
     if (tensor.plusOne) return { bytes: plusOne(bytes, type), type: 'F32', cols }
@@ -117,6 +121,16 @@ class ChunkReader {
   }
 }
 
+/** A chunk with its updates, added in float32 before any rounding to the stored type; rows behind the source's are zero. */
+function merged (tensor: PlannedTensor, updates: MatrixUpdate[], packed: Uint8Array, firstRow: number, rows: number): { bytes: Uint8Array, type: string, cols: number } {
+  const values = toFloat32(packed, tensor.source.type)
+  addUpdates(values, firstRow * tensor.cols, updates)
+  const cols = storedCols(tensor)
+  const padded = new Float32Array(rows * cols)
+  for (let row = 0; row * tensor.cols < values.length; row++) padded.set(values.subarray(row * tensor.cols, (row + 1) * tensor.cols), row * cols)
+  return { bytes: new Uint8Array(padded.buffer), type: 'F32', cols }
+}
+
 /** Spreads packed rows of `from` bytes to rows of `to` bytes, zeros at their ends; last row first, so that none is overwritten. */
 function widen (bytes: Buffer, rows: number, from: number, to: number): void {
   for (let row = rows - 1; row >= 0; row--) {
@@ -127,25 +141,7 @@ function widen (bytes: Buffer, rows: number, from: number, to: number): void {
 
 /** weight + 1 in float32, as the reference computes it. */
 function plusOne (bytes: Buffer, type: string): Uint8Array {
-  const count = bytes.length / (type === 'F32' ? 4 : 2)
-  const result = new Float32Array(count)
-  for (let i = 0; i < count; i++) result[i] = readNumber(bytes, i, type) + 1
+  const result = toFloat32(bytes, type)
+  for (let i = 0; i < result.length; i++) result[i]! += 1
   return new Uint8Array(result.buffer)
 }
-
-const word = new DataView(new ArrayBuffer(4))
-
-function readNumber (bytes: Buffer, i: number, type: string): number {
-  if (type === 'F32') return bytes.readFloatLE(i * 4)
-  const half = bytes.readUInt16LE(i * 2)
-  if (type === 'BF16') {
-    word.setUint32(0, half << 16)
-    return word.getFloat32(0)
-  }
-  const exponent = half >> 10 & 31
-  const fraction = half & 1023
-  const sign = half >> 15 ? -1 : 1
-  if (exponent === 31) return fraction ? NaN : sign * Infinity
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
-}
-

@@ -206,11 +206,13 @@ Floats floats(napi_env env, napi_value value, const std::string& name) {
   return {static_cast<const float*>(data), size};
 }
 
-MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name) {
+namespace {
+
+TensorMap tensorMap(napi_env env, napi_value value, const std::string& name) {
   requireObject(env, value, name);
   napi_value keys;
   check(napi_get_property_names(env, value, &keys));
-  auto tensors = std::make_shared<TensorMap>();
+  TensorMap tensors;
   const uint32_t count = arrayLength(env, keys, name);
   for (uint32_t i = 0; i < count; ++i) {
     const HandleScope scope(env);
@@ -229,8 +231,28 @@ MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::stri
     if (int64_t(data.size) != elements)
       fail(Code::invalidOption, label, ".data holds ", data.size, " values, its shape ", elements);
     tensor.data.assign(data.data, data.data + data.size);
-    tensors->emplace(key, std::move(tensor));
+    tensors.emplace(key, std::move(tensor));
   }
+  return tensors;
+}
+
+AdapterSource adapterSource(napi_env env, napi_value value, const std::string& name) {
+  requireObject(env, value, name);
+  AdapterSource source;
+  source.name = string(env, property(env, value, "name"), name + ".name");
+  source.scale = float(number(env, property(env, value, "scale"), name + ".scale", -1e6, 1e6));
+  const napi_value file = property(env, value, "path"), tensors = property(env, value, "tensors");
+  const bool hasFile = !isUndefined(env, file), hasTensors = !isUndefined(env, tensors);
+  if (hasFile == hasTensors) fail(Code::invalidOption, "Expected either path or tensors in ", name);
+  if (hasFile) source.path = path(env, file, name + ".path");
+  else source.tensors = tensorMap(env, tensors, name + ".tensors");
+  return source;
+}
+
+}  // namespace
+
+MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name) {
+  const auto tensors = std::make_shared<const TensorMap>(tensorMap(env, value, name));
   return [tensors](std::string_view wanted) {
     const auto found = tensors->find(wanted);
     return found == tensors->end() ? MaskDecoder::Tensor{} : found->second;
@@ -267,6 +289,13 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     options.attentionWindow = windows[choice(env, v, "attentionWindow", {"none", "suffix", "causal"})];
   });
   given("finalSoftcap", [&](napi_value v) { options.finalSoftcap = boolean(env, v, "finalSoftcap"); });
+  given("adapters", [&](napi_value v) {
+    const uint32_t count = arrayLength(env, v, "adapters");
+    for (uint32_t i = 0; i < count; ++i) {
+      const HandleScope scope(env);
+      options.adapters.push_back(adapterSource(env, element(env, v, i), at("adapters", i)));
+    }
+  });
   return options;
 }
 
@@ -358,6 +387,18 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   });
   given("ignoreEos", [&](napi_value v) { request.ignoreEos = boolean(env, v, "ignoreEos"); });
   given("constraint", [&](napi_value v) { request.constraint = constraintSpec(env, v); });
+  given("adapters", [&](napi_value v) {
+    const uint32_t count = arrayLength(env, v, "adapters");
+    std::vector<AdapterUse>& uses = request.adapters.emplace();
+    for (uint32_t i = 0; i < count; ++i) {
+      const HandleScope scope(env);
+      const napi_value entry = element(env, v, i);
+      const std::string name = at("adapters", i);
+      requireObject(env, entry, name);
+      uses.push_back({integer(env, property(env, entry, "index"), name + ".index", 0, kInt32Max),
+                      float(number(env, property(env, entry, "scale"), name + ".scale", -1e6, 1e6))});
+    }
+  });
   return request;
 }
 

@@ -54,7 +54,6 @@ struct Floats {
 Bytes bytes(napi_env env, napi_value value, const std::string& name);
 Floats floats(napi_env env, napi_value value, const std::string& name);
 
-using TensorMap = std::map<std::string, MaskDecoder::Tensor, std::less<>>;
 // NativeTensorSource of lib/native.ts.
 MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name);
 

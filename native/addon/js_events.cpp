@@ -23,6 +23,16 @@ napi_value infoToJs(napi_env env, const ModelInfo& info) {
   set(env, object, "hasVision", info.hasVision);
   set(env, object, "hasMaskDecoder", info.hasMaskDecoder);
   set(env, object, "hasRetrieval", info.hasRetrieval);
+  set(env, object, "adapters", arrayOf(env, info.adapters.size(), [&](size_t i) {
+    const AdapterInfo& adapter = info.adapters[i];
+    const napi_value entry = newObject(env);
+    set(env, entry, "name", adapter.name);
+    set(env, entry, "scale", adapter.scale);
+    set(env, entry, "rank", adapter.rank);
+    set(env, entry, "targets", adapter.targets);
+    set(env, entry, "parameters", adapter.parameters);
+    return entry;
+  }));
   set(env, object, "resizeFilter", info.resizeFilter);
   return object;
 }

@@ -122,6 +122,8 @@ class Device {
   virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) = 0;
   // Every row sees every row: q, k, v, out [m, heads * headDim] f32.
   virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) = 0;
+  // gate = gelu_tanh(gate) * up; without up: gate = gelu_tanh(gate). On the host unless the device has its own.
+  virtual void gelu(View gate, ConstView up = {});
   // x += y, rows of y repeating when it has fewer (m is a multiple of y.rows).
   virtual void add(View x, ConstView y) = 0;
   // x = cap * tanh(x / cap)

@@ -30,7 +30,7 @@ size_t Decoder::scratchBytes(int64_t rows) const {
   return Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, qWidth) + std::max({attention, feedForward, head, Arena::sizeOf(rows, config_.hidden)});
 }
 
-void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix) {
+void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix, const AdapterSet* adapters) {
   const int64_t tokens = int64_t(ids.size()), d = config_.hidden, start = kv.length();
   kv.grow(start + tokens);
   prefillArena_.reset();
@@ -54,7 +54,7 @@ void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const f
   }
   positions_.resize(size_t(tokens));
   std::iota(positions_.begin(), positions_.end(), start);
-  segments_ = {{kv.view(), 0, tokens, start, prefix}};
+  segments_ = {{kv.view(), 0, tokens, start, prefix, adapters}};
   nextLayer_ = 0;
 }
 
@@ -76,6 +76,19 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
     }
   };
 
+  // The same as runs of rows with one choice of adapters; empty where no row has any.
+  const auto adapterRows = [&](int64_t row, int64_t rows) {
+    std::vector<AdapterRows> groups;
+    bool any = false;
+    eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t) {
+      any |= s.adapters != nullptr;
+      if (!groups.empty() && groups.back().set == s.adapters) groups.back().rows += count;
+      else groups.push_back({s.adapters, begin, count});
+    });
+    if (!any) groups.clear();
+    return groups;
+  };
+
   // keys and values of every row first: prefix rows see rows that come after them
   for (int64_t row = 0; row < x.rows; row += kBlockRows) {
     const int64_t rows = std::min(kBlockRows, x.rows - row);
@@ -84,7 +97,7 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
     View qRows = q.slice(row, rows);
     device_.rmsNorm(branch, x.slice(row, rows), w.attnNorm.weight, eps);
     const MatmulJob qkv[] = {{qRows, &w.q}, {k, &w.k}, {v, &w.v}};
-    device_.matmul(branch, qkv);
+    ops_.matmul(branch, qkv, adapterRows(row, rows));
     device_.rope(qRows, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
     device_.rope(k, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
     eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
@@ -95,6 +108,7 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
   for (int64_t row = 0; row < x.rows; row += kBlockRows) {
     const int64_t rows = std::min(kBlockRows, x.rows - row);
     View xRows = x.slice(row, rows);
+    const std::vector<AdapterRows> adapters = adapterRows(row, rows);
     {
       // x += out(attend(q)); Gemma 2 normalises the branch before the addition
       Arena::Scope scope(arena);
@@ -105,7 +119,7 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
       });
       device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap);
       const MatmulJob out{config_.postNorms ? branch : xRows, &w.out, config_.postNorms ? Epilogue::store : Epilogue::add};
-      device_.matmul(attended, {&out, 1});
+      ops_.matmul(attended, {&out, 1}, adapters);
       if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postAttnNorm.weight, eps, true);
     }
     {
@@ -113,9 +127,9 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
       Arena::Scope scope(arena);
       View branch = arena.take(rows, x.cols), wide = arena.take(rows, config_.ffn);
       device_.rmsNorm(branch, xRows, w.ffnNorm.weight, eps);
-      device_.geglu(wide, branch, w.gate, w.up);
+      ops_.geglu(wide, branch, w.gate, w.up, adapters);
       const MatmulJob down{config_.postNorms ? branch : xRows, &w.down, config_.postNorms ? Epilogue::store : Epilogue::add};
-      device_.matmul(wide, {&down, 1});
+      ops_.matmul(wide, {&down, 1}, adapters);
       if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postFfnNorm.weight, eps, true);
     }
   }
@@ -158,7 +172,7 @@ void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
     row.kv->grow(row.position + 1);
     ids.push_back(row.token);
     positions.push_back(row.position);
-    segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.position, row.prefix});
+    segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.position, row.prefix, row.adapters});
   }
   device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
   for (int64_t i = 0; i < config_.layers; ++i) layer(decodeArena_, i, x, q, segments, positions);

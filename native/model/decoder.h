@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "device/arena.h"
+#include "model/adapted_ops.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/weights.h"
@@ -16,20 +17,21 @@ struct DecodeRow {
   int32_t token;
   int64_t position;        // of `token`
   int64_t prefix;          // tokens that attend to each other fully
+  const AdapterSet* adapters = nullptr;
 };
 
 class Decoder {
  public:
   Decoder(Device& device, const TextConfig& config, const TextWeights& weights, AttentionWindow window, bool finalSoftcap)
       : device_(device), config_(config), weights_(weights), window_(window),
-        finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0), prefillArena_(device), decodeArena_(device) {}
+        finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0), ops_(device), prefillArena_(device), decodeArena_(device) {}
 
   static constexpr int32_t kImageRow = -1;   // in ids: the next row of `imageRows` instead of a token
 
   // Appends ids to the sequence behind kv, from position kv.length() on. Positions below `prefix` see each other fully
   // (they must come in one prefill), the rest is causal. imageRows: [count of kImageRow, hidden], enters layer 0 as it
-  // is. Replaces an unfinished prefill.
-  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix);
+  // is. adapters (or nullptr) stay alive until the prefill ends. Replaces an unfinished prefill.
+  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix, const AdapterSet* adapters);
   bool stepPrefill();                         // one layer; true when all are done
   // Logits of rows [begin, begin + count) of the finished prefill, count <= kLogitRows, to host [count, vocab].
   void prefillLogits(int64_t begin, int64_t count, float* logits);
@@ -50,6 +52,7 @@ class Decoder {
     int64_t row, rows;     // in x
     int64_t position;      // of the first row
     int64_t prefix;
+    const AdapterSet* adapters;
   };
 
   void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions);
@@ -62,6 +65,7 @@ class Decoder {
   const TextWeights& weights_;
   AttentionWindow window_;
   float finalSoftcap_;
+  AdaptedOps ops_;
   Arena prefillArena_, decodeArena_;
 
   // the prefill under way

@@ -21,16 +21,16 @@ uint64_t hashOf(const std::vector<uint8_t>& bytes) {
 
 }  // namespace
 
-EmbeddingCache::Features EmbeddingCache::find(const std::vector<uint8_t>& pixels) {
+EmbeddingCache::Features EmbeddingCache::find(const std::vector<uint8_t>& pixels, const std::string& adapters) {
   const uint64_t hash = hashOf(pixels);
-  const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.hash == hash && e.pixels == pixels; });
+  const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.hash == hash && e.adapters == adapters && e.pixels == pixels; });
   if (entry == entries_.end()) return nullptr;
   entries_.splice(entries_.begin(), entries_, entry);
   return entry->features;
 }
 
-void EmbeddingCache::put(const std::vector<uint8_t>& pixels, Features features) {
-  entries_.push_front({pixels, hashOf(pixels), std::move(features)});
+void EmbeddingCache::put(const std::vector<uint8_t>& pixels, const std::string& adapters, Features features) {
+  entries_.push_front({pixels, adapters, hashOf(pixels), std::move(features)});
   bytes_ += entries_.front().bytes();
   while (bytes_ > maxBytes_ && entries_.size() > 1) {
     bytes_ -= entries_.back().bytes();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace pg {
@@ -14,12 +15,14 @@ class EmbeddingCache {
 
   explicit EmbeddingCache(size_t maxBytes) : maxBytes_(maxBytes) {}
 
-  Features find(const std::vector<uint8_t>& pixels);   // nullptr: not there
-  void put(const std::vector<uint8_t>& pixels, Features features);
+  // `adapters`: AdapterChoice::visionKey. nullptr: not there.
+  Features find(const std::vector<uint8_t>& pixels, const std::string& adapters);
+  void put(const std::vector<uint8_t>& pixels, const std::string& adapters, Features features);
 
  private:
   struct Entry {
     std::vector<uint8_t> pixels;   // compared byte for byte: a colliding hash must not answer with another picture
+    std::string adapters;
     uint64_t hash;
     Features features;
     size_t bytes() const { return pixels.size() + features->size() * sizeof(float); }

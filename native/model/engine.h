@@ -3,7 +3,9 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,29 @@
 #include "model/tokenizer.h"
 
 namespace pg {
+
+using HostTensor = MaskDecoder::Tensor;
+using TensorMap = std::map<std::string, HostTensor, std::less<>>;
+
+// A LoRA adapter: a GGUF file, or tensors "<name>.weight.lora_a" [rank, in] and ".lora_b" [out, rank], the latter already
+// multiplied by alpha / rank.
+struct AdapterSource {
+  std::string name;                  // how messages call it
+  std::string path;                  // GGUF; empty: `tensors`
+  TensorMap tensors;
+  float scale = 1;                   // of requests that choose none
+};
+
+struct AdapterUse {
+  int64_t index = 0;                 // in LoadOptions::adapters
+  float scale = 1;
+};
+
+struct AdapterInfo {
+  std::string name;
+  float scale = 1;
+  int64_t rank = 0, targets = 0, parameters = 0;  // largest rank, matrices changed
+};
 
 struct LoadOptions {
   std::string path;
@@ -27,6 +52,7 @@ struct LoadOptions {
   DType kvCacheType = DType::f16;    // f16, q8_0, f32
   AttentionWindow attentionWindow = AttentionWindow::none;
   bool finalSoftcap = true;          // false: logits are never capped
+  std::vector<AdapterSource> adapters;
 };
 
 struct ModelInfo {
@@ -40,6 +66,7 @@ struct ModelInfo {
   int64_t vocab = 0, contextSize = 0, parameters = 0, bytes = 0;
   bool hasVision = false, hasMaskDecoder = false;
   bool hasRetrieval = false;
+  std::vector<AdapterInfo> adapters;
   std::string resizeFilter = "bicubic";    // the recipe the file states
 };
 
@@ -68,6 +95,7 @@ struct Request {
   ConstraintSpec constraint;
   int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
   double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
+  std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
 };
 
 struct Timings {  // milliseconds

@@ -45,6 +45,10 @@ Model::Model(const LoadOptions& options) : device(makeDevice(options.device, opt
     vision = std::make_unique<VisionEncoder>(*device, visionConfig, weights.vision);
   }
 
+  adapters = std::make_unique<Adapters>(*device);
+  for (const AdapterSource& source : options.adapters) adapters->load(source, weights, textConfig.architecture);
+  info.adapters = adapters->info();
+
   tokenizer = std::make_unique<Tokenizer>(text);
   if (tokenizer->size() > textConfig.vocab)
     fail(Code::modelInvalid, options.path, ": tokenizer.ggml.tokens has ", tokenizer->size(), " entries but token_embd.weight only ",

@@ -3,6 +3,7 @@
 // other suffixes to score. Never for another prompt: the prefix is bidirectional, so the prompt changes every K and V.
 #include <list>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/kv_cache.h"
@@ -15,6 +16,7 @@ struct Job;
 struct CachedPrefix {
   std::shared_ptr<const Job> job;    // whose pictures and options it was made from
   std::vector<int32_t> ids;          // of the prefix
+  std::string adapters;              // AdapterChoice::key
   KvSequence kv;
   std::vector<float> logits;         // [vocab], after the prefix's last token
 };
@@ -24,7 +26,7 @@ class PrefixCache {
   explicit PrefixCache(int64_t maxPages) : maxPages_(maxPages) {}
 
   // nullptr: not there.
-  const CachedPrefix* find(const Job& job, const Prompt& prompt);
+  const CachedPrefix* find(const Job& job, const Prompt& prompt, const std::string& adapters);
   void put(CachedPrefix prefix);
 
  private:

@@ -126,14 +126,14 @@ void Scheduler::stepAdmission() {
   prefixLogits_.resize(size_t(model_.textConfig.vocab));
   model_.decoder->prefillLogits(s.prompt.prefix - 1, 1, prefixLogits_.data());
   s.timings.prefillMs += milliseconds(headStart);
-  prefixes_.put({s.job, {s.prompt.ids.begin(), s.prompt.ids.begin() + s.prompt.prefix}, s.kv.fork(), prefixLogits_});
+  prefixes_.put({s.job, {s.prompt.ids.begin(), s.prompt.ids.begin() + s.prompt.prefix}, s.adapters.key, s.kv.fork(), prefixLogits_});
   finishPrefix();
 }
 
 void Scheduler::beginPrefix() {
   Sequence& s = *admitting_;
   const auto start = Clock::now();
-  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(), s.prompt.prefix);
+  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(), s.prompt.prefix, s.adapters.set.get());
   s.imageRows = {};
   phase_ = Phase::prefix;
   s.timings.prefillMs += milliseconds(start);
@@ -143,7 +143,7 @@ bool Scheduler::reusePrefix() {
   Sequence& s = *admitting_;
   const Request::Kind kind = s.job->request.kind;
   if (encoding_ || nextImage_ > 0 || (kind != Request::Kind::generate && kind != Request::Kind::score)) return false;
-  const CachedPrefix* kept = prefixes_.find(*s.job, s.prompt);
+  const CachedPrefix* kept = prefixes_.find(*s.job, s.prompt, s.adapters.key);
   if (!kept) return false;
   s.kv = kept->kv.fork();
   prefixLogits_ = kept->logits;
@@ -157,7 +157,7 @@ void Scheduler::finishPrefix() {
     // nothing that is asked for.
     const auto suffix = std::span(s.prompt.ids).subspan(size_t(s.prompt.prefix));
     if (suffix.size() == 1) return finishScore();
-    model_.decoder->beginPrefill(s.kv, suffix.first(suffix.size() - 1), nullptr, s.prompt.prefix);
+    model_.decoder->beginPrefill(s.kv, suffix.first(suffix.size() - 1), nullptr, s.prompt.prefix, s.adapters.set.get());
     phase_ = Phase::suffix;
     return;
   }
@@ -184,15 +184,15 @@ bool Scheduler::stepVision() {
     if (r.kind == Request::Kind::trace)
       stages_.push_back({"projector", model_.visionConfig.tokens, model_.textConfig.hidden, *features});
     s.imageRows.insert(s.imageRows.end(), features->begin(), features->end());
-    embeddings_.put(r.images[nextImage_].pixels, std::move(features));
+    embeddings_.put(r.images[nextImage_].pixels, s.adapters.visionKey, std::move(features));
     ++nextImage_;
   }
   while (nextImage_ < r.images.size()) {
     const ImageSource& image = r.images[nextImage_];
     const EmbeddingCache::Features cached =
-        image.embedding.empty() && r.kind != Request::Kind::trace ? embeddings_.find(image.pixels) : nullptr;
+        image.embedding.empty() && r.kind != Request::Kind::trace ? embeddings_.find(image.pixels, s.adapters.visionKey) : nullptr;
     if (!cached && image.embedding.empty()) {
-      model_.vision->begin(image.pixels.data());
+      model_.vision->begin(image.pixels.data(), s.adapters.set.get());
       encoding_ = true;
       return false;
     }
@@ -259,11 +259,14 @@ void Scheduler::finishTrace() {
 
 void Scheduler::decodeStep() {
   const size_t vocab = size_t(model_.textConfig.vocab);
+  // equal adapters side by side: each choice then takes one pass over its matrices
+  std::stable_sort(running_.begin(), running_.end(), [](const auto& a, const auto& b) { return std::less<>()(a->adapters.set.get(), b->adapters.set.get()); });
   std::vector<DecodeRow> rows;
   std::vector<size_t> firstRow;
   for (const auto& s : running_) {
     firstRow.push_back(rows.size());
     s->appendRows(rows);
+    for (size_t row = firstRow.back(); row < rows.size(); ++row) rows[row].adapters = s->adapters.set.get();
   }
   firstRow.push_back(rows.size());
   try {

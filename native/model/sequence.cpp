@@ -5,6 +5,7 @@ namespace pg {
 Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     : job(std::move(j)), kv(*model.kvPool), model_(model), sampler_(job->request.sampling), stops_(job->request.stop) {
   const Request& r = job->request;
+  adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);
   const int64_t perImage = model.visionConfig.tokens;
   if (!r.images.empty() && !model.vision)
     fail(Code::modelUnsupported, "This model file has no vision tensors, so it cannot take an image. Pass the vision GGUF as `vision` to loadModel");

@@ -38,6 +38,7 @@ class Sequence {
   Prompt prompt;
   KvSequence kv;
   std::vector<float> imageRows;       // [pictures * imageTokens, hidden]; released once the prefill has them
+  AdapterChoice adapters;
   Timings timings;
 
   int64_t slots() const { return std::max(1, job->request.beams); }   // rows it takes in a decode step, at most

@@ -14,7 +14,13 @@ constexpr int64_t kBlockRows = 512;   // rows of the feed-forward at a time: its
 
 }  // namespace
 
-void VisionEncoder::begin(const uint8_t* pixels) {
+void VisionEncoder::matmul(ConstView x, std::span<const MatmulJob> jobs) {
+  const AdapterRows all{adapters_, 0, x.rows};
+  ops_.matmul(x, jobs, {&all, adapters_ ? size_t(1) : size_t(0)});
+}
+
+void VisionEncoder::begin(const uint8_t* pixels, const AdapterSet* adapters) {
+  adapters_ = adapters;
   const int64_t n = config_.tokens, d = config_.hidden;
   const int64_t block = std::min(n, kBlockRows);
   const size_t attention = 4 * Arena::sizeOf(n, d);                                  // branch, q, k, v
@@ -32,7 +38,7 @@ void VisionEncoder::begin(const uint8_t* pixels) {
            View(reinterpret_cast<uint8_t*>(host.data()), DType::f32, n, config_.patchValues()));
   device_.upload(patchRows, host.data());
   const MatmulJob job{x_, &weights_.patch};
-  device_.matmul(patchRows, {&job, 1});
+  matmul(patchRows, {&job, 1});
   device_.add(x_, weights_.position);
   nextLayer_ = 0;
 }
@@ -55,10 +61,10 @@ void VisionEncoder::attention(const VisionLayer& layer) {
   View branch = arena_.take(n, d), q = arena_.take(n, d), k = arena_.take(n, d), v = arena_.take(n, d);
   device_.layerNorm(branch, x_, layer.norm1.weight, layer.norm1.bias, config_.normEps);
   const MatmulJob qkv[] = {{q, &layer.q}, {k, &layer.k}, {v, &layer.v}};
-  device_.matmul(branch, qkv);
+  matmul(branch, qkv);
   device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())));
   const MatmulJob out{x_, &layer.out, Epilogue::add};
-  device_.matmul(branch, {&out, 1});
+  matmul(branch, {&out, 1});
 }
 
 // x += down(gelu(up(norm2(x))))
@@ -69,8 +75,8 @@ void VisionEncoder::feedForward(const VisionLayer& layer) {
     View x = x_.slice(row, rows), branch = arena_.take(rows, config_.hidden), wide = arena_.take(rows, config_.ffn);
     device_.layerNorm(branch, x, layer.norm2.weight, layer.norm2.bias, config_.normEps);
     const MatmulJob up{wide, &layer.up, Epilogue::gelu}, down{x, &layer.down, Epilogue::add};
-    device_.matmul(branch, {&up, 1});
-    device_.matmul(wide, {&down, 1});
+    matmul(branch, {&up, 1});
+    matmul(wide, {&down, 1});
   }
 }
 
@@ -78,7 +84,7 @@ void VisionEncoder::finish(float* features) {
   Arena::Scope scope(arena_);
   View out = arena_.take(config_.tokens, weights_.projector.out());
   const MatmulJob job{out, &weights_.projector};
-  device_.matmul(x_, {&job, 1});
+  matmul(x_, {&job, 1});
   device_.download(features, out);
 }
 

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "device/arena.h"
+#include "model/adapted_ops.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -11,10 +12,11 @@ namespace pg {
 class VisionEncoder {
  public:
   VisionEncoder(Device& device, const VisionConfig& config, const VisionWeights& weights)
-      : device_(device), config_(config), weights_(weights), arena_(device) {}
+      : device_(device), config_(config), weights_(weights), ops_(device), arena_(device) {}
 
-  // pixels: [imageSize, imageSize, 3] RGB8. Replaces an unfinished picture.
-  void begin(const uint8_t* pixels);
+  // pixels: [imageSize, imageSize, 3] RGB8; adapters: nullptr = none, else alive until finish(). Replaces an unfinished
+  // picture.
+  void begin(const uint8_t* pixels, const AdapterSet* adapters);
   // Runs the next layer; true when the features are ready.
   bool step();
   // [tokens, textHidden] of the finished picture.
@@ -26,10 +28,14 @@ class VisionEncoder {
   void attention(const VisionLayer& layer);
   void feedForward(const VisionLayer& layer);
 
+  void matmul(ConstView x, std::span<const MatmulJob> jobs);
+
   Device& device_;
   const VisionConfig& config_;
   const VisionWeights& weights_;
+  AdaptedOps ops_;
   Arena arena_;
+  const AdapterSet* adapters_ = nullptr;   // of the picture under way
   View x_;                 // [tokens, hidden] residual stream
   int64_t nextLayer_ = 0;
 };

@@ -92,4 +92,24 @@ void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfi
   vision.projector = linear(f, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true);
 }
 
+std::map<std::string, const Linear*> Weights::linears() const {
+  std::map<std::string, const Linear*> list;
+  for (size_t i = 0; i < text.layers.size(); ++i) {
+    const TextLayer& l = text.layers[i];
+    const std::string p = "blk." + std::to_string(i) + ".";
+    for (const auto& [name, linear] : {std::pair{"attn_q", &l.q}, {"attn_k", &l.k}, {"attn_v", &l.v}, {"attn_output", &l.out},
+                                       {"ffn_gate", &l.gate}, {"ffn_up", &l.up}, {"ffn_down", &l.down}})
+      list[p + name] = linear;
+  }
+  for (size_t i = 0; i < vision.layers.size(); ++i) {
+    const VisionLayer& l = vision.layers[i];
+    const std::string p = "v.blk." + std::to_string(i) + ".";
+    for (const auto& [name, linear] : {std::pair{"attn_q", &l.q}, {"attn_k", &l.k}, {"attn_v", &l.v}, {"attn_out", &l.out},
+                                       {"ffn_up", &l.up}, {"ffn_down", &l.down}})
+      list[p + name] = linear;
+  }
+  if (vision.projector.weight) list["v.patch_embd"] = &vision.patch, list["mm.0"] = &vision.projector;
+  return list;
+}
+
 }  // namespace pg

@@ -1,5 +1,6 @@
 #pragma once
 // Named views of the model's tensors: what the file must hold, with shapes checked against the config.
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,6 +50,8 @@ class Weights {
   VisionWeights vision;
 
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
+  // Matrices that adapters may add to, by their GGUF names without ".weight" ("blk.0.attn_q"); call when all is read.
+  std::map<std::string, const Linear*> linears() const;
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
 
  private:

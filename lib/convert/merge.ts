@@ -1,0 +1,100 @@
+/** Merging LoRA adapters into the weights while they are converted. */
+import { PaliGemmaError } from '../errors'
+import type { ExpectedTensor } from './names'
+import { peftDirectory, type PeftAdapter, readPeft } from './peft'
+import { memoryTensor, someOf, type SourceTensor } from './source'
+
+export interface AdapterToMerge extends PeftAdapter {
+  /** 1: as trained. */
+  scale: number
+}
+
+/** weight += b a, [out, rank] times [rank, in]; scales are in `b`. */
+export interface MatrixUpdate {
+  rank: number
+  /** Columns of the matrix; convolutions are matrices of flattened patches. */
+  in: number
+  a: Float32Array
+  b: Float32Array
+}
+
+export async function readAdaptersToMerge (list: readonly (string | { path: string, scale?: number })[]): Promise<AdapterToMerge[]> {
+  const adapters: AdapterToMerge[] = []
+  for (const item of list) {
+    const { path, scale = 1 } = typeof item === 'string' ? { path: item } : item
+    if (!Number.isFinite(scale)) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a finite number for the scale of adapter ${path} but received ${String(scale)}`)
+    const dir = await peftDirectory(path)
+    if (dir === undefined) {
+      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${path} is no PEFT directory; only those can be merged. A GGUF adapter can be given to loadModel`)
+    }
+    adapters.push({ ...await readPeft(dir), scale })
+  }
+  return adapters
+}
+
+/** Puts the tensors that adapters replace whole in the place of the base's. */
+export function replaceTensors (found: Map<string, SourceTensor>, adapters: readonly AdapterToMerge[]): void {
+  for (const { dir, replaced, scale } of adapters) {
+    if (replaced.size > 0 && scale !== 1) {
+      throw new PaliGemmaError('ERR_INVALID_OPTION', `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`)
+    }
+    for (const [name, { shape, data }] of replaced) {
+      found.set(name, memoryTensor(name, shape, data))
+    }
+  }
+}
+
+/** What is added to which matrix, by canonical name. Everything that does not fit is listed in one error. */
+export function planUpdates (expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[]): Map<string, MatrixUpdate[]> {
+  const byName = new Map(expected.filter(({ shape }) => shape.length > 1).map(tensor => [tensor.source, tensor]))
+  const planned = new Map<string, MatrixUpdate[]>()
+  for (const { dir, updates, scale } of adapters) {
+    const unknown: string[] = []
+    const unpaired: string[] = []
+    const misshapen: string[] = []
+    for (const { target, a, b } of updates) {
+      const tensor = byName.get(target)
+      if (!tensor || tensor.role === 'embedding' || tensor.role === 'position') {
+        unknown.push(target)
+      } else if (!a || !b) {
+        unpaired.push(target)
+      } else {
+        const [out, ...rest] = tensor.shape as [number, ...number[]]
+        const inputs = rest.reduce((product, n) => product * n, 1)
+        const rank = a.shape[0]!
+        if (a.shape[1] === inputs && b.shape[0] === out && b.shape[1] === rank && rank > 0) {
+          const list = planned.get(target) ?? []
+          planned.set(target, list)
+          list.push({ rank, in: inputs, a: a.data, b: b.data.map(value => value * scale) })
+        } else {
+          misshapen.push(`${target}: [${b.shape.join(', ')}] x [${a.shape.join(', ')}] for [${out}, ${inputs}]`)
+        }
+      }
+    }
+    const problems = ([['no such matrix in this model', unknown], ['only one of lora_A and lora_B', unpaired], ['wrong shape', misshapen]] as const)
+      .filter(([, names]) => names.length > 0).map(([what, names]) => `${what}: ${someOf([...names])}`)
+    if (problems.length > 0) {
+      throw new PaliGemmaError('ERR_MODEL_INVALID',
+        `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`)
+    }
+  }
+  return planned
+}
+
+/** Adds the updates to elements [first, first + values.length) of a matrix; sums are formed in float64. */
+export function addUpdates (values: Float32Array, first: number, updates: readonly MatrixUpdate[]): void {
+  for (const { rank, in: width, a, b } of updates) {
+    const row = new Float64Array(width)
+    for (let at = 0; at < values.length;) {
+      const out = Math.floor((first + at) / width)
+      const begin = (first + at) % width
+      const end = Math.min(width, begin + values.length - at)
+      row.fill(0, begin, end)
+      for (let r = 0; r < rank; r++) {
+        const factor = b[out * rank + r]!
+        for (let i = begin, j = r * width + begin; i < end; i++, j++) row[i]! += factor * a[j]!
+      }
+      for (let i = begin; i < end; i++) values[at++]! += row[i]!
+    }
+  }
+}

@@ -1,0 +1,85 @@
+#include "model/adapted_ops.h"
+
+#include <algorithm>
+
+namespace pg {
+
+void AdaptedOps::matmul(ConstView x, std::span<const MatmulJob> jobs, std::span<const AdapterRows> groups) {
+  // A product that ends in gelu takes the addition before it, in those rows alone that have one.
+  const auto adapted = [&](const AdapterRows& g, const MatmulJob& job) { return g.set && g.set->find(job.linear); };
+  const bool split = std::any_of(jobs.begin(), jobs.end(), [&](const MatmulJob& job) {
+    return job.epilogue == Epilogue::gelu && std::any_of(groups.begin(), groups.end(), [&](const AdapterRows& g) { return adapted(g, job); });
+  });
+  if (!split) {
+    device_.matmul(x, jobs);
+    addUpdates(x, jobs, groups);
+    return;
+  }
+  for (const AdapterRows& g : groups)
+    for (const MatmulJob& job : jobs) {
+      MatmulJob part = job;
+      part.out = job.out.slice(g.row, g.rows);
+      const bool late = job.epilogue == Epilogue::gelu && adapted(g, job);
+      if (late) part.epilogue = Epilogue::store;
+      const ConstView rows = x.slice(g.row, g.rows);
+      const AdapterRows all{g.set, 0, g.rows};
+      device_.matmul(rows, {&part, 1});
+      addUpdates(rows, {&part, 1}, {&all, 1});
+      if (late) device_.gelu(part.out);
+    }
+}
+
+void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& up, std::span<const AdapterRows> groups) {
+  if (groups.empty()) return device_.geglu(out, x, gate, up);
+  // Runs of groups with and without additions: each reads the weights once.
+  const auto adapted = [&](const AdapterRows& g) { return g.set && (g.set->find(&gate) || g.set->find(&up)); };
+  for (size_t first = 0; first < groups.size();) {
+    const bool adds = adapted(groups[first]);
+    size_t last = first;
+    std::vector<AdapterRows> run;
+    const int64_t row = groups[first].row;
+    for (; last < groups.size() && adapted(groups[last]) == adds; ++last) run.push_back({groups[last].set, groups[last].row - row, groups[last].rows});
+    const int64_t rows = groups[last - 1].row + groups[last - 1].rows - row;
+    const ConstView xRows = x.slice(row, rows);
+    const View outRows = out.slice(row, rows);
+    if (!adds) {
+      device_.geglu(outRows, xRows, gate, up);
+    } else {
+      // the wide branch lives in a buffer of its own: addUpdates uses the arena
+      const size_t bytes = Arena::sizeOf(rows, out.cols);
+      if (wide_.bytes() < bytes) wide_ = Buffer(), wide_ = device_.allocate(bytes);
+      const View upRows(wide_.data(), DType::f32, rows, out.cols);
+      const MatmulJob jobs[] = {{outRows, &gate}, {upRows, &up}};
+      device_.matmul(xRows, jobs);
+      addUpdates(xRows, jobs, run);
+      device_.gelu(outRows, upRows);
+    }
+    first = last;
+  }
+}
+
+void AdaptedOps::addUpdates(ConstView x, std::span<const MatmulJob> jobs, std::span<const AdapterRows> groups) {
+  for (const AdapterRows& g : groups) {
+    if (!g.set) continue;
+    size_t bytes = 0;
+    std::vector<std::pair<const AdapterSet::Product*, View>> wanted;   // with the output's rows
+    for (const MatmulJob& job : jobs)
+      if (const AdapterSet::Product* product = g.set->find(job.linear)) {
+        wanted.push_back({product, job.out.slice(g.row, g.rows)});
+        bytes += Arena::sizeOf(g.rows, product->down.out());
+      }
+    if (wanted.empty()) continue;
+    arena_.reset();
+    arena_.reserve(bytes);
+    // all A x at once, since they share x; then each output's B
+    std::vector<MatmulJob> down;
+    for (const auto& [product, out] : wanted) down.push_back({arena_.take(g.rows, product->down.out()), &product->down});
+    device_.matmul(x.slice(g.row, g.rows), down);
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const MatmulJob up{wanted[i].second, &wanted[i].first->up, Epilogue::add};
+      device_.matmul(down[i].out, {&up, 1});
+    }
+  }
+}
+
+}  // namespace pg

@@ -1,0 +1,72 @@
+#pragma once
+// LoRA adapters: low-rank additions y += scale * B (A x) to the model's matrices, chosen per request.
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "model/engine.h"
+#include "model/weights.h"
+
+namespace pg {
+
+// One file's matrices on the host, checked against the model. B holds alpha / rank already.
+struct Adapter {
+  struct Update {
+    std::string target;        // "blk.0.attn_q"
+    const Linear* linear;
+    int64_t rank;
+    std::vector<float> a, b;   // [rank, in], [out, rank]
+  };
+  AdapterInfo info;
+  std::vector<Update> updates;
+  bool changesVision = false;  // a picture's features depend on it
+};
+
+// What the rows of one request add: several adapters stacked into one pair of products per matrix. Immutable.
+class AdapterSet {
+ public:
+  struct Product {
+    Linear down, up;           // [rank, in], [out, rank] f32, scales folded into up
+  };
+  AdapterSet(Device& device, std::span<const std::pair<const Adapter*, float>> uses);
+
+  const Product* find(const Linear* linear) const {
+    const auto found = products_.find(linear);
+    return found == products_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  Buffer memory_;
+  std::map<const Linear*, Product> products_;
+};
+
+// Adapters as a sequence holds them; `set` is null where none is in use.
+struct AdapterChoice {
+  std::shared_ptr<const AdapterSet> set;
+  std::string key;             // equal where every result is
+  std::string visionKey;       // equal where the features of a picture are
+};
+
+// All adapters of a loaded model. Used by the engine's thread alone.
+class Adapters {
+ public:
+  explicit Adapters(Device& device) : device_(device) {}
+
+  // Fails with modelInvalid or modelUnsupported, listing every name that does not fit.
+  void load(const AdapterSource& source, const Weights& weights, const std::string& architecture);
+  std::vector<AdapterInfo> info() const;
+
+  // nullptr: all, with the scales they were loaded with. Fails with invalidOption.
+  AdapterChoice choose(const std::vector<AdapterUse>* uses);
+
+ private:
+  Device& device_;
+  std::vector<std::unique_ptr<Adapter>> adapters_;
+  std::list<AdapterChoice> built_;   // most recent first
+};
+
+}  // namespace pg
