@@ -45,6 +45,11 @@ def truth(scene, file, rng):
     }
 
 
+def write_truth(folder, records):
+    with open(os.path.join(folder, "truth.json"), "w") as file:
+        file.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in records) + "\n]\n")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
@@ -60,8 +65,7 @@ def main():
         file = f"{i:03d}.png"
         Image.fromarray(scenes.draw(scene, args.size, 2)).save(os.path.join(args.out, file), optimize=True)
         records.append(truth(scene, file, rng))
-    with open(os.path.join(args.out, "truth.json"), "w") as file:
-        file.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in records) + "\n]\n")
+    write_truth(args.out, records)
 
 
 if __name__ == "__main__":

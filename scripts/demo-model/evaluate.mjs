@@ -2,7 +2,9 @@
  * Scores a model file on held-out pictures through the engine.
  *
  *   node scripts/demo-model/evaluate.mjs [--model demo/paligemma2-demo.gguf]
- *                                        [--pictures test/fixtures/demo-eval] [--limit N] [--json]
+ *                                        [--pictures test/fixtures/demo-eval] [--limit N] [--json | --each]
+ *
+ * --each scores every picture by itself, best first: its worst score, then its file.
  *
  * The pictures come from draw_eval.py; the numbers are defined as in evaluate.py.
  */
@@ -84,6 +86,7 @@ export async function evaluate(model, records, folder) {
   const boxes = []
   let answered = 0
   const masks = []
+  const maskBoxes = []
   const answers = new Map()
   const captions = []
   const printed = { numbers: [], words: [] }
@@ -96,10 +99,12 @@ export async function evaluate(model, records, folder) {
     boxes.push(...match(expected(record, record.detect), got, (w, g) => boxIou(w.box, g.box)))
 
     const segments = await model.segment(join(folder, record.file), record.segment)
-    const drawn = segments.map(({ label, mask }) => ({
-      label, ...mask, data: Uint8Array.from(mask.data, (v) => (v > 127 ? 1 : 0)) }))
-    masks.push(...match(expected(record, record.segment), drawn,
-      (w, g) => maskIou(pasteTruth(w, g.width, g.height), g.data)))
+    const drawn = segments.map(({ label, normalized: n, mask }) => ({
+      label, box: [n.yMin, n.xMin, n.yMax, n.xMax], ...mask,
+      data: Uint8Array.from(mask.data, (v) => (v > 127 ? 1 : 0)) }))
+    const wanted = expected(record, record.segment)
+    masks.push(...match(wanted, drawn, (w, g) => maskIou(pasteTruth(w, g.width, g.height), g.data)))
+    maskBoxes.push(...match(wanted, drawn, (w, g) => boxIou(w.box, g.box)))
 
     for (const { kind, question, answer } of record.questions) {
       const text = await model.answer(image, question)
@@ -113,9 +118,12 @@ export async function evaluate(model, records, folder) {
     }
   }
   return {
-    'detect: mean IoU, a missed box counts 0': mean(boxes),
     'detect: recall, IoU > 0.5 and right label': mean(boxes.map((v) => Number(v > 0.5))),
     'detect: precision': boxes.filter((v) => v > 0.5).length / Math.max(1, answered),
+    'detect: mean IoU of the boxes found': mean(boxes.filter((v) => v > 0.5)),
+    'detect: mean IoU, a missed box counts 0': mean(boxes),
+    'segment: recall, box IoU > 0.5 and right label': mean(maskBoxes.map((v) => Number(v > 0.5))),
+    'segment: mean mask IoU of the objects found': mean(masks.filter((_, i) => maskBoxes[i] > 0.5)),
     'segment: mean mask IoU, a missed mask counts 0': mean(masks),
     ...Object.fromEntries([...answers].sort().map(([kind, hits]) => [`answer: ${kind}`, mean(hits)])),
     'caption: exactly right': mean(captions),
@@ -131,17 +139,32 @@ if (import.meta.main ?? process.argv[1]?.endsWith('evaluate.mjs')) {
       pictures: { type: 'string', default: 'test/fixtures/demo-eval' },
       limit: { type: 'string' },
       json: { type: 'boolean', default: false },
+      each: { type: 'boolean', default: false },
     },
   })
   const records = JSON.parse(await readFile(join(values.pictures, 'truth.json'), 'utf8'))
+  const used = records.slice(0, values.limit ? Number(values.limit) : undefined)
   const model = await loadModel(values.model)
+  if (values.each) {
+    const lines = []
+    for (const record of used) {
+      const scores = Object.entries(await evaluate(model, [record], values.pictures))
+        .filter(([name]) => record.text || !name.startsWith('ocr'))
+        .filter(([name]) => name !== `ocr: ${/^\d+$/.test(record.text) ? 'words' : 'numbers'}`)
+      lines.push({ worst: Math.min(...scores.map(([, value]) => value)), file: record.file })
+    }
+    lines.sort((a, b) => b.worst - a.worst)
+    for (const { worst, file } of lines) console.log(worst.toFixed(3), file)
+    await model.dispose()
+    process.exit()
+  }
   const started = performance.now()
-  const scores = await evaluate(model, records.slice(0, values.limit ? Number(values.limit) : undefined), values.pictures)
+  const scores = await evaluate(model, used, values.pictures)
   const seconds = (performance.now() - started) / 1000
   await model.dispose()
   if (values.json) console.log(JSON.stringify(scores, null, 2))
   else {
-    console.log(`| held out (${records.length} pictures, ${seconds.toFixed(1)} s) | score |\n| --- | --- |`)
+    console.log(`| held out (${used.length} pictures, ${seconds.toFixed(1)} s) | score |\n| --- | --- |`)
     for (const [name, value] of Object.entries(scores)) console.log(`| ${name} | ${value.toFixed(3)} |`)
   }
 }

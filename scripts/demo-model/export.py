@@ -16,11 +16,14 @@ from tokenizer import BOS, EOS, PAD, USER_DEFINED, Tokenizer
 from train import Trainer
 
 
-def averaged_weights(checkpoint, tokenizer):
+def final_weights(checkpoint, tokenizer, last):
+    """The running mean of the weights or, after a short training that it lags behind, the last ones."""
     trainer = Trainer(tokenizer, S.TrainConfig())
-    with torch.no_grad():
-        for p, mean in zip(trainer.parameters(), checkpoint["average"]):
-            p.copy_(mean)
+    trainer.load_state_dict(checkpoint["trainer"])
+    if not last:
+        with torch.no_grad():
+            for p, mean in zip(trainer.parameters(), checkpoint["average"]):
+                p.copy_(mean)
     model = trainer.model
     table = model.language_model.model.embed_tokens.table().detach().clone()
     table[tokenizer.image:] = 0  # <image> and padding: never looked up
@@ -148,13 +151,13 @@ def write_json(folder, name, value):
         file.write("\n")
 
 
-def export(checkpoint_path, tokenizer_path, vae_path, out):
+def export(checkpoint_path, tokenizer_path, vae_path, out, last=False):
     tokenizer = Tokenizer(tokenizer_path)
     checkpoint = torch.load(checkpoint_path, weights_only=False)
     folder = out.rstrip("/") + ".tmp"
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    tensors.save(os.path.join(folder, "model.safetensors"), averaged_weights(checkpoint, tokenizer))
+    tensors.save(os.path.join(folder, "model.safetensors"), final_weights(checkpoint, tokenizer, last))
     shutil.copy(tokenizer_path, os.path.join(folder, "tokenizer.model"))
     shutil.copy(vae_path, os.path.join(folder, "vae-oid.npz"))
     added = added_tokens(tokenizer)
@@ -189,5 +192,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name in ("--checkpoint", "--tokenizer", "--vae", "--out"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--last", action="store_true", help="the last weights instead of their running mean")
     args = parser.parse_args()
-    export(args.checkpoint, args.tokenizer, args.vae, args.out)
+    export(args.checkpoint, args.tokenizer, args.vae, args.out, args.last)

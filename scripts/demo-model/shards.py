@@ -84,7 +84,8 @@ CENTERS = (np.arange(S.GRID) + 0.5) / S.GRID
 
 
 def dense_targets(shard, i, offset):
-    """For each patch: shape, colour and box of the object that covers its centre; the character there."""
+    """For each patch: shape, colour and box of the object that covers its centre; the character there;
+    the background, which is the same for all."""
     shape = np.zeros((S.GRID, S.GRID), np.int64)
     color = np.zeros_like(shape)
     char = np.zeros_like(shape)
@@ -103,7 +104,7 @@ def dense_targets(shard, i, offset):
             # A character is about one patch wide: take in what lies half a patch around it.
             b = shard.char_box[i, j] + move
             char[covered(b + np.array([-0.02, -0.01, 0.02, 0.01]))] = CHAR_INDEX[int(c)]
-    return shape, color, char, box
+    return shape, color, char, box, np.full_like(shape, shard.background[i])
 
 
 def dense_batch(pictures, rng, count):
@@ -115,7 +116,7 @@ def dense_batch(pictures, rng, count):
         offsets.append(offset)
         targets.append(dense_targets(shard, i, offset))
     batch = {"pixels": torch.from_numpy(np.stack(pixels))}
-    for name, column in zip(("shape", "color", "char", "box"), zip(*targets)):
+    for name, column in zip(("shape", "color", "char", "box", "background"), zip(*targets)):
         stacked = np.stack(column)
         batch[name] = torch.from_numpy(stacked.reshape(count, S.IMAGE_TOKENS, *stacked.shape[3:]))
     return batch, picked, offsets

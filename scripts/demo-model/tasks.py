@@ -116,8 +116,8 @@ class Facts:
         return found
 
 
-QUESTION_WEIGHTS = {"count": 0.34, "color": 0.2, "shape": 0.1, "position": 0.16, "relation": 0.1,
-                    "text": 0.06, "background": 0.04}
+QUESTION_WEIGHTS = {"count": 0.34, "color": 0.16, "shape": 0.08, "position": 0.14, "relation": 0.1,
+                    "text": 0.08, "background": 0.1}
 
 
 def choose(rng, items):

@@ -28,23 +28,23 @@ from tokenizer import Tokenizer
 
 
 class DenseHeads(nn.Module):
-    """Reads shape, colour, character and box off every vision token; thrown away after training."""
+    """Reads shape, colour, character, box and background off every vision token; thrown away after training."""
 
     def __init__(self, width):
         super().__init__()
-        self.sizes = [len(S.SHAPES) + 1, len(S.COLORS) + 1, len(shards.CHARS) + 1, 4]
+        self.sizes = [len(S.SHAPES) + 1, len(S.COLORS) + 1, len(shards.CHARS) + 1, 4, len(S.BACKGROUNDS)]
         self.out = nn.Linear(width, sum(self.sizes))
         y, x = np.meshgrid(shards.CENTERS, shards.CENTERS, indexing="ij")
         center = torch.tensor(np.stack([y, x, y, x], -1).reshape(-1, 4), dtype=torch.float32)
         self.register_buffer("center", center, persistent=False)
 
     def loss(self, states, batch):
-        shape, color, char, box = self.out(states).float().split(self.sizes, -1)
+        shape, color, char, box, background = self.out(states).float().split(self.sizes, -1)
         inside = (batch["shape"] > 0).float()
         error = F.smooth_l1_loss(box * 0.25, batch["box"] - self.center, beta=0.01, reduction="none").sum(-1)
         near = (error * inside).sum() / inside.sum().clamp(min=1)
         parts = [F.cross_entropy(guess.flatten(0, 1), batch[name].flatten())
-                 for guess, name in ((shape, "shape"), (color, "color"), (char, "char"))]
+                 for guess, name in ((shape, "shape"), (color, "color"), (char, "char"), (background, "background"))]
         return sum(parts) + 5 * near, near
 
 
@@ -78,7 +78,8 @@ class Trainer(nn.Module):
             dense, near = self.heads.loss(seen, batch)
             rows = self.model.multi_modal_projector.linear(seen).float().repeat_interleave(c.prompts, 0)
             states = self.model.hidden(rows, batch["ids"], batch["prefix"])
-            logits = self.model.logits(states.flatten(0, 1)[batch["rows"]])
+        # In float32: the bells of neighbouring loc bins differ by less than bfloat16 resolves.
+        logits = self.model.logits(states.float().flatten(0, 1)[batch["rows"]])
         loss, hit = self.suffix_loss(logits, batch["targets"], batch["weights"])
         return loss + c.dense_weight * dense, loss, hit, near
 
@@ -155,12 +156,12 @@ def run_stage(trainer, step_fn, next_batch, stage, total, minutes, state, save, 
             for mean, p in zip(average, params):
                 mean.lerp_(p, 1 - keep)
         lines.append([v.item() for v in out])
-        if state["step"] % 20 == 0:
+        if state["step"] % 50 == 0:
             mean = np.mean(lines, 0)
             print(f"{stage} {state['step']} " + " ".join(f"{v:.4f}" for v in mean)
                   + f" lr {rate:.5f} {(time.time() - last) / len(lines):.3f} s/step {progress:.1%}", flush=True)
             lines, last = [], time.time()
-        if state["step"] % 250 == 0:
+        if state["step"] % 100 == 0:
             state["elapsed"] = before + time.time() - started
             save(opts)
     state["elapsed"] = before + time.time() - started
