@@ -61,14 +61,13 @@ function buildTypeScript () {
 
 function buildAddon () {
   const folder = join(root, 'build', 'cmake')
-  if (!existsSync(join(folder, 'CMakeCache.txt'))) {
-    run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator()])
-  }
+  run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator(folder)])
   run('cmake', ['--build', folder, '--config', 'Release', '--target', 'paligemma', '--parallel', String(availableParallelism())])
 }
 
-/** Ninja where there is one: it starts faster than make. */
-function generator () {
+/** Ninja where there is one: it starts faster than make. A folder keeps what it was made with. */
+function generator (folder) {
+  if (existsSync(join(folder, 'CMakeCache.txt'))) return []
   return spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
 }
 
