@@ -297,8 +297,22 @@ async function decodeRaw (image: RawPixels, name: string, limit: number): Promis
     throw invalid(name, `${width} x ${height} pixels of ${image.channels ?? '1 to 4'} channels do not fit data of ${data.length} bytes`)
   }
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
-  if (channels === 3) return { data: bytes, width, height }
+  if (channels === 3) return { data: await ownCopy(bytes, name), width, height }
   return await toRgb(sharp(bytes, { raw: { width, height, channels: channels as 1 | 2 | 4 }, limitInputPixels: false }))
+}
+
+const sliceBytes = 1 << 20
+
+/** The engine reads pixels in place, so they must be nobody else's to detach. Copied in slices: the event loop goes on meanwhile. */
+async function ownCopy (source: Buffer, name: string): Promise<Buffer> {
+  const { length } = source
+  const copy = Buffer.allocUnsafeSlow(length)
+  for (let at = 0; at < length; at += sliceBytes) {
+    if (at > 0) await new Promise(setImmediate)
+    if (source.length !== length) throw invalid(name, 'the buffer of data was transferred or shrunk while the picture was read')
+    copy.set(source.subarray(at, at + sliceBytes), at)
+  }
+  return copy
 }
 
 async function decodeSharp (input: Sharp, name: string, limit: number): Promise<DecodedImage> {

@@ -171,7 +171,10 @@ export interface NativeBinding {
   dequantizeTensor(path: string, name: string): Promise<{ shape: number[], data: Float32Array }>
   /** Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. */
   quantizeRows(data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array): Promise<Uint8Array>
-  /** RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. */
+  /**
+   * RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. `data` is read in place by another thread:
+   * nobody may detach or shrink its buffer until the promise settles.
+   */
   resize(data: Uint8Array, width: number, height: number, size: number, filter: 'bicubic' | 'bilinear', fit: 'squash' | 'pad'):
   Promise<{ data: Uint8Array, transform: { scaleX: number, scaleY: number, offsetX: number, offsetY: number } }>
   /** mask: [64, 64]; box in pixels, x0 <= x < x1; result [height, width], 0..255. */

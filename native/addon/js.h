@@ -196,6 +196,20 @@ struct PoolTask {
   }
 };
 
+// Keeps an object alive, and so the memory of a typed array, until pool work has read it. Made and destroyed on the
+// JavaScript thread, as the work of runInPool is.
+class Reference {
+ public:
+  Reference(napi_env env, napi_value object) : env_(env) { check(napi_create_reference(env, object, 1, &reference_)); }
+  ~Reference() { napi_delete_reference(env_, reference_); }
+  Reference(const Reference&) = delete;
+  Reference& operator=(const Reference&) = delete;
+
+ private:
+  napi_env env_;
+  napi_ref reference_ = nullptr;
+};
+
 template <class Work, class Finish>
 napi_value runInPool(napi_env env, Work work, Finish finish) {
   using Result = decltype(work());

@@ -80,6 +80,8 @@ napi_value quantizeRows(const js::Call& call) {
       [](napi_env e, std::vector<uint8_t>&& output) { return js::toJs(e, std::move(output)); });
 }
 
+// Read in place: a photograph has 36 MB, and copying it would hold up the event loop. The caller keeps it to itself
+// meanwhile (lib/native.ts says so, lib/image-input.ts sees to it).
 napi_value resize(const js::Call& call) {
   const napi_env env = call.env;
   const js::Bytes data = js::bytes(env, call.args[0], "data");
@@ -96,9 +98,9 @@ napi_value resize(const js::Call& call) {
   };
   return js::runInPool(
       env,
-      [=, input = std::vector<uint8_t>(data.data, data.data + data.size)] {
+      [=, kept = std::make_shared<js::Reference>(env, call.args[0])] {
         Resized result;
-        result.image = resizeToSquare(input.data(), int32_t(width), int32_t(height), int32_t(size), filter, fit, &result.transform);
+        result.image = resizeToSquare(data.data, int32_t(width), int32_t(height), int32_t(size), filter, fit, &result.transform);
         return result;
       },
       [](napi_env e, Resized&& resized) {

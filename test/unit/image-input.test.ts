@@ -102,6 +102,21 @@ describe('forms of images', () => {
     }
   })
 
+  it('raw RGB pixels are copied, so that transferring their buffer afterwards does no harm', async () => {
+    const data = new Uint8Array(900 * 700 * 3).map((_, i) => i % 251)
+    const decoded = await decodeImage({ data, width: 900, height: 700, channels: 3 })
+    structuredClone(data.buffer, { transfer: [data.buffer] })
+    expect(decoded.data.length).toBe(900 * 700 * 3)
+    expect(decoded.data.every((value, i) => value === i % 251)).toBe(true)
+  })
+
+  it('raw pixels whose buffer is transferred while they are read are an error', async () => {
+    const data = new Uint8Array(1200 * 1000 * 3)
+    const decoding = decodeImage({ data, width: 1200, height: 1000, channels: 3 })
+    setImmediate(() => structuredClone(data.buffer, { transfer: [data.buffer] }))
+    await expect(decoding).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID', message: expect.stringContaining('transferred') })
+  })
+
   it('grey is replicated and alpha dropped in raw pixels', async () => {
     expect([...(await decodeImage({ data: new Uint8Array([1, 200]), width: 2, height: 1, channels: 1 })).data]).toEqual([1, 1, 1, 200, 200, 200])
     expect([...(await decodeImage({ data: new Uint8Array([9, 0]), width: 1, height: 1, channels: 2 })).data]).toEqual([9, 9, 9])
