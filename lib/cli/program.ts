@@ -1,5 +1,6 @@
 /** The command's verbs, and how errors become exit codes. */
 import { Command, CommanderError } from 'commander'
+import { addBench } from './bench'
 import { addBuild } from './build'
 import { type Context, describeError, Interrupted, printable } from './context'
 import { addConvert, addQuantize } from './convert'
@@ -80,6 +81,7 @@ function createProgram (context: Context, onFailure: () => void): Command {
   addConvert(program, context)
   addQuantize(program, context)
   addInspect(program, context)
+  addBench(program, context)
   addBuild(program, context)
   return program
 }

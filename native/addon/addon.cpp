@@ -16,6 +16,7 @@ NAPI_MODULE_INIT() {
       js::method("resize", js::entry<resize>),
       js::method("pasteMask", js::entry<pasteMask>),
       js::method("cpuInfo", js::entry<cpuInfo>),
+      js::method("machineLimits", js::entry<machineLimits>),
     };
     js::check(napi_define_properties(env, exports, std::size(functions), functions));
     js::set(env, exports, "Model", ModelObject::defineClass(env));

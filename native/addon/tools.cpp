@@ -6,6 +6,7 @@
 #include "addon/js_args.h"
 #include "base/thread_pool.h"
 #include "cpu/cpu_info.h"
+#include "cpu/limits.h"
 #include "format/quantize.h"
 #include "model/image.h"
 #include "model/mask_decoder.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kMaxSide = 1 << 20;          // pixels
 constexpr int64_t kMaxPixels = int64_t(1) << 30;
 constexpr uint32_t kTypeIds = 64;              // ids above every type of dtype.h
+constexpr int64_t kMostThreads = 1024;
 
 DType typeArgument(napi_env env, napi_value value, const char* name, bool (*usable)(DType)) {
   const std::string text = js::string(env, value, name);
@@ -147,6 +149,23 @@ napi_value cpuInfo(const js::Call& call) {
   js::set(call.env, info, "supported", js::arrayOf(call.env, supported.size(), [&](size_t i) { return supported[i]; }));
   js::set(call.env, info, "threads", defaultThreads());
   return info;
+}
+
+napi_value machineLimits(const js::Call& call) {
+  const napi_env env = call.env;
+  const int threads = js::isUndefined(env, call.args[0]) ? defaultThreads() : int(js::integer(env, call.args[0], "threads", 1, kMostThreads));
+  return js::runInPool(
+      env,
+      [threads] {
+        ThreadPool pool(threads);
+        return measureLimits(chooseKernels(), pool);
+      },
+      [](napi_env e, Limits&& limits) {
+        const napi_value result = js::newObject(e);
+        js::set(e, result, "readGBps", limits.readBytesPerSecond / 1e9);
+        js::set(e, result, "int8Gops", limits.int8OpsPerSecond / 1e9);
+        return result;
+      });
 }
 
 }  // namespace pg

@@ -8,5 +8,6 @@ napi_value quantizeRows(const js::Call& call);
 napi_value resize(const js::Call& call);
 napi_value pasteMask(const js::Call& call);
 napi_value cpuInfo(const js::Call& call);
+napi_value machineLimits(const js::Call& call);
 
 }  // namespace pg

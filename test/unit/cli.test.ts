@@ -27,7 +27,7 @@ async function paligemma (...args: string[]) {
   return { code: await execute(args, context), out: out(), err: err() }
 }
 
-const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'build']
+const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'build']
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {
@@ -44,7 +44,7 @@ describe('paligemma --help', () => {
     expect(out).toContain(`Usage: paligemma ${verb}`)
   })
 
-  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'demo'])('%s has --json', async (verb) => {
+  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'demo'])('%s has --json', async (verb) => {
     expect((await paligemma(verb, '--help')).out).toContain('--json')
   })
 
@@ -71,7 +71,15 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['caption', '-m', 'x.gguf'], 'Expected at least one image'],
     [['caption', '-m', 'x.gguf', 'nothing-here-*.png'], 'No file matches nothing-here-*.png'],
     [['detect', '-m', 'x.gguf', 'y.png'], 'Expected at least one --label'],
-    [['inspect'], 'missing required argument \'file\'']
+    [['inspect'], 'missing required argument \'file\''],
+    [['bench'], 'Expected --model or --synthetic'],
+    [['bench', '--model', 'x.gguf', '--synthetic', 'tiny'], 'Expected --model or --synthetic, not both'],
+    [['bench', '--model', 'x.gguf', '--type', 'Q4_0'], '--type and --discard are for --synthetic'],
+    [['bench', '--synthetic', '4b-224'], 'Expected one of 3b-224, 3b-448'],
+    [['bench', '--synthetic', 'tiny', '--type', 'q9'], 'Expected one of F32, F16'],
+    [['bench', '--model', 'x.gguf', '--runs', '0'], 'Expected integer from 1 to 1000 for runs but received 0'],
+    [['bench', '--model', 'x.gguf', '--tokens', '1'], 'Expected integer >= 2 for tokens but received 1'],
+    [['bench', '--model', 'x.gguf', '--paper', '--depth', '300'], 'Expected no depth and tokens with paper']
   ])('%j', async (args, message) => {
     const { code, out, err } = await paligemma(...args)
     expect(code).toBe(2)
