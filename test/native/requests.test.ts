@@ -49,9 +49,10 @@ describe('beams', () => {
   it('finds an output at least as probable as the greedy one', async () => {
     const sum = (tokens: { logProb?: number }[]) => tokens.reduce((s, t) => s + t.logProb!, 0)
     for (const seed of [3, 4, 5]) {
-      const greedy = await model.generate(request(seed, { maxTokens: 6 }))
-      const beams = await model.generate(request(seed, { maxTokens: 6, beams: 4 }))
-      expect(beams.tokens.length).toBe(6)
+      // two tokens: longer greedy outputs may be pruned on the way
+      const greedy = await model.generate(request(seed, { maxTokens: 2 }))
+      const beams = await model.generate(request(seed, { maxTokens: 2, beams: 4 }))
+      expect(beams.tokens.length).toBe(2)
       expect(sum(beams.tokens)).toBeGreaterThanOrEqual(sum(greedy.tokens) - 1e-4)
     }
   })
