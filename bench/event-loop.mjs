@@ -129,6 +129,9 @@ await measure('decoding pictures', async () => {
   return `${count} pictures`
 })
 const { info } = model
-await measure('disposing', () => model.dispose())
+await measure('disposing', async () => {
+  await model.dispose()
+  await pause(50) // memory is given back in the turn that reports the end
+})
 console.log(`${info.architecture} ${info.variant} ${info.quantization}, ${info.device} (${info.isa}), ${info.threads} threads`)
 console.table(rows)
