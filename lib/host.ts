@@ -108,8 +108,8 @@ export class ModelHost {
     this.adapters = info.adapters.map(toAdapterInfo)
   }
 
-  /** Loads with options already checked. */
-  static async open (binding: NativeBinding, options: LoadOptions): Promise<ModelHost> {
+  /** Loads with options already checked; `importance` observes the inputs of all matrices. */
+  static async open (binding: NativeBinding, options: LoadOptions, { importance }: { importance?: boolean } = {}): Promise<ModelHost> {
     const { model: path, vision, maskDecoder, adapters, signal, onProgress, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap } = options
     signal?.throwIfAborted()
     onProgress?.(0)
@@ -121,7 +121,7 @@ export class ModelHost {
     let model: NativeModel
     try {
       model = new binding.Model(definedOnly({
-        path, visionPath: vision, maskDecoder: mask, adapters: updates, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap
+        path, visionPath: vision, maskDecoder: mask, adapters: updates, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap, importance
       }), jobs.deliver)
     } catch (error) {
       throw fromNative(error)

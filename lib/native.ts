@@ -24,6 +24,8 @@ export interface NativeLoadOptions {
   attentionWindow?: 'none' | 'suffix' | 'causal'
   finalSoftcap?: boolean
   adapters?: NativeAdapter[]
+  /** Inputs of all matrices are observed, for requests of kind importance. */
+  importance?: boolean
 }
 
 export interface NativeModelInfo {
@@ -60,8 +62,11 @@ export interface NativeImage {
 }
 
 export interface NativeRequest {
-  /** trace: one prefill that returns every stage's values, to compare with a reference implementation. */
-  kind: 'generate' | 'score' | 'encodeImage' | 'trace'
+  /**
+   * trace: one prefill that returns every stage's values, to compare with a reference implementation. importance:
+   * nothing runs; what a model loaded with `importance` has gathered.
+   */
+  kind: 'generate' | 'score' | 'encodeImage' | 'trace' | 'importance'
   images: NativeImage[]
   prompt: string
   /** score only */
@@ -83,6 +88,8 @@ export interface NativeRequest {
   logProbs?: number
   stop?: string[]
   ignoreEos?: boolean
+  /** score only: also the stage "logits", a row per token of the suffix; at most 256 */
+  logits?: boolean
   constraint?: { kind: 'detect' | 'segment', labels: string[], maxObjects?: number }
   /** Where not given: all, with the scales they were loaded with. */
   adapters?: { index: number, scale: number }[]
@@ -113,7 +120,7 @@ export type NativeEvent =
     scored?: NativeToken[]
     /** encodeImage: [imageTokens, textHidden]. */
     embedding?: Float32Array
-    /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". */
+    /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
     stages?: { name: string, rows: number, cols: number, data: Float32Array }[]
   }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */

@@ -6,6 +6,7 @@ import { type Context, describeError, Interrupted, printable } from './context'
 import { addConvert, addQuantize } from './convert'
 import { addDemo } from './demo'
 import { addInspect } from './inspect'
+import { addImatrix, addQuality } from './measure'
 import { packageVersion } from './package'
 import { addPull } from './pull'
 import { addRun } from './run'
@@ -80,6 +81,8 @@ function createProgram (context: Context, onFailure: () => void): Command {
   addPull(program, context)
   addConvert(program, context)
   addQuantize(program, context)
+  addImatrix(program, context)
+  addQuality(program, context)
   addInspect(program, context)
   addBench(program, context)
   addBuild(program, context)

@@ -6,7 +6,7 @@ import { type PartFile, tensorBytes } from './gguf-writer'
 import { addUpdates, type MatrixUpdate } from './merge'
 import type { PlannedTensor } from './plan'
 import { toFloat32 } from './source'
-import { bytesOf } from './types'
+import { bytesOf, isBlockType } from './types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
 export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array) => Promise<Uint8Array>
@@ -45,7 +45,8 @@ export async function streamTensors (
         const { value: chunk, done: finished } = chunks.next()
         if (finished) return
         const { type, bytes, cols } = await reader.read(chunk)
-        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, widened(options.importance?.get(chunk.tensor.name), cols))
+        const importance = isBlockType(chunk.tensor.type) ? widened(options.importance?.get(chunk.tensor.name), cols) : undefined
+        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, importance)
         await file.write(output, chunk.fileOffset)
         done += output.length
         options.onProgress?.(Math.min(1, done / total))

@@ -288,6 +288,7 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     constexpr AttentionWindow windows[] = {AttentionWindow::none, AttentionWindow::suffix, AttentionWindow::causal};
     options.attentionWindow = windows[choice(env, v, "attentionWindow", {"none", "suffix", "causal"})];
   });
+  given("importance", [&](napi_value v) { options.importance = boolean(env, v, "importance"); });
   given("finalSoftcap", [&](napi_value v) { options.finalSoftcap = boolean(env, v, "finalSoftcap"); });
   given("adapters", [&](napi_value v) {
     const uint32_t count = arrayLength(env, v, "adapters");
@@ -348,8 +349,8 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   };
   Request request;
   constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score, Request::Kind::encodeImage,
-                                     Request::Kind::trace};
-  request.kind = kinds[choice(env, property(env, value, "kind"), "kind", {"generate", "score", "encodeImage", "trace"})];
+                                     Request::Kind::trace, Request::Kind::importance};
+  request.kind = kinds[choice(env, property(env, value, "kind"), "kind", {"generate", "score", "encodeImage", "trace", "importance"})];
 
   const napi_value images = property(env, value, "images");
   const uint32_t count = arrayLength(env, images, "images");
@@ -385,6 +386,7 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
     for (size_t i = 0; i < request.stop.size(); ++i)
       if (request.stop[i].empty()) fail(Code::invalidOption, "Expected a non-empty string for ", at("stop", i));
   });
+  given("logits", [&](napi_value v) { request.logits = boolean(env, v, "logits"); });
   given("ignoreEos", [&](napi_value v) { request.ignoreEos = boolean(env, v, "ignoreEos"); });
   given("constraint", [&](napi_value v) { request.constraint = constraintSpec(env, v); });
   given("adapters", [&](napi_value v) {

@@ -53,6 +53,7 @@ struct LoadOptions {
   AttentionWindow attentionWindow = AttentionWindow::none;
   bool finalSoftcap = true;          // false: logits are never capped
   std::vector<AdapterSource> adapters;
+  bool importance = false;           // true: inputs of all matrices are observed, for requests of kind importance
 };
 
 struct ModelInfo {
@@ -84,7 +85,8 @@ struct ConstraintSpec {
 
 struct Request {
   // trace: one prefill that returns every stage's values, for comparison with a reference
-  enum class Kind { generate, score, encodeImage, trace } kind = Kind::generate;
+  // importance: nothing runs; what LoadOptions::importance has gathered since the load
+  enum class Kind { generate, score, encodeImage, trace, importance } kind = Kind::generate;
   std::vector<ImageSource> images;
   std::string prompt, suffix;        // suffix: score only
   bool allowControlTokens = false;
@@ -92,11 +94,15 @@ struct Request {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignoreEos = false;
+  bool logits = false;               // score: also the stage "logits", one row per suffix token; at most kMostLogitRows
   ConstraintSpec constraint;
   int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
   double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
 };
+
+// Rows of logits that one request may return: 263 MB of PaliGemma's vocabulary.
+inline constexpr int64_t kMostLogitRows = 256;
 
 struct Timings {  // milliseconds
   double visionMs = 0, prefillMs = 0, firstTokenMs = 0, decodeMs = 0, queueMs = 0;
@@ -109,7 +115,7 @@ struct TokenEvent {
 };
 
 // One intermediate result: "vision" and "projector" per picture, "hidden" per layer (0 = input, the last one after the
-// final norm), "logits" of every position.
+// final norm), "logits" of every position. Importance: one per matrix, see importance.h.
 struct Stage {
   std::string name;
   int64_t rows = 0, cols = 0;
@@ -127,7 +133,7 @@ struct Event {
   Timings timings;
   std::vector<TokenEvent> scored;         // score: one per suffix token, then eos
   std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]
-  std::vector<Stage> stages;              // trace
+  std::vector<Stage> stages;              // trace, importance, score with logits
   // kind error
   Code code = Code::internal;
   std::string message;

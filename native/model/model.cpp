@@ -32,6 +32,11 @@ void count(const GgufFile& file, ModelInfo& info) {
 }  // namespace
 
 Model::Model(const LoadOptions& options) : device(makeDevice(options.device, options.threads)) {
+  if (options.importance) {
+    auto observing = std::make_unique<ObservingDevice>(std::move(device));
+    observer = observing.get();
+    device = std::move(observing);
+  }
   const auto text = GgufFile::open(options.path);
   const auto visionFile = options.visionPath.empty() ? text : GgufFile::open(options.visionPath);
   textConfig = readTextConfig(*text);

@@ -2,6 +2,7 @@
 // A loaded model: its files, configuration, weights and the parts that run it. Built once, used by one thread.
 #include <memory>
 
+#include "device/observing_device.h"
 #include "model/adapters.h"
 #include "model/config.h"
 #include "model/decoder.h"
@@ -22,6 +23,7 @@ class Model {
   TextConfig textConfig;
   VisionConfig visionConfig;          // tokens = 0 without vision
   std::unique_ptr<Device> device;     // before everything that holds its buffers
+  const ObservingDevice* observer = nullptr;  // the device, if it observes
   Weights weights;
   std::unique_ptr<Adapters> adapters;
   std::unique_ptr<Tokenizer> tokenizer;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "model/importance.h"
+
 namespace pg {
 namespace {
 
@@ -112,6 +114,11 @@ void Scheduler::stepAdmission() {
       event.embedding = std::move(s.imageRows);
       return endAdmission(std::move(event));
     }
+    if (s.job->request.kind == Request::Kind::importance) {
+      Event event;
+      event.stages = importanceOf(model_.weights, *model_.observer);
+      return endAdmission(std::move(event));
+    }
     return beginPrefix();
   }
   const auto start = Clock::now();
@@ -212,7 +219,12 @@ void Scheduler::finishScore() {
   Utf8Stream utf8;
   SamplingOptions options = s.job->request.sampling;
   options.logProbs = std::max(options.logProbs, 0);
+  if (s.job->request.logits) {
+    event.stages.push_back({"logits", int64_t(suffix.size()), vocab, {}});
+    event.stages[0].data.reserve(suffix.size() * size_t(vocab));
+  }
   const auto score = [&](int32_t id, std::span<const float> logits) {
+    if (s.job->request.logits) event.stages[0].data.insert(event.stages[0].data.end(), logits.begin(), logits.end());
     TokenEvent token;
     token.choice = Sampler(options).pick(logits, {});   // for the best alternatives; the token itself is given
     token.choice.id = id;

@@ -21,12 +21,18 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     if (r.images.size() != 1) fail(Code::invalidOption, "encodeImage takes exactly one image");
     return;
   }
+  if (r.kind == Request::Kind::importance) {
+    if (!model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
+    return;
+  }
   prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
                        perImage * int64_t(r.images.size()), r.allowControlTokens);
   const int64_t room = model.info.contextSize - (r.kind == Request::Kind::generate ? 1 : 0);
   if (int64_t(prompt.ids.size()) > room)
     fail(Code::promptTooLong, "The prompt has ", prompt.ids.size(), " tokens (", prompt.imageTokens,
          " of them image tokens), but contextSize is ", model.info.contextSize, ". Shorten the prompt, pass fewer images or raise contextSize");
+  if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix; r.logits && suffix > kMostLogitRows)
+    fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows, " can be returned. Shorten it");
   if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_.emplace(*model.tokenizer, r.constraint);
   if (r.beams > 1) {
     if (r.constraint.kind != ConstraintSpec::Kind::none) fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);

@@ -27,7 +27,7 @@ async function paligemma (...args: string[]) {
   return { code: await execute(args, context), out: out(), err: err() }
 }
 
-const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'build']
+const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'imatrix', 'quality', 'inspect', 'bench', 'build']
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {
