@@ -23,6 +23,10 @@
       "native/model/mask_decoder.cpp",
       "native/model/sampler.cpp",
       "native/model/stop_matcher.cpp",
+      "native/model/regex.cpp",
+      "native/model/text_automaton.cpp",
+      "native/model/text_constraint.cpp",
+      "native/model/object_constraint.cpp",
       "native/model/constraint.cpp",
       "native/model/config.cpp",
       "native/model/weights.cpp",
@@ -67,7 +71,9 @@
       "native/test/test_image.cpp",
       "native/test/test_mask_decoder.cpp",
       "native/test/test_sampler.cpp",
+      "native/test/test_object_constraint.cpp",
       "native/test/test_constraint.cpp",
+      "native/test/test_decoder.cpp",
       "native/test/test_gguf.cpp",
       "native/test/test_quantize.cpp"
     ]

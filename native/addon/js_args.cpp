@@ -329,9 +329,17 @@ ImageSource imageSource(napi_env env, napi_value value, const std::string& name,
 ConstraintSpec constraintSpec(napi_env env, napi_value value) {
   requireObject(env, value, "constraint");
   ConstraintSpec spec;
-  spec.kind = choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment"}) == 0
-                  ? ConstraintSpec::Kind::detect
-                  : ConstraintSpec::Kind::segment;
+  constexpr ConstraintSpec::Kind kinds[] = {ConstraintSpec::Kind::detect, ConstraintSpec::Kind::segment, ConstraintSpec::Kind::choices,
+                                            ConstraintSpec::Kind::regex};
+  spec.kind = kinds[choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment", "choices", "regex"})];
+  if (spec.kind == ConstraintSpec::Kind::choices) {
+    spec.choices = strings(env, property(env, value, "choices"), "constraint.choices");
+    return spec;
+  }
+  if (spec.kind == ConstraintSpec::Kind::regex) {
+    spec.pattern = string(env, property(env, value, "pattern"), "constraint.pattern");
+    return spec;
+  }
   spec.labels = strings(env, property(env, value, "labels"), "constraint.labels");
   const napi_value maxObjects = property(env, value, "maxObjects");
   if (!isUndefined(env, maxObjects))
@@ -401,6 +409,7 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
                       float(number(env, property(env, entry, "scale"), name + ".scale", -1e6, 1e6))});
     }
   });
+  given("scoredOnly", [&](napi_value v) { request.scoredOnly = boolean(env, v, "scoredOnly"); });
   return request;
 }
 

@@ -1,5 +1,7 @@
 #include "addon/js_events.h"
 
+#include <cmath>
+
 namespace pg::js {
 
 napi_value infoToJs(napi_env env, const ModelInfo& info) {
@@ -43,7 +45,7 @@ napi_value tokenToJs(napi_env env, const TokenEvent& token, const Engine& engine
   const napi_value object = newObject(env);
   set(env, object, "id", token.choice.id);
   set(env, object, "tokenText", token.tokenText);
-  if (withLogProbs) set(env, object, "logProb", token.choice.logProb);
+  if (withLogProbs && !std::isnan(token.choice.logProb)) set(env, object, "logProb", token.choice.logProb);
   if (!token.choice.top.empty()) {
     const auto& top = token.choice.top;
     set(env, object, "top", arrayOf(env, top.size(), [&](size_t i) {

@@ -149,6 +149,55 @@ void Decoder::head(Arena& arena, ConstView x, float* logits) {
   }
 }
 
+namespace {
+
+// Calls use(index of its first id, how many) for every run of consecutive ids.
+template <class Use>
+void eachRun(std::span<const int32_t> ids, Use&& use) {
+  for (size_t begin = 0, end; begin < ids.size(); begin = end) {
+    for (end = begin + 1; end < ids.size() && ids[end] == ids[end - 1] + 1;) ++end;
+    use(begin, end - begin);
+  }
+}
+
+// Runs of consecutive ids are slices of the weight: no copy, but a product each.
+constexpr size_t kMaxRuns = 256;
+
+}  // namespace
+
+bool Decoder::fewIds(std::span<const int32_t> ids) const {
+  if (ids.size() > size_t(config_.vocab) / 4) return false;
+  size_t runs = 0;
+  eachRun(ids, [&](size_t, size_t) { ++runs; });
+  return runs <= kMaxRuns;
+}
+
+// The same numbers as head(), of some ids of one row.
+void Decoder::headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, float* logits) {
+  Arena::Scope scope(arena);
+  View normed = arena.take(1, row.cols), out = arena.take(1, int64_t(ids.size()));
+  device_.rmsNorm(normed, row, weights_.outputNorm.weight, config_.normEps);
+  std::vector<Linear> slices;
+  std::vector<MatmulJob> jobs;
+  slices.reserve(kMaxRuns);   // jobs point at them
+  const auto flush = [&] {
+    device_.matmul(normed, jobs);
+    slices.clear();
+    jobs.clear();
+  };
+  eachRun(ids, [&](size_t begin, size_t count) {
+    Linear& slice = slices.emplace_back(weights_.embedding);
+    slice.weight = slice.weight.slice(ids[begin], int64_t(count));
+    jobs.push_back({out.columns(int64_t(begin), int64_t(count)), &slice});
+    if (slices.size() == kMaxRuns) flush();
+  });
+  if (!jobs.empty()) flush();
+  if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
+  std::vector<float> values(ids.size());
+  device_.download(values.data(), out);
+  for (size_t i = 0; i < ids.size(); ++i) logits[ids[i]] = values[i];
+}
+
 void Decoder::prefillLogits(int64_t begin, int64_t count, float* logits) { head(prefillArena_, x_.slice(begin, count), logits); }
 
 void Decoder::prefillStates(float* states) { device_.download(states, x_); }
@@ -168,15 +217,24 @@ void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
   std::vector<int32_t> ids;
   std::vector<int64_t> positions;
   std::vector<Segment> segments;
+  for (const DecodeRow& row : rows) row.kv->grow(row.position + 1);   // before views are taken: it moves their pages
   for (const DecodeRow& row : rows) {
-    row.kv->grow(row.position + 1);
     ids.push_back(row.token);
     positions.push_back(row.position);
+    // a segment each, also within a sequence: so a row's attention is computed as it would be alone
     segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.position, row.prefix, row.adapters});
   }
   device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
   for (int64_t i = 0; i < config_.layers; ++i) layer(decodeArena_, i, x, q, segments, positions);
-  head(decodeArena_, x, logits);
+  for (int64_t begin = 0, end; begin < count; begin = end) {
+    const DecodeRow& row = rows[size_t(begin)];
+    end = begin + 1;
+    float* out = logits + begin * config_.vocab;
+    if (row.head == DecodeRow::Head::ids) headOf(decodeArena_, x.slice(begin, 1), row.ids, out);
+    if (row.head != DecodeRow::Head::all) continue;
+    while (end < count && rows[size_t(end)].head == DecodeRow::Head::all) ++end;
+    head(decodeArena_, x.slice(begin, end - begin), out);
+  }
 }
 
 }  // namespace pg

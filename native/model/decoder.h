@@ -11,13 +11,18 @@
 
 namespace pg {
 
-// A sequence in a decode step: its last token enters at `position`, the next one's logits come out.
+// A token that enters a decode step at `position`; the logits of the next one come out. Known tokens of one sequence
+// may enter together, as rows with consecutive positions.
 struct DecodeRow {
+  enum class Head : uint8_t { all, ids, none };
+
   KvSequence* kv;          // has room for position + 1 tokens
   int32_t token;
   int64_t position;        // of `token`
   int64_t prefix;          // tokens that attend to each other fully
   const AdapterSet* adapters = nullptr;
+  Head head = Head::all;   // which logits are wanted
+  std::span<const int32_t> ids = {};   // ascending; with Head::ids only these are computed
 };
 
 class Decoder {
@@ -40,10 +45,14 @@ class Decoder {
   // The same after the final norm; only when the prefill is finished.
   void prefillFinalStates(float* states);
 
-  // One step for every row; logits: host [rows, vocab]. A row's numbers do not depend on its company.
+  // One step for every row; logits: host [rows, vocab], of which what a row did not ask for is left as it is. A row's
+  // numbers do not depend on its company, nor on how much of the head was asked for.
   void decode(std::span<const DecodeRow> rows, float* logits);
+  // Whether a row of the head that is asked for these ids alone is cheaper than a whole one.
+  bool fewIds(std::span<const int32_t> ids) const;
 
   static constexpr int64_t kLogitRows = 8;
+  static constexpr int64_t kStepRows = 8;    // up to so many rows a step reads the weights once
 
  private:
   // Consecutive rows of x that belong to one sequence.
@@ -57,6 +66,7 @@ class Decoder {
 
   void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions);
   void head(Arena& arena, ConstView x, float* logits);
+  void headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, float* logits);
   AttentionMask mask(int64_t layer, int64_t prefix) const;
   size_t scratchBytes(int64_t rows) const;
 

@@ -78,9 +78,11 @@ struct ImageSource {
 };
 
 struct ConstraintSpec {
-  enum class Kind { none, detect, segment } kind = Kind::none;
+  enum class Kind { none, detect, segment, choices, regex } kind = Kind::none;
   std::vector<std::string> labels;   // what a name may be; empty = any text without control or location tokens
   int32_t maxObjects = 0;            // 0 = no limit
+  std::vector<std::string> choices;  // the whole texts to choose from
+  std::string pattern;               // what the whole text matches; syntax: regex.h
 };
 
 struct Request {
@@ -99,6 +101,7 @@ struct Request {
   int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
   double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
+  bool scoredOnly = false;           // log-probabilities only of tokens that the constraint counts (Constraint::scored)
 };
 
 // Rows of logits that one request may return: 263 MB of PaliGemma's vocabulary.

@@ -55,6 +55,7 @@ Model::Model(const LoadOptions& options) : device(makeDevice(options.device, opt
   info.adapters = adapters->info();
 
   tokenizer = std::make_unique<Tokenizer>(text);
+  constraints = std::make_unique<ConstraintFactory>(*tokenizer);
   if (tokenizer->size() > textConfig.vocab)
     fail(Code::modelInvalid, options.path, ": tokenizer.ggml.tokens has ", tokenizer->size(), " entries but token_embd.weight only ",
          textConfig.vocab, " rows");

@@ -5,6 +5,7 @@
 #include "device/observing_device.h"
 #include "model/adapters.h"
 #include "model/config.h"
+#include "model/constraint.h"
 #include "model/decoder.h"
 #include "model/engine.h"
 #include "model/kv_cache.h"
@@ -27,6 +28,7 @@ class Model {
   Weights weights;
   std::unique_ptr<Adapters> adapters;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ConstraintFactory> constraints;
   std::unique_ptr<MaskDecoder> maskDecoder;   // may be none
   std::unique_ptr<VisionEncoder> vision;      // may be none
   std::unique_ptr<Decoder> decoder;

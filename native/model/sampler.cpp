@@ -89,7 +89,13 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
   require(options.logProbs >= -1, "logProbs", "an integer >= -1", options.logProbs);
 }
 
-TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed) {
+TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed, bool quiet) {
+  quiet |= options_.logProbs < 0;
+  if (quiet && allowed.size() == 1) {
+    TokenChoice only;
+    only.id = allowed[0];
+    return only;
+  }
   std::span<const float> scores = logits;  // after the repeat penalty
   if (options_.repeatPenalty != 1 && !history.empty()) {
     scratch_.assign(logits.begin(), logits.end());
@@ -115,8 +121,9 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
                      " are NaN or minus infinity. The weights may be damaged");
 
   TokenChoice choice;
-  choice.id = options_.temperature > 0 ? draw(scores, allowed, scores[size_t(best)]) : best;
-  if (options_.logProbs < 0) return choice;
+  // a token without an alternative takes no random number, so that it may also be taken without logits
+  choice.id = options_.temperature > 0 && allowed.size() != 1 ? draw(scores, allowed, scores[size_t(best)]) : best;
+  if (quiet) return choice;
 
   const float top = logits[size_t(std::max(bestOf(logits), 0))];
   const double sum = logSum(logits, top);

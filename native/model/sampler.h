@@ -1,6 +1,7 @@
 #pragma once
 // From logits to a token: greedy or random, with log-probabilities.
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <span>
 #include <vector>
@@ -20,7 +21,7 @@ struct SamplingOptions {
 
 struct TokenChoice {
   int32_t id = 0;
-  float logProb = 0;                                 // natural log, before temperature and filters
+  float logProb = std::numeric_limits<float>::quiet_NaN();   // natural log, before temperature and filters; NaN: not asked for
   std::vector<std::pair<int32_t, float>> top;        // best first
 };
 
@@ -29,8 +30,10 @@ class Sampler {
   explicit Sampler(const SamplingOptions& options);
 
   // Picks among ids with `allowed` (empty span = all ids below logits.size()). `history`: ids the repeat penalty sees.
+  // Only the logits of allowed ids are read, unless log-probabilities are wanted; none where there is a single one.
   // Ties go to the smallest id. The same seed and logits give the same choice on every machine.
-  TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed = {});
+  // `quiet`: no log-probabilities this time, whatever the options say.
+  TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed = {}, bool quiet = false);
 
  private:
   int32_t draw(std::span<const float> scores, std::span<const int32_t> allowed, float top);

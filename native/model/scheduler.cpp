@@ -275,9 +275,12 @@ void Scheduler::decodeStep() {
   std::stable_sort(running_.begin(), running_.end(), [](const auto& a, const auto& b) { return std::less<>()(a->adapters.set.get(), b->adapters.set.get()); });
   std::vector<DecodeRow> rows;
   std::vector<size_t> firstRow;
+  size_t others = usedSlots();
   for (const auto& s : running_) {
+    // everybody gets what it needs; what is left of a step goes to those that know more than one token
+    others -= size_t(s->slots());
     firstRow.push_back(rows.size());
-    s->appendRows(rows);
+    s->appendRows(rows, size_t(std::max<int64_t>(1, Decoder::kStepRows - int64_t(rows.size() + others))));
     for (size_t row = firstRow.back(); row < rows.size(); ++row) rows[row].adapters = s->adapters.set.get();
   }
   firstRow.push_back(rows.size());

@@ -33,7 +33,7 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
          " of them image tokens), but contextSize is ", model.info.contextSize, ". Shorten the prompt, pass fewer images or raise contextSize");
   if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix; r.logits && suffix > kMostLogitRows)
     fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows, " can be returned. Shorten it");
-  if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_.emplace(*model.tokenizer, r.constraint);
+  if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_ = model.constraints->make(r.constraint);
   if (r.beams > 1) {
     if (r.constraint.kind != ConstraintSpec::Kind::none) fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
     if (r.sampling.temperature > 0) fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ", r.sampling.temperature);
@@ -50,30 +50,71 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
 void Sequence::begin(std::span<const float> logits, std::vector<Event>& out) {
   firstToken_ = Clock::now();
   timings.firstTokenMs = milliseconds(job->submitted);
-  if (!beams_) return advance(logits, out);
+  if (!beams_) {
+    take(logits, out);
+    return takeKnown(out);
+  }
   beams_->start(kv, logits);
   finishBeams(out);
 }
 
-void Sequence::appendRows(std::vector<DecodeRow>& rows) {
+void Sequence::appendRows(std::vector<DecodeRow>& rows, size_t budget) {
   const int64_t first = int64_t(prompt.ids.size());
-  if (beams_) beams_->appendRows(rows, first, prompt.prefix);
-  else rows.push_back({&kv, lastToken_, first + completionTokens_ - 1, prompt.prefix});
+  if (beams_) return beams_->appendRows(rows, first, prompt.prefix);
+  const auto append = [&](int32_t id, DecodeRow::Head head) { rows.push_back({&kv, id, first + cached_++, prompt.prefix, nullptr, head}); };
+  const size_t count = std::min(budget, unfed_.size());
+  for (size_t i = 0; i < count; ++i) append(unfed_[i], DecodeRow::Head::none);
+  unfed_.erase(unfed_.begin(), unfed_.begin() + ptrdiff_t(count));
+  wanted_ = unfed_.empty();
+  if (wanted_ == 0) return;
+  rows.back().head = nextHead();
+  if (rows.back().head == DecodeRow::Head::ids) rows.back().ids = constraint_->allowed();
+  if (!constraint_ || quiet()) return;
+  for (const int32_t id : constraint_->forced()) {
+    if (count + ahead_ == budget || id == model_.tokenizer->eos() || full(completionTokens_ + int64_t(ahead_) + 1)) break;
+    append(id, DecodeRow::Head::all);
+    ++ahead_;
+    ++wanted_;
+  }
 }
 
 void Sequence::advance(std::span<const float> logits, std::vector<Event>& out) {
-  const Request& r = job->request;
+  const size_t vocab = size_t(model_.textConfig.vocab);
   if (beams_) {
-    beams_->advance(logits, int64_t(model_.textConfig.vocab));
+    beams_->advance(logits, int64_t(vocab));
     return finishBeams(out);
   }
+  for (size_t i = logits.size() / vocab - wanted_; i < logits.size() / vocab && !finished(); ++i) take(logits.subspan(i * vocab, vocab), out);
+  if (wanted_ > 0) takeKnown(out);
+}
+
+bool Sequence::full(int64_t tokens) const {
+  return tokens >= job->request.maxTokens || int64_t(prompt.ids.size()) + tokens >= model_.info.contextSize;
+}
+
+DecodeRow::Head Sequence::nextHead() const {
+  if (!constraint_ || !quiet()) return DecodeRow::Head::all;
+  const auto allowed = constraint_->allowed();
+  if (allowed.size() == 1) return DecodeRow::Head::none;
+  return model_.decoder->fewIds(allowed) ? DecodeRow::Head::ids : DecodeRow::Head::all;
+}
+
+// Tokens without an alternative, whose log-probability nobody wants, come without a step of their own.
+void Sequence::takeKnown(std::vector<Event>& out) {
+  while (!finished() && nextHead() == DecodeRow::Head::none) take({}, out);
+}
+
+void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
+  const Request& r = job->request;
   const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
-  TokenChoice choice = sampler_.pick(logits, history_, allowed);
+  TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
   if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
     finishReason_ = "stop";
   } else {
     if (constraint_) constraint_->accept(choice.id);
     if (r.sampling.repeatPenalty != 1) history_.push_back(choice.id);
+    if (ahead_ > 0) --ahead_;
+    else unfed_.push_back(choice.id);
     emit(std::move(choice), out);
   }
   if (finished()) end(out);
@@ -92,7 +133,6 @@ void Sequence::finishBeams(std::vector<Event>& out) {
 }
 
 void Sequence::emit(TokenChoice choice, std::vector<Event>& out) {
-  lastToken_ = choice.id;
   ++completionTokens_;
   Event event;
   event.kind = Event::Kind::token;
@@ -102,7 +142,7 @@ void Sequence::emit(TokenChoice choice, std::vector<Event>& out) {
   event.token.choice = std::move(choice);
   out.push_back(std::move(event));
   if (stops_.matched()) finishReason_ = "stop";
-  else if (completionTokens_ >= job->request.maxTokens || int64_t(prompt.ids.size()) + completionTokens_ >= model_.info.contextSize) finishReason_ = "length";
+  else if (full(completionTokens_)) finishReason_ = "length";
 }
 
 void Sequence::end(std::vector<Event>& out) {
