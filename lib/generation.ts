@@ -1,4 +1,5 @@
 /** One generation from options to result; `generate`, `stream` and the tasks are forms of it. */
+import { toNativeConstraint } from './constraint'
 import { definedOnly, type EndEvent, type ModelHost, type PreparedImage } from './host'
 import type { NativeRequest, NativeToken } from './native'
 import { defaults, type GenerateOptions } from './options'
@@ -42,15 +43,14 @@ export interface GenerateResult {
   }
 }
 
-/** The constraint as the addon takes it. */
-function toConstraint (constrain: GenerateOptions['constrain']): NativeRequest['constraint'] {
-  if (constrain === undefined) return undefined
-  if (typeof constrain === 'string') return { kind: constrain, labels: [] }
-  return { kind: constrain.kind, labels: constrain.labels ?? [], ...(constrain.maxObjects !== undefined && { maxObjects: constrain.maxObjects }) }
+/** With what only our own calls ask for. */
+export interface GenerationOptions extends GenerateOptions {
+  /** Log-probabilities only of tokens that say something about an object: not of mask codes. */
+  scoredOnly?: boolean
 }
 
-function toRequest (options: GenerateOptions, images: PreparedImage[], adapters: NativeRequest['adapters']): NativeRequest {
-  const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, beams, lengthPenalty, seed, stop, ignoreEos, logProbs, constrain } = options
+function toRequest (options: GenerationOptions, images: PreparedImage[], adapters: NativeRequest['adapters']): NativeRequest {
+  const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, beams, lengthPenalty, seed, stop, ignoreEos, logProbs, constrain, scoredOnly } = options
   return definedOnly({
     kind: 'generate' as const,
     images: images.map(image => image.native),
@@ -68,7 +68,8 @@ function toRequest (options: GenerateOptions, images: PreparedImage[], adapters:
     stop,
     ignoreEos,
     logProbs: logProbs === undefined || logProbs === false ? -1 : logProbs === true ? 0 : logProbs,
-    constraint: toConstraint(constrain),
+    constraint: toNativeConstraint(constrain),
+    scoredOnly,
     adapters
   })
 }
@@ -86,14 +87,14 @@ export interface Generation { result: GenerateResult, images: PreparedImage[] }
 type Emit = (chunk: Chunk) => void
 
 /** Runs a generation with options already checked. `stop` ends it with finishReason "abort". */
-export async function runGeneration (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
+export async function runGeneration (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
   return await host.admit(async () => await withDeadline(options, async (options) => {
     return (options.bestOf ?? 1) > 1 ? await bestOf(host, options, emit, stop) : await runOne(host, options, emit, stop)
   }))
 }
 
 /** Ends `work` with ERR_DEADLINE when its time is over. */
-async function withDeadline (options: GenerateOptions, work: (options: GenerateOptions) => Promise<Generation>): Promise<Generation> {
+async function withDeadline (options: GenerationOptions, work: (options: GenerationOptions) => Promise<Generation>): Promise<Generation> {
   const { deadlineMs } = options
   if (deadlineMs === undefined) return await work(options)
   const late = new AbortController()
@@ -110,7 +111,7 @@ async function withDeadline (options: GenerateOptions, work: (options: GenerateO
 }
 
 /** Samples over one prefix; the pictures are read once, the engine keeps the prefix. */
-async function bestOf (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
+async function bestOf (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
   const { bestOf: samples = 1, seed = 0, onToken, logProbs, images: _, image: __, ...rest } = options
   if (!((options.temperature ?? 0) > 0)) throw wrongOption('temperature', 'number > 0 with bestOf', options.temperature ?? 0)
   const start = performance.now()
@@ -143,7 +144,7 @@ async function bestOf (host: ModelHost, options: GenerateOptions, emit?: Emit, s
 }
 
 /** One job of the engine. `ready`: pictures already prepared. */
-async function runOne (host: ModelHost, options: GenerateOptions, emit?: Emit, stop?: AbortSignal, ready?: PreparedImage[]): Promise<Generation> {
+async function runOne (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal, ready?: PreparedImage[]): Promise<Generation> {
   const start = performance.now()
   const { signal } = options
   signal?.throwIfAborted()

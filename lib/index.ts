@@ -4,10 +4,15 @@ export { type GenerateResult, type GeneratedToken } from './generation'
 export { GenerateStream, type Chunk } from './stream'
 export { type Detection, type Segmentation } from './tasks'
 export {
-  type LoadOptions, type GenerateOptions, type SamplingOptions, type Constraint, type ScoreOptions, type BatchOptions,
-  type TaskOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type PreprocessOptions
+  type LoadOptions, type GenerateOptions, type SamplingOptions, type ScoreOptions, type BatchOptions,
+  type TaskOptions, type AnswerOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type PreprocessOptions
 } from './options'
 export { type AdapterInfo, type AdapterOption } from './adapters'
+export {
+  type Constraint, type TaskConstraint, type ChoicesConstraint, type RegexConstraint, type JsonSchemaConstraint
+} from './constraint'
+export { type JsonSchema } from './json-schema'
+export { boxOverlap, suppressOverlaps, type ScoredBox } from './nms'
 export { type ImageInput, type ImageEmbedding, type RawPixels } from './image-input'
 export { preprocessImage, type PreprocessedImage } from './preprocess'
 export {

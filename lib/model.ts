@@ -8,8 +8,8 @@ import type { ImageEmbedding, ImageInput } from './image-input'
 import { codesRule } from './mask-decoder'
 import { native, type NativeBinding, type NativeModelInfo } from './native'
 import {
-  batchRules, captionRules, defaults, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
-  type BatchOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
+  answerRules, batchRules, captionRules, defaults, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
+  type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
 } from './options'
 import { prompts } from './prompts'
 import { anySignal, untilAborted } from './signals'
@@ -209,12 +209,12 @@ export class PaliGemma {
     return await this.#text(image, write(lang), sampling)
   }
 
-  /** The answer to a question about the picture. */
-  async answer (image: ImageInput, question: string, options: TaskOptions = {}): Promise<string> {
-    checkOptions<TaskOptions>('answer', options, taskRules)
+  /** The answer to a question about the picture; with `choices` exactly one of them. */
+  async answer (image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
+    checkOptions<AnswerOptions>('answer', options, answerRules)
     check('question', question, rule.text)
-    const { lang = defaults.lang, ...sampling } = options
-    return await this.#text(image, prompts.answer(question, lang), sampling)
+    const { lang = defaults.lang, choices, ...sampling } = options
+    return await this.#text(image, prompts.answer(question, lang), { ...sampling, ...(choices && { constrain: { choices } }) })
   }
 
   /** A question that has this answer. Pretrained ("pt") checkpoints only. */
@@ -232,7 +232,7 @@ export class PaliGemma {
     return await this.#text(image, prompts.ocr(), sampling)
   }
 
-  async #text (image: ImageInput, prompt: string, sampling: Omit<TaskOptions, 'lang'>): Promise<string> {
+  async #text (image: ImageInput, prompt: string, sampling: Omit<GenerateOptions, 'prompt' | 'image' | 'images'>): Promise<string> {
     if (image === undefined) throw wrongOption('image', 'a picture', image)
     return (await runGeneration(this.#host, { ...sampling, image, prompt })).result.text
   }

@@ -90,7 +90,12 @@ export interface NativeRequest {
   ignoreEos?: boolean
   /** score only: also the stage "logits", a row per token of the suffix; at most 256 */
   logits?: boolean
-  constraint?: { kind: 'detect' | 'segment', labels: string[], maxObjects?: number }
+  constraint?:
+    | { kind: 'detect' | 'segment', labels: string[], maxObjects?: number }
+    | { kind: 'choices', choices: string[] }
+    | { kind: 'regex', pattern: string }
+  /** Log-probabilities only of tokens that the constraint counts: not of mask codes. */
+  scoredOnly?: boolean
   /** Where not given: all, with the scales they were loaded with. */
   adapters?: { index: number, scale: number }[]
 }

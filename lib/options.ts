@@ -1,5 +1,6 @@
 /** The options of every call: types, defaults and the rules that check them. */
 import { adaptersRule, type AdapterOption } from './adapters'
+import { choicesRule, constraintRule, type Constraint } from './constraint'
 import type { ImageInput } from './image-input'
 import type { Chunk } from './stream'
 import { rule, type Rule, type Rules } from './validate'
@@ -54,15 +55,6 @@ export interface LoadOptions {
   onProgress?: (fraction: number) => void
   /** Aborting rejects with the signal's reason and frees what was loaded. */
   signal?: AbortSignal
-}
-
-/** What generated text may be: the grammar of `detect` or `segment`. */
-export interface Constraint {
-  kind: 'detect' | 'segment'
-  /** The names that may follow a location; default: any text. */
-  labels?: string[]
-  /** Stop after so many objects; default: no limit. */
-  maxObjects?: number
 }
 
 /** How to generate; shared by all generating calls. */
@@ -120,7 +112,7 @@ export interface GenerateOptions extends SamplingOptions {
   image?: ImageInput
   /** Several pictures or video frames, in order. */
   images?: ImageInput[]
-  /** Only output of this form can be generated. */
+  /** Only output of this form can be generated: a task's grammar, one of several texts, a regular expression, JSON. */
   constrain?: 'detect' | 'segment' | Constraint
   /** `<bos>`, `<eos>`, `<image>` and the like in the prompt become control tokens; default false: they stay text. */
   allowControlTokens?: boolean
@@ -153,6 +145,12 @@ export interface TaskOptions extends SamplingOptions {
   lang?: string
 }
 
+/** Options of `answer`. */
+export interface AnswerOptions extends TaskOptions {
+  /** The answer is exactly one of these: at each token, what the model finds most probable among what is left of them. */
+  choices?: string[]
+}
+
 export interface CaptionOptions extends TaskOptions {
   /** "short": raw alt-text like; "coco" (default): one plain sentence; "long": several sentences. */
   style?: 'short' | 'coco' | 'long'
@@ -164,6 +162,13 @@ export interface DetectOptions extends SamplingOptions {
   constrain?: boolean
   /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
   maxObjects?: number
+  /** Leave out objects with a lower `score`; 0..1, default 0. */
+  minScore?: number
+  /**
+   * Of objects with the same label whose boxes overlap more than this (intersection over union, 0..1), keep only the one
+   * with the highest score. Default: keep all; the model rarely repeats itself when it is greedy.
+   */
+  nms?: number
 }
 
 export interface EncodeImageOptions {
@@ -197,7 +202,6 @@ export const defaults = {
   style: 'coco'
 } as const
 
-const labels: Rule = rule.listOf('non-empty strings', v => typeof v === 'string' && v.trim() !== '')
 const fit = rule.oneOf('squash', 'pad')
 const resize = rule.oneOf('bicubic', 'bilinear')
 const pixels = rule.integer(1)
@@ -222,12 +226,6 @@ export const loadRules: Rules<LoadOptions> = {
   maxImagePixels: pixels,
   onProgress: rule.callback,
   signal: rule.signal
-}
-
-const constraintRules: Rules<Constraint> = {
-  kind: rule.oneOf('detect', 'segment'),
-  labels,
-  maxObjects: rule.integer(1, 65535)
 }
 
 const samplingRules: Rules<SamplingOptions> = {
@@ -258,11 +256,7 @@ export const generateRules: Rules<GenerateOptions> = {
   image: rule.anything,
   images,
   ...samplingRules,
-  constrain: {
-    expected: '"detect", "segment" or { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }',
-    accepts: v => v === 'detect' || v === 'segment' || (typeof v === 'object' && v !== null && (v as Constraint).kind !== undefined &&
-      Object.entries(v).every(([name, value]) => value === undefined || (constraintRules as Record<string, Rule>)[name]?.accepts(value) === true))
-  },
+  constrain: constraintRule,
   allowControlTokens: rule.flag
 }
 
@@ -282,7 +276,14 @@ const lang: Rule = { expected: 'language code such as "en"', accepts: v => typeo
 
 export const taskRules: Rules<TaskOptions> = { lang, ...samplingRules }
 export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 'coco', 'long'), ...taskRules }
-export const detectRules: Rules<DetectOptions> = { constrain: rule.flag, maxObjects: rule.integer(1, 65535), ...samplingRules }
+export const answerRules: Rules<AnswerOptions> = { choices: choicesRule, ...taskRules }
+export const detectRules: Rules<DetectOptions> = {
+  constrain: rule.flag,
+  maxObjects: rule.integer(1, 65535),
+  minScore: rule.number(0, 1),
+  nms: rule.number(0, 1),
+  ...samplingRules
+}
 export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }
 
 export const preprocessRules: Rules<PreprocessOptions> = {

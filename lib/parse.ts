@@ -103,10 +103,10 @@ export function parsePieces (text: string, options: ParseOptions): OutputPiece[]
   return pieces
 }
 
-/** The name is the last thing of its object but for one space and "; ". */
+/** The name without the spaces after it: they are the separator's. It is the last thing of its object but for one space and "; ". */
 function nameSpan (text: string, name: string, end: number): [number, number] {
   const from = text.lastIndexOf(name, end - name.length)
-  return [from, from + name.length]
+  return [from, from + name.trimEnd().length]
 }
 
 function numbers (text: string, pattern: RegExp): number[] {

@@ -3,6 +3,7 @@ import { nativeCall, PaliGemmaError } from './errors'
 import { runGeneration, type GeneratedToken } from './generation'
 import type { ModelHost } from './host'
 import { isEmbedding, type ImageInput } from './image-input'
+import { suppressOverlaps } from './nms'
 import { defaults, detectRules, labelsRule, type DetectOptions } from './options'
 import { maskBox, parsePieces, type Box, type NormalizedBox, type OutputPiece, type ParsedObject } from './parse'
 import { prompts } from './prompts'
@@ -16,8 +17,15 @@ export interface Detection {
   box: Box
   /** 0..1 of height and width. */
   normalized: NormalizedBox
-  /** 0..1: geometric mean of the probabilities of the object's location and name tokens. */
+  /**
+   * 0..1: geometric mean of the probabilities of the object's location and name tokens, each among the whole vocabulary.
+   * With `constrain: false` and the same output it is the same number.
+   */
   score: number
+  /** 0..1: probability of the name after the location; 1 where the model gave none. */
+  labelScore: number
+  /** 0..1: geometric mean of the probabilities of the four location tokens. */
+  boxScore: number
 }
 
 /** An object found by `segment`. */
@@ -28,31 +36,33 @@ export interface Segmentation extends Detection {
   codes: number[]
 }
 
+type Scores = Pick<Detection, 'score' | 'labelScore' | 'boxScore'>
+
 /**
- * Geometric mean of the probabilities of the tokens that make an object's location and name. Mask codes are left out:
- * there are 16 of them and neighbouring codes mean nearly the same mask.
+ * Probabilities of the tokens that make an object's location and name. Mask codes are left out: there are 16 of them and
+ * neighbouring codes mean nearly the same mask.
  */
-export function objectScore (tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): number {
+export function objectScores (tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): Scores {
   const [start, end] = object.span
   const locationEnd = Math.min(start + 4 * '<loc0000>'.length, end)
   const within = (from: number, to: number, a: number, b: number): boolean => from < b && to > a
   let at = 0
-  let sum = 0
-  let count = 0
+  const box: number[] = []
+  const name: number[] = []
   for (const token of tokens) {
     const from = at
     at += token.text.length
     if (from === at || token.logProb === undefined) continue
-    if (within(from, at, start, locationEnd) || (nameSpan && within(from, at, ...nameSpan))) {
-      sum += token.logProb
-      count++
-    }
+    if (within(from, at, start, locationEnd)) box.push(token.logProb)
+    else if (nameSpan && within(from, at, ...nameSpan)) name.push(token.logProb)
   }
-  return count === 0 ? 0 : Math.min(Math.exp(sum / count), 1)
+  const sum = (logProbs: number[]): number => logProbs.reduce((a, b) => a + b, 0)
+  const mean = (logProbs: number[]): number => logProbs.length === 0 ? 0 : Math.min(Math.exp(sum(logProbs) / logProbs.length), 1)
+  return { score: mean([...box, ...name]), labelScore: Math.min(Math.exp(sum(name)), 1), boxScore: mean(box) }
 }
 
 async function findObjects (host: ModelHost, kind: 'detect' | 'segment', image: ImageInput, labels: string | string[], options: DetectOptions):
-Promise<{ pieces: (OutputPiece & { object: ParsedObject })[], found: Detection[], geometry: Parameters<typeof parsePieces>[1] }> {
+Promise<{ found: (Detection & { object: ParsedObject })[], geometry: Parameters<typeof parsePieces>[1] }> {
   checkOptions<DetectOptions>(kind, options, detectRules)
   check('labels', labels, labelsRule)
   if (image === undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected an image but received undefined')
@@ -60,34 +70,36 @@ Promise<{ pieces: (OutputPiece & { object: ParsedObject })[], found: Detection[]
     throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage returned, unchanged`)
   }
   const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map(label => label.trim()))]
-  const { constrain = true, maxObjects, logProbs, ...sampling } = options
+  const { constrain = true, maxObjects, minScore = 0, nms, logProbs, ...sampling } = options
   const { result, images } = await runGeneration(host, {
     maxTokens: defaults.detectMaxTokens,
     ...sampling,
     image,
     prompt: prompts[kind](names),
     logProbs: typeof logProbs === 'number' ? logProbs : true,
+    // onToken and bestOf see all tokens
+    scoredOnly: !logProbs && (sampling.bestOf ?? 1) === 1,
     ...(constrain && { constrain: { kind, labels: names, ...(maxObjects !== undefined && { maxObjects }) } })
   })
   const transform = images[0]!.transform!
   const geometry = { width: transform.sourceWidth, height: transform.sourceHeight, locScale: host.options.locScale ?? defaults.locScale, transform }
-  const pieces = parsePieces(result.text, geometry)
+  const all = parsePieces(result.text, geometry)
     .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
     .slice(0, maxObjects)
-  return {
-    pieces,
-    geometry,
-    found: pieces.map(({ object, nameSpan }) => ({
+    .map(({ object, nameSpan }) => ({
       label: object.label === '' && names.length === 1 ? names[0]! : object.label,
       box: object.box,
       normalized: object.normalized,
-      score: objectScore(result.tokens, object, nameSpan)
+      ...objectScores(result.tokens, object, nameSpan),
+      object
     }))
-  }
+    .filter(({ score }) => score >= minScore)
+  return { geometry, found: nms === undefined ? all : suppressOverlaps(all, nms) }
 }
 
 export async function detect (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Detection[]> {
-  return (await findObjects(host, 'detect', image, labels, options)).found
+  const { found } = await findObjects(host, 'detect', image, labels, options)
+  return found.map(({ object: _, ...detection }) => detection)
 }
 
 export async function segment (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Segmentation[]> {
@@ -96,10 +108,10 @@ export async function segment (host: ModelHost, image: ImageInput, labels: strin
     throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
       'The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: \'vae-oid.npz\' }) or convert with --mask-decoder')
   }
-  const { pieces, found, geometry } = await findObjects(host, 'segment', image, labels, options)
+  const { found, geometry } = await findObjects(host, 'segment', image, labels, options)
   const { width, height } = geometry
   const results: Segmentation[] = []
-  for (const [i, { object }] of pieces.entries()) {
+  for (const { object, ...detection } of found) {
     options.signal?.throwIfAborted()
     const codes = object.codes
     const usable = codes !== null && codes.every(code => code <= 127)
@@ -109,7 +121,7 @@ export async function segment (host: ModelHost, image: ImageInput, labels: strin
         return await host.binding.pasteMask(mask, maskBox(object, geometry), width, height, host.options.maskConvention ?? defaults.maskConvention)
       })
       : new Uint8Array(width * height)
-    results.push({ ...found[i]!, mask: { width, height, data }, codes: codes ?? [] })
+    results.push({ ...detection, mask: { width, height, data }, codes: codes ?? [] })
   }
   return results
 }

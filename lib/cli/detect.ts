@@ -1,6 +1,6 @@
 /** `paligemma detect` */
 import type { Command } from 'commander'
-import { collect, integer, pick, samplingOptions } from './args'
+import { collect, integer, number, pick, samplingOptions } from './args'
 import { annotationPath, draw } from './annotate'
 import { type Context, usageError } from './context'
 import { expandImages } from './images'
@@ -27,6 +27,8 @@ export function addObjectOptions (command: Command): Command {
   return addTaskOptions(command)
     .option('-l, --label <name>', 'what to look for; may be given several times, or several names separated by ";"', collect)
     .option('--max-objects <n>', 'stop after so many objects', integer)
+    .option('--min-score <p>', 'leave out objects with a lower score, 0..1', number)
+    .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best', number)
     .option('--no-constrain', 'let the model write anything, and print what can be parsed')
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
 }
@@ -38,7 +40,7 @@ export function labelsOf (options: Record<string, unknown>): string[] {
 }
 
 export function objectCall (options: Record<string, unknown>, context: Context): Record<string, unknown> {
-  return { ...pick(options, ['maxObjects']), ...(options['constrain'] === false ? { constrain: false } : {}), ...samplingOptions(options, context.signal) }
+  return { ...pick(options, ['maxObjects', 'minScore', 'nms']), ...(options['constrain'] === false ? { constrain: false } : {}), ...samplingOptions(options, context.signal) }
 }
 
 /** "cow  x 12 y 40 width 200 height 150  score 0.93" */

@@ -1,6 +1,9 @@
 /** `paligemma run`: any prompt, streamed. */
+import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { addLoadOptions, addSamplingOptions, collect, loadOptions, pick, samplingOptions } from './args'
+import type { JsonSchema } from '../json-schema'
+import type { GenerateOptions } from '../options'
+import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from './args'
 import { annotateText } from './annotate'
 import { type Context, printable, printJson, printLine, usageError } from './context'
 
@@ -13,6 +16,8 @@ export function addRun (program: Command, context: Context): void {
     .requiredOption('-p, --prompt <text>', 'such as "caption en", "answer en what is this?", "detect cow ; boat"')
   addSamplingOptions(command)
     .option('--constrain <grammar>', 'only output of this form: detect or segment')
+    .option('--regex <expression>', 'only output that matches as a whole')
+    .option('--json-schema <file>', 'only JSON of this schema; a file that holds it')
     .option('--json', 'print one JSON object at the end')
     .option('--annotate <png>', 'write the first image with the boxes and masks of the output')
     .action(async (options: Record<string, unknown>) => { await run(options, context) })
@@ -22,13 +27,14 @@ async function run (options: Record<string, unknown>, context: Context): Promise
   const images = (options['image'] as string[] | undefined) ?? []
   const annotate = options['annotate'] as string | undefined
   if (annotate !== undefined && images.length === 0) throw usageError('--annotate needs an --image')
+  const constraint = await readConstraint(options)
   const { loadModel } = await import('../index.js')
   const model = await loadModel(loadOptions(options, context.signal))
   try {
     const request = {
       prompt: options['prompt'] as string,
       ...(images.length > 0 ? { images } : {}),
-      ...pick(options, ['constrain']),
+      ...constraint,
       ...samplingOptions(options, context.signal)
     }
     let text: string
@@ -47,6 +53,20 @@ async function run (options: Record<string, unknown>, context: Context): Promise
     if (annotate !== undefined) await annotateText(model, images[0]!, text, annotate, options)
   } finally {
     await model.dispose()
+  }
+}
+
+async function readConstraint (options: Record<string, unknown>): Promise<Pick<GenerateOptions, 'constrain'>> {
+  const { constrain, regex, jsonSchema } = options as { constrain?: 'detect' | 'segment', regex?: string, jsonSchema?: string }
+  if ([constrain, regex, jsonSchema].filter((form) => form !== undefined).length > 1) throw usageError('Expected one of --constrain, --regex and --json-schema')
+  if (regex !== undefined) return { constrain: { regex } }
+  if (constrain !== undefined) return { constrain }
+  if (jsonSchema === undefined) return {}
+  const text = await readFile(jsonSchema, 'utf8').catch((error: Error) => { throw usageError(`--json-schema: ${error.message}`) })
+  try {
+    return { constrain: { jsonSchema: JSON.parse(text) as JsonSchema } }
+  } catch (error) {
+    throw usageError(`--json-schema: ${jsonSchema} is not JSON: ${(error as Error).message}`)
   }
 }
 

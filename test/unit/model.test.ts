@@ -337,6 +337,39 @@ describe('tasks', () => {
     expect(fake.requests[2]!.maxTokens).toBe(9)
   })
 
+  it('answer holds the model to the given choices', async () => {
+    const fake = new FakeNative()
+    const model = await open(fake)
+    await model.answer(picture, 'is it a cow?', { choices: ['yes', 'no'] })
+    expect(fake.requests[0]!.constraint).toEqual({ kind: 'choices', choices: ['yes', 'no'] })
+    for (const choices of [[], [''], 'yes', [1]]) {
+      await expect(model.answer(picture, 'what?', { choices: choices as string[] })).rejects.toThrow(/for choices but received/)
+    }
+  })
+
+  it('detect leaves out what is unsure and what shows an object again', async () => {
+    const box = (x: number): string => `<loc0000><loc${String(x).padStart(4, '0')}><loc1000><loc${String(x + 500).padStart(4, '0')}>`
+    // the fake's log-probability is -0.5 for every token
+    const model = await open(scripted(box(0), ' cow', ' ; ', box(20), ' cow', ' ; ', box(20), ' boat', ' ; ', box(500), ' cow'))
+    const at = async (options: object): Promise<number[]> => (await model.detect(picture, ['cow', 'boat'], options)).map(found => Math.round(found.normalized.xMin * 1023))
+    expect(await at({})).toEqual([0, 20, 20, 500])
+    expect(await at({ nms: 0.5 })).toEqual([0, 20, 500])
+    expect(await at({ nms: 1 })).toEqual([0, 20, 20, 500])
+    expect(await at({ minScore: 0.6 })).toEqual([0, 20, 20, 500])
+    expect(await at({ minScore: 0.61 })).toEqual([])
+    await expect(at({ nms: 2 })).rejects.toThrow('Expected number from 0 to 1 for nms but received 2')
+    await expect(at({ minScore: -1 })).rejects.toThrow('for minScore')
+  })
+
+  it('detect asks for the probabilities it needs and no others', async () => {
+    const fake = new FakeNative()
+    const model = await open(fake)
+    await model.segment(picture, 'cow')
+    await model.segment(picture, 'cow', { logProbs: true })
+    await model.segment(picture, 'cow', { bestOf: 2, temperature: 1 })
+    expect(fake.requests.map(request => [request.logProbs, request.scoredOnly])).toEqual([[0, true], [0, false], [0, false], [0, false]])
+  })
+
   it('refuse wrong labels, styles and pictures', async () => {
     const model = await open(new FakeNative())
     for (const labels of [[], '', ['a', ' '], 'a;b', '<loc0001>', ['a\nb'], 5]) {
@@ -353,7 +386,8 @@ describe('tasks', () => {
     const model = await open(scripted('<loc0000>', '<loc0000>', '<loc1023>', '<loc0512>', ' c', 'ow', ' ;', ' ', '<loc0100>', 'x'))
     const [cow, ...rest] = await model.detect(picture, ['cow', 'boat'])
     expect(rest).toEqual([])
-    expect(cow).toEqual({ label: 'cow', box: { x: 0, y: 0, width: 10, height: 10 }, normalized: { yMin: 0, xMin: 0, yMax: 1, xMax: 512 / 1023 }, score: Math.exp(-0.5) })
+    expect(cow).toEqual({ label: 'cow', box: { x: 0, y: 0, width: 10, height: 10 }, normalized: { yMin: 0, xMin: 0, yMax: 1, xMax: 512 / 1023 },
+      score: Math.exp(-0.5), labelScore: Math.exp(-1), boxScore: Math.exp(-0.5) })
   })
 
   it('detect maps the boxes of padded pictures and embeddings back', async () => {
