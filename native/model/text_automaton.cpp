@@ -104,15 +104,18 @@ int32_t ByteDfa::stateOf(std::vector<int32_t> open) {
   if (set.empty() && !accepting) return kDead;
   std::sort(set.begin(), set.end());
   if (accepting) set.push_back(-1);
-  const auto [found, made] = ids_.try_emplace(std::move(set), int32_t(sets_.size()));
-  if (!made) return found->second;
-  if (sets_.size() >= kMaxDfaStates)
+  if (const auto found = ids_.find(set); found != ids_.end()) return found->second;
+  // others may use this automaton too: an error leaves it as it was
+  const size_t state = ids_.size();
+  if (state >= kMaxDfaStates)
     fail(Code::invalidOption, "The regular expression is too complex for this text: it leads to more than ", kMaxDfaStates,
          " states. Make alternatives differ earlier and lower the numbers of repetitions");
-  sets_.push_back(&found->first);
-  accepts_.push_back(accepting);
-  next_.resize(next_.size() + size_t(classes_), kUnknown);
-  return found->second;
+  next_.resize((state + 1) * size_t(classes_), kUnknown);
+  accepts_.resize(state + 1);
+  sets_.resize(state + 1);
+  accepts_[state] = accepting;
+  sets_[state] = &ids_.emplace(std::move(set), int32_t(state)).first->first;
+  return int32_t(state);
 }
 
 int32_t ByteDfa::build(int32_t state, uint8_t byte) {

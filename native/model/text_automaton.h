@@ -50,7 +50,7 @@ class ByteDfa {
   // The byte that must come, -1 where there is a choice or none.
   int32_t onlyByte(int32_t state);
   bool ends(int32_t state);                // nothing may come
-  size_t states() const { return sets_.size(); }
+  size_t states() const { return ids_.size(); }
 
  private:
   static constexpr int32_t kUnknown = -2;

@@ -12,6 +12,14 @@ constexpr size_t kPlanBytes = 256;
 
 bool continues(uint8_t byte) { return (byte & 0xC0) == 0x80; }
 
+// False where the tokenizer has no pieces for some of the text.
+bool writes(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, std::string_view text) {
+  std::string written;
+  for (const int32_t id : ids)
+    if (id != tokenizer.unk()) written += tokenizer.pieceBytes(id);
+  return written == text;
+}
+
 [[noreturn]] void failNotAllowed(int32_t id) { fail(Code::internal, "Token ", id, " is not allowed by the constraint here"); }
 
 }  // namespace
@@ -32,8 +40,10 @@ ChoiceConstraint::ChoiceConstraint(const Tokenizer& tokenizer, const std::vector
   };
   for (const std::string& choice : choices) {
     if (choice.empty()) fail(Code::invalidOption, "Expected non-empty texts for choices but received \"\"");
+    const std::vector<int32_t> ids = tokenizer.encode(choice);
+    if (!writes(tokenizer, ids, choice)) fail(Code::modelUnsupported, "The model's vocabulary cannot write the choice \"", choice, "\"");
     int32_t node = kRoot;
-    for (const int32_t id : tokenizer.encode(choice)) {
+    for (const int32_t id : ids) {
       const int32_t fresh = int32_t(nodes_.size());
       node = add(node, id, fresh);
       if (node == fresh) nodes_.emplace_back();
@@ -113,9 +123,7 @@ void TextConstraint::plan() {
     if (lead + length > text.size()) text.resize(lead);
   }
   planned_ = tokenizer_.encode(text);
-  std::string written;
-  for (const int32_t id : planned_) written += id == tokenizer_.unk() ? std::string_view() : tokenizer_.pieceBytes(id);
-  if (written != text) planned_.clear();   // the tokenizer cannot write it
+  if (!writes(tokenizer_, planned_, text)) planned_.clear();
   if (!whole && !planned_.empty()) planned_.pop_back();
 }
 

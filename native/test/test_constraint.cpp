@@ -254,4 +254,11 @@ TEST(constraint_regex_that_explodes_ends_with_an_error) {
     failed = e.code() == Code::invalidOption && e.message().find("too complex") != std::string::npos;
   }
   CHECK(failed);
+  // who shares the automaton gets the same error, or goes on within what is known
+  const auto other = regex("[ab]*a[ab]{30}");
+  try {
+    for (int i = 0; i < 2000; ++i) other->accept(i % 3 ? a : b);
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::invalidOption);
+  }
 }
