@@ -15,6 +15,8 @@ export interface GeneratedToken {
   text: string
   /** Natural logarithm, before temperature and filters; with `logProbs`. */
   logProb?: number
+  /** Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with `beams`. */
+  nearLogProb?: number
   /** The most probable tokens, best first; with `logProbs: n`. */
   top?: { id: number, text: string, logProb: number }[]
 }
@@ -79,6 +81,7 @@ export function toToken (token: NativeToken): GeneratedToken {
     id: token.id,
     text: token.tokenText,
     ...(token.logProb !== undefined && { logProb: token.logProb }),
+    ...(token.nearLogProb !== undefined && { nearLogProb: token.nearLogProb }),
     ...(token.top !== undefined && { top: token.top })
   }
 }

@@ -105,6 +105,8 @@ export interface NativeToken {
   /** The characters this token completed. */
   tokenText: string
   logProb?: number
+  /** A location: of it and those within 16 steps of it. */
+  nearLogProb?: number
   top?: { id: number, text: string, logProb: number }[]
 }
 

@@ -18,13 +18,13 @@ export interface Detection {
   /** 0..1 of height and width. */
   normalized: NormalizedBox
   /**
-   * 0..1: geometric mean of the probabilities of the object's location and name tokens, each among the whole vocabulary.
-   * With `constrain: false` and the same output it is the same number.
+   * 0..1: `boxScore` times `labelScore`. Probabilities are among the whole vocabulary: with `constrain: false` and the
+   * same output they are the same.
    */
   score: number
   /** 0..1: probability of the name after the location; 1 where the model gave none. */
   labelScore: number
-  /** 0..1: geometric mean of the probabilities of the four location tokens. */
+  /** 0..1: probability of the four location tokens, each counted together with those within 1/64 of the picture. */
   boxScore: number
 }
 
@@ -53,12 +53,13 @@ export function objectScores (tokens: GeneratedToken[], object: ParsedObject, na
     const from = at
     at += token.text.length
     if (from === at || token.logProb === undefined) continue
-    if (within(from, at, start, locationEnd)) box.push(token.logProb)
+    if (within(from, at, start, locationEnd)) box.push(token.nearLogProb ?? token.logProb)
     else if (nameSpan && within(from, at, ...nameSpan)) name.push(token.logProb)
   }
-  const sum = (logProbs: number[]): number => logProbs.reduce((a, b) => a + b, 0)
-  const mean = (logProbs: number[]): number => logProbs.length === 0 ? 0 : Math.min(Math.exp(sum(logProbs) / logProbs.length), 1)
-  return { score: mean([...box, ...name]), labelScore: Math.min(Math.exp(sum(name)), 1), boxScore: mean(box) }
+  const product = (logProbs: number[]): number => Math.min(Math.exp(logProbs.reduce((a, b) => a + b, 0)), 1)
+  const labelScore = product(name)
+  const boxScore = box.length === 0 ? 0 : product(box)
+  return { score: boxScore * labelScore, labelScore, boxScore }
 }
 
 async function findObjects (host: ModelHost, kind: 'detect' | 'segment', image: ImageInput, labels: string | string[], options: DetectOptions):

@@ -46,6 +46,7 @@ napi_value tokenToJs(napi_env env, const TokenEvent& token, const Engine& engine
   set(env, object, "id", token.choice.id);
   set(env, object, "tokenText", token.tokenText);
   if (withLogProbs && !std::isnan(token.choice.logProb)) set(env, object, "logProb", token.choice.logProb);
+  if (withLogProbs && !std::isnan(token.choice.nearLogProb)) set(env, object, "nearLogProb", token.choice.nearLogProb);
   if (!token.choice.top.empty()) {
     const auto& top = token.choice.top;
     set(env, object, "top", arrayOf(env, top.size(), [&](size_t i) {

@@ -206,6 +206,13 @@ int32_t Sampler::draw(std::span<const float> scores, std::span<const int32_t> al
   return order_.back();  // rounding
 }
 
+float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last, int32_t steps) {
+  const double own = logits[size_t(id)];
+  double sum = 0;   // relative to id
+  for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i) sum += i == id ? 1 : std::exp(double(logits[size_t(i)]) - own);
+  return std::isfinite(sum) ? std::min(0.0f, float(double(logProb) + std::log(sum))) : logProb;
+}
+
 float logProbOf(std::span<const float> logits, int32_t id) {
   if (id < 0 || size_t(id) >= logits.size()) fail(Code::internal, "logProbOf: token ", id, " of ", logits.size());
   const int32_t best = bestOf(logits);

@@ -23,6 +23,7 @@ struct TokenChoice {
   int32_t id = 0;
   float logProb = std::numeric_limits<float>::quiet_NaN();   // natural log, before temperature and filters; NaN: not asked for
   std::vector<std::pair<int32_t, float>> top;        // best first
+  float nearLogProb = std::numeric_limits<float>::quiet_NaN();   // a location: of it and those next to it (nearLogProbOf)
 };
 
 class Sampler {
@@ -43,6 +44,9 @@ class Sampler {
   std::vector<float> scratch_;
   std::vector<int32_t> order_;
 };
+
+// log of the probability of id or another id within `steps` of it in [first, last], from id's own log-probability.
+float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last, int32_t steps);
 
 // log softmax(logits)[id], in double precision.
 float logProbOf(std::span<const float> logits, int32_t id);

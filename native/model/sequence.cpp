@@ -1,6 +1,13 @@
 #include "model/sequence.h"
 
 namespace pg {
+namespace {
+
+constexpr int32_t kLocations = 1024;
+constexpr int32_t kNearLocations = 16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
+
+}  // namespace
+
 
 Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     : job(std::move(j)), kv(*model.kvPool), model_(model), sampler_(job->request.sampling), stops_(job->request.stop) {
@@ -108,6 +115,9 @@ void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
   const Request& r = job->request;
   const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
   TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
+  const int32_t firstLoc = model_.tokenizer->firstLoc(), location = choice.id - firstLoc;
+  if (!quiet() && firstLoc >= 0 && location >= 0 && location < kLocations)
+    choice.nearLogProb = nearLogProbOf(logits, choice.id, choice.logProb, firstLoc, firstLoc + kLocations - 1, kNearLocations);
   if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
     finishReason_ = "stop";
   } else {

@@ -36,7 +36,7 @@ struct Fixture {
   KvSequence prefilled() {
     KvSequence kv(*model->kvPool);
     const std::vector<int32_t> ids{2, 10, 20, 30, 40, 4};
-    model->decoder->beginPrefill(kv, ids, nullptr, int64_t(ids.size()));
+    model->decoder->beginPrefill(kv, ids, nullptr, int64_t(ids.size()), nullptr);
     while (!model->decoder->stepPrefill()) {}
     return kv;
   }

@@ -1,3 +1,4 @@
+#include <array>
 #include <limits>
 
 #include "check.h"
@@ -155,4 +156,16 @@ TEST(stop_matcher_gives_back_what_was_no_stop_string) {
   CHECK(!stops.matched());
   StopMatcher none({});
   CHECK_EQUAL(none.push("text"), std::string("text"));
+}
+
+TEST(sampler_near_log_prob_is_the_sum_of_the_neighbours) {
+  std::vector<float> logits(40);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = float((i * 7) % 11) * 0.5f;
+  for (const auto& [id, first, last, steps] : {std::array{20, 10, 30, 3}, std::array{10, 10, 30, 4}, std::array{30, 10, 30, 40}, std::array{15, 10, 30, 0}}) {
+    double sum = 0;
+    for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i) sum += std::exp(double(logProbOf(logits, i)));
+    CHECK_CLOSE(nearLogProbOf(logits, id, logProbOf(logits, id), first, last, steps), std::log(sum), 1e-6);
+  }
+  logits[3] = INFINITY;   // damaged weights: the token's own
+  CHECK_EQUAL(nearLogProbOf(logits, 2, -1.5f, 0, 39, 2), -1.5f);
 }

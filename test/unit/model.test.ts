@@ -355,8 +355,8 @@ describe('tasks', () => {
     expect(await at({})).toEqual([0, 20, 20, 500])
     expect(await at({ nms: 0.5 })).toEqual([0, 20, 500])
     expect(await at({ nms: 1 })).toEqual([0, 20, 20, 500])
-    expect(await at({ minScore: 0.6 })).toEqual([0, 20, 20, 500])
-    expect(await at({ minScore: 0.61 })).toEqual([])
+    expect(await at({ minScore: 0.36 })).toEqual([0, 20, 20, 500])
+    expect(await at({ minScore: 0.37 })).toEqual([])
     await expect(at({ nms: 2 })).rejects.toThrow('Expected number from 0 to 1 for nms but received 2')
     await expect(at({ minScore: -1 })).rejects.toThrow('for minScore')
   })
@@ -387,7 +387,7 @@ describe('tasks', () => {
     const [cow, ...rest] = await model.detect(picture, ['cow', 'boat'])
     expect(rest).toEqual([])
     expect(cow).toEqual({ label: 'cow', box: { x: 0, y: 0, width: 10, height: 10 }, normalized: { yMin: 0, xMin: 0, yMax: 1, xMax: 512 / 1023 },
-      score: Math.exp(-0.5), labelScore: Math.exp(-1), boxScore: Math.exp(-0.5) })
+      score: Math.exp(-2) * Math.exp(-1), labelScore: Math.exp(-1), boxScore: Math.exp(-2) })
   })
 
   it('detect maps the boxes of padded pictures and embeddings back', async () => {
