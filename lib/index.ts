@@ -5,7 +5,7 @@ export { GenerateStream, type Chunk } from './stream'
 export { type Detection, type Segmentation } from './tasks'
 export {
   type LoadOptions, type GenerateOptions, type SamplingOptions, type ScoreOptions, type BatchOptions,
-  type TaskOptions, type AnswerOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type PreprocessOptions
+  type TaskOptions, type AnswerOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type EmbedOptions, type PreprocessOptions
 } from './options'
 export { type AdapterInfo, type AdapterOption } from './adapters'
 export {
@@ -20,6 +20,7 @@ export {
   type ParseOptions, type ParsedObject, type Box, type NormalizedBox, type ImageTransform
 } from './parse'
 export { drawDetections, type Drawable, type DrawOptions } from './draw'
+export { maxSim, type MultiVector, type RetrievalFlavour } from './retrieval'
 export { prompts } from './prompts'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './mask-decoder'

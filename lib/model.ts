@@ -8,9 +8,10 @@ import type { ImageEmbedding, ImageInput } from './image-input'
 import { codesRule } from './mask-decoder'
 import { native, type NativeBinding, type NativeModelInfo } from './native'
 import {
-  answerRules, batchRules, captionRules, defaults, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
-  type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
+  answerRules, batchRules, captionRules, defaults, embedRules, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
+  type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EmbedOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
 } from './options'
+import { embedRequest, type MultiVector } from './retrieval'
 import { prompts } from './prompts'
 import { anySignal, untilAborted } from './signals'
 import { GenerateStream } from './stream'
@@ -264,6 +265,37 @@ export class PaliGemma {
     const data = source.embedding ?? (await this.#host.run(definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters }), { signal: options.signal }))?.embedding
     if (!data) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
     return { data, tokens: this.info.imageTokens, hidden: this.info.textHidden, ...(transform && { transform }) }
+  }
+
+  /**
+   * A page's vectors for {@link maxSim}, with a ColPali checkpoint.
+   * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without the retrieval head
+   */
+  async embedImage (image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector> {
+    checkOptions<EmbedOptions>('embedImage', options, embedRules)
+    if (image === undefined) throw wrongOption('image', 'a picture', image)
+    return await this.#embed(options, image)
+  }
+
+  /** A query's vectors for {@link maxSim}. @throws as {@link embedImage} */
+  async embedText (query: string, options: EmbedOptions = {}): Promise<MultiVector> {
+    checkOptions<EmbedOptions>('embedText', options, embedRules)
+    check('query', query, rule.text)
+    return await this.#embed(options, undefined, query)
+  }
+
+  async #embed (options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
+    const { flavour = 'colpali-engine', signal } = options
+    const adapters = this.#host.adapterUses(options.adapters)
+    const end = await this.#host.admit(async () => {
+      const images = await this.#prepare(image === undefined ? {} : { image }, signal)
+      return await this.#host.run(definedOnly({
+        kind: 'embed' as const, images: images.map(({ native }) => native), ...embedRequest(flavour, query), adapters
+      }), { signal })
+    })
+    const dims = this.#host.info.retrievalDims
+    if (!end?.embedding) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
+    return { data: end.embedding, tokens: end.embedding.length / dims, dims }
   }
 
   /** Token ids of a text; nothing is added. */

@@ -48,6 +48,8 @@ export interface NativeModelInfo {
   hasVision: boolean
   hasMaskDecoder: boolean
   hasRetrieval: boolean
+  /** Width of embed's vectors; 0 without the head. */
+  retrievalDims: number
   /** In the order of the load options. */
   adapters: NativeAdapterInfo[]
   resizeFilter: 'bicubic' | 'bilinear'
@@ -66,7 +68,7 @@ export interface NativeRequest {
    * trace: one prefill that returns every stage's values, to compare with a reference implementation. importance:
    * nothing runs; what a model loaded with `importance` has gathered.
    */
-  kind: 'generate' | 'score' | 'encodeImage' | 'trace' | 'importance'
+  kind: 'generate' | 'score' | 'encodeImage' | 'trace' | 'importance' | 'embed'
   images: NativeImage[]
   prompt: string
   /** score only */
@@ -96,6 +98,8 @@ export interface NativeRequest {
     | { kind: 'regex', pattern: string }
   /** Log-probabilities only of tokens that the constraint counts: not of mask codes. */
   scoredOnly?: boolean
+  /** embed only: tokens around the prompt. */
+  embed?: { bosTokens: number, padTokens: number, newline: boolean }
   /** Where not given: all, with the scales they were loaded with. */
   adapters?: { index: number, scale: number }[]
 }

@@ -2,6 +2,7 @@
 import { adaptersRule, type AdapterOption } from './adapters'
 import { choicesRule, constraintRule, type Constraint } from './constraint'
 import type { ImageInput } from './image-input'
+import type { RetrievalFlavour } from './retrieval'
 import type { Chunk } from './stream'
 import { rule, type Rule, type Rules } from './validate'
 
@@ -177,6 +178,15 @@ export interface EncodeImageOptions {
   signal?: AbortSignal
 }
 
+/** Options of `embedImage` and `embedText`. */
+export interface EmbedOptions {
+  /** Default "colpali-engine"; queries and pages of one index need the same. */
+  flavour?: RetrievalFlavour
+  /** As for `generate`. */
+  adapters?: (string | AdapterOption)[]
+  signal?: AbortSignal
+}
+
 /** Options of {@link preprocessImage}. */
 export interface PreprocessOptions {
   /** Width and height of the result in pixels. */
@@ -285,6 +295,8 @@ export const detectRules: Rules<DetectOptions> = {
   ...samplingRules
 }
 export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }
+
+export const embedRules: Rules<EmbedOptions> = { flavour: rule.oneOf('colpali-engine', 'transformers'), adapters: adaptersRule, signal: rule.signal }
 
 export const preprocessRules: Rules<PreprocessOptions> = {
   size: rule.integer(1, 16384),

@@ -357,8 +357,9 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   };
   Request request;
   constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score, Request::Kind::encodeImage,
-                                     Request::Kind::trace, Request::Kind::importance};
-  request.kind = kinds[choice(env, property(env, value, "kind"), "kind", {"generate", "score", "encodeImage", "trace", "importance"})];
+                                     Request::Kind::trace, Request::Kind::importance, Request::Kind::embed};
+  request.kind = kinds[choice(env, property(env, value, "kind"), "kind",
+                              {"generate", "score", "encodeImage", "trace", "importance", "embed"})];
 
   const napi_value images = property(env, value, "images");
   const uint32_t count = arrayLength(env, images, "images");
@@ -396,6 +397,12 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   });
   given("logits", [&](napi_value v) { request.logits = boolean(env, v, "logits"); });
   given("ignoreEos", [&](napi_value v) { request.ignoreEos = boolean(env, v, "ignoreEos"); });
+  given("embed", [&](napi_value v) {
+    requireObject(env, v, "embed");
+    request.embed.bosTokens = int32_t(integer(env, property(env, v, "bosTokens"), "embed.bosTokens", 0, 16));
+    request.embed.padTokens = int32_t(integer(env, property(env, v, "padTokens"), "embed.padTokens", 0, 1024));
+    request.embed.newline = boolean(env, property(env, v, "newline"), "embed.newline");
+  });
   given("constraint", [&](napi_value v) { request.constraint = constraintSpec(env, v); });
   given("adapters", [&](napi_value v) {
     const uint32_t count = arrayLength(env, v, "adapters");

@@ -209,7 +209,25 @@ void Decoder::prefillFinalStates(float* states) {
   device_.download(states, normed);
 }
 
+void Decoder::prefillProjection(const Linear& head, float* out) {
+  for (int64_t row = 0; row < x_.rows; row += kLogitRows) {
+    const int64_t rows = std::min(kLogitRows, x_.rows - row);
+    Arena::Scope scope(prefillArena_);
+    View normed = prefillArena_.take(rows, x_.cols), y = prefillArena_.take(rows, head.out());
+    device_.rmsNorm(normed, x_.slice(row, rows), weights_.outputNorm.weight, config_.normEps);
+    const MatmulJob job{y, &head};
+    const AdapterRows all{segments_[0].adapters, 0, rows};
+    ops_.matmul(normed, {&job, 1}, {&all, 1});
+    device_.download(out + row * head.out(), y);
+  }
+}
+
 void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
+  // Devices multiply more than a few rows in another way, with other last bits: then company would show.
+  if (int64_t(rows.size()) > kStepRows) {
+    decode(rows.first(size_t(kStepRows)), logits);
+    return decode(rows.subspan(size_t(kStepRows)), logits + kStepRows * config_.vocab);
+  }
   const int64_t count = int64_t(rows.size());
   decodeArena_.reset();
   decodeArena_.reserve(scratchBytes(count));

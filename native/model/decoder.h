@@ -45,6 +45,9 @@ class Decoder {
   // The same after the final norm; only when the prefill is finished.
   void prefillFinalStates(float* states);
 
+  // What `head` makes of every row of the finished prefill after the final norm: host [tokens, head.out()].
+  void prefillProjection(const Linear& head, float* out);
+
   // One step for every row; logits: host [rows, vocab], of which what a row did not ask for is left as it is. A row's
   // numbers do not depend on its company, nor on how much of the head was asked for.
   void decode(std::span<const DecodeRow> rows, float* logits);
@@ -52,7 +55,7 @@ class Decoder {
   bool fewIds(std::span<const int32_t> ids) const;
 
   static constexpr int64_t kLogitRows = 8;
-  static constexpr int64_t kStepRows = 8;    // up to so many rows a step reads the weights once
+  static constexpr int64_t kStepRows = 8;    // up to so many rows a step reads the weights once; more take more passes
 
  private:
   // Consecutive rows of x that belong to one sequence.

@@ -67,6 +67,7 @@ struct ModelInfo {
   int64_t vocab = 0, contextSize = 0, parameters = 0, bytes = 0;
   bool hasVision = false, hasMaskDecoder = false;
   bool hasRetrieval = false;
+  int64_t retrievalDims = 0;         // width of an embedding of embed requests
   std::vector<AdapterInfo> adapters;
   std::string resizeFilter = "bicubic";    // the recipe the file states
 };
@@ -85,10 +86,16 @@ struct ConstraintSpec {
   std::string pattern;               // what the whole text matches; syntax: regex.h
 };
 
+// The tokens of an embed request: pictures, <bos> * bosTokens, the prompt, <pad> * padTokens, a newline or none.
+struct EmbedLayout {
+  int32_t bosTokens = 1, padTokens = 0;
+  bool newline = false;
+};
+
 struct Request {
   // trace: one prefill that returns every stage's values, for comparison with a reference
   // importance: nothing runs; what LoadOptions::importance has gathered since the load
-  enum class Kind { generate, score, encodeImage, trace, importance } kind = Kind::generate;
+  enum class Kind { generate, score, encodeImage, trace, importance, embed } kind = Kind::generate;
   std::vector<ImageSource> images;
   std::string prompt, suffix;        // suffix: score only
   bool allowControlTokens = false;
@@ -98,6 +105,7 @@ struct Request {
   bool ignoreEos = false;
   bool logits = false;               // score: also the stage "logits", one row per suffix token; at most kMostLogitRows
   ConstraintSpec constraint;
+  EmbedLayout embed;
   int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
   double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
@@ -135,7 +143,7 @@ struct Event {
   int64_t imageTokens = 0, promptTokens = 0, completionTokens = 0;
   Timings timings;
   std::vector<TokenEvent> scored;         // score: one per suffix token, then eos
-  std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]
+  std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]; embed: [all tokens, retrievalDims], rows of length 1
   std::vector<Stage> stages;              // trace, importance, score with logits
   // kind error
   Code code = Code::internal;

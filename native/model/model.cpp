@@ -99,6 +99,8 @@ Model::Model(const LoadOptions& options) : device(makeDevice(options.device, opt
   info.vocab = textConfig.vocab;
   info.contextSize = context;
   info.hasVision = vision != nullptr;
+  info.hasRetrieval = bool(weights.retrieval.weight);
+  info.retrievalDims = info.hasRetrieval ? weights.retrieval.out() : 0;
   info.hasMaskDecoder = maskDecoder != nullptr;
   info.resizeFilter = visionConfig.resizeFilter;
 }

@@ -30,4 +30,17 @@ Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const 
   return p;
 }
 
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout, int64_t imageTokens) {
+  Prompt p;
+  p.imageTokens = imageTokens;
+  p.ids.assign(size_t(imageTokens), Decoder::kImageRow);
+  p.ids.insert(p.ids.end(), size_t(layout.bosTokens), tokenizer.bos());
+  const std::vector<int32_t> text = tokenizer.encode(prompt, false);
+  p.ids.insert(p.ids.end(), text.begin(), text.end());
+  p.ids.insert(p.ids.end(), size_t(layout.padTokens), tokenizer.pad());
+  if (layout.newline) p.ids.push_back(tokenizer.newline());
+  p.prefix = int64_t(p.ids.size());
+  return p;
+}
+
 }  // namespace pg

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model/engine.h"
 #include "model/tokenizer.h"
 
 namespace pg {
@@ -18,5 +19,8 @@ struct Prompt {
 // prompt are dropped: one separator follows. suffix: nullptr = none, else it is appended with <eos>.
 Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const std::string* suffix, int64_t imageTokens,
                    bool allowControl);
+
+// The tokens of an embedding; all of them attend to each other, padding too.
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout, int64_t imageTokens);
 
 }  // namespace pg

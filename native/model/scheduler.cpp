@@ -1,6 +1,7 @@
 #include "model/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -128,6 +129,7 @@ void Scheduler::stepAdmission() {
   s.job->cancel.throwIfSet();
   if (!finished) return;
   if (s.job->request.kind == Request::Kind::trace) return finishTrace();
+  if (s.job->request.kind == Request::Kind::embed) return finishEmbed();
   if (phase_ == Phase::suffix) return finishScore();
   const auto headStart = Clock::now();
   prefixLogits_.resize(size_t(model_.textConfig.vocab));
@@ -242,6 +244,21 @@ void Scheduler::finishScore() {
     for (int64_t i = 0; i < count; ++i) score(suffix[size_t(row + i + 1)], {logits.data() + i * vocab, size_t(vocab)});
   }
   event.completionTokens = int64_t(event.scored.size());
+  endAdmission(std::move(event));
+}
+
+void Scheduler::finishEmbed() {
+  const int64_t dims = model_.info.retrievalDims;
+  Event event;
+  event.embedding.resize(admitting_->prompt.ids.size() * size_t(dims));
+  model_.decoder->prefillProjection(model_.weights.retrieval, event.embedding.data());
+  for (size_t row = 0; row < event.embedding.size(); row += size_t(dims)) {
+    const std::span values(event.embedding.data() + row, size_t(dims));
+    double squares = 0;
+    for (float x : values) squares += double(x) * x;
+    const float scale = float(1 / std::max(std::sqrt(squares), 1e-12));
+    for (float& x : values) x *= scale;
+  }
   endAdmission(std::move(event));
 }
 

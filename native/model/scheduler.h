@@ -31,6 +31,7 @@ class Scheduler {
   bool reusePrefix();            // true when the same prefix was kept
   void finishPrefix();           // its logits are in prefixLogits_
   void finishScore();
+  void finishEmbed();
   void traceHidden();
   void finishTrace();
   void decodeStep();

@@ -32,7 +32,10 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     if (!model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
     return;
   }
-  prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
+  if (r.kind == Request::Kind::embed && !model.info.hasRetrieval)
+    fail(Code::modelUnsupported, "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
+  if (r.kind == Request::Kind::embed) prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, r.embed, perImage * int64_t(r.images.size()));
+  else prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
                        perImage * int64_t(r.images.size()), r.allowControlTokens);
   const int64_t room = model.info.contextSize - (r.kind == Request::Kind::generate ? 1 : 0);
   if (int64_t(prompt.ids.size()) > room)

@@ -44,6 +44,11 @@ void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c
   const GgufFile& f = *file;
   files_.push_back(file);
   text.embedding = linear(f, "token_embd", c.vocab, c.hidden, false);
+  if (const GgufTensor* head = f.findTensor("retrieval.proj.weight")) {
+    if (head->rows() < 1 || head->rows() > c.vocab)
+      fail(Code::modelInvalid, f.path(), ": tensor retrieval.proj.weight has ", head->rows(), " rows, expected 1..", c.vocab);
+    retrieval = linear(f, "retrieval.proj", head->rows(), c.hidden, true);
+  }
   text.outputNorm.weight = vector(f, "output_norm.weight", c.hidden);
   for (int64_t i = 0; i < c.layers; ++i) {
     const std::string p = "blk." + std::to_string(i) + ".";
@@ -108,6 +113,7 @@ std::map<std::string, const Linear*> Weights::linears() const {
                                        {"ffn_up", &l.up}, {"ffn_down", &l.down}})
       list[p + name] = linear;
   }
+  if (retrieval.weight) list["retrieval.proj"] = &retrieval;
   if (vision.projector.weight) list["v.patch_embd"] = &vision.patch, list["mm.0"] = &vision.projector;
   return list;
 }

@@ -48,6 +48,7 @@ class Weights {
  public:
   TextWeights text;
   VisionWeights vision;
+  Linear retrieval;               // ColPali: [dims, hidden] with bias, or no weight
 
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
   // Matrices that adapters may add to, by their GGUF names without ".weight" ("blk.0.attn_q"); call when all is read.

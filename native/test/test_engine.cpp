@@ -88,14 +88,16 @@ TEST(engine_generates_the_same_for_any_number_of_threads) {
 }
 
 TEST(engine_answers_are_the_same_alone_and_in_company) {
-  Fixture f({.maxSequences = 5});
-  std::vector<Request> requests;
-  for (int i = 0; i < 9; ++i) requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
-  std::vector<std::vector<std::pair<int32_t, float>>> alone;
-  for (const Request& r : requests) alone.push_back(f.run(r));
-  std::vector<uint32_t> jobs;
-  for (const Request& r : requests) jobs.push_back(f.engine->submit(r));
-  for (size_t i = 0; i < jobs.size(); ++i) CHECK(Fixture::tokens(f.listener.wait(jobs[i])) == alone[i]);
+  for (int together : {5, 12}) {
+    Fixture f({.maxSequences = together});
+    std::vector<Request> requests;
+    for (int i = 0; i < 14; ++i) requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
+    std::vector<std::vector<std::pair<int32_t, float>>> alone;
+    for (const Request& r : requests) alone.push_back(f.run(r));
+    std::vector<uint32_t> jobs;
+    for (const Request& r : requests) jobs.push_back(f.engine->submit(r));
+    for (size_t i = 0; i < jobs.size(); ++i) CHECK(Fixture::tokens(f.listener.wait(jobs[i])) == alone[i]);
+  }
 }
 
 TEST(engine_scores_what_it_generates) {
