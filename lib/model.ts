@@ -331,7 +331,7 @@ export class PaliGemma {
     return await nativeCall(() => this.#host.model.decodeMask(codes))
   }
 
-  /** Ends running work with ERR_DISPOSED and frees the native memory; resolves when it is freed. Idempotent. */
+  /** Ends running work with ERR_DISPOSED and frees the native memory; resolves when nothing runs any more. Idempotent. */
   async dispose (): Promise<void> {
     await this.#host.dispose()
   }

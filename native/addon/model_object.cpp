@@ -71,6 +71,17 @@ void ModelObject::stopEngine() {
   if (mailbox_) mailbox_->close();
 }
 
+// In the pool: unmapping gigabytes takes a tenth of a second, too long for the event loop.
+void ModelObject::releaseEngine() {
+  try {
+    js::runInPool(
+        env_, [engine = std::move(engine_)]() mutable { return engine.reset(), true; },
+        [](napi_env env, bool&&) { return js::undefined(env); });
+  } catch (const js::Pending&) {  // the environment ends: then here
+    engine_.reset();
+  }
+}
+
 void ModelObject::releaseBell() {
   if (line_) std::exchange(line_, nullptr)->owner = nullptr;
   if (bell_) napi_release_threadsafe_function(std::exchange(bell_, nullptr), napi_tsfn_release);
@@ -140,7 +151,7 @@ void ModelObject::deliver() {
     if (state_ == State::stopped) {
       // the thread has nothing left to do but return; memory goes with the last user
       stopEngine();
-      engine_.reset();
+      releaseEngine();
     }
     // A plain call with a status: a worker that is being terminated may refuse at any moment, which is not an error.
     js::check(napi_call_function(env_, self, callback, 1, &list, nullptr));

@@ -48,6 +48,7 @@ class ModelObject {
   void begin();   // something runs: the process and this object stay alive
   void finish();  // it has ended
   void stopEngine();
+  void releaseEngine();
   void releaseBell();
 
   const napi_env env_;
