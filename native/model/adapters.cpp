@@ -73,7 +73,10 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
   TensorMap fromFile;
   if (!source.path.empty()) fromFile = readGguf(source, architecture);
   const TensorMap& tensors = source.path.empty() ? source.tensors : fromFile;
-  const std::map<std::string, const Linear*> linears = weights.linears();
+  std::map<std::string, const Linear*> linears;
+  weights.eachMatrix([&](const std::string& name, const Linear& linear) {
+    if (name != "token_embd") linears[name] = &linear;   // looked up as well as multiplied: an update beside it would miss the look-ups
+  });
 
   std::vector<std::string> unknown, unpaired, misshapen, broken;
   for (const auto& [name, tensor] : tensors) {

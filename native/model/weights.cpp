@@ -3,6 +3,45 @@
 #include "format/quantize.h"
 
 namespace pg {
+namespace {
+
+// The matrices of a layer: their names in files, where they go, and their shapes.
+template <class Layer, class Config>
+struct LayerMatrix {
+  using Width = int64_t (*)(const Config&);
+  const char* name;
+  Linear Layer::*matrix;
+  Width out, in;
+};
+
+template <class Config> int64_t hidden(const Config& c) { return c.hidden; }
+template <class Config> int64_t ffn(const Config& c) { return c.ffn; }
+int64_t queries(const TextConfig& c) { return c.heads * c.headDim; }
+int64_t keys(const TextConfig& c) { return c.kvHeads * c.headDim; }
+
+constexpr LayerMatrix<TextLayer, TextConfig> kTextMatrices[] = {
+    {"attn_q", &TextLayer::q, queries, hidden},     {"attn_k", &TextLayer::k, keys, hidden},
+    {"attn_v", &TextLayer::v, keys, hidden},        {"attn_output", &TextLayer::out, hidden, queries},
+    {"ffn_gate", &TextLayer::gate, ffn, hidden},    {"ffn_up", &TextLayer::up, ffn, hidden},
+    {"ffn_down", &TextLayer::down, hidden, ffn}};
+
+constexpr LayerMatrix<VisionLayer, VisionConfig> kVisionMatrices[] = {
+    {"attn_q", &VisionLayer::q, hidden, hidden},    {"attn_k", &VisionLayer::k, hidden, hidden},
+    {"attn_v", &VisionLayer::v, hidden, hidden},    {"attn_out", &VisionLayer::out, hidden, hidden},
+    {"ffn_up", &VisionLayer::up, ffn, hidden},      {"ffn_down", &VisionLayer::down, hidden, ffn}};
+
+std::string textLayer(size_t i) { return "blk." + std::to_string(i) + "."; }
+std::string visionLayer(size_t i) { return "v.blk." + std::to_string(i) + "."; }
+
+// Old files swap the names of the feed-forward's matrices: ffn_down then maps hidden to ffn. Decide by shape.
+std::string swappedName(const GgufFile& f, const std::string& layer, const std::string& name, const VisionConfig& c) {
+  const GgufTensor* up = f.findTensor(layer + "ffn_up.weight");
+  const bool swapped = up && up->cols() == c.ffn && up->rows() == c.hidden && c.ffn != c.hidden;
+  if (!swapped) return name;
+  return name == "ffn_up" ? "ffn_down" : name == "ffn_down" ? "ffn_up" : name;
+}
+
+}  // namespace
 
 // 1-d tensors count as one row; a conv kernel [out, 3, p, p] as out rows of 3 * p * p.
 const GgufTensor& Weights::require(const GgufFile& file, const std::string& name, int64_t rows, int64_t cols) {
@@ -51,7 +90,7 @@ void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c
   }
   text.outputNorm.weight = vector(f, "output_norm.weight", c.hidden);
   for (int64_t i = 0; i < c.layers; ++i) {
-    const std::string p = "blk." + std::to_string(i) + ".";
+    const std::string p = textLayer(size_t(i));
     TextLayer layer;
     layer.attnNorm.weight = vector(f, p + "attn_norm.weight", c.hidden);
     layer.ffnNorm.weight = vector(f, p + "ffn_norm.weight", c.hidden);
@@ -59,13 +98,7 @@ void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c
       layer.postAttnNorm.weight = vector(f, p + "post_attention_norm.weight", c.hidden);
       layer.postFfnNorm.weight = vector(f, p + "post_ffw_norm.weight", c.hidden);
     }
-    layer.q = linear(f, p + "attn_q", c.heads * c.headDim, c.hidden, false);
-    layer.k = linear(f, p + "attn_k", c.kvHeads * c.headDim, c.hidden, false);
-    layer.v = linear(f, p + "attn_v", c.kvHeads * c.headDim, c.hidden, false);
-    layer.out = linear(f, p + "attn_output", c.hidden, c.heads * c.headDim, false);
-    layer.gate = linear(f, p + "ffn_gate", c.ffn, c.hidden, false);
-    layer.up = linear(f, p + "ffn_up", c.ffn, c.hidden, false);
-    layer.down = linear(f, p + "ffn_down", c.hidden, c.ffn, false);
+    for (const auto& [name, matrix, out, in] : kTextMatrices) layer.*matrix = linear(f, p + name, out(c), in(c), false);
     text.layers.push_back(layer);
   }
 }
@@ -78,44 +111,27 @@ void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfi
   vision.position = ConstView(reinterpret_cast<const uint8_t*>(position), DType::f32, c.tokens, c.hidden);
   vision.postNorm = {vector(f, "v.post_ln.weight", c.hidden), vector(f, "v.post_ln.bias", c.hidden)};
   for (int64_t i = 0; i < c.layers; ++i) {
-    const std::string p = "v.blk." + std::to_string(i) + ".";
+    const std::string p = visionLayer(size_t(i));
     VisionLayer layer;
     layer.norm1 = {vector(f, p + "ln1.weight", c.hidden), vector(f, p + "ln1.bias", c.hidden)};
     layer.norm2 = {vector(f, p + "ln2.weight", c.hidden), vector(f, p + "ln2.bias", c.hidden)};
-    layer.q = linear(f, p + "attn_q", c.hidden, c.hidden, true);
-    layer.k = linear(f, p + "attn_k", c.hidden, c.hidden, true);
-    layer.v = linear(f, p + "attn_v", c.hidden, c.hidden, true);
-    layer.out = linear(f, p + "attn_out", c.hidden, c.hidden, true);
-    // Old files swap the names: ffn_down then maps hidden to ffn. Decide by shape.
-    const GgufTensor* up = f.findTensor(p + "ffn_up.weight");
-    const bool swapped = up && up->cols() == c.ffn && up->rows() == c.hidden && c.ffn != c.hidden;
-    layer.up = linear(f, p + (swapped ? "ffn_down" : "ffn_up"), c.ffn, c.hidden, true);
-    layer.down = linear(f, p + (swapped ? "ffn_up" : "ffn_down"), c.hidden, c.ffn, true);
+    for (const auto& [name, matrix, out, in] : kVisionMatrices) layer.*matrix = linear(f, p + swappedName(f, p, name, c), out(c), in(c), true);
     vision.layers.push_back(layer);
   }
   const bool ours = f.findTensor("mm.0.weight") || !f.findTensor("mm.input_projection.weight");
   vision.projector = linear(f, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true);
 }
 
-std::map<std::string, const Linear*> Weights::linears() const {
-  std::map<std::string, const Linear*> list;
-  for (size_t i = 0; i < text.layers.size(); ++i) {
-    const TextLayer& l = text.layers[i];
-    const std::string p = "blk." + std::to_string(i) + ".";
-    for (const auto& [name, linear] : {std::pair{"attn_q", &l.q}, {"attn_k", &l.k}, {"attn_v", &l.v}, {"attn_output", &l.out},
-                                       {"ffn_gate", &l.gate}, {"ffn_up", &l.up}, {"ffn_down", &l.down}})
-      list[p + name] = linear;
-  }
-  for (size_t i = 0; i < vision.layers.size(); ++i) {
-    const VisionLayer& l = vision.layers[i];
-    const std::string p = "v.blk." + std::to_string(i) + ".";
-    for (const auto& [name, linear] : {std::pair{"attn_q", &l.q}, {"attn_k", &l.k}, {"attn_v", &l.v}, {"attn_out", &l.out},
-                                       {"ffn_up", &l.up}, {"ffn_down", &l.down}})
-      list[p + name] = linear;
-  }
-  if (retrieval.weight) list["retrieval.proj"] = &retrieval;
-  if (vision.projector.weight) list["v.patch_embd"] = &vision.patch, list["mm.0"] = &vision.projector;
-  return list;
+void Weights::eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const {
+  visit("token_embd", text.embedding);
+  for (size_t i = 0; i < text.layers.size(); ++i)
+    for (const auto& [name, matrix, out, in] : kTextMatrices) visit(textLayer(i) + name, text.layers[i].*matrix);
+  if (retrieval.weight) visit("retrieval.proj", retrieval);
+  if (!vision.projector.weight) return;
+  visit("v.patch_embd", vision.patch);
+  for (size_t i = 0; i < vision.layers.size(); ++i)
+    for (const auto& [name, matrix, out, in] : kVisionMatrices) visit(visionLayer(i) + name, vision.layers[i].*matrix);
+  visit("mm.0", vision.projector);
 }
 
 }  // namespace pg

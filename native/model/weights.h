@@ -1,6 +1,6 @@
 #pragma once
 // Named views of the model's tensors: what the file must hold, with shapes checked against the config.
-#include <map>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,9 +51,10 @@ class Weights {
   Linear retrieval;               // ColPali: [dims, hidden] with bias, or no weight
 
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
-  // Matrices that adapters may add to, by their GGUF names without ".weight" ("blk.0.attn_q"); call when all is read.
-  std::map<std::string, const Linear*> linears() const;
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
+  // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q"); they stay where they are from when
+  // all is read.
+  void eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const;
 
  private:
   const GgufTensor& require(const GgufFile& file, const std::string& name, int64_t rows, int64_t cols);
