@@ -110,6 +110,8 @@ struct Request {
   double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
   bool scoredOnly = false;           // log-probabilities only of tokens that the constraint counts (Constraint::scored)
+
+  size_t slots() const { return size_t(beams > 1 ? beams : 1); }  // sequences of maxSequences that it takes
 };
 
 // Rows of logits that one request may return: 263 MB of PaliGemma's vocabulary.

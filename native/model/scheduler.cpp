@@ -57,14 +57,21 @@ void Scheduler::endAdmission(Event event) {
 
 size_t Scheduler::usedSlots() const {
   size_t slots = 0;
-  for (const auto& s : running_) slots += size_t(s->slots());
+  for (const auto& s : running_) slots += s->job->request.slots();
   return slots;
+}
+
+// In order: a request that needs many slots waits for them at the head, so it cannot starve. One that needs more than
+// there are does not wait: admitNext() refuses it.
+bool Scheduler::mayAdmit() const {
+  if (queue_.empty()) return false;
+  const size_t slots = queue_.front()->request.slots();
+  return slots > maxSequences_ || usedSlots() + slots <= maxSequences_;
 }
 
 void Scheduler::step() {
   dropCancelled();
-  // in order: a request that needs many slots waits for them at the head, so it cannot starve
-  if (!admitting_ && !queue_.empty() && usedSlots() + std::min(maxSequences_, size_t(std::max(1, queue_.front()->request.beams))) <= maxSequences_) admitNext();
+  if (!admitting_ && mayAdmit()) admitNext();
   if (admitting_) {
     const std::shared_ptr<Job> job = admitting_->job;
     model_.device->setCancel(&job->cancel);
@@ -88,7 +95,7 @@ void Scheduler::admitNext() {
   std::shared_ptr<Job> job = std::move(queue_.front());
   queue_.pop_front();
   guard(*job, [&] {
-    if (size_t(std::max(1, job->request.beams)) > maxSequences_)
+    if (job->request.slots() > maxSequences_)
       fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ", job->request.beams, ". Raise maxSequences in loadModel");
     admitting_ = std::make_unique<Sequence>(job, model_);
     admitting_->timings.queueMs = milliseconds(job->submitted);
@@ -295,7 +302,7 @@ void Scheduler::decodeStep() {
   size_t others = usedSlots();
   for (const auto& s : running_) {
     // everybody gets what it needs; what is left of a step goes to those that know more than one token
-    others -= size_t(s->slots());
+    others -= s->job->request.slots();
     firstRow.push_back(rows.size());
     s->appendRows(rows, size_t(std::max<int64_t>(1, Decoder::kStepRows - int64_t(rows.size() + others))));
     for (size_t row = firstRow.back(); row < rows.size(); ++row) rows[row].adapters = s->adapters.set.get();

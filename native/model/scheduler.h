@@ -39,6 +39,7 @@ class Scheduler {
   template <class Work> bool deliver(Sequence& sequence, Work&& work);
   void endAdmission(Event event);
   size_t usedSlots() const;
+  bool mayAdmit() const;
   void postError(const Job& job, Code code, const std::string& message);
   // Runs `work` for one job; an error ends that job alone. False after an error.
   template <class Work> bool guard(const Job& job, Work&& work);

@@ -41,8 +41,6 @@ class Sequence {
   AdapterChoice adapters;
   Timings timings;
 
-  int64_t slots() const { return std::max(1, job->request.beams); }   // rows it takes in a decode step, at most
-
   // The first token, from the logits [vocab] after the prefix. Events to post are appended to `out`.
   void begin(std::span<const float> logits, std::vector<Event>& out);
   // The tokens that enter the next decode step: without beams at most `budget`, which are those that came and are not in

@@ -16,10 +16,12 @@ struct Listener {
   std::mutex mutex;
   std::condition_variable changed;
   std::map<uint32_t, std::vector<Event>> events;
+  std::vector<uint32_t> ended;   // jobs, in the order of their last events
   bool stopped = false;
 
   void post(Event event) {
     std::lock_guard lock(mutex);
+    if (event.kind == Event::Kind::end || event.kind == Event::Kind::error) ended.push_back(event.job);
     if (event.kind == Event::Kind::stopped) stopped = true;
     else events[event.job].push_back(std::move(event));
     changed.notify_all();
@@ -239,4 +241,18 @@ TEST(engine_beams_score_no_worse_than_greedy) {
   CHECK(f.run(r) == longer);
   r.beams = 5;
   CHECK(f.listener.wait(f.engine->submit(r)).back().code == Code::invalidOption);
+}
+
+TEST(engine_refuses_more_beams_than_slots_without_waiting_for_them) {
+  Fixture f({.maxSequences = 2});
+  const uint32_t running = f.engine->submit(f.request("a long answer", 100000));
+  f.listener.waitForToken(running);
+  Request r = f.request("beams", 2);
+  r.beams = 3;
+  const uint32_t tooMany = f.engine->submit(r);
+  const Event refused = f.listener.wait(tooMany).back();
+  CHECK(refused.code == Code::invalidOption);
+  CHECK(refused.message.find("maxSequences (2)") != std::string::npos);
+  CHECK(f.listener.wait(running).back().kind == Event::Kind::end);
+  CHECK((f.listener.ended == std::vector<uint32_t>{tooMany, running}));
 }
