@@ -75,7 +75,8 @@
       "native/test/test_constraint.cpp",
       "native/test/test_decoder.cpp",
       "native/test/test_gguf.cpp",
-      "native/test/test_quantize.cpp"
+      "native/test/test_quantize.cpp",
+      "native/test/test_importance.cpp"
     ]
   }
 }

@@ -8,15 +8,22 @@
 
 namespace pg {
 
-class ObservingDevice final : public Device {
+class ObservingDevice : public Device {
  public:
-  struct Inputs {
+  // Rows of pictures and of words are told apart: they differ, and pictures have far more of them.
+  struct Kind {
     int64_t rows = 0;              // seen
     std::vector<double> squares;   // [in], summed over these rows
+  };
+  struct Inputs {
+    Kind pictures, words;
+    int64_t pass = 0, passRows = 0;  // of that pass, rows seen
   };
 
   explicit ObservingDevice(std::unique_ptr<Device> inner) : inner_(std::move(inner)) {}
 
+  // Of the rows that each matrix sees from now on, the first so many are of pictures.
+  void beginPass(int64_t pictureRows);
   // nullptr where the matrix has not been used. Products with the same weights share an entry.
   const Inputs* inputs(const Linear& linear) const;
 
@@ -41,13 +48,16 @@ class ObservingDevice final : public Device {
   void upload(View out, const void* data) override { inner_->upload(out, data); }
   void download(void* data, ConstView in) override { inner_->download(data, in); }
 
+ protected:
+  // Rows [x.rows, x.cols] are about to enter these matrices, in the order of the pass.
+  virtual void observe(ConstView x, std::span<const Linear* const> linears);
+
  private:
   void release(uint8_t*, size_t) noexcept override {}   // buffers belong to the inner device
-  void observe(ConstView x, std::span<const Linear* const> linears);
 
   std::unique_ptr<Device> inner_;
+  int64_t pass_ = 0, pictureRows_ = 0;
   std::unordered_map<const void*, Inputs> inputs_;       // by the weights' address
-  std::vector<float> rows_;
 };
 
 }  // namespace pg

@@ -24,7 +24,7 @@ class Model {
   TextConfig textConfig;
   VisionConfig visionConfig;          // tokens = 0 without vision
   std::unique_ptr<Device> device;     // before everything that holds its buffers
-  const ObservingDevice* observer = nullptr;  // the device, if it observes
+  ObservingDevice* observer = nullptr;  // the device, if it observes
   Weights weights;
   std::unique_ptr<Adapters> adapters;
   std::unique_ptr<Tokenizer> tokenizer;

@@ -98,6 +98,7 @@ void Scheduler::admitNext() {
     if (job->request.slots() > maxSequences_)
       fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ", job->request.beams, ". Raise maxSequences in loadModel");
     admitting_ = std::make_unique<Sequence>(job, model_);
+    if (model_.observer) model_.observer->beginPass(0);
     admitting_->timings.queueMs = milliseconds(job->submitted);
     nextImage_ = 0;
     encoding_ = false;
@@ -135,6 +136,7 @@ void Scheduler::stepAdmission() {
   s.timings.prefillMs += milliseconds(start);
   s.job->cancel.throwIfSet();
   if (!finished) return;
+  if (model_.observer) model_.observer->beginPass(0);
   if (s.job->request.kind == Request::Kind::trace) return finishTrace();
   if (s.job->request.kind == Request::Kind::embed) return finishEmbed();
   if (phase_ == Phase::suffix) return finishScore();
@@ -149,6 +151,7 @@ void Scheduler::stepAdmission() {
 void Scheduler::beginPrefix() {
   Sequence& s = *admitting_;
   const auto start = Clock::now();
+  if (model_.observer) model_.observer->beginPass(s.prompt.imageTokens);
   model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(), s.prompt.prefix, s.adapters.set.get());
   s.imageRows = {};
   phase_ = Phase::prefix;
