@@ -30,6 +30,10 @@ export {
 } from './inspect'
 export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './estimate'
 export { pull, type PullOptions, type PullPlan, type PullProgress, type PullResult } from './hub/pull'
+export {
+  listPulled, removePulled,
+  type ListPulledOptions, type PulledDownload, type PulledList, type PulledModel, type RemovedList, type RemovePulledOptions
+} from './hub/manage'
 export { type CachedModel } from './hub/cache'
 export { convert as convertModel, type ConvertOptions, type ConvertResult } from './convert'
 export { quantize as quantizeModel, type QuantizeOptions } from './convert/quantize'

@@ -1,24 +1,38 @@
 /** `paligemma pull` */
 import type { Command } from 'commander'
-import { type Context, formatBytes, printable, printJson, printLine } from './context'
+import type { RemovedList } from '../hub/manage'
+import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress, type Progress } from './progress'
 
-interface PullFlags { type?: string, visionType?: string, revision?: string, maskDecoder?: string, keep?: boolean, force?: boolean, json?: boolean }
+interface PullFlags { type?: string, visionType?: string, revision?: string, maskDecoder?: string, keep?: boolean, force?: boolean, list?: boolean, remove?: boolean, json?: boolean }
 
 export function addPull (program: Command, context: Context): void {
   program.command('pull')
     .summary('download a model from the Hugging Face hub and convert it')
     .description('Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.')
-    .argument('<id>', 'google/paligemma2-3b-mix-224, optionally with @revision and :type')
+    .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type')
     .option('-t, --type <type>', 'F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (default: Q8_0); see docs/convert.md')
     .option('--vision-type <type>', 'type of the vision tower (default: Q8_0 in quantized files, else --type)')
     .option('--revision <name>', 'branch, tag or commit (default: main)')
     .option('--mask-decoder <npz>', 'vae-oid.npz: put its decoder into the model, for segment')
     .option('--keep', 'keep the downloaded weights, for another type later')
     .option('--force', 'convert again though the model is in the cache')
+    .option('--list', 'list the models in the cache instead, with their sizes')
+    .option('--remove', 'remove <id> from the cache instead: all of it, or what @revision and :type tell')
     .option('--json', 'print one JSON object')
     .addHelpText('after', '\nEnvironment: HF_TOKEN (gated models), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, PALIGEMMA_CACHE. See docs/pull.md.')
-    .action(async (id: string, { json, ...options }: PullFlags) => {
+    .action(async (id: string | undefined, { json, list, remove, ...options }: PullFlags) => {
+      if (list || remove) {
+        const others = Object.keys(options)
+        if (list && remove) throw usageError('Expected one of --list and --remove but received both')
+        if (others.length > 0) throw usageError(`Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`)
+      }
+      if (list) {
+        if (id !== undefined) throw usageError(`Expected no model with --list but received ${id}`)
+        return await listModels(context, json)
+      }
+      if (id === undefined) throw usageError(`Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`)
+      if (remove) return await removeModels(id, context, json)
       const { pull } = await import('../index.js')
       const bars = new Bars(context)
       const result = await pull(id, {
@@ -42,6 +56,27 @@ export function addPull (program: Command, context: Context): void {
       printLine(context, `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`)
       printLine(context, result.path)
     })
+}
+
+async function listModels (context: Context, json: boolean | undefined): Promise<void> {
+  const { listPulled } = await import('../index.js')
+  const found = await listPulled()
+  if (json) return printJson(context, found)
+  printItems(found, context)
+  printLine(context, `${formatBytes(found.bytes).padStart(8)}  in ${found.dir}`)
+}
+
+async function removeModels (id: string, context: Context, json: boolean | undefined): Promise<void> {
+  const { removePulled } = await import('../index.js')
+  const removed = await removePulled(id, { signal: context.signal, onMessage: (message) => context.stderr.write(`${printable(message)}\n`) })
+  if (json) return printJson(context, removed)
+  printItems(removed, context)
+  printLine(context, `${formatBytes(removed.bytes).padStart(8)}  removed`)
+}
+
+function printItems ({ models, downloads }: RemovedList, context: Context): void {
+  for (const { name, bytes, pulledAt } of models) printLine(context, `${formatBytes(bytes).padStart(8)}  ${name}  (${pulledAt.slice(0, 10)})`)
+  for (const { id, commit, bytes } of downloads) printLine(context, `${formatBytes(bytes).padStart(8)}  ${id}@${commit}  (downloaded weights)`)
 }
 
 /** One bar after the other, and lines between them. */
