@@ -20,7 +20,16 @@ export {
   type ParseOptions, type ParsedObject, type Box, type NormalizedBox, type ImageTransform
 } from './parse'
 export { drawDetections, type Drawable, type DrawOptions } from './draw'
-export { maxSim, type MultiVector, type RetrievalFlavour } from './retrieval'
+export {
+  quantizeVectors,
+  type MultiVector, type Int8MultiVector, type BinaryMultiVector, type PageVectors, type VectorType, type RetrievalFlavour
+} from './retrieval/vectors'
+export { maxSim, rescore, type SearchHit } from './retrieval/max-sim'
+export { PageIndex, type PageIndexOptions, type SearchOptions } from './retrieval/page-index'
+export { poolTokens, type PoolOptions, type PooledVectors } from './retrieval/pooling'
+export {
+  similarityMap, drawSimilarityMap, type SimilarityMap, type SimilarityMapOptions, type DrawMapOptions
+} from './retrieval/similarity-map'
 export { prompts } from './prompts'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './mask-decoder'

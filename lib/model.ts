@@ -11,7 +11,7 @@ import {
   answerRules, batchRules, captionRules, defaults, embedRules, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
   type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EmbedOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
 } from './options'
-import { embedRequest, type MultiVector } from './retrieval'
+import { embedRequest, type MultiVector, queryTexts } from './retrieval/vectors'
 import { prompts } from './prompts'
 import { anySignal, untilAborted } from './signals'
 import { GenerateStream } from './stream'
@@ -287,15 +287,17 @@ export class PaliGemma {
   async #embed (options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
     const { flavour = 'colpali-engine', signal } = options
     const adapters = this.#host.adapterUses(options.adapters)
-    const end = await this.#host.admit(async () => {
+    const request = embedRequest(flavour, query)
+    return await this.#host.admit(async () => {
       const images = await this.#prepare(image === undefined ? {} : { image }, signal)
-      return await this.#host.run(definedOnly({
-        kind: 'embed' as const, images: images.map(({ native }) => native), ...embedRequest(flavour, query), adapters
-      }), { signal })
+      const end = await this.#host.run(definedOnly({ kind: 'embed' as const, images: images.map(({ native }) => native), ...request, adapters }), { signal })
+      if (!end?.embedding) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
+      const dims = this.#host.info.retrievalDims
+      const vectors = { data: end.embedding, tokens: end.embedding.length / dims, dims }
+      const [page] = images
+      if (page) return { ...vectors, imageTokens: this.info.imageTokens, ...(page.transform && { transform: page.transform }) }
+      return { ...vectors, texts: queryTexts(request, this.tokenize(request.prompt).map(id => this.detokenize([id]))) }
     })
-    const dims = this.#host.info.retrievalDims
-    if (!end?.embedding) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
-    return { data: end.embedding, tokens: end.embedding.length / dims, dims }
   }
 
   /** Token ids of a text; nothing is added. */

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { PaliGemmaError } from './errors'
+import type { VectorType } from './retrieval/vectors'
 
 export interface NativeTensorSource { [name: string]: { shape: number[], data: Float32Array } }
 
@@ -180,6 +181,22 @@ export interface NativeGguf {
   tensors: { name: string, type: string, typeId: number, shape: number[], offset: number, bytes: number }[]
 }
 
+/** Pages' vectors; see PageIndex. */
+export interface NativePageStore {
+  /** Rows of the store's type; scales with int8 only. Copied. The page's number. */
+  add(rows: Uint8Array, scales: Float32Array | undefined): number
+  remove(page: number): void
+  clear(): void
+  /** Numbers given; of these removed; bytes of memory. */
+  readonly pages: number
+  readonly removed: number
+  readonly bytes: number
+  /** The best of pages [begin, end), best first. One call of search or score at a time. */
+  search(query: Uint8Array, scales: Float32Array | undefined, begin: number, end: number, limit: number): Promise<{ pages: Float64Array, scores: Float64Array }>
+  /** NaN for removed pages. */
+  score(query: Uint8Array, scales: Float32Array | undefined, pages: readonly number[]): Promise<Float64Array>
+}
+
 export interface NativeBinding {
   Model: new (options: NativeLoadOptions, onEvents: (events: NativeEvent[]) => void) => NativeModel
   openTokenizer(path: string): Promise<NativeTokenizer>
@@ -205,6 +222,11 @@ export interface NativeBinding {
    * the instruction set has none). Takes 256 MB meanwhile.
    */
   machineLimits(threads?: number): Promise<{ readGBps: number, int8Gops: number }>
+  /** Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with int8 only. */
+  maxSim(type: VectorType, dims: number, query: Uint8Array, scales: Float32Array | undefined, pages: Uint8Array[], pageScales: Float32Array[] | undefined): Float64Array
+  createPageStore(type: VectorType, dims: number, threads?: number): NativePageStore
+  /** [tokens, dims] of length 1 -> at most `clusters` of them; for every token its cluster. */
+  poolTokens(vectors: Float32Array, dims: number, clusters: number): Promise<{ data: Float32Array, clusters: number[] }>
 }
 
 /** Where the addon may be, best first: an explicit path, a local build, the prebuilt binary of the package. */

@@ -2,7 +2,7 @@
 import { adaptersRule, type AdapterOption } from './adapters'
 import { choicesRule, constraintRule, type Constraint } from './constraint'
 import type { ImageInput } from './image-input'
-import type { RetrievalFlavour } from './retrieval'
+import type { RetrievalFlavour } from './retrieval/vectors'
 import type { Chunk } from './stream'
 import { rule, type Rule, type Rules } from './validate'
 

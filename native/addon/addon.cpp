@@ -2,6 +2,7 @@
 // JavaScript holds, so the addon loads in any number of workers and environments.
 #include "addon/format_objects.h"
 #include "addon/model_object.h"
+#include "addon/retrieval_object.h"
 #include "addon/tools.h"
 
 NAPI_MODULE_INIT() {
@@ -17,6 +18,9 @@ NAPI_MODULE_INIT() {
       js::method("pasteMask", js::entry<pasteMask>),
       js::method("cpuInfo", js::entry<cpuInfo>),
       js::method("machineLimits", js::entry<machineLimits>),
+      js::method("maxSim", js::entry<maxSim>),
+      js::method("createPageStore", js::entry<createPageStore>),
+      js::method("poolTokens", js::entry<poolTokens>),
     };
     js::check(napi_define_properties(env, exports, std::size(functions), functions));
     js::set(env, exports, "Model", ModelObject::defineClass(env));

@@ -1,9 +1,12 @@
 /** ColPali's vectors against the reference (golden/hf/colpali-tiny). */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
-import { loadModel, maxSim, type MultiVector, type PaliGemma } from '../../lib/index'
+import {
+  drawSimilarityMap, loadModel, maxSim, poolTokens, quantizeVectors, similarityMap, type MultiVector, type PaliGemma
+} from '../../lib/index'
 import { removeTempDirs, tempDir } from '../unit/convert-helpers'
 import { golden, hasGolden } from '../unit/golden'
 import { readSafetensors } from './safetensors'
@@ -43,6 +46,37 @@ describe.skipIf(!hasGolden)('ColPali', () => {
       const vectors = await model.embedText(query, { flavour })
       near(vectors, `${key}.query.${n}`)
       maxSim(vectors, pages).forEach((score, page) => expect(Math.abs(score - set.maxsim[n]![page]!)).toBeLessThanOrEqual(1e-3))
+    }
+  })
+
+  it('says what the tokens are: patches of a page, words of a query', async () => {
+    const file = join(folder, 'images', 'a.png')
+    const [ours, theirs] = [await model.embedText('invoice total', { flavour: 'colpali-engine' }), await model.embedText('invoice total', { flavour: 'transformers' })]
+    expect(ours.texts!.length).toBe(ours.tokens)
+    expect(ours.texts!.join('')).toBe(`<bos>invoice total${'<pad>'.repeat(10)}`)
+    expect(theirs.texts!.length).toBe(theirs.tokens)
+    expect(theirs.texts!.join('')).toBe(`<bos>Question: invoice total${'<pad>'.repeat(10)}\n`)
+    const page = await model.embedImage(file)
+    expect(page.imageTokens).toBe(model.info.imageTokens)
+    const map = similarityMap(ours, page)
+    expect([map.rows, map.columns]).toEqual([4, 4])
+    const [{ width, height }, original] = await Promise.all([sharp(await drawSimilarityMap(file, map)).metadata(), sharp(file).metadata()])
+    expect([width, height]).toEqual([original.width, original.height])
+  })
+
+  it('loses little in int8, and still finds its pages pooled and as bits', async () => {
+    const pages = await Promise.all(['a.png', 'c.png'].map(async name => await model.embedImage(join(folder, 'images', name))))
+    const query = await model.embedText('invoice total')
+    const exact = maxSim(query, pages)
+    maxSim(query, pages.map(page => quantizeVectors(page, 'int8'))).forEach((score, i) => expect(Math.abs(score / exact[i]! - 1)).toBeLessThan(0.005))
+    const pooled = await Promise.all(pages.map(async page => await poolTokens(page, { factor: 2 })))
+    pooled.forEach((page, i) => expect(page.tokens).toBe(Math.floor(pages[i]!.tokens / 2)))
+    // a page is most like itself in every form
+    for (const form of [pages, pooled, pages.map(page => quantizeVectors(page, 'binary'))]) {
+      pages.forEach((page, i) => {
+        const scores = maxSim(page, form)
+        expect(scores.indexOf(Math.max(...scores))).toBe(i)
+      })
     }
   })
 

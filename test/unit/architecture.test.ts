@@ -12,10 +12,11 @@ const allowed: Record<string, string[]> = {
   device: ['base'],
   cpu: ['base', 'format', 'device'],
   gpu: ['base', 'device'],
+  retrieval: ['base', 'cpu'],
   model: ['base', 'format', 'device'], // ops through the Device interface, never a kernel
-  addon: ['base', 'format', 'cpu', 'model'], // cpu: only to tell which instruction set is in use
+  addon: ['base', 'format', 'cpu', 'retrieval', 'model'], // cpu: only to tell which instruction set is in use
   bench: ['base', 'format', 'device', 'cpu', 'gpu', 'model'],
-  test: ['base', 'format', 'device', 'cpu', 'gpu', 'model']
+  test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'model']
 }
 
 function files (folder: string, pattern: RegExp): string[] {
@@ -48,7 +49,7 @@ describe('native/', () => {
 
   // See scripts/check-symbols.mjs: anything inline from a C++ header may leak instructions into the whole program.
   it('gives kernel files C headers only', () => {
-    const kernels = sources.filter((file) => /native\/cpu\/(kernel|rows|simd|tiles|vector)\w*\.(h|cpp)$/.test(file))
+    const kernels = sources.filter((file) => /native\/(cpu|retrieval)\/(kernel|rows|simd|tiles|vector|maxsim_)\w*\.(h|cpp)$/.test(file))
     const wrong = kernels.flatMap((file) => includes(file).filter((name) => name.startsWith('<') && !name.endsWith('.h>')).map((name) => `${file}: ${name}`))
     expect(wrong).toEqual([])
   })
@@ -56,7 +57,7 @@ describe('native/', () => {
   it('compiles every source file of the engine and the addon', () => {
     const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as { variables: Record<string, string[]> }
     const listed = [...variables.engine_sources!, ...variables.addon_sources!]
-    const there = files('native', /\.cpp$/).filter((file) => /^native\/(base|format|device|cpu|model|addon)\//.test(file))
+    const there = files('native', /\.cpp$/).filter((file) => /^native\/(base|format|device|cpu|retrieval|model|addon)\//.test(file))
     expect(new Set(listed).size).toBe(listed.length)
     expect([...listed].sort()).toEqual(there.sort())
   })

@@ -1,0 +1,67 @@
+/** Late interaction on the calling thread, and a second look at the best pages. */
+import { fromNative, PaliGemmaError } from '../errors'
+import { native } from '../native'
+import { check, rule } from '../validate'
+import { checkVectors, nativeRows, type PageVectors, queryAs, typeOf, type VectorType } from './vectors'
+
+/** A page and how well it fits. */
+export interface SearchHit {
+  /** The number that {@link PageIndex.add} gave. */
+  page: number
+  /** As {@link maxSim} defines it. */
+  score: number
+}
+
+/**
+ * Late interaction: for every query vector the largest dot product with a page's vectors, summed over the query. For
+ * vectors of length 1 between -q and q, q being the query's number of tokens. One score per page; 0 for pages of no tokens.
+ *
+ * Pages may be of any type, also mixed; an f32 query is quantized as they are. int8: the dot product of the quantized
+ * vectors. binary: 1 - 2 * differing bits / dims, the cosine of the signs; its sums compare with each other only.
+ *
+ * Runs on the calling thread with the best instructions of the machine, some microseconds to tens of microseconds a page; for
+ * large collections see {@link PageIndex}.
+ * @throws PaliGemmaError ERR_INVALID_OPTION where widths or types do not fit, ERR_NATIVE_MISSING
+ */
+export function maxSim (query: PageVectors, pages: readonly PageVectors[]): Float64Array {
+  checkVectors('query', query)
+  check('pages', pages, { expected: 'array of vectors', accepts: Array.isArray })
+  const byType = new Map<VectorType, number[]>()
+  for (const [n, page] of pages.entries()) {
+    checkVectors(`pages[${n}]`, page)
+    if (page.dims !== query.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of ${query.dims} values for pages[${n}] but received ${page.dims}`)
+    const type = typeOf(page)
+    const list = byType.get(type)
+    if (list) list.push(n)
+    else byType.set(type, [n])
+  }
+  const scores = new Float64Array(pages.length)
+  for (const [type, numbers] of byType) {
+    const packed = queryAs(query, type)
+    const chosen = numbers.map(n => pages[n]!)
+    const scales = (vectors: PageVectors): Float32Array | undefined => vectors.type === 'int8' ? vectors.scales : undefined
+    try {
+      native().maxSim(type, query.dims, nativeRows(packed), scales(packed), chosen.map(nativeRows), type === 'int8' ? chosen.map(page => scales(page)!) : undefined)
+        .forEach((score, i) => { scores[numbers[i]!] = score })
+    } catch (error) {
+      throw fromNative(error)
+    }
+  }
+  return scores
+}
+
+/**
+ * Orders hits of a quick search anew by better vectors of the same pages: search binary vectors for some hundred
+ * candidates, then score those with int8 or f32 vectors from a database.
+ * @param vectorsOf gives a page's vectors; all are asked for at once
+ * @throws as {@link maxSim}, and what `vectorsOf` throws
+ */
+export async function rescore (
+  query: PageVectors, hits: readonly SearchHit[], vectorsOf: (page: number) => PageVectors | Promise<PageVectors>
+): Promise<SearchHit[]> {
+  check('hits', hits, { expected: 'array of { page, score }', accepts: Array.isArray })
+  check('vectorsOf', vectorsOf, rule.callback)
+  const pages = await Promise.all(hits.map(async ({ page }) => await vectorsOf(page)))
+  const scores = maxSim(query, pages)
+  return hits.map(({ page }, i) => ({ page, score: scores[i]! })).sort((a, b) => b.score - a.score || a.page - b.page)
+}

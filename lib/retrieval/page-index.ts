@@ -1,0 +1,140 @@
+/** Many pages' vectors in one place, searched by all threads beside the event loop. */
+import { fromNative, nativeCall, PaliGemmaError } from '../errors'
+import { native, type NativePageStore } from '../native'
+import { untilAborted } from '../signals'
+import { check, checkOptions, rule, type Rules } from '../validate'
+import type { SearchHit } from './max-sim'
+import { checkVectors, nativeRows, type MultiVector, type PageVectors, quantizeVectors, queryAs, typeOf, typeRule, type VectorType } from './vectors'
+
+/** Options of {@link PageIndex}. */
+export interface PageIndexOptions {
+  /** How vectors are held; default "int8". f32 vectors that are added become this type. */
+  type?: VectorType
+  /** Width of the vectors; default 128, ColPali's. */
+  dims?: number
+  /** Of a search; default: the physical cores this process may use. Results do not depend on it. */
+  threads?: number
+}
+
+/** Options of {@link PageIndex.search}. */
+export interface SearchOptions {
+  /** The best so many pages; default 10. */
+  limit?: number
+  /** Rejects with the signal's reason. */
+  signal?: AbortSignal
+}
+
+const indexRules: Rules<PageIndexOptions> = { type: typeRule, dims: rule.integer(1, 4096), threads: rule.integer(1, 1024) }
+const searchRules: Rules<SearchOptions> = { limit: rule.integer(1, 2 ** 31 - 1), signal: rule.signal }
+
+// A search looks at so much at a time: some tens of milliseconds, after which an abort is seen and others may go on.
+const sliceBytes = 256 << 20
+
+/**
+ * Pages' vectors in native memory, each once and packed: 132 KB a page of 1030 vectors in int8, 527 KB in f32, 16 KB
+ * in binary; a third of that with {@link poolTokens}. Every search reads them all. Pages have numbers in the order in
+ * which they were added, from 0. Nothing is kept on disk: fill it from your database at start.
+ *
+ * Memory is freed when the index is collected, or at once with `clear()`.
+ */
+export class PageIndex {
+  readonly type: VectorType
+  readonly dims: number
+  readonly #store: NativePageStore
+  #last: Promise<unknown> = Promise.resolve()
+  #clears = 0
+
+  /** @throws PaliGemmaError ERR_INVALID_OPTION, ERR_NATIVE_MISSING */
+  constructor (options: PageIndexOptions = {}) {
+    checkOptions<PageIndexOptions>('PageIndex', options, indexRules)
+    this.type = options.type ?? 'int8'
+    this.dims = options.dims ?? 128
+    this.#store = this.#sync(() => native().createPageStore(this.type, this.dims, options.threads))
+  }
+
+  /** Pages that can be found. */
+  get size (): number { return this.#store.pages - this.#store.removed }
+  /** Native memory taken. */
+  get bytes (): number { return this.#store.bytes }
+
+  /**
+   * Copies a page's vectors into the index; its number. At least one token.
+   * @throws PaliGemmaError ERR_INVALID_OPTION where width or type do not fit, ERR_OUT_OF_MEMORY
+   */
+  add (vectors: PageVectors): number {
+    checkVectors('vectors', vectors)
+    if (vectors.dims !== this.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of ${this.dims} values but received ${vectors.dims}`)
+    if (vectors.tokens === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected vectors of at least one token but received none')
+    const type = typeOf(vectors)
+    if (type !== this.type && type !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" or "${this.type}" but received "${type}"`)
+    const packed = type === this.type ? vectors : quantizeVectors(vectors as MultiVector, this.type as 'int8' | 'binary')
+    return this.#sync(() => this.#store.add(nativeRows(packed), packed.type === 'int8' ? packed.scales : undefined))
+  }
+
+  /** The page is not found any more. Its number stays taken, and its memory too until `clear()`. */
+  remove (page: number): void {
+    check('page', page, rule.integer(0))
+    this.#sync(() => this.#store.remove(page))
+  }
+
+  /** Removes all pages and frees their memory; numbers begin at 0 again. Searches under way find nothing. */
+  clear (): void {
+    this.#store.clear()
+    this.#clears++
+  }
+
+  /**
+   * The pages that fit best, best first; of equal ones the lower number first. An f32 query is quantized as the pages
+   * are. Searches run one after the other, each on all threads; pages that are added meanwhile may be missed.
+   * @throws PaliGemmaError ERR_INVALID_OPTION; an abort rejects with the signal's reason
+   */
+  async search (query: PageVectors, options: SearchOptions = {}): Promise<SearchHit[]> {
+    checkOptions<SearchOptions>('search', options, searchRules)
+    const { limit = 10, signal } = options
+    signal?.throwIfAborted()
+    const { rows, scales } = this.#query(query)
+    const end = this.#store.pages
+    const step = Math.max(1024, Math.floor(sliceBytes / (this.#store.bytes / Math.max(end, 1) + 1)))
+    const clears = this.#clears
+    let best: SearchHit[] = []
+    for (let begin = 0; begin < end; begin += step) {
+      const found = await untilAborted(this.#exclusively(async () => await this.#store.search(rows, scales, begin, Math.min(begin + step, end), limit)), signal)
+      if (this.#clears !== clears) return []
+      const hits = Array.from(found.pages, (page, i) => ({ page, score: found.scores[i]! }))
+      best = best.length === 0 ? hits : [...best, ...hits].sort((a, b) => b.score - a.score || a.page - b.page).slice(0, limit)
+    }
+    return best
+  }
+
+  /**
+   * The scores of some pages, in the order of their numbers as given; NaN for removed ones.
+   * @throws PaliGemmaError ERR_INVALID_OPTION
+   */
+  async score (query: PageVectors, pages: readonly number[]): Promise<Float64Array> {
+    check('pages', pages, rule.listOf('page numbers', rule.integer(0).accepts))
+    const { rows, scales } = this.#query(query)
+    return await this.#exclusively(async () => await this.#store.score(rows, scales, pages))
+  }
+
+  #query (query: PageVectors): { rows: Uint8Array, scales: Float32Array | undefined } {
+    checkVectors('query', query)
+    if (query.dims !== this.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a query of vectors of ${this.dims} values but received ${query.dims}`)
+    const packed = queryAs(query, this.type)
+    return { rows: nativeRows(packed), scales: packed.type === 'int8' ? packed.scales : undefined }
+  }
+
+  /** One search at a time: each takes all threads, and waiting ones hold none of libuv's. */
+  async #exclusively<T> (work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(async () => await nativeCall(work))
+    this.#last = turn.catch(() => {})
+    return await turn
+  }
+
+  #sync<T> (call: () => T): T {
+    try {
+      return call()
+    } catch (error) {
+      throw fromNative(error)
+    }
+  }
+}

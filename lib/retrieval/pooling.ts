@@ -1,0 +1,37 @@
+/** Fewer vectors for a page. */
+import { nativeCall, PaliGemmaError } from '../errors'
+import { native } from '../native'
+import { checkOptions, rule, show, type Rules } from '../validate'
+import { checkVectors, type MultiVector, typeOf } from './vectors'
+
+/** Options of {@link poolTokens}. */
+export interface PoolOptions {
+  /** About so many vectors become one; default 3. */
+  factor?: number
+}
+
+/** A page's pooled vectors; they belong to no place of the page any more. */
+export interface PooledVectors extends MultiVector {
+  /** For every vector that there was, the one it went into. */
+  clusters: number[]
+}
+
+const poolRules: Rules<PoolOptions> = { factor: rule.integer(1) }
+
+/**
+ * Hierarchical token pooling as colpali-engine does it: a page's vectors are clustered down to
+ * floor(tokens / factor) (at least one; fewer where distances are equal) by Ward's criterion on their rows of the matrix of cosine distances, and each
+ * cluster becomes the mean of its members, of length 1. Its authors measured 97.8 % of the retrieval quality at
+ * factor 3. Pages only: queries stay whole. Runs on libuv's pool, about tokens^2 * dims operations; at most 16384 vectors.
+ * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_OUT_OF_MEMORY, ERR_NATIVE_MISSING
+ */
+export async function poolTokens (vectors: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {
+  checkOptions<PoolOptions>('poolTokens', options, poolRules)
+  checkVectors('vectors', vectors)
+  if (typeOf(vectors) !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" to pool but received ${show(vectors.type)}; pool before quantizing`)
+  const { dims, tokens } = vectors
+  if (tokens === 0) return { data: new Float32Array(0), tokens: 0, dims, clusters: [] }
+  const wanted = Math.max(Math.floor(tokens / (options.factor ?? 3)), 1)
+  const { data, clusters } = await nativeCall(async () => await native().poolTokens(vectors.data, dims, wanted))
+  return { data, tokens: data.length / dims, dims, clusters }
+}
