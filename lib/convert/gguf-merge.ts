@@ -5,6 +5,8 @@ import type { ConvertResult } from './index'
 import { modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
 import { GgufSource, readFloats, scaledTensor } from './gguf-source'
+import { mergeIntoGguf } from './gguf-adapters'
+import { readAdaptersToMerge } from './merge'
 import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
 import type { QuantizeRows } from './stream'
@@ -17,6 +19,7 @@ export interface GgufOptions extends WriteOptions {
   visionType?: StorageType | undefined
   imatrix?: string | undefined
   unfoldProjector?: boolean | undefined
+  adapters?: readonly (string | { path: string, scale?: number })[] | undefined
 }
 
 const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) => nativeCall(() => native().quantizeRows(data, from, to, cols))
@@ -36,12 +39,14 @@ export async function mergeGgufs (paths: string[], mask: MaskSource | undefined,
   try {
     const { text, vision } = pairGgufs(files)
     const notes: string[] = []
-    let tensors = modelTensors(text, vision)
-    tensors = await unfolded(tensors, text.integer(`${text.architecture}.embedding_length`), options, notes)
+    const { tensors: stored, expected } = modelTensors(text, vision)
+    let tensors = await unfolded(stored, text.integer(`${text.architecture}.embedding_length`), options, notes)
     if (mask) tensors = tensors.filter(({ name }) => !name.startsWith('mask.'))
     const plan = planGguf(text, vision, tensors, options)
     const plain = options.type !== undefined && !isBlockType(options.type.base) && options.type.base !== 'F16'
-    const planned = [...plan.tensors, ...maskTensors(mask, plain ? 'F32' : 'F16')]
+    const adapters = await readAdaptersToMerge(options.adapters ?? [])
+    const merged = mergeIntoGguf(text.path, plan.tensors, expected, adapters, notes)
+    const planned = [...merged, ...maskTensors(mask, plain ? 'F32' : 'F16')]
     if (options.importance) notes.push(...checkImportance(options.imatrix!, options.importance, planned))
     const bytes = await writeModel(options.out, plan.metadata, planned, options)
     return {

@@ -2,7 +2,7 @@
 import { PaliGemmaError } from '../errors'
 import type { GgufSource } from './gguf-source'
 import type { Metadata, MetadataValue } from './gguf-writer'
-import { expectedTensors, ggufRole, type ModelShape, retrievalTensors } from './names'
+import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from './names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from './plan'
 import type { SourceTensor } from './source'
 import { bitsOf, defaultVisionType, type FileType, fitType, holdsWeights, isBlockType, type StorageType, wantedType } from './types'
@@ -41,7 +41,7 @@ export function pairGgufs (files: GgufSource[]): { text: GgufSource, vision?: Gg
  * All tensors of a PaliGemma in one or two files, in the order that converted files have; an error lists what is
  * missing, unknown, twice there or of a wrong shape.
  */
-export function modelTensors (text: GgufSource, vision: GgufSource | undefined): SourceTensor[] {
+export function modelTensors (text: GgufSource, vision: GgufSource | undefined): { tensors: SourceTensor[], expected: ExpectedTensor[] } {
   const where = vision ? `${text.path} and ${vision.path}` : text.path
   const found = new Map<string, SourceTensor>()
   const twice: string[] = []
@@ -62,7 +62,7 @@ export function modelTensors (text: GgufSource, vision: GgufSource | undefined):
   if (retrieval) expected.push(...retrievalTensors(shape, retrieval.shape[0] ?? 0))
   const named = expected.map((tensor) => ({ ...tensor, source: tensor.gguf }))
   checkTensors(where, 'the metadata', named, found, (name) => name)
-  return [...named.map(({ source }) => found.get(source)!), ...extra]
+  return { tensors: [...named.map(({ source }) => found.get(source)!), ...extra], expected }
 }
 
 function shapeOf (text: GgufSource, vision: GgufSource): ModelShape {

@@ -64,7 +64,7 @@ export async function readImportance (path: string, quantizeRows: QuantizeRows =
 
 /** Refuses a matrix of another model; the notes name what it does not cover. */
 export function checkImportance (path: string, importance: ReadonlyMap<string, Float32Array>, tensors: PlannedTensor[]): string[] {
-  const wanted = tensors.filter(({ type, source }) => isBlockType(type) && type !== source.type)
+  const wanted = tensors.filter(({ type, source, updates }) => isBlockType(type) && (type !== source.type || updates !== undefined))
   const wrong = wanted.flatMap(({ name, cols, shape }) => {
     const length = importance.get(name)?.length
     return length === undefined || length === cols || length === shape.at(-1) ? [] : [`${name} has ${cols} columns, not ${length}`]

@@ -39,7 +39,7 @@ export interface ConvertOptions {
   imatrix?: string | undefined
   /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
   unfoldProjector?: boolean | undefined
-  /** Not for GGUFs: PEFT LoRA directories to merge into the weights, with scales (default 1). */
+  /** PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second time. */
   adapters?: readonly (string | { path: string, scale?: number })[] | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
@@ -85,9 +85,6 @@ export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}
   const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
   const importance = options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const write = { ...options, ...hooks, importance }
-  if (kind === 'gguf' && options.adapters !== undefined && options.adapters.length > 0) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', 'Adapters are merged into the original weights: convert the Hugging Face directory or .npz, or give the adapter to loadModel')
-  }
   if (kind === 'gguf') return await mergeGgufs(sources, mask, { ...write, type, visionType })
   return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
 }

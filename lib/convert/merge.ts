@@ -34,18 +34,25 @@ export async function readAdaptersToMerge (list: readonly (string | { path: stri
 
 /** Puts the tensors that adapters replace whole in the place of the base's. */
 export function replaceTensors (found: Map<string, SourceTensor>, adapters: readonly AdapterToMerge[]): void {
-  for (const { dir, replaced, scale } of adapters) {
-    if (replaced.size > 0 && scale !== 1) {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`)
-    }
-    for (const [name, { shape, data }] of replaced) {
+  for (const adapter of adapters) {
+    checkWholeScale(adapter)
+    for (const [name, { shape, data }] of adapter.replaced) {
       found.set(name, memoryTensor(name, shape, data))
     }
   }
 }
 
-/** What is added to which matrix, by canonical name. Everything that does not fit is listed in one error. */
-export function planUpdates (expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[]): Map<string, MatrixUpdate[]> {
+export function checkWholeScale ({ dir, replaced, scale }: AdapterToMerge): void {
+  if (replaced.size > 0 && scale !== 1) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`)
+  }
+}
+
+/**
+ * What is added to which matrix, by canonical name. Everything that does not fit is listed in one error. `padded`:
+ * SigLIP's feed-forward may be wider than the adapter's, with zeros, as block types want it.
+ */
+export function planUpdates (expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[], padded = false): Map<string, MatrixUpdate[]> {
   const byName = new Map(expected.filter(({ shape }) => shape.length > 1).map(tensor => [tensor.source, tensor]))
   const planned = new Map<string, MatrixUpdate[]>()
   for (const { dir, updates, scale } of adapters) {
@@ -62,10 +69,11 @@ export function planUpdates (expected: readonly ExpectedTensor[], adapters: read
         const [out, ...rest] = tensor.shape as [number, ...number[]]
         const inputs = rest.reduce((product, n) => product * n, 1)
         const rank = a.shape[0]!
-        if (a.shape[1] === inputs && b.shape[0] === out && b.shape[1] === rank && rank > 0) {
+        const fits = (have: number, wanted: number, mayPad: boolean) => have === wanted || (padded && mayPad && have < wanted)
+        if (fits(a.shape[1]!, inputs, tensor.role === 'visionFfnDown') && fits(b.shape[0]!, out, tensor.role === 'visionFfnUp') && b.shape[1] === rank && rank > 0) {
           const list = planned.get(target) ?? []
           planned.set(target, list)
-          list.push({ rank, in: inputs, a: a.data, b: b.data.map(value => value * scale) })
+          list.push({ rank, in: inputs, a: widened(a.data, rank, inputs), b: widened(b.data.map(value => value * scale), 1, out * rank) })
         } else {
           misshapen.push(`${target}: [${b.shape.join(', ')}] x [${a.shape.join(', ')}] for [${out}, ${inputs}]`)
         }
@@ -79,6 +87,15 @@ export function planUpdates (expected: readonly ExpectedTensor[], adapters: read
     }
   }
   return planned
+}
+
+/** Rows with zeros at their ends. */
+function widened (data: Float32Array, rows: number, cols: number): Float32Array {
+  const width = data.length / rows
+  if (width === cols) return data
+  const wide = new Float32Array(rows * cols)
+  for (let row = 0; row < rows; row++) wide.set(data.subarray(row * width, (row + 1) * width), row * cols)
+  return wide
 }
 
 /** Adds the updates to elements [first, first + values.length) of a matrix; sums are formed in float64. */

@@ -44,7 +44,7 @@ export async function streamTensors (
         options.signal?.throwIfAborted()
         const { value: chunk, done: finished } = chunks.next()
         if (finished) return
-        const { type, bytes, cols } = await reader.read(chunk)
+        const { type, bytes, cols } = await reader.read(chunk, quantize)
         const importance = isBlockType(chunk.tensor.type) ? widened(options.importance?.get(chunk.tensor.name), cols) : undefined
         const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, importance)
         await file.write(output, chunk.fileOffset)
@@ -99,7 +99,7 @@ class ChunkReader {
   private buffer = Buffer.alloc(0)
 
   /** The chunk's values in rows of the stored width, in the source's type or already as F32. */
-  async read ({ tensor, firstRow, rows }: Chunk): Promise<{ bytes: Uint8Array, type: string, cols: number }> {
+  async read ({ tensor, firstRow, rows }: Chunk, quantize: QuantizeRows): Promise<{ bytes: Uint8Array, type: string, cols: number }> {
     const { type } = tensor.source
     const cols = storedCols(tensor)
     const rowBytes = tensor.source.bytes / tensor.rows
@@ -109,7 +109,10 @@ class ChunkReader {
     const bytes = this.take(rows * storedBytes)
     const packed = bytes.subarray(0, sourceRows * rowBytes)
     await tensor.source.read(firstRow * rowBytes, packed)
-    if (tensor.updates) return merged(tensor, tensor.updates, packed, firstRow, rows)
+    if (tensor.updates) {
+      const values = isPlain(type) ? toFloat32(packed, type) : new Float32Array(Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols)).buffer)
+      return merged(tensor, tensor.updates, values, firstRow, rows)
+    }
     if (cols > tensor.cols) widen(bytes, sourceRows, rowBytes, storedBytes)
     bytes.fill(0, sourceRows * storedBytes)
     if (tensor.plusOne) return { bytes: plusOne(bytes, type), type: 'F32', cols }
@@ -122,9 +125,12 @@ class ChunkReader {
   }
 }
 
+function isPlain (type: string): boolean {
+  return type === 'F32' || type === 'F16' || type === 'BF16'
+}
+
 /** A chunk with its updates, added in float32 before any rounding to the stored type; rows behind the source's are zero. */
-function merged (tensor: PlannedTensor, updates: MatrixUpdate[], packed: Uint8Array, firstRow: number, rows: number): { bytes: Uint8Array, type: string, cols: number } {
-  const values = toFloat32(packed, tensor.source.type)
+function merged (tensor: PlannedTensor, updates: MatrixUpdate[], values: Float32Array, firstRow: number, rows: number): { bytes: Uint8Array, type: string, cols: number } {
   addUpdates(values, firstRow * tensor.cols, updates)
   const cols = storedCols(tensor)
   const padded = new Float32Array(rows * cols)

@@ -2,9 +2,10 @@
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { convert } from '../../lib/convert'
-import { loadModel, type LoadOptions, type PaliGemma } from '../../lib/index'
-import { readSafetensors as readRaw, removeTempDirs, tempDir, writeSafetensors } from '../unit/convert-helpers'
+import { convert, type ConvertOptions } from '../../lib/convert'
+import { mergeIntoGguf } from '../../lib/convert/gguf-adapters'
+import { dequantizeTensor, loadModel, type LoadOptions, type PaliGemma } from '../../lib/index'
+import { readGguf, readSafetensors as readRaw, removeTempDirs, tempDir, type TestGguf, writeSafetensors } from '../unit/convert-helpers'
 import { golden, hasGolden } from '../unit/golden'
 import { readSafetensors, type FloatTensor } from './safetensors'
 import { ggufBytes, type GgufValue } from './tiny-model'
@@ -94,6 +95,33 @@ function editedAdapter (edit: { name?: (name: string) => string, config?: Record
   return dir
 }
 
+/** The adapter with an update of a SigLIP feed-forward, which block types store wider than it is. */
+function wideAdapter (): string {
+  const dir = editedAdapter({ name: name => name.replace(/(vision_tower.*layers\.2\.self_attn)\.q_proj/, (_, path: string) => path.replace('self_attn', 'mlp') + '.fc1') })
+  const { header, data } = readRaw(join(dir, 'adapter_model.safetensors'))
+  const name = Object.keys(header).find(key => key.includes('fc1.lora_B'))!
+  header[name] = { ...header[name]!, shape: [96, 2] }
+  const half = header[name.replace('lora_B', 'lora_A')]!
+  half.shape = [2, 48]
+  half.data_offsets[1] = half.data_offsets[0]! + 384
+  writeSafetensors(join(dir, 'adapter_model.safetensors'), { header, data })
+  return dir
+}
+
+/** The adapter with whole tensors besides its updates. */
+function wholeAdapter (tensors: Record<string, Float32Array>): string {
+  const dir = join(tempDir(), 'whole')
+  cpSync(lora, dir, { recursive: true })
+  const { header, data } = readRaw(join(lora, 'adapter_model.safetensors'))
+  let end = data.length
+  for (const [name, { length }] of Object.entries(tensors)) {
+    header[`base_model.model.${name}`] = { dtype: 'F32', shape: [length], data_offsets: [end, end += 4 * length] }
+  }
+  const added = Object.values(tensors).map(values => Buffer.from(values.buffer, values.byteOffset, values.byteLength))
+  writeSafetensors(join(dir, 'adapter_model.safetensors'), { header, data: Buffer.concat([data, ...added]) })
+  return dir
+}
+
 /** The adapter as a GGUF in llama.cpp's layout. */
 function ggufAdapter (options: { metadata?: Record<string, GgufValue | undefined>, keep?: (name: string) => boolean, tensors?: (tensors: Map<string, FloatTensor>) => void } = {}): string {
   const names: [RegExp, string][] = [
@@ -168,6 +196,92 @@ describe.skipIf(!hasGolden)('a PEFT adapter', () => {
     const model = await load({ adapters: [halved] })
     const { tokens } = await generate(model, cases[1]!)
     expect(maxDifference(tokens.map(t => t.logProb!), cases[1]!.greedy.logprobs)).toBeLessThanOrEqual(tolerance.logits)
+  })
+})
+
+describe.skipIf(!hasGolden)('merging into a GGUF', () => {
+  const made = async (options: Partial<ConvertOptions> & { source: string }) => {
+    const out = join(tempDir(), 'merged.gguf')
+    return { ...await convert({ out, ...options }), file: readGguf(out) }
+  }
+  const expectSame = (one: TestGguf, other: TestGguf) => {
+    expect(one.order).toEqual(other.order)
+    for (const [name, tensor] of one.tensors) expect(other.tensors.get(name)!.bytes.equals(tensor.bytes), name).toBe(true)
+  }
+  const blockTypes: Record<number, string> = { 8: 'Q8_0', 2: 'Q4_0', 3: 'Q4_1' }
+
+  it.each([undefined, 'q8_0', 'q4_0'])('gives what merging into the checkpoint gives, bit for bit, where the GGUF is exact; type %s', async (type) => {
+    const adapters = [lora, { path: lora, scale: -0.25 }]
+    const { notes, file: ours } = await made({ source: file, type, adapters })
+    expect(notes).toContain(`${lora} is merged: 30 matrices changed`)
+    expect(notes.join()).not.toContain('second time')
+    expectSame(ours, (await made({ source: base, type: type ?? 'f32', adapters })).file)
+  })
+
+  it.each(['q8_0', 'q4_0', 'q4_1'])('a GGUF of %s keeps its types: what is changed is rounded again, the rest is copied', async (type) => {
+    const quantized = (await made({ source: base, type, visionType: type })).path
+    const { notes, file: merged, path } = await made({ source: quantized, adapters: [lora] })
+    expect(notes.join('\n')).toMatch(new RegExp(`quantized before \\(${type}\\) and are rounded a second time`, 'i'))
+    const before = readGguf(quantized)
+    const exact = (await made({ source: base, type: 'f32', adapters: [lora] })).path
+    const changed: string[] = []
+    for (const [name, tensor] of merged.tensors) {
+      expect(tensor.type, name).toBe(before.tensors.get(name)!.type)
+      if (tensor.bytes.equals(before.tensors.get(name)!.bytes)) continue
+      changed.push(name)
+      // No worse than twice rounding at this type: the step of a block is its range over the number of codes.
+      const [found, wanted] = [(await dequantizeTensor(path, name)).data, (await dequantizeTensor(exact, name)).data]
+      const cols = wanted.length / tensor.shape[0]!
+      const width = tensor.shape.at(-1)!
+      for (let row = 0; row < Math.min(tensor.shape[0]!, wanted.length / cols); row++) {
+        for (let begin = 0; begin < cols; begin += 32) {
+          const block = wanted.subarray(row * cols + begin, row * cols + Math.min(cols, begin + 32))
+          const most = block.reduce((a, b) => Math.max(a, Math.abs(b)), 0)
+          const worst = block.reduce((a, b, i) => Math.max(a, Math.abs(b - found[row * width + begin + i]!)), 0)
+          expect(worst, name).toBeLessThan(most * (blockTypes[tensor.type] === 'Q8_0' ? 2 / 127 : 2.6 / 8) + 1e-3)
+        }
+      }
+    }
+    expect(changed).toHaveLength(30)
+  })
+
+  it('runs as the adapter beside exact weights does', async () => {
+    await expectReference(await load({ model: (await made({ source: file, adapters: [lora] })).path }))
+  })
+
+  it('fits a feed-forward that the GGUF has padded', async () => {
+    const dir = wideAdapter()
+    const quantized = (await made({ source: base, type: 'q8_0', visionType: 'q8_0' })).path
+    const { file: merged, path } = await made({ source: quantized, adapters: [dir] })
+    const up = merged.tensors.get('v.blk.2.ffn_up.weight')!
+    expect(up.shape[0]).toBeGreaterThan(96)
+    const [before, after, exact] = await Promise.all([quantized, path, (await made({ source: base, type: 'f32', adapters: [dir] })).path]
+      .map(async (path) => (await dequantizeTensor(path, 'v.blk.2.ffn_up.weight')).data)) as [Float32Array, Float32Array, Float32Array]
+    expect(maxDifference(after.subarray(0, exact.length), exact)).toBeLessThan(0.2 * maxDifference(before.subarray(0, exact.length), exact))
+    expect(after.subarray(exact.length).every((value) => value === 0)).toBe(true)
+  })
+
+  it('replaces whole tensors, norms with 1 added', async () => {
+    const [bias, norm] = [Float32Array.from({ length: 64 }, (_, i) => i / 64), Float32Array.from({ length: 64 }, (_, i) => i / 32)]
+    const dir = wholeAdapter({ 'multi_modal_projector.linear.modules_to_save.bias': bias, 'language_model.model.norm.modules_to_save.weight': norm })
+    const { path, notes } = await made({ source: (await made({ source: base, type: 'q8_0' })).path, adapters: [dir] })
+    expect(notes).toContain(`${dir} is merged: 30 matrices changed, 2 tensors replaced`)
+    expect((await dequantizeTensor(path, 'mm.0.bias')).data).toEqual(bias)
+    expect((await dequantizeTensor(path, 'output_norm.weight')).data).toEqual(norm.map((value) => value + 1))
+    const wrong = wholeAdapter({ 'multi_modal_projector.linear.modules_to_save.bias': bias.subarray(1), 'nowhere.modules_to_save.weight': bias })
+    await expect(made({ source: file, adapters: [wrong] })).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID', message: expect.stringMatching(/projector\.bias \[63\] instead of \[64\].*nowhere\.weight \[64\]/) })
+    await expect(made({ source: file, adapters: [{ path: dir, scale: 0.5 }] })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+  })
+
+  it('asks for a type where the GGUF has one that is only read', () => {
+    const source = { name: 'blk.0.attn_q.weight', file: 'x.gguf', type: 'IQ2_XXS', shape: [1, 256], bytes: 66, read: async () => {} }
+    const planned = { name: source.name, type: source.type, shape: source.shape, source, rows: 1, cols: 256, plusOne: false }
+    const expected = [{ source: 'text.layers.0.self_attn.q_proj.weight', gguf: source.name, shape: source.shape, role: 'attnQ' as const, layer: 0 }]
+    const half = { shape: [1, 256], data: new Float32Array(256) }
+    const adapter = { dir: 'a', scale: 1, replaced: new Map(), updates: [{ target: expected[0]!.source, a: half, b: { shape: [1, 1], data: new Float32Array(1) } }] }
+    const merge = (type: string) => mergeIntoGguf('x.gguf', [{ ...planned, type }], expected, [adapter], [])
+    expect(() => merge('IQ2_XXS')).toThrow(/blk\.0\.attn_q\.weight \(IQ2_XXS\); give --type/)
+    expect(merge('Q2_K')[0]!.updates).toHaveLength(1)
   })
 })
 
@@ -247,14 +361,7 @@ describe.skipIf(!hasGolden)('adapters of a loaded model', () => {
   it('work on quantized weights, padded feed-forwards included', async () => {
     const quantized = join(tempDir(), 'q8.gguf')
     await convert({ source: base, out: quantized, type: 'q8_0', visionType: 'q8_0' })
-    const wide = editedAdapter({ name: name => name.replace(/(vision_tower.*layers\.2\.self_attn)\.q_proj/, (_, path: string) => path.replace('self_attn', 'mlp') + '.fc1') })
-    const { header, data } = readRaw(join(wide, 'adapter_model.safetensors'))
-    const name = Object.keys(header).find(key => key.includes('fc1.lora_B'))!
-    header[name] = { ...header[name]!, shape: [96, 2] }
-    const half = header[name.replace('lora_B', 'lora_A')]!
-    half.shape = [2, 48]
-    half.data_offsets[1] = half.data_offsets[0]! + 384
-    writeSafetensors(join(wide, 'adapter_model.safetensors'), { header, data })
+    const wide = wideAdapter()
     for (const adapter of [lora, wide]) {
       const exact = await generate(await load({ adapters: [adapter] }), cases[1]!, undefined, 1)
       const { tokens: [token] } = await generate(await load({ model: quantized, adapters: [adapter] }), cases[1]!, undefined, 1)
@@ -294,18 +401,12 @@ describe.skipIf(!hasGolden)('adapters of a loaded model', () => {
   })
 
   it('replace whole tensors only when they are merged', async () => {
-    const dir = join(tempDir(), 'whole')
-    cpSync(lora, dir, { recursive: true })
-    const { header, data } = readRaw(join(lora, 'adapter_model.safetensors'))
     const bias = Float32Array.from({ length: 64 }, (_, i) => i / 64)
-    header['base_model.model.multi_modal_projector.linear.modules_to_save.bias'] = { dtype: 'F32', shape: [64], data_offsets: [data.length, data.length + 256] }
-    writeSafetensors(join(dir, 'adapter_model.safetensors'), { header, data: Buffer.concat([data, Buffer.from(bias.buffer)]) })
+    const dir = wholeAdapter({ 'multi_modal_projector.linear.modules_to_save.bias': bias })
     await expect(load({ adapters: [dir] })).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringMatching(/projector\.bias.*paligemma convert/) })
     const out = join(tempDir(), 'whole.gguf')
     await convert({ source: base, out, type: 'f32', adapters: [dir] })
-    const { dequantizeTensor } = await import('../../lib/index')
     expect((await dequantizeTensor(out, 'mm.0.bias')).data).toEqual(bias)
-    await expect(convert({ source: file, out, adapters: [lora] })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('original weights') })
     await expect(convert({ source: base, out, type: 'f32', adapters: [{ path: dir, scale: 0.5 }] })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
   })
 })

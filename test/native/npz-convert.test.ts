@@ -209,6 +209,18 @@ describe.skipIf(!hasGolden)('convert of an npz checkpoint', () => {
     expectTwins(await converted(npz, { tokenizer: dir, type: 'q8_0' }), await converted(dir, { type: 'q8_0' }))
   })
 
+  it.each([{}, { deflate: true }])('merges a LoRA adapter as the conversion from the directory does; archive %o', async (options) => {
+    const { dir, npz } = twins('pg1-tiny', options)
+    const adapters = [hf('pg1-tiny-lora'), { path: hf('pg1-tiny-lora'), scale: 0.5 }]
+    for (const type of ['f32', 'q8_0']) {
+      const ours = await converted(npz, { tokenizer: dir, adapters, type })
+      expectTwins(ours, await converted(dir, { adapters, type }))
+      const [merged, plain] = [ours, await converted(npz, { tokenizer: dir, type })].map((path) => readGguf(path).tensors)
+      const changed = [...merged!].filter(([name, tensor]) => !plain!.get(name)!.bytes.equals(tensor.bytes))
+      expect(changed).toHaveLength(30)
+    }
+  })
+
   it('reads query, key and value from one array where they have as many heads', async () => {
     const { dir } = twins('pg1-tiny')
     const checkpoint = readSafetensors(join(dir, 'model.safetensors'))
