@@ -1,5 +1,6 @@
 /** A PaliGemma checkpoint of any kind to one GGUF. */
 import { open, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { PaliGemmaError } from '../errors'
 import { readMaskTensors } from '../mask-decoder'
 import { looksLikeZip } from '../npz'
@@ -97,7 +98,7 @@ type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> & ConvertHooks 
 
 async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask: MaskSource | undefined, options: ParsedOptions): Promise<ConvertResult> {
   const adapters = await readAdaptersToMerge(options.adapters ?? [])
-  const { config, source } = await openCheckpoint(path, kind)
+  const { config, source } = await openCheckpoint(path, kind, dirname(options.out))
   try {
     const plan = planConversion(config, source.tensors, { dir: path, type: options.type, visionType: options.visionType, mask, adapters })
     await checkTiedHead(source.tensors, path)
@@ -111,8 +112,8 @@ async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask:
   }
 }
 
-async function openCheckpoint (path: string, kind: 'directory' | 'npz'): Promise<{ config: SourceConfig, source: WeightSource }> {
-  if (kind === 'npz') return await openNpz(path)
+async function openCheckpoint (path: string, kind: 'directory' | 'npz', scratchDir: string): Promise<{ config: SourceConfig, source: WeightSource }> {
+  if (kind === 'npz') return await openNpz(path, scratchDir)
   return { config: await readConfig(path), source: await Safetensors.open(path) }
 }
 

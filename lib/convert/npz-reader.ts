@@ -1,6 +1,9 @@
 /** Parts of stacked arrays in the order in which the engine wants their rows, in bounded memory. */
+import { type FileHandle, open, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { NpzArray } from '../npz'
 import type { ArrayPlace } from './npz-layout'
+import { readFully } from './source'
 
 /** Rows of a transposed matrix that are made at a time; larger matrices are read several times. */
 const defaultWindowBytes = 64 << 20
@@ -9,15 +12,38 @@ const defaultBlockBytes = 4 << 20
 
 interface Window { array: NpzArray, part: number, firstRow: number, rows: number, data: Buffer }
 
+export interface PartReaderOptions {
+  /** A folder for a file that holds one part at a time, of compressed arrays whose parts are larger than a window. */
+  scratchDir: string
+  windowBytes?: number
+  blockBytes?: number
+}
+
 /**
  * Transposing needs rows from all over a matrix: a window of them is made at once and serves the reads that follow.
  * One read at a time, in the order asked for, so that compressed archives are read front to back and one window is alive.
  */
 export class PartReader {
   private window: Window | undefined
+  /** Of the windows: one after the other uses it. */
+  private buffer: Buffer = Buffer.alloc(0)
   private last: Promise<unknown> = Promise.resolve()
+  private readonly windowBytes: number
+  private readonly blockBytes: number
+  private readonly spill: Spill
 
-  constructor (private readonly windowBytes = defaultWindowBytes, private readonly blockBytes = defaultBlockBytes) {}
+  constructor ({ scratchDir, windowBytes = defaultWindowBytes, blockBytes = defaultBlockBytes }: PartReaderOptions) {
+    this.windowBytes = windowBytes
+    this.blockBytes = blockBytes
+    this.spill = new Spill(scratchDir)
+  }
+
+  /** Removes what is in the scratch folder. No read is under way. */
+  async close (): Promise<void> {
+    this.window = undefined
+    this.buffer = Buffer.alloc(0)
+    await this.spill.close()
+  }
 
   /** As SourceTensor.read. */
   async read (array: NpzArray, place: ArrayPlace, start: number, target: Uint8Array): Promise<void> {
@@ -52,11 +78,17 @@ export class PartReader {
     const { groups, inputs, outputs } = place.transposed!
     const { itemBytes } = array.header
     const rowBytes = inputs * itemBytes
-    // Compressed arrays can only be read front to back: then a part is made in one go.
-    const rows = Math.min(groups * outputs - row, array.stored ? Math.max(1, Math.floor(this.windowBytes / rowBytes)) : Infinity)
+    const rows = Math.min(groups * outputs - row, Math.max(1, Math.floor(this.windowBytes / rowBytes)))
     this.window = undefined
-    const data = Buffer.allocUnsafeSlow(rows * rowBytes)
-    const partStart = place.part * (array.bytes / place.parts)
+    if (this.buffer.length < rows * rowBytes) this.buffer = Buffer.allocUnsafeSlow(rows * rowBytes)
+    const data = this.buffer.subarray(0, rows * rowBytes)
+    const partBytes = array.bytes / place.parts
+    const partStart = place.part * partBytes
+    // Compressed arrays can only be read front to back, and a part that needs several windows is read several times.
+    const onDisk = !array.stored && partBytes > this.windowBytes
+    if (onDisk) await this.spill.fill(array, place.part, partStart, partBytes, this.blockBytes)
+    const readPart = async (offset: number, length: number): Promise<Buffer> =>
+      onDisk ? await this.spill.read(offset, length) : await array.read(partStart + offset, length)
     const blockRows = Math.max(1, Math.floor(this.blockBytes / (outputs * itemBytes)))
     const column = place.patch ? patchColumn(Math.sqrt(inputs / 3)) : undefined
     for (let group = Math.floor(row / outputs); group * outputs < row + rows; group++) {
@@ -64,7 +96,7 @@ export class PartReader {
       const to = Math.min(row + rows, (group + 1) * outputs)
       for (let input = 0; input < inputs; input += blockRows) {
         const count = Math.min(blockRows, inputs - input)
-        const block = await array.read(partStart + (group * inputs + input) * outputs * itemBytes, count * outputs * itemBytes)
+        const block = await readPart((group * inputs + input) * outputs * itemBytes, count * outputs * itemBytes)
         scatter(block, data, itemBytes, {
           count, stride: outputs, firstColumn: from - group * outputs, columns: to - from, firstRow: from - row, inputs, input, column
         })
@@ -72,6 +104,48 @@ export class PartReader {
     }
     this.window = { array, part: place.part, firstRow: row, rows, data }
     return this.window
+  }
+}
+
+/** One part of a compressed array, decompressed, in a file that is gone when the process is. */
+class Spill {
+  private handle: FileHandle | undefined
+  private path = ''
+  private holds: { array: NpzArray, part: number } | undefined
+
+  constructor (private readonly dir: string) {}
+
+  async fill (array: NpzArray, part: number, start: number, bytes: number, blockBytes: number): Promise<void> {
+    if (this.holds?.array === array && this.holds.part === part) return
+    this.holds = undefined
+    const file = this.handle ??= await this.create()
+    for (let done = 0; done < bytes;) {
+      const block = await array.read(start + done, Math.min(blockBytes, bytes - done))
+      for (let written = 0; written < block.length;) written += (await file.write(block, written, block.length - written, done + written)).bytesWritten
+      done += block.length
+    }
+    this.holds = { array, part }
+  }
+
+  async read (offset: number, length: number): Promise<Buffer> {
+    const block = Buffer.allocUnsafeSlow(length)
+    await readFully(this.handle!, { name: this.holds!.array.name, file: this.path }, offset, block)
+    return block
+  }
+
+  async close (): Promise<void> {
+    this.holds = undefined
+    await this.handle?.close()
+    this.handle = undefined
+    if (this.path !== '') await rm(this.path, { force: true })
+  }
+
+  private async create (): Promise<FileHandle> {
+    this.path = join(this.dir, `.paligemma-${process.pid}-${Date.now()}.part`)
+    const file = await open(this.path, 'wx+')
+    // Without a name it is gone even if the process is killed; where a file in use cannot be removed, close() does it.
+    await rm(this.path, { force: true }).catch(() => {})
+    return file
   }
 }
 

@@ -11,13 +11,17 @@ import { PartReader } from './npz-reader'
 /** NumPy's types as GGUF spells them; bfloat16 comes as two bytes that NumPy has no name for. */
 const types: Record<string, string> = { f4: 'F32', f2: 'F16', V2: 'BF16' }
 
-/** Opens a checkpoint; its config follows from the arrays' shapes. Close the source when done. */
-export async function openNpz (path: string): Promise<{ config: SourceConfig, source: WeightSource }> {
+/**
+ * Opens a checkpoint; its config follows from the arrays' shapes. Close the source when done. `scratchDir`: for one layer's
+ * matrix at a time, if a compressed archive has larger ones than memory should hold.
+ */
+export async function openNpz (path: string, scratchDir: string): Promise<{ config: SourceConfig, source: WeightSource }> {
   const archive = await NpzArchive.open(path)
   try {
     const arrays = modelArrays(archive)
     const size = readShape(path, arrays)
-    const source = new NpzSource(archive, placedTensors(path, arrays, size))
+    const reader = new PartReader({ scratchDir })
+    const source = new NpzSource(archive, placedTensors(path, arrays, size, reader), reader)
     return { config: configOf(path, size), source }
   } catch (error) {
     await archive.close()
@@ -26,9 +30,10 @@ export async function openNpz (path: string): Promise<{ config: SourceConfig, so
 }
 
 class NpzSource implements WeightSource {
-  constructor (private readonly archive: NpzArchive, readonly tensors: SourceTensor[]) {}
+  constructor (private readonly archive: NpzArchive, readonly tensors: SourceTensor[], private readonly reader: PartReader) {}
 
   async close (): Promise<void> {
+    await this.reader.close()
     await this.archive.close()
   }
 }
@@ -83,7 +88,7 @@ function readShape (path: string, arrays: Map<string, NpzArray>): NpzShape {
 }
 
 /** Every tensor of the model with its place; or an error that lists the arrays that are missing, unknown or misshapen. */
-function placedTensors (path: string, arrays: Map<string, NpzArray>, size: NpzShape): SourceTensor[] {
+function placedTensors (path: string, arrays: Map<string, NpzArray>, size: NpzShape, reader: PartReader): SourceTensor[] {
   const placed = expectedTensors(size, size.vocab).map((tensor) => ({ tensor, place: placeOf(tensor.source, size) }))
   const wanted = new Map(placed.map(({ place }) => [place.array, place]))
   const problems: string[] = []
@@ -106,7 +111,6 @@ function placedTensors (path: string, arrays: Map<string, NpzArray>, size: NpzSh
   if (strange.length > 0) {
     throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${path}: ${someOf(strange)}; only row-major float32, float16 and bfloat16 arrays can be converted`)
   }
-  const reader = new PartReader()
   return placed.map(({ tensor, place }) => sourceTensor(path, tensor.source, tensor.shape, place, arrays.get(place.array)!, reader))
 }
 
