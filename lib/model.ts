@@ -11,7 +11,7 @@ import {
   answerRules, batchRules, captionRules, defaults, embedRules, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
   type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EmbedOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
 } from './options'
-import { embedRequest, type MultiVector, queryTexts } from './retrieval/vectors'
+import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from './retrieval/vectors'
 import { prompts } from './prompts'
 import { anySignal, untilAborted } from './signals'
 import { GenerateStream } from './stream'
@@ -48,6 +48,10 @@ export interface LoadedModelInfo {
   contextSize: number
   hasVision: boolean
   hasMaskDecoder: boolean
+  /** `embedImage` and `embedText` work. */
+  hasRetrieval: boolean
+  /** Whose prompts these calls write unless told otherwise: what the file says, else "colpali-engine". */
+  retrievalFlavour: RetrievalFlavour
   /** LoRA adapters that were loaded with the model. */
   adapters: AdapterInfo[]
   /** How pictures are resized. */
@@ -81,6 +85,8 @@ function toInfo (info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | undefin
     contextSize: info.contextSize,
     hasVision: info.hasVision,
     hasMaskDecoder: info.hasMaskDecoder,
+    hasRetrieval: info.hasRetrieval,
+    retrievalFlavour: info.retrievalFlavour === 'transformers' ? 'transformers' : 'colpali-engine',
     adapters: info.adapters.map(toAdapterInfo),
     resize: resize ?? info.resizeFilter,
     device: info.device,
@@ -285,7 +291,7 @@ export class PaliGemma {
   }
 
   async #embed (options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
-    const { flavour = 'colpali-engine', signal } = options
+    const { flavour = this.info.retrievalFlavour, signal } = options
     const adapters = this.#host.adapterUses(options.adapters)
     const request = embedRequest(flavour, query)
     return await this.#host.admit(async () => {

@@ -51,6 +51,8 @@ export interface NativeModelInfo {
   hasRetrieval: boolean
   /** Width of embed's vectors; 0 without the head. */
   retrievalDims: number
+  /** "colpali-engine" or "transformers" as the file says; '' where it says nothing. */
+  retrievalFlavour: string
   /** In the order of the load options. */
   adapters: NativeAdapterInfo[]
   resizeFilter: 'bicubic' | 'bilinear'

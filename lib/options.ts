@@ -180,7 +180,7 @@ export interface EncodeImageOptions {
 
 /** Options of `embedImage` and `embedText`. */
 export interface EmbedOptions {
-  /** Default "colpali-engine"; queries and pages of one index need the same. */
+  /** Default: as the file says (`info.retrievalFlavour`); queries and pages of one index need the same. */
   flavour?: RetrievalFlavour
   /** As for `generate`. */
   adapters?: (string | AdapterOption)[]

@@ -1,10 +1,11 @@
 /** A PaliGemma checkpoint of any kind to one GGUF. */
 import { open, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../errors'
 import { readMaskTensors } from '../mask-decoder'
 import { looksLikeZip } from '../npz'
 import { readConfig, type SourceConfig } from './config'
+import { readJson } from './fields'
 import { mergeGgufs } from './gguf-merge'
 import { checkImportance, readImportance } from './imatrix'
 import { readAdaptersToMerge } from './merge'
@@ -114,7 +115,17 @@ async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask:
 
 async function openCheckpoint (path: string, kind: 'directory' | 'npz', scratchDir: string): Promise<{ config: SourceConfig, source: WeightSource }> {
   if (kind === 'npz') return await openNpz(path, scratchDir)
+  await refuseAdapter(path)
   return { config: await readConfig(path), source: await Safetensors.open(path) }
+}
+
+/** An adapter alone is no model: say what to convert. */
+async function refuseAdapter (dir: string): Promise<void> {
+  const [config, adapter] = await Promise.all(['config.json', 'adapter_config.json'].map(async (name) => await readJson(join(dir, name), true)))
+  if (config || !adapter) return
+  const base = adapter.string('base_model_name_or_path', '')
+  throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${dir} is a LoRA adapter${base === '' ? '' : `, trained on ${base}`}; ` +
+    `convert the model that it was trained on with this adapter merged: paligemma convert BASE --adapter ${dir} --out MODEL.gguf`)
 }
 
 async function sourceKind (sources: string[]): Promise<'directory' | 'npz' | 'gguf'> {

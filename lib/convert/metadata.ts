@@ -51,6 +51,7 @@ export function modelMetadata (config: SourceConfig, plan: Plan, vocabulary: Voc
   list.push(['clip.vision.image_mean', { type: 'f32s', value: config.imageMean }])
   list.push(['clip.vision.image_std', { type: 'f32s', value: config.imageStd }])
   string('paligemma.image.resize', config.resize)
+  if (plan.flavour) string('paligemma.retrieval.flavour', plan.flavour)
 
   string('tokenizer.ggml.model', 'llama')
   string('tokenizer.ggml.pre', 'default')

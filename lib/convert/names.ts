@@ -1,4 +1,5 @@
 /** The one table of tensor names: Hugging Face's to GGUF's, for both generations of names and both Gemmas. */
+import type { RetrievalFlavour } from '../retrieval/vectors'
 import type { TextConfig, VisionConfig } from './config'
 
 /** The sizes that decide which tensors there are, and their shapes. */
@@ -39,7 +40,7 @@ const ignored = /(?:^|\.)(?:position_ids|rotary_emb\.inv_freq)$/
  */
 export function canonicalName (name: string): string | undefined {
   if (ignored.test(name)) return undefined
-  const bare = name.replace(/^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|custom_text_proj|embedding_proj_layer)\.)/, '')
+  const bare = name.replace(/^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/, '')
   const rules: [RegExp, string][] = [
     [/^language_model\.lm_head\./, 'lm_head.'],
     [/^language_model\.(?:model\.)?/, 'text.'],
@@ -123,6 +124,11 @@ export function expectedTensors (config: ModelShape, vocab: number): ExpectedTen
   pair('vision.post_layernorm', 'v.post_ln', [wide], 'vector')
   pair('projector', 'mm.0', [text.hidden, wide], 'projector')
   return list
+}
+
+/** Who published a ColPali checkpoint whose head has this name. */
+export function retrievalFlavour (name: string): RetrievalFlavour {
+  return name.includes('embedding_proj_layer') ? 'transformers' : 'colpali-engine'
 }
 
 /** ColPali's extra head; its output width is the checkpoint's. */

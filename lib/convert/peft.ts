@@ -18,6 +18,8 @@ export interface LowRankUpdate {
 
 export interface PeftAdapter {
   dir: string
+  /** What it says it was trained on: a hub name or a path. */
+  base?: string
   updates: LowRankUpdate[]
   /** Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. */
   replaced: Map<string, { shape: number[], data: Float32Array }>
@@ -90,7 +92,8 @@ async function collect (dir: string, config: Fields, source: Safetensors): Promi
     const scale = scaleOf(module, rank)
     for (let i = 0; i < b.data.length; i++) b.data[i]! *= scale
   }
-  return { dir, updates: [...updates.values()].map(({ module: _, ...update }) => update), replaced }
+  const base = config.string('base_model_name_or_path', '')
+  return { dir, ...(base !== '' && { base }), updates: [...updates.values()].map(({ module: _, ...update }) => update), replaced }
 }
 
 /** alpha / rank per module; the rank is that of the tensors, which rank_pattern describes. */

@@ -2,8 +2,9 @@
 import { PaliGemmaError } from '../errors'
 import type { SourceConfig } from './config'
 import { type AdapterToMerge, type MatrixUpdate, planUpdates, replaceTensors } from './merge'
-import { canonicalName, expectedTensors, type ExpectedTensor, retrievalTensors } from './names'
+import { canonicalName, expectedTensors, type ExpectedTensor, retrievalFlavour, retrievalTensors } from './names'
 import { memoryTensor, someOf, type SourceTensor } from './source'
+import type { RetrievalFlavour } from '../retrieval/vectors'
 import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from './types'
 
 export interface PlannedTensor {
@@ -29,6 +30,8 @@ export interface Plan {
   /** SigLIP's feed-forward width as stored. */
   visionFfn: number
   visionType: StorageType
+  /** Of ColPali checkpoints: whose prompts they were published with. */
+  flavour?: RetrievalFlavour
   /** What the user should know: types that did not fit and the like. */
   notes: string[]
 }
@@ -54,6 +57,7 @@ export function planConversion (config: SourceConfig, source: readonly SourceTen
   const expected = expectedTensors(config, vocab)
   const retrieval = found.get('retrieval.weight')
   if (retrieval) expected.push(...retrievalTensors(config, retrieval.shape[0] ?? 0))
+  checkHead(options.dir, retrieval, options.adapters ?? [])
   checkTensors(options.dir, 'config.json', expected, found, hfName)
   checkTypes(options.dir, expected, found)
   const updates = planUpdates(expected, options.adapters ?? [])
@@ -83,7 +87,7 @@ export function planConversion (config: SourceConfig, source: readonly SourceTen
   for (const { dir, updates, replaced } of options.adapters ?? []) {
     notes.push(`${dir} is merged: ${updates.length} matrices changed${replaced.size > 0 ? `, ${replaced.size} tensors replaced` : ''}`)
   }
-  return { tensors, vocab, visionFfn, visionType, notes }
+  return { tensors, vocab, visionFfn, visionType, notes, ...(retrieval && { flavour: retrievalFlavour(retrieval.name) }) }
 }
 
 export type MaskSource = Record<string, { shape: number[], data: Float32Array }>
@@ -144,6 +148,14 @@ export function checkTensors (
     throw new PaliGemmaError('ERR_MODEL_INVALID',
       `${where}: the weights do not fit ${config} (${problems.join('; ')}); check that all files are of one model`)
   }
+}
+
+/** ColPali's published adapters change the head of a base that has one, untrained; a plain PaliGemma has none. */
+function checkHead (dir: string, head: SourceTensor | undefined, adapters: readonly AdapterToMerge[]): void {
+  const wanting = adapters.find(({ updates }) => updates.some(({ target }) => target === 'retrieval.weight'))
+  if (head || !wanting) return
+  throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir} has no retrieval head (custom_text_proj), which the adapter ${wanting.dir} changes; ` +
+    `convert the model that it was trained on${wanting.base === undefined ? '' : `, ${wanting.base}`}, with this adapter`)
 }
 
 /** Checkpoints hold plain numbers. */

@@ -26,6 +26,7 @@ napi_value infoToJs(napi_env env, const ModelInfo& info) {
   set(env, object, "hasMaskDecoder", info.hasMaskDecoder);
   set(env, object, "hasRetrieval", info.hasRetrieval);
   set(env, object, "retrievalDims", info.retrievalDims);
+  set(env, object, "retrievalFlavour", info.retrievalFlavour);
   set(env, object, "adapters", arrayOf(env, info.adapters.size(), [&](size_t i) {
     const AdapterInfo& adapter = info.adapters[i];
     const napi_value entry = newObject(env);

@@ -68,6 +68,7 @@ struct ModelInfo {
   bool hasVision = false, hasMaskDecoder = false;
   bool hasRetrieval = false;
   int64_t retrievalDims = 0;         // width of an embedding of embed requests
+  std::string retrievalFlavour;      // whose prompts the checkpoint wants, as the file says, or empty
   std::vector<AdapterInfo> adapters;
   std::string resizeFilter = "bicubic";    // the recipe the file states
 };

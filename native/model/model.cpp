@@ -101,6 +101,7 @@ Model::Model(const LoadOptions& options) : device(makeDevice(options.device, opt
   info.hasVision = vision != nullptr;
   info.hasRetrieval = bool(weights.retrieval.weight);
   info.retrievalDims = info.hasRetrieval ? weights.retrieval.out() : 0;
+  info.retrievalFlavour = std::string(text->string("paligemma.retrieval.flavour").value_or(""));
   info.hasMaskDecoder = maskDecoder != nullptr;
   info.resizeFilter = visionConfig.resizeFilter;
 }

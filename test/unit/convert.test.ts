@@ -394,7 +394,7 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
   })
 
   it('what is no model directory, saying what to do', async () => {
-    await refused(hf('pg1-tiny-lora'), 'ERR_MODEL_NOT_FOUND', 'config.json does not exist')
+    await refused(hf('pg1-tiny-lora'), 'ERR_MODEL_UNSUPPORTED', 'is a LoRA adapter, trained on ../pg1-tiny; convert the model that it was trained on')
     await refused(join(hf('pg1-tiny'), 'config.json'), 'ERR_MODEL_UNSUPPORTED', 'neither a Hugging Face model directory')
     await refused(join(tempDir(), 'nothing'), 'ERR_MODEL_NOT_FOUND')
     const dir = copyCheckpoint(hf('pg1-tiny'))

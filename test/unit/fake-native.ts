@@ -4,7 +4,7 @@ import type { NativeBinding, NativeEvent, NativeLoadOptions, NativeModel, Native
 export const fakeInfo: NativeModelInfo = {
   architecture: 'gemma2', name: 'fake', quantization: 'F32', device: 'cpu', isa: 'scalar', threads: 1, imageSize: 8, imageTokens: 4,
   textLayers: 26, textHidden: 3, visionLayers: 1, visionHidden: 2, vocab: 10, contextSize: 100, parameters: 5, bytes: 20,
-  hasVision: true, hasMaskDecoder: true, hasRetrieval: false, retrievalDims: 0, adapters: [], resizeFilter: 'bicubic'
+  hasVision: true, hasMaskDecoder: true, hasRetrieval: false, retrievalDims: 0, retrievalFlavour: '', adapters: [], resizeFilter: 'bicubic'
 }
 
 /** A token per entry; a number waits so many milliseconds first, an Error ends the job with it. */
