@@ -86,7 +86,9 @@
       "native/test/test_decoder.cpp",
       "native/test/test_gguf.cpp",
       "native/test/test_quantize.cpp",
-      "native/test/test_importance.cpp"
+      "native/test/test_importance.cpp",
+      "native/test/test_scheduler.cpp",
+      "native/test/test_beam_search.cpp"
     ]
   }
 }

@@ -12,7 +12,7 @@ KvPool::Page KvPool::take() {
   if (used_ >= maxPages_) fail(Code::outOfMemory, "All ", maxPages_, " pages of the KV cache are in use. Raise maxSequences or lower contextSize");
   Buffer page;
   if (spare_.empty()) {
-    page = device_.allocate(layout_.pageBytes());
+    page = allocate();
   } else {
     page = std::move(spare_.back());
     spare_.pop_back();
@@ -24,6 +24,20 @@ KvPool::Page KvPool::take() {
   });
   ++used_;
   return shared;
+}
+
+// What is in use did fit: that is what can be asked for.
+Buffer KvPool::allocate() {
+  try {
+    return device_.allocate(layout_.pageBytes());
+  } catch (const Error& e) {
+    if (e.code() != Code::outOfMemory) throw;
+    const int64_t tokens = used_ * kPageTokens;
+    const size_t megabytes = (size_t(used_) * layout_.pageBytes()) >> 20;
+    fail(Code::outOfMemory, "The KV cache holds ", tokens, " tokens of all requests together in ", megabytes,
+         " MiB, and the system refuses more memory. So many fit: lower contextSize * maxSequences to that",
+         layout_.type == DType::q8_0 ? "" : ", set kvCacheType to q8_0, which takes half of f16,", " or close other programs");
+  }
 }
 
 KvPool::Page KvPool::copy(const Page& page) {

@@ -20,6 +20,7 @@ class KvPool {
   friend class KvSequence;
   using Page = std::shared_ptr<Buffer>;
   Page take();
+  Buffer allocate();
   Page copy(const Page& page);
 
   Device& device_;

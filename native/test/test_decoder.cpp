@@ -8,6 +8,8 @@
 #include "check.h"
 #include "cpu/cpu_device.h"
 #include "cpu/cpu_info.h"
+#include "device/make_device.h"
+#include "device/observing_device.h"
 #include "format/quantize.h"
 #include "model/model.h"
 #include "tiny_gguf.h"
@@ -39,6 +41,17 @@ struct Fixture {
     model->decoder->beginPrefill(kv, ids, nullptr, int64_t(ids.size()), nullptr);
     while (!model->decoder->stepPrefill()) {}
     return kv;
+  }
+};
+
+// A machine with so many bytes.
+struct SmallDevice final : ObservingDevice {
+  using ObservingDevice::ObservingDevice;
+  size_t left = 0;
+  Buffer allocate(size_t bytes) override {
+    if (bytes > left) fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20, " MiB");
+    left -= bytes;
+    return ObservingDevice::allocate(bytes);
   }
 };
 
@@ -118,4 +131,24 @@ TEST(decoder_weights_by_slices_give_the_same_numbers_for_every_type) {
       if (std::memcmp(whole.data(), part.data(), whole.size() * sizeof(float)) != 0)
         throw test::Failure{isa, std::string(dtypeInfo(type)->name) + " differs by slices"};
     }
+}
+
+TEST(kv_cache_says_what_fits_when_memory_ends) {
+  SmallDevice device(makeDevice("cpu", 1));
+  const KvLayout layout{2, 2, 16, DType::f16};
+  device.left = 3 * layout.pageBytes() + 100;
+  KvPool pool(device, layout, 100);
+  KvSequence one(pool), other(pool);
+  one.grow(2 * kPageTokens);
+  CHECK_FAILS(other.grow(3 * kPageTokens), Code::outOfMemory, "holds " + std::to_string(3 * kPageTokens) + " tokens");
+  try {
+    other.grow(4 * kPageTokens);
+    CHECK(false);
+  } catch (const Error& e) {
+    CHECK(e.message().find("lower contextSize * maxSequences to that, set kvCacheType to q8_0") != std::string::npos);
+  }
+  // what it says does fit, when the others have ended
+  { KvSequence ended = std::move(other); }
+  one.grow(3 * kPageTokens);
+  CHECK_EQUAL(pool.usedPages(), int64_t(3));
 }

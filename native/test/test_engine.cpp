@@ -1,82 +1,9 @@
-#include <condition_variable>
-#include <cstdio>
-#include <map>
-#include <mutex>
-
 #include "check.h"
-#include "model/engine.h"
-#include "tiny_gguf.h"
+#include "engine_fixture.h"
 
 using namespace pg;
-
-namespace {
-
-// Collects events; wait() blocks until a job ended (0: until the model is ready or failed).
-struct Listener {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::map<uint32_t, std::vector<Event>> events;
-  std::vector<uint32_t> ended;   // jobs, in the order of their last events
-  bool stopped = false;
-
-  void post(Event event) {
-    std::lock_guard lock(mutex);
-    if (event.kind == Event::Kind::end || event.kind == Event::Kind::error) ended.push_back(event.job);
-    if (event.kind == Event::Kind::stopped) stopped = true;
-    else events[event.job].push_back(std::move(event));
-    changed.notify_all();
-  }
-  std::vector<Event> wait(uint32_t job) {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return !events[job].empty() && events[job].back().kind != Event::Kind::token; });
-    return events[job];
-  }
-  void waitForToken(uint32_t job) {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return !events[job].empty(); });
-  }
-};
-
-struct Fixture {
-  Listener listener;
-  std::string path = "/tmp/paligemma-test-engine.gguf";
-  std::unique_ptr<Engine> engine;
-
-  explicit Fixture(LoadOptions options = {}) {
-    options.path = test::TinyModel().write(path);
-    if (options.threads == 0) options.threads = 2;
-    engine = std::make_unique<Engine>(options, [this](Event e) { listener.post(std::move(e)); });
-    listener.wait(0);
-  }
-  ~Fixture() {
-    engine.reset();
-    std::remove(path.c_str());
-  }
-
-  Request request(const std::string& prompt, int64_t maxTokens = 12, int images = 1) {
-    Request r;
-    r.prompt = prompt;
-    r.maxTokens = maxTokens;
-    r.ignoreEos = true;
-    r.sampling.logProbs = 0;
-    for (int i = 0; i < images; ++i) {
-      ImageSource image;
-      for (int p = 0; p < 28 * 28 * 3; ++p) image.pixels.push_back(uint8_t(p * (i + 7) % 251));
-      r.images.push_back(std::move(image));
-    }
-    return r;
-  }
-  // ids and exact log-probabilities
-  std::vector<std::pair<int32_t, float>> run(Request r) { return tokens(listener.wait(engine->submit(std::move(r)))); }
-  static std::vector<std::pair<int32_t, float>> tokens(const std::vector<Event>& events) {
-    std::vector<std::pair<int32_t, float>> list;
-    for (const Event& e : events)
-      if (e.kind == Event::Kind::token) list.push_back({e.token.choice.id, e.token.choice.logProb});
-    return list;
-  }
-};
-
-}  // namespace
+using pg::test::Listener;
+using Fixture = pg::test::EngineFixture;
 
 TEST(engine_generates_the_same_for_any_number_of_threads) {
   std::vector<std::pair<int32_t, float>> first;
@@ -241,18 +168,4 @@ TEST(engine_beams_score_no_worse_than_greedy) {
   CHECK(f.run(r) == longer);
   r.beams = 5;
   CHECK(f.listener.wait(f.engine->submit(r)).back().code == Code::invalidOption);
-}
-
-TEST(engine_refuses_more_beams_than_slots_without_waiting_for_them) {
-  Fixture f({.maxSequences = 2});
-  const uint32_t running = f.engine->submit(f.request("a long answer", 100000));
-  f.listener.waitForToken(running);
-  Request r = f.request("beams", 2);
-  r.beams = 3;
-  const uint32_t tooMany = f.engine->submit(r);
-  const Event refused = f.listener.wait(tooMany).back();
-  CHECK(refused.code == Code::invalidOption);
-  CHECK(refused.message.find("maxSequences (2)") != std::string::npos);
-  CHECK(f.listener.wait(running).back().kind == Event::Kind::end);
-  CHECK((f.listener.ended == std::vector<uint32_t>{tooMany, running}));
 }
