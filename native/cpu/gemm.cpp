@@ -59,7 +59,7 @@ void Gemm::finish(const Part& part, float* out, int64_t first, int64_t n, float*
 // ---- decoding ----
 
 void Gemm::decode(ConstView x, std::span<Part> parts) {
-  DecodeTokens tokens{};
+  uint8_t* tokens = nullptr;
   bool any8 = false;
   for (Part& p : parts) {
     any8 = any8 || decodes8(p.weight.type) || (p.second && decodes8(p.second.type));
@@ -69,10 +69,8 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
     p.chunkRows = std::max<int64_t>(4, bytes / rowBytes);
   }
   if (any8) {
-    const int64_t padded = (x.cols + kRowBlock - 1) / kRowBlock * kRowBlock;
-    const size_t n = size_t(x.rows * padded);
-    float* floats = scales_.get<float>(n / 8);
-    tokens = {tokens8_.get<int8_t>(n), floats, floats + n / 32, floats + n / 16, padded};
+    const int64_t blocks = (x.cols + kRowBlock - 1) / kRowBlock;
+    tokens = tokens8_.get<uint8_t>(size_t(x.rows * blocks * kernels_.tokenBlockBytes));
     kernels_.quantizeTokens(x.row<float>(0), int64_t(x.stride / sizeof(float)), x.rows, x.cols, tokens);
   }
   forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
@@ -88,11 +86,11 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
   });
 }
 
-void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const DecodeTokens& tokens, float* out, Scratch& wide) const {
+void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out, Scratch& wide) const {
   const uint8_t* data = w.row<uint8_t>(first);
   const float* values = x.row<float>(0);
   const int64_t stride = int64_t(x.stride / sizeof(float));
-  if (decodes8(w.type)) return kernels_.dotRows8(w.type, data, w.stride, rows, w.cols, &tokens, x.rows, out);
+  if (decodes8(w.type)) return kernels_.dotRows8(w.type, data, w.stride, rows, w.cols, tokens, x.rows, out);
   if (!dtypeInfo(w.type)->quantized) return kernels_.dotRows(w.type, data, w.stride, rows, w.cols, values, stride, x.rows, out);
   // a type without a kernel of its own: row by row through f32
   float y[kMaxDecodeTokens], *row = wide.get<float>(size_t(w.cols));

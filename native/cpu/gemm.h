@@ -79,7 +79,7 @@ class Gemm {
   bool decodes8(DType type) const;  // the table has a decode kernel for the type
 
   void decode(ConstView x, std::span<Part> parts);
-  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const DecodeTokens& tokens, float* out, Scratch& wide) const;
+  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out, Scratch& wide) const;
 
   void tile(ConstView x, std::span<Part> parts);
   Packed pack(ConstView x, bool need32, bool need8);

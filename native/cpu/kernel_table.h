@@ -35,6 +35,7 @@ const Kernels PG_TABLE_NAME = {
     .tile8 = tile8,
 #endif
     .dotRows = dotRows,
+    .tokenBlockBytes = sizeof(TokenBlock),
     .quantizeTokens = quantizeTokens,
     .dotRows8 = dotRows8,
     .hasDot8 = hasDot8,

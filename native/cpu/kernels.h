@@ -12,18 +12,11 @@ namespace pg {
 inline constexpr int64_t kTileGroup = 64;
 // Columns that the decode kernels take at a time: one super-block.
 inline constexpr int64_t kRowBlock = 256;
+// Bytes ahead of the one in use that decode kernels ask for: memory's latency times its bandwidth, a small part of a
+// first-level cache.
+inline constexpr size_t kPrefetchAhead = 4096;
 // Tokens the decode kernels accept.
 inline constexpr int64_t kMaxDecodeTokens = 8;
-
-// A few tokens' activations in 8 bits for the decode kernels: a scale per 32 columns; `padded` = columns rounded up to
-// kRowBlock, zeros behind the end.
-struct DecodeTokens {
-  int8_t* values;    // [tokens][padded]
-  float* scales;     // [tokens][padded / 32]
-  float* sums;       // [tokens][padded / 32]: scale * sum of the 32 values
-  float* sums16;     // [tokens][padded / 16]: the same of every 16
-  int64_t padded;
-};
 
 struct Kernels {
   const char* isa;
@@ -88,9 +81,11 @@ struct Kernels {
   // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16, q8_0
   void (*dotRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
                   int64_t count, float* out);
-  void (*quantizeTokens)(const float* x, int64_t stride, int64_t count, int64_t k, DecodeTokens to);
-  // The same for types of hasDot8, with 8-bit activations; absent in the scalar table.
-  void (*dotRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const DecodeTokens* x, int64_t count, float* out);
+  // The same for types of hasDot8, with 8-bit activations; absent in the scalar table. Activations are written first, a
+  // scale per 32 columns: of every token ceil(k / kRowBlock) blocks of tokenBlockBytes, whose layout is the table's own.
+  int64_t tokenBlockBytes;
+  void (*quantizeTokens)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens);
+  void (*dotRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens, int64_t count, float* out);
   bool (*hasDot8)(DType type);
 
   // --- limits of the machine, for reports ---

@@ -224,6 +224,7 @@ const Kernels kKernelsScalar = {
     .packTokens8 = nullptr,
     .tile8 = nullptr,
     .dotRows = dotRows,
+    .tokenBlockBytes = 0,
     .quantizeTokens = nullptr,
     .dotRows8 = nullptr,
     .hasDot8 = nullptr,

@@ -1,4 +1,4 @@
-// Rows of 8-bit products from the kernels of one row, dotRow8<tokens>. Included between PG_ISA_BEGIN and PG_ISA_END.
+// Rows of 8-bit products from the kernels of one row, dotRow8<tokens>, and of one block, quantizeBlock. Included between PG_ISA_BEGIN and PG_ISA_END.
 #pragma once
 
 static bool hasDot8(pg::DType type) {
@@ -14,27 +14,30 @@ PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
   }
 }
 
-static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const pg::DecodeTokens* x, int64_t count, float* out) {
-  const int64_t supers = k / pg::kRowBlock;
+// Every token in blocks of 256 columns, zeros behind the end; one token's after the other.
+static void quantizeTokens(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens) {
+  TokenBlock* to = (TokenBlock*)tokens;
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t c = 0; c < k; c += pg::kRowBlock) quantizeBlock(x + t * stride + c, k - c, to++);
+}
+
+static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens, int64_t count, float* out) {
+  const TokenBlock* x = (const TokenBlock*)tokens;
+  const int64_t supers = k / pg::kRowBlock, blocks = (k + pg::kRowBlock - 1) / pg::kRowBlock;
   const size_t superSize = superBytes(type), tailSize = size_t(k % pg::kRowBlock) / 32 * (superSize / 8);
   // Blocks behind the last whole super-block (32-column types only) go through a copy that is padded with zeros.
   uint8_t tail[272] = {0};
-  pg::DecodeTokens end = *x;
-  end.values += supers * pg::kRowBlock;
-  end.scales += supers * (pg::kRowBlock / 32);
-  end.sums += supers * (pg::kRowBlock / 32);
-  end.sums16 += supers * (pg::kRowBlock / 16);
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = w + stride * size_t(r);
     int64_t t = 0;
-    for (; t + 4 <= count; t += 4) dotRow8<4>(type, row, supers, x, t, out + t * rows + r, rows);
-    for (; t + 2 <= count; t += 2) dotRow8<2>(type, row, supers, x, t, out + t * rows + r, rows);
-    if (t < count) dotRow8<1>(type, row, supers, x, t, out + t * rows + r, rows);
+    for (; t + 4 <= count; t += 4) dotRow8<4>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
+    for (; t + 2 <= count; t += 2) dotRow8<2>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
+    if (t < count) dotRow8<1>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
     if (tailSize == 0) continue;
     memcpy(tail, row + superSize * size_t(supers), tailSize);
     for (t = 0; t < count; ++t) {
       float more;
-      dotRow8<1>(type, tail, 1, &end, t, &more, 1);
+      dotRow8<1>(type, tail, 1, x + t * blocks + supers, blocks, &more, 1);
       out[t * rows + r] += more;
     }
   }
@@ -44,7 +47,7 @@ static uint64_t read(const uint8_t* p, size_t n) {
   V a = vzero(), b = vzero();
   for (size_t i = 0; i < n; i += 512)
     for (size_t j = 0; j < 512; j += 64) {
-      vprefetch((const void*)((uintptr_t)(p + i + j) + 1024));
+      vprefetch((const void*)((uintptr_t)(p + i + j) + pg::kPrefetchAhead));
       for (size_t l = 0; l < 64; l += 2 * kLanes * sizeof(float) < 64 ? 2 * kLanes * sizeof(float) : 64) {
         a = vmax(a, vload((const float*)(p + i + j + l)));
         b = vmax(b, vload((const float*)(p + i + j + (l + kLanes * sizeof(float)) % 64)));

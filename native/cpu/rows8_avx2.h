@@ -2,13 +2,14 @@
 // register: unsigned weights by vpmaddubsw, which cannot saturate (at most 2 * 63 * 127, or 2 * 128 * 127 for Q8_0, where
 // the signs move to the activations). Included between PG_ISA_BEGIN and PG_ISA_END.
 #pragma once
+#include "cpu/token_block.h"
 
 PG_INLINE V dot32(__m256i w, __m256i x) {
   return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 
 PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + 1024 + uintptr_t(i)));
+  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
 }
 
 // The f16 scales of eight blocks of kBytes bytes.
@@ -20,18 +21,18 @@ PG_INLINE V eightScales(const uint8_t* p) {
 }
 
 // What all types share: `product` gets scale * scale of the eight groups of 32, `offset` the sums times `mins`.
-#define PG_BEGIN_SUPER(SLOPE, BASE)                                                \
-  const int8_t* values[kTokens];                                                  \
-  float product[kTokens][8];                                                      \
-  for (int t = 0; t < kTokens; ++t) {                                             \
-    const int64_t at = (first + t) * x->padded + 256 * s;                         \
-    values[t] = x->values + at;                                                   \
-    vstore(product[t], vmul(SLOPE, vload(x->scales + at / 32)));                  \
-    offset[t] = vfma(BASE, vload(x->sums + at / 32), offset[t]);                  \
+#define PG_BEGIN_SUPER(SLOPE, BASE)                                             \
+  const int8_t* values[kTokens];                                               \
+  float product[kTokens][8];                                                   \
+  for (int t = 0; t < kTokens; ++t) {                                          \
+    const TokenBlock& b = x[t * tokenBlocks + s];                              \
+    values[t] = b.values;                                                      \
+    vstore(product[t], vmul(SLOPE, vload(b.scales)));                          \
+    offset[t] = vfma(BASE, vload(b.sums), offset[t]);                          \
   }
 
 template <int kTokens, bool kEight>
-static void dotQ48_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   constexpr int kBytes = kEight ? 34 : 18;
   V acc[kTokens], offset[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
@@ -59,7 +60,7 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens*
 }
 
 template <int kTokens, bool kFive>
-static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens], offset[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
@@ -78,7 +79,7 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* 
 }
 
 template <int kTokens>
-static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens], offset[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 210) {
@@ -91,10 +92,10 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
     const int8_t* values[kTokens];
     const float* xs[kTokens];
     for (int t = 0; t < kTokens; ++t) {
-      const int64_t at = (first + t) * x->padded + 256 * s;
-      values[t] = x->values + at;
-      xs[t] = x->scales + at / 32;
-      offset[t] = vfma(a, vload(x->sums16 + at / 16), vfma(b, vload(x->sums16 + at / 16 + 8), offset[t]));
+      const TokenBlock& block = x[t * tokenBlocks + s];
+      values[t] = block.values;
+      xs[t] = block.scales;
+      offset[t] = vfma(a, vload(block.sums16), vfma(b, vload(block.sums16 + 8), offset[t]));
     }
     for (int part = 0; part < 8; ++part) {
       const __m256i w = sixBits(row, part);
@@ -107,36 +108,34 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
 }
 
 template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   switch (type) {
-    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, first, out, outStride); break;
-    default: dotQ6K<kTokens>(row, supers, x, first, out, outStride);
+    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
   }
 }
 
-static void quantizeTokens(const float* x, int64_t stride, int64_t count, int64_t k, pg::DecodeTokens to) {
-  for (int64_t t = 0; t < count; ++t)
-    for (int64_t c = 0; c < to.padded; c += 32) {
-      const int64_t at = t * to.padded + c;
-      V v[4], top = vzero();
-      for (int i = 0; i < 4; ++i) {
-        const int64_t left = k - c - 8 * i;
-        v[i] = left >= 8 ? vload(x + t * stride + c + 8 * i) : left <= 0 ? vzero() : vloadFirst(x + t * stride + c + 8 * i, left);
-        top = vmax(top, vabs(v[i]));
-      }
-      const float max = vmaxAcross(top), scale = max / 127;
-      const V inverse = vset(max > 0 ? 127 / max : 0);
-      __m256i q[4];
-      for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(vmul(v[i], inverse));
-      const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-      _mm256_storeu_si256((__m256i*)(to.values + at), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-      const float low = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[0], q[1]))), high = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[2], q[3])));
-      to.scales[at / 32] = scale;
-      to.sums[at / 32] = scale * (low + high);
-      to.sums16[at / 16] = scale * low;
-      to.sums16[at / 16 + 1] = scale * high;
+static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
+  for (int g = 0; g < 8; ++g) {
+    V v[4], top = vzero();
+    for (int i = 0; i < 4; ++i) {
+      const int64_t at = 32 * g + 8 * i;
+      v[i] = n - at >= 8 ? vload(x + at) : n <= at ? vzero() : vloadFirst(x + at, n - at);
+      top = vmax(top, vabs(v[i]));
     }
+    const float max = vmaxAcross(top), scale = max / 127;
+    const V inverse = vset(max > 0 ? 127 / max : 0);
+    __m256i q[4];
+    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(vmul(v[i], inverse));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    _mm256_storeu_si256((__m256i*)(to->values + 32 * g), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    const float low = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[0], q[1]))), high = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[2], q[3])));
+    to->scales[g] = scale;
+    to->sums[g] = scale * (low + high);
+    to->sums16[2 * g] = scale * low;
+    to->sums16[2 * g + 1] = scale * high;
+  }
 }

@@ -1,6 +1,7 @@
 // Decode kernels in NEON: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens, 32 columns a
 // step, as signed bytes. Included after simd_neon.h.
 #pragma once
+#include "cpu/token_block.h"
 
 // Four partial sums of 16 products, added to acc.
 PG_INLINE int32x4_t dot16(int32x4_t acc, int8x16_t a, int8x16_t b) {
@@ -17,7 +18,7 @@ PG_INLINE V dot32(int8x16_t low, int8x16_t high, const int8_t* x) {
 }
 
 PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + 1024 + uintptr_t(i)));
+  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
 }
 
 struct ScaleMin {
@@ -41,7 +42,7 @@ PG_INLINE ScaleMin scaleMin(const uint8_t* s) {
 
 // Q4_0 and Q8_0: eight blocks
 template <int kTokens, bool kEight>
-static void dotQ48_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   constexpr int kBytes = kEight ? 34 : 18;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
@@ -59,8 +60,8 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens*
         high = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), vdupq_n_s8(8));
       }
       for (int t = 0; t < kTokens; ++t) {
-        const int64_t at = (first + t) * x->padded + 256 * s + 32 * j;
-        acc[t] = vfma(dot32(low, high, x->values + at), vset(d * x->scales[at / 32]), acc[t]);
+        const TokenBlock& b = x[t * tokenBlocks + s];
+        acc[t] = vfma(dot32(low, high, b.values + 32 * j), vset(d * b.scales[j]), acc[t]);
       }
     }
   }
@@ -68,7 +69,7 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const pg::DecodeTokens*
 }
 
 template <int kTokens, bool kFive>
-static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens];
   float offset[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero(), offset[t] = 0;
@@ -86,9 +87,9 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* 
         high = vorrq_u8(high, vandq_u8(vtstq_u8(vld1q_u8(row + 32), bit), sixteen));
       }
       for (int t = 0; t < kTokens; ++t) {
-        const int64_t at = (first + t) * x->padded + 256 * s + 32 * g;
-        acc[t] = vfma(dot32(vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high), x->values + at), vset(d * sm.scale[g] * x->scales[at / 32]), acc[t]);
-        offset[t] += dmin * sm.min[g] * x->sums[at / 32];
+        const TokenBlock& b = x[t * tokenBlocks + s];
+        acc[t] = vfma(dot32(vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high), b.values + 32 * g), vset(d * sm.scale[g] * b.scales[g]), acc[t]);
+        offset[t] += dmin * sm.min[g] * b.sums[g];
       }
     }
   }
@@ -96,7 +97,7 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* 
 }
 
 template <int kTokens>
-static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 210) {
@@ -114,10 +115,10 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
         q[i] = vsubq_s8(vreinterpretq_s8_u8(six), vdupq_n_s8(32));
       }
       for (int t = 0; t < kTokens; ++t) {
-        const int64_t at = (first + t) * x->padded + 256 * s + 32 * part;
-        const float dx = d * x->scales[at / 32];
+        const TokenBlock& b = x[t * tokenBlocks + s];
+        const float dx = d * b.scales[part];
         for (int i = 0; i < 2; ++i)
-          acc[t] = vfma(vcvtq_f32_s32(dot16(vdupq_n_s32(0), q[i], vld1q_s8(x->values + at + 16 * i))), vset(dx * scales[2 * part + i]), acc[t]);
+          acc[t] = vfma(vcvtq_f32_s32(dot16(vdupq_n_s32(0), q[i], vld1q_s8(b.values + 32 * part + 16 * i))), vset(dx * scales[2 * part + i]), acc[t]);
       }
     }
   }
@@ -125,42 +126,41 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const pg::DecodeTokens* x
 }
 
 template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const pg::DecodeTokens* x, int64_t first, float* out, int64_t outStride) {
+static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   switch (type) {
-    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, first, out, outStride); break;
-    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, first, out, outStride); break;
-    default: dotQ6K<kTokens>(row, supers, x, first, out, outStride);
+    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
   }
 }
 
-static void quantizeTokens(const float* x, int64_t stride, int64_t count, int64_t k, pg::DecodeTokens to) {
-  for (int64_t t = 0; t < count; ++t)
-    for (int64_t c = 0; c < to.padded; c += 32) {
-      const int64_t at = t * to.padded + c, left = k - c < 32 ? k - c : 32;
-      float few[32] = {0};
-      if (left > 0) memcpy(few, x + t * stride + c, size_t(left) * sizeof(float));
-      V top = vzero();
-      for (int i = 0; i < 32; i += 4) top = vmaxnmq_f32(top, vabs(vload(few + i)));
-      const float max = vmaxAcross(top), scale = max / 127;
-      const V inverse = vset(max > 0 ? 127 / max : 0);
-      int32_t sums[2];
-      for (int half = 0; half < 2; ++half) {
-        int32x4_t q[4], total = vdupq_n_s32(0);
-        for (int i = 0; i < 4; ++i) {
-          q[i] = vcvtnq_s32_f32(vmul(vload(few + 16 * half + 4 * i), inverse));
-          total = vaddq_s32(total, q[i]);
-        }
-        const int16x8_t a = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1])), b = vcombine_s16(vqmovn_s32(q[2]), vqmovn_s32(q[3]));
-        vst1q_s8(to.values + at + 16 * half, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
-        sums[half] = vaddvq_s32(total);
+static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
+  for (int g = 0; g < 8; ++g) {
+    const int64_t left = n - 32 * g < 32 ? n - 32 * g : 32;
+    float few[32] = {0};
+    if (left > 0) memcpy(few, x + 32 * g, size_t(left) * sizeof(float));
+    V top = vzero();
+    for (int i = 0; i < 32; i += 4) top = vmaxnmq_f32(top, vabs(vload(few + i)));
+    const float max = vmaxAcross(top), scale = max / 127;
+    const V inverse = vset(max > 0 ? 127 / max : 0);
+    int32_t sums[2];
+    for (int half = 0; half < 2; ++half) {
+      int32x4_t q[4], total = vdupq_n_s32(0);
+      for (int i = 0; i < 4; ++i) {
+        q[i] = vcvtnq_s32_f32(vmul(vload(few + 16 * half + 4 * i), inverse));
+        total = vaddq_s32(total, q[i]);
       }
-      to.scales[at / 32] = scale;
-      to.sums[at / 32] = scale * (float)(sums[0] + sums[1]);
-      to.sums16[at / 16] = scale * (float)sums[0];
-      to.sums16[at / 16 + 1] = scale * (float)sums[1];
+      const int16x8_t a = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1])), b = vcombine_s16(vqmovn_s32(q[2]), vqmovn_s32(q[3]));
+      vst1q_s8(to->values + 32 * g + 16 * half, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
+      sums[half] = vaddvq_s32(total);
     }
+    to->scales[g] = scale;
+    to->sums[g] = scale * (float)(sums[0] + sums[1]);
+    to->sums16[2 * g] = scale * (float)sums[0];
+    to->sums16[2 * g + 1] = scale * (float)sums[1];
+  }
 }
 
 // The multiply-add instruction of the 8-bit kernels from registers alone; operations done.

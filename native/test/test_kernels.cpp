@@ -60,6 +60,17 @@ struct Rows {
   }
 };
 
+// Activations as the decode kernels read them; on a cache line, as the driver's are.
+struct TokenBlocks {
+  std::vector<uint8_t> bytes;
+  uint8_t* data;
+  TokenBlocks(const Kernels& k, const float* x, int64_t tokens, int64_t n)
+      : bytes(size_t(tokens * ((n + kRowBlock - 1) / kRowBlock) * k.tokenBlockBytes) + 64, 0x55),
+        data(reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) & ~uintptr_t(63))) {
+    k.quantizeTokens(x, n, tokens, n, data);
+  }
+};
+
 const DType kEightBitTypes[] = {DType::q8_0, DType::q4_0, DType::q4_k, DType::q5_k, DType::q6_k};
 
 }  // namespace
@@ -311,30 +322,33 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
     for (DType type : kEightBitTypes)
       for (int64_t n : dtypeInfo(type)->block == 256 ? std::vector<int64_t>{256, 512, 2304} : std::vector<int64_t>{32, 64, 224, 256, 288, 1152})
         for (int64_t tokens = 1; tokens <= kMaxDecodeTokens; ++tokens) {
-          const int64_t rows = 5, padded = (n + 255) / 256 * 256;
+          const int64_t rows = 5;
           const Rows w(type, rows, n, 16);
           const std::vector<float> x = randoms(size_t(tokens * n), 17);
-          std::vector<int8_t> values(size_t(tokens * padded), 99);
-          std::vector<float> scales(size_t(tokens * padded / 32), NAN), sums(scales), sums16(size_t(tokens * padded / 16), NAN), out(size_t(tokens * rows));
-          const DecodeTokens to{values.data(), scales.data(), sums.data(), sums16.data(), padded};
-          k->quantizeTokens(x.data(), n, tokens, n, to);
-          k->dotRows8(type, w.data(), w.stride, rows, n, &to, tokens, out.data());
+          std::vector<float> out(size_t(tokens * rows));
+          const TokenBlocks blocks(*k, x.data(), tokens, n);
+          k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data, tokens, out.data());
           for (int64_t t = 0; t < tokens; ++t) {
-            for (int64_t c = 0; c < n; ++c) {   // half a level of the block's largest value
+            std::vector<float> rounded(x.begin() + t * n, x.begin() + (t + 1) * n);   // to 127ths of the largest of 32
+            for (int64_t c = 0; c < n; c += 32) {
               float top = 0;
-              for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; ++i) top = std::max(top, std::fabs(x[size_t(t * n + i)]));
-              CHECK_CLOSE(values[size_t(t * padded + c)] * scales[size_t((t * padded + c) / 32)], x[size_t(t * n + c)], top / 127 * 0.501);
+              for (int64_t i = c; i < c + 32; ++i) top = std::max(top, std::fabs(rounded[size_t(i)]));
+              for (int64_t i = c; i < c + 32; ++i) rounded[size_t(i)] = std::nearbyint(rounded[size_t(i)] * (127 / top)) * (top / 127);
             }
             for (int64_t r = 0; r < rows; ++r) {
               double want = 0, size = 0;
               for (int64_t c = 0; c < n; ++c) {
-                const double p = double(values[size_t(t * padded + c)]) * scales[size_t((t * padded + c) / 32)] * w.values[size_t(r * n + c)];
+                const double p = double(rounded[size_t(c)]) * w.values[size_t(r * n + c)];
                 want += p, size += std::fabs(p);
               }
               // offsets are taken away in f32: a few times the rounding of the products
               if (!(std::fabs(out[size_t(t * rows + r)] - want) <= 4e-6 * size))
                 throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n), std::to_string(out[size_t(t * rows + r)]) + " instead of " + std::to_string(want)};
             }
+            // the bits are those of the token alone
+            std::vector<float> alone(static_cast<size_t>(rows));
+            k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data + t * ((n + 255) / 256) * k->tokenBlockBytes, 1, alone.data());
+            CHECK(std::memcmp(alone.data(), out.data() + t * rows, size_t(rows) * sizeof(float)) == 0);
           }
         }
   }
@@ -357,11 +371,8 @@ TEST(kernels_zero_weights_and_activations_give_zero) {
           k->tile8(out.data(), panel, rowScales.data(), tokens, tokenScales.data(), offsets.data(), groups);
         }
         for (float y : out) CHECK_EQUAL(y, 0.0f);
-        std::vector<int8_t> values(256);
-        std::vector<float> scales(8), sums(8), sums16(16), y(static_cast<size_t>(height));
-        const DecodeTokens to{values.data(), scales.data(), sums.data(), sums16.data(), n};
-        k->quantizeTokens(x.data(), n, 1, n, to);
-        k->dotRows8(type, w.data(), bytesFor(type, n), height, n, &to, 1, y.data());
+        std::vector<float> y(static_cast<size_t>(height));
+        k->dotRows8(type, w.data(), bytesFor(type, n), height, n, TokenBlocks(*k, x.data(), 1, n).data, 1, y.data());
         for (float v : y) CHECK_EQUAL(v, 0.0f);
       }
     }
