@@ -30,6 +30,7 @@ static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t ro
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = w + stride * size_t(r);
     int64_t t = 0;
+    for (; t + 8 <= count; t += 8) dotRow8<8>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
     for (; t + 4 <= count; t += 4) dotRow8<4>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
     for (; t + 2 <= count; t += 2) dotRow8<2>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);
     if (t < count) dotRow8<1>(type, row, supers, x + t * blocks, blocks, out + t * rows + r, rows);

@@ -200,33 +200,22 @@ static void unpackQ4_0(const uint8_t* b, int8_t* to, float* scales) {
   }
 }
 
-struct ScaleMin {
-  uint8_t scale[8], min[8];
-};
-
-// The eight 6-bit scales and minimums of Q4_K and Q5_K, four at a time.
-PG_INLINE ScaleMin scaleMin(const uint8_t* s) {
-  uint32_t a, b, c, part[4];
-  memcpy(&a, s, 4);
-  memcpy(&b, s + 4, 4);
-  memcpy(&c, s + 8, 4);
-  part[0] = a & 0x3f3f3f3f;
-  part[1] = (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030);
-  part[2] = b & 0x3f3f3f3f;
-  part[3] = ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030);
-  ScaleMin out;
-  memcpy(&out, part, 16);
-  return out;
-}
-
-// Slope and base of the eight groups of a Q4_K or Q5_K super-block (they begin alike): x = slope * q - base.
-PG_INLINE void slopes(const uint8_t* row, __m256* slope, __m256* base) {
-  const ScaleMin sm = scaleMin(row + 4);
+// Slopes of the eight groups of a Q4_K or Q5_K super-block (they begin alike), then their bases: x = slope * q - base.
+PG_INLINE V slopes16(const uint8_t* row) {
+  const __m128i v = _mm_loadu_si128((const __m128i*)(row + 4));   // twelve bytes of 6-bit numbers, four begin in each word
+  const __m128i low = _mm_and_si128(_mm_srlv_epi32(_mm_shuffle_epi32(v, 0x98), _mm_setr_epi32(0, 0, 0, 4)), _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+  const __m128i six = _mm_ternarylogic_epi32(_mm_srli_epi32(_mm_shuffle_epi32(v, 0x50), 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030), low, 0xea);
   uint32_t both;
   memcpy(&both, row, 4);
-  const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
-  *slope = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.scale))), _mm256_broadcastss_ps(d));
-  *base = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)sm.min))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
+  const __m512i which = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const V d = _mm512_permutexvar_ps(which, _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128((int)both))));
+  return vmul(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(six)), d);
+}
+
+PG_INLINE void slopes(const uint8_t* row, __m256* slope, __m256* base) {
+  const V both = slopes16(row);
+  *slope = _mm512_castps512_ps256(both);
+  *base = _mm512_extractf32x8_ps(both, 1);
 }
 
 // The same in units of each pair's byte scale; levels 0..top.
