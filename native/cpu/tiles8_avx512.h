@@ -3,7 +3,7 @@
 // Weights lie in a panel as unsigned bytes (value + 128), [k / 4][32 rows][4]; activations as signed bytes,
 // [k / 4][12 tokens][4], broadcast from memory. Each accumulator starts at -128 * (sum of its activations), so that
 // the offset of the weights costs nothing. Every group of kTileGroup columns, sums are converted, scaled and added to
-// the f32 tile in the first-level cache: 5 operations an accumulator for 16 multiplications.
+// the f32 tile in the first-level cache: 5 operations an accumulator for 16 multiplications, spread among the last of them.
 #pragma once
 
 #define PG_STR_(x) #x
@@ -20,10 +20,12 @@
   PG_TOKEN(s, 0, 8, 9) PG_TOKEN(s, 1, 10, 11) PG_TOKEN(s, 2, 12, 13) PG_TOKEN(s, 3, 14, 15) PG_TOKEN(s, 4, 16, 17)   \
   PG_TOKEN(s, 5, 18, 19) PG_TOKEN(s, 6, 20, 21) PG_TOKEN(s, 7, 22, 23) PG_TOKEN(s, 8, 24, 25) PG_TOKEN(s, 9, 26, 27) \
   PG_TOKEN(s, 10, 28, 29) PG_TOKEN(s, 11, 30, 31)
-#define PG_FINISH(t, a, b)                                                                          \
-  "vmulps 4*" #t "(%[xs])%{1to16%}, %%zmm0, %%zmm2\n\tvmulps 4*" #t "(%[xs])%{1to16%}, %%zmm1, %%zmm3\n\t" \
-  "vcvtdq2ps %%zmm" #a ", %%zmm" #a "\n\tvcvtdq2ps %%zmm" #b ", %%zmm" #b "\n\t"                    \
-  "vfmadd213ps 128*" #t "(%[out]), %%zmm2, %%zmm" #a "\n\tvfmadd213ps 128*" #t "+64(%[out]), %%zmm3, %%zmm" #b "\n\t" \
+// A token's last products and, while those of the next tokens keep the multipliers busy, its way to the tile
+#define PG_LAST(t, a, b)                                                                                             \
+  PG_TOKEN(3, t, a, b)                                                                                               \
+  "vbroadcastss 4*" #t "(%[xs]), %%zmm7\n\tvmulps %%zmm7, %%zmm4, %%zmm6\n\tvmulps %%zmm7, %%zmm5, %%zmm7\n\t" \
+  "vcvtdq2ps %%zmm" #a ", %%zmm" #a "\n\tvcvtdq2ps %%zmm" #b ", %%zmm" #b "\n\t"                                 \
+  "vfmadd213ps 128*" #t "(%[out]), %%zmm6, %%zmm" #a "\n\tvfmadd213ps 128*" #t "+64(%[out]), %%zmm7, %%zmm" #b "\n\t" \
   "vmovups %%zmm" #a ", 128*" #t "(%[out])\n\tvmovups %%zmm" #b ", 128*" #t "+64(%[out])\n\t"
 
 static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
@@ -38,16 +40,18 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
       ".p2align 4\n2:\n\t"
       PG_STEP(0) PG_STEP(1) PG_STEP(2) PG_STEP(3)
       "add $512, %[w]\n\tadd $192, %[x]\n\tdec %[steps]\n\tjnz 2b\n\t"
-      "vmovups (%[ws]), %%zmm0\n\tvmovups 64(%[ws]), %%zmm1\n\t"
-      PG_FINISH(0, 8, 9) PG_FINISH(1, 10, 11) PG_FINISH(2, 12, 13) PG_FINISH(3, 14, 15) PG_FINISH(4, 16, 17) PG_FINISH(5, 18, 19)
-      PG_FINISH(6, 20, 21) PG_FINISH(7, 22, 23) PG_FINISH(8, 24, 25) PG_FINISH(9, 26, 27) PG_FINISH(10, 28, 29) PG_FINISH(11, 30, 31)
-      "add $128, %[ws]\n\tadd $48, %[xs]\n\tadd $48, %[off]\n\tdec %[groups]\n\tjnz 1b"
+      "vmovups (%[ws]), %%zmm4\n\tvmovups 64(%[ws]), %%zmm5\n\t"
+      PG_STEP(0) PG_STEP(1) PG_STEP(2)
+      "vmovdqu64 384(%[w]), %%zmm0\n\tvmovdqu64 448(%[w]), %%zmm1\n\t"
+      PG_LAST(0, 8, 9) PG_LAST(1, 10, 11) PG_LAST(2, 12, 13) PG_LAST(3, 14, 15) PG_LAST(4, 16, 17) PG_LAST(5, 18, 19)
+      PG_LAST(6, 20, 21) PG_LAST(7, 22, 23) PG_LAST(8, 24, 25) PG_LAST(9, 26, 27) PG_LAST(10, 28, 29) PG_LAST(11, 30, 31)
+      "add $512, %[w]\n\tadd $192, %[x]\n\tadd $128, %[ws]\n\tadd $48, %[xs]\n\tadd $48, %[off]\n\tdec %[groups]\n\tjnz 1b"
       : [w] "+r"(panel), [ws] "+r"(rowScales), [x] "+r"(tokens), [xs] "+r"(tokenScales), [off] "+r"(offsets),
         [groups] "+r"(groups), [steps] "=&r"(steps)
-      : [out] "r"(out), [count] "i"(pg::kTileGroup / 16)
-      : "memory", "cc", "zmm0", "zmm1", "zmm2", "zmm3", "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13", "zmm14", "zmm15",
-        "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "zmm24", "zmm25", "zmm26", "zmm27", "zmm28",
-        "zmm29", "zmm30", "zmm31");
+      : [out] "r"(out), [count] "i"(pg::kTileGroup / 16 - 1)
+      : "memory", "cc", "zmm0", "zmm1", "zmm2", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13",
+        "zmm14", "zmm15", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "zmm24", "zmm25", "zmm26",
+        "zmm27", "zmm28", "zmm29", "zmm30", "zmm31");
 }
 
 #define PG_PEAK(a) "vpdpbusd %%zmm0, %%zmm1, %%zmm" #a "\n\t"
