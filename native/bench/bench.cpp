@@ -96,14 +96,22 @@ struct Bench {
     return x;
   }
 
+  // More weights than caches hold
+  static int64_t copiesOf(DType type, int64_t k, int64_t n) { return std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n))); }
+
   void prefill(DType type, int64_t m, int64_t k, int64_t n) {
     const std::string name = std::string("prefill ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
-    const std::vector<uint8_t> w = randomWeights(type, n, k);
-    Linear linear{{w.data(), type, n, k}, nullptr};
+    // weights come from memory, as in a model: every round takes others
+    const std::vector<uint8_t> w = randomWeights(type, n * copiesOf(type, k, n), k);
+    int64_t copy = 0;
     std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
-    const MatmulJob job{view(out, m, n), &linear};
-    const Times t = time([&] { device.matmul(view(x, m, k), {&job, 1}); });
+    const Times t = time([&] {
+      const Linear linear{{w.data() + bytesFor(type, k) * size_t(n * copy), type, n, k}, nullptr};
+      copy = (copy + 1) % copiesOf(type, k, n);
+      const MatmulJob job{view(out, m, n), &linear};
+      device.matmul(view(x, m, k), {&job, 1});
+    });
     const double ops = 2.0 * double(m) * double(k) * double(n);
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3, t.median * 1e3,
                 ops / t.best / 1e9, 100 * ops / t.best / t.peak8, t.peak8 / 1e9);
@@ -113,7 +121,7 @@ struct Bench {
   void decode(DType type, int64_t m, int64_t k, int64_t n) {
     const std::string name = std::string("decode ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
-    const int64_t copies = std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n)));
+    const int64_t copies = copiesOf(type, k, n);
     const std::vector<uint8_t> w = randomWeights(type, n * copies, k);
     std::vector<Linear> linears;
     for (int64_t c = 0; c < copies; ++c) linears.push_back({{w.data() + bytesFor(type, k) * size_t(n * c), type, n, k}, nullptr});
