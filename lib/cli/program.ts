@@ -5,6 +5,7 @@ import { addBuild } from './build'
 import { type Context, describeError, Interrupted, printable } from './context'
 import { addConvert, addQuantize } from './convert'
 import { addDemo } from './demo'
+import { addEmbed, addSearch } from './embed'
 import { addInspect } from './inspect'
 import { addImatrix, addQuality } from './measure'
 import { packageVersion } from './package'
@@ -77,6 +78,8 @@ function createProgram (context: Context, onFailure: () => void): Command {
   addDetect(program, context, onFailure)
   addSegment(program, context, onFailure)
   addScore(program, context)
+  addEmbed(program, context, onFailure)
+  addSearch(program, context, onFailure)
   addTokenize(program, context)
   addPull(program, context)
   addConvert(program, context)

@@ -27,7 +27,7 @@ async function paligemma (...args: string[]) {
   return { code: await execute(args, context), out: out(), err: err() }
 }
 
-const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'imatrix', 'quality', 'inspect', 'bench', 'build']
+const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'embed', 'search', 'tokenize', 'pull', 'convert', 'quantize', 'imatrix', 'quality', 'inspect', 'bench', 'build']
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {
@@ -44,7 +44,7 @@ describe('paligemma --help', () => {
     expect(out).toContain(`Usage: paligemma ${verb}`)
   })
 
-  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'demo'])('%s has --json', async (verb) => {
+  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'search', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'demo'])('%s has --json', async (verb) => {
     expect((await paligemma(verb, '--help')).out).toContain('--json')
   })
 
@@ -71,6 +71,12 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['caption', '-m', 'x.gguf'], 'Expected at least one image'],
     [['caption', '-m', 'x.gguf', 'nothing-here-*.png'], 'No file matches nothing-here-*.png'],
     [['detect', '-m', 'x.gguf', 'y.png'], 'Expected at least one --label'],
+    [['embed', '-m', 'x.gguf'], 'Expected at least one image'],
+    [['embed', '-m', 'x.gguf', 'y.png', '-q', 'z'], 'Expected images or --query, not both'],
+    [['embed', '-m', 'x.gguf', '-q', 'z', '--pool', '3'], '--pool is for pages'],
+    [['embed', '-m', 'x.gguf', 'y.png', '--type', 'f16'], 'Allowed choices are f32, int8, binary'],
+    [['search', '-m', 'x.gguf', 'total'], 'Expected images or --vectors'],
+    [['search', '-m', 'x.gguf', 'total', 'y.png', '--map-token', 'total'], '--map-token needs --map'],
     [['inspect'], 'missing required argument \'file\''],
     [['bench'], 'Expected --model or --synthetic'],
     [['bench', '--model', 'x.gguf', '--synthetic', 'tiny'], 'Expected --model or --synthetic, not both'],
