@@ -21,7 +21,7 @@ async function openSqlite (path) {
   try {
     return new (await import('better-sqlite3')).default(path)
   } catch {
-    throw new Error(`Node ${process.versions.node} has no node:sqlite: use Node 22.13 or later, or run "npm install --build-from-source better-sqlite3@12" here`)
+    throw new Error(`Node ${process.versions.node} has no node:sqlite: use Node 22.13 or later, or compile better-sqlite3 12 as README.md says`)
   }
 }
 
