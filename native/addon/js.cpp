@@ -19,7 +19,7 @@ Error currentError() noexcept {
   } catch (const Error& error) {
     return error;
   } catch (const std::bad_alloc&) {
-    return {Code::outOfMemory, "Not enough memory"};
+    return {Code::outOfMemory, "Not enough memory for this. Close other programs, or ask for less at once"};
   } catch (const std::length_error&) {
     return {Code::outOfMemory, "Not enough memory: a size is beyond what this machine can address"};
   } catch (const std::exception& error) {
