@@ -65,6 +65,17 @@ void CpuDevice::geglu(View out, ConstView x, const Linear& gate, const Linear& u
   gemm_.geglu(out, x, gate, up);
 }
 
+void CpuDevice::gelu(View gate, ConstView up) {
+  requireF32("gelu", gate);
+  if (up) requireSame("gelu", gate, up);
+  pool_.forRange(gate.rows, rowGrain(gate), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      if (up) kernels_.geluMul(gate.row<float>(r), gate.row<float>(r), up.row<float>(r), gate.cols);
+      else kernels_.gelu(gate.row<float>(r), gate.cols);
+    }
+  });
+}
+
 void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, float scale) {
   requireF32("embed", out);
   require(out.cols == table.cols && out.rows == int64_t(ids.size()), "embed", "out has another shape than ids and table");

@@ -21,6 +21,7 @@ class CpuDevice final : public Device {
   void setCancel(const CancelFlag* flag) override;
   void matmul(ConstView x, std::span<const MatmulJob> jobs) override;
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
+  void gelu(View gate, ConstView up) override;
   void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) override;
   void rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) override;
   void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override;

@@ -7,12 +7,12 @@ namespace pg {
 void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
   parts_.clear();
   for (const MatmulJob& job : jobs)
-    parts_.push_back(part(job.out, *job.linear, job.epilogue == Epilogue::gelu ? Kind::gelu : job.epilogue == Epilogue::add ? Kind::add : Kind::store));
+    parts_.push_back(part(job.out, *job.linear, job.epilogue == Epilogue::gelu ? Finish::gelu : job.epilogue == Epilogue::add ? Finish::add : Finish::store));
   run(x, parts_);
 }
 
 void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
-  parts_.assign(1, part(out, gate, Kind::geglu));
+  parts_.assign(1, part(out, gate, Finish::geglu));
   parts_[0].second = up.weight;
   parts_[0].secondBias = up.bias;
   run(x, parts_);
@@ -43,19 +43,6 @@ void Gemm::forChunks(std::span<Part> parts, const Body& body) {
   });
 }
 
-// Columns [first, first + n) of a row of the output; y is overwritten.
-void Gemm::finish(const Part& part, float* out, int64_t first, int64_t n, float* y, const float* second) const {
-  if (part.bias) kernels_.add(y, part.bias + first, n);
-  out += first;
-  switch (part.kind) {
-    case Kind::gelu: kernels_.gelu(y, n); break;
-    case Kind::add: kernels_.add(out, y, n); return;
-    case Kind::geglu: kernels_.geluMul(out, y, second, n); return;
-    case Kind::store: break;
-  }
-  std::copy_n(y, n, out);
-}
-
 // ---- decoding ----
 
 void Gemm::decode(ConstView x, std::span<Part> parts) {
@@ -78,11 +65,7 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
     decodeRows(p.weight, first, rows, x, tokens, y, worker.rows);
     float* second = nullptr;
     if (p.second) decodeRows(p.second, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)), worker.rows);
-    for (int64_t m = 0; m < x.rows; ++m) {
-      float* u = second ? second + m * rows : nullptr;
-      if (u && p.secondBias) kernels_.add(u, p.secondBias + first, rows);
-      finish(p, p.out.row<float>(m), first, rows, y + m * rows, u);
-    }
+    finish(p, p.out, first, rows, {y, second, rows}, x.rows);
   });
 }
 
@@ -128,7 +111,10 @@ void Gemm::tile(ConstView x, std::span<Part> parts) {
       float *acc = worker.acc.get<float>(size), *second = nullptr;
       tileRows(p.weight, first, rows, packed, worker, acc);
       if (p.second) tileRows(p.second, first, rows, packed, worker, second = worker.second.get<float>(size));
-      finishTile(p, first, rows, begin, count, packed.tiles, acc, second);
+      // of each panel, its tokens' rows lie one behind the other
+      const int64_t height = kernels_.tileRows, panel = packed.tiles * height * kernels_.tileTokens;
+      for (int64_t r = 0; r < rows; r += height, acc += panel, second = second ? second + panel : nullptr)
+        finish(p, p.out.slice(begin, count), first + r, std::min(height, rows - r), {acc, second, height}, count);
     });
   }
 }
@@ -192,15 +178,10 @@ void Gemm::tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, W
   }
 }
 
-void Gemm::finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, float* acc, float* second) const {
-  const int64_t height = kernels_.tileRows, area = height * kernels_.tileTokens;
-  // a token's row of panel p starts at p * tiles * area + t * height: tiles lie one behind the other
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t p = 0; p * height < rows; ++p) {
-      const int64_t at = p * tiles * area + t * height, n = std::min(height, rows - p * height), row = first + p * height;
-      if (second && part.secondBias) kernels_.add(second + at, part.secondBias + row, n);
-      finish(part, part.out.row<float>(tokenBegin + t), row, n, acc + at, second ? second + at : nullptr);
-    }
+void Gemm::finish(const Part& part, View out, int64_t first, int64_t n, Sums sums, int64_t tokens) const {
+  sums.bias = part.bias ? part.bias + first : nullptr;
+  sums.secondBias = part.secondBias ? part.secondBias + first : nullptr;
+  kernels_.finish(part.kind, out.row<float>(0) + first, int64_t(out.stride / sizeof(float)), sums, n, tokens);
 }
 
 }  // namespace pg

@@ -48,13 +48,12 @@ class Gemm {
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up);
 
  private:
-  enum class Kind { store, gelu, add, geglu };
   // One output: weight rows, or gate rows (weight) and up rows (second) of the same numbers.
   struct Part {
     View out;
     ConstView weight, second;
     const float *bias, *secondBias;
-    Kind kind;
+    Finish kind;
     int64_t chunkRows, firstChunk;
   };
   // x as the tiles read it
@@ -69,7 +68,7 @@ class Gemm {
     Scratch panel, scales, acc, second, rows;
   };
 
-  static Part part(View out, const Linear& linear, Kind kind) { return {out, linear.weight, {}, linear.bias, nullptr, kind, 0, 0}; }
+  static Part part(View out, const Linear& linear, Finish kind) { return {out, linear.weight, {}, linear.bias, nullptr, kind, 0, 0}; }
   void run(ConstView x, std::span<Part> parts);
   // Runs body(part, firstRow, rows, worker) over the rows of all parts in one parallel loop.
   template <class Body>
@@ -85,8 +84,8 @@ class Gemm {
   Packed pack(ConstView x, bool need32, bool need8);
   // acc[panel][tile][token][row] of rows [first, first + rows)
   void tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
-  void finishTile(const Part& part, int64_t first, int64_t rows, int64_t tokenBegin, int64_t tokens, int64_t tiles, float* acc, float* second) const;
-  void finish(const Part& part, float* out, int64_t first, int64_t n, float* y, const float* second) const;
+  // Sums of weight rows [first, first + n) on their way to columns of out
+  void finish(const Part& part, View out, int64_t first, int64_t n, Sums sums, int64_t tokens) const;
 
   bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }
 

@@ -10,6 +10,7 @@ const Kernels PG_TABLE_NAME = {
     .softcap = softcap,
     .gelu = gelu,
     .geluMul = geluMul,
+    .finish = finish,
     .rmsNorm = rmsNorm,
     .layerNorm = layerNorm,
     .rope = rope,

@@ -18,6 +18,15 @@ inline constexpr size_t kPrefetchAhead = 4096;
 // Tokens the decode kernels accept.
 inline constexpr int64_t kMaxDecodeTokens = 8;
 
+// What becomes of a product's sums y (plus their bias, where there is one): out = y, out = gelu_tanh(y), out += y,
+// out = gelu_tanh(y) * (second + secondBias). acc and second: [tokens][n], rows accStride apart.
+enum class Finish { store, gelu, add, geglu };
+struct Sums {
+  const float *acc, *second;
+  int64_t accStride;
+  const float *bias, *secondBias;
+};
+
 struct Kernels {
   const char* isa;
 
@@ -41,6 +50,8 @@ struct Kernels {
   void (*gelu)(float* x, int64_t n);
   // out[i] = gelu_tanh(gate[i]) * up[i]; out may be gate
   void (*geluMul)(float* out, const float* gate, const float* up, int64_t n);
+  // [tokens][n] sums to rows of out, outStride apart
+  void (*finish)(Finish kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens);
   // out = x / rms(x) * weight, or out += that; out may be x
   void (*rmsNorm)(float* out, const float* x, const float* weight, float eps, bool add, int64_t n);
   void (*layerNorm)(float* out, const float* x, const float* weight, const float* bias, float eps, int64_t n);

@@ -83,6 +83,20 @@ void geluMul(float* out, const float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = geluTanh(gate[i]) * up[i];
 }
 
+void finish(Finish kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens) {
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t i = 0; i < n; ++i) {
+      float* to = out + t * outStride + i;
+      const float a = y.acc[t * y.accStride + i] + (y.bias ? y.bias[i] : 0);
+      switch (kind) {
+        case Finish::store: *to = a; break;
+        case Finish::gelu: *to = geluTanh(a); break;
+        case Finish::add: *to += a; break;
+        case Finish::geglu: *to = geluTanh(a) * (y.second[t * y.accStride + i] + (y.secondBias ? y.secondBias[i] : 0)); break;
+      }
+    }
+}
+
 void rmsNorm(float* out, const float* x, const float* weight, float eps, bool addTo, int64_t n) {
   const float factor = 1.0f / sqrtf(dot(x, x, n) / float(n) + eps);
   if (addTo)
@@ -206,6 +220,7 @@ const Kernels kKernelsScalar = {
     .softcap = softcap,
     .gelu = gelu,
     .geluMul = geluMul,
+    .finish = finish,
     .rmsNorm = rmsNorm,
     .layerNorm = layerNorm,
     .rope = rope,

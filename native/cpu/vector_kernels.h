@@ -134,6 +134,45 @@ static void geluMul(float* out, const float* gate, const float* up, int64_t n) {
   if (i < n) vstoreFirst(out + i, vmul(vgelu(vloadFirst(gate + i, n - i)), vloadFirst(up + i, n - i)), n - i);
 }
 
+template <pg::Finish kKind>
+PG_INLINE V vfinish(V y, V before, V second) {
+  switch (kKind) {
+    case pg::Finish::gelu: return vgelu(y);
+    case pg::Finish::add: return vadd(before, y);
+    case pg::Finish::geglu: return vmul(vgelu(y), second);
+    default: return y;
+  }
+}
+
+template <pg::Finish kKind>
+static void finishRows(float* out, int64_t outStride, const pg::Sums& y, int64_t n, int64_t tokens) {
+  const bool adds = kKind == pg::Finish::add, two = kKind == pg::Finish::geglu;
+  for (int64_t t = 0; t < tokens; ++t, out += outStride) {
+    const float *acc = y.acc + t * y.accStride, *second = two ? y.second + t * y.accStride : acc;
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      V a = vload(acc + i), b = two ? vload(second + i) : a;
+      if (y.bias) a = vadd(a, vload(y.bias + i));
+      if (two && y.secondBias) b = vadd(b, vload(y.secondBias + i));
+      vstore(out + i, vfinish<kKind>(a, adds ? vload(out + i) : a, b));
+    }
+    if (i == n) continue;
+    V a = vloadFirst(acc + i, n - i), b = two ? vloadFirst(second + i, n - i) : a;
+    if (y.bias) a = vadd(a, vloadFirst(y.bias + i, n - i));
+    if (two && y.secondBias) b = vadd(b, vloadFirst(y.secondBias + i, n - i));
+    vstoreFirst(out + i, vfinish<kKind>(a, adds ? vloadFirst(out + i, n - i) : a, b), n - i);
+  }
+}
+
+static void finish(pg::Finish kind, float* out, int64_t outStride, const pg::Sums& y, int64_t n, int64_t tokens) {
+  switch (kind) {
+    case pg::Finish::store: return finishRows<pg::Finish::store>(out, outStride, y, n, tokens);
+    case pg::Finish::gelu: return finishRows<pg::Finish::gelu>(out, outStride, y, n, tokens);
+    case pg::Finish::add: return finishRows<pg::Finish::add>(out, outStride, y, n, tokens);
+    case pg::Finish::geglu: return finishRows<pg::Finish::geglu>(out, outStride, y, n, tokens);
+  }
+}
+
 static void rmsNorm(float* out, const float* x, const float* weight, float eps, bool addTo, int64_t n) {
   const V factor = vset(1.0f / sqrtf(dot(x, x, n) / (float)n + eps));
   int64_t i = 0;
