@@ -71,15 +71,22 @@ bool Scheduler::mayAdmit() const {
 
 void Scheduler::step() {
   dropCancelled();
-  if (!admitting_ && mayAdmit()) admitNext();
-  if (admitting_) {
+  // As long as a token of those that run took: a layer alone would be a small part of a step of many streams, and the
+  // last of many new requests would wait for ever.
+  const auto start = Clock::now();
+  do {
+    if (!admitting_ && mayAdmit()) admitNext();
+    if (!admitting_) break;
     const std::shared_ptr<Job> job = admitting_->job;
     model_.device->setCancel(&job->cancel);
     const bool ok = guard(*job, [&] { stepAdmission(); });
     model_.device->setCancel(nullptr);
     if (!ok) admitting_.reset();
-  }
-  if (!running_.empty()) decodeStep();
+  } while (!running_.empty() && milliseconds(start) < decodeMs_);
+  if (running_.empty()) return;
+  const auto decodeStart = Clock::now();
+  decodeStep();
+  decodeMs_ = milliseconds(decodeStart);
 }
 
 void Scheduler::dropCancelled() {

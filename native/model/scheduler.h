@@ -1,6 +1,6 @@
 #pragma once
 // Runs many requests on one model: first come, first admitted; a new request's vision and prefill go layer by layer
-// between the decode steps of those that already run, so their streams keep flowing.
+// between the decode steps of those that already run, in turns of equal time, so their streams keep flowing.
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -19,7 +19,8 @@ class Scheduler {
 
   void enqueue(std::shared_ptr<Job> job) { queue_.push_back(std::move(job)); }
   bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
-  // One vision or prefill layer of the request being admitted, then one token of all that run.
+  // Layers of vision or prefill of the request being admitted, for as long as a token takes; then one token of all that
+  // run. So nobody who runs waits for more than a layer and half his time, and admission gets half of it.
   void step();
 
  private:
@@ -58,6 +59,7 @@ class Scheduler {
   enum class Phase { vision, prefix, suffix } phase_ = Phase::vision;
   std::vector<Stage> stages_;     // of a trace
   std::vector<std::unique_ptr<Sequence>> running_;
+  double decodeMs_ = 0;              // of the last decode step
   std::vector<float> logits_;        // of a decode step
   std::vector<float> prefixLogits_;  // [vocab]
 };
