@@ -1,6 +1,8 @@
 // npm test: builds everything, then runs the C++ tests under the address and undefined-behaviour sanitizers, the
-// symbol check and vitest. The last line sums all of them up; the exit code is 1 when anything failed.
+// symbol check and vitest, what compares with reference results once for every kernel table of this machine. The last
+// line sums all of them up; the exit code is 1 when anything failed.
 import { spawnSync } from 'node:child_process'
+import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -43,11 +45,19 @@ function nativeTests () {
   return { passed: Number(passed), failed: Math.max(Number(failed), status === 0 ? 0 : 1), skipped: Number(skipped ?? 0) }
 }
 
-function vitest () {
+// The reference results again, on the other kernel tables that this machine runs: what users of other processors get.
+const everyTable = ['golden-hf', 'segment', 'retrieval', 'adapters', 'demo'].map((name) => `test/native/${name}.test.ts`)
+
+function otherTables () {
+  const { isa, supported } = createRequire(import.meta.url)(join(root, 'build', 'Release', 'paligemma.node')).cpuInfo()
+  return supported.filter((name) => name !== isa)
+}
+
+function vitest (files = [], extra = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'paligemma-test-'))
   const report = join(folder, 'report.json')
   try {
-    const { status } = run(process.execPath, [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`])
+    const { status } = run(process.execPath, [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...files, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], { env: { ...env, ...extra } })
     if (!existsSync(report)) return { failed: 1 }
     const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
     // a file that does not even load has no tests to count
@@ -71,6 +81,7 @@ if (!built) {
   count('C++', nativeTests())
   count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 })
   count('vitest', vitest())
+  for (const isa of otherTables()) count(`vitest on ${isa}`, vitest(everyTable, { PALIGEMMA_ISA: isa }))
 }
 console.log(`${total.passed} passed, ${total.failed} failed${total.skipped ? `, ${total.skipped} skipped` : ''}`)
 process.exitCode = total.failed ? 1 : 0
