@@ -121,6 +121,8 @@ function jsonVectors (vectors: PageVectors): Record<string, unknown> {
 async function search (text: string, args: string[], options: Record<string, unknown>, context: Context, onFailure: () => void): Promise<void> {
   const { vectors: file, limit, map, mapToken, json, flavour } = options as unknown as SearchFlags
   if ((file !== undefined) === (args.length > 0)) throw usageError('Expected images or --vectors to search, one of the two')
+  const archive = args.find((name) => extname(name) === '.npz')
+  if (archive !== undefined) throw usageError(`${archive} holds vectors: give it with --vectors`)
   if (mapToken !== undefined && map === undefined) throw usageError('--map-token needs --map')
   const images = file === undefined ? await expandImages(args) : []
   const { loadModel, PageIndex } = await import('../index.js')

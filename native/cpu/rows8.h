@@ -1,4 +1,5 @@
-// Rows of 8-bit products from the kernels of one row, dotRow8<tokens>, and of one block, quantizeBlock. Included between PG_ISA_BEGIN and PG_ISA_END.
+// Rows of 8-bit products from an instruction set's kernels of one row, dotQ48_0, dotQ45K and dotQ6K, and of one block
+// of activations, quantizeBlock. Included between PG_ISA_BEGIN and PG_ISA_END.
 #pragma once
 
 static bool hasDot8(pg::DType type) {
@@ -11,6 +12,17 @@ PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
     case pg::DType::q8_0: return 272;
     case pg::DType::q5_k: return 176;
     default: return 210;
+  }
+}
+
+template <int kTokens>
+static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+  switch (type) {
+    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
+    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
+    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
   }
 }
 

@@ -8,10 +8,6 @@ PG_INLINE V dot32(__m256i w, __m256i x) {
   return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 
-PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
-}
-
 // The f16 scales of eight blocks of kBytes bytes.
 template <int kBytes>
 PG_INLINE V eightScales(const uint8_t* p) {
@@ -105,17 +101,6 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
     }
   }
   for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]) - 32 * vsum(offset[t]);
-}
-
-template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
-  switch (type) {
-    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
-    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
-  }
 }
 
 static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {

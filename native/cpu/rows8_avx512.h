@@ -29,7 +29,7 @@ struct TokenBlock {
   V product[kTokens];                                                                      \
   for (int t = 0; t < kTokens; ++t) {                                                      \
     product[t] = vmul(slopes, vload(x[t * tokenBlocks + s].scales));                       \
-    acc[t] = _mm512_mask_sub_ps(acc[t], 0xff00, acc[t], product[t]);              \
+    acc[t] = _mm512_mask_sub_ps(acc[t], 0xff00, acc[t], product[t]);                       \
   }
 // What half h of a super-block adds for every token
 #define PG_DOT_HALF(h, first16, last16)                                                    \
@@ -39,10 +39,6 @@ struct TokenBlock {
     sums = _mm512_dpbusd_epi32(sums, last16, _mm512_loadu_si512(values[1]));               \
     acc[t] = vfma(_mm512_cvtepi32_ps(sums), _mm512_permutexvar_ps(spread[h], product[t]), acc[t]); \
   }
-
-PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
-}
 
 template <int kTokens>
 static void dotQ4_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
@@ -91,6 +87,12 @@ static void dotQ8_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int
     }
   }
   PG_END_SUMS
+}
+
+template <int kTokens, bool kEight>
+static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+  if (kEight) dotQ8_0<kTokens>(row, supers, x, tokenBlocks, out, outStride);
+  else dotQ4_0<kTokens>(row, supers, x, tokenBlocks, out, outStride);
 }
 
 // Q4_K, and Q5_K with its fifth bits
@@ -157,17 +159,6 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
     for (int t = 0; t < kTokens; ++t) acc[t] = vfnma(offsets, vload(x[t * tokenBlocks + s].sums16), acc[t]);
   }
   PG_END_SUMS
-}
-
-template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
-  switch (type) {
-    case pg::DType::q4_0: dotQ4_0<kTokens>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q8_0: dotQ8_0<kTokens>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
-    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
-  }
 }
 
 static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {

@@ -17,10 +17,6 @@ PG_INLINE V dot32(int8x16_t low, int8x16_t high, const int8_t* x) {
   return vcvtq_f32_s32(dot16(dot16(vdupq_n_s32(0), low, vld1q_s8(x)), high, vld1q_s8(x + 16)));
 }
 
-PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
-}
-
 struct ScaleMin {
   uint8_t scale[8], min[8];
 };
@@ -123,17 +119,6 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
     }
   }
   for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
-}
-
-template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
-  switch (type) {
-    case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q4_k: dotQ45K<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
-    case pg::DType::q5_k: dotQ45K<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
-    default: dotQ6K<kTokens>(row, supers, x, tokenBlocks, out, outStride);
-  }
 }
 
 static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {

@@ -38,6 +38,11 @@ PG_INLINE V vgelu(V x) {
   return vdiv(x, vadd(vset(1), vexp(u)));
 }
 
+// Asks for the bytes that lie kPrefetchAhead behind these. Addresses, not pointers: they may lie behind the weights.
+PG_INLINE void prefetchBlocks(const uint8_t* p, int bytes) {
+  for (int i = 0; i < bytes; i += 64) vprefetch((const void*)((uintptr_t)p + pg::kPrefetchAhead + uintptr_t(i)));
+}
+
 static float dot(const float* a, const float* b, int64_t n) {
   V s0 = vzero(), s1 = vzero(), s2 = vzero(), s3 = vzero();
   int64_t i = 0;

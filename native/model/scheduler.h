@@ -20,7 +20,7 @@ class Scheduler {
   void enqueue(std::shared_ptr<Job> job) { queue_.push_back(std::move(job)); }
   bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
   // Layers of vision or prefill of the request being admitted, for as long as a token takes; then one token of all that
-  // run. So nobody who runs waits for more than a layer and half his time, and admission gets half of it.
+  // run. So admission gets half of the time, and a running stream waits twice as long as alone and a layer.
   void step();
 
  private:

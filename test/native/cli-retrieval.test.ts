@@ -150,5 +150,6 @@ describe.skipIf(!hasGolden)('paligemma', () => {
     expect(await paligemma(['search', ...model, query, '--vectors', golden('segment', 'vae-oid.random.npz')])).toMatchObject({
       code: 1, err: expect.stringMatching(/^ERR_MODEL_INVALID: .*no file of paligemma embed/)
     })
+    expect(await paligemma(['search', ...model, query, 'pages.npz'])).toMatchObject({ code: 2, err: expect.stringContaining('pages.npz holds vectors: give it with --vectors') })
   })
 })
