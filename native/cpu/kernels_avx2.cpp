@@ -18,6 +18,7 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/vector_kernels.h"
 #include "cpu/vector_tiles.h"
 #include "cpu/tiles8_avx2.h"
+#include "cpu/dot_avx2.h"
 #include "cpu/rows8_avx2.h"
 #include "cpu/rows8.h"
 

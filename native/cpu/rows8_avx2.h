@@ -1,126 +1,228 @@
-// Decode kernels in AVX2: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens, 32 columns a
-// register: unsigned weights by vpmaddubsw, which cannot saturate (at most 2 * 63 * 127, or 2 * 128 * 127 for Q8_0, where
-// the signs move to the activations). Included between PG_ISA_BEGIN and PG_ISA_END.
+// Decode kernels for registers of 256 bits: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens.
+// Included between PG_ISA_BEGIN and PG_ISA_END by AVX2 and AVX-VNNI, whose files say before how levels and activations
+// are multiplied: dotLevels and, for Q8_0, prepare8, dot8 and kOffset8.
+//
+// 256 columns make eight registers that hold four columns of each of the eight groups of 32: a lane belongs to one group
+// throughout, so that products are added as integers over all registers, and one conversion, one multiplication by the
+// eight scales and one addition end a super-block. Weights are brought into this order by shuffles, once for all tokens;
+// activations are stored in it. Offsets and minimums enter as scale * (sum of activations).
 #pragma once
-#include "cpu/token_block.h"
 
-PG_INLINE V dot32(__m256i w, __m256i x) {
-  return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+// The group of each lane. Neighbours in both halves are what the nibbles of one byte hold in Q4_K and Q5_K.
+#define PG_LANE_GROUPS 0, 4, 2, 6, 1, 5, 3, 7
+
+// 256 columns of a token, groups in the order of lanes
+struct TokenBlock {
+  int8_t values[8][8][4];   // [columns of a group / 4][group][column]
+  float scales[8];          // of groups
+  float sums[8];            // scale * (sum of values)
+  float halves[2][8];       // the same of the first, of the last 16 columns
+};
+
+// Of four registers, out[r]: dwords r, and in the upper half dwords 4 + r.
+PG_INLINE void gather4(__m256i a, __m256i b, __m256i c, __m256i d, __m256i* out) {
+  const __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+  const __m256i ab2 = _mm256_unpackhi_epi32(a, b), cd2 = _mm256_unpackhi_epi32(c, d);
+  out[0] = _mm256_unpacklo_epi64(ab, cd);
+  out[1] = _mm256_unpackhi_epi64(ab, cd);
+  out[2] = _mm256_unpacklo_epi64(ab2, cd2);
+  out[3] = _mm256_unpackhi_epi64(ab2, cd2);
 }
 
-// The f16 scales of eight blocks of kBytes bytes.
+PG_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128((const __m128i*)p); }
+PG_INLINE __m256i load32(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+PG_INLINE __m256i loadTwo(const uint8_t* low, const uint8_t* high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(low)), load16(high), 1); }
+
+// 16 bytes of each of eight blocks: out[r] has dword r of all.
+template <int kBytes>
+PG_INLINE void gather8(const uint8_t* p, __m256i* out) {
+  gather4(loadTwo(p, p + kBytes), loadTwo(p + 4 * kBytes, p + 5 * kBytes), loadTwo(p + 2 * kBytes, p + 3 * kBytes), loadTwo(p + 6 * kBytes, p + 7 * kBytes), out);
+}
+
+// The f16 scales of eight blocks. Each load has its scale where that belongs; none reaches beyond the blocks.
 template <int kBytes>
 PG_INLINE V eightScales(const uint8_t* p) {
-  uint16_t d[8];
-  for (int i = 0; i < 8; ++i) memcpy(d + i, p + kBytes * i, 2);
-  return _mm256_cvtph_ps(_mm_setr_epi16((short)d[0], (short)d[1], (short)d[2], (short)d[3], (short)d[4], (short)d[5], (short)d[6], (short)d[7]));
+  constexpr int n = kBytes;
+  const __m128i a = _mm_blend_epi16(load16(p), load16(p + 4 * n - 2), 0x02), b = _mm_blend_epi16(load16(p + 2 * n - 4), load16(p + 6 * n - 6), 0x08);
+  const __m128i c = _mm_blend_epi16(load16(p + n - 8), load16(p + 5 * n - 10), 0x20), d = _mm_blend_epi16(load16(p + 3 * n - 12), load16(p + 7 * n - 14), 0x80);
+  return _mm256_cvtph_ps(_mm_blend_epi16(_mm_blend_epi16(a, b, 0x0c), _mm_blend_epi16(c, d, 0xc0), 0xf0));
 }
 
-// What all types share: `product` gets scale * scale of the eight groups of 32, `offset` the sums times `mins`.
-#define PG_BEGIN_SUPER(SLOPE, BASE)                                             \
-  const int8_t* values[kTokens];                                               \
-  float product[kTokens][8];                                                   \
-  for (int t = 0; t < kTokens; ++t) {                                          \
-    const TokenBlock& b = x[t * tokenBlocks + s];                              \
-    values[t] = b.values;                                                      \
-    vstore(product[t], vmul(SLOPE, vload(b.scales)));                          \
-    offset[t] = vfma(BASE, vload(b.sums), offset[t]);                          \
+// Slopes and bases of the eight groups of a Q4_K or Q5_K super-block (they begin alike): x = slope * q - base.
+PG_INLINE void laneSlopes(const uint8_t* row, V* slope, V* base) {
+  const __m128i v = load16(row + 4);   // twelve bytes of 6-bit numbers, four begin in each word
+  const __m128i low = _mm_and_si128(_mm_srlv_epi32(_mm_shuffle_epi32(v, 0x98), _mm_setr_epi32(0, 0, 0, 4)), _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+  const __m128i high = _mm_and_si128(_mm_srli_epi32(_mm_shuffle_epi32(v, 0x50), 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+  const __m256i six = _mm256_broadcastsi128_si256(_mm_or_si128(low, high));
+  // the scale of each lane's group, zero-extended
+  const __m256i place = _mm256_or_si256(_mm256_setr_epi32(PG_LANE_GROUPS), _mm256_set1_epi32((int)0x80808000));
+  uint32_t both;
+  memcpy(&both, row, 4);
+  const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
+  *slope = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(six, place)), _mm256_broadcastss_ps(d));
+  *base = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(six, _mm256_add_epi32(place, _mm256_set1_epi32(8)))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
+}
+
+PG_INLINE __m256i nibbles(__m256i q) { return _mm256_and_si256(q, _mm256_set1_epi8(15)); }
+
+// Registers of even and odd groups, each [dword r | dword 4 + r], to those of all.
+PG_INLINE void merge(const __m256i* even, const __m256i* odd, __m256i* w) {
+  for (int r = 0; r < 4; ++r) {
+    w[r] = _mm256_permute2x128_si256(even[r], odd[r], 0x20);
+    w[4 + r] = _mm256_permute2x128_si256(even[r], odd[r], 0x31);
   }
+}
+
+// acc + (slope * (levels * values) - base * (sums of values)) of 256 columns
+PG_INLINE V addProducts(V acc, __m256i sums, V slope, V base, const TokenBlock& x) {
+  acc = vfnma(base, vload(x.sums), acc);
+  return vfma(_mm256_cvtepi32_ps(sums), vmul(slope, vload(x.scales)), acc);
+}
 
 template <int kTokens, bool kEight>
 static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   constexpr int kBytes = kEight ? 34 : 18;
-  V acc[kTokens], offset[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
+  V acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 8 * kBytes) {
     prefetchBlocks(row, 8 * kBytes);
-    const V d = eightScales<kBytes>(row);
-    PG_BEGIN_SUPER(d, d)
-    for (int j = 0; j < 8; ++j) {
-      const uint8_t* q = row + kBytes * j + 2;
-      __m256i w;
-      if (kEight) {
-        w = _mm256_loadu_si256((const __m256i*)q);
-      } else {
-        const __m128i low = _mm_loadu_si128((const __m128i*)q);
-        w = _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_srli_epi16(low, 4), 1), _mm256_set1_epi8(15));
-      }
-      const __m256i magnitude = kEight ? _mm256_abs_epi8(w) : w;
-      for (int t = 0; t < kTokens; ++t) {
-        const __m256i v = _mm256_loadu_si256((const __m256i*)(values[t] + 32 * j));
-        acc[t] = vfma(dot32(magnitude, kEight ? _mm256_sign_epi8(v, w) : v), vset(product[t][j]), acc[t]);
-      }
+    const V slope = eightScales<kBytes>(row), base = vmul(slope, vset(kEight ? kOffset8 : 8));
+    __m256i w[8];
+    gather8<kBytes>(row + 2, w);
+    if (kEight) {
+      gather8<kBytes>(row + 18, w + 4);
+      for (int r = 0; r < 8; ++r) w[r] = prepare8(w[r]);
+    } else {
+      for (int r = 0; r < 4; ++r) w[4 + r] = nibbles(_mm256_srli_epi16(w[r], 4)), w[r] = nibbles(w[r]);
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      const TokenBlock& b = x[t * tokenBlocks + s];
+      if (!kEight) acc[t] = addProducts(acc[t], dotLevels<15, 8>(w, b.values[0][0]), slope, base, b);
+      else if (kOffset8 != 0) acc[t] = addProducts(acc[t], dot8(w, b.values[0][0]), slope, base, b);
+      else acc[t] = vfma(_mm256_cvtepi32_ps(dot8(w, b.values[0][0])), vmul(slope, vload(b.scales)), acc[t]);
     }
   }
-  for (int t = 0; t < kTokens; ++t) out[t * outStride] = kEight ? vsum(acc[t]) : vsum(acc[t]) - 8 * vsum(offset[t]);
+  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
 }
 
+// Q4_K, and Q5_K with its fifth bits
 template <int kTokens, bool kFive>
 static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
-  V acc[kTokens], offset[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
+  V acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
     prefetchBlocks(row, kFive ? 176 : 144);
-    float slope[8], base[8];
-    slopes(row, slope, base);
-    PG_BEGIN_SUPER(vload(slope), vload(base))
-    for (int j = 0; j < 4; ++j)
-      for (int high = 0; high < 2; ++high) {
-        const __m256i w = nibblesK(row + (kFive ? 48 : 16), kFive ? row + 16 : NULL, j, high);
-        for (int t = 0; t < kTokens; ++t)
-          acc[t] = vfma(dot32(w, _mm256_loadu_si256((const __m256i*)(values[t] + 64 * j + 32 * high))), vset(product[t][2 * j + high]), acc[t]);
+    V slope, base;
+    laneSlopes(row, &slope, &base);
+    const uint8_t* qs = row + (kFive ? 48 : 16);
+    __m256i even[4], odd[4], w[8];
+    gather4(load32(qs), load32(qs + 64), load32(qs + 32), load32(qs + 96), even);
+    for (int r = 0; r < 4; ++r) odd[r] = nibbles(_mm256_srli_epi16(even[r], 4)), even[r] = nibbles(even[r]);
+    if (kFive) {
+      // bit g of a byte is the fifth of group g. Turned to bit 4 in the lanes of groups 0, 4, 2, 6 by two shifts, it has
+      // the bits of groups 1, 5, 3, 7 above.
+      const __m256i bits = load32(row + 16), up = _mm256_slli_epi16(bits, 4);
+      const __m256i a = _mm256_unpacklo_epi32(up, bits), b = _mm256_unpackhi_epi32(up, bits), bit4 = _mm256_set1_epi8(16);
+      const __m256i down = _mm256_setr_epi32(0, 0, 2, 2, 0, 0, 2, 2);
+      const __m256i turned[4] = {_mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0x44), down), _mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0xee), down),
+                                 _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0x44), down), _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0xee), down)};
+      for (int r = 0; r < 4; ++r) {
+        even[r] = _mm256_or_si256(even[r], _mm256_and_si256(turned[r], bit4));
+        odd[r] = _mm256_or_si256(odd[r], _mm256_and_si256(_mm256_srli_epi16(turned[r], 1), bit4));
       }
+    }
+    merge(even, odd, w);
+    for (int t = 0; t < kTokens; ++t) {
+      const TokenBlock& b = x[t * tokenBlocks + s];
+      acc[t] = addProducts(acc[t], dotLevels<kFive ? 31 : 15, 8>(w, b.values[0][0]), slope, base, b);
+    }
   }
-  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]) - vsum(offset[t]);
+  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
+}
+
+// 256 columns of Q6_K as 0..63
+PG_INLINE void levelsQ6K(const uint8_t* row, __m256i* w) {
+  // groups 0 | 2 and 4 | 6 (the low | high nibbles), then 1 | 3 and 5 | 7
+  const __m256i q0 = load32(row), q1 = load32(row + 32), q2 = load32(row + 64), q3 = load32(row + 96);
+  const __m256i from[4] = {_mm256_unpacklo_epi32(q0, q2), _mm256_unpackhi_epi32(q0, q2), _mm256_unpacklo_epi32(q1, q3), _mm256_unpackhi_epi32(q1, q3)};
+  // bits 2j of a byte belong to group j of the first, 4 + j of the last 128 columns
+  const __m256i h0 = load32(row + 128), h1 = load32(row + 160), a = _mm256_unpacklo_epi32(h0, h1), b = _mm256_unpackhi_epi32(h0, h1);
+  const __m256i upA = _mm256_slli_epi16(a, 4), upB = _mm256_slli_epi16(b, 4), bits45 = _mm256_set1_epi8(0x30);
+  // groups 0, 4, 2, 6 have theirs in bits 4 and 5, groups 1, 5, 3, 7 above
+  const __m256i turned[4] = {_mm256_unpacklo_epi64(upA, a), _mm256_unpackhi_epi64(upA, a), _mm256_unpacklo_epi64(upB, b), _mm256_unpackhi_epi64(upB, b)};
+  __m256i even[4], odd[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m256i low = nibbles(from[i]), high = nibbles(_mm256_srli_epi16(from[i], 4));
+    __m256i* to = i < 2 ? even + 2 * i : odd + 2 * (i - 2);
+    to[0] = _mm256_unpacklo_epi64(low, high);
+    to[1] = _mm256_unpackhi_epi64(low, high);
+  }
+  for (int r = 0; r < 4; ++r) {
+    even[r] = _mm256_or_si256(even[r], _mm256_and_si256(turned[r], bits45));
+    odd[r] = _mm256_or_si256(odd[r], _mm256_and_si256(_mm256_srli_epi16(turned[r], 2), bits45));
+  }
+  merge(even, odd, w);
 }
 
 template <int kTokens>
 static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
-  V acc[kTokens], offset[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = offset[t] = vzero();
+  V acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
+  // the scale of the first 16 columns of each lane's group in the top byte
+  const __m256i place = _mm256_or_si256(_mm256_slli_epi32(_mm256_setr_epi32(PG_LANE_GROUPS), 25), _mm256_set1_epi32(0x00808080));
   for (int64_t s = 0; s < supers; ++s, row += 210) {
     prefetchBlocks(row, 210);
-    const V d = vset(vhalf(row + 208));
-    const V a = vmul(vloadI8((const int8_t*)row + 192), d), b = vmul(vloadI8((const int8_t*)row + 200), d);
-    float scales[16];   // of groups of 16 columns
-    vstore(scales, a);
-    vstore(scales + 8, b);
-    const int8_t* values[kTokens];
-    const float* xs[kTokens];
+    const __m256i scales = _mm256_broadcastsi128_si256(load16(row + 192));
+    const V d = vset(vhalf(row + 208) * 0x1p-24f);
+    const V first = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, place)), d);
+    const V last = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, _mm256_add_epi32(place, _mm256_set1_epi32(1 << 24)))), d);
+    const V firstBase = vmul(first, vset(32)), lastBase = vmul(last, vset(32));
+    __m256i w[8];
+    levelsQ6K(row, w);
     for (int t = 0; t < kTokens; ++t) {
-      const TokenBlock& block = x[t * tokenBlocks + s];
-      values[t] = block.values;
-      xs[t] = block.scales;
-      offset[t] = vfma(a, vload(block.sums16), vfma(b, vload(block.sums16 + 8), offset[t]));
-    }
-    for (int part = 0; part < 8; ++part) {
-      const __m256i w = sixBits(row, part);
-      const V two = _mm256_insertf128_ps(_mm256_set1_ps(scales[2 * part]), _mm_set1_ps(scales[2 * part + 1]), 1);
-      for (int t = 0; t < kTokens; ++t)
-        acc[t] = vfma(vmul(two, vset(xs[t][part])), dot32(w, _mm256_loadu_si256((const __m256i*)(values[t] + 32 * part))), acc[t]);
+      const TokenBlock& b = x[t * tokenBlocks + s];
+      const V product = vmul(_mm256_cvtepi32_ps(dotLevels<63, 4>(w, b.values[0][0])), first);
+      acc[t] = vfnma(lastBase, vload(b.halves[1]), vfnma(firstBase, vload(b.halves[0]), acc[t]));
+      acc[t] = vfma(vfma(_mm256_cvtepi32_ps(dotLevels<63, 4>(w + 4, b.values[4][0])), last, product), vload(b.scales), acc[t]);
     }
   }
-  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]) - 32 * vsum(offset[t]);
+  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
 }
 
 static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
-  for (int g = 0; g < 8; ++g) {
-    V v[4], top = vzero();
-    for (int i = 0; i < 4; ++i) {
-      const int64_t at = 32 * g + 8 * i;
-      v[i] = n - at >= 8 ? vload(x + at) : n <= at ? vzero() : vloadFirst(x + at, n - at);
-      top = vmax(top, vabs(v[i]));
-    }
-    const float max = vmaxAcross(top), scale = max / 127;
-    const V inverse = vset(max > 0 ? 127 / max : 0);
-    __m256i q[4];
-    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(vmul(v[i], inverse));
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-    _mm256_storeu_si256((__m256i*)(to->values + 32 * g), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-    const float low = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[0], q[1]))), high = vsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[2], q[3])));
-    to->scales[g] = scale;
-    to->sums[g] = scale * (low + high);
-    to->sums16[2 * g] = scale * low;
-    to->sums16[2 * g + 1] = scale * high;
+  alignas(32) float few[256];
+  if (n < 256) {
+    memset(few, 0, sizeof few);
+    x = (const float*)memcpy(few, x, size_t(n) * sizeof(float));
   }
+  const int groups[8] = {PG_LANE_GROUPS};
+  float tops[8], inverses[8];
+  for (int i = 0; i < 8; ++i) {
+    const float* g = x + 32 * groups[i];
+    tops[i] = vmaxAcross(vmax(vmax(vabs(vload(g)), vabs(vload(g + 8))), vmax(vabs(vload(g + 16)), vabs(vload(g + 24)))));
+  }
+  const V top = vload(tops), scale = vdiv(top, vset(127));
+  vstore(inverses, vselectLess(vzero(), top, vdiv(vset(127), top), vzero()));
+  V v[8];
+  for (int i = 0; i < 8; ++i) {
+    const V inverse = vset(inverses[i]);
+    __m256i q[4];
+    for (int j = 0; j < 4; ++j) q[j] = _mm256_cvtps_epi32(vmul(vload(x + 32 * groups[i] + 8 * j), inverse));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));   // within 128-bit lanes
+    v[i] = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+  }
+  vtranspose(v);
+  __m256i sums[2];
+  for (int half = 0; half < 2; ++half) {
+    __m256i pairs = _mm256_setzero_si256();
+    for (int r = 4 * half; r < 4 * half + 4; ++r) {
+      const __m256i bytes = _mm256_castps_si256(v[r]);
+      _mm256_storeu_si256((__m256i*)to->values[r], bytes);
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes));
+    }
+    sums[half] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    vstore(to->halves[half], vmul(scale, _mm256_cvtepi32_ps(sums[half])));
+  }
+  vstore(to->scales, scale);
+  vstore(to->sums, vmul(scale, _mm256_cvtepi32_ps(_mm256_add_epi32(sums[0], sums[1]))));
 }
