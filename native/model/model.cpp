@@ -31,7 +31,9 @@ void count(const GgufFile& file, ModelInfo& info) {
 
 }  // namespace
 
-Model::Model(const LoadOptions& options) : device(makeDevice(options.device, options.threads)) {
+Model::Model(const LoadOptions& options) : Model(options, makeDevice(options.device, options.threads)) {}
+
+Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(std::move(on)) {
   if (options.importance) {
     auto observing = std::make_unique<ObservingDevice>(std::move(device));
     observer = observing.get();

@@ -19,6 +19,8 @@ namespace pg {
 class Model {
  public:
   explicit Model(const LoadOptions& options);
+  // On a device of the caller's; options.device and options.threads do not count.
+  Model(const LoadOptions& options, std::unique_ptr<Device> on);
 
   ModelInfo info;
   TextConfig textConfig;

@@ -15,8 +15,9 @@ constexpr size_t kEmbeddingCacheBytes = size_t(64) << 20;
 
 }  // namespace
 
-Scheduler::Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post)
-    : model_(model), maxSequences_(size_t(std::max(1, maxSequences))), stopping_(stopping), post_(std::move(post)),
+Scheduler::Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post,
+                     std::function<Clock::time_point()> now)
+    : model_(model), maxSequences_(size_t(std::max(1, maxSequences))), stopping_(stopping), post_(std::move(post)), now_(std::move(now)),
       embeddings_(kEmbeddingCacheBytes), prefixes_(model.keptPrefixPages) {}
 
 template <class Work> bool Scheduler::guard(const Job& job, Work&& work) {
@@ -73,7 +74,7 @@ void Scheduler::step() {
   dropCancelled();
   // As long as a token of those that run took: a layer alone would be a small part of a step of many streams, and the
   // last of many new requests would wait for ever.
-  const auto start = Clock::now();
+  const auto start = now_();
   do {
     if (!admitting_ && mayAdmit()) admitNext();
     if (!admitting_) break;
@@ -82,11 +83,11 @@ void Scheduler::step() {
     const bool ok = guard(*job, [&] { stepAdmission(); });
     model_.device->setCancel(nullptr);
     if (!ok) admitting_.reset();
-  } while (!running_.empty() && milliseconds(start) < decodeMs_);
+  } while (!running_.empty() && milliseconds(start, now_()) < decodeMs_);
   if (running_.empty()) return;
-  const auto decodeStart = Clock::now();
+  const auto decodeStart = now_();
   decodeStep();
-  decodeMs_ = milliseconds(decodeStart);
+  decodeMs_ = milliseconds(decodeStart, now_());
 }
 
 void Scheduler::dropCancelled() {

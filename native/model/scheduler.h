@@ -14,8 +14,10 @@ namespace pg {
 
 class Scheduler {
  public:
-  // `stopping` tells a cancelled job's reason: the engine's end or its caller's wish.
-  Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post);
+  // `stopping` tells a cancelled job's reason: the engine's end or its caller's wish. `now`: the clock by which admission
+  // and decoding take turns.
+  Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post,
+            std::function<Clock::time_point()> now = Clock::now);
 
   void enqueue(std::shared_ptr<Job> job) { queue_.push_back(std::move(job)); }
   bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
@@ -49,6 +51,7 @@ class Scheduler {
   size_t maxSequences_;
   const std::atomic<bool>& stopping_;
   std::function<void(Event)> post_;
+  std::function<Clock::time_point()> now_;
   EmbeddingCache embeddings_;
   PrefixCache prefixes_;
 

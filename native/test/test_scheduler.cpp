@@ -1,6 +1,8 @@
 // Many requests at once: whose turn it is, and that company changes nothing.
 #include "check.h"
+#include "device/make_device.h"
 #include "engine_fixture.h"
+#include "model/scheduler.h"
 
 using namespace pg;
 using Fixture = pg::test::EngineFixture;
@@ -27,7 +29,110 @@ std::vector<std::pair<int32_t, float>> resultOf(const std::vector<Event>& events
   return list;
 }
 
+// Time passes only with the layers that it computes, by as much as the test says: whose turn it is becomes exact.
+struct TimedDevice : ObservingDevice {
+  static constexpr double kVisionLayer = 3, kPrefillLayer = 2;   // ms
+  double decodeLayer = 0;                                        // of each sequence
+  double admission = 0, decoding = 0;                            // ms spent so far
+
+  TimedDevice() : ObservingDevice(makeDevice("cpu", 1)) {}
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) override {
+    admission += kVisionLayer;
+    ObservingDevice::denseAttention(out, q, k, v, heads, scale);
+  }
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) override {
+    if (jobs[0].q.rows > 1) admission += kPrefillLayer;
+    else decoding += decodeLayer * double(jobs.size());
+    ObservingDevice::attention(jobs, layer, scale, softcap);
+  }
+  Clock::time_point now() const {
+    return Clock::time_point(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(admission + decoding)));
+  }
+
+ protected:
+  void observe(ConstView, std::span<const Linear* const>) override {}
+};
+
+// A scheduler without an engine's thread, stepped by the test.
+struct TurnFixture {
+  static constexpr int32_t kLayers = 12;
+  static constexpr double kAdmission = kLayers * (TimedDevice::kVisionLayer + TimedDevice::kPrefillLayer);   // ms of a request
+  std::string path = "/tmp/paligemma-test-turns.gguf";
+  TimedDevice* time = nullptr;   // the model's device
+  std::unique_ptr<Model> model;
+  std::atomic<bool> stopping{false};
+  std::map<uint32_t, int> tokens;   // of each job
+  bool failed = false;
+  std::unique_ptr<Scheduler> scheduler;
+
+  TurnFixture() {
+    test::TinyModel tiny;
+    tiny.layers = tiny.visionLayers = kLayers;
+    auto device = std::make_unique<TimedDevice>();
+    time = device.get();
+    model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
+    scheduler = std::make_unique<Scheduler>(*model, 8, stopping, [this](Event event) {
+      if (event.kind == Event::Kind::token) ++tokens[event.job];
+      if (event.kind == Event::Kind::error) failed = true;
+    }, [this] { return time->now(); });
+  }
+  ~TurnFixture() { std::remove(path.c_str()); }
+
+  // Its picture is its own, so that nothing is known of it before.
+  void submit(uint32_t id) {
+    auto job = std::make_shared<Job>();
+    job->id = id;
+    job->request.prompt = "picture";
+    job->request.maxTokens = 200;
+    job->request.ignoreEos = true;
+    job->request.images.push_back({});
+    for (int p = 0; p < 28 * 28 * 3; ++p) job->request.images[0].pixels.push_back(uint8_t(p * int(id + 7) % 251));
+    scheduler->enqueue(std::move(job));
+  }
+};
+
 }  // namespace
+
+TEST(scheduler_admits_for_as_long_as_a_token_of_those_that_run_takes) {
+  for (double layer : {0.01, 0.55, 1.1, 4.3}) {
+    TurnFixture f;
+    f.time->decodeLayer = layer;
+    const double token = layer * TurnFixture::kLayers;
+    f.submit(1);
+    while (f.tokens[1] == 0) {
+      // nobody waits for a token: a step is a layer, so that a cancel is seen soon
+      const double before = f.time->admission;
+      f.scheduler->step();
+      CHECK(f.time->admission - before <= TimedDevice::kVisionLayer);
+    }
+    f.scheduler->step();
+    f.submit(2);
+    while (f.tokens[2] == 0) {
+      const double before = f.time->admission;
+      const int tokens = f.tokens[1];
+      f.scheduler->step();
+      const double turn = f.time->admission - before;
+      CHECK_EQUAL(f.tokens[1], tokens + 1);   // a turn ends with a token of each that runs
+      CHECK(turn < token + TimedDevice::kVisionLayer);
+      if (f.tokens[2] == 0) CHECK(turn >= token);
+    }
+    CHECK_CLOSE(f.time->admission, 2 * TurnFixture::kAdmission, 1e-9);
+    CHECK(!f.failed);
+  }
+}
+
+TEST(scheduler_gives_admission_half_of_the_time_while_many_wait) {
+  TurnFixture f;
+  f.time->decodeLayer = 0.55;
+  for (uint32_t id = 1; id <= 8; ++id) f.submit(id);
+  while (f.tokens[8] == 0) f.scheduler->step();
+  CHECK(!f.failed);
+  CHECK_CLOSE(f.time->admission, 8 * TurnFixture::kAdmission, 1e-9);
+  // a turn is as long as the token before it, and a token gets longer with every stream that joins
+  const double lastToken = 8 * f.time->decodeLayer * TurnFixture::kLayers;
+  CHECK(f.time->decoding <= f.time->admission + lastToken);
+  for (uint32_t id = 1; id < 8; ++id) CHECK(f.tokens[id] > f.tokens[id + 1]);
+}
 
 TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cancelled) {
   Fixture f({.maxSequences = 4});
