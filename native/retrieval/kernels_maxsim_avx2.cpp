@@ -32,42 +32,27 @@ PG_INLINE V wfloats(W sums) { return _mm256_cvtepi32_ps(sums); }
 
 #include "retrieval/maxsim_tiles.h"
 
-// Ones per byte, by table of half bytes.
-PG_INLINE __m256i onesPerByte(__m256i x) {
-  const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-  const __m256i half = _mm256_set1_epi8(15);
+constexpr int64_t kBitLanes = 4;
+typedef __m256i B;
+
+PG_INLINE B bload(const uint64_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+PG_INLINE void bstore(int64_t* p, B x) { _mm256_storeu_si256((__m256i*)p, x); }
+PG_INLINE B bspread(int64_t word) { return _mm256_set1_epi64x(word); }
+PG_INLINE B bxor(B a, B b) { return _mm256_xor_si256(a, b); }
+// By table of half bytes.
+PG_INLINE B bones(B x) {
+  const B table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const B half = _mm256_set1_epi8(15);
   return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(x, half)),
                          _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), half)));
 }
+PG_INLINE B baddBytes(B a, B b) { return _mm256_add_epi8(a, b); }
+PG_INLINE B baddLanes(B a, B b) { return _mm256_add_epi64(a, b); }
+PG_INLINE B bsumBytes(B x) { return _mm256_sad_epu8(x, _mm256_setzero_si256()); }
+// 32-bit minima: the upper halves are zeros.
+PG_INLINE B bleast(B a, B b) { return _mm256_min_epi32(a, b); }
 
-constexpr int64_t kBitLanes = 4;
-constexpr int64_t kByteWords = 31;   // words whose ones a byte can count
-
-static void bits(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words, int32_t* best) {
-  for (int64_t p = 0; p < panels; ++p) {
-    const uint64_t* panel = query + p * words * kBitLanes;
-    __m256i least = _mm256_set1_epi64x(INT32_MAX);
-    for (int64_t t = 0; t < tokens; ++t) {
-      const uint8_t* row = page + t * words * 8;
-      __m256i distance = _mm256_setzero_si256();
-      for (int64_t w = 0; w < words;) {
-        const int64_t end = words - w > kByteWords ? w + kByteWords : words;
-        __m256i bytes = _mm256_setzero_si256();
-        for (; w < end; ++w) {
-          int64_t word;
-          memcpy(&word, row + w * 8, 8);
-          const __m256i differ = _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)(panel + w * kBitLanes)), _mm256_set1_epi64x(word));
-          bytes = _mm256_add_epi8(bytes, onesPerByte(differ));
-        }
-        distance = _mm256_add_epi64(distance, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
-      }
-      least = _mm256_min_epi32(least, distance);   // the upper halves are zeros
-    }
-    int64_t lanes[kBitLanes];
-    _mm256_storeu_si256((__m256i*)lanes, least);
-    for (int64_t i = 0; i < kBitLanes; ++i) best[p * kBitLanes + i] = int32_t(lanes[i]);
-  }
-}
+#include "retrieval/maxsim_bits.h"
 
 }  // namespace
 }  // namespace pg

@@ -42,41 +42,26 @@ PG_INLINE V wfloats(W sums) { return _mm512_cvtepi32_ps(sums); }
 
 #include "retrieval/maxsim_tiles.h"
 
-// Ones per byte, by table of half bytes; VPOPCNT is not part of what the table asks for.
-PG_INLINE __m512i onesPerByte(__m512i x) {
-  const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-  const __m512i half = _mm512_set1_epi8(15);
+constexpr int64_t kBitLanes = 8;
+typedef __m512i B;
+
+PG_INLINE B bload(const uint64_t* p) { return _mm512_loadu_si512(p); }
+PG_INLINE void bstore(int64_t* p, B x) { _mm512_storeu_si512(p, x); }
+PG_INLINE B bspread(int64_t word) { return _mm512_set1_epi64(word); }
+PG_INLINE B bxor(B a, B b) { return _mm512_xor_si512(a, b); }
+// By table of half bytes; VPOPCNT is not part of what the table asks for.
+PG_INLINE B bones(B x) {
+  const B table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const B half = _mm512_set1_epi8(15);
   return _mm512_add_epi8(_mm512_shuffle_epi8(table, _mm512_and_si512(x, half)),
                          _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(x, 4), half)));
 }
+PG_INLINE B baddBytes(B a, B b) { return _mm512_add_epi8(a, b); }
+PG_INLINE B baddLanes(B a, B b) { return _mm512_add_epi64(a, b); }
+PG_INLINE B bsumBytes(B x) { return _mm512_sad_epu8(x, _mm512_setzero_si512()); }
+PG_INLINE B bleast(B a, B b) { return _mm512_min_epi64(a, b); }
 
-constexpr int64_t kBitLanes = 8;
-constexpr int64_t kByteWords = 31;   // words whose ones a byte can count
-
-static void bits(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words, int32_t* best) {
-  for (int64_t p = 0; p < panels; ++p) {
-    const uint64_t* panel = query + p * words * kBitLanes;
-    __m512i least = _mm512_set1_epi64(INT32_MAX);
-    for (int64_t t = 0; t < tokens; ++t) {
-      const uint8_t* row = page + t * words * 8;
-      __m512i distance = _mm512_setzero_si512();
-      for (int64_t w = 0; w < words;) {
-        const int64_t end = words - w > kByteWords ? w + kByteWords : words;
-        __m512i bytes = _mm512_setzero_si512();
-        for (; w < end; ++w) {
-          int64_t word;
-          memcpy(&word, row + w * 8, 8);
-          bytes = _mm512_add_epi8(bytes, onesPerByte(_mm512_xor_si512(_mm512_loadu_si512(panel + w * kBitLanes), _mm512_set1_epi64(word))));
-        }
-        distance = _mm512_add_epi64(distance, _mm512_sad_epu8(bytes, _mm512_setzero_si512()));
-      }
-      least = _mm512_min_epi64(least, distance);
-    }
-    int64_t lanes[kBitLanes];
-    _mm512_storeu_si512(lanes, least);
-    for (int64_t i = 0; i < kBitLanes; ++i) best[p * kBitLanes + i] = int32_t(lanes[i]);
-  }
-}
+#include "retrieval/maxsim_bits.h"
 
 }  // namespace
 }  // namespace pg
