@@ -1,3 +1,7 @@
+#include <atomic>
+#include <thread>
+
+#include "base/thread_pool.h"
 #include "check.h"
 #include "engine_fixture.h"
 
@@ -14,6 +18,28 @@ TEST(engine_generates_the_same_for_any_number_of_threads) {
     if (first.empty()) first = tokens;
     CHECK(tokens == first);
   }
+}
+
+TEST(engine_with_more_threads_than_cores_gives_the_same_bits_beside_busy_threads) {
+  const int cores = defaultThreads();
+  std::vector<std::pair<int32_t, float>> first;
+  {
+    Fixture f({.threads = cores});
+    first = f.run(f.request("what is this", 20));
+    CHECK_EQUAL(first.size(), size_t(20));
+  }
+  // neighbours that never sleep, one a core: every loop of the engine ends with threads that wait for a descheduled one
+  std::atomic<bool> enough{false};
+  std::vector<std::thread> neighbours;
+  for (int i = 0; i < cores; ++i) neighbours.emplace_back([&] { while (!enough.load(std::memory_order_relaxed)) {} });
+  std::vector<bool> same;
+  for (int factor : {1, 2, 4}) {
+    Fixture f({.threads = factor * cores});
+    same.push_back(f.run(f.request("what is this", 20)) == first);
+  }
+  enough = true;
+  for (std::thread& neighbour : neighbours) neighbour.join();
+  CHECK((same == std::vector<bool>{true, true, true}));
 }
 
 TEST(engine_answers_are_the_same_alone_and_in_company) {
