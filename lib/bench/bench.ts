@@ -28,6 +28,8 @@ export interface BenchOptions {
   tokens?: number | undefined
   /** Streams at once, for the aggregate rate; default 1: not measured. */
   concurrency?: number | undefined
+  /** Also with twice as many threads, in turns with the usual number. Default false. */
+  oversubscribe?: boolean | undefined
   /** The PaliGemma 2 paper's protocol: 224 px, 260 tokens of prefill, 11 generated. */
   paper?: boolean | undefined
   /** 0..1 */
@@ -80,6 +82,11 @@ export interface BenchResult {
   memoryFactor: number
   /** With `concurrency`: all streams together, while all of them decode. */
   concurrent?: { streams: number, decodeTokensPerSecond: number, decodeGBps: number, allFirstTokensMs: number }
+  /**
+   * With `oversubscribe`: times with `threads` threads, twice the usual number, over times with the usual number, both
+   * measured in turns. `vision` is null without vision.
+   */
+  oversubscribed?: { threads: number, ratios: { vision: number | null, prefill: number, decode: number, total: number } }
 }
 
 const defaults = { runs: 5, tokens: 32, concurrency: 1 }
@@ -96,6 +103,7 @@ const rules: Rules<BenchOptions> = {
   depth: rule.integer(2),
   tokens: rule.integer(2),
   concurrency: rule.integer(1, 256),
+  oversubscribe: rule.flag,
   paper: rule.flag,
   onProgress: rule.callback,
   signal: rule.signal
@@ -129,7 +137,7 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
     const { info } = model
     const request = requestFor(model, options)
     const limits: Limits[] = []
-    const steps = 2 + runs * (concurrency > 1 ? 2 : 1)
+    const steps = 1 + runs * (1 + Number(concurrency > 1) + Number(options.oversubscribe ?? false))
     let step = 0
     const next = async <T>(what: string, work: () => Promise<T>): Promise<T> => {
       onProgress(step / steps, what)
@@ -146,12 +154,15 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
       together.push(await next(`${concurrency} streams, run ${i + 1} of ${runs}`, async () => await runTogether(model, request, concurrency, signal)))
     }
 
+    // before another model of the same file takes memory of its own
+    const peakRssBytes = peakMemory()
+    const oversubscribed = options.oversubscribe ? await oversubscribe(model, request, options, next) : undefined
+
     const run = medians(singles)
     const machine = medians(limits.map(({ readGBps, int8Gops }) => ({ readGBps, int8Gops })))
     const prefillGops = costs.prefillOps(request.depth) / run.prefillMs / 1e6
     const visionGops = info.hasVision ? costs.visionOps / run.visionMs / 1e6 : null
     const decodeGBps = costs.decodeBytes(request.depth + request.tokens / 2) * run.decodeTokensPerSecond / 1e9
-    const peakRssBytes = peakMemory()
     const modelBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
     // The limits are the CPU's.
     const share = (value: number | null, limit: number) => value === null || limit === 0 || info.device !== 'cpu' ? null : rounded(value / limit, 3)
@@ -192,7 +203,8 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
             aggregate.tokensPerSecond / concurrency / 1e9),
           allFirstTokensMs: rounded(aggregate.allFirstTokensMs)
         }
-      })
+      }),
+      ...(oversubscribed && { oversubscribed })
     }
   } finally {
     await model.dispose()
@@ -200,24 +212,27 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
 }
 
 /** Loads several times, so that the figure is not the disk's, and keeps the last one. */
-async function load ({ model: path, vision, device, threads, kvCacheType, concurrency = defaults.concurrency, signal }: BenchOptions):
-Promise<{ model: PaliGemma, loadMs: number }> {
+async function load (options: BenchOptions): Promise<{ model: PaliGemma, loadMs: number }> {
   const times: number[] = []
   for (let i = 0; ; i++) {
     const start = performance.now()
-    const model = await loadModel({
-      model: path,
-      maxSequences: Math.max(4, concurrency),
-      ...(vision !== undefined && { vision }),
-      ...(device !== undefined && { device }),
-      ...(threads !== undefined && { threads }),
-      ...(kvCacheType !== undefined && { kvCacheType }),
-      ...(signal && { signal })
-    })
+    const model = await open(options)
     times.push(performance.now() - start)
     if (i === loads - 1) return { model, loadMs: median(times) }
     await model.dispose()
   }
+}
+
+async function open ({ model, vision, device, threads, kvCacheType, concurrency = defaults.concurrency, signal }: BenchOptions): Promise<PaliGemma> {
+  return await loadModel({
+    model,
+    maxSequences: Math.max(4, concurrency),
+    ...(vision !== undefined && { vision }),
+    ...(device !== undefined && { device }),
+    ...(threads !== undefined && { threads }),
+    ...(kvCacheType !== undefined && { kvCacheType }),
+    ...(signal && { signal })
+  })
 }
 
 interface BenchRequest { promptTokens: number, depth: number, tokens: number }
@@ -276,6 +291,35 @@ async function runOnce (model: PaliGemma, { promptTokens, tokens }: BenchRequest
     totalMs,
     cpuMs: (cpu.user + cpu.system) / 1000,
     secondQuestionMs: second?.timings.firstTokenMs ?? 0
+  }
+}
+
+/** The same work with twice the threads, in turns, so that both meet the machine in the same moods. */
+async function oversubscribe (
+  model: PaliGemma, request: BenchRequest, options: BenchOptions, next: <T>(what: string, work: () => Promise<T>) => Promise<T>
+): Promise<NonNullable<BenchResult['oversubscribed']>> {
+  const { runs = defaults.runs, signal } = options
+  const threads = 2 * model.info.threads
+  const crowded = await open({ ...options, threads })
+  try {
+    await runOnce(crowded, request, signal)
+    const pairs: { usual: Run, twice: Run }[] = []
+    for (let i = 0; i < runs; i++) {
+      pairs.push(await next(`${threads} threads, run ${i + 1} of ${runs}`, async () =>
+        ({ usual: await runOnce(model, request, signal), twice: await runOnce(crowded, request, signal) })))
+    }
+    const [usual, twice] = [medians(pairs.map((pair) => pair.usual)), medians(pairs.map((pair) => pair.twice))]
+    return {
+      threads,
+      ratios: {
+        vision: model.info.hasVision ? rounded(twice.visionMs / usual.visionMs) : null,
+        prefill: rounded(twice.prefillMs / usual.prefillMs),
+        decode: rounded(usual.decodeTokensPerSecond / twice.decodeTokensPerSecond),
+        total: rounded(twice.totalMs / usual.totalMs)
+      }
+    }
+  } finally {
+    await crowded.dispose()
   }
 }
 

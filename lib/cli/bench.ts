@@ -24,6 +24,7 @@ export function addBench (program: Command, context: Context): void {
     .option('--tokens <n>', 'tokens to generate per run (default: 32)', integer)
     .option('--depth <n>', 'tokens before the first generated one, image included (default: the image and 4)', integer)
     .option('--concurrency <n>', 'also n streams at once: all their tokens per second', integer)
+    .option('--oversubscribe', 'also with twice as many threads, in turns: how much longer everything takes')
     .option('--paper', 'the PaliGemma 2 paper\'s protocol: 224 px, 260 tokens of prefill, 11 generated')
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
     .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
@@ -32,7 +33,7 @@ export function addBench (program: Command, context: Context): void {
     .action(async (options: Record<string, unknown>) => { await run(options, context) })
 }
 
-const keys = ['vision', 'runs', 'tokens', 'depth', 'concurrency', 'paper', 'threads', 'device', 'kvCacheType']
+const keys = ['vision', 'runs', 'tokens', 'depth', 'concurrency', 'oversubscribe', 'paper', 'threads', 'device', 'kvCacheType']
 
 async function run (options: Record<string, unknown>, context: Context): Promise<void> {
   const { model, synthetic, type, discard } = options as { model?: string, synthetic?: string, type?: string, discard?: boolean }
@@ -81,6 +82,10 @@ function printResult (result: BenchResult, context: Context): void {
   }
   rows.push(['first token', ms(result.firstTokenMs), `${result.prefillTokens} tokens`, '', result.secondQuestionMs === null ? '' : `second question ${ms(result.secondQuestionMs)}`])
   rows.push(['answer', ms(result.totalMs), `${result.decodeTokens} tokens`, '', ''])
+  if (result.oversubscribed) {
+    const { threads, ratios: { vision, prefill, decode, total } } = result.oversubscribed
+    rows.push([`${threads} threads`, `${total} times`, vision === null ? '' : `vision ${vision}`, `prefill ${prefill}`, `decode ${decode} times as long as with ${result.threads}`])
+  }
   rows.push(['load', ms(result.loadMs), '', '', ''])
   rows.push(['memory', formatBytes(result.peakRssBytes), '', '', `${result.memoryFactor} times the file`])
   printLine(context, `${printable(result.variant)}, ${formatBytes(result.modelBytes)}, on ${result.device} (${result.isa}, ${result.threads} threads), median of ${result.runs}`)

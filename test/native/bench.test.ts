@@ -164,6 +164,21 @@ describe('paligemma bench', () => {
     for (const value of Object.values(concurrent!)) expect(value).toBeGreaterThan(0)
   })
 
+  it('--oversubscribe runs the same with twice the threads', async () => {
+    const { path } = await syntheticModel({ size: 'tiny', type: 'Q4_0', dir })
+    const seen: number[] = []
+    const result = await bench({ model: path, tokens: 4, runs: 2, threads: 2, oversubscribe: true, onProgress: (fraction) => seen.push(fraction) })
+    expect(result).toMatchObject({ threads: 2, oversubscribed: { threads: 4 } })
+    expect(Object.keys(result.oversubscribed!.ratios)).toEqual(['vision', 'prefill', 'decode', 'total'])
+    for (const [name, ratio] of Object.entries(result.oversubscribed!.ratios)) expect(ratio, name).toBeGreaterThan(0)
+    expect(seen).toEqual([...seen].sort((a, b) => a - b))
+    expect(seen.at(-1)).toBe(1)
+    const { code, out } = await paligemma('bench', '--model', path, '--runs', '1', '--tokens', '2', '--threads', '1', '--oversubscribe')
+    expect(code).toBe(0)
+    expect(out).toMatch(/^ {2}2 threads +[\d.]+ times .*as long as with 1$/m)
+    expect(out).not.toMatch(/NaN|undefined|Infinity/)
+  })
+
   it.each([
     [{ depth: 17 }, 'Expected a depth from 18'],
     [{ depth: 8180 }, 'to 8160'],
