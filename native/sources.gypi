@@ -78,6 +78,7 @@
       "native/test/test_thread_pool.cpp",
       "native/test/test_engine.cpp",
       "native/test/test_tokenizer.cpp",
+      "native/test/test_vision.cpp",
       "native/test/test_image.cpp",
       "native/test/test_mask_decoder.cpp",
       "native/test/test_sampler.cpp",

@@ -50,6 +50,11 @@ describe('estimateMemory of published sizes', () => {
     expect((await estimateMemory('3b-896', { maxSequences: 1 })).scratch.decode).toBe(4 * (2304 + 2048) + 4 * (257216 + 2304))
   })
 
+  it.each(['3b-896', '10b-896', '28b-896', 'pg1-3b-896'])('%s encodes a picture of 896 px in less than 1.2 GB', async (name) => {
+    const { scratch, features } = await estimateMemory(name)
+    expect(scratch.vision + scratch.kernels + features).toBeLessThan(1.2 * GB)
+  })
+
   it('says what is wrong', async () => {
     const wrong = async (...args: Parameters<typeof estimateMemory>) => await estimateMemory(...args).catch((error: Error) => error)
     expect(await wrong('4b-224')).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('3b-224') as string })

@@ -1,0 +1,62 @@
+// What a picture takes of the device's memory: rows of the tower's width for every token, never the feed-forward's.
+#include <cstdio>
+
+#include "check.h"
+#include "device/arena.h"
+#include "device/make_device.h"
+#include "model/model.h"
+#include "tiny_gguf.h"
+
+using namespace pg;
+
+namespace {
+
+struct CountingDevice : ObservingDevice {
+  size_t allocated = 0;   // bytes so far
+
+  CountingDevice() : ObservingDevice(makeDevice("cpu", 2)) {}
+  Buffer allocate(size_t bytes) override {
+    allocated += bytes;
+    return ObservingDevice::allocate(bytes);
+  }
+
+ protected:
+  void observe(ConstView, std::span<const Linear* const>) override {}
+};
+
+// Bytes that the first picture of 448 px makes the device allocate, and the bytes that a second one adds.
+std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
+  const std::string path = "/tmp/paligemma-test-vision.gguf";
+  test::TinyModel tiny;
+  tiny.imageSize = 448;
+  tiny.visionHidden = hidden;
+  tiny.visionFfn = ffn;
+  tiny.visionLayers = 1;
+  tiny.context = 2048;
+  auto device = std::make_unique<CountingDevice>();
+  CountingDevice& counting = *device;
+  Model model({.path = tiny.write(path)}, std::move(device));
+  std::remove(path.c_str());
+  const size_t loaded = counting.allocated;
+  std::vector<uint8_t> pixels(size_t(448 * 448 * 3), 100);
+  std::vector<float> features(size_t(model.visionConfig.tokens * model.textConfig.hidden));
+  const auto encode = [&] {
+    model.vision->begin(pixels.data(), nullptr);
+    while (!model.vision->step()) {}
+    model.vision->finish(features.data());
+    return counting.allocated - loaded;
+  };
+  const size_t first = encode();
+  return {first, encode() - first};
+}
+
+}  // namespace
+
+TEST(vision_takes_five_rows_a_token_or_a_block_of_the_feed_forward_and_keeps_them) {
+  constexpr int64_t kTokens = 1024, kHidden = 160, kBlock = 512;
+  const size_t row = Arena::sizeOf(kTokens, kHidden);
+  // residual, branch, q, k, v: 94 MB for SigLIP at 896 px
+  CHECK((scratchOf(kHidden, 600) == std::pair{5 * row, size_t(0)}));
+  // a wide feed-forward counts for a block of tokens, however large the picture
+  CHECK((scratchOf(kHidden, 2400) == std::pair{row + Arena::sizeOf(kBlock, kHidden) + Arena::sizeOf(kBlock, 2400), size_t(0)}));
+}
