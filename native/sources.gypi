@@ -12,6 +12,8 @@
       "native/cpu/kernels_neon_dotprod.cpp",
       "native/cpu/kernels_neon_i8mm.cpp",
       "native/cpu/gemm.cpp",
+      "native/cpu/kv_tiles.cpp",
+      "native/cpu/query_block.cpp",
       "native/cpu/attention.cpp",
       "native/cpu/cpu_device.cpp",
       "native/cpu/make_device.cpp",

@@ -148,7 +148,7 @@ struct Bench {
     std::vector<float> keys = randoms(size_t(tokens * kvHeads * headDim)), q = randoms(size_t(rows * width)), out(q.size());
     device.storeKv(kv, 0, view(keys, tokens, kvHeads * headDim), view(keys, tokens, kvHeads * headDim), 0);
     const AttentionJob job{view(out, rows, width), view(q, rows, width), kv, position, {.prefix = tokens}};
-    const Times t = time([&] { device.attention({&job, 1}, 0, 0.0625f, softcap); });
+    const Times t = time([&] { device.attention({&job, 1}, 0, 0.0625f, softcap, Precision::fast); });
     const double ops = 4.0 * double(rows) * double(tokens) * double(width);
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak, %5.1f GB/s of cache\n", name.c_str(), t.best * 1e3, t.median * 1e3,
                 ops / t.best / 1e9, 100 * ops / t.best / t.peak8, double(data.size()) / t.best / 1e9);
@@ -158,7 +158,7 @@ struct Bench {
     const std::string name = "attention vision " + std::to_string(tokens);
     if (!wants(name)) return;
     std::vector<float> q = randoms(size_t(tokens * 1152)), k = q, v = q, out(q.size());
-    const Times t = time([&] { device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152), view(v, tokens, 1152), 16, 0.118f); }, 3);
+    const Times t = time([&] { device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152), view(v, tokens, 1152), 16, 0.118f, Precision::fast); }, 3);
     const double ops = 4.0 * double(tokens) * double(tokens) * 1152;
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak\n", name.c_str(), t.best * 1e3, t.median * 1e3, ops / t.best / 1e9,
                 100 * ops / t.best / t.peak8);

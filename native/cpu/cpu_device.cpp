@@ -154,20 +154,20 @@ void CpuDevice::storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView 
   });
 }
 
-void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) {
+void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) {
   for (const AttentionJob& job : jobs) {
     requireSame("attention", job.out, job.q);
     const KvLayout& layout = *job.kv.layout;
     require(job.q.cols % (layout.kvHeads * layout.headDim) == 0 && layer < layout.layers, "attention", "q does not fit the cache");
   }
-  if (!jobs.empty()) attention_.paged(jobs, layer, scale, softcap);
+  if (!jobs.empty()) attention_.paged(jobs, layer, scale, softcap, precision);
 }
 
-void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) {
+void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) {
   requireSame("denseAttention", out, q);
   requireSame("denseAttention", k, v);
   require(q.cols == k.cols && q.cols % heads == 0, "denseAttention", "widths do not fit the heads");
-  attention_.dense(out, q, k, v, heads, scale);
+  attention_.dense(out, q, k, v, heads, scale, precision);
 }
 
 void CpuDevice::add(View x, ConstView y) {

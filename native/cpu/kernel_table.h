@@ -35,6 +35,21 @@ const Kernels PG_TABLE_NAME = {
     .packTokens8 = packTokens8,
     .tile8 = tile8,
 #endif
+#if defined(PG_ATTENTION16)
+    .packQueries16 = packQueries16,
+    .packKeys16 = packKeys16,
+    .packValues16 = packValues16,
+    .scores16 = scores16,
+    .softmax16 = softmax16,
+    .mix16 = mix16,
+#else
+    .packQueries16 = nullptr,
+    .packKeys16 = nullptr,
+    .packValues16 = nullptr,
+    .scores16 = nullptr,
+    .softmax16 = nullptr,
+    .mix16 = nullptr,
+#endif
     .dotRows = dotRows,
     .tokenBlockBytes = sizeof(TokenBlock),
     .quantizeTokens = quantizeTokens,

@@ -18,6 +18,13 @@ inline constexpr size_t kPrefetchAhead = 4096;
 // Tokens the decode kernels accept.
 inline constexpr int64_t kMaxDecodeTokens = 8;
 
+// Columns of heads that attention takes in 16-bit integers, at most; rows of integers lie so far apart.
+inline constexpr int64_t kRow16 = 256;
+// Largest integers of probabilities and of values there: kTileGroup products of them fit 31 bits.
+inline constexpr int kProbabilityLevel = 8191, kValueLevel = 4095;
+// Their scores are exponents of 2.
+inline constexpr float kLog2E = 1.44269504f;
+
 // What becomes of a product's sums y (plus their bias, where there is one): out = y, out = gelu_tanh(y), out += y,
 // out = gelu_tanh(y) * (second + secondBias). acc and second: [tokens][n], rows accStride apart.
 enum class Finish { store, gelu, add, geglu };
@@ -87,6 +94,24 @@ struct Kernels {
   // out[tileTokens][tileRows] += over `groups` groups
   void (*tile8)(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
                 const int32_t* offsets, int64_t groups);
+
+  // --- attention in 16-bit integers, kTileGroup keys at a time; absent (scores16 null) where f32 is as fast ---
+  // A row of n <= kRow16 values becomes integers of at most `level`, value = integer * *scale; `to` takes kRow16.
+  void (*packQueries16)(const float* x, int64_t n, int level, int16_t* to, float* scale);
+  // `count` <= kTileGroup keys of f32, f16, bf16 or q8_0, missing ones as zeros: panels[panel][pairs of columns][tileRows][2]
+  // of n, rounded up to 8, columns
+  void (*packKeys16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales);
+  // The same for values, of at most kValueLevel: panels[panel][pairs of keys][tileRows][2], n rounded up to 16
+  void (*packValues16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales);
+  // out[tileTokens][kTileGroup] = products of queries and keys; n as for packKeys16. n * level^2 must fit 31 bits.
+  void (*scores16)(float* out, const int16_t* queries, const float* queryScales, const int16_t* keys, const float* keyScales, int64_t n);
+  // softmaxStep for a row of such a tile, scores and *top times kLog2E, of which keys [from, to) are seen, from < to.
+  // p and *weight: *weight * p[key] is the probability of a key times the scale of its value.
+  float (*softmax16)(const float* scores, int64_t from, int64_t to, float cap, const float* valueScales, float* top, float* sum, int16_t* p,
+                     float* weight);
+  // out[t][c] = out[t][c] * keep[t] + weights[t] * sum over keys of p[t][key] * values[key][c]; n as for packValues16,
+  // rounded up
+  void (*mix16)(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p, const int16_t* values, int64_t n);
 
   // --- decoding: few tokens, weights used once ---
   // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16, q8_0

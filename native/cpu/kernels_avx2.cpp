@@ -17,6 +17,7 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/simd_avx2.h"
 #include "cpu/vector_kernels.h"
 #include "cpu/vector_tiles.h"
+#include "cpu/vector_attention16.h"
 #include "cpu/tiles8_avx2.h"
 #include "cpu/dot_avx2.h"
 #include "cpu/rows8_avx2.h"

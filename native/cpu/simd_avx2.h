@@ -62,6 +62,34 @@ PG_INLINE float vhalf(const void* p) {   // one f16
 }
 PG_INLINE void vprefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
+// --- integers, for vector_attention16.h ---
+typedef __m256i I;
+PG_INLINE I vzeroI() { return _mm256_setzero_si256(); }
+PG_INLINE I vloadI(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+PG_INLINE V vtoF32(I v) { return _mm256_cvtepi32_ps(v); }
+// kLanes values, rounded
+PG_INLINE void vstoreI16(int16_t* p, V v) {
+  const __m256i q = _mm256_cvtps_epi32(v);
+  _mm_storeu_si128((__m128i*)p, _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1)));
+}
+// a[0], b[0], a[1], b[1] ... of kLanes values each
+PG_INLINE void vstorePairs(int16_t* p, const int16_t* a, const int16_t* b) {
+  const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
+  _mm_storeu_si128((__m128i*)p, _mm_unpacklo_epi16(x, y));
+  _mm_storeu_si128((__m128i*)p + 1, _mm_unpackhi_epi16(x, y));
+}
+// the same two values in every lane
+PG_INLINE I vsetPair(const int16_t* p) { return _mm256_castps_si256(_mm256_broadcast_ss((const float*)p)); }
+// acc += products of pairs, added. In assembly where possible: gcc keeps intrinsics' accumulators on the stack.
+PG_INLINE void vmultiplyAdd16(I* acc, I a, I b) {
+#if defined(__GNUC__) || defined(__clang__)
+  I product;
+  __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(*acc), "=&x"(product) : "x"(a), "x"(b));
+#else
+  *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, b));
+#endif
+}
+
 // 8 x 8
 PG_INLINE void vtranspose(V* v) {
   V a[8], b[8];

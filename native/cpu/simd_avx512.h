@@ -56,6 +56,33 @@ PG_INLINE float vhalf(const void* p) {   // one f16
 }
 PG_INLINE void vprefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
+// --- integers, for vector_attention16.h ---
+typedef __m512i I;
+PG_INLINE I vzeroI() { return _mm512_setzero_si512(); }
+PG_INLINE I vloadI(const int16_t* p) { return _mm512_loadu_si512(p); }
+PG_INLINE V vtoF32(I v) { return _mm512_cvtepi32_ps(v); }
+// kLanes values, rounded
+PG_INLINE void vstoreI16(int16_t* p, V v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v))); }
+// a[0], b[0], a[1], b[1] ... of kLanes values each
+PG_INLINE void vstorePairs(int16_t* p, const int16_t* a, const int16_t* b) {
+  const I low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)a)), high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)b));
+  _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+// the same two values in every lane
+PG_INLINE I vsetPair(const int16_t* p) {
+  int32_t two;
+  memcpy(&two, p, 4);
+  return _mm512_set1_epi32(two);
+}
+// acc += products of pairs, added. In assembly where possible: gcc keeps the intrinsic's accumulators on the stack.
+PG_INLINE void vmultiplyAdd16(I* acc, I a, I b) {
+#if defined(__GNUC__) || defined(__clang__)
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b));
+#else
+  *acc = _mm512_dpwssd_epi32(*acc, a, b);
+#endif
+}
+
 // 16 x 16
 PG_INLINE void vtranspose(V* v) {
   V a[16], b[16];

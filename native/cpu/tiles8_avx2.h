@@ -8,16 +8,6 @@
 
 constexpr int kLevels16 = 2047;   // 64 products of two such numbers fit 31 bits
 
-// acc += pairwise products of a and x. In assembly where possible: gcc keeps intrinsics' accumulators on the stack.
-PG_INLINE void multiplyAdd(__m256i* acc, __m256i a, __m256i x) {
-#if defined(__GNUC__) || defined(__clang__)
-  __m256i product;
-  __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(*acc), "=&x"(product) : "x"(a), "x"(x));
-#else
-  *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, x));
-#endif
-}
-
 static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
                   const int32_t* offsets, int64_t groups) {
   (void)offsets;   // of unsigned weights: there are none here
@@ -29,9 +19,9 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
       const __m256i a = _mm256_load_si256((const __m256i*)panel), b = _mm256_load_si256((const __m256i*)(panel + 32));
       PG_UNROLL
       for (int t = 0; t < 6; ++t) {
-        const __m256i x = _mm256_castps_si256(_mm256_broadcast_ss((const float*)(tokens + 4 * t)));
-        multiplyAdd(&acc[t][0], a, x);
-        multiplyAdd(&acc[t][1], b, x);
+        const I x = vsetPair((const int16_t*)(tokens + 4 * t));
+        vmultiplyAdd16(&acc[t][0], a, x);
+        vmultiplyAdd16(&acc[t][1], b, x);
       }
     }
     const V low = vload(rowScales), high = vload(rowScales + 8);

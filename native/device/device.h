@@ -32,10 +32,16 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
+// How attention multiplies: in f32, or as the device is fastest with an error below a thousandth, which drowns in that
+// of quantized weights.
+enum class Precision { exact, fast };
+
 // y = x W^T + bias. Views of the model's weights, never owned.
 struct Linear {
   ConstView weight;             // [out, in], any type
   const float* bias = nullptr;  // [out] or none
+  // Of what is computed with such weights' products
+  Precision precision() const { return dtypeInfo(weight.type)->quantized ? Precision::fast : Precision::exact; }
   int64_t out() const { return weight.rows; }
   int64_t in() const { return weight.cols; }
 };
@@ -119,9 +125,9 @@ class Device {
   // k, v [m, kvHeads * headDim] f32 into the cache at consecutive positions.
   virtual void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) = 0;
   // softmax(softcap(q k^T * scale)) v per head; softcap 0 = off.
-  virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) = 0;
+  virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) = 0;
   // Every row sees every row: q, k, v, out [m, heads * headDim] f32.
-  virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) = 0;
+  virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) = 0;
   // gate = gelu_tanh(gate) * up; without up: gate = gelu_tanh(gate). On the host unless the device has its own.
   virtual void gelu(View gate, ConstView up = {});
   // x += y, rows of y repeating when it has fewer (m is a multiple of y.rows).

@@ -39,8 +39,12 @@ class ObservingDevice : public Device {
   void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override { inner_->layerNorm(out, x, weight, bias, eps); }
   void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) override { inner_->rope(x, positions, headDim, theta); }
   void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) override { inner_->storeKv(kv, layer, k, v, position); }
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) override { inner_->attention(jobs, layer, scale, softcap); }
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) override { inner_->denseAttention(out, q, k, v, heads, scale); }
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) override {
+    inner_->attention(jobs, layer, scale, softcap, precision);
+  }
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) override {
+    inner_->denseAttention(out, q, k, v, heads, scale, precision);
+  }
   void add(View x, ConstView y) override { inner_->add(x, y); }
   void softcap(View x, float cap) override { inner_->softcap(x, cap); }
   void gelu(View gate, ConstView up) override { inner_->gelu(gate, up); }

@@ -117,7 +117,7 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
       eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
         jobs.push_back({attended.slice(begin, count), q.slice(row + begin, count), s.kv, position, mask(index, s.prefix)});
       });
-      device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap);
+      device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap, w.q.precision());
       const MatmulJob out{config_.postNorms ? branch : xRows, &w.out, config_.postNorms ? Epilogue::store : Epilogue::add};
       ops_.matmul(attended, {&out, 1}, adapters);
       if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postAttnNorm.weight, eps, true);

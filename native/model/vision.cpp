@@ -62,7 +62,7 @@ void VisionEncoder::attention(const VisionLayer& layer) {
   device_.layerNorm(branch, x_, layer.norm1.weight, layer.norm1.bias, config_.normEps);
   const MatmulJob qkv[] = {{q, &layer.q}, {k, &layer.k}, {v, &layer.v}};
   matmul(branch, qkv);
-  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())));
+  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())), layer.q.precision());
   const MatmulJob out{x_, &layer.out, Epilogue::add};
   matmul(branch, {&out, 1});
 }

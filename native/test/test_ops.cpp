@@ -78,6 +78,9 @@ double matmulTolerance(const std::string& isa, DType type) {
   return isa == "scalar" || !dtypeInfo(type)->quantized ? 2e-6 : 0.0125;
 }
 
+// The same for attention: 16-bit integers where they are allowed.
+double attentionTolerance(const std::string& isa, Precision precision) { return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6; }
+
 const DType kWeightTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
                               DType::q5_0, DType::q4_k, DType::q5_k, DType::q6_k, DType::q3_k, DType::iq4_nl};
 
@@ -306,11 +309,15 @@ TEST(ops_paged_attention_matches_double_loops_for_every_mask) {
       const AttentionJob jobs[] = {{view(out, c.rows, width), view(q, c.rows, width), own.view, c.position, c.mask},
                                    {view(second, c.rows, width).slice(c.rows - 1, 1), view(q, c.rows, width).slice(c.rows - 1, 1),
                                     own.view, tokens - 1, c.mask}};
-      device.attention(jobs, 1, scale, c.softcap);
-      const double error = relativeError(out, want);
-      if (!(error < 3e-6)) throw test::Failure{isa, "relative error " + std::to_string(error) + " at " + std::to_string(&c - cases)};
-      const std::vector<double> last(want.end() - width, want.end());
-      CHECK(relativeError({second.end() - width, second.end()}, last) < 3e-6);
+      for (Precision precision : {Precision::exact, Precision::fast}) {
+        device.attention(jobs, 1, scale, c.softcap, precision);
+        const double error = relativeError(out, want);
+        // one row alone is decoding, in f32
+        const double tolerance = c.rows == 1 ? 3e-6 : attentionTolerance(isa, precision);
+        if (!(error < tolerance)) throw test::Failure{isa, "relative error " + std::to_string(error) + " at " + std::to_string(&c - cases)};
+        const std::vector<double> last(want.end() - width, want.end());
+        CHECK(relativeError({second.end() - width, second.end()}, last) < 3e-6);
+      }
       return out;
     });
   }
@@ -325,17 +332,17 @@ TEST(ops_paged_attention_of_rows_does_not_depend_on_company) {
     Cache cache(device, DType::f16, tokens, 2, headDim);
     std::vector<float> all(q.size()), some(q.size());
     AttentionJob job{view(all, tokens, width), view(q, tokens, width), cache.view, 0, mask};
-    device.attention({&job, 1}, 1, 0.125f, 50);
+    device.attention({&job, 1}, 1, 0.125f, 50, Precision::fast);
     job = {view(some, tokens, width).slice(60, 90), view(q, tokens, width).slice(60, 90), cache.view, 60, mask};
-    device.attention({&job, 1}, 1, 0.125f, 50);
+    device.attention({&job, 1}, 1, 0.125f, 50, Precision::fast);
     CHECK(std::memcmp(all.data() + 60 * width, some.data() + 60 * width, size_t(90 * width) * 4) == 0);
     // one row of each of two sequences gives what it gives alone
     std::vector<float> alone(static_cast<size_t>(width)), pair(size_t(2 * width));
     job = {view(alone, 1, width), view(q, tokens, width).slice(150, 1), cache.view, 150, mask};
-    device.attention({&job, 1}, 1, 0.125f, 50);
+    device.attention({&job, 1}, 1, 0.125f, 50, Precision::fast);
     const AttentionJob jobs[] = {{view(pair, 2, width).slice(0, 1), view(q, tokens, width).slice(170, 1), cache.view, 170, mask},
                                  {view(pair, 2, width).slice(1, 1), view(q, tokens, width).slice(150, 1), cache.view, 150, mask}};
-    device.attention(jobs, 1, 0.125f, 50);
+    device.attention(jobs, 1, 0.125f, 50, Precision::fast);
     CHECK(std::memcmp(pair.data() + width, alone.data(), size_t(width) * 4) == 0);
   }
 }
@@ -357,10 +364,12 @@ TEST(ops_dense_attention_matches_double_loops) {
         const auto row = attend(all.row<float>(t) + h * headDim, keys, values, 0, tokens, width, h * headDim, headDim, 0.3, 0);
         want.insert(want.end(), row.begin(), row.end());
       }
-    onEveryDevice([&](CpuDevice& device, const std::string&) {
+    onEveryDevice([&](CpuDevice& device, const std::string& isa) {
       std::vector<float> out(size_t(tokens * width));
-      device.denseAttention(view(out, tokens, width), all.columns(0, width), all.columns(width, width), all.columns(2 * width, width), heads, 0.3f);
-      CHECK(relativeError(out, want) < 3e-6);
+      for (Precision precision : {Precision::exact, Precision::fast}) {
+        device.denseAttention(view(out, tokens, width), all.columns(0, width), all.columns(width, width), all.columns(2 * width, width), heads, 0.3f, precision);
+        CHECK(relativeError(out, want) < attentionTolerance(isa, precision));
+      }
       return out;
     });
   }
