@@ -19,6 +19,7 @@ class CpuDevice final : public Device {
 
   Buffer allocate(size_t bytes) override;
   void setCancel(const CancelFlag* flag) override;
+  Buffer pack(std::span<Linear* const> weights) override;
   void matmul(ConstView x, std::span<const MatmulJob> jobs) override;
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
   void gelu(View gate, ConstView up) override;
@@ -36,6 +37,7 @@ class CpuDevice final : public Device {
   void download(void* data, ConstView in) override;
 
  private:
+  Buffer reserve(size_t bytes);   // not zeroed
   void release(uint8_t* data, size_t bytes) noexcept override;
 
   const Kernels& kernels_;

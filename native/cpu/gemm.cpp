@@ -14,6 +14,7 @@ void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
 void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
   parts_.assign(1, part(out, gate, Finish::geglu));
   parts_[0].second = up.weight;
+  parts_[0].secondPacked = up.packed;
   parts_[0].secondBias = up.bias;
   run(x, parts_);
 }
@@ -95,7 +96,34 @@ constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same by
 
 int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+void prefetch(const uint8_t* p, int64_t bytes) {
+#if defined(__GNUC__) || defined(__clang__)
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+#else
+  (void)p, (void)bytes;
+#endif
+}
+
 }  // namespace
+
+size_t Gemm::packedBytes(const Linear& linear) const {
+  if (!tiles8(linear.weight.type) || !kernels_.hasTile8(linear.weight.type)) return 0;
+  const int64_t groups = (linear.in() + kTileGroup - 1) / kTileGroup;
+  const size_t bytes = size_t(roundUp(linear.out(), kernels_.tileRows) * groups) * (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
+  // not where panels are much larger than the file's rows; Q8_0 takes the same but for padding
+  const size_t before = linear.weight.stride * size_t(linear.out());
+  return bytes <= before + before / 4 ? bytes : 0;
+}
+
+void Gemm::pack(const Linear& linear, uint8_t* to) {
+  const ConstView w = linear.weight;
+  const int64_t height = kernels_.tileRows, groups = (w.cols + kTileGroup - 1) / kTileGroup, panels = (w.rows + height - 1) / height;
+  float* scales = reinterpret_cast<float*>(to + panels * height * groups * kTileGroup);
+  pool_.forRange(panels, 1, [&](int64_t p, int64_t, int) {
+    kernels_.packRows8(w.type, w.row<uint8_t>(p * height), w.stride, std::min(height, w.rows - p * height), 0, w.cols,
+                       to + p * height * groups * kTileGroup, scales + p * height * groups);
+  });
+}
 
 void Gemm::tile(ConstView x, std::span<Part> parts) {
   bool need32 = false, need8 = false;
@@ -109,8 +137,8 @@ void Gemm::tile(ConstView x, std::span<Part> parts) {
     forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
       const size_t size = size_t(roundUp(rows, kernels_.tileRows) * packed.tiles * kernels_.tileTokens);
       float *acc = worker.acc.get<float>(size), *second = nullptr;
-      tileRows(p.weight, first, rows, packed, worker, acc);
-      if (p.second) tileRows(p.second, first, rows, packed, worker, second = worker.second.get<float>(size));
+      tileRows(p.weight, p.packed, first, rows, packed, worker, acc);
+      if (p.second) tileRows(p.second, p.secondPacked, first, rows, packed, worker, second = worker.second.get<float>(size));
       // of each panel, its tokens' rows lie one behind the other
       const int64_t height = kernels_.tileRows, panel = packed.tiles * height * kernels_.tileTokens;
       for (int64_t r = 0; r < rows; r += height, acc += panel, second = second ? second + panel : nullptr)
@@ -136,7 +164,7 @@ Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
   return {tokens32, tokens8, scales, offsets, tiles};
 }
 
-void Gemm::tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
+void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
   const int64_t groups = (k + kTileGroup - 1) / kTileGroup;
   const bool eight = tiles8(w.type), quantized = dtypeInfo(w.type)->quantized;
@@ -162,13 +190,27 @@ void Gemm::tileRows(ConstView w, int64_t first, int64_t rows, const Packed& x, W
       }
       float* out = acc + p * x.tiles * area;
       if (eight) {
-        uint8_t* panel = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
-        float* scales = worker.scales.get<float>(size_t(height * kDepth8 / kTileGroup));
-        kernels_.packRows8(type, source, stride, count, column, n, panel, scales);
-        for (int64_t t = 0; t < x.tiles; ++t)
+        const uint8_t *panel, *next = nullptr;
+        const float* scales;
+        if (packed) {
+          const int64_t before = (first + p * height) * groups, all = roundUp(w.rows, height) * groups;   // in groups
+          panel = packed + before * kTileGroup + height * c;
+          next = p + 1 < panels ? panel + height * groups * kTileGroup : packed + first * groups * kTileGroup + height * (c + depth);
+          scales = reinterpret_cast<const float*>(packed + all * kTileGroup) + before + height * c / kTileGroup;
+        } else {
+          uint8_t* to = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
+          float* toScales = worker.scales.get<float>(size_t(height * kDepth8 / kTileGroup));
+          kernels_.packRows8(type, source, stride, count, column, n, to, toScales);
+          panel = to, scales = toScales;
+        }
+        // the next panel comes to the second-level cache meanwhile, a little with each tile
+        const int64_t share = roundUp((height * n + x.tiles - 1) / x.tiles, 64);
+        for (int64_t t = 0; t < x.tiles; ++t) {
+          if (next) prefetch(next + t * share, share);
           kernels_.tile8(out + t * area, panel, scales, x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
                          x.scales + (t * groups + c / kTileGroup) * width, x.offsets + (t * groups + c / kTileGroup) * width,
                          (n + kTileGroup - 1) / kTileGroup);
+        }
       } else {
         float* panel = worker.panel.get<float>(size_t(height * kDepth32));
         kernels_.packRows(type, source, stride, count, column, n, panel);

@@ -40,6 +40,7 @@ enum class Precision { exact, fast };
 struct Linear {
   ConstView weight;             // [out, in], any type
   const float* bias = nullptr;  // [out] or none
+  const uint8_t* packed = nullptr;  // the weight as Device::pack wrote it, or none
   // Of what is computed with such weights' products
   Precision precision() const { return dtypeInfo(weight.type)->quantized ? Precision::fast : Precision::exact; }
   int64_t out() const { return weight.rows; }
@@ -110,6 +111,9 @@ class Device {
 
   // Reads its flag in long ops; a set flag may leave outputs unfinished, callers check it after the op.
   virtual void setCancel(const CancelFlag* flag) = 0;
+
+  // Weights in the device's own form, as large as they are, for products of many rows: sets `packed` of those that gain.
+  virtual Buffer pack(std::span<Linear* const>) { return {}; }
 
   // Several products with the same x [m, k] f32 at once.
   virtual void matmul(ConstView x, std::span<const MatmulJob> jobs) = 0;

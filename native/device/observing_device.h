@@ -32,6 +32,7 @@ class ObservingDevice : public Device {
   int threads() const override { return inner_->threads(); }
   Buffer allocate(size_t bytes) override { return inner_->allocate(bytes); }
   void setCancel(const CancelFlag* flag) override { inner_->setCancel(flag); }
+  Buffer pack(std::span<Linear* const> weights) override { return inner_->pack(weights); }
   void matmul(ConstView x, std::span<const MatmulJob> jobs) override;
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
   void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) override { inner_->embed(out, table, ids, scale); }

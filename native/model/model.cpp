@@ -49,7 +49,7 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   if (!options.visionPath.empty() || hasVision(*visionFile)) {
     visionConfig = readVisionConfig(*visionFile, textConfig.hidden);
     weights.readVision(visionFile, visionConfig, textConfig.hidden);
-    vision = std::make_unique<VisionEncoder>(*device, visionConfig, weights.vision);
+    vision = std::make_unique<VisionEncoder>(*device, visionConfig, weights);
   }
 
   adapters = std::make_unique<Adapters>(*device);

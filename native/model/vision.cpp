@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "model/image.h"
 
 namespace pg {
@@ -17,6 +18,18 @@ constexpr int64_t kBlockRows = 512;   // rows of the feed-forward at a time: its
 void VisionEncoder::matmul(ConstView x, std::span<const MatmulJob> jobs) {
   const AdapterRows all{adapters_, 0, x.rows};
   ops_.matmul(x, jobs, {&all, adapters_ ? size_t(1) : size_t(0)});
+}
+
+void VisionEncoder::packOnce(std::span<Linear* const> matrices) {
+  if (pictures_ < 2 || matrices.front()->packed) return;
+  try {
+    Buffer buffer = device_.pack(matrices);
+    if (buffer.data()) packed_.push_back(std::move(buffer));
+  } catch (const Error&) {
+    return;   // no memory for it: the picture needs none
+  }
+  for (const Linear* linear : matrices)
+    if (linear->packed) files_.releasePages(*linear);
 }
 
 void VisionEncoder::begin(const uint8_t* pixels, const AdapterSet* adapters) {
@@ -41,11 +54,14 @@ void VisionEncoder::begin(const uint8_t* pixels, const AdapterSet* adapters) {
   matmul(patchRows, {&job, 1});
   device_.add(x_, weights_.position);
   nextLayer_ = 0;
+  ++pictures_;
 }
 
 bool VisionEncoder::step() {
   if (nextLayer_ < config_.layers) {
-    const VisionLayer& layer = weights_.layers[size_t(nextLayer_++)];
+    VisionLayer& layer = weights_.layers[size_t(nextLayer_++)];
+    Linear* const matrices[] = {&layer.q, &layer.k, &layer.v, &layer.out, &layer.up, &layer.down};
+    packOnce(matrices);
     attention(layer);
     feedForward(layer);
   }
@@ -81,6 +97,8 @@ void VisionEncoder::feedForward(const VisionLayer& layer) {
 }
 
 void VisionEncoder::finish(float* features) {
+  Linear* const projector[] = {&weights_.projector};
+  packOnce(projector);
   Arena::Scope scope(arena_);
   View out = arena_.take(config_.tokens, weights_.projector.out());
   const MatmulJob job{out, &weights_.projector};

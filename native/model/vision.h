@@ -11,8 +11,8 @@ namespace pg {
 
 class VisionEncoder {
  public:
-  VisionEncoder(Device& device, const VisionConfig& config, const VisionWeights& weights)
-      : device_(device), config_(config), weights_(weights), ops_(device), arena_(device) {}
+  VisionEncoder(Device& device, const VisionConfig& config, Weights& weights)
+      : device_(device), config_(config), files_(weights), weights_(weights.vision), ops_(device), arena_(device) {}
 
   // pixels: [imageSize, imageSize, 3] RGB8; adapters: nullptr = none, else alive until finish(). Replaces an unfinished
   // picture.
@@ -29,15 +29,20 @@ class VisionEncoder {
   void feedForward(const VisionLayer& layer);
 
   void matmul(ConstView x, std::span<const MatmulJob> jobs);
+  // What the device would unpack for every picture is unpacked once, in place of the file's pages: from the second
+  // picture on, for a program that looks at one only should not wait for it.
+  void packOnce(std::span<Linear* const> matrices);
 
   Device& device_;
   const VisionConfig& config_;
-  const VisionWeights& weights_;
+  const Weights& files_;
+  VisionWeights& weights_;
   AdaptedOps ops_;
   Arena arena_;
   const AdapterSet* adapters_ = nullptr;   // of the picture under way
   View x_;                 // [tokens, hidden] residual stream
-  int64_t nextLayer_ = 0;
+  int64_t nextLayer_ = 0, pictures_ = 0;
+  std::vector<Buffer> packed_;
 };
 
 }  // namespace pg

@@ -122,6 +122,14 @@ void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfi
   vision.projector = linear(f, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true);
 }
 
+void Weights::releasePages(const Linear& linear) const {
+  const uint8_t* data = linear.weight.row<uint8_t>(0);
+  for (const auto& file : files_) {
+    const MappedFile& map = file->map();
+    if (data >= map.data() && data < map.data() + map.size()) map.release(size_t(data - map.data()), linear.weight.stride * size_t(linear.out()));
+  }
+}
+
 void Weights::eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const {
   visit("token_embd", text.embedding);
   for (size_t i = 0; i < text.layers.size(); ++i)

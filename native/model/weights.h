@@ -52,6 +52,8 @@ class Weights {
 
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
+  // The matrix is not needed for a while: its pages of the file's map may go.
+  void releasePages(const Linear& linear) const;
   // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q"); they stay where they are from when
   // all is read.
   void eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const;

@@ -104,7 +104,7 @@ struct CorrelatingDevice final : ObservingDevice {
 // Shows the model's parts a sample through another device, as the scheduler would.
 template <class Begin>
 void show(Model& model, Device& device, const Sample& sample, Begin&& begin) {
-  VisionEncoder vision(device, model.visionConfig, model.weights.vision);
+  VisionEncoder vision(device, model.visionConfig, model.weights);
   Decoder decoder(device, model.textConfig, model.weights.text, AttentionWindow::none, true);
   KvPool pool(device, model.kvPool->layout(), 16);
   KvSequence kv(pool);

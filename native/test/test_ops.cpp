@@ -195,6 +195,26 @@ TEST(ops_product_survives_outlier_channels) {
     }
 }
 
+TEST(ops_packed_weights_give_the_same_bits) {
+  for (DType type : {DType::q8_0, DType::q4_0, DType::q4_k, DType::f32}) {
+    const int64_t k = 1024, n = 189, m = 21;
+    const Matrix a(type, n, k, 11);
+    const std::vector<float> x = randoms(size_t(m * k), 12);
+    onEveryDevice([&](CpuDevice& device, const std::string&) {
+      Linear linear = a.linear;
+      std::vector<float> plain(size_t(m * n)), packed(size_t(m * n)), in = x;
+      const MatmulJob job{view(plain, m, n), &linear}, again{view(packed, m, n), &linear};
+      device.matmul(view(in, m, k), {&job, 1});
+      Linear* const weights[] = {&linear};
+      const Buffer buffer = device.pack(weights);
+      CHECK_EQUAL(linear.packed == nullptr, buffer.data() == nullptr);
+      device.matmul(view(in, m, k), {&again, 1});
+      CHECK(std::memcmp(plain.data(), packed.data(), plain.size() * sizeof(float)) == 0);
+      return packed;
+    });
+  }
+}
+
 TEST(ops_geglu_is_gelu_of_gate_times_up) {
   for (DType type : {DType::f32, DType::q8_0, DType::q4_0, DType::q4_k})
     for (int64_t m : {1, 3, 19}) {

@@ -38,6 +38,26 @@ describe('the demo model', () => {
     expect(found.map(({ label }) => label)).toEqual(['purple ring', 'blue ring', 'black heart'])
   })
 
+  it('sees a picture the same before and after its vision weights are unpacked for good', async () => {
+    const fresh = await loadModel(model)
+    try {
+      const first = await fresh.encodeImage(picture)
+      const seen: Float32Array[] = []
+      for (const turn of [90, 180, 270]) seen.push((await fresh.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data)
+      const later = await loadModel(model)
+      try {
+        for (const [i, turn] of [270, 180, 90].entries()) {
+          expect((await later.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data).toEqual(seen[2 - i])
+        }
+        expect((await later.encodeImage(picture)).data).toEqual(first.data)
+      } finally {
+        await later.dispose()
+      }
+    } finally {
+      await fresh.dispose()
+    }
+  })
+
   it('boxes and masks lie where the colours are, in pixels of the picture', async () => {
     const { data, info } = await sharp(picture).removeAlpha().raw().toBuffer({ resolveWithObject: true })
     // purple: the pixels that are clearly more red and blue than green
