@@ -129,7 +129,23 @@ export async function evaluate(model, records, folder) {
     'caption: exactly right': mean(captions),
     'ocr: numbers': mean(printed.numbers),
     'ocr: words': mean(printed.words),
+    'everything: each box, mask, answer, caption and text counts once':
+      mean([...boxes, ...masks, ...[...answers.values()].flat(), ...captions, ...printed.numbers, ...printed.words]),
   }
+}
+
+/**
+ * Log-probabilities that the model gives the right captions, token by token, the end token included.
+ *
+ * @returns {Promise<number[]>}
+ */
+export async function captionLogProbs(model, records, folder) {
+  const all = []
+  for (const record of records) {
+    const { logProbs } = await model.score({ image: join(folder, record.file), prompt: 'caption en', suffix: record.caption })
+    all.push(...logProbs)
+  }
+  return all
 }
 
 if (import.meta.main ?? process.argv[1]?.endsWith('evaluate.mjs')) {

@@ -6,10 +6,12 @@ import { join, resolve } from 'node:path'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadModel, type PaliGemma } from '../../lib/index'
+import { native } from '../../lib/native'
 
 const root = resolve(__dirname, '..', '..')
 const model = join(root, 'demo', 'paligemma2-demo.gguf')
 const picture = join(root, 'demo', 'shapes.png')
+const demoScript = (name: string, args: string[]) => spawnSync(process.execPath, [join(root, 'scripts', 'demo-model', name), ...args], { encoding: 'utf8', cwd: root })
 
 describe('the demo model', () => {
   let paligemma: PaliGemma
@@ -17,7 +19,7 @@ describe('the demo model', () => {
   afterAll(async () => { await paligemma.dispose() })
 
   it('finds, counts, names and cuts out what is in held-out pictures', () => {
-    const run = spawnSync(process.execPath, [join(root, 'scripts', 'demo-model', 'evaluate.mjs'), '--json'], { encoding: 'utf8' })
+    const run = demoScript('evaluate.mjs', ['--json'])
     expect(run.stderr).toBe('')
     const score = JSON.parse(run.stdout) as Record<string, number>
     const atLeast = (name: string, value: number): void => { expect(score[name], name).toBeGreaterThanOrEqual(value) }
@@ -28,6 +30,42 @@ describe('the demo model', () => {
     atLeast('answer: color', 0.9)
     atLeast('answer: position', 0.9)
     atLeast('ocr: numbers', 0.8)
+  })
+
+  it('loses less than 1 % of its held-out scores to 8-bit activations', () => {
+    const { isa, supported } = native().cpuInfo()
+    const table = isa === 'scalar' ? supported.at(-1)! : isa
+    // trained weights in blocks of 32 and of 256; docs/performance.md has all types, on more pictures
+    const run = demoScript('accuracy.mjs', ['--json', '--limit', '20', '--table', table, '--type', 'Q8_0', '--type', 'Q4_K'])
+    expect(run.status, run.stderr).toBe(0)
+    const { demo } = JSON.parse(run.stdout) as { demo: Record<string, Record<string, { scores: Record<string, number>, logProbs: number[] }>> }
+    for (const type of ['Q8_0', 'Q4_K']) {
+      const [exact, found] = [demo[type]!['scalar']!, demo[type]![table]!]
+      const everything = Object.keys(exact.scores).find((name) => name.startsWith('everything'))!
+      expect(exact.scores[everything]).toBeGreaterThan(0.8)
+      expect(found.scores[everything]! / exact.scores[everything]!, `${type} on ${table}`).toBeGreaterThan(0.99)
+      const errors = found.logProbs.map((value, i) => Math.abs(value - exact.logProbs[i]!))
+      expect(errors.length).toBeGreaterThan(250)
+      expect(errors.reduce((sum, x) => sum + x, 0) / errors.length, `${type} on ${table}`).toBeLessThan(0.005)
+    }
+  }, 300_000)
+
+  it('computes the same in the wide copy that K types are judged on', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'paligemma-wide-'))
+    const path = join(folder, 'wide.gguf')
+    expect(demoScript('widen.mjs', [model, path]).stderr).toBe('')
+    const isa = process.env['PALIGEMMA_ISA']
+    process.env['PALIGEMMA_ISA'] = 'scalar'   // 8-bit activations would hide the difference
+    const [wide, original] = [await loadModel(path), await loadModel(model)]
+    if (isa === undefined) delete process.env['PALIGEMMA_ISA']
+    else process.env['PALIGEMMA_ISA'] = isa
+    const request = { image: picture, prompt: 'caption en', suffix: 'a purple ring, a blue ring and a black heart on a striped background with the number 359' }
+    const [found, expected] = [await wide.score(request), await original.score(request)]
+    expect(wide.info.textHidden).toBe(2 * original.info.textHidden)
+    await Promise.all([wide.dispose(), original.dispose()])
+    rmSync(folder, { recursive: true })
+    expect(expected.logProbs.length).toBeGreaterThan(20)
+    found.logProbs.forEach((value, i) => { expect(Math.abs(value - expected.logProbs[i]!), String(i)).toBeLessThan(1e-3) })
   })
 
   it('sees the shipped picture right', async () => {
