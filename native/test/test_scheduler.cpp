@@ -36,14 +36,14 @@ struct TimedDevice : ObservingDevice {
   double admission = 0, decoding = 0;                            // ms spent so far
 
   TimedDevice() : ObservingDevice(makeDevice("cpu", 1)) {}
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale) override {
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) override {
     admission += kVisionLayer;
-    ObservingDevice::denseAttention(out, q, k, v, heads, scale);
+    ObservingDevice::denseAttention(out, q, k, v, heads, scale, precision);
   }
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) override {
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) override {
     if (jobs[0].q.rows > 1) admission += kPrefillLayer;
     else decoding += decodeLayer * double(jobs.size());
-    ObservingDevice::attention(jobs, layer, scale, softcap);
+    ObservingDevice::attention(jobs, layer, scale, softcap, precision);
   }
   Clock::time_point now() const {
     return Clock::time_point(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(admission + decoding)));
