@@ -29,14 +29,22 @@ constexpr int kSpins = 2000;
 }  // namespace
 
 struct ThreadPool::Impl {
-  // High half: number of the loop; low half: chunks nobody has claimed. A claim is a compare-and-swap, so a worker
-  // that wakes late can neither claim from a finished loop nor read a job that is being replaced.
-  std::atomic<uint64_t> state{0};
+  // Chunks [begin, end) that nobody has claimed of a thread's share: begin in the low half, end in the high half. The
+  // owner takes them from the front, one long run through memory; who has finished takes from the back of others. A
+  // claim is a compare-and-swap, so a worker that wakes late can neither claim from a finished loop nor read a job that
+  // is being replaced.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> chunks{0};
+  };
+
+  explicit Impl(int threads) : shares(size_t(threads)) {}
+
+  std::vector<Share> shares;
+  std::atomic<uint32_t> loop{0};
   std::atomic<int64_t> done{0};
-  Chunk chunk = nullptr;           // these four are stable while a claimed chunk is unfinished
+  Chunk chunk = nullptr;           // these three are stable while a claimed chunk is unfinished
   const void* context = nullptr;
   int64_t count = 0, grain = 1;
-  int64_t chunks = 0;
 
   std::mutex mutex;
   std::condition_variable wake;
@@ -44,35 +52,42 @@ struct ThreadPool::Impl {
   std::atomic<bool> stopping{false};
   std::vector<std::thread> workers;
 
-  static uint32_t unclaimed(uint64_t s) { return uint32_t(s); }
+  void drainShare(Share& share, int worker, bool own) {
+    uint64_t s = share.chunks.load(std::memory_order_acquire);
+    for (;;) {
+      const uint32_t begin = uint32_t(s), end = uint32_t(s >> 32);
+      if (begin >= end) return;
+      const uint64_t left = own ? uint64_t(end) << 32 | (begin + 1) : uint64_t(end - 1) << 32 | begin;
+      if (!share.chunks.compare_exchange_weak(s, left, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      const int64_t first = int64_t(own ? begin : end - 1) * grain;
+      chunk(context, first, std::min(first + grain, count), worker);
+      done.fetch_add(1, std::memory_order_acq_rel);
+      s = share.chunks.load(std::memory_order_acquire);
+    }
+  }
 
   // Runs chunks until none is left.
   void drain(int worker) {
-    uint64_t s = state.load(std::memory_order_acquire);
-    while (unclaimed(s) > 0) {
-      if (!state.compare_exchange_weak(s, s - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      const int64_t begin = (chunks - int64_t(unclaimed(s))) * grain;
-      chunk(context, begin, std::min(begin + grain, count), worker);
-      done.fetch_add(1, std::memory_order_acq_rel);
-      s = state.load(std::memory_order_acquire);
-    }
+    drainShare(shares[size_t(worker)], worker, true);
+    for (size_t i = 1; i < shares.size(); ++i) drainShare(shares[(size_t(worker) + i) % shares.size()], worker, false);
   }
 
   void work(int worker) {
     while (!stopping.load(std::memory_order_acquire)) {
+      const uint32_t seen = loop.load(std::memory_order_acquire);
       drain(worker);
       int spins = 0;
-      while (unclaimed(state.load(std::memory_order_acquire)) == 0 && ++spins < kSpins) pause();
+      while (loop.load(std::memory_order_acquire) == seen && ++spins < kSpins) pause();
       if (spins < kSpins) continue;
       std::unique_lock lock(mutex);
       sleepers.fetch_add(1, std::memory_order_seq_cst);
-      wake.wait(lock, [&] { return stopping.load() || unclaimed(state.load(std::memory_order_seq_cst)) > 0; });
+      wake.wait(lock, [&] { return stopping.load() || loop.load(std::memory_order_seq_cst) != seen; });
       sleepers.fetch_sub(1, std::memory_order_seq_cst);
     }
   }
 };
 
-ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>(threads)) {
   for (int i = 1; i < threads; ++i) impl_->workers.emplace_back([impl = impl_.get(), i] { impl->work(i); });
 }
 
@@ -101,10 +116,11 @@ void ThreadPool::run(int64_t count, int64_t grain, Chunk chunk, const void* cont
   p.context = context;
   p.count = count;
   p.grain = grain;
-  p.chunks = chunks;
   p.done.store(0, std::memory_order_relaxed);
-  const uint64_t loop = (p.state.load(std::memory_order_relaxed) >> 32) + 1;
-  p.state.store(loop << 32 | uint64_t(chunks), std::memory_order_seq_cst);
+  const int64_t threads = int64_t(p.shares.size());
+  for (int64_t t = 0; t < threads; ++t)
+    p.shares[size_t(t)].chunks.store(uint64_t(chunks * (t + 1) / threads) << 32 | uint64_t(chunks * t / threads), std::memory_order_release);
+  p.loop.fetch_add(1, std::memory_order_seq_cst);
   if (p.sleepers.load(std::memory_order_seq_cst) > 0) {
     { std::lock_guard lock(p.mutex); }
     p.wake.notify_all();
