@@ -19,6 +19,8 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/vector_tiles.h"
 #include "cpu/vector_attention16.h"
 #include "cpu/tiles8_avx2.h"
+#include "cpu/blocks_avx2.h"
+#include "cpu/tiles8_rows.h"
 #include "cpu/dot_avx2.h"
 #include "cpu/rows8_avx2.h"
 #include "cpu/rows8.h"

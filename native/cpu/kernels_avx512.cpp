@@ -25,6 +25,7 @@ constexpr int kTileVectors = 2, kTileTokens = 12;
 #include "cpu/vector_tiles.h"
 #include "cpu/vector_attention16.h"
 #include "cpu/tiles8_avx512.h"
+#include "cpu/tiles8_rows.h"
 #include "cpu/rows8_avx512.h"
 #include "cpu/rows8.h"
 

@@ -8,10 +8,7 @@
 // activations are stored in it. Offsets and minimums enter as scale * (sum of activations).
 #pragma once
 
-// The group of each lane. Neighbours in both halves are what the nibbles of one byte hold in Q4_K and Q5_K.
-#define PG_LANE_GROUPS 0, 4, 2, 6, 1, 5, 3, 7
-
-// 256 columns of a token, groups in the order of lanes
+// 256 columns of a token, groups in the order of laneGroups()
 struct TokenBlock {
   int8_t values[8][8][4];   // [columns of a group / 4][group][column]
   float scales[8];          // of groups
@@ -29,41 +26,11 @@ PG_INLINE void gather4(__m256i a, __m256i b, __m256i c, __m256i d, __m256i* out)
   out[3] = _mm256_unpackhi_epi64(ab2, cd2);
 }
 
-PG_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128((const __m128i*)p); }
-PG_INLINE __m256i load32(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
-PG_INLINE __m256i loadTwo(const uint8_t* low, const uint8_t* high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(low)), load16(high), 1); }
-
 // 16 bytes of each of eight blocks: out[r] has dword r of all.
 template <int kBytes>
 PG_INLINE void gather8(const uint8_t* p, __m256i* out) {
   gather4(loadTwo(p, p + kBytes), loadTwo(p + 4 * kBytes, p + 5 * kBytes), loadTwo(p + 2 * kBytes, p + 3 * kBytes), loadTwo(p + 6 * kBytes, p + 7 * kBytes), out);
 }
-
-// The f16 scales of eight blocks. Each load has its scale where that belongs; none reaches beyond the blocks.
-template <int kBytes>
-PG_INLINE V eightScales(const uint8_t* p) {
-  constexpr int n = kBytes;
-  const __m128i a = _mm_blend_epi16(load16(p), load16(p + 4 * n - 2), 0x02), b = _mm_blend_epi16(load16(p + 2 * n - 4), load16(p + 6 * n - 6), 0x08);
-  const __m128i c = _mm_blend_epi16(load16(p + n - 8), load16(p + 5 * n - 10), 0x20), d = _mm_blend_epi16(load16(p + 3 * n - 12), load16(p + 7 * n - 14), 0x80);
-  return _mm256_cvtph_ps(_mm_blend_epi16(_mm_blend_epi16(a, b, 0x0c), _mm_blend_epi16(c, d, 0xc0), 0xf0));
-}
-
-// Slopes and bases of the eight groups of a Q4_K or Q5_K super-block (they begin alike): x = slope * q - base.
-PG_INLINE void laneSlopes(const uint8_t* row, V* slope, V* base) {
-  const __m128i v = load16(row + 4);   // twelve bytes of 6-bit numbers, four begin in each word
-  const __m128i low = _mm_and_si128(_mm_srlv_epi32(_mm_shuffle_epi32(v, 0x98), _mm_setr_epi32(0, 0, 0, 4)), _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
-  const __m128i high = _mm_and_si128(_mm_srli_epi32(_mm_shuffle_epi32(v, 0x50), 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
-  const __m256i six = _mm256_broadcastsi128_si256(_mm_or_si128(low, high));
-  // the scale of each lane's group, zero-extended
-  const __m256i place = _mm256_or_si256(_mm256_setr_epi32(PG_LANE_GROUPS), _mm256_set1_epi32((int)0x80808000));
-  uint32_t both;
-  memcpy(&both, row, 4);
-  const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
-  *slope = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(six, place)), _mm256_broadcastss_ps(d));
-  *base = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(six, _mm256_add_epi32(place, _mm256_set1_epi32(8)))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
-}
-
-PG_INLINE __m256i nibbles(__m256i q) { return _mm256_and_si256(q, _mm256_set1_epi8(15)); }
 
 // Registers of even and odd groups, each [dword r | dword 4 + r], to those of all.
 PG_INLINE void merge(const __m256i* even, const __m256i* odd, __m256i* w) {
@@ -86,7 +53,7 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, in
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 8 * kBytes) {
     prefetchBlocks(row, 8 * kBytes);
-    const V slope = eightScales<kBytes>(row), base = vmul(slope, vset(kEight ? kOffset8 : 8));
+    const V slope = _mm256_cvtph_ps(inLanes(scaleWords<kBytes>(row))), base = vmul(slope, vset(kEight ? kOffset8 : 8));
     __m256i w[8];
     gather8<kBytes>(row + 2, w);
     if (kEight) {
@@ -113,7 +80,7 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
   for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
     prefetchBlocks(row, kFive ? 176 : 144);
     V slope, base;
-    laneSlopes(row, &slope, &base);
+    slopes(row, laneGroups(), &slope, &base);
     const uint8_t* qs = row + (kFive ? 48 : 16);
     __m256i even[4], odd[4], w[8];
     gather4(load32(qs), load32(qs + 64), load32(qs + 32), load32(qs + 96), even);
@@ -169,7 +136,7 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   // the scale of the first 16 columns of each lane's group in the top byte
-  const __m256i place = _mm256_or_si256(_mm256_slli_epi32(_mm256_setr_epi32(PG_LANE_GROUPS), 25), _mm256_set1_epi32(0x00808080));
+  const __m256i place = _mm256_or_si256(_mm256_slli_epi32(laneGroups(), 25), _mm256_set1_epi32(0x00808080));
   for (int64_t s = 0; s < supers; ++s, row += 210) {
     prefetchBlocks(row, 210);
     const __m256i scales = _mm256_broadcastsi128_si256(load16(row + 192));
@@ -195,7 +162,8 @@ static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
     memset(few, 0, sizeof few);
     x = (const float*)memcpy(few, x, size_t(n) * sizeof(float));
   }
-  const int groups[8] = {PG_LANE_GROUPS};
+  int groups[8];
+  _mm256_storeu_si256((__m256i*)groups, laneGroups());
   float tops[8], inverses[8];
   for (int i = 0; i < 8; ++i) {
     const float* g = x + 32 * groups[i];

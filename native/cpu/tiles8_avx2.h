@@ -2,11 +2,11 @@
 // PG_ISA_END.
 //
 // vpmaddubsw would saturate with 8-bit weights, and undoing signs costs what it saves; vpmaddwd on 16 bits needs as
-// many instructions and leaves room for values of 12 bits, whose rounding does not matter. Panels are
-// [k / 2][16 rows][2], tokens [k / 2][6][2].
+// many instructions and leaves room for values of 12 bits, and of 14 for weights, whose rounding does not matter. Panels
+// are [k / 2][16 rows][2], tokens [k / 2][6][2].
 #pragma once
 
-constexpr int kLevels16 = 2047;   // 64 products of two such numbers fit 31 bits
+constexpr int kLevels16 = 2047;   // 64 products with 64 * 128, the largest weight, fit 31 bits
 
 static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
                   const int32_t* offsets, int64_t groups) {
@@ -63,138 +63,16 @@ static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k
   }
 }
 
-// ---- whole super-blocks to f32 ----
+// ---- weights: 64ths of a byte's steps ----
 
-PG_INLINE V bytesToF32(__m128i eight) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight)); }
-
-// 32 unsigned bytes as slope * q - base
-PG_INLINE void store32(float* to, __m256i q, float slope, float base) {
-  const V m = vset(slope), b = vset(base);
-  const __m128i low = _mm256_castsi256_si128(q), high = _mm256_extracti128_si256(q, 1);
-  vstore(to, _mm256_fmsub_ps(bytesToF32(low), m, b));
-  vstore(to + 8, _mm256_fmsub_ps(bytesToF32(_mm_srli_si128(low, 8)), m, b));
-  vstore(to + 16, _mm256_fmsub_ps(bytesToF32(high), m, b));
-  vstore(to + 24, _mm256_fmsub_ps(bytesToF32(_mm_srli_si128(high, 8)), m, b));
+typedef int16_t Level;
+constexpr float kSteps = 64;
+PG_INLINE V panelWord(V v) { return v; }
+PG_INLINE void storeLevels(Level* to, __m256i low, __m256i high) {
+  _mm256_storeu_si256((__m256i*)to, _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_storeu_si256((__m256i*)(to + 16), _mm256_permute2x128_si256(low, high, 0x31));
 }
-
-static void wideQ4_0(const uint8_t* b, float* to, int64_t n) {
-  for (; n > 0; n -= 32, b += 18, to += 32) {
-    const float d = vhalf(b);
-    const __m128i q = _mm_loadu_si128((const __m128i*)(b + 2));
-    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-    store32(to, _mm256_and_si256(both, _mm256_set1_epi8(15)), d, 8 * d);
-  }
-}
-
-struct ScaleMin {
-  uint8_t scale[8], min[8];
-};
-
-// The eight 6-bit scales and minimums of Q4_K and Q5_K, four at a time.
-PG_INLINE ScaleMin scaleMin(const uint8_t* s) {
-  uint32_t a, b, c, part[4];
-  memcpy(&a, s, 4);
-  memcpy(&b, s + 4, 4);
-  memcpy(&c, s + 8, 4);
-  part[0] = a & 0x3f3f3f3f;
-  part[1] = (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030);
-  part[2] = b & 0x3f3f3f3f;
-  part[3] = ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030);
-  ScaleMin out;
-  memcpy(&out, part, 16);
-  return out;
-}
-
-// Slope and base of the eight groups of a Q4_K or Q5_K super-block (they begin alike): x = slope * q - base.
-PG_INLINE void slopes(const uint8_t* row, float* slope, float* base) {
-  const ScaleMin sm = scaleMin(row + 4);
-  uint32_t both;
-  memcpy(&both, row, 4);
-  const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)both));
-  vstore(slope, vmul(bytesToF32(_mm_loadl_epi64((const __m128i*)sm.scale)), _mm256_broadcastss_ps(d)));
-  vstore(base, vmul(bytesToF32(_mm_loadl_epi64((const __m128i*)sm.min)), _mm256_broadcastss_ps(_mm_movehdup_ps(d))));
-}
-
-// 32 columns of Q4_K or Q5_K (five: the fifth bits, else NULL): group 2j + high
-PG_INLINE __m256i nibblesK(const uint8_t* qs, const uint8_t* fives, int j, int high) {
-  __m256i q = _mm256_loadu_si256((const __m256i*)(qs + 32 * j));
-  q = _mm256_and_si256(high ? _mm256_srli_epi16(q, 4) : q, _mm256_set1_epi8(15));
-  if (!fives) return q;
-  const __m256i bit = _mm256_set1_epi8((char)(1 << (2 * j + high)));
-  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_loadu_si256((const __m256i*)fives), bit), bit);
-  return _mm256_or_si256(q, _mm256_and_si256(set, _mm256_set1_epi8(16)));
-}
-
-static void wideQ45K(const uint8_t* b, float* to, int64_t n, bool five) {
-  for (; n > 0; n -= 256, b += five ? 176 : 144) {
-    float slope[8], base[8];
-    slopes(b, slope, base);
-    for (int g = 0; g < 8; ++g, to += 32) store32(to, nibblesK(b + (five ? 48 : 16), five ? b + 16 : NULL, g / 2, g % 2), slope[g], base[g]);
-  }
-}
-
-// 32 columns of Q6_K as 0..63: part 0..7
-PG_INLINE __m256i sixBits(const uint8_t* b, int part) {
-  const int half = part / 4, j = part % 4;   // 128 columns each; ql serves j and j + 2, qh all four
-  const __m256i low = _mm256_loadu_si256((const __m256i*)(b + 64 * half + 32 * (j % 2)));
-  const __m256i high = _mm256_srl_epi16(_mm256_loadu_si256((const __m256i*)(b + 128 + 32 * half)), _mm_cvtsi32_si128(2 * j));
-  const __m256i nibble = _mm256_and_si256(j < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
-  return _mm256_or_si256(nibble, _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
-}
-
-static void wideQ6K(const uint8_t* b, float* to, int64_t n) {
-  for (; n > 0; n -= 256, b += 210) {
-    const float d = vhalf(b + 208);
-    const int8_t* s = (const int8_t*)b + 192;
-    for (int part = 0; part < 8; ++part, to += 32) {
-      float a = d * s[2 * part], c = d * s[2 * part + 1];
-      const __m256i q = sixBits(b, part);
-      const __m128i low = _mm256_castsi256_si128(q), high = _mm256_extracti128_si256(q, 1);
-      vstore(to, _mm256_fmsub_ps(bytesToF32(low), vset(a), vset(32 * a)));
-      vstore(to + 8, _mm256_fmsub_ps(bytesToF32(_mm_srli_si128(low, 8)), vset(a), vset(32 * a)));
-      vstore(to + 16, _mm256_fmsub_ps(bytesToF32(high), vset(c), vset(32 * c)));
-      vstore(to + 24, _mm256_fmsub_ps(bytesToF32(_mm_srli_si128(high, 8)), vset(c), vset(32 * c)));
-    }
-  }
-}
-
-static bool hasTile8(pg::DType type) {
-  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
-}
-
-static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales) {
-  for (int64_t c = 0; c < k; c += 256) {
-    const int64_t n = k - c < 256 ? k - c : 256, groups = (n + 63) / 64, at = column + c;
-    for (int64_t half = 0; half < 16; half += 8) {
-      alignas(32) int16_t values[8][256];
-      for (int64_t r = 0; r < 8; ++r) {
-        float wide[256];
-        const float* x = wide;
-        const uint8_t* row = w + stride * size_t(half + r);
-        if (half + r >= rows) {
-          memset(values[r], 0, sizeof values[r]);
-          for (int64_t g = 0; g < groups; ++g) scales[(c / 64 + g) * 16 + half + r] = 0;
-          continue;
-        }
-        switch (type) {
-          case pg::DType::q8_0: q8ToF32Row((const pg::BlockQ8_0*)row + at / 32, wide, n); break;
-          case pg::DType::q4_0: wideQ4_0(row + at / 32 * 18, wide, n); break;
-          case pg::DType::q4_k: wideQ45K(row + at / 256 * 144, wide, n, false); break;
-          case pg::DType::q5_k: wideQ45K(row + at / 256 * 176, wide, n, true); break;
-          case pg::DType::q6_k: wideQ6K(row + at / 256 * 210, wide, n); break;
-          default: x = (const float*)row + at;
-        }
-        for (int64_t g = 0; g < groups; ++g) scales[(c / 64 + g) * 16 + half + r] = levels(x + 64 * g, n - 64 * g, values[r] + 64 * g);
-      }
-      for (int64_t i = 0; i < groups * 4; ++i) {   // 16 columns: 8 pairs of 8 rows
-        V v[8];
-        for (int r = 0; r < 8; ++r) v[r] = _mm256_castsi256_ps(_mm256_load_si256((const __m256i*)(values[r] + 16 * i)));
-        vtranspose(v);
-        for (int j = 0; j < 8; ++j) vstore((float*)(panel + (c / 2 + 8 * i + j) * 64 + half * 4), v[j]);
-      }
-    }
-  }
-}
+PG_INLINE float unpackF32(const float* w, int64_t n, Level* to) { return levels(w, n, to); }
 
 static double peak8(int64_t rounds) {
   __m256i acc[10], a = _mm256_set1_epi8((char)rounds), one = _mm256_set1_epi16(1);

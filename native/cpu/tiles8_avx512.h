@@ -143,6 +143,9 @@ static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k
 
 // ---- weights: a row's group of 64 columns as signed bytes with one scale ----
 
+typedef int8_t Level;
+PG_INLINE V panelWord(V v) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), _mm512_set1_epi8((char)128))); }
+
 PG_INLINE V levels16() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 PG_INLINE __m128i toBytes(V v) { return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)); }
 PG_INLINE V spread(__m256 values, int i) { return _mm512_permutexvar_ps(_mm512_set1_epi32(i), _mm512_castps256_ps512(values)); }
@@ -301,55 +304,4 @@ PG_INLINE float unpackF32(const float* w, int64_t n, int8_t* to) {
   const V inverse = vset(max > 0 ? 127 / max : 0);
   for (int i = 0; i < 4; ++i) _mm_storeu_si128((__m128i*)(to + 16 * i), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(vmul(v[i], inverse))));
   return max / 127;
-}
-
-// Up to 256 columns of one row.
-static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_t k, int8_t* to, float* scales) {
-  switch (type) {
-    case pg::DType::q4_k: return unpackQ4K(row + column / 256 * 144, to, scales);
-    case pg::DType::q5_k: return unpackQ5K(row + column / 256 * 176, to, scales);
-    case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
-    case pg::DType::q8_0: case pg::DType::q4_0: {
-      const size_t size = type == pg::DType::q8_0 ? 34 : 18;
-      const uint8_t* blocks = row + size_t(column / 32) * size;
-      uint8_t few[272] = {0};
-      if (k < 256) blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
-      return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
-    }
-    default:
-      for (int64_t g = 0; 64 * g < k; ++g) scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
-  }
-}
-
-static bool hasTile8(pg::DType type) {
-  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
-}
-
-static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales) {
-  const __m512i offset = _mm512_set1_epi8((char)128);
-  for (int64_t c = 0; c < k; c += 256) {
-    const int64_t n = k - c < 256 ? k - c : 256, groups = (n + 63) / 64;
-    for (int64_t half = 0; half < 32; half += 16) {
-      alignas(64) int8_t bytes[16][256];
-      float s[16][4];
-      for (int64_t r = 0; r < 16; ++r) {
-        if (half + r < rows) {
-          unpackRow(type, w + stride * size_t(half + r), column + c, n, bytes[r], s[r]);
-        } else {
-          memset(bytes[r], 0, 256);
-          memset(s[r], 0, sizeof s[r]);
-        }
-      }
-      for (int64_t g = 0; g < groups; ++g) {
-        const int64_t group = c / 64 + g;
-        V v[16];
-        for (int r = 0; r < 16; ++r) {
-          v[r] = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_load_si512(bytes[r] + 64 * g), offset));
-          scales[group * 32 + half + r] = s[r][g];
-        }
-        vtranspose(v);
-        for (int i = 0; i < 16; ++i) vstore((float*)(panel + group * 2048 + i * 128 + half * 4), v[i]);
-      }
-    }
-  }
 }

@@ -1,0 +1,58 @@
+// Weight rows to 8-bit tile panels, for the tables that unpack 256 columns at a time. The including file has
+//   Level                                 a panel's weight
+//   unpackQ4_0 ... unpackQ6K(b, to, scales)   a super-block, or eight blocks, as levels with a scale per 64 columns
+//   unpackF32(w, n, to)                   up to 64 numbers; returns their scale
+//   panelWord(v)                          levels as the panel holds them
+// Included between PG_ISA_BEGIN and PG_ISA_END.
+#pragma once
+
+static bool hasTile8(pg::DType type) {
+  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
+}
+
+// Up to 256 columns of one row.
+static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_t k, Level* to, float* scales) {
+  switch (type) {
+    case pg::DType::q4_k: return unpackQ4K(row + column / 256 * 144, to, scales);
+    case pg::DType::q5_k: return unpackQ5K(row + column / 256 * 176, to, scales);
+    case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
+    case pg::DType::q8_0: case pg::DType::q4_0: {
+      const size_t size = type == pg::DType::q8_0 ? 34 : 18;
+      const uint8_t* blocks = row + size_t(column / 32) * size;
+      uint8_t few[272] = {0};
+      if (k < 256) blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
+      return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
+    }
+    default:
+      for (int64_t g = 0; 64 * g < k; ++g) scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
+  }
+}
+
+// Panels are [k / kWord][kTileRows][kWord]: 32-bit words of kWord columns of a row.
+static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales) {
+  constexpr int64_t kWord = 4 / int64_t(sizeof(Level));
+  for (int64_t c = 0; c < k; c += 256) {
+    const int64_t n = k - c < 256 ? k - c : 256, groups = (n + 63) / 64;
+    for (int64_t part = 0; part < kTileRows; part += kLanes) {
+      alignas(64) Level levels[kLanes][256];
+      float s[kLanes][4];
+      for (int64_t r = 0; r < kLanes; ++r) {
+        if (part + r < rows) {
+          unpackRow(type, w + stride * size_t(part + r), column + c, n, levels[r], s[r]);
+        } else {
+          memset(levels[r], 0, sizeof levels[r]);
+          memset(s[r], 0, sizeof s[r]);
+        }
+      }
+      for (int64_t g = 0; g < groups; ++g)
+        for (int64_t r = 0; r < kLanes; ++r) scales[(c / 64 + g) * kTileRows + part + r] = s[r][g];
+      for (int64_t i = 0; i < groups * 64; i += kLanes * kWord) {
+        V v[kLanes];
+        for (int r = 0; r < kLanes; ++r) v[r] = panelWord(vload((const float*)(levels[r] + i)));
+        vtranspose(v);
+        float* to = (float*)panel + (c + i) / kWord * kTileRows + part;
+        for (int j = 0; j < kLanes; ++j) vstore(to + j * kTileRows, v[j]);
+      }
+    }
+  }
+}
