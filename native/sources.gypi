@@ -7,6 +7,7 @@
       "native/cpu/cpu_info.cpp",
       "native/cpu/kernels_scalar.cpp",
       "native/cpu/kernels_avx2.cpp",
+      "native/cpu/kernels_avxvnni.cpp",
       "native/cpu/kernels_avx512.cpp",
       "native/cpu/kernels_neon.cpp",
       "native/cpu/kernels_neon_dotprod.cpp",

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "cpu/isa.h"
 
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <intrin.h>
@@ -50,7 +51,7 @@ uint64_t savedState() {
 }
 
 struct X86 {
-  bool avx2 = false, avx512Vnni = false;
+  bool avx2 = false, avxVnni = false, avx512Vnni = false;
 
   X86() {
     const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
@@ -59,6 +60,7 @@ struct X86 {
     const bool fma = has(one.ecx, 12), osxsave = has(one.ecx, 27), avx = has(one.ecx, 28), f16c = has(one.ecx, 29);
     if (!osxsave || !avx || (savedState() & 6) != 6) return;
     avx2 = fma && f16c && has(seven.ebx, 5);
+    avxVnni = avx2 && seven.eax >= 1 && has(cpuid(7, 1).eax, 4);
     const bool f = has(seven.ebx, 16), dq = has(seven.ebx, 17), bw = has(seven.ebx, 30), vl = has(seven.ebx, 31);
     avx512Vnni = avx2 && (savedState() & 0xe0) == 0xe0 && f && dq && bw && vl && has(seven.ecx, 11);
   }
@@ -101,6 +103,9 @@ std::vector<Table> tables() {
 #if defined(__x86_64__) || defined(_M_X64)
   const X86 x86;
   list.push_back({&kKernelsAvx2, x86.avx2});
+#if defined(PG_HAS_AVXVNNI)
+  list.push_back({&kKernelsAvxVnni, x86.avxVnni});
+#endif
   list.push_back({&kKernelsAvx512Vnni, x86.avx512Vnni});
 #elif defined(__aarch64__) || defined(_M_ARM64)
   const Arm arm;

@@ -133,7 +133,7 @@ struct Kernels {
 
 extern const Kernels kKernelsScalar;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Kernels kKernelsAvx2, kKernelsAvx512Vnni;
+extern const Kernels kKernelsAvx2, kKernelsAvxVnni, kKernelsAvx512Vnni;   // the second where PG_HAS_AVXVNNI
 #elif defined(__aarch64__) || defined(_M_ARM64)
 extern const Kernels kKernelsNeon, kKernelsNeonDotprod, kKernelsNeonI8mm;
 #endif

@@ -23,7 +23,7 @@ const MaxSimKernels* maxSimKernelsFor(const std::string& isa) {
   if (!kernelsFor(isa)) return nullptr;
 #if defined(__x86_64__) || defined(_M_X64)
   if (isa == kMaxSimAvx512Vnni.isa) return &kMaxSimAvx512Vnni;
-  if (isa == kMaxSimAvx2.isa) return &kMaxSimAvx2;
+  if (isa != kKernelsScalar.isa) return &kMaxSimAvx2;
 #elif defined(__aarch64__) || defined(_M_ARM64)
   if (isa == kMaxSimNeonDotprod.isa || isa == kKernelsNeonI8mm.isa) return &kMaxSimNeonDotprod;
   if (isa == kMaxSimNeon.isa) return &kMaxSimNeon;
