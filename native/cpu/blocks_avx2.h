@@ -54,10 +54,6 @@ PG_INLINE V inverseOf(float of, V v) {   // of / v, 0 for 0
 PG_INLINE void storeScales(float* scales, V pairs, float factor) {   // one of each pair
   _mm_storeu_ps(scales, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(vmul(pairs, vset(factor / kSteps)), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6))));
 }
-PG_INLINE void storeWords(int16_t* to, V v) {
-  const __m256i q = _mm256_cvtps_epi32(v);
-  _mm_storeu_si128((__m128i*)to, _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1)));
-}
 
 // 32 numbers q * 2^kShift, which fit a byte, times factor / 2^7, less base
 template <int kShift>
@@ -71,7 +67,7 @@ static void unpackQ8_0(const uint8_t* b, Level* to, float* scales) {
   const V d = _mm256_cvtph_ps(scaleWords<34>(b)), top = pairMax(vabs(d));
   storeScales(scales, top, 1);
   int16_t factor[8];
-  storeWords(factor, vmul(d, inverseOf(64 * 128, top)));   // the block with the larger scale keeps its values
+  vstoreI16(factor, vmul(d, inverseOf(64 * 128, top)));   // the block with the larger scale keeps its values
   for (int g = 0; g < 8; ++g) linear<0>(to + 32 * g, load32(b + 34 * g + 2), _mm256_set1_epi16(factor[g]), _mm256_setzero_si256());
 }
 
@@ -81,8 +77,8 @@ static void unpackQ4_0(const uint8_t* b, Level* to, float* scales) {
   const V larger = vselectLess(vabs(even), vabs(odd), odd, even), ratio = vmul(d, inverseOf(64 * 16, larger));
   storeScales(scales, larger, 0.0625f);
   int16_t factor[8], base[8];
-  storeWords(factor, vmul(ratio, vset(16)));
-  storeWords(base, vmul(ratio, vset(8)));
+  vstoreI16(factor, vmul(ratio, vset(16)));
+  vstoreI16(base, vmul(ratio, vset(8)));
   for (int g = 0; g < 8; ++g) {
     const __m128i q = load16(b + 18 * g + 2);
     linear<3>(to + 32 * g, nibbles(_mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1)), _mm256_set1_epi16(factor[g]), _mm256_set1_epi16(base[g]));
@@ -97,8 +93,8 @@ PG_INLINE void unpackQ45K(const uint8_t* b, Level* to, float* scales) {
   const V reach = pairMax(vmax(vabs(offset), vabs(_mm256_fmsub_ps(slope, vset(kFive ? 31 : 15), offset)))), inverse = inverseOf(64 * 127, reach);
   storeScales(scales, reach, 1.0f / 127);
   int16_t factor[8], base[8];
-  storeWords(factor, vmul(vmul(slope, inverse), vset(kFive ? 32 : 16)));
-  storeWords(base, vmul(offset, inverse));
+  vstoreI16(factor, vmul(vmul(slope, inverse), vset(kFive ? 32 : 16)));
+  vstoreI16(base, vmul(offset, inverse));
   const __m256i fives = kFive ? load32(b + 16) : _mm256_setzero_si256(), bit4 = _mm256_set1_epi8(16);
   for (int g = 0; g < 8; ++g) {
     __m256i q = load32(b + (kFive ? 48 : 16) + 32 * (g / 2));
@@ -123,8 +119,8 @@ static void unpackQ6K(const uint8_t* b, Level* to, float* scales) {
   _mm_storeu_ps(scales, _mm_mul_ps(top, _mm_set1_ps(vhalf(b + 208) * (32.0f / 127 / kSteps))));
   const V inverse = inverseOf(64 * 128 * 127.0f / 32, _mm256_castps128_ps256(top));
   int16_t factor[16];
-  storeWords(factor, vmul(vloadI8((const int8_t*)b + 192), _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))));
-  storeWords(factor + 8, vmul(vloadI8((const int8_t*)b + 200), _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3))));
+  vstoreI16(factor, vmul(vloadI8((const int8_t*)b + 192), _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))));
+  vstoreI16(factor + 8, vmul(vloadI8((const int8_t*)b + 200), _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3))));
   for (int part = 0; part < 8; ++part) {
     const int half = part / 4, j = part % 4;   // 128 columns each; ql serves j and j + 2, qh all four
     const __m256i low = load32(b + 64 * half + 32 * (j % 2));

@@ -18,6 +18,7 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/simd_avx2.h"
 #include "cpu/vector_kernels.h"
 #include "cpu/vector_tiles.h"
+#include "cpu/vector_attention16.h"
 #include "cpu/tiles8_avxvnni.h"
 #include "cpu/blocks_avx2.h"
 #include "cpu/tiles8_rows.h"
