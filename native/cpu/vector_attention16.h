@@ -10,11 +10,12 @@ constexpr int kVectors16 = pg::kTileGroup / kLanes;    // of a row of scores
 PG_INLINE int64_t roundTo(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // A row as integers of at most `level`, zeros behind its end up to a multiple of 2 * kLanes; returns its scale.
-PG_INLINE float levels16(pg::DType type, const uint8_t* row, int64_t n, int level, int16_t* to) {
+template <pg::DType kType>
+PG_INLINE float levels16(const uint8_t* row, int64_t n, int level, int16_t* to) {
   V v[pg::kRow16 / kLanes], top = vzero();
   const int64_t vectors = roundTo(n, kLanes) / kLanes;
   for (int64_t i = 0; i < vectors; ++i) {
-    v[i] = vloadWeights(type, row, i * kLanes, n - i * kLanes);
+    v[i] = vloadWeights(kType, row, i * kLanes, n - i * kLanes);
     top = vmax(top, vabs(v[i]));
   }
   if (vectors % 2) v[vectors] = vzero();
@@ -25,21 +26,23 @@ PG_INLINE float levels16(pg::DType type, const uint8_t* row, int64_t n, int leve
 }
 
 // The same for one of `count` rows; one behind them is all zeros.
-PG_INLINE float levels16OrNone(pg::DType type, const uint8_t* x, size_t stride, int64_t row, int64_t count, int64_t n, int level, int16_t* to) {
-  if (row < count) return levels16(type, x + stride * size_t(row), n, level, to);
+template <pg::DType kType>
+PG_INLINE float levels16OrNone(const uint8_t* x, size_t stride, int64_t row, int64_t count, int64_t n, int level, int16_t* to) {
+  if (row < count) return levels16<kType>(x + stride * size_t(row), n, level, to);
   memset(to, 0, size_t(roundTo(n, 2 * kLanes)) * sizeof *to);
   return 0;
 }
 
 static void packQueries16(const float* x, int64_t n, int level, int16_t* to, float* scale) {
-  *scale = levels16(pg::DType::f32, (const uint8_t*)x, n, level, to);
+  *scale = levels16<pg::DType::f32>((const uint8_t*)x, n, level, to);
 }
 
-static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales) {
+template <pg::DType kType>
+static void packKeysOf(const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales) {
   const int64_t pairs = roundTo(n, kPairs16 * 2) / 2;
   int16_t rows[kLanes][pg::kRow16];
   for (int64_t key = 0; key < pg::kTileGroup; key += kLanes) {
-    for (int64_t i = 0; i < kLanes; ++i) scales[key + i] = levels16OrNone(type, x, stride, key + i, count, n, level, rows[i]);
+    for (int64_t i = 0; i < kLanes; ++i) scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, level, rows[i]);
     float* panel = (float*)panels + key / kTileRows * pairs * kTileRows + key % kTileRows;   // pairs travel as floats
     for (int64_t c = 0; c < pairs; c += kLanes) {
       V v[kLanes];
@@ -50,15 +53,34 @@ static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t 
   }
 }
 
-static void packValues16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales) {
+template <pg::DType kType>
+static void packValuesOf(const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales) {
   int16_t rows[2][pg::kRow16];
   const int64_t cols = roundTo(n, 16);
   for (int64_t key = 0; key < pg::kTileGroup; key += 2) {
-    for (int64_t i = 0; i < 2; ++i) scales[key + i] = levels16OrNone(type, x, stride, key + i, count, n, pg::kValueLevel, rows[i]);
+    for (int64_t i = 0; i < 2; ++i) scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, pg::kValueLevel, rows[i]);
     for (int64_t c = 0; c < cols; c += kLanes) {
       const int64_t panel = c / kTileRows * kTileRows, width = cols - panel < kTileRows ? 16 : kTileRows;
       vstorePairs(panels + panel * pg::kTileGroup + key * width + 2 * (c - panel), rows[0] + c, rows[1] + c);
     }
+  }
+}
+
+static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales) {
+  switch (type) {
+    case pg::DType::f32: return packKeysOf<pg::DType::f32>(x, stride, count, n, level, panels, scales);
+    case pg::DType::f16: return packKeysOf<pg::DType::f16>(x, stride, count, n, level, panels, scales);
+    case pg::DType::bf16: return packKeysOf<pg::DType::bf16>(x, stride, count, n, level, panels, scales);
+    default: return packKeysOf<pg::DType::q8_0>(x, stride, count, n, level, panels, scales);
+  }
+}
+
+static void packValues16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales) {
+  switch (type) {
+    case pg::DType::f32: return packValuesOf<pg::DType::f32>(x, stride, count, n, panels, scales);
+    case pg::DType::f16: return packValuesOf<pg::DType::f16>(x, stride, count, n, panels, scales);
+    case pg::DType::bf16: return packValuesOf<pg::DType::bf16>(x, stride, count, n, panels, scales);
+    default: return packValuesOf<pg::DType::q8_0>(x, stride, count, n, panels, scales);
   }
 }
 
