@@ -57,7 +57,12 @@ const GgufTensor& Weights::require(const GgufFile& file, const std::string& name
 
 const float* Weights::widened(const GgufFile& file, const GgufTensor& tensor) {
   const ConstView view = file.view(tensor);
-  if (tensor.type == DType::f32 && reinterpret_cast<uintptr_t>(view.data) % alignof(float) == 0) return view.row<float>(0);
+  const bool asItIs = tensor.type == DType::f32 && reinterpret_cast<uintptr_t>(view.data) % alignof(float) == 0;
+  return asItIs ? view.row<float>(0) : copied(file, tensor);
+}
+
+const float* Weights::copied(const GgufFile& file, const GgufTensor& tensor) {
+  const ConstView view = file.view(tensor);
   auto copy = std::make_unique<float[]>(size_t(tensor.elements()));
   for (int64_t r = 0; r < view.rows; ++r) dequantizeRow(tensor.type, view.row<void>(r), copy.get() + r * view.cols, view.cols);
   copies_.push_back(std::move(copy));
@@ -65,7 +70,7 @@ const float* Weights::widened(const GgufFile& file, const GgufTensor& tensor) {
 }
 
 const float* Weights::vector(const GgufFile& file, const std::string& name, int64_t n) {
-  return widened(file, require(file, name, 1, n));
+  return copied(file, require(file, name, 1, n));
 }
 
 Linear Weights::linear(const GgufFile& file, const std::string& name, int64_t out, int64_t in, bool bias) {

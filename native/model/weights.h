@@ -43,7 +43,8 @@ struct TextWeights {
   Norm outputNorm;
 };
 
-// Holds the files, the views, and f32 copies of small tensors that are stored otherwise (norms and biases in f16).
+// Holds the files, the views, and f32 copies of small tensors (norms, biases): one that was read in the file would bring
+// the pages around it back to memory, of matrices that were given back.
 class Weights {
  public:
   TextWeights text;
@@ -63,6 +64,7 @@ class Weights {
   Linear linear(const GgufFile& file, const std::string& name, int64_t out, int64_t in, bool bias);
   const float* vector(const GgufFile& file, const std::string& name, int64_t n);
   const float* widened(const GgufFile& file, const GgufTensor& tensor);
+  const float* copied(const GgufFile& file, const GgufTensor& tensor);
 
   std::vector<std::shared_ptr<const GgufFile>> files_;
   std::vector<std::unique_ptr<float[]>> copies_;
