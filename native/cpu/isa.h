@@ -40,6 +40,22 @@
 #endif
 #endif
 
+// Keeps the next loop a loop.
+#if defined(__clang__)
+#define PG_ROLLED _Pragma("clang loop unroll(disable)")
+#elif defined(__GNUC__)
+#define PG_ROLLED _Pragma("GCC unroll 1")
+#else
+#define PG_ROLLED
+#endif
+
+// Memory is up to date here: what lies in it is not kept in registers across.
+#if defined(__GNUC__) || defined(__clang__)
+#define PG_FENCE __asm__ volatile("" ::: "memory");
+#else
+#define PG_FENCE
+#endif
+
 // How gcc and clang spell the arm extensions.
 #if defined(__clang__)
 #define PG_TARGET_DOTPROD "dotprod"

@@ -24,17 +24,10 @@ const Kernels PG_TABLE_NAME = {
     .mix = mix,
     .panelBytes = kPanelBytes,
     .tokenBytes = kTokenBytes,
-#if defined(PG_NO_TILE8)
-    .packRows8 = nullptr,
-    .hasTile8 = nullptr,
-    .packTokens8 = nullptr,
-    .tile8 = nullptr,
-#else
     .packRows8 = packRows8,
     .hasTile8 = hasTile8,
     .packTokens8 = packTokens8,
     .tile8 = tile8,
-#endif
 #if defined(PG_ATTENTION16)
     .packQueries16 = packQueries16,
     .packKeys16 = packKeys16,

@@ -19,7 +19,6 @@ constexpr int kTileVectors = 2, kTileTokens = 12;
 
 namespace pg {
 
-#define PG_NO_TILE8
 #define PG_TABLE_NAME kKernelsNeon
 #define PG_TABLE_ISA "neon"
 constexpr int kPanelBytes = 1, kTokenBytes = 1;

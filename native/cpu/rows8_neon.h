@@ -1,39 +1,93 @@
-// Decode kernels in NEON: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens, 32 columns a
-// step, as signed bytes. Included after simd_neon.h.
+// Decode kernels in NEON: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens.
+// Included after blocks_neon.h.
+//
+// 128 columns at a time: the partial sums of four groups of 32 are added in pairs to one vector, a lane a group, which
+// is converted, scaled and added once. Offsets and minimums enter as scale * (sum of activations), four groups at once.
 #pragma once
-#include "cpu/token_block.h"
 
-// Four partial sums of 16 products, added to acc.
-PG_INLINE int32x4_t dot16(int32x4_t acc, int8x16_t a, int8x16_t b) {
-#if defined(PG_NEON_DOT)
-  return vdotq_s32(acc, a, b);
-#else
-  acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(a), vget_low_s8(b)));
-  return vpadalq_s16(acc, vmull_high_s8(a, b));
-#endif
-}
-
-PG_INLINE V dot32(int8x16_t low, int8x16_t high, const int8_t* x) {
-  return vcvtq_f32_s32(dot16(dot16(vdupq_n_s32(0), low, vld1q_s8(x)), high, vld1q_s8(x + 16)));
-}
-
-struct ScaleMin {
-  uint8_t scale[8], min[8];
+// 256 columns of a token
+struct TokenBlock {
+  int8_t values[256];
+  float scales[8], sums[8];   // of 32 columns: scale, and scale * (sum of values)
 };
 
-// The eight 6-bit scales and minimums of Q4_K and Q5_K, four at a time.
-PG_INLINE ScaleMin scaleMin(const uint8_t* s) {
-  uint32_t a, b, c, part[4];
-  memcpy(&a, s, 4);
-  memcpy(&b, s + 4, 4);
-  memcpy(&c, s + 8, 4);
-  part[0] = a & 0x3f3f3f3f;
-  part[1] = (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030);
-  part[2] = b & 0x3f3f3f3f;
-  part[3] = ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030);
-  ScaleMin out;
-  memcpy(&out, part, 16);
-  return out;
+PG_INLINE int32x4_t addPairs(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) { return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)); }
+
+// dotGroups: sums of 32 products of four groups, a lane each; w[2 * g], w[2 * g + 1]: weights of group g, of kBits bits.
+// dotHalfGroups: the same of 16 columns, the first of each group with kWhich = 0, the last with 1.
+#if defined(PG_NEON_DOT)
+// The four partial sums of a group, converted as tiles8_neon.h does: the first starts at its bits of 1.5 * 2^23.
+PG_INLINE int32x4_t firstStart() { return vsetq_lane_s32(0x4b400000, vdupq_n_s32(0), 0); }
+
+template <int kBits>
+PG_INLINE V dotGroups(const int8x16_t* w, const int8_t* x) {
+  int32x4_t sums[4];
+  PG_UNROLL
+  for (int g = 0; g < 4; ++g) sums[g] = vdotq_s32(vdotq_s32(firstStart(), w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
+  return sumValue(addPairs(sums[0], sums[1], sums[2], sums[3]));
+}
+
+template <int kWhich>
+PG_INLINE V dotHalfGroups(const int8x16_t* w, const int8_t* x) {
+  int32x4_t sums[4];
+  PG_UNROLL
+  for (int g = 0; g < 4; ++g) sums[g] = vdotq_s32(firstStart(), w[2 * g + kWhich], vld1q_s8(x + 32 * g + 16 * kWhich));
+  return sumValue(addPairs(sums[0], sums[1], sums[2], sums[3]));
+}
+#else
+// Sums stay in 16 bits while they fit.
+PG_INLINE int16x8_t multiply16(int8x16_t w, int8x16_t x) { return vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x); }
+PG_INLINE int16x8_t multiplyAdd16(int16x8_t sum, int8x16_t w, int8x16_t x) {
+  return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w), vget_low_s8(x)), w, x);
+}
+
+template <int kBits>
+PG_INLINE V dotGroups(const int8x16_t* w, const int8_t* x) {
+  if (kBits == 8) {   // 2 * 128 * 127 fits
+    int32x4_t sums[4];
+    PG_UNROLL
+    for (int g = 0; g < 4; ++g)
+      sums[g] = vpadalq_s16(vpaddlq_s16(multiply16(w[2 * g], vld1q_s8(x + 32 * g))), multiply16(w[2 * g + 1], vld1q_s8(x + 32 * g + 16)));
+    return vcvtq_f32_s32(addPairs(sums[0], sums[1], sums[2], sums[3]));
+  }
+  int16x8_t sums[4];   // 4 * 31 * 127 fits twice, 4 * 15 * 127 four times
+  PG_UNROLL
+  for (int g = 0; g < 4; ++g) sums[g] = multiplyAdd16(multiply16(w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
+  const int16x8_t low = vpaddq_s16(sums[0], sums[1]), high = vpaddq_s16(sums[2], sums[3]);
+  return vcvtq_f32_s32(kBits == 4 ? vpaddlq_s16(vpaddq_s16(low, high)) : vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+
+template <int kWhich>
+PG_INLINE V dotHalfGroups(const int8x16_t* w, const int8_t* x) {
+  int16x8_t sums[4];   // 2 * 32 * 127 fits four times
+  PG_UNROLL
+  for (int g = 0; g < 4; ++g) sums[g] = multiply16(w[2 * g + kWhich], vld1q_s8(x + 32 * g + 16 * kWhich));
+  return vcvtq_f32_s32(vpaddlq_s16(vpaddq_s16(vpaddq_s16(sums[0], sums[1]), vpaddq_s16(sums[2], sums[3]))));
+}
+#endif
+
+// What half kHalf of a super-block adds for every token: weights are slope * w - base, four groups of each.
+template <int kTokens, int kBits, int kHalf, bool kBase>
+PG_INLINE void addHalf(V* acc, const TokenBlock* x, int64_t tokenBlocks, const int8x16_t* w, V slope, V base) {
+  PG_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    const TokenBlock& b = x[t * tokenBlocks];
+    if (kBase) acc[t] = vfnma(base, vload(b.sums + 4 * kHalf), acc[t]);
+    acc[t] = vfma(dotGroups<kBits>(w, b.values + 128 * kHalf), vmul(slope, vload(b.scales + 4 * kHalf)), acc[t]);
+    PG_FENCE   // gcc would load for several tokens, more than there are registers
+  }
+}
+
+template <int kTokens, int kHalf, bool kEight>
+PG_INLINE void addHalf48_0(V* acc, const uint8_t* row, const TokenBlock* x, int64_t tokenBlocks, V d) {
+  int8x16_t w[8];
+  PG_UNROLL
+  for (int g = 0; g < 4; ++g) {
+    const uint8_t* q = row + (kEight ? 34 : 18) * (4 * kHalf + g) + 2;
+    w[2 * g] = kEight ? vld1q_s8((const int8_t*)q) : vreinterpretq_s8_u8(lowNibbles(vld1q_u8(q)));
+    w[2 * g + 1] = kEight ? vld1q_s8((const int8_t*)q + 16) : vreinterpretq_s8_u8(highNibbles(vld1q_u8(q)));
+  }
+  addHalf<kTokens, kEight ? 8 : 4, kHalf, !kEight>(acc, x, tokenBlocks, w, d, vmul(d, vset(8)));
 }
 
 // Q4_0 and Q8_0: eight blocks
@@ -42,79 +96,60 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, in
   constexpr int kBytes = kEight ? 34 : 18;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
-  for (int64_t s = 0; s < supers; ++s) {
+  for (int64_t s = 0; s < supers; ++s, ++x, row += 8 * kBytes) {
     prefetchBlocks(row, 8 * kBytes);
-    for (int j = 0; j < 8; ++j, row += kBytes) {
-      const float d = vhalf(row);
-      int8x16_t low, high;
-      if (kEight) {
-        low = vld1q_s8((const int8_t*)row + 2);
-        high = vld1q_s8((const int8_t*)row + 18);
-      } else {
-        const uint8x16_t q = vld1q_u8(row + 2);
-        low = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15))), vdupq_n_s8(8));
-        high = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), vdupq_n_s8(8));
-      }
-      for (int t = 0; t < kTokens; ++t) {
-        const TokenBlock& b = x[t * tokenBlocks + s];
-        acc[t] = vfma(dot32(low, high, b.values + 32 * j), vset(d * b.scales[j]), acc[t]);
-      }
-    }
+    V d[2];
+    eightScales<kBytes>(row, d);
+    addHalf48_0<kTokens, 0, kEight>(acc, row, x, tokenBlocks, d[0]);
+    addHalf48_0<kTokens, 1, kEight>(acc, row, x, tokenBlocks, d[1]);
   }
   for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
+}
+
+template <int kTokens, int kHalf, bool kFive>
+PG_INLINE void addHalf45K(V* acc, const uint8_t* row, const TokenBlock* x, int64_t tokenBlocks, V slope, V base) {
+  uint8x16_t q[8];
+  int8x16_t w[8];
+  nibblesK<kHalf, kFive>(row, q);
+  PG_UNROLL
+  for (int i = 0; i < 8; ++i) w[i] = vreinterpretq_s8_u8(q[i]);
+  addHalf<kTokens, kFive ? 5 : 4, kHalf, true>(acc, x, tokenBlocks, w, slope, base);
 }
 
 template <int kTokens, bool kFive>
 static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens];
-  float offset[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = vzero(), offset[t] = 0;
-  for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
+  for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
+  for (int64_t s = 0; s < supers; ++s, ++x, row += kFive ? 176 : 144) {
     prefetchBlocks(row, kFive ? 176 : 144);
-    const ScaleMin sm = scaleMin(row + 4);
-    const float d = vhalf(row), dmin = vhalf(row + 2);
-    const uint8_t* qs = row + (kFive ? 48 : 16);
-    for (int g = 0; g < 8; ++g) {
-      const uint8x16_t q0 = vld1q_u8(qs + 32 * (g / 2)), q1 = vld1q_u8(qs + 32 * (g / 2) + 16), mask = vdupq_n_u8(15);
-      uint8x16_t low = g % 2 ? vshrq_n_u8(q0, 4) : vandq_u8(q0, mask), high = g % 2 ? vshrq_n_u8(q1, 4) : vandq_u8(q1, mask);
-      if (kFive) {
-        const uint8x16_t bit = vdupq_n_u8((uint8_t)(1 << g)), sixteen = vdupq_n_u8(16);
-        low = vorrq_u8(low, vandq_u8(vtstq_u8(vld1q_u8(row + 16), bit), sixteen));
-        high = vorrq_u8(high, vandq_u8(vtstq_u8(vld1q_u8(row + 32), bit), sixteen));
-      }
-      for (int t = 0; t < kTokens; ++t) {
-        const TokenBlock& b = x[t * tokenBlocks + s];
-        acc[t] = vfma(dot32(vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high), b.values + 32 * g), vset(d * sm.scale[g] * b.scales[g]), acc[t]);
-        offset[t] += dmin * sm.min[g] * b.sums[g];
-      }
-    }
+    V slope[2], base[2];
+    slopes(row, slope, base);
+    addHalf45K<kTokens, 0, kFive>(acc, row, x, tokenBlocks, slope[0], base[0]);
+    addHalf45K<kTokens, 1, kFive>(acc, row, x, tokenBlocks, slope[1], base[1]);
   }
-  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]) - offset[t];
+  for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
 }
 
 template <int kTokens>
 static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
-  for (int64_t s = 0; s < supers; ++s, row += 210) {
+  for (int64_t s = 0; s < supers; ++s, ++x, row += 210) {
     prefetchBlocks(row, 210);
-    const float d = vhalf(row + 208);
-    const int8_t* scales = (const int8_t*)row + 192;
-    for (int part = 0; part < 8; ++part) {   // 32 columns; ql serves parts j and j + 2 of a half, qh all four
-      const int half = part / 4, j = part % 4;
-      int8x16_t q[2];
-      for (int i = 0; i < 2; ++i) {
-        const uint8x16_t low = vld1q_u8(row + 64 * half + 32 * (j % 2) + 16 * i);
-        const uint8x16_t bits = vshlq_u8(vld1q_u8(row + 128 + 32 * half + 16 * i), vdupq_n_s8((int8_t)(-2 * j)));
-        const uint8x16_t nibble = j < 2 ? vandq_u8(low, vdupq_n_u8(15)) : vshrq_n_u8(low, 4);
-        const uint8x16_t six = vorrq_u8(nibble, vshlq_n_u8(vandq_u8(bits, vdupq_n_u8(3)), 4));
-        q[i] = vsubq_s8(vreinterpretq_s8_u8(six), vdupq_n_s8(32));
-      }
+    const V d = vset(vhalf(row + 208));
+    for (int h = 0; h < 2; ++h) {
+      // a scale per 16 columns: of the first and of the last halves of four groups
+      const int16x8_t eight = vmovl_s8(vld1_s8((const int8_t*)row + 192 + 8 * h));
+      const V low = vcvtq_f32_s32(vmovl_s16(vget_low_s16(eight))), high = vcvtq_f32_s32(vmovl_high_s16(eight));
+      const V first = vmul(vuzp1q_f32(low, high), d), last = vmul(vuzp2q_f32(low, high), d);
+      int8x16_t w[8];
+      sixBitsK(row, h, w);
+      PG_UNROLL
       for (int t = 0; t < kTokens; ++t) {
-        const TokenBlock& b = x[t * tokenBlocks + s];
-        const float dx = d * b.scales[part];
-        for (int i = 0; i < 2; ++i)
-          acc[t] = vfma(vcvtq_f32_s32(dot16(vdupq_n_s32(0), q[i], vld1q_s8(b.values + 32 * part + 16 * i))), vset(dx * scales[2 * part + i]), acc[t]);
+        const TokenBlock& b = x[t * tokenBlocks];
+        const V a = dotHalfGroups<0>(w, b.values + 128 * h), c = dotHalfGroups<1>(w, b.values + 128 * h);
+        acc[t] = vfma(vfma(c, last, vmul(a, first)), vload(b.scales + 4 * h), acc[t]);
+        PG_FENCE
       }
     }
   }
@@ -122,29 +157,22 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
 }
 
 static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
-  for (int g = 0; g < 8; ++g) {
-    const int64_t left = n - 32 * g < 32 ? n - 32 * g : 32;
-    float few[32] = {0};
-    if (left > 0) memcpy(few, x + 32 * g, size_t(left) * sizeof(float));
-    V top = vzero();
-    for (int i = 0; i < 32; i += 4) top = vmaxnmq_f32(top, vabs(vload(few + i)));
-    const float max = vmaxAcross(top), scale = max / 127;
+  float few[256];
+  if (n < 256) {
+    memset(few, 0, sizeof few);
+    x = (const float*)memcpy(few, x, size_t(n) * sizeof(float));
+  }
+  for (int g = 0; g < 8; ++g, x += 32) {
+    V v[8];
+    PG_UNROLL
+    for (int i = 0; i < 8; ++i) v[i] = vload(x + 4 * i);
+    const float max = largest<8>(v);
     const V inverse = vset(max > 0 ? 127 / max : 0);
-    int32_t sums[2];
-    for (int half = 0; half < 2; ++half) {
-      int32x4_t q[4], total = vdupq_n_s32(0);
-      for (int i = 0; i < 4; ++i) {
-        q[i] = vcvtnq_s32_f32(vmul(vload(few + 16 * half + 4 * i), inverse));
-        total = vaddq_s32(total, q[i]);
-      }
-      const int16x8_t a = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1])), b = vcombine_s16(vqmovn_s32(q[2]), vqmovn_s32(q[3]));
-      vst1q_s8(to->values + 32 * g + 16 * half, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
-      sums[half] = vaddvq_s32(total);
-    }
-    to->scales[g] = scale;
-    to->sums[g] = scale * (float)(sums[0] + sums[1]);
-    to->sums16[2 * g] = scale * (float)sums[0];
-    to->sums16[2 * g + 1] = scale * (float)sums[1];
+    const int8x16_t low = roundTo8(v, inverse), high = roundTo8(v + 4, inverse);
+    vst1q_s8(to->values + 32 * g, low);
+    vst1q_s8(to->values + 32 * g + 16, high);
+    to->scales[g] = max / 127;
+    to->sums[g] = max / 127 * (float)(vaddlvq_s8(low) + vaddlvq_s8(high));
   }
 }
 
@@ -161,8 +189,10 @@ static double peak8(int64_t rounds) {
 #endif
 #if defined(PG_NEON_I8MM)
       acc[i] = vmmlaq_s32(acc[i], a, a);
+#elif defined(PG_NEON_DOT)
+      acc[i] = vdotq_s32(acc[i], a, a);
 #else
-      acc[i] = dot16(acc[i], a, a);
+      acc[i] = vpadalq_s16(acc[i], multiply16(a, a));
 #endif
     }
   }

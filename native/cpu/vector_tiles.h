@@ -4,6 +4,11 @@
 
 constexpr int kTileRows = kTileVectors * kLanes;
 
+// Between tokens, where the compiler would load for all of them at once and run out of registers.
+#if !defined(PG_TOKEN_FENCE)
+#define PG_TOKEN_FENCE
+#endif
+
 // kLanes values of a row of f32, f16, bf16 or q8_0 from column c on, of which n exist.
 PG_INLINE V vloadWeights(pg::DType type, const uint8_t* row, int64_t c, int64_t n) {
   if (type == pg::DType::q8_0) {   // n is never cut short: blocks hold 32 values
@@ -43,6 +48,7 @@ static void packTokens(const float* x, int64_t stride, int64_t count, int64_t k,
   }
 }
 
+#if !defined(PG_OWN_TILE)   // NEON has
 static void tile(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool add) {
   V acc[kTileTokens][kTileVectors];
   PG_UNROLL
@@ -68,6 +74,7 @@ static void tile(float* out, int64_t stride, const float* panel, const float* to
       vstore(o, add ? vadd(vload(o), acc[t][i]) : acc[t][i]);
     }
 }
+#endif
 
 // kVectors vectors of columns for kTokens tokens
 template <pg::DType kType, int kTokens, int kVectors>
@@ -86,6 +93,7 @@ PG_INLINE void mixColumns(float* out, int64_t stride, const float* keep, const f
       const V x = vset(p[t * pg::kTileGroup + key]);
       PG_UNROLL
       for (int i = 0; i < kVectors; ++i) acc[t][i] = vfma(w[i], x, acc[t][i]);
+      PG_TOKEN_FENCE
     }
   }
   PG_UNROLL

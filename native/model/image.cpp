@@ -9,6 +9,9 @@
 #if defined(__SSE2__) || defined(_M_X64)
 #define PG_IMAGE_SSE2 1
 #include <emmintrin.h>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define PG_IMAGE_NEON 1
+#include <arm_neon.h>
 #endif
 
 namespace pg {
@@ -100,6 +103,20 @@ uint8_t clip8(uint32_t sum) {
   return uint8_t(std::clamp(value, 0, 255));
 }
 
+#if PG_IMAGE_NEON
+int16x4_t twoWeights(const int16_t* pair) {
+  int32_t both;
+  memcpy(&both, pair, 4);
+  return vreinterpret_s16_s32(vdup_n_s32(both));
+}
+
+// The samples of four sums, negative ones 0; above 255 they are left for the last narrowing.
+uint16x4_t clipped16(int32x4_t sumHigh, int32x4_t sumLow) {
+  const int32x4_t sum = vaddq_s32(vaddq_s32(vshlq_n_s32(sumHigh, kLowBits), sumLow), vdupq_n_s32(kHalf));
+  return vqmovun_s32(vshrq_n_s32(sum, kFractionBits));
+}
+#endif
+
 // Rows that may be read this far behind their last pixel; the horizontal pass loads whole vectors.
 constexpr size_t kOverread = 16;
 
@@ -133,6 +150,27 @@ void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const 
     sum = _mm_srai_epi32(sum, kFractionBits);
     const int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(_mm_packs_epi32(sum, sum), zero));
     memcpy(dst + size_t(r) * dstStride, &packed, Channels);
+  }
+#elif PG_IMAGE_NEON
+  // Lanes are channels: a tap in the low half of a register, the next in the high half.
+  const uint8_t places[8] = {0, 1, 2, 3, Channels, Channels + 1, Channels + 2, Channels + 3};
+  const uint8x8_t place = vld1_u8(places);
+  int32x4_t sumHigh[Rows], sumLow[Rows];
+  for (int r = 0; r < Rows; ++r) sumHigh[r] = sumLow[r] = vdupq_n_s32(0);
+  for (int32_t k = 0; k < pairs; ++k) {
+    const int16x4_t weightHigh = twoWeights(high + 2 * k), weightLow = twoWeights(low + 2 * k);
+    for (int r = 0; r < Rows; ++r) {
+      const uint8x8_t bytes = vld1_u8(src + size_t(r) * stride + size_t(k) * 2 * Channels);
+      const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vtbl1_u8(bytes, place)));
+      sumHigh[r] = vmlal_high_lane_s16(vmlal_lane_s16(sumHigh[r], vget_low_s16(wide), weightHigh, 0), wide, weightHigh, 1);
+      sumLow[r] = vmlal_high_lane_s16(vmlal_lane_s16(sumLow[r], vget_low_s16(wide), weightLow, 0), wide, weightLow, 1);
+    }
+  }
+  for (int r = 0; r < Rows; ++r) {
+    const uint16x4_t clipped = clipped16(sumHigh[r], sumLow[r]);
+    uint8_t bytes[8];
+    vst1_u8(bytes, vqmovn_u16(vcombine_u16(clipped, clipped)));
+    memcpy(dst + size_t(r) * dstStride, bytes, Channels);
   }
 #else
   for (int r = 0; r < Rows; ++r) {
@@ -168,13 +206,35 @@ void horizontalPass(const uint8_t* src, size_t stride, int32_t rows, const Fixed
 // One output row of `bytes` samples from rows of the same width; the inner loops vectorize over the row.
 void filterDown(const uint8_t* src, size_t bytes, int32_t rows, const int16_t* high, const int16_t* low,
                 uint32_t* sums, uint8_t* dst) {
-  std::fill(sums, sums + bytes, uint32_t(kHalf));
+  size_t first = 0;
+#if PG_IMAGE_NEON
+  // 16 samples at a time, whose sums stay in registers
+  for (; first + 16 <= bytes; first += 16) {
+    int32x4_t sumHigh[4], sumLow[4];
+    for (int i = 0; i < 4; ++i) sumHigh[i] = sumLow[i] = vdupq_n_s32(0);
+    for (int32_t k = 0; k < rows; ++k) {
+      const uint8x16_t row = vld1q_u8(src + size_t(k) * bytes + first);
+      const int16x8_t wide[2] = {vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(row))), vreinterpretq_s16_u16(vmovl_high_u8(row))};
+      for (int i = 0; i < 2; ++i) {
+        sumHigh[2 * i] = vmlal_n_s16(sumHigh[2 * i], vget_low_s16(wide[i]), high[k]);
+        sumHigh[2 * i + 1] = vmlal_high_n_s16(sumHigh[2 * i + 1], wide[i], high[k]);
+        sumLow[2 * i] = vmlal_n_s16(sumLow[2 * i], vget_low_s16(wide[i]), low[k]);
+        sumLow[2 * i + 1] = vmlal_high_n_s16(sumLow[2 * i + 1], wide[i], low[k]);
+      }
+    }
+    uint16x8_t clipped[2];
+    for (int i = 0; i < 2; ++i)
+      clipped[i] = vcombine_u16(clipped16(sumHigh[2 * i], sumLow[2 * i]), clipped16(sumHigh[2 * i + 1], sumLow[2 * i + 1]));
+    vst1q_u8(dst + first, vcombine_u8(vqmovn_u16(clipped[0]), vqmovn_u16(clipped[1])));
+  }
+#endif
+  std::fill(sums + first, sums + bytes, uint32_t(kHalf));
   for (int32_t k = 0; k < rows; ++k) {
     const uint8_t* row = src + size_t(k) * bytes;
     const int32_t weight = int32_t(high[k]) * (1 << kLowBits) + low[k];
-    for (size_t x = 0; x < bytes; ++x) sums[x] += uint32_t(weight * row[x]);
+    for (size_t x = first; x < bytes; ++x) sums[x] += uint32_t(weight * row[x]);
   }
-  for (size_t x = 0; x < bytes; ++x) dst[x] = clip8(sums[x]);
+  for (size_t x = first; x < bytes; ++x) dst[x] = clip8(sums[x]);
 }
 
 template <class Body>

@@ -17,15 +17,15 @@ constexpr int kTile = 8, kGroup = 4;
 typedef int8_t Q;
 typedef int8_t P;
 typedef int32x4_t W;
-typedef int8x16_t X;
+typedef int8x8_t X;   // the first four count: sdot multiplies by a lane
 
 PG_INLINE int8x16_t wload(const Q* p) { return vld1q_s8(p); }
 PG_INLINE X wspread(const P* p) {
-  int32_t four;
+  float four;   // a load to a vector register, no way through another
   memcpy(&four, p, 4);
-  return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  return vreinterpret_s8_f32(vset_lane_f32(four, vdup_n_f32(0), 0));
 }
-PG_INLINE W wmac(W sums, int8x16_t query, X page) { return vdotq_s32(sums, query, page); }
+PG_INLINE W wmac(W sums, int8x16_t query, X page) { return vdotq_lane_s32(sums, query, page, 0); }
 PG_INLINE W wstart(const Q*, int64_t) { return vdupq_n_s32(0); }
 PG_INLINE V wfloats(W sums) { return vcvtq_f32_s32(sums); }
 
