@@ -1,12 +1,12 @@
 import { defineConfig } from 'vitest/config'
 
-// `unit` needs no addon; `native` runs against the built one; `package` packs and installs. Sources are imported from
+// `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs. Sources are imported from
 // lib/ directly. Processes instead of worker threads: a crash of the addon then fails one file, not the whole run.
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000 } },
-      { test: { name: 'native', include: ['test/native/**/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000, pool: 'forks' } },
+      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/**/*.addon.test.ts', 'test/package/**'], testTimeout: 30_000 } },
+      { test: { name: 'addon', include: ['test/**/*.addon.test.ts'], testTimeout: 120_000, hookTimeout: 120_000, pool: 'forks' } },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000, pool: 'forks' } }
     ]
   }

@@ -11,7 +11,7 @@ import { createHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import { Worker } from 'node:worker_threads'
 import sharp from 'sharp'
 import { loadModel } from '../dist/index.mjs'
-import synthetic from '../dist/bench/synthetic.js'
+import synthetic from '../dist/measure/synthetic.js'
 
 const { values: options } = parseArgs({
   options: {

@@ -8,8 +8,8 @@ import { randomFillSync } from 'node:crypto'
 import { statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import memory from '../dist/bench/memory.js'
-import synthetic from '../dist/bench/synthetic.js'
+import memory from '../dist/measure/memory.js'
+import synthetic from '../dist/measure/synthetic.js'
 import { loadModel } from '../dist/index.mjs'
 
 const { values: options } = parseArgs({

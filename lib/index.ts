@@ -1,25 +1,25 @@
 /** Everything the package exports. */
-export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './model'
-export { type GenerateResult, type GeneratedToken } from './generation'
-export { GenerateStream, type Chunk } from './stream'
-export { type Detection, type Segmentation } from './tasks'
+export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './api/model'
+export { type GenerateResult, type GeneratedToken } from './api/generation'
+export { GenerateStream, type Chunk } from './api/stream'
+export { type Detection, type Segmentation } from './api/tasks'
 export {
   type LoadOptions, type GenerateOptions, type SamplingOptions, type ScoreOptions, type BatchOptions,
   type TaskOptions, type AnswerOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type EmbedOptions, type PreprocessOptions
-} from './options'
-export { type AdapterInfo, type AdapterOption } from './adapters'
+} from './api/options'
+export { type AdapterInfo, type AdapterOption } from './api/adapters'
 export {
   type Constraint, type TaskConstraint, type ChoicesConstraint, type RegexConstraint, type JsonSchemaConstraint
-} from './constraint'
-export { type JsonSchema } from './json-schema'
-export { boxOverlap, suppressOverlaps, type ScoredBox } from './nms'
-export { type ImageInput, type ImageEmbedding, type RawPixels } from './image-input'
-export { preprocessImage, type PreprocessedImage } from './preprocess'
+} from './output/constraint'
+export { type JsonSchema } from './output/json-schema'
+export { boxOverlap, suppressOverlaps, type ScoredBox } from './output/nms'
+export { type ImageInput, type ImageEmbedding, type RawPixels } from './images/image-input'
+export { preprocessImage, type PreprocessedImage } from './images/preprocess'
 export {
   parseOutput, decodeLocation, encodeLocation,
   type ParseOptions, type ParsedObject, type Box, type NormalizedBox, type ImageTransform
-} from './parse'
-export { drawDetections, type Drawable, type DrawOptions } from './draw'
+} from './output/parse'
+export { drawDetections, type Drawable, type DrawOptions } from './output/draw'
 export {
   quantizeVectors,
   type MultiVector, type Int8MultiVector, type BinaryMultiVector, type PageVectors, type VectorType, type RetrievalFlavour
@@ -30,14 +30,14 @@ export { poolTokens, type PoolOptions, type PooledVectors } from './retrieval/po
 export {
   similarityMap, drawSimilarityMap, type SimilarityMap, type SimilarityMapOptions, type DrawMapOptions
 } from './retrieval/similarity-map'
-export { prompts } from './prompts'
-export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './tokenizer'
-export { loadMaskDecoder, MaskDecoder } from './mask-decoder'
+export { prompts } from './api/prompts'
+export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
+export { loadMaskDecoder, MaskDecoder } from './engine/mask-decoder'
 export {
   inspectModel, dequantizeTensor,
   type ModelInfo, type MetadataEntry, type MetadataValue, type TensorInfo, type InspectOptions
-} from './inspect'
-export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './estimate'
+} from './api/inspect'
+export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './measure/estimate'
 export { pull, type PullOptions, type PullPlan, type PullProgress, type PullResult } from './hub/pull'
 export {
   listPulled, removePulled,
@@ -46,7 +46,7 @@ export {
 export { type CachedModel } from './hub/cache'
 export { convert as convertModel, type ConvertOptions, type ConvertResult } from './convert'
 export { quantize as quantizeModel, type QuantizeOptions } from './convert/quantize'
-export { collectImportance, type ImportanceOptions, type ImportanceResult } from './importance'
-export { compareQuality, type QualityOptions, type QualityResult } from './quality'
-export { type SamplePrompt } from './samples'
-export { PaliGemmaError, type ErrorCode } from './errors'
+export { collectImportance, type ImportanceOptions, type ImportanceResult } from './measure/importance'
+export { compareQuality, type QualityOptions, type QualityResult } from './measure/quality'
+export { type SamplePrompt } from './measure/samples'
+export { PaliGemmaError, type ErrorCode } from './base/errors'

@@ -1,5 +1,5 @@
 // Two properties of the binaries that no compiler checks.
-//   node scripts/check-symbols.mjs BUILD_FOLDER       object files of native/cpu/kernels_*.cpp hold no weak symbols
+//   node scripts/check-symbols.mjs BUILD_FOLDER       object files of native/cpu/kernels/ hold no weak symbols
 //   node scripts/check-symbols.mjs --glibc 2.28 FILE  FILE needs no newer glibc (and no libstdc++) than that
 //
 // Why the first: a kernel file is compiled for one instruction set. A weak symbol in it (any inline function or template
@@ -25,7 +25,7 @@ function fail (message) {
 function checkKernels (folder) {
   if (!existsSync(folder)) fail(`${folder} does not exist: build first (npm run build)`)
   const objects = [...files(folder)].filter((path) => /^kernels_\w+(\.cpp)?\.o$/.test(basename(path)))
-  if (objects.length === 0) fail(`${folder} holds no object file of native/cpu/kernels_*.cpp`)
+  if (objects.length === 0) fail(`${folder} holds no object file of native/cpu/kernels/`)
   for (const object of objects) {
     const weak = execFileSync('nm', ['-C', object], { encoding: 'utf8' }).split('\n').filter((line) => /^[0-9a-f ]*\s[WwVvu]\s/.test(line))
     if (weak.length) {

@@ -46,7 +46,7 @@ function nativeTests () {
 }
 
 // The reference results again, on the other kernel tables that this machine runs: what users of other processors get.
-const everyTable = ['golden-hf', 'segment', 'retrieval', 'adapters', 'demo'].map((name) => `test/native/${name}.test.ts`)
+const everyTable = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters', 'cli/demo'].map((name) => `test/${name}.addon.test.ts`)
 
 function otherTables () {
   const { isa, supported } = createRequire(import.meta.url)(join(root, 'build', 'Release', 'paligemma.node')).cpuInfo()

@@ -3,7 +3,7 @@ import { mkdirSync, statSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { basename, extname, join } from 'node:path'
 import type { Drawable, DrawOptions, PaliGemma } from '../index'
-import { maskBox } from '../parse'
+import { maskBox } from '../output/parse'
 import { pick } from './args'
 import { usageError } from './context'
 
@@ -36,7 +36,7 @@ function isFolder (path: string): boolean {
 /** The same for generated text: its boxes, and its masks where the model can decode them. */
 export async function annotateText (model: PaliGemma, image: string, text: string, path: string, options: Record<string, unknown>): Promise<void> {
   const { parseOutput, preprocessImage } = await import('../index.js')
-  const { native } = await import('../native.js')
+  const { native } = await import('../engine/native.js')
   // The model's own preprocessing knows the picture's size and how locations map back to it.
   const { transform } = await preprocessImage(image, { size: model.info.imageSize, ...pick(options, ['resize', 'fit']) })
   const geometry = {

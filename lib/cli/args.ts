@@ -1,6 +1,6 @@
 /** Options that several verbs share, and the parsers of their values. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { LoadOptions, SamplingOptions } from '../options'
+import type { LoadOptions, SamplingOptions } from '../api/options'
 
 export function integer (value: string): number {
   if (!/^[+-]?\d+$/.test(value)) throw new InvalidArgumentError('Expected an integer.')

@@ -1,7 +1,7 @@
 /** `paligemma bench`: how fast a model runs here, and how near that is to what the machine can do. */
 import { rm } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
-import type { BenchOptions, BenchResult } from '../bench/bench'
+import type { BenchOptions, BenchResult } from '../measure/bench'
 import { integer, pick } from './args'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress } from './progress'
@@ -40,7 +40,7 @@ async function run (options: Record<string, unknown>, context: Context): Promise
   if (model === undefined && synthetic === undefined) throw usageError('Expected --model or --synthetic')
   if (model !== undefined && synthetic !== undefined) throw usageError('Expected --model or --synthetic, not both')
   if (model !== undefined && (type !== undefined || discard)) throw usageError('--type and --discard are for --synthetic')
-  const { bench, checkBenchOptions } = await import('../bench/bench.js')
+  const { bench, checkBenchOptions } = await import('../measure/bench.js')
   const request = { ...pick(options, keys), signal: context.signal } as Omit<BenchOptions, 'model'>
   // before gigabytes are written
   checkBenchOptions({ ...request, model: model ?? 'synthetic' })
@@ -56,7 +56,7 @@ async function run (options: Record<string, unknown>, context: Context): Promise
 }
 
 async function write (size: string, type: string, context: Context): Promise<string> {
-  const { syntheticModel } = await import('../bench/synthetic.js')
+  const { syntheticModel } = await import('../measure/synthetic.js')
   const bar = progress(context, `writing ${size} ${type}`)
   const { path, bytes, reused } = await syntheticModel({ size, type, signal: context.signal, onProgress: (fraction) => bar.update(fraction) })
     .finally(() => bar.done())

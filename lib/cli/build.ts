@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { integer } from './args'
 import { type Context, printLine } from './context'
 import { packageRoot } from './package'
@@ -30,7 +30,7 @@ export function addBuild (program: Command, context: Context): void {
         throw new PaliGemmaError('ERR_NATIVE_MISSING', 'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 compiler ' +
           '(g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++')
       }
-      const { native } = await import('../native.js')
+      const { native } = await import('../engine/native.js')
       printLine(context, `${output} works on this machine (${native().cpuInfo().isa})`)
     })
 }

@@ -1,5 +1,5 @@
 /** What a verb may touch of the outside world, so that verbs can be tested and Ctrl-C reaches all of them. */
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 
 export interface Output {
   write (text: string): unknown

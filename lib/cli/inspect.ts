@@ -1,7 +1,7 @@
 /** `paligemma inspect` */
 import type { Command } from 'commander'
-import { estimateOf, type MemoryEstimate } from '../estimate'
-import type { MetadataValue, ModelInfo } from '../inspect'
+import { estimateOf, type MemoryEstimate } from '../measure/estimate'
+import type { MetadataValue, ModelInfo } from '../api/inspect'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 
 export function addInspect (program: Command, context: Context): void {

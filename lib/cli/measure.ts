@@ -22,7 +22,7 @@ function addSampleOptions (command: Command): Command {
 }
 
 async function sampleOptions (options: Record<string, unknown>, context: Context) {
-  const { readPrompts } = await import('../samples.js')
+  const { readPrompts } = await import('../measure/samples.js')
   const prompts = options['prompts'] === undefined ? {} : { prompts: await readPrompts(options['prompts'] as string) }
   return { ...pick(options, shared), ...prompts, images: await expandImages(options['images'] as string[]), signal: context.signal }
 }
@@ -34,7 +34,7 @@ export function addImatrix (program: Command, context: Context): void {
     .requiredOption('-m, --model <file>', 'the model, best in BF16 or Q8_0')
     .requiredOption('-o, --out <file>', 'the importance matrix to write (GGUF)')
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
-    const { collectImportance } = await import('../importance.js')
+    const { collectImportance } = await import('../measure/importance.js')
     const bar = progress(context, 'observing')
     const result = await collectImportance({
       model: options['model'] as string, out: options['out'] as string, ...await sampleOptions(options, context), onProgress: (fraction) => { bar.update(fraction) }
@@ -52,7 +52,7 @@ export function addQuality (program: Command, context: Context): void {
     .requiredOption('--against <file>', 'the original, or its conversion to BF16 or Q8_0')
     .option('--against-vision <file>', 'its separate vision GGUF')
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
-    const { compareQuality } = await import('../quality.js')
+    const { compareQuality } = await import('../measure/quality.js')
     const models = options['model'] as string[]
     const samples = await sampleOptions(options, context)
     const results = []

@@ -1,8 +1,8 @@
 /** `paligemma run`: any prompt, streamed. */
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import type { JsonSchema } from '../json-schema'
-import type { GenerateOptions } from '../options'
+import type { JsonSchema } from '../output/json-schema'
+import type { GenerateOptions } from '../api/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from './args'
 import { annotateText } from './annotate'
 import { type Context, printable, printJson, printLine, usageError } from './context'

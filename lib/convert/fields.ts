@@ -1,6 +1,6 @@
 /** JSON files with errors that name the file and the field. */
 import { readFile } from 'node:fs/promises'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 
 /** A JSON object of a file: `get...` checks types and ranges and names file and field in every error. */
 export class Fields {

@@ -1,10 +1,10 @@
 /** LoRA adapters merged into the tensors of a GGUF, whatever their types: dequantized, added, quantized again. */
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { type AdapterToMerge, checkWholeScale, planUpdates } from './merge'
 import type { ExpectedTensor } from './names'
 import type { PlannedTensor } from './plan'
 import { memoryTensor, someOf } from './source'
-import { isBlockType, storage } from './types'
+import { isBlockType, storage } from '../formats/types'
 
 /** Adds what the adapters change to the plan, and to its notes what that means. */
 export function mergeIntoGguf (

@@ -1,6 +1,6 @@
 /** One or two GGUFs as one: a text file and its vision file merged, a mask decoder added, types changed if asked. */
-import { nativeCall } from '../errors'
-import { native } from '../native'
+import { nativeCall } from '../base/errors'
+import { native } from '../engine/native'
 import type { ConvertResult } from './index'
 import { modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
@@ -10,7 +10,7 @@ import { readAdaptersToMerge } from './merge'
 import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
 import type { QuantizeRows } from './stream'
-import { type FileType, isBlockType, type StorageType } from './types'
+import { type FileType, isBlockType, type StorageType } from '../formats/types'
 import { countParameters, writeModel, type WriteOptions } from './write'
 
 export interface GgufOptions extends WriteOptions {

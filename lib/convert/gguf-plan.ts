@@ -1,11 +1,11 @@
 /** What becomes of GGUFs: merged into one file, stored in other types, or both. */
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import type { GgufSource } from './gguf-source'
-import type { Metadata, MetadataValue } from './gguf-writer'
+import type { Metadata, MetadataValue } from '../formats/gguf-writer'
 import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from './names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from './plan'
 import type { SourceTensor } from './source'
-import { bitsOf, defaultVisionType, type FileType, fitType, holdsWeights, isBlockType, type StorageType, wantedType } from './types'
+import { bitsOf, defaultVisionType, type FileType, fitType, holdsWeights, isBlockType, type StorageType, wantedType } from '../formats/types'
 
 export interface GgufPlan {
   metadata: Metadata

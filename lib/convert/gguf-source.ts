@@ -1,7 +1,7 @@
 /** A GGUF as a source of weights, under the names that docs/gguf.md lists. */
 import { type FileHandle, open } from 'node:fs/promises'
-import { nativeCall, PaliGemmaError } from '../errors'
-import { native, type NativeGguf, type NativeMetadataValue } from '../native'
+import { nativeCall, PaliGemmaError } from '../base/errors'
+import { native, type NativeGguf, type NativeMetadataValue } from '../engine/native'
 import { memoryTensor, readFully, type SourceTensor, type WeightSource } from './source'
 import type { QuantizeRows } from './stream'
 

@@ -1,11 +1,11 @@
 /** Importance matrices: the mean square of every input of every matrix, in llama.cpp's GGUF layout. */
-import { nativeCall, PaliGemmaError } from '../errors'
-import { native } from '../native'
+import { nativeCall, PaliGemmaError } from '../base/errors'
+import { native } from '../engine/native'
 import { GgufSource, readFloats } from './gguf-source'
 import type { PlannedTensor } from './plan'
 import { memoryTensor, someOf } from './source'
 import type { QuantizeRows } from './stream'
-import { isBlockType } from './types'
+import { isBlockType } from '../formats/types'
 import { writeModel } from './write'
 
 /** What was observed of one matrix. */

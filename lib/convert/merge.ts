@@ -1,5 +1,5 @@
 /** Merging LoRA adapters into the weights while they are converted. */
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import type { ExpectedTensor } from './names'
 import { peftDirectory, type PeftAdapter, readPeft } from './peft'
 import { memoryTensor, someOf, type SourceTensor } from './source'

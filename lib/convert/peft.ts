@@ -1,10 +1,10 @@
 /** PEFT LoRA directories: adapter_config.json and adapter_model.safetensors as low-rank updates of named matrices. */
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { type Fields, readJson } from './fields'
 import { canonicalName } from './names'
-import { Safetensors } from './safetensors'
+import { Safetensors } from '../formats/safetensors'
 import { someOf, type SourceTensor, toFloat32 } from './source'
 
 /** weight += b a; `b` is multiplied by alpha / rank (rslora: alpha / sqrt(rank)) already. */

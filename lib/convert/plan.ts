@@ -1,11 +1,11 @@
 /** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import type { SourceConfig } from './config'
 import { type AdapterToMerge, type MatrixUpdate, planUpdates, replaceTensors } from './merge'
 import { canonicalName, expectedTensors, type ExpectedTensor, retrievalFlavour, retrievalTensors } from './names'
 import { memoryTensor, someOf, type SourceTensor } from './source'
 import type { RetrievalFlavour } from '../retrieval/vectors'
-import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from './types'
+import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from '../formats/types'
 
 export interface PlannedTensor {
   name: string

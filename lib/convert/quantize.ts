@@ -1,11 +1,11 @@
 /** Any GGUF with its matrices in another type. */
 import { realpath } from 'node:fs/promises'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { GgufSource } from './gguf-source'
 import { planGguf } from './gguf-plan'
 import { checkImportance, readImportance } from './imatrix'
 import type { ConvertHooks, ConvertResult } from './index'
-import { parseFileType, parseVisionType } from './types'
+import { parseFileType, parseVisionType } from '../formats/types'
 import { countParameters, writeModel } from './write'
 
 export interface QuantizeOptions {

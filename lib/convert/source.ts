@@ -1,6 +1,6 @@
 /** Where weights come from: what safetensors, npz archives and GGUFs have in common for the rest of the converter. */
 import type { FileHandle } from 'node:fs/promises'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 
 export interface SourceTensor {
   name: string

@@ -1,12 +1,12 @@
 /** Weights from source to file, chunk by chunk: read, widen or pad, quantize, write. Memory does not grow with the model. */
 import { availableParallelism } from 'node:os'
-import { native } from '../native'
-import { nativeCall } from '../errors'
-import { type PartFile, tensorBytes } from './gguf-writer'
+import { native } from '../engine/native'
+import { nativeCall } from '../base/errors'
+import { type PartFile, tensorBytes } from '../formats/gguf-writer'
 import { addUpdates, type MatrixUpdate } from './merge'
 import type { PlannedTensor } from './plan'
 import { toFloat32 } from './source'
-import { bytesOf, isBlockType } from './types'
+import { bytesOf, isBlockType } from '../formats/types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
 export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array) => Promise<Uint8Array>

@@ -1,11 +1,11 @@
 /** Where a converted model's vocabulary comes from: the checkpoint's directory, a tokenizer.model, or another GGUF. */
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { PaliGemmaError } from '../errors'
-import type { NativeMetadataArray } from '../native'
+import { PaliGemmaError } from '../base/errors'
+import type { NativeMetadataArray } from '../engine/native'
 import type { SourceConfig } from './config'
 import { GgufSource } from './gguf-source'
-import { padVocabulary, readVocabulary, TokenType, type Vocabulary } from './sentencepiece'
+import { padVocabulary, readVocabulary, TokenType, type Vocabulary } from '../formats/sentencepiece'
 
 /** `given`: the user's choice; else the checkpoint's own, which npz archives only have beside them. */
 export async function openVocabulary (

@@ -1,7 +1,7 @@
 /** A planned model to a file: header, weights, and a look at the result through the engine's own reader. */
-import { PaliGemmaError, nativeCall } from '../errors'
-import { native } from '../native'
-import { layoutGguf, type Metadata, PartFile, tensorBytes } from './gguf-writer'
+import { PaliGemmaError, nativeCall } from '../base/errors'
+import { native } from '../engine/native'
+import { layoutGguf, type Metadata, PartFile, tensorBytes } from '../formats/gguf-writer'
 import type { PlannedTensor } from './plan'
 import { type StreamOptions, streamTensors } from './stream'
 

@@ -11,8 +11,8 @@
  */
 import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { fileTypeNames, parseFileType } from '../convert/types'
-import { PaliGemmaError } from '../errors'
+import { fileTypeNames, parseFileType } from '../formats/types'
+import { PaliGemmaError } from '../base/errors'
 import { cacheDirectory } from './settings'
 import { folderName, type HubReference, parseReference } from './reference'
 

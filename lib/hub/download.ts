@@ -2,7 +2,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { copyFile, type FileHandle, link, mkdir, open, readFile, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { folderName } from './reference'
 import { fileUrl, type HubFile } from './repository'
 import { type HubClient, type OpenResponse, request, Transient, withRetries } from './request'

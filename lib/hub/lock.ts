@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { type FileHandle, mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
-import { PaliGemmaError } from '../errors'
+import { PaliGemmaError } from '../base/errors'
 import { sleep } from './request'
 
 /** What tests shorten. */

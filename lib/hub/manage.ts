@@ -1,8 +1,8 @@
 /** What `pull` has left on the disk: listed and removed. */
 import { lstat, readdir, rm, rmdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { PaliGemmaError } from '../errors'
-import { checkOptions, rule, type Rules } from '../validate'
+import { PaliGemmaError } from '../base/errors'
+import { checkOptions, rule, type Rules } from '../base/validate'
 import { Cache, type CachedModel } from './cache'
 import { acquireLock } from './lock'
 import { expectReference, type HubReference } from './reference'

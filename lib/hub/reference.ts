@@ -1,7 +1,7 @@
 /** Names of models on the hub, as people write them: `google/paligemma2-3b-mix-224@main:Q4_K_M`. */
-import { parseFileType } from '../convert/types'
-import { PaliGemmaError } from '../errors'
-import { show } from '../validate'
+import { parseFileType } from '../formats/types'
+import { PaliGemmaError } from '../base/errors'
+import { show } from '../base/validate'
 
 export interface HubReference {
   /** "google/paligemma2-3b-mix-224" */

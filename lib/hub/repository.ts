@@ -1,6 +1,6 @@
 /** What a repository holds, and which of its files a model needs. */
-import { PaliGemmaError } from '../errors'
-import { fileTypeNames } from '../convert/types'
+import { PaliGemmaError } from '../base/errors'
+import { fileTypeNames } from '../formats/types'
 import { type HubClient, requestJson, type Subject } from './request'
 import { isCommit } from './cache'
 

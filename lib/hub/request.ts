@@ -1,6 +1,6 @@
 /** Requests to the hub: who gets the token, what is tried again, and what its refusals mean. */
-import { PaliGemmaError } from '../errors'
-import { anySignal, untilAborted } from '../signals'
+import { PaliGemmaError } from '../base/errors'
+import { anySignal, untilAborted } from '../base/signals'
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>
 

@@ -2,8 +2,8 @@
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
-import { PaliGemmaError } from '../errors'
-import { show } from '../validate'
+import { PaliGemmaError } from '../base/errors'
+import { show } from '../base/validate'
 
 type Environment = Record<string, string | undefined>
 

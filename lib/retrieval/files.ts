@@ -1,7 +1,7 @@
 /** Vectors of many pages or queries in one .npz, for the command and for NumPy. */
-import { PaliGemmaError } from '../errors'
-import { NpzArchive, type NpzArray } from '../npz'
-import { NpzWriter } from '../npz-writer'
+import { PaliGemmaError } from '../base/errors'
+import { NpzArchive, type NpzArray } from '../formats/npz'
+import { NpzWriter } from '../formats/npz-writer'
 import { nativeRows, type PageVectors, type RetrievalFlavour, typeOf, type VectorType } from './vectors'
 
 /** What the array `about` holds as JSON in UTF-8. */

@@ -1,7 +1,7 @@
 /** Late interaction on the calling thread, and a second look at the best pages. */
-import { fromNative, PaliGemmaError } from '../errors'
-import { native } from '../native'
-import { check, rule } from '../validate'
+import { fromNative, PaliGemmaError } from '../base/errors'
+import { native } from '../engine/native'
+import { check, rule } from '../base/validate'
 import { checkVectors, nativeRows, type PageVectors, queryAs, typeOf, type VectorType } from './vectors'
 
 /** A page and how well it fits. */

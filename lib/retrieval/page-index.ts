@@ -1,8 +1,8 @@
 /** Many pages' vectors in one place, searched by all threads beside the event loop. */
-import { fromNative, nativeCall, PaliGemmaError } from '../errors'
-import { native, type NativePageStore } from '../native'
-import { untilAborted } from '../signals'
-import { check, checkOptions, rule, type Rules } from '../validate'
+import { fromNative, nativeCall, PaliGemmaError } from '../base/errors'
+import { native, type NativePageStore } from '../engine/native'
+import { untilAborted } from '../base/signals'
+import { check, checkOptions, rule, type Rules } from '../base/validate'
 import type { SearchHit } from './max-sim'
 import { checkVectors, nativeRows, type MultiVector, type PageVectors, quantizeVectors, queryAs, typeOf, typeRule, type VectorType } from './vectors'
 

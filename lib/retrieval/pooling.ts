@@ -1,7 +1,7 @@
 /** Fewer vectors for a page. */
-import { nativeCall, PaliGemmaError } from '../errors'
-import { native } from '../native'
-import { checkOptions, rule, show, type Rules } from '../validate'
+import { nativeCall, PaliGemmaError } from '../base/errors'
+import { native } from '../engine/native'
+import { checkOptions, rule, show, type Rules } from '../base/validate'
 import { checkVectors, type MultiVector, typeOf } from './vectors'
 
 /** Options of {@link poolTokens}. */

@@ -1,9 +1,9 @@
 /** Where on a page a query finds its matches. */
 import sharp from 'sharp'
-import { PaliGemmaError } from '../errors'
-import { decodeImage, isEmbedding, type ImageInput } from '../image-input'
-import type { ImageTransform } from '../parse'
-import { check, checkOptions, rule, show, type Rules } from '../validate'
+import { PaliGemmaError } from '../base/errors'
+import { decodeImage, isEmbedding, type ImageInput } from '../images/image-input'
+import type { ImageTransform } from '../output/parse'
+import { check, checkOptions, rule, show, type Rules } from '../base/validate'
 import { checkVectors, type MultiVector, typeOf } from './vectors'
 
 /** Options of {@link similarityMap}. */

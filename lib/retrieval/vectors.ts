@@ -1,8 +1,8 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
-import { PaliGemmaError } from '../errors'
-import type { NativeRequest } from '../native'
-import type { ImageTransform } from '../parse'
-import { check, rule, show, wrongOption } from '../validate'
+import { PaliGemmaError } from '../base/errors'
+import type { NativeRequest } from '../engine/native'
+import type { ImageTransform } from '../output/parse'
+import { check, rule, show, wrongOption } from '../base/validate'
 
 /** The vectors of a page or a query: one per token, each of length 1. */
 export interface MultiVector {

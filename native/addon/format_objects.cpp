@@ -6,8 +6,8 @@
 #include "addon/js_args.h"
 #include "format/gguf.h"
 #include "format/quantize.h"
-#include "model/mask_decoder.h"
-#include "model/tokenizer.h"
+#include "image/mask_decoder.h"
+#include "text/tokenizer.h"
 
 namespace pg {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "addon/js.h"
-#include "model/engine.h"
+#include "serve/engine.h"
 
 namespace pg::js {
 

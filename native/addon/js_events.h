@@ -1,7 +1,7 @@
 #pragma once
 // Engine events as the objects lib/native.ts describes (NativeEvent, NativeModelInfo).
 #include "addon/js.h"
-#include "model/engine.h"
+#include "serve/engine.h"
 
 namespace pg::js {
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/engine.h"
+#include "serve/engine.h"
 
 namespace pg {
 

@@ -6,7 +6,7 @@
 
 #include "addon/js.h"
 #include "addon/mailbox.h"
-#include "model/engine.h"
+#include "serve/engine.h"
 
 namespace pg {
 

@@ -8,8 +8,8 @@
 #include "cpu/cpu_info.h"
 #include "cpu/limits.h"
 #include "format/quantize.h"
-#include "model/image.h"
-#include "model/mask_decoder.h"
+#include "image/image.h"
+#include "image/mask_decoder.h"
 
 namespace pg {
 

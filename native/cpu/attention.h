@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "cpu/kernels.h"
+#include "cpu/kernels/common/kernels.h"
 #include "cpu/query_block.h"
 #include "cpu/scratch.h"
 #include "device/device.h"

@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
-#include "cpu/isa.h"
+#include "cpu/kernels/common/isa.h"
 
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <intrin.h>

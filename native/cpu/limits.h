@@ -1,7 +1,7 @@
 #pragma once
 // What this machine can do at best, measured in about a third of a second: the yardsticks of every speed report.
 #include "base/thread_pool.h"
-#include "cpu/kernels.h"
+#include "cpu/kernels/common/kernels.h"
 
 namespace pg {
 

@@ -3,7 +3,7 @@
 // no score matrix larger than a tile exists.
 #include <span>
 
-#include "cpu/kernels.h"
+#include "cpu/kernels/common/kernels.h"
 #include "cpu/kv_tiles.h"
 #include "cpu/scratch.h"
 

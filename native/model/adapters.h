@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "device/device.h"
-#include "model/engine.h"
+#include "serve/engine.h"
 #include "model/weights.h"
 
 namespace pg {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "model/image.h"
+#include "image/image.h"
 
 namespace pg {
 namespace {

@@ -4,14 +4,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/isa.h"
+#include "cpu/kernels/common/isa.h"
 #include "retrieval/kernels.h"
 
 PG_ISA_BEGIN("avx2,fma,f16c")
 namespace pg {
 namespace {
 
-#include "cpu/simd_avx2.h"
+#include "cpu/kernels/x86/simd_avx2.inl.h"
 
 constexpr int kTile = 6, kGroup = 2;
 #define PG_WIDEN   // 8-bit multiply-adds saturate; 16-bit ones do not, at half the width

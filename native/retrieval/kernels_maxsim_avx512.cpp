@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/isa.h"
+#include "cpu/kernels/common/isa.h"
 #include "retrieval/kernels.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -17,7 +17,7 @@ PG_ISA_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 namespace pg {
 namespace {
 
-#include "cpu/simd_avx512.h"
+#include "cpu/kernels/x86/simd_avx512.inl.h"
 
 constexpr int kTile = 12, kGroup = 4;
 typedef int8_t Q;

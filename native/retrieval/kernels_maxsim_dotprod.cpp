@@ -4,14 +4,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/isa.h"
+#include "cpu/kernels/common/isa.h"
 #include "retrieval/kernels.h"
 
 PG_ISA_BEGIN(PG_TARGET_DOTPROD)
 namespace pg {
 namespace {
 
-#include "cpu/simd_neon.h"
+#include "cpu/kernels/arm/simd_neon.inl.h"
 
 constexpr int kTile = 8, kGroup = 4;
 typedef int8_t Q;

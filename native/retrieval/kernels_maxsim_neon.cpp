@@ -4,13 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/isa.h"
+#include "cpu/kernels/common/isa.h"
 #include "retrieval/kernels.h"
 
 namespace pg {
 namespace {
 
-#include "cpu/simd_neon.h"
+#include "cpu/kernels/arm/simd_neon.inl.h"
 
 constexpr int kTile = 8, kGroup = 1;
 typedef int16_t Q;

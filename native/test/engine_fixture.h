@@ -5,7 +5,7 @@
 #include <map>
 #include <mutex>
 
-#include "model/engine.h"
+#include "serve/engine.h"
 #include "tiny_gguf.h"
 
 namespace pg::test {

@@ -4,8 +4,8 @@
 #include <cstdio>
 
 #include "check.h"
-#include "model/beam_search.h"
-#include "model/model.h"
+#include "serve/beam_search.h"
+#include "serve/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;

@@ -3,8 +3,8 @@
 #include <regex>
 
 #include "check.h"
-#include "model/constraint.h"
-#include "model/text_constraint.h"
+#include "text/constraint.h"
+#include "text/text_constraint.h"
 #include "vocabulary.h"
 
 using namespace pg;

@@ -8,10 +8,10 @@
 #include "check.h"
 #include "cpu/cpu_device.h"
 #include "cpu/cpu_info.h"
-#include "device/make_device.h"
+#include "serve/make_device.h"
 #include "device/observing_device.h"
 #include "format/quantize.h"
-#include "model/model.h"
+#include "serve/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;

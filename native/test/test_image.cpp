@@ -1,6 +1,6 @@
 // Resizing against Pillow 9.4: the expected numbers are its output for the same pictures.
 #include "check.h"
-#include "model/image.h"
+#include "image/image.h"
 
 using namespace pg;
 

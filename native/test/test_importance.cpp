@@ -6,11 +6,11 @@
 #include <map>
 
 #include "check.h"
-#include "device/make_device.h"
+#include "serve/make_device.h"
 #include "format/quantize.h"
-#include "model/importance.h"
-#include "model/model.h"
-#include "model/prompt.h"
+#include "serve/importance.h"
+#include "serve/model.h"
+#include "serve/prompt.h"
 
 using namespace pg;
 

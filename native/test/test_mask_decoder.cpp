@@ -3,7 +3,7 @@
 #include <map>
 
 #include "check.h"
-#include "model/mask_decoder.h"
+#include "image/mask_decoder.h"
 
 using namespace pg;
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "check.h"
-#include "model/object_constraint.h"
+#include "text/object_constraint.h"
 #include "vocabulary.h"
 
 using namespace pg;

@@ -2,8 +2,8 @@
 #include <limits>
 
 #include "check.h"
-#include "model/sampler.h"
-#include "model/stop_matcher.h"
+#include "serve/sampler.h"
+#include "text/stop_matcher.h"
 
 using namespace pg;
 

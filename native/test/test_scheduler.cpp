@@ -1,8 +1,8 @@
 // Many requests at once: whose turn it is, and that company changes nothing.
 #include "check.h"
-#include "device/make_device.h"
+#include "serve/make_device.h"
 #include "engine_fixture.h"
-#include "model/scheduler.h"
+#include "serve/scheduler.h"
 
 using namespace pg;
 using Fixture = pg::test::EngineFixture;

@@ -3,8 +3,8 @@
 
 #include "check.h"
 #include "device/arena.h"
-#include "device/make_device.h"
-#include "model/model.h"
+#include "serve/make_device.h"
+#include "serve/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;

@@ -22,7 +22,7 @@ const require = createRequire(import.meta.url)
 const { loadModel } = require('../../dist/index.js')
 const { convert } = require('../../dist/convert/index.js')
 const { quantize } = require('../../dist/convert/quantize.js')
-const { native } = require('../../dist/native.js')
+const { native } = require('../../dist/engine/native.js')
 
 const shown = {
   'detect: recall': 'detect: recall, IoU > 0.5 and right label',

@@ -13,8 +13,8 @@ import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
 const { GgufSource, readFloats } = require('../../dist/convert/gguf-source.js')
-const { layoutGguf, PartFile } = require('../../dist/convert/gguf-writer.js')
-const { native } = require('../../dist/native.js')
+const { layoutGguf, PartFile } = require('../../dist/formats/gguf-writer.js')
+const { native } = require('../../dist/engine/native.js')
 
 const doubled = [
   'gemma2.embedding_length', 'gemma2.feed_forward_length', 'gemma2.attention.head_count', 'gemma2.attention.head_count_kv',

@@ -1,0 +1,106 @@
+/** Looking into GGUF files. */
+import { nativeCall } from '../base/errors'
+import { resolveModel } from '../hub/cache'
+import { native, type NativeMetadataArray, type NativeMetadataValue } from '../engine/native'
+import { check, checkOptions, rule, type Rules } from '../base/validate'
+
+/** A metadata value; 64-bit integers beyond 2^53 are bigint. */
+export type MetadataValue = number | bigint | boolean | string | MetadataValue[]
+
+export interface MetadataEntry {
+  key: string
+  /** GGUF's name: "uint32", "string", "array<string>", ... */
+  type: string
+  value: MetadataValue
+  /** Of arrays: how many there are; `value` may hold fewer (`maxArray`). */
+  count?: number
+}
+
+export interface TensorInfo {
+  name: string
+  /** "F32", "Q4_K", ... */
+  type: string
+  /** Outermost dimension first. */
+  shape: number[]
+  /** In bytes from the start of the file. */
+  offset: number
+  bytes: number
+}
+
+/** What {@link inspectModel} finds. */
+export interface ModelInfo {
+  path: string
+  /** Of the format: 2 or 3. */
+  version: number
+  alignment: number
+  /** Size of the file. */
+  bytes: number
+  /** "gemma", "gemma2", "clip", ...; '' where the file does not say. */
+  architecture: string
+  /** Sum of all tensor elements. */
+  parameters: number
+  /** The type that holds most bytes of weights; '' without tensors. */
+  quantization: string
+  /** In file order. */
+  metadata: MetadataEntry[]
+  /** In file order. */
+  tensors: TensorInfo[]
+}
+
+export interface InspectOptions {
+  /** Values kept of each metadata array; default all. */
+  maxArray?: number
+}
+
+const inspectRules: Rules<InspectOptions> = { maxArray: rule.integer(0) }
+
+function toValue (value: NativeMetadataValue): MetadataValue {
+  if (typeof value === 'bigint') return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
+  return typeof value === 'object' ? value.values.map(toValue) : value
+}
+
+function typeName (value: NativeMetadataArray): string {
+  const first = value.values[0]
+  return `array<${typeof first === 'object' ? typeName(first) : value.arrayOf}>`
+}
+
+/**
+ * Metadata and tensors of a GGUF, or of a hub model that {@link pull} fetched; no weight is read.
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (field and byte offset), ERR_NATIVE_MISSING
+ */
+export async function inspectModel (path: string, options: InspectOptions = {}): Promise<ModelInfo> {
+  check('path', path, rule.path)
+  checkOptions<InspectOptions>('inspectModel', options, inspectRules)
+  const { path: resolved } = await resolveModel(path)
+  const file = await nativeCall(() => native().inspect(resolved, options.maxArray))
+  const bytesOf = new Map<string, number>()
+  let parameters = 0
+  for (const tensor of file.tensors) {
+    bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
+    parameters += tensor.shape.reduce((product, size) => product * size, 1)
+  }
+  const architecture = file.metadata.find(entry => entry.key === 'general.architecture')?.value
+  return {
+    path: resolved,
+    version: file.version,
+    alignment: file.alignment,
+    bytes: file.bytes,
+    architecture: typeof architecture === 'string' ? architecture : '',
+    parameters,
+    quantization: [...bytesOf].sort((a, b) => b[1] - a[1])[0]?.[0] ?? '',
+    metadata: file.metadata.map(({ key, type, value }) => typeof value === 'object'
+      ? { key, type: typeName(value), value: toValue(value), count: value.count }
+      : { key, type, value: toValue(value) }),
+    tensors: file.tensors.map(({ name, type, shape, offset, bytes }) => ({ name, type, shape, offset, bytes }))
+  }
+}
+
+/**
+ * One tensor as float32, row-major; for tools and tests.
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor), ERR_NATIVE_MISSING
+ */
+export async function dequantizeTensor (path: string, name: string): Promise<{ shape: number[], data: Float32Array }> {
+  check('path', path, rule.path)
+  check('name', name, rule.text)
+  return await nativeCall(() => native().dequantizeTensor(path, name))
+}

@@ -1,0 +1,128 @@
+/** `detect` and `segment`: prompt, constrained generation, parsing, scores and masks. */
+import { nativeCall, PaliGemmaError } from '../base/errors'
+import { runGeneration, type GeneratedToken } from './generation'
+import type { ModelHost } from '../engine/host'
+import { isEmbedding, type ImageInput } from '../images/image-input'
+import { suppressOverlaps } from '../output/nms'
+import { defaults, detectRules, labelsRule, type DetectOptions } from './options'
+import { maskBox, parsePieces, type Box, type NormalizedBox, type OutputPiece, type ParsedObject } from '../output/parse'
+import { prompts } from './prompts'
+import { check, checkOptions } from '../base/validate'
+
+/** An object found by `detect`. */
+export interface Detection {
+  /** The name the model gave; with a single label and a model that gives none, that label. */
+  label: string
+  /** Top left corner and size in pixels of the image as given (after EXIF orientation). */
+  box: Box
+  /** 0..1 of height and width. */
+  normalized: NormalizedBox
+  /**
+   * 0..1: `boxScore` times `labelScore`. Probabilities are among the whole vocabulary: with `constrain: false` and the
+   * same output they are the same.
+   */
+  score: number
+  /** 0..1: probability of the name after the location; 1 where the model gave none. */
+  labelScore: number
+  /** 0..1: probability of the four location tokens, each counted together with those within 1/64 of the picture. */
+  boxScore: number
+}
+
+/** An object found by `segment`. */
+export interface Segmentation extends Detection {
+  /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
+  mask: { width: number, height: number, data: Uint8Array }
+  /** The model's 16 mask codes; empty where it wrote none. */
+  codes: number[]
+}
+
+type Scores = Pick<Detection, 'score' | 'labelScore' | 'boxScore'>
+
+/**
+ * Probabilities of the tokens that make an object's location and name. Mask codes are left out: there are 16 of them and
+ * neighbouring codes mean nearly the same mask.
+ */
+export function objectScores (tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): Scores {
+  const [start, end] = object.span
+  const locationEnd = Math.min(start + 4 * '<loc0000>'.length, end)
+  const within = (from: number, to: number, a: number, b: number): boolean => from < b && to > a
+  let at = 0
+  const box: number[] = []
+  const name: number[] = []
+  for (const token of tokens) {
+    const from = at
+    at += token.text.length
+    if (from === at || token.logProb === undefined) continue
+    if (within(from, at, start, locationEnd)) box.push(token.nearLogProb ?? token.logProb)
+    else if (nameSpan && within(from, at, ...nameSpan)) name.push(token.logProb)
+  }
+  const product = (logProbs: number[]): number => Math.min(Math.exp(logProbs.reduce((a, b) => a + b, 0)), 1)
+  const labelScore = product(name)
+  const boxScore = box.length === 0 ? 0 : product(box)
+  return { score: boxScore * labelScore, labelScore, boxScore }
+}
+
+async function findObjects (host: ModelHost, kind: 'detect' | 'segment', image: ImageInput, labels: string | string[], options: DetectOptions):
+Promise<{ found: (Detection & { object: ParsedObject })[], geometry: Parameters<typeof parsePieces>[1] }> {
+  checkOptions<DetectOptions>(kind, options, detectRules)
+  check('labels', labels, labelsRule)
+  if (image === undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected an image but received undefined')
+  if (isEmbedding(image) && !image.transform) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage returned, unchanged`)
+  }
+  const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map(label => label.trim()))]
+  const { constrain = true, maxObjects, minScore = 0, nms, logProbs, ...sampling } = options
+  const { result, images } = await runGeneration(host, {
+    maxTokens: defaults.detectMaxTokens,
+    ...sampling,
+    image,
+    prompt: prompts[kind](names),
+    logProbs: typeof logProbs === 'number' ? logProbs : true,
+    // onToken and bestOf see all tokens
+    scoredOnly: !logProbs && (sampling.bestOf ?? 1) === 1,
+    ...(constrain && { constrain: { kind, labels: names, ...(maxObjects !== undefined && { maxObjects }) } })
+  })
+  const transform = images[0]!.transform!
+  const geometry = { width: transform.sourceWidth, height: transform.sourceHeight, locScale: host.options.locScale ?? defaults.locScale, transform }
+  const all = parsePieces(result.text, geometry)
+    .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
+    .slice(0, maxObjects)
+    .map(({ object, nameSpan }) => ({
+      label: object.label === '' && names.length === 1 ? names[0]! : object.label,
+      box: object.box,
+      normalized: object.normalized,
+      ...objectScores(result.tokens, object, nameSpan),
+      object
+    }))
+    .filter(({ score }) => score >= minScore)
+  return { geometry, found: nms === undefined ? all : suppressOverlaps(all, nms) }
+}
+
+export async function detect (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Detection[]> {
+  const { found } = await findObjects(host, 'detect', image, labels, options)
+  return found.map(({ object: _, ...detection }) => detection)
+}
+
+export async function segment (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Segmentation[]> {
+  host.throwIfDisposed()
+  if (!host.info.hasMaskDecoder) {
+    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
+      'The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: \'vae-oid.npz\' }) or convert with --mask-decoder')
+  }
+  const { found, geometry } = await findObjects(host, 'segment', image, labels, options)
+  const { width, height } = geometry
+  const results: Segmentation[] = []
+  for (const { object, ...detection } of found) {
+    options.signal?.throwIfAborted()
+    const codes = object.codes
+    const usable = codes !== null && codes.every(code => code <= 127)
+    const data = usable
+      ? await nativeCall(async () => {
+        const mask = await host.model.decodeMask(codes)
+        return await host.binding.pasteMask(mask, maskBox(object, geometry), width, height, host.options.maskConvention ?? defaults.maskConvention)
+      })
+      : new Uint8Array(width * height)
+    results.push({ ...detection, mask: { width, height, data }, codes: codes ?? [] })
+  }
+  return results
+}

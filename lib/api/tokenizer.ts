@@ -1,0 +1,88 @@
+/** The tokenizer on its own, read from any GGUF that has one. */
+import { resolveModel } from '../hub/cache'
+import { nativeCall } from '../base/errors'
+import { native, type NativeTokenizer } from '../engine/native'
+import { check, checkOptions, rule, type Rules } from '../base/validate'
+
+export interface EncodeOptions {
+  /** `<bos>`, `<eos>`, `<pad>`, `<unk>` and `<image>` become their ids; default false: they are plain text. */
+  allowControlTokens?: boolean
+}
+
+export const encodeRules: Rules<EncodeOptions> = { allowControlTokens: rule.flag }
+export const idsRule = rule.listOf('token ids (integers >= 0)', rule.integer(0, 2 ** 31 - 1).accepts)
+
+/** Decodes one token at a time and never shows half a character. Made by {@link Tokenizer.stream}. */
+export class TokenStream {
+  private readonly decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  private held: Buffer = Buffer.alloc(0)
+
+  /** @internal */
+  constructor (private readonly pieceBytes: (id: number) => Uint8Array) {}
+
+  /** The text that can be shown after this token; '' while a character is incomplete. */
+  push (id: number): string {
+    check('id', id, rule.integer(0, 2 ** 31 - 1))
+    const bytes = Buffer.concat([this.held, this.pieceBytes(id)])
+    const shown = bytes.length - surrogateStart(bytes)
+    this.held = bytes.subarray(shown)
+    return this.decoder.decode(bytes.subarray(0, shown), { stream: true })
+  }
+
+  /** What is left at the end; incomplete bytes become U+FFFD. */
+  flush (): string {
+    const rest = this.decoder.decode(this.held)
+    this.held = Buffer.alloc(0)
+    return rest
+  }
+}
+
+/** Length of a surrogate's first bytes (ED, ED A0..BF) at the end: the engine and the reference wait for its third. */
+function surrogateStart (bytes: Buffer): number {
+  if (bytes.at(-1) === 0xed) return 1
+  return bytes.length > 1 && bytes.at(-2) === 0xed && (bytes.at(-1)! & 0xe0) === 0xa0 ? 2 : 0
+}
+
+/** SentencePiece BPE with byte fallback, as Gemma and PaliGemma use it. Made by {@link loadTokenizer}. */
+export class Tokenizer {
+  /** @internal */
+  constructor (private readonly tokenizer: NativeTokenizer) {}
+
+  /** Number of entries of the vocabulary, padding included. */
+  get size (): number { return this.tokenizer.size }
+
+  /** Token ids of a text; nothing is added. `<locNNNN>` and `<segNNN>` become their tokens. */
+  encode (text: string, options: EncodeOptions = {}): number[] {
+    check('text', text, rule.text)
+    checkOptions<EncodeOptions>('encode', options, encodeRules)
+    return this.tokenizer.encode(text, options.allowControlTokens ?? false)
+  }
+
+  /** The text of token ids; control tokens give nothing, bytes that are not UTF-8 become U+FFFD. */
+  decode (ids: number[]): string {
+    check('ids', ids, idsRule)
+    return this.tokenizer.decode(ids)
+  }
+
+  /** The vocabulary's spelling of a token ("▁cat", "<0x0A>", "<loc0001>"); '' for ids out of range. */
+  piece (id: number): string {
+    check('id', id, rule.integer(0, 2 ** 31 - 1))
+    return this.tokenizer.pieceText(id)
+  }
+
+  /** A decoder for tokens that arrive one by one. */
+  stream (): TokenStream {
+    const tokenizer = this.tokenizer
+    return new TokenStream(id => tokenizer.pieceBytes(id))
+  }
+}
+
+/**
+ * Loads the tokenizer of a pulled model, or of a GGUF (any with `tokenizer.ggml.model` = "llama"); no weight is read.
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_NATIVE_MISSING
+ */
+export async function loadTokenizer (path: string): Promise<Tokenizer> {
+  check('path', path, rule.path)
+  const { path: file } = await resolveModel(path)
+  return new Tokenizer(await nativeCall(() => native().openTokenizer(file)))
+}

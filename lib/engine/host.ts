@@ -1,0 +1,258 @@
+/** A loaded native model with its running jobs: what all calls of a PaliGemma share. */
+import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '../api/adapters'
+import { PaliGemmaError, fromNative, nativeAborted } from '../base/errors'
+import { checkImage, isEmbedding, type ImageInput } from '../images/image-input'
+import { readMaskTensors } from './mask-decoder'
+import type { NativeBinding, NativeEvent, NativeImage, NativeModel, NativeModelInfo, NativeRequest, NativeToken } from './native'
+import { looksLikeZip } from '../formats/npz'
+import { defaults, type LoadOptions } from '../api/options'
+import type { ImageTransform } from '../output/parse'
+import { preprocess } from '../images/preprocess'
+import { untilAborted } from '../base/signals'
+
+export type EndEvent = Extract<NativeEvent, { kind: 'end' }>
+
+interface JobHandler {
+  token: (text: string, token: NativeToken) => void
+  end: (event: EndEvent) => void
+  error: (error: PaliGemmaError) => void
+}
+
+function deferred<T> (): { promise: Promise<T>, resolve: (value: T) => void, reject: (error: unknown) => void } {
+  let resolve!: (value: T) => void
+  let reject!: (error: unknown) => void
+  const promise = new Promise<T>((res, rej) => { resolve = res; reject = rej })
+  return { promise, resolve, reject }
+}
+
+/**
+ * Routes native events to the jobs they belong to. The engine holds this object through its callback for as long as
+ * the native model lives, so it must not refer to the model itself: an idle model would never be collected.
+ */
+class Jobs {
+  private readonly handlers = new Map<number, JobHandler>()
+  private load: { resolve: (info: NativeModelInfo) => void, reject: (error: PaliGemmaError) => void } | undefined
+  private readonly stopping = deferred<void>()
+
+  readonly ready: Promise<NativeModelInfo>
+  readonly stopped = this.stopping.promise
+
+  constructor () {
+    this.ready = new Promise((resolve, reject) => { this.load = { resolve, reject } })
+  }
+
+  add (job: number, handler: JobHandler): void { this.handlers.set(job, handler) }
+  remove (job: number): void { this.handlers.delete(job) }
+
+  readonly deliver = (events: NativeEvent[]): void => {
+    for (const event of events) this.deliverOne(event)
+  }
+
+  private deliverOne (event: NativeEvent): void {
+    const handler = this.handlers.get(event.job)
+    switch (event.kind) {
+      case 'ready':
+        this.load?.resolve(event.info)
+        this.load = undefined
+        break
+      case 'stopped':
+        this.failAll(new PaliGemmaError('ERR_DISPOSED', 'The model was disposed'))
+        this.stopping.resolve()
+        break
+      case 'token':
+        handler?.token(event.text, event.token)
+        break
+      case 'end':
+        this.handlers.delete(event.job)
+        handler?.end(event)
+        break
+      case 'error': {
+        const error = event.code === nativeAborted
+          ? new PaliGemmaError('ERR_INTERNAL', 'The engine ended a job that nobody cancelled')
+          : fromNative(event)
+        if (event.job === 0) this.failAll(error)
+        this.handlers.delete(event.job)
+        handler?.error(error)
+      }
+    }
+  }
+
+  private failAll (error: PaliGemmaError): void {
+    this.load?.reject(error)
+    this.load = undefined
+    const handlers = [...this.handlers.values()]
+    this.handlers.clear()
+    for (const handler of handlers) handler.error(error)
+  }
+}
+
+/** A picture ready to be submitted: small, whatever the original was. */
+export interface PreparedImage {
+  native: NativeImage
+  /** Missing for embeddings that were not made by encodeImage. */
+  transform?: ImageTransform
+}
+
+export class ModelHost {
+  readonly adapters: AdapterInfo[]
+  private disposing: Promise<void> | undefined
+  private requests = 0
+
+  private constructor (
+    readonly binding: NativeBinding,
+    readonly model: NativeModel,
+    readonly info: NativeModelInfo,
+    readonly options: Omit<LoadOptions, 'signal' | 'onProgress'>,
+    private readonly jobs: Jobs
+  ) {
+    this.adapters = info.adapters.map(toAdapterInfo)
+  }
+
+  /** Loads with options already checked; `importance` observes the inputs of all matrices. */
+  static async open (binding: NativeBinding, options: LoadOptions, { importance }: { importance?: boolean } = {}): Promise<ModelHost> {
+    const { model: path, vision, maskDecoder, adapters, signal, onProgress, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap } = options
+    signal?.throwIfAborted()
+    onProgress?.(0)
+    const isArchive = maskDecoder !== undefined && await looksLikeZip(maskDecoder)
+    const jobs = new Jobs()
+    jobs.ready.catch(() => {}) // an abort may leave it without a reader
+    const mask = isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder
+    const updates = adapters && await untilAborted(readAdapters(adapters), signal)
+    let model: NativeModel
+    try {
+      model = new binding.Model(definedOnly({
+        path, visionPath: vision, maskDecoder: mask, adapters: updates, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap, importance
+      }), jobs.deliver)
+    } catch (error) {
+      throw fromNative(error)
+    }
+    try {
+      const info = await untilAborted(jobs.ready, signal)
+      // without the caller's callback and signal, which may hold much alive
+      const { signal: _, onProgress: __, ...kept } = options
+      const host = new ModelHost(binding, model, info, kept, jobs)
+      onProgress?.(1)
+      return host
+    } catch (error) {
+      model.dispose()
+      throw error
+    }
+  }
+
+  /** Counts a request while it runs; refuses it beyond `maxQueue`. */
+  async admit<T> (work: () => Promise<T>): Promise<T> {
+    const { maxQueue } = this.options
+    if (maxQueue !== undefined && this.requests >= maxQueue) {
+      throw new PaliGemmaError('ERR_BUSY', `${this.requests} requests are under way, as many as maxQueue allows; try again later or raise it in loadModel`)
+    }
+    this.requests++
+    try {
+      return await work()
+    } finally {
+      this.requests--
+    }
+  }
+
+  get maxSequences (): number { return this.options.maxSequences ?? defaults.maxSequences }
+  get disposed (): boolean { return this.disposing !== undefined }
+
+  throwIfDisposed (): void {
+    if (this.disposed) throw new PaliGemmaError('ERR_DISPOSED', 'The model was disposed; load it again to use it')
+  }
+
+  /** The `adapters` option of a request as the addon takes it. */
+  adapterUses (chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
+    return chooseAdapters(this.adapters, chosen)
+  }
+
+  /** Decodes and resizes pictures to what the model takes. `images` and `image` as in the options of the calls. */
+  async prepareImages (options: { image?: ImageInput, images?: ImageInput[] }, signal?: AbortSignal): Promise<PreparedImage[]> {
+    if (options.image !== undefined && options.images !== undefined) {
+      throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected image or images but received both')
+    }
+    const images = options.images ?? (options.image === undefined ? [] : [options.image])
+    images.forEach((image, i) => checkImage(image, options.images ? `images[${i}]` : 'image'))
+    if (images.length > 0 && !this.info.hasVision) {
+      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
+        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, vision })')
+    }
+    return await Promise.all(images.map(async image => await this.prepareImage(image, signal)))
+  }
+
+  private async prepareImage (image: ImageInput, signal?: AbortSignal): Promise<PreparedImage> {
+    if (isEmbedding(image)) {
+      const { imageTokens, textHidden } = this.info
+      if (image.data.length !== imageTokens * textHidden) {
+        throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected an ImageEmbedding of [${imageTokens}, ${textHidden}] but received ` +
+          `${image.data.length} values; an embedding only fits the model that made it`)
+      }
+      return { native: { embedding: image.data }, ...(image.transform && { transform: image.transform }) }
+    }
+    const { data, transform } = await preprocess(this.binding, image, {
+      size: this.info.imageSize,
+      resize: this.options.resize ?? this.info.resizeFilter,
+      ...definedOnly({ fit: this.options.fit, maxImagePixels: this.options.maxImagePixels, signal })
+    })
+    return { native: { pixels: data }, transform }
+  }
+
+  /**
+   * Runs one job to its end. Rejects with its error, at once with `signal`'s reason, or with what `onToken` throws.
+   * Resolves with undefined at once when `stop` aborts.
+   */
+  async run (request: NativeRequest, { onToken, signal, stop }: {
+    onToken?: (text: string, token: NativeToken) => void
+    signal?: AbortSignal | undefined
+    stop?: AbortSignal | undefined
+  }): Promise<EndEvent | undefined> {
+    this.throwIfDisposed()
+    signal?.throwIfAborted()
+    if (stop?.aborted) return undefined
+    let job: number
+    try {
+      job = this.model.submit(request)
+    } catch (error) {
+      throw fromNative(error)
+    }
+    return await new Promise((resolve, reject) => {
+      const close = (): void => {
+        this.jobs.remove(job)
+        signal?.removeEventListener('abort', onAbort)
+        stop?.removeEventListener('abort', onStop)
+      }
+      const cancel = (): void => {
+        close()
+        this.model.cancel(job)
+      }
+      const onAbort = (): void => { cancel(); reject(signal!.reason) }
+      const onStop = (): void => { cancel(); resolve(undefined) }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      stop?.addEventListener('abort', onStop, { once: true })
+      this.jobs.add(job, {
+        token: (text, token) => {
+          try {
+            onToken?.(text, token)
+          } catch (error) {
+            cancel()
+            reject(error)
+          }
+        },
+        end: event => { close(); resolve(event) },
+        error: error => { close(); reject(error) }
+      })
+    })
+  }
+
+  async dispose (): Promise<void> {
+    if (!this.disposing) {
+      this.disposing = this.jobs.stopped
+      this.model.dispose()
+    }
+    await this.disposing
+  }
+}
+
+/** The object without its undefined properties: to the addon, a property that is there was given. */
+export function definedOnly<T extends object> (object: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> }
+}

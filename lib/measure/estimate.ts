@@ -1,0 +1,250 @@
+/** How much memory a model will take, before it is loaded. */
+import { stat } from 'node:fs/promises'
+import { parseSize, syntheticSizes } from './sizes'
+import { tensorBytes } from '../formats/gguf-writer'
+import { expectedTensors } from '../convert/names'
+import { planConversion } from '../convert/plan'
+import { parseFileType } from '../formats/types'
+import { PaliGemmaError } from '../base/errors'
+import { resolveModel } from '../hub/cache'
+import { inspectModel, type ModelInfo } from '../api/inspect'
+import { defaults } from '../api/options'
+import { check, checkOptions, rule, type Rules, wrongOption } from '../base/validate'
+
+/** Options of {@link estimateMemory}; those of `loadModel` mean the same. */
+export interface EstimateOptions {
+  /** The separate vision GGUF. */
+  vision?: string
+  /** Of a published size: a type of `convert`; default Q8_0. */
+  type?: string
+  /** Tokens per sequence at most, pictures included; default: what the model was trained for. */
+  contextSize?: number
+  /** Sequences decoded together; default 4. */
+  maxSequences?: number
+  /** Type of the attention cache; default "f16". */
+  kvCacheType?: 'f16' | 'q8_0' | 'f32'
+  /** Compute threads; default 8. */
+  threads?: number
+  /** Of a usual request: pictures (default 1), tokens of the prompt (32) and of the answer (256). */
+  images?: number
+  promptTokens?: number
+  maxTokens?: number
+}
+
+/** In bytes. */
+export interface MemoryEstimate {
+  /**
+   * Of the model files, mapped: the system may drop pages and read them again, so less memory works, slowly. Several
+   * models of one file share them.
+   */
+  weights: number
+  kv: {
+    perToken: number
+    /** A usual request's, in whole pages of 64 tokens. */
+    perSequence: number
+    /** One sequence's that fills the context. */
+    perFullSequence: number
+    /** Prefixes kept for further requests about the same pictures with the same prompt. */
+    keptPrefixes: number
+  }
+  scratch: {
+    /** A picture on its way through the vision tower. */
+    vision: number
+    /** A usual request on its way through the text model. */
+    prefill: number
+    /** The step in which all sequences gain a token. */
+    decode: number
+    /** Weights and activations unpacked by the kernels, for all threads. */
+    kernels: number
+  }
+  /** Picture features: of a request on its way into the text model, and of recent pictures (64 MiB at most, but always one). */
+  features: number
+  /** Vocabulary, logits, rotation angles. */
+  other: number
+  /** All of it, with `maxSequences` usual requests. Node itself (50 to 100 MB) comes on top. */
+  total: number
+  /** The same with every sequence as long as the context, and the features full. */
+  most: number
+}
+
+const positive = rule.integer(1)
+const estimateRules: Rules<EstimateOptions> = {
+  vision: rule.path,
+  type: rule.text,
+  contextSize: positive,
+  maxSequences: positive,
+  kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),
+  threads: positive,
+  images: rule.integer(0, 64),
+  promptTokens: rule.integer(0),
+  maxTokens: rule.integer(1)
+}
+
+/** What the engine's buffers depend on. */
+interface Shape {
+  weights: number
+  /** Bytes a packed activation takes: 4 where weights are plain numbers, about 1 where they are blocks. */
+  packedBytes: number
+  hidden: number
+  ffn: number
+  layers: number
+  heads: number
+  kvHeads: number
+  headDim: number
+  vocab: number
+  context: number
+  vision: { hidden: number, ffn: number, tokens: number, patchValues: number } | undefined
+}
+
+/**
+ * The memory that a model takes, without loading it.
+ *
+ * @param source a GGUF, the name of a pulled model, or a published size such as "3b-224" (PaliGemma 2 3B at 224 px),
+ * "10b-448", "pg1-3b-896"
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma), ERR_INVALID_OPTION
+ */
+export async function estimateMemory (source: string, options: EstimateOptions = {}): Promise<MemoryEstimate> {
+  check('source', source, rule.path)
+  checkOptions<EstimateOptions>('estimateMemory', options, estimateRules)
+  const isSize = /^(pg1-)?\d+b-\d+$/i.test(source) && await stat(source).then(() => false, () => true)
+  if (isSize && !syntheticSizes.includes(source.toLowerCase())) {
+    throw wrongOption('source', `a GGUF, the name of a pulled model, or a published size (${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`, source)
+  }
+  return estimate(isSize ? publishedShape(source, options.type ?? 'Q8_0') : await fileShape(source, options), options)
+}
+
+/** The same of a file that was inspected already (metadata and tensors). */
+export function estimateOf (model: ModelInfo, options: EstimateOptions = {}): MemoryEstimate {
+  return estimate(shapeOf(model, model), options)
+}
+
+async function fileShape (source: string, options: EstimateOptions): Promise<Shape> {
+  if (options.type !== undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected type for a published size only but received it for ${source}, which has its types`)
+  const resolved = await resolveModel(source)
+  const vision = options.vision ?? resolved.vision
+  const model = await inspectModel(resolved.path, { maxArray: 0 })
+  return shapeOf(model, vision === undefined ? model : await inspectModel(vision, { maxArray: 0 }))
+}
+
+function publishedShape (name: string, type: string): Shape {
+  const { config } = parseSize(name)
+  const { text, vision } = config
+  const fileType = parseFileType(type)
+  const vocab = 257216
+  const source = expectedTensors(config, vocab).map((tensor) => ({ name: tensor.source, file: '', type: 'F32', shape: tensor.shape, bytes: 0, read: async () => {} }))
+  const plan = planConversion(config, source, { dir: name, type: fileType })
+  return {
+    weights: plan.tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
+    packedBytes: packedBytes(fileType.base),
+    ...text,
+    vocab,
+    context: text.contextLength,
+    vision: { hidden: vision.hidden, ffn: plan.visionFfn, tokens: vision.tokens, patchValues: 3 * vision.patchSize ** 2 }
+  }
+}
+
+function shapeOf (model: ModelInfo, visionModel: ModelInfo): Shape {
+  const { architecture, path } = model
+  if (architecture !== 'gemma' && architecture !== 'gemma2') {
+    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${path}: architecture "${architecture}" is not PaliGemma's (gemma, gemma2)`)
+  }
+  const number = (of: ModelInfo, key: string, fallback?: number): number => {
+    const value = of.metadata.find((entry) => entry.key === key)?.value ?? fallback
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
+    throw new PaliGemmaError('ERR_MODEL_INVALID', `${of.path}: metadata key ${key} is ${value === undefined ? 'missing' : String(value)}, expected an integer > 0`)
+  }
+  const text = (key: string, fallback?: number): number => number(model, `${architecture}.${key}`, fallback)
+  const vocab = model.tensors.find(({ name }) => name === 'token_embd.weight')?.shape[0]
+  if (vocab === undefined) throw new PaliGemmaError('ERR_MODEL_INVALID', `${path}: tensor token_embd.weight is missing`)
+  const heads = text('attention.head_count')
+  const eyes = (key: string): number => number(visionModel, `clip.vision.${key}`)
+  const hasVision = visionModel.tensors.some(({ name }) => name === 'v.patch_embd.weight')
+  const files = model === visionModel ? [model] : [model, visionModel]
+  return {
+    weights: files.reduce((sum, file) => sum + file.tensors.reduce((bytes, tensor) => bytes + tensor.bytes, 0), 0),
+    packedBytes: packedBytes(model.tensors.find(({ name }) => name === 'blk.0.ffn_down.weight')?.type ?? model.quantization),
+    hidden: text('embedding_length'),
+    ffn: text('feed_forward_length'),
+    layers: text('block_count'),
+    heads,
+    kvHeads: text('attention.head_count_kv', heads),
+    headDim: text('attention.key_length', 256),
+    context: text('context_length', 8192),
+    vocab,
+    vision: hasVision
+      ? { hidden: eyes('embedding_length'), ffn: eyes('feed_forward_length'), tokens: (eyes('image_size') / eyes('patch_size')) ** 2, patchValues: 3 * eyes('patch_size') ** 2 }
+      : undefined
+  }
+}
+
+const packedBytes = (type: string): number => ['F32', 'F16', 'BF16'].includes(type) ? 4 : 1.2
+
+// The engine's constants: native/device/device.h, native/model/{decoder,vision,scheduler,model}.cpp, native/cpu/gemm.cpp.
+const pageTokens = 64
+const blockRows = 512
+const logitRows = 8
+const keptPrefixes = 2
+const keptPromptTokens = 128
+const featureCacheBytes = 64 * 2 ** 20
+const kernelBytesPerThread = 1 << 20
+
+const f32 = (rows: number, cols: number): number => Math.ceil(rows * cols * 4 / 64) * 64
+const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => n / 32 * 34 }
+
+/** Decoder::scratchBytes */
+function decoderScratch (rows: number, { hidden, ffn, heads, kvHeads, headDim, vocab }: Shape): number {
+  const block = Math.min(rows, blockRows)
+  const q = heads * headDim
+  const attention = 2 * f32(block, hidden) + 2 * f32(block, kvHeads * headDim) + f32(block, q)
+  const feedForward = 2 * f32(block, hidden) + f32(block, ffn)
+  const head = f32(Math.min(rows, logitRows), vocab) + f32(Math.min(rows, logitRows), hidden)
+  return f32(rows, hidden) + f32(rows, q) + Math.max(attention, feedForward, head, f32(rows, hidden))
+}
+
+/** VisionEncoder::begin, with the patches that it gathers first */
+function visionScratch (shape: Shape): number {
+  if (!shape.vision) return 0
+  const { tokens, hidden, ffn, patchValues } = shape.vision
+  const block = Math.min(tokens, blockRows)
+  const patches = f32(tokens, patchValues)
+  return f32(tokens, hidden) + Math.max(4 * f32(tokens, hidden), f32(block, hidden) + f32(block, ffn), patches, f32(tokens, shape.hidden) + f32(tokens, hidden)) + patches
+}
+
+function estimate (shape: Shape, options: EstimateOptions): MemoryEstimate {
+  const { contextSize = shape.context, maxSequences = defaults.maxSequences, kvCacheType = 'f16', threads = 8, images = 1, promptTokens = 32, maxTokens = 256 } = options
+  const imageTokens = shape.vision?.tokens ?? 0
+  const prefix = images * imageTokens + promptTokens + 2 // begin and newline
+  if (Math.min(prefix, imageTokens + 2) > contextSize) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`)
+  }
+  const sequence = Math.min(contextSize, prefix + maxTokens)
+  const perToken = shape.layers * 2 * shape.kvHeads * kvBytes[kvCacheType](shape.headDim)
+  const pages = (tokens: number): number => Math.ceil(tokens / pageTokens) * pageTokens * perToken
+  const features = f32(imageTokens, shape.hidden)
+  const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
+  const kv = { perToken, perSequence: pages(sequence), perFullSequence: pages(contextSize), keptPrefixes: keptPrefixes * pages(imageTokens + keptPromptTokens) }
+  const scratchOf = (rows: number): MemoryEstimate['scratch'] => ({
+    vision: visionScratch(shape),
+    prefill: decoderScratch(rows, shape),
+    decode: decoderScratch(maxSequences, shape),
+    kernels: Math.round(Math.min(rows, blockRows) * widest * shape.packedBytes) + threads * kernelBytesPerThread
+  })
+  // About 100 bytes for a piece of the vocabulary; logits of every sequence with what the sampler sorts.
+  const otherOf = (tokens: number): number => shape.vocab * (100 + 12 * (maxSequences + 1)) + tokens * shape.headDim * 4
+  const sum = (object: Record<string, number>): number => Object.values(object).reduce((a, b) => a + b, 0)
+  const scratch = scratchOf(Math.min(prefix, contextSize))
+  const other = otherOf(sequence)
+  // Those on their way into the text model, and those of recent pictures; the cache keeps at least one picture's.
+  const featuresOf = (pictures: number, recent: number): number => pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
+  const ownFeatures = featuresOf(images, images * maxSequences)
+  return {
+    weights: shape.weights,
+    kv,
+    scratch,
+    features: ownFeatures,
+    other,
+    total: shape.weights + maxSequences * kv.perSequence + Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) + sum({ ...scratch }) + ownFeatures + other,
+    most: shape.weights + maxSequences * kv.perFullSequence + kv.keptPrefixes + sum({ ...scratchOf(contextSize) }) +
+      (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) + otherOf(contextSize)
+  }
+}

@@ -1,0 +1,71 @@
+/** Importance matrices: which inputs of a model's matrices matter, measured on the user's own pictures and prompts. */
+import { type ImportanceEntry, writeImportance } from '../convert/imatrix'
+import { PaliGemmaError } from '../base/errors'
+import { definedOnly, ModelHost } from '../engine/host'
+import type { ImageInput } from '../images/image-input'
+import { native } from '../engine/native'
+import { loadRules, type LoadOptions } from '../api/options'
+import { imagesRule, samplesOf, samplesRule, type SamplePrompt } from './samples'
+import { checkOptions, rule, type Rules } from '../base/validate'
+
+/** Options of {@link collectImportance}. */
+export interface ImportanceOptions extends Pick<LoadOptions, 'model' | 'vision' | 'device' | 'threads' | 'contextSize' | 'attentionWindow' | 'resize' | 'fit' | 'signal' | 'onProgress'> {
+  /** The GGUF to write. */
+  out: string
+  /** Pictures of the kind the model will see. */
+  images: ImageInput[]
+  /** What is asked about each of them; with `answer`, that text is run through the model, else what it generates. Default: "caption en". */
+  prompts?: (string | SamplePrompt)[]
+  /** Tokens generated for prompts without an answer; default 32. */
+  maxTokens?: number
+}
+
+export interface ImportanceResult {
+  path: string
+  bytes: number
+  /** Matrices observed. */
+  matrices: number
+  /** Pictures times prompts. */
+  samples: number
+  /** Rows the first layer of the text model has seen: image and text tokens. */
+  tokens: number
+}
+
+const importanceRules: Rules<ImportanceOptions> = {
+  model: loadRules.model, vision: loadRules.vision, device: loadRules.device, threads: loadRules.threads, contextSize: loadRules.contextSize,
+  attentionWindow: loadRules.attentionWindow, resize: loadRules.resize, fit: loadRules.fit, signal: loadRules.signal, onProgress: loadRules.onProgress,
+  out: rule.path, images: imagesRule, prompts: samplesRule, maxTokens: rule.integer(1)
+}
+
+export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
+
+/**
+ * Runs the model over pictures and prompts and writes the mean square of every input column of its matrices (text,
+ * vision and projector), in llama.cpp's GGUF layout. `convert` and `quantize` take the file as `imatrix`: blocks of 2-4
+ * bits are then rounded so that what matters is exact first.
+ * @throws PaliGemmaError as `loadModel` and `generate` do
+ */
+export async function collectImportance (options: ImportanceOptions): Promise<ImportanceResult> {
+  checkOptions<ImportanceOptions>('collectImportance', options, importanceRules, ['model', 'out', 'images'])
+  const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
+  const host = await ModelHost.open(native(), definedOnly({ ...load, signal, maxSequences: 1 }), { importance: true })
+  try {
+    const samples = samplesOf(images, prompts)
+    for (const [i, { image, prompt, answer }] of samples.entries()) {
+      onProgress?.(i / samples.length)
+      const [prepared] = await host.prepareImages({ image }, signal)
+      const request = { images: [prepared!.native], prompt }
+      await host.run(answer === undefined ? { kind: 'generate', ...request, maxTokens } : { kind: 'score', ...request, suffix: answer }, { signal })
+    }
+    const end = await host.run({ kind: 'importance', images: [], prompt: '' }, { signal })
+    const entries = (end?.stages ?? []).map(({ name, rows, data }): ImportanceEntry => ({ name, count: rows, sums: data }))
+    const broken = entries.find(({ sums }) => !sums.every(Number.isFinite))
+    if (broken) throw new PaliGemmaError('ERR_MODEL_INVALID', `${options.model}: the inputs of ${broken.name} are not finite; the file is damaged`)
+    const bytes = await writeImportance(out, entries, images.map(image => typeof image === 'string' ? image : 'picture'), samples.length)
+    onProgress?.(1)
+    const tokens = entries.find(({ name }) => name === 'blk.0.attn_q.weight')?.count ?? 0
+    return { path: out, bytes, matrices: entries.length, samples: samples.length, tokens }
+  } finally {
+    await host.dispose()
+  }
+}

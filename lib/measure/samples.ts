@@ -1,0 +1,45 @@
+/** Pictures and prompts to measure a model with: what importance matrices and quality reports run over. */
+import { readFile } from 'node:fs/promises'
+import { PaliGemmaError } from '../base/errors'
+import type { ImageInput } from '../images/image-input'
+import { rule, type Rule } from '../base/validate'
+
+export interface SamplePrompt {
+  prompt: string
+  /** The right answer; without one, the model's own is taken. */
+  answer?: string
+}
+
+export interface Sample extends SamplePrompt {
+  image: ImageInput
+}
+
+export const samplesRule: Rule = {
+  expected: 'non-empty array of strings or { prompt: string, answer?: string }',
+  accepts: v => Array.isArray(v) && v.length > 0 && v.every(item => typeof item === 'string' || (typeof item === 'object' && item !== null &&
+    rule.text.accepts((item as SamplePrompt).prompt) && ((item as SamplePrompt).answer === undefined || rule.text.accepts((item as SamplePrompt).answer))))
+}
+
+export const imagesRule: Rule = { expected: 'non-empty array of images', accepts: v => Array.isArray(v) && v.length > 0 }
+
+/** Every prompt about every picture. */
+export function samplesOf (images: ImageInput[], prompts: (string | SamplePrompt)[]): Sample[] {
+  return images.flatMap(image => prompts.map(prompt => ({ image, ...(typeof prompt === 'string' ? { prompt } : prompt) })))
+}
+
+/**
+ * Prompts of a text file: one a line, its answer after a tab if there is one; empty lines and lines starting with # are
+ * skipped.
+ * @throws PaliGemmaError ERR_INVALID_OPTION where it cannot be read or holds none
+ */
+export async function readPrompts (path: string): Promise<SamplePrompt[]> {
+  const text = await readFile(path, 'utf8').catch((cause: Error) => {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a text file that can be read for prompts but received ${path}: ${cause.message}`, { cause })
+  })
+  const prompts = text.split(/\r?\n/).filter(line => line.trim() !== '' && !line.startsWith('#')).map((line): SamplePrompt => {
+    const [prompt, ...answer] = line.split('\t')
+    return { prompt: prompt!, ...(answer.length > 0 && { answer: answer.join('\t') }) }
+  })
+  if (prompts.length === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected at least one prompt but ${path} holds none`)
+  return prompts
+}

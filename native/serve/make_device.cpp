@@ -1,0 +1,15 @@
+#include "serve/make_device.h"
+
+#include "base/thread_pool.h"
+#include "cpu/cpu_device.h"
+#include "cpu/cpu_info.h"
+
+namespace pg {
+
+std::unique_ptr<Device> makeDevice(const std::string& name, int threads) {
+  if (name != "auto" && name != "cpu")
+    fail(Code::deviceUnavailable, "Device \"", name, "\" is not part of this build. Use device \"cpu\" or \"auto\"");
+  return std::make_unique<CpuDevice>(chooseKernels(), threads > 0 ? threads : defaultThreads());
+}
+
+}  // namespace pg

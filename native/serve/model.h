@@ -1,0 +1,41 @@
+#pragma once
+// A loaded model: its files, configuration, weights and the parts that run it. Built once, used by one thread.
+#include <memory>
+
+#include "device/observing_device.h"
+#include "model/adapters.h"
+#include "model/config.h"
+#include "text/constraint.h"
+#include "model/decoder.h"
+#include "serve/engine.h"
+#include "model/kv_cache.h"
+#include "image/mask_decoder.h"
+#include "text/tokenizer.h"
+#include "model/vision.h"
+#include "model/weights.h"
+
+namespace pg {
+
+class Model {
+ public:
+  explicit Model(const LoadOptions& options);
+  // On a device of the caller's; options.device and options.threads do not count.
+  Model(const LoadOptions& options, std::unique_ptr<Device> on);
+
+  ModelInfo info;
+  TextConfig textConfig;
+  VisionConfig visionConfig;          // tokens = 0 without vision
+  std::unique_ptr<Device> device;     // before everything that holds its buffers
+  ObservingDevice* observer = nullptr;  // the device, if it observes
+  Weights weights;
+  std::unique_ptr<Adapters> adapters;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ConstraintFactory> constraints;
+  std::unique_ptr<MaskDecoder> maskDecoder;   // may be none
+  std::unique_ptr<VisionEncoder> vision;      // may be none
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<KvPool> kvPool;
+  int64_t keptPrefixPages = 0;                // of the pool: for finished prefixes that may be asked again
+};
+
+}  // namespace pg

@@ -1,0 +1,176 @@
+#include "serve/sequence.h"
+
+namespace pg {
+namespace {
+
+constexpr int32_t kLocations = 1024;
+constexpr int32_t kNearLocations = 16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
+
+}  // namespace
+
+
+Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
+    : job(std::move(j)), kv(*model.kvPool), model_(model), sampler_(job->request.sampling), stops_(job->request.stop) {
+  const Request& r = job->request;
+  adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);
+  const int64_t perImage = model.visionConfig.tokens;
+  if (!r.images.empty() && !model.vision)
+    fail(Code::modelUnsupported, "This model file has no vision tensors, so it cannot take an image. Pass the vision GGUF as `vision` to loadModel");
+  const int64_t pixelBytes = model.visionConfig.imageSize * model.visionConfig.imageSize * 3;
+  for (size_t i = 0; i < r.images.size(); ++i) {
+    const ImageSource& image = r.images[i];
+    if (image.embedding.empty() ? int64_t(image.pixels.size()) != pixelBytes
+                                : int64_t(image.embedding.size()) != perImage * model.textConfig.hidden)
+      fail(Code::imageInvalid, "Image ", i, " does not fit this model: expected ", model.visionConfig.imageSize, " x ",
+           model.visionConfig.imageSize, " RGB pixels or an embedding of [", perImage, ", ", model.textConfig.hidden, "]");
+  }
+  if (r.kind == Request::Kind::encodeImage) {
+    if (r.images.size() != 1) fail(Code::invalidOption, "encodeImage takes exactly one image");
+    return;
+  }
+  if (r.kind == Request::Kind::importance) {
+    if (!model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
+    return;
+  }
+  if (r.kind == Request::Kind::embed && !model.info.hasRetrieval)
+    fail(Code::modelUnsupported, "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
+  if (r.kind == Request::Kind::embed) prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, r.embed, perImage * int64_t(r.images.size()));
+  else prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
+                       perImage * int64_t(r.images.size()), r.allowControlTokens);
+  const int64_t room = model.info.contextSize - (r.kind == Request::Kind::generate ? 1 : 0);
+  if (int64_t(prompt.ids.size()) > room)
+    fail(Code::promptTooLong, "The prompt has ", prompt.ids.size(), " tokens (", prompt.imageTokens,
+         " of them image tokens), but contextSize is ", model.info.contextSize, ". Shorten the prompt, pass fewer images or raise contextSize");
+  if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix; r.logits && suffix > kMostLogitRows)
+    fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows, " can be returned. Shorten it");
+  if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_ = model.constraints->make(r.constraint);
+  if (r.beams > 1) {
+    if (r.constraint.kind != ConstraintSpec::Kind::none) fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
+    if (r.sampling.temperature > 0) fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ", r.sampling.temperature);
+    const int64_t most = std::min(r.maxTokens, model.info.contextSize - int64_t(prompt.ids.size()));
+    beams_.emplace(r.beams, r.lengthPenalty, most, [&tokenizer = *model.tokenizer, ignore = r.ignoreEos](int32_t id) {
+      return !ignore && tokenizer.isEndOfGeneration(id);
+    });
+  }
+  if (r.sampling.repeatPenalty != 1)
+    for (int32_t id : prompt.ids)
+      if (id >= 0) history_.push_back(id);
+}
+
+void Sequence::begin(std::span<const float> logits, std::vector<Event>& out) {
+  firstToken_ = Clock::now();
+  timings.firstTokenMs = milliseconds(job->submitted);
+  if (!beams_) {
+    take(logits, out);
+    return takeKnown(out);
+  }
+  beams_->start(kv, logits);
+  finishBeams(out);
+}
+
+void Sequence::appendRows(std::vector<DecodeRow>& rows, size_t budget) {
+  const int64_t first = int64_t(prompt.ids.size());
+  if (beams_) return beams_->appendRows(rows, first, prompt.prefix);
+  const auto append = [&](int32_t id, DecodeRow::Head head) { rows.push_back({&kv, id, first + cached_++, prompt.prefix, nullptr, head}); };
+  const size_t count = std::min(budget, unfed_.size());
+  for (size_t i = 0; i < count; ++i) append(unfed_[i], DecodeRow::Head::none);
+  unfed_.erase(unfed_.begin(), unfed_.begin() + ptrdiff_t(count));
+  wanted_ = unfed_.empty();
+  if (wanted_ == 0) return;
+  rows.back().head = nextHead();
+  if (rows.back().head == DecodeRow::Head::ids) rows.back().ids = constraint_->allowed();
+  if (!constraint_ || quiet()) return;
+  for (const int32_t id : constraint_->forced()) {
+    if (count + ahead_ == budget || id == model_.tokenizer->eos() || full(completionTokens_ + int64_t(ahead_) + 1)) break;
+    append(id, DecodeRow::Head::all);
+    ++ahead_;
+    ++wanted_;
+  }
+}
+
+void Sequence::advance(std::span<const float> logits, std::vector<Event>& out) {
+  const size_t vocab = size_t(model_.textConfig.vocab);
+  if (beams_) {
+    beams_->advance(logits, int64_t(vocab));
+    return finishBeams(out);
+  }
+  for (size_t i = logits.size() / vocab - wanted_; i < logits.size() / vocab && !finished(); ++i) take(logits.subspan(i * vocab, vocab), out);
+  if (wanted_ > 0) takeKnown(out);
+}
+
+bool Sequence::full(int64_t tokens) const {
+  return tokens >= job->request.maxTokens || int64_t(prompt.ids.size()) + tokens >= model_.info.contextSize;
+}
+
+DecodeRow::Head Sequence::nextHead() const {
+  if (!constraint_ || !quiet()) return DecodeRow::Head::all;
+  const auto allowed = constraint_->allowed();
+  if (allowed.size() == 1) return DecodeRow::Head::none;
+  return model_.decoder->fewIds(allowed) ? DecodeRow::Head::ids : DecodeRow::Head::all;
+}
+
+// Tokens without an alternative, whose log-probability nobody wants, come without a step of their own.
+void Sequence::takeKnown(std::vector<Event>& out) {
+  while (!finished() && nextHead() == DecodeRow::Head::none) take({}, out);
+}
+
+void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
+  const Request& r = job->request;
+  const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
+  TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
+  const int32_t firstLoc = model_.tokenizer->firstLoc(), location = choice.id - firstLoc;
+  if (!quiet() && firstLoc >= 0 && location >= 0 && location < kLocations)
+    choice.nearLogProb = nearLogProbOf(logits, choice.id, choice.logProb, firstLoc, firstLoc + kLocations - 1, kNearLocations);
+  if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
+    finishReason_ = "stop";
+  } else {
+    if (constraint_) constraint_->accept(choice.id);
+    if (r.sampling.repeatPenalty != 1) history_.push_back(choice.id);
+    if (ahead_ > 0) --ahead_;
+    else unfed_.push_back(choice.id);
+    emit(std::move(choice), out);
+  }
+  if (finished()) end(out);
+}
+
+// A hypothesis is known only at the end: all its tokens come at once.
+void Sequence::finishBeams(std::vector<Event>& out) {
+  if (!beams_->finished()) return;
+  const BeamSearch::Result& best = beams_->best();
+  for (const TokenChoice& token : best.tokens) {
+    if (finished()) break;   // a stop string
+    emit(token, out);
+  }
+  if (!finished() || (best.ended && finishReason_ == "length")) finishReason_ = best.ended ? "stop" : "length";
+  end(out);
+}
+
+void Sequence::emit(TokenChoice choice, std::vector<Event>& out) {
+  ++completionTokens_;
+  Event event;
+  event.kind = Event::Kind::token;
+  event.job = job->id;
+  event.token.tokenText = utf8_.push(model_.tokenizer->pieceBytes(choice.id));
+  event.token.text = stops_.push(event.token.tokenText);
+  event.token.choice = std::move(choice);
+  out.push_back(std::move(event));
+  if (stops_.matched()) finishReason_ = "stop";
+  else if (full(completionTokens_)) finishReason_ = "length";
+}
+
+void Sequence::end(std::vector<Event>& out) {
+  Event e;
+  e.kind = Event::Kind::end;
+  e.job = job->id;
+  if (!stops_.matched()) e.text = stops_.push(utf8_.flush());
+  if (!stops_.matched()) e.text += stops_.flush();
+  e.finishReason = stops_.matched() ? "stop" : finishReason_;
+  e.imageTokens = prompt.imageTokens;
+  e.promptTokens = prompt.prefix - prompt.imageTokens;
+  e.completionTokens = completionTokens_;
+  timings.decodeMs = milliseconds(firstToken_);
+  e.timings = timings;
+  out.push_back(std::move(e));
+}
+
+}  // namespace pg

@@ -1,0 +1,537 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace pg {
+namespace {
+
+constexpr std::string_view kSpace = "\xe2\x96\x81";        // U+2581, how pieces spell a space
+constexpr std::string_view kUnknown = " \xe2\x81\x87 ";    // what SentencePiece decodes <unk> to
+constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
+constexpr int kLocCount = 1024, kSegCount = 128;
+
+enum class Kind : uint8_t { normal = 1, unknown = 2, control = 3, userDefined = 4, unused = 5, byte = 6 };
+
+// Bytes of the character that starts at p: 1 for a stray byte.
+size_t characterLength(const char* p, const char* end) {
+  const uint8_t lead = uint8_t(*p);
+  const size_t claimed = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  size_t length = 1;
+  while (length < claimed && p + length < end && (uint8_t(p[length]) & 0xc0) == 0x80) ++length;
+  return length;
+}
+
+uint32_t hashOf(std::string_view text) {
+  uint64_t h = text.size() * 0x9e3779b97f4a7c15ull;
+  const char* p = text.data();
+  size_t left = text.size();
+  for (; left >= 8; p += 8, left -= 8) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    h = (h ^ word) * 0xff51afd7ed558ccdull;
+    h ^= h >> 32;
+  }
+  uint64_t word = 0;
+  if (left) memcpy(&word, p, left);
+  h = (h ^ word) * 0xc4ceb9fe1a85ec53ull;
+  return uint32_t(h >> 32) ^ uint32_t(h);
+}
+
+// Piece text -> id, open addressing; holds only the pieces that merges may reach.
+class PieceMap {
+ public:
+  void reserve(size_t count) {
+    size_t slots = 16;
+    while (slots < count * 2) slots *= 2;
+    slots_.assign(slots, {0, -1});
+  }
+  // The first of equal pieces stays.
+  void insert(const std::vector<std::string_view>& pieces, int32_t id) {
+    const uint32_t hash = hashOf(pieces[size_t(id)]);
+    Slot& slot = slotOf(pieces, pieces[size_t(id)], hash);
+    if (slot.id < 0) slot = {hash, id};
+  }
+  int32_t find(const std::vector<std::string_view>& pieces, std::string_view text) const {
+    return const_cast<PieceMap*>(this)->slotOf(pieces, text, hashOf(text)).id;
+  }
+
+ private:
+  struct Slot {
+    uint32_t hash;
+    int32_t id;  // -1: empty
+  };
+  Slot& slotOf(const std::vector<std::string_view>& pieces, std::string_view text, uint32_t hash) {
+    const size_t mask = slots_.size() - 1;
+    for (size_t i = hash & mask;; i = (i + 1) & mask) {
+      Slot& slot = slots_[i];
+      if (slot.id < 0 || (slot.hash == hash && pieces[size_t(slot.id)] == text)) return slot;
+    }
+  }
+  std::vector<Slot> slots_;
+};
+
+// Pieces matched in the text before any merging, longest first.
+class PieceTrie {
+ public:
+  PieceTrie() : nodes_(1), edges_(256) { root_.fill(-1); }
+
+  void insert(std::string_view piece, int32_t id, bool control) {
+    int32_t node = 0;
+    for (const char c : piece) node = childOrNew(node, uint8_t(c));
+    int32_t& end = control ? nodes_[size_t(node)].controlId : nodes_[size_t(node)].id;
+    if (end < 0) end = id;
+  }
+
+  bool startsWith(char first) const { return root_[uint8_t(first)] >= 0; }
+
+  // Longest piece at the start of text: its id and length, or -1.
+  std::pair<int32_t, size_t> longest(std::string_view text, bool allowControl) const {
+    std::pair<int32_t, size_t> best{-1, 0};
+    int32_t node = 0;
+    for (size_t i = 0; i < text.size(); ++i) {
+      node = child(node, uint8_t(text[i]));
+      if (node < 0) break;
+      const Node& at = nodes_[size_t(node)];
+      if (allowControl && at.controlId >= 0) best = {at.controlId, i + 1};
+      else if (at.id >= 0) best = {at.id, i + 1};
+    }
+    return best;
+  }
+
+ private:
+  struct Node {
+    int32_t id = -1, controlId = -1;
+  };
+  struct Edge {
+    uint64_t key = 0;  // parent * 256 + byte + 1; 0: empty
+    int32_t node = -1;
+  };
+
+  template <class Edges>
+  static auto& edgeOf(Edges& edges, uint64_t key) {
+    const size_t mask = edges.size() - 1;
+    size_t i = size_t((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
+    while (edges[i].key && edges[i].key != key) i = (i + 1) & mask;
+    return edges[i];
+  }
+
+  int32_t child(int32_t node, uint8_t byte) const {
+    if (node == 0) return root_[byte];
+    return edgeOf(edges_, uint64_t(node) * 256 + byte + 1).node;
+  }
+  int32_t childOrNew(int32_t node, uint8_t byte) {
+    const int32_t found = child(node, byte);
+    if (found >= 0) return found;
+    const int32_t made = int32_t(nodes_.size());
+    nodes_.push_back({});
+    if (node == 0) return root_[byte] = made;
+    if (++used_ * 2 > edges_.size()) {
+      std::vector<Edge> larger(edges_.size() * 2);
+      for (const Edge& edge : edges_)
+        if (edge.key) edgeOf(larger, edge.key) = edge;
+      edges_.swap(larger);
+    }
+    const uint64_t key = uint64_t(node) * 256 + byte + 1;
+    edgeOf(edges_, key) = {key, made};
+    return made;
+  }
+  std::array<int32_t, 256> root_;
+  std::vector<Node> nodes_;
+  std::vector<Edge> edges_;
+  size_t used_ = 0;
+};
+
+// The value of "<0xNN>", else -1.
+int byteValue(std::string_view piece) {
+  if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') return -1;
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  const int high = digit(piece[3]), low = digit(piece[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+// ids first..first+count-1 spell <loc0000>... (or <seg000>...) without a gap
+bool isRange(const std::vector<std::string_view>& pieces, int32_t first, int count, const char* name, int digits) {
+  if (first < 0 || size_t(first) + size_t(count) > pieces.size()) return false;
+  for (int i = 0; i < count; ++i) {
+    std::string number = std::to_string(i);
+    const std::string spelling = std::string("<") + name + std::string(size_t(digits) - number.size(), '0') + number + ">";
+    if (pieces[size_t(first + i)] != spelling) return false;
+  }
+  return true;
+}
+
+// One run of BPE over a stretch of text without user-defined pieces; its vectors are used again for the next.
+struct Symbol {
+  int32_t previous, next;  // -1 at the ends
+  uint32_t begin, size;    // size 0: merged into its left neighbour
+  int32_t id;              // -1: no such piece
+};
+
+struct Merge {
+  float score;
+  int32_t left, right, id;
+  uint32_t size;  // of both, to notice that one has changed since
+  // best score first, leftmost first among equals
+  bool operator<(const Merge& other) const {
+    return score < other.score || (score == other.score && left > other.left);
+  }
+};
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  std::shared_ptr<const GgufFile> file;
+  std::vector<std::string_view> pieces;  // [size] in the map
+  std::vector<std::string_view> bytes;   // [size] what a token shows, in the map or in `decoded`
+  std::vector<float> scores;             // [size]
+  std::vector<Kind> kinds;               // [size]
+  std::vector<char> decoded;             // pieces with spaces instead of U+2581
+  std::array<char, 256> byteText{};
+  std::array<int32_t, 256> byteIds{};
+  PieceMap map;
+  PieceTrie trie;
+  size_t longestPiece = 0;
+  bool spaceStartsWord = true;           // no piece has U+2581 after something else: merges never cross a word's start
+  int32_t bos = -1, eos = -1, pad = -1, unk = -1, eot = -1, image = -1, newline = -1, firstLoc = -1, firstSeg = -1;
+
+  const GgufArray& arrayOf(const char* key, bool strings) const {
+    const GgufArray* array = file->array(key);
+    if (!array) fail(Code::modelInvalid, file->path(), ": no ", key, "; convert the model together with its tokenizer");
+    if ((array->elementType == GgufType::string) != strings || array->elementType == GgufType::array)
+      fail(Code::modelInvalid, file->path(), ": ", key, " must be an array of ", strings ? "strings" : "numbers");
+    return *array;
+  }
+
+  // A token id from the metadata, else the piece of that spelling, else -1 (or a failure if needed).
+  int32_t special(const char* key, int32_t bySpelling, bool needed) const {
+    const auto id = file->integer(key);
+    if (id) {
+      if (*id >= 0 && size_t(*id) < pieces.size()) return int32_t(*id);
+      if (needed || *id != -1)
+        fail(Code::modelInvalid, file->path(), ": ", key, " is ", *id, " but the vocabulary has ", pieces.size(), " entries");
+    }
+    if (needed && bySpelling < 0) fail(Code::modelInvalid, file->path(), ": no ", key);
+    return bySpelling;
+  }
+
+  void load();
+  void loadKinds();
+  void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue, std::vector<int32_t>& out) const;
+};
+
+// Types and scores as stored, then corrected where files are known to differ from SentencePiece's own model.
+void Tokenizer::Impl::loadKinds() {
+  const GgufArray& scoreArray = arrayOf("tokenizer.ggml.scores", false);
+  const GgufArray& typeArray = arrayOf("tokenizer.ggml.token_type", false);
+  const auto checkCount = [&](const char* key, const GgufArray& array) {
+    if (array.count != pieces.size())
+      fail(Code::modelInvalid, file->path(), ": ", key, " has ", array.count, " entries but tokenizer.ggml.tokens has ",
+           pieces.size());
+  };
+  checkCount("tokenizer.ggml.scores", scoreArray);
+  checkCount("tokenizer.ggml.token_type", typeArray);
+  const size_t count = pieces.size();
+  scores.resize(count);
+  kinds.resize(count);
+  size_t zeroScores = 0;
+  for (size_t i = 0; i < count; ++i) {
+    scores[i] = float(scoreArray.number(i));
+    if (std::isnan(scores[i])) fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.scores[", i, "] is not a number");
+    const int64_t type = typeArray.integer(i);
+    if (type < 1 || type > 6)
+      fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.token_type[", i, "] is ", type, ", expected 1..6");
+    kinds[i] = Kind(type);
+    zeroScores += kinds[i] == Kind::normal && scores[i] == 0;
+  }
+
+  int32_t loc = -1, seg = -1, bosName = -1, eosName = -1, padName = -1, unkName = -1;
+  for (size_t i = 0; i < count; ++i) {
+    const std::string_view piece = pieces[i];
+    // Some converters write user-defined pieces as normal ones of score 0. Among real normal pieces only the first
+    // merge has score 0, and the next merge follows it.
+    if (zeroScores > 1 && kinds[i] == Kind::normal && scores[i] == 0 &&
+        !(i + 1 < count && kinds[i + 1] == Kind::normal && scores[i + 1] < 0))
+      kinds[i] = Kind::userDefined;
+    if (piece.size() < 5 || piece[0] != '<') continue;
+    // These are never text, whatever the file calls them.
+    int32_t* name = piece == "<bos>" ? &bosName : piece == "<eos>" ? &eosName : piece == "<pad>" ? &padName
+                  : piece == "<unk>" ? &unkName : piece == "<image>" ? &image : nullptr;
+    if (name) {
+      if (*name < 0) *name = int32_t(i);
+      kinds[i] = name == &unkName ? Kind::unknown : Kind::control;
+    }
+    if (loc < 0 && piece == "<loc0000>") loc = int32_t(i);
+    if (seg < 0 && piece == "<seg000>") seg = int32_t(i);
+  }
+  if (isRange(pieces, loc, kLocCount, "loc", 4)) firstLoc = loc;
+  if (isRange(pieces, seg, kSegCount, "seg", 3)) firstSeg = seg;
+  if (firstLoc >= 0) std::fill_n(kinds.begin() + firstLoc, kLocCount, Kind::userDefined);
+  if (firstSeg >= 0) std::fill_n(kinds.begin() + firstSeg, kSegCount, Kind::userDefined);
+
+  bos = special("tokenizer.ggml.bos_token_id", bosName, true);
+  eos = special("tokenizer.ggml.eos_token_id", eosName, true);
+  unk = special("tokenizer.ggml.unknown_token_id", unkName, false);
+  pad = special("tokenizer.ggml.padding_token_id", padName, false);
+  eot = special("tokenizer.ggml.eot_token_id", -1, false);
+  for (const int32_t id : {bos, eos, pad})
+    if (id >= 0) kinds[size_t(id)] = Kind::control;
+}
+
+void Tokenizer::Impl::load() {
+  const auto model = file->string("tokenizer.ggml.model");
+  if (!model) fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
+  if (*model != "llama")
+    fail(Code::modelUnsupported, file->path(), ": tokenizer.ggml.model is \"", *model, "\", expected \"llama\" (SentencePiece)");
+  const GgufArray& tokens = arrayOf("tokenizer.ggml.tokens", true);
+  if (tokens.count == 0 || tokens.count > (1u << 24))
+    fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..", 1u << 24);
+  pieces = tokens.strings();
+  loadKinds();
+
+  for (int i = 0; i < 256; ++i) byteText[size_t(i)] = char(i);
+  byteIds.fill(-1);
+  map.reserve(pieces.size());
+  bytes.resize(pieces.size());
+  size_t total = 0;
+  for (const auto& piece : pieces) total += piece.size();
+  decoded.reserve(total);  // never grows again: `bytes` points into it
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const std::string_view piece = pieces[i];
+    const Kind kind = kinds[i];
+    if (kind == Kind::byte) {
+      const int value = byteValue(piece);
+      if (value < 0)
+        fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens[", i, "] is a byte piece but reads \"", piece, "\"");
+      bytes[i] = {&byteText[size_t(value)], 1};
+      if (byteIds[size_t(value)] < 0) byteIds[size_t(value)] = int32_t(i);
+      continue;
+    }
+    if (kind == Kind::unknown) bytes[i] = kUnknown;
+    if ((kind == Kind::control || kind == Kind::unknown) && !piece.empty()) trie.insert(piece, int32_t(i), true);
+    if (kind == Kind::userDefined && !piece.empty()) trie.insert(piece, int32_t(i), false);
+    if (kind != Kind::normal && kind != Kind::userDefined) continue;
+
+    size_t space = piece.find(kSpace);
+    if (space == std::string_view::npos) {
+      bytes[i] = piece;
+    } else {
+      const size_t start = decoded.size();
+      size_t from = 0;
+      for (; space != std::string_view::npos; space = piece.find(kSpace, from)) {
+        if (kind == Kind::normal && space != from) spaceStartsWord = false;
+        decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.begin() + ptrdiff_t(space));
+        decoded.push_back(' ');
+        from = space + kSpace.size();
+      }
+      decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.end());
+      bytes[i] = {decoded.data() + start, decoded.size() - start};
+    }
+    if (kind == Kind::normal && !piece.empty()) {
+      map.insert(pieces, int32_t(i));
+      longestPiece = std::max(longestPiece, piece.size());
+    }
+  }
+  for (size_t i = 0; i < 256; ++i)
+    if (byteIds[i] < 0 && unk < 0)
+      fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has neither a piece for byte ", i, " nor an unknown piece");
+
+  const auto newlineMatch = trie.longest("\n", false);
+  newline = newlineMatch.first >= 0 ? newlineMatch.first : map.find(pieces, "\n");
+  if (newline < 0) newline = byteIds['\n'] >= 0 ? byteIds['\n'] : unk;
+}
+
+void Tokenizer::Impl::merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
+                            std::vector<int32_t>& out) const {
+  symbols.clear();
+  queue.clear();
+  const char* end = text.data() + text.size();
+  for (const char* p = text.data(); p < end;) {
+    const size_t length = characterLength(p, end);
+    const int32_t index = int32_t(symbols.size());
+    symbols.push_back({index - 1, index + 1, uint32_t(p - text.data()), uint32_t(length), map.find(pieces, {p, length})});
+    p += length;
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+
+  const auto propose = [&](int32_t left, int32_t right) {
+    if (left < 0 || right < 0) return false;
+    const Symbol& a = symbols[size_t(left)];
+    const uint32_t size = a.size + symbols[size_t(right)].size;
+    if (size > longestPiece) return false;
+    const int32_t id = map.find(pieces, text.substr(a.begin, size));
+    if (id < 0) return false;
+    queue.push_back({scores[size_t(id)], left, right, id, size});
+    return true;
+  };
+  for (size_t i = 1; i < symbols.size(); ++i) propose(int32_t(i) - 1, int32_t(i));
+  std::make_heap(queue.begin(), queue.end());
+  while (!queue.empty()) {
+    std::pop_heap(queue.begin(), queue.end());
+    const Merge best = queue.back();
+    queue.pop_back();
+    Symbol& left = symbols[size_t(best.left)];
+    Symbol& right = symbols[size_t(best.right)];
+    if (!left.size || !right.size || left.size + right.size != best.size) continue;
+    left.size = best.size;
+    left.id = best.id;
+    left.next = right.next;
+    right.size = 0;
+    if (left.next >= 0) symbols[size_t(left.next)].previous = best.left;
+    if (propose(left.previous, best.left)) std::push_heap(queue.begin(), queue.end());
+    if (propose(best.left, left.next)) std::push_heap(queue.begin(), queue.end());
+  }
+
+  for (int32_t i = 0; i >= 0; i = symbols[size_t(i)].next) {
+    const Symbol& symbol = symbols[size_t(i)];
+    if (symbol.id >= 0) {
+      out.push_back(symbol.id);
+      continue;
+    }
+    const std::string_view raw = text.substr(symbol.begin, symbol.size);
+    if (std::all_of(raw.begin(), raw.end(), [&](char c) { return byteIds[uint8_t(c)] >= 0; }))
+      for (const char c : raw) out.push_back(byteIds[uint8_t(c)]);
+    else
+      out.push_back(unk >= 0 ? unk : byteIds[uint8_t(raw[0])]);
+  }
+}
+
+Tokenizer::Tokenizer(std::shared_ptr<const GgufFile> file) : impl_(std::make_unique<Impl>()) {
+  impl_->file = std::move(file);
+  impl_->load();
+}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+
+std::vector<int32_t> Tokenizer::encode(std::string_view source, bool allowControl) const {
+  if (source.size() > (size_t(1) << 29)) fail(Code::promptTooLong, "A text of ", source.size(), " bytes is too long to tokenize");
+  std::string text;
+  text.reserve(source.size() + source.size() / 2);
+  for (const char c : source) {
+    if (c == ' ') text += kSpace;
+    else text += c;
+  }
+
+  std::vector<int32_t> ids;
+  std::vector<Symbol> symbols;
+  std::vector<Merge> queue;
+  const std::string_view all = text;
+  size_t start = 0;  // of the stretch not yet merged
+  const auto mergeUpTo = [&](size_t end) {
+    if (end > start) impl_->merge(all.substr(start, end - start), symbols, queue, ids);
+  };
+  bool afterSpace = false;
+  for (size_t at = 0; at < all.size();) {
+    if (impl_->trie.startsWith(all[at])) {
+      const auto [id, length] = impl_->trie.longest(all.substr(at), allowControl);
+      if (id >= 0) {
+        mergeUpTo(at);
+        ids.push_back(id);
+        start = at += length;
+        afterSpace = false;
+        continue;
+      }
+    }
+    const bool space = all.compare(at, kSpace.size(), kSpace) == 0;
+    if (space && !afterSpace && impl_->spaceStartsWord) {
+      mergeUpTo(at);
+      start = at;
+    }
+    afterSpace = space;
+    at += characterLength(all.data() + at, all.data() + all.size());
+  }
+  mergeUpTo(all.size());
+  return ids;
+}
+
+std::string_view Tokenizer::pieceBytes(int32_t id) const {
+  return id >= 0 && id < size() ? impl_->bytes[size_t(id)] : std::string_view();
+}
+
+std::string_view Tokenizer::pieceText(int32_t id) const {
+  return id >= 0 && id < size() ? impl_->pieces[size_t(id)] : std::string_view();
+}
+
+std::string Tokenizer::decode(const int32_t* ids, size_t count) const {
+  std::string joined;
+  for (size_t i = 0; i < count; ++i) joined += pieceBytes(ids[i]);
+  Utf8Stream stream;
+  std::string text = stream.push(joined);
+  text += stream.flush();
+  return text;
+}
+
+int32_t Tokenizer::size() const { return int32_t(impl_->pieces.size()); }
+int32_t Tokenizer::bos() const { return impl_->bos; }
+int32_t Tokenizer::eos() const { return impl_->eos; }
+int32_t Tokenizer::pad() const { return impl_->pad; }
+int32_t Tokenizer::unk() const { return impl_->unk; }
+int32_t Tokenizer::image() const { return impl_->image; }
+int32_t Tokenizer::newline() const { return impl_->newline; }
+int32_t Tokenizer::firstLoc() const { return impl_->firstLoc; }
+int32_t Tokenizer::firstSeg() const { return impl_->firstSeg; }
+bool Tokenizer::isEndOfGeneration(int32_t id) const { return id >= 0 && (id == impl_->eos || id == impl_->eot); }
+
+// A surrogate never becomes a character, but decoders that could let it pass wait for its third byte, and the
+// reference streams are of that kind.
+static bool isSurrogateStart(std::string_view bytes) {
+  return bytes.size() == 2 && uint8_t(bytes[0]) == 0xed && uint8_t(bytes[1]) >= 0xa0 && uint8_t(bytes[1]) <= 0xbf;
+}
+
+// The rules of the WHATWG decoder: each longest prefix of a valid sequence becomes one U+FFFD.
+std::string Utf8Stream::push(std::string_view bytes) {
+  pending_ += bytes;
+  std::string shown;
+  size_t at = 0;
+  while (at < pending_.size()) {
+    const uint8_t lead = uint8_t(pending_[at]);
+    size_t length = 1;
+    uint8_t low = 0x80, high = 0xbf;  // what the second byte may be
+    if (lead >= 0xc2 && lead <= 0xdf) length = 2;
+    else if (lead >= 0xe0 && lead <= 0xef) {
+      length = 3;
+      if (lead == 0xe0) low = 0xa0;   // overlong
+      if (lead == 0xed) high = 0x9f;  // surrogates
+    } else if (lead >= 0xf0 && lead <= 0xf4) {
+      length = 4;
+      if (lead == 0xf0) low = 0x90;
+      if (lead == 0xf4) high = 0x8f;  // above U+10FFFF
+    } else if (lead >= 0x80) {
+      shown += kReplacement;
+      ++at;
+      continue;
+    }
+    size_t valid = 1;
+    while (valid < length && at + valid < pending_.size()) {
+      const uint8_t next = uint8_t(pending_[at + valid]);
+      if (next < low || next > high) break;
+      low = 0x80;
+      high = 0xbf;
+      ++valid;
+    }
+    if (valid == length) shown.append(pending_, at, length);
+    else if (at + valid == pending_.size()) break;  // may still become a character
+    else if (isSurrogateStart(std::string_view(pending_).substr(at))) break;
+    else shown += kReplacement;
+    at += valid;
+  }
+  pending_.erase(0, at);
+  return shown;
+}
+
+std::string Utf8Stream::flush() {
+  std::string rest;
+  if (!pending_.empty()) rest += kReplacement;
+  if (isSurrogateStart(pending_)) rest += kReplacement;
+  pending_.clear();
+  return rest;
+}
+
+}  // namespace pg
