@@ -5,9 +5,32 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/**/*.addon.test.ts', 'test/package/**'], testTimeout: 30_000 } },
-      { test: { name: 'addon', include: ['test/**/*.addon.test.ts'], testTimeout: 120_000, hookTimeout: 120_000, pool: 'forks' } },
-      { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000, pool: 'forks' } }
+      {
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/**/*.addon.test.ts', 'test/package/**'],
+          testTimeout: 30_000
+        }
+      },
+      {
+        test: {
+          name: 'addon',
+          include: ['test/**/*.addon.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          pool: 'forks'
+        }
+      },
+      {
+        test: {
+          name: 'package',
+          include: ['test/package/**/*.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          pool: 'forks'
+        }
+      }
     ]
   }
 })

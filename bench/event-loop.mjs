@@ -24,13 +24,13 @@ const { values: options } = parseArgs({
 })
 const seconds = Number(options.seconds)
 const path = options.model ?? (await synthetic.syntheticModel({ size: options.synthetic, type: options.type })).path
-const load = () => loadModel({ model: path, ...options.threads && { threads: Number(options.threads) } })
+const load = () => loadModel({ model: path, ...(options.threads && { threads: Number(options.threads) }) })
 
 const resolution = 1
 const rows = []
 
 /** The JavaScript thread's nanoseconds on a core and waiting for one; undefined where the system does not count them. */
-function openSchedule () {
+function openSchedule() {
   let file
   try {
     file = openSync(`/proc/self/task/${process.pid}/schedstat`, 'r')
@@ -38,24 +38,30 @@ function openSchedule () {
     return undefined
   }
   const buffer = Buffer.alloc(64)
-  const read = () => buffer.toString('latin1', 0, readSync(file, buffer, 0, buffer.length, 0)).split(' ').map(Number)
+  const read = () =>
+    buffer
+      .toString('latin1', 0, readSync(file, buffer, 0, buffer.length, 0))
+      .split(' ')
+      .map(Number)
   return { read, close: () => closeSync(file) }
 }
 
 /** Runs `work` and records by how much a millisecond timer was late meanwhile, and why. */
-async function measure (phase, work) {
+async function measure(phase, work) {
   const histogram = monitorEventLoopDelay({ resolution })
   const schedule = openSchedule()
   const running = createHistogram()
   const noCore = createHistogram()
   await pause(100)
   let before = schedule?.read()
-  const sampler = schedule && setInterval(() => {
-    const now = schedule.read()
-    running.record(Math.max(1, now[0] - before[0]))
-    noCore.record(Math.max(1, now[1] - before[1]))
-    before = now
-  }, resolution)
+  const sampler =
+    schedule &&
+    setInterval(() => {
+      const now = schedule.read()
+      running.record(Math.max(1, now[0] - before[0]))
+      noCore.record(Math.max(1, now[1] - before[1]))
+      before = now
+    }, resolution)
   histogram.enable()
   const note = await work()
   histogram.disable()
@@ -70,12 +76,12 @@ async function measure (phase, work) {
     'p50 ms': late(histogram.percentile(50)),
     'p99 ms': late(histogram.percentile(99)),
     'max ms': late(histogram.max),
-    ...schedule && {
+    ...(schedule && {
       'running p99': ms(running.percentile(99)),
       'running max': ms(running.max),
       'no core p99': ms(noCore.percentile(99)),
       'no core max': ms(noCore.max)
-    },
+    }),
     note: note ?? ''
   })
 }
@@ -83,26 +89,45 @@ async function measure (phase, work) {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** JPEGs as a camera makes them: 12 million pixels, different ones. */
-async function photos (count) {
-  return await Promise.all(Array.from({ length: count }, (_, i) => sharp({
-    create: { width: 4000, height: 3000, channels: 3, background: { r: 40 * i, g: 90, b: 160 }, noise: { type: 'gaussian', mean: 128, sigma: 30 + i } }
-  }).jpeg().toBuffer()))
+async function photos(count) {
+  return await Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      sharp({
+        create: {
+          width: 4000,
+          height: 3000,
+          channels: 3,
+          background: { r: 40 * i, g: 90, b: 160 },
+          noise: { type: 'gaussian', mean: 128, sigma: 30 + i }
+        }
+      })
+        .jpeg()
+        .toBuffer()
+    )
+  )
 }
 
 /** So many streams, each starting again with the next picture when it has ended, until the time is over. */
-async function generate (model, streams, pictures) {
+async function generate(model, streams, pictures) {
   const until = performance.now() + seconds * 1000
   let next = 0
   let tokens = 0
-  await Promise.all(Array.from({ length: streams }, async () => {
-    while (performance.now() < until) {
-      const image = pictures[next++ % pictures.length]
-      for await (const chunk of model.stream({ image, prompt: `<loc${String(next % 1024).padStart(4, '0')}>`, maxTokens: 24, ignoreEos: true })) {
-        tokens += chunk.token ? 1 : 0
-        if (performance.now() > until) break
+  await Promise.all(
+    Array.from({ length: streams }, async () => {
+      while (performance.now() < until) {
+        const image = pictures[next++ % pictures.length]
+        for await (const chunk of model.stream({
+          image,
+          prompt: `<loc${String(next % 1024).padStart(4, '0')}>`,
+          maxTokens: 24,
+          ignoreEos: true
+        })) {
+          tokens += chunk.token ? 1 : 0
+          if (performance.now() > until) break
+        }
       }
-    }
-  }))
+    })
+  )
   return tokens
 }
 
@@ -120,12 +145,16 @@ await Promise.all(spinners.map((worker) => new Promise((resolve) => worker.once(
 await measure(`busy threads (${model.info.threads})`, () => pause(Math.min(seconds, 5) * 1000))
 await Promise.all(spinners.map((worker) => worker.terminate()))
 for (const streams of [1, 4]) {
-  await measure(`${streams} stream${streams > 1 ? 's' : ''}`, async () => `${await generate(model, streams, pictures)} tokens`)
+  await measure(
+    `${streams} stream${streams > 1 ? 's' : ''}`,
+    async () => `${await generate(model, streams, pictures)} tokens`
+  )
 }
 await measure('decoding pictures', async () => {
   const until = performance.now() + Math.min(seconds, 5) * 1000
   let count = 0
-  while (performance.now() < until) count += (await Promise.all(pictures.map((image) => model.encodeImage(image)))).length
+  while (performance.now() < until)
+    count += (await Promise.all(pictures.map((image) => model.encodeImage(image)))).length
   return `${count} pictures`
 })
 const { info } = model
@@ -133,5 +162,7 @@ await measure('disposing', async () => {
   await model.dispose()
   await pause(50) // memory is given back in the turn that reports the end
 })
-console.log(`${info.architecture} ${info.variant} ${info.quantization}, ${info.device} (${info.isa}), ${info.threads} threads`)
+console.log(
+  `${info.architecture} ${info.variant} ${info.quantization}, ${info.device} (${info.isa}), ${info.threads} threads`
+)
 console.table(rows)

@@ -5,18 +5,20 @@ const { maxSim, PageIndex, poolTokens, quantizeVectors } = createRequire(import.
 const [queryTokens, pageTokens, dims, pages, copies, rounds] = [20, 1030, 128, 200, 10, 5]
 
 /** Random vectors of length 1. */
-function vectors (tokens) {
+function vectors(tokens) {
   const data = Float32Array.from({ length: tokens * dims }, () => Math.random() + Math.random() + Math.random() - 1.5)
   for (let t = 0; t < tokens; t++) {
     const row = data.subarray(t * dims, (t + 1) * dims)
     const length = Math.hypot(...row)
-    row.forEach((x, i) => { row[i] = x / length })
+    row.forEach((x, i) => {
+      row[i] = x / length
+    })
   }
   return { data, tokens, dims }
 }
 
 /** The definition, in plain JavaScript. */
-function plain (query, page) {
+function plain(query, page) {
   let sum = 0
   for (let q = 0; q < query.tokens * dims; q += dims) {
     let best = -Infinity
@@ -31,7 +33,7 @@ function plain (query, page) {
 }
 
 /** The best of some rounds, after one to warm up. */
-async function report (name, count, run) {
+async function report(name, count, run) {
   await run()
   let best = Infinity
   for (let i = 0; i < rounds; i++) {
@@ -39,15 +41,19 @@ async function report (name, count, run) {
     await run()
     best = Math.min(best, performance.now() - start)
   }
-  console.log(`${name.padEnd(32)} ${Math.round(count / best * 1000).toLocaleString('en').padStart(9)} pages/s`)
+  console.log(
+    `${name.padEnd(32)} ${Math.round((count / best) * 1000)
+      .toLocaleString('en')
+      .padStart(9)} pages/s`
+  )
 }
 
 const query = vectors(queryTokens)
 const list = Array.from({ length: pages }, () => vectors(pageTokens))
 console.log(`${queryTokens} query tokens, pages of ${pageTokens} x ${dims}`)
-await report('JavaScript', 5, () => list.slice(0, 5).map(page => plain(query, page)))
+await report('JavaScript', 5, () => list.slice(0, 5).map((page) => plain(query, page)))
 for (const type of ['f32', 'int8', 'binary']) {
-  const stored = type === 'f32' ? list : list.map(page => quantizeVectors(page, type))
+  const stored = type === 'f32' ? list : list.map((page) => quantizeVectors(page, type))
   await report(`maxSim ${type}`, pages, () => maxSim(query, stored))
   for (const threads of [1, undefined]) {
     const index = new PageIndex({ type, ...(threads && { threads }) })

@@ -24,12 +24,12 @@ const { values: options } = parseArgs({
 
 const MB = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`
 
-function picture (size) {
+function picture(size) {
   return { data: randomFillSync(new Uint8Array(size * size * 3)), width: size, height: size }
 }
 
 /** In a process of its own: the peak of one load and one answer. */
-async function peak (path) {
+async function peak(path) {
   memory.resetPeakMemory()
   const before = process.memoryUsage().rss
   const model = await loadModel(path)
@@ -40,7 +40,7 @@ async function peak (path) {
 }
 
 /** In a process of its own: resident size every tenth of the requests. */
-async function growth (path, requests) {
+async function growth(path, requests) {
   const model = await loadModel(path)
   const sizes = []
   // few pictures, so that the engine's cache of recent ones, which is bounded, does not look like a leak
@@ -49,7 +49,10 @@ async function growth (path, requests) {
   for (let i = 1; i <= requests; i++) {
     const image = i % 3 === 0 ? encoded : pictures[i % pictures.length]
     const request = { image, prompt: `request ${i}`, maxTokens: 8, ignoreEos: true }
-    if (i % 5 === 0) for await (const chunk of model.stream(request)) { if (chunk.text.length > 4) break }
+    if (i % 5 === 0)
+      for await (const chunk of model.stream(request)) {
+        if (chunk.text.length > 4) break
+      }
     else if (i % 7 === 0) await model.score({ image, prompt: 'score', suffix: `suffix ${i}` })
     else if (i % 11 === 0) await model.generate({ ...request, signal: AbortSignal.timeout(1) }).catch(() => {})
     else await model.generate(request)
@@ -62,8 +65,17 @@ async function growth (path, requests) {
   console.log(JSON.stringify(sizes))
 }
 
-function inChild (part, path) {
-  const args = ['--expose-gc', fileURLToPath(import.meta.url), '--part', part, '--model', path, '--requests', options.requests]
+function inChild(part, path) {
+  const args = [
+    '--expose-gc',
+    fileURLToPath(import.meta.url),
+    '--part',
+    part,
+    '--model',
+    path,
+    '--requests',
+    options.requests
+  ]
   return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }))
 }
 
@@ -72,10 +84,14 @@ else if (options.part === 'growth') await growth(options.model, Number(options.r
 else {
   const path = options.model ?? (await synthetic.syntheticModel({ size: options.synthetic, type: options.type })).path
   const { before, peak: most, bytes } = inChild('peak', path)
-  console.log(`${path}: ${MB(bytes)}; peak ${MB(most)}, ${(most / bytes).toFixed(3)} times the file (${MB(before)} of it before loading)`)
+  console.log(
+    `${path}: ${MB(bytes)}; peak ${MB(most)}, ${(most / bytes).toFixed(3)} times the file (${MB(before)} of it before loading)`
+  )
   const tiny = (await synthetic.syntheticModel({ size: 'tiny', type: 'Q4_0' })).path
   const sizes = inChild('growth', tiny)
-  console.log(`tiny model, ${options.requests} requests: resident ${sizes.map((size) => (size / 1e6).toFixed(0)).join(', ')} MB`)
+  console.log(
+    `tiny model, ${options.requests} requests: resident ${sizes.map((size) => (size / 1e6).toFixed(0)).join(', ')} MB`
+  )
   const half = sizes[Math.floor(sizes.length / 2) - 1]
   console.log(`second half: ${sizes.at(-1) >= half ? '+' : ''}${((sizes.at(-1) - half) / 1e6).toFixed(1)} MB`)
 }

@@ -24,22 +24,28 @@ const { values: options } = parseArgs({
 })
 
 /** Bytes that are no file's pages. */
-function ownMemory () {
+function ownMemory() {
   return Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'latin1'))[1]) * 1024
 }
 
 /** In a process of its own, so that no other size's memory is there. */
-async function measure (path, runs) {
+async function measure(path, runs) {
   const model = await loadModel(path)
   const { imageSize } = model.info
   const encode = async () => {
     const start = performance.now()
-    await model.encodeImage({ data: randomFillSync(new Uint8Array(imageSize * imageSize * 3)), width: imageSize, height: imageSize })
+    await model.encodeImage({
+      data: randomFillSync(new Uint8Array(imageSize * imageSize * 3)),
+      width: imageSize,
+      height: imageSize
+    })
     return performance.now() - start
   }
   const before = ownMemory()
   let most = before
-  const watch = setInterval(() => { most = Math.max(most, ownMemory()) }, 2)
+  const watch = setInterval(() => {
+    most = Math.max(most, ownMemory())
+  }, 2)
   await encode()
   clearInterval(watch)
   await encode() // the second picture moves the vision weights to their final form
@@ -50,7 +56,15 @@ async function measure (path, runs) {
     peaks.push((await limits.measureLimits(model.info.threads)).int8Gops)
   }
   const { visionOps } = costs.costsOf([await inspectModel(path, { maxArray: 0 })])
-  const result = { isa: model.info.isa, threads: model.info.threads, tokens: model.info.imageTokens, visionOps, ms: statistics.median(times), int8Gops: statistics.median(peaks), memory: most - before }
+  const result = {
+    isa: model.info.isa,
+    threads: model.info.threads,
+    tokens: model.info.imageTokens,
+    visionOps,
+    ms: statistics.median(times),
+    int8Gops: statistics.median(peaks),
+    memory: most - before
+  }
   await model.dispose()
   console.log(JSON.stringify(result))
 }
@@ -60,11 +74,15 @@ else {
   for (const size of options.synthetic) {
     const { path } = await synthetic.syntheticModel({ size, type: options.type })
     const args = [fileURLToPath(import.meta.url), '--model', path, '--runs', options.runs]
-    const { isa, threads, tokens, visionOps, ms, int8Gops, memory } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }))
+    const { isa, threads, tokens, visionOps, ms, int8Gops, memory } = JSON.parse(
+      execFileSync(process.execPath, args, { encoding: 'utf8' })
+    )
     const { scratch, features } = await estimateMemory(path, { threads })
     const gops = visionOps / ms / 1e6
-    console.log(`${size} ${options.type}, ${isa}, ${threads} threads: ${tokens} tokens, ${Math.round(visionOps / 1e9)} GOP, ${Math.round(ms)} ms, ${Math.round(gops)} GOPS` +
-      `${int8Gops > 0 ? ` (${Math.round(100 * gops / int8Gops)} % of ${Math.round(int8Gops)})` : ''}, ` +
-      `${Math.round(memory / 1e6)} MB (estimated: scratch ${Math.round(scratch.vision / 1e6)}, kernels ${Math.round(scratch.kernels / 1e6)}, features ${Math.round(features / 1e6)})`)
+    console.log(
+      `${size} ${options.type}, ${isa}, ${threads} threads: ${tokens} tokens, ${Math.round(visionOps / 1e9)} GOP, ${Math.round(ms)} ms, ${Math.round(gops)} GOPS` +
+        `${int8Gops > 0 ? ` (${Math.round((100 * gops) / int8Gops)} % of ${Math.round(int8Gops)})` : ''}, ` +
+        `${Math.round(memory / 1e6)} MB (estimated: scratch ${Math.round(scratch.vision / 1e6)}, kernels ${Math.round(scratch.kernels / 1e6)}, features ${Math.round(features / 1e6)})`
+    )
   }
 }

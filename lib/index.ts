@@ -1,52 +1,92 @@
 /** Everything the package exports. */
 export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './api/model'
-export { type GenerateResult, type GeneratedToken } from './api/generation'
+export type { GenerateResult, GeneratedToken } from './api/generation'
 export { GenerateStream, type Chunk } from './api/stream'
-export { type Detection, type Segmentation } from './api/tasks'
-export {
-  type LoadOptions, type GenerateOptions, type SamplingOptions, type ScoreOptions, type BatchOptions,
-  type TaskOptions, type AnswerOptions, type CaptionOptions, type DetectOptions, type EncodeImageOptions, type EmbedOptions, type PreprocessOptions
+export type { Detection, Segmentation } from './api/tasks'
+export type {
+  LoadOptions,
+  GenerateOptions,
+  SamplingOptions,
+  ScoreOptions,
+  BatchOptions,
+  TaskOptions,
+  AnswerOptions,
+  CaptionOptions,
+  DetectOptions,
+  EncodeImageOptions,
+  EmbedOptions,
+  PreprocessOptions
 } from './api/options'
-export { type AdapterInfo, type AdapterOption } from './api/adapters'
-export {
-  type Constraint, type TaskConstraint, type ChoicesConstraint, type RegexConstraint, type JsonSchemaConstraint
+export type { AdapterInfo, AdapterOption } from './api/adapters'
+export type {
+  Constraint,
+  TaskConstraint,
+  ChoicesConstraint,
+  RegexConstraint,
+  JsonSchemaConstraint
 } from './output/constraint'
-export { type JsonSchema } from './output/json-schema'
+export type { JsonSchema } from './output/json-schema'
 export { boxOverlap, suppressOverlaps, type ScoredBox } from './output/nms'
-export { type ImageInput, type ImageEmbedding, type RawPixels } from './images/image-input'
+export type { ImageInput, ImageEmbedding, RawPixels } from './images/image-input'
 export { preprocessImage, type PreprocessedImage } from './images/preprocess'
 export {
-  parseOutput, decodeLocation, encodeLocation,
-  type ParseOptions, type ParsedObject, type Box, type NormalizedBox, type ImageTransform
+  parseOutput,
+  decodeLocation,
+  encodeLocation,
+  type ParseOptions,
+  type ParsedObject,
+  type Box,
+  type NormalizedBox,
+  type ImageTransform
 } from './output/parse'
 export { drawDetections, type Drawable, type DrawOptions } from './output/draw'
 export {
   quantizeVectors,
-  type MultiVector, type Int8MultiVector, type BinaryMultiVector, type PageVectors, type VectorType, type RetrievalFlavour
+  type MultiVector,
+  type Int8MultiVector,
+  type BinaryMultiVector,
+  type PageVectors,
+  type VectorType,
+  type RetrievalFlavour
 } from './retrieval/vectors'
 export { maxSim, rescore, type SearchHit } from './retrieval/max-sim'
 export { PageIndex, type PageIndexOptions, type SearchOptions } from './retrieval/page-index'
 export { poolTokens, type PoolOptions, type PooledVectors } from './retrieval/pooling'
 export {
-  similarityMap, drawSimilarityMap, type SimilarityMap, type SimilarityMapOptions, type DrawMapOptions
+  similarityMap,
+  drawSimilarityMap,
+  type SimilarityMap,
+  type SimilarityMapOptions,
+  type DrawMapOptions
 } from './retrieval/similarity-map'
 export { prompts } from './api/prompts'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './engine/mask-decoder'
 export {
-  inspectModel, dequantizeTensor,
-  type ModelInfo, type MetadataEntry, type MetadataValue, type TensorInfo, type InspectOptions
+  inspectModel,
+  dequantizeTensor,
+  type ModelInfo,
+  type MetadataEntry,
+  type MetadataValue,
+  type TensorInfo,
+  type InspectOptions
 } from './api/inspect'
 export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './measure/estimate'
 export { pull, type PullOptions, type PullPlan, type PullProgress, type PullResult } from './hub/pull'
 export {
-  listPulled, removePulled,
-  type ListPulledOptions, type PulledDownload, type PulledList, type PulledModel, type RemovedList, type RemovePulledOptions
+  listPulled,
+  removePulled,
+  type ListPulledOptions,
+  type PulledDownload,
+  type PulledList,
+  type PulledModel,
+  type RemovedList,
+  type RemovePulledOptions
 } from './hub/manage'
-export { type CachedModel } from './hub/cache'
+export type { CachedModel } from './hub/cache'
 export { convert as convertModel, type ConvertOptions, type ConvertResult } from './convert'
 export { quantize as quantizeModel, type QuantizeOptions } from './convert/quantize'
 export { collectImportance, type ImportanceOptions, type ImportanceResult } from './measure/importance'
 export { compareQuality, type QualityOptions, type QualityResult } from './measure/quality'
-export { type SamplePrompt } from './measure/samples'
+export type { SamplePrompt } from './measure/samples'
 export { PaliGemmaError, type ErrorCode } from './base/errors'

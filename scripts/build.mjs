@@ -17,16 +17,18 @@ if (unknown) {
 const force = args.includes('--force')
 
 /** Ends the build with the command's own output when it fails. */
-function run (command, commandArgs, options = {}) {
+function run(command, commandArgs, options = {}) {
   const { error, status } = spawnSync(command, commandArgs, { cwd: root, stdio: 'inherit', ...options })
   if (error?.code === 'ENOENT') {
-    console.error(`${command} was not found. The build needs cmake >= 3.20 and a C++20 compiler; on Debian: apt-get install cmake make g++`)
+    console.error(
+      `${command} was not found. The build needs cmake >= 3.20 and a C++20 compiler; on Debian: apt-get install cmake make g++`
+    )
     process.exit(1)
   }
   if (error || status !== 0) process.exit(status || 1)
 }
 
-function newest (path) {
+function newest(path) {
   const stat = statSync(path)
   if (!stat.isDirectory()) return stat.mtimeMs
   // a folder's own time says when something in it was added or removed
@@ -34,7 +36,7 @@ function newest (path) {
 }
 
 /** Runs `build` unless `output` is there and nothing has changed since the last time. */
-function ifChanged (name, output, inputs, build) {
+function ifChanged(name, output, inputs, build) {
   // a stamp of our own: compilers also write their outputs when they find errors
   const stamp = join(root, 'build', `${name}.stamp`)
   const exists = (path) => existsSync(join(root, path))
@@ -53,27 +55,46 @@ function ifChanged (name, output, inputs, build) {
   utimesSync(stamp, started, started) // what is edited while we compile counts as newer
 }
 
-function buildTypeScript () {
+function buildTypeScript() {
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
 }
 
-function buildAddon () {
+function buildAddon() {
   const folder = join(root, 'build', 'cmake')
   run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator(folder)])
-  run('cmake', ['--build', folder, '--config', 'Release', '--target', 'paligemma', '--parallel', String(availableParallelism())])
+  run('cmake', [
+    '--build',
+    folder,
+    '--config',
+    'Release',
+    '--target',
+    'paligemma',
+    '--parallel',
+    String(availableParallelism())
+  ])
 }
 
 /** Ninja where there is one: it starts faster than make. A folder keeps what it was made with. */
-function generator (folder) {
+function generator(folder) {
   if (existsSync(join(folder, 'CMakeCache.txt'))) return []
   return spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
 }
 
 if (!args.includes('--native')) {
-  ifChanged('typescript', 'dist/index.mjs', ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'], buildTypeScript)
+  ifChanged(
+    'typescript',
+    'dist/index.mjs',
+    ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'],
+    buildTypeScript
+  )
 }
 if (!args.includes('--ts')) {
-  ifChanged('addon', 'build/Release/paligemma.node', ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'], buildAddon)
+  ifChanged(
+    'addon',
+    'build/Release/paligemma.node',
+    ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'],
+    buildAddon
+  )
 }

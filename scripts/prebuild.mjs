@@ -13,10 +13,15 @@ if (process.platform === 'linux') flags.push('--tag-libc')
 const env = { ...process.env }
 // Node's own headers, where they came with it: nothing to download then
 const prefix = join(dirname(process.execPath), '..')
-if (!env.npm_config_nodedir && existsSync(join(prefix, 'include', 'node', 'node_api.h'))) env.npm_config_nodedir = prefix
+if (!env.npm_config_nodedir && existsSync(join(prefix, 'include', 'node', 'node_api.h')))
+  env.npm_config_nodedir = prefix
 
 env.JOBS ??= 'max' // compiler processes, for node-gyp
 
 const prebuildify = join(root, 'node_modules', 'prebuildify', 'bin.js')
-const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...process.argv.slice(2)], { cwd: root, stdio: 'inherit', env })
+const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...process.argv.slice(2)], {
+  cwd: root,
+  stdio: 'inherit',
+  env
+})
 process.exit(status ?? 1)

@@ -22,14 +22,16 @@ const allowed: Record<string, string[]> = {
   test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'text', 'image', 'model', 'serve']
 }
 
-function files (folder: string, pattern: RegExp): string[] {
+function files(folder: string, pattern: RegExp): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .map((name) => join(folder, name).replaceAll('\\', '/'))
     .filter((name) => pattern.test(name))
 }
 
-function includes (file: string): string[] {
-  return [...readFileSync(join(root, file), 'utf8').matchAll(/^\s*#\s*include\s*(["<][^">]+[">])/gm)].map((match) => match[1]!)
+function includes(file: string): string[] {
+  return [...readFileSync(join(root, file), 'utf8').matchAll(/^\s*#\s*include\s*(["<][^">]+[">])/gm)].map(
+    (match) => match[1]!
+  )
 }
 
 const sources = files('native', /\.(h|cpp|mm|cu)$/)
@@ -39,28 +41,42 @@ describe('native/', () => {
     expect(sources.length).toBeGreaterThan(0)
     const wrong = sources.flatMap((file) => {
       const folder = file.split('/')[1]!
-      const own = [folder, ...allowed[folder] ?? []]
-      return includes(file).filter((name) => /^"\w+\//.test(name) && !own.includes(name.slice(1).split('/')[0]!)).map((name) => `${file}: ${name}`)
+      const own = [folder, ...(allowed[folder] ?? [])]
+      return includes(file)
+        .filter((name) => /^"\w+\//.test(name) && !own.includes(name.slice(1).split('/')[0]!))
+        .map((name) => `${file}: ${name}`)
     })
     expect(wrong).toEqual([])
   })
 
   it('keeps Node out of everything but the addon', () => {
-    const wrong = sources.filter((file) => !file.startsWith('native/addon/') && includes(file).some((name) => /napi|node_api|uv\.h|v8/.test(name)))
+    const wrong = sources.filter(
+      (file) => !file.startsWith('native/addon/') && includes(file).some((name) => /napi|node_api|uv\.h|v8/.test(name))
+    )
     expect(wrong).toEqual([])
   })
 
   // See scripts/check-symbols.mjs: anything inline from a C++ header may leak instructions into the whole program.
   it('gives kernel files C headers only', () => {
-    const kernels = sources.filter((file) => /native\/(cpu\/kernels\/.*|retrieval\/(kernel|maxsim_)\w*)\.(h|cpp)$/.test(file))
-    const wrong = kernels.flatMap((file) => includes(file).filter((name) => name.startsWith('<') && !name.endsWith('.h>')).map((name) => `${file}: ${name}`))
+    const kernels = sources.filter((file) =>
+      /native\/(cpu\/kernels\/.*|retrieval\/(kernel|maxsim_)\w*)\.(h|cpp)$/.test(file)
+    )
+    const wrong = kernels.flatMap((file) =>
+      includes(file)
+        .filter((name) => name.startsWith('<') && !name.endsWith('.h>'))
+        .map((name) => `${file}: ${name}`)
+    )
     expect(wrong).toEqual([])
   })
 
   it('compiles every source file of the engine and the addon', () => {
-    const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as { variables: Record<string, string[]> }
+    const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as {
+      variables: Record<string, string[]>
+    }
     const listed = [...variables.engine_sources!, ...variables.addon_sources!]
-    const there = files('native', /\.cpp$/).filter((file) => /^native\/(base|format|device|cpu|retrieval|text|image|model|serve|addon)\//.test(file))
+    const there = files('native', /\.cpp$/).filter((file) =>
+      /^native\/(base|format|device|cpu|retrieval|text|image|model|serve|addon)\//.test(file)
+    )
     expect(new Set(listed).size).toBe(listed.length)
     expect([...listed].sort()).toEqual(there.sort())
   })
@@ -68,7 +84,10 @@ describe('native/', () => {
 
 describe('lib/', () => {
   it('touches the addon in native.ts alone', () => {
-    const wrong = files('lib', /\.ts$/).filter((file) => file !== 'lib/engine/native.ts' && /dlopen|\) as NativeBinding\b/.test(readFileSync(join(root, file), 'utf8')))
+    const wrong = files('lib', /\.ts$/).filter(
+      (file) =>
+        file !== 'lib/engine/native.ts' && /dlopen|\) as NativeBinding\b/.test(readFileSync(join(root, file), 'utf8'))
+    )
     expect(wrong).toEqual([])
   })
 })

@@ -18,7 +18,7 @@ export interface GeneratedToken {
   /** Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with `beams`. */
   nearLogProb?: number
   /** The most probable tokens, best first; with `logProbs: n`. */
-  top?: { id: number, text: string, logProb: number }[]
+  top?: { id: number; text: string; logProb: number }[]
 }
 
 /** What `generate` gives. */
@@ -28,7 +28,7 @@ export interface GenerateResult {
   /** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
   finishReason: 'stop' | 'length' | 'abort'
   /** In tokens; `promptTokens` counts the text only. */
-  usage: { imageTokens: number, promptTokens: number, completionTokens: number }
+  usage: { imageTokens: number; promptTokens: number; completionTokens: number }
   /** Milliseconds; parts that an abort left unknown are 0. */
   timings: {
     /** Reading, decoding and resizing the pictures. */
@@ -51,11 +51,31 @@ export interface GenerationOptions extends GenerateOptions {
   scoredOnly?: boolean
 }
 
-function toRequest (options: GenerationOptions, images: PreparedImage[], adapters: NativeRequest['adapters']): NativeRequest {
-  const { prompt, allowControlTokens, temperature, topK, topP, minP, repeatPenalty, beams, lengthPenalty, seed, stop, ignoreEos, logProbs, constrain, scoredOnly } = options
+function toRequest(
+  options: GenerationOptions,
+  images: PreparedImage[],
+  adapters: NativeRequest['adapters']
+): NativeRequest {
+  const {
+    prompt,
+    allowControlTokens,
+    temperature,
+    topK,
+    topP,
+    minP,
+    repeatPenalty,
+    beams,
+    lengthPenalty,
+    seed,
+    stop,
+    ignoreEos,
+    logProbs,
+    constrain,
+    scoredOnly
+  } = options
   return definedOnly({
     kind: 'generate' as const,
-    images: images.map(image => image.native),
+    images: images.map((image) => image.native),
     prompt,
     allowControlTokens,
     maxTokens: options.maxTokens ?? defaults.maxTokens,
@@ -76,7 +96,7 @@ function toRequest (options: GenerationOptions, images: PreparedImage[], adapter
   })
 }
 
-export function toToken (token: NativeToken): GeneratedToken {
+export function toToken(token: NativeToken): GeneratedToken {
   return {
     id: token.id,
     text: token.tokenText,
@@ -86,23 +106,44 @@ export function toToken (token: NativeToken): GeneratedToken {
   }
 }
 
-export interface Generation { result: GenerateResult, images: PreparedImage[] }
+export interface Generation {
+  result: GenerateResult
+  images: PreparedImage[]
+}
 type Emit = (chunk: Chunk) => void
 
 /** Runs a generation with options already checked. `stop` ends it with finishReason "abort". */
-export async function runGeneration (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
-  return await host.admit(async () => await withDeadline(options, async (options) => {
-    return (options.bestOf ?? 1) > 1 ? await bestOf(host, options, emit, stop) : await runOne(host, options, emit, stop)
-  }))
+export async function runGeneration(
+  host: ModelHost,
+  options: GenerationOptions,
+  emit?: Emit,
+  stop?: AbortSignal
+): Promise<Generation> {
+  return await host.admit(
+    async () =>
+      await withDeadline(options, async (options) => {
+        return (options.bestOf ?? 1) > 1
+          ? await bestOf(host, options, emit, stop)
+          : await runOne(host, options, emit, stop)
+      })
+  )
 }
 
 /** Ends `work` with ERR_DEADLINE when its time is over. */
-async function withDeadline (options: GenerationOptions, work: (options: GenerationOptions) => Promise<Generation>): Promise<Generation> {
+async function withDeadline(
+  options: GenerationOptions,
+  work: (options: GenerationOptions) => Promise<Generation>
+): Promise<Generation> {
   const { deadlineMs } = options
   if (deadlineMs === undefined) return await work(options)
   const late = new AbortController()
   const timer = setTimeout(() => {
-    late.abort(new PaliGemmaError('ERR_DEADLINE', `The request did not end within deadlineMs = ${deadlineMs}. Raise it, lower maxTokens or send fewer requests at once`))
+    late.abort(
+      new PaliGemmaError(
+        'ERR_DEADLINE',
+        `The request did not end within deadlineMs = ${deadlineMs}. Raise it, lower maxTokens or send fewer requests at once`
+      )
+    )
   }, deadlineMs)
   const { signal, release } = anySignal([options.signal, late.signal])
   try {
@@ -114,9 +155,15 @@ async function withDeadline (options: GenerationOptions, work: (options: Generat
 }
 
 /** Samples over one prefix; the pictures are read once, the engine keeps the prefix. */
-async function bestOf (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal): Promise<Generation> {
+async function bestOf(
+  host: ModelHost,
+  options: GenerationOptions,
+  emit?: Emit,
+  stop?: AbortSignal
+): Promise<Generation> {
   const { bestOf: samples = 1, seed = 0, onToken, logProbs, images: _, image: __, ...rest } = options
-  if (!((options.temperature ?? 0) > 0)) throw wrongOption('temperature', 'number > 0 with bestOf', options.temperature ?? 0)
+  if (!((options.temperature ?? 0) > 0))
+    throw wrongOption('temperature', 'number > 0 with bestOf', options.temperature ?? 0)
   const start = performance.now()
   const images = await untilAborted(host.prepareImages(options, options.signal), options.signal)
   const preprocessMs = performance.now() - start
@@ -124,9 +171,24 @@ async function bestOf (host: ModelHost, options: GenerationOptions, emit?: Emit,
   const { signal, release } = anySignal([options.signal, failed.signal])
   let all: Generation[]
   try {
-    all = await Promise.all(Array.from({ length: samples }, async (_, i) => await runOne(host, {
-      ...rest, seed: seed + i, logProbs: logProbs === undefined || logProbs === false ? true : logProbs, ...(signal && { signal })
-    }, undefined, stop, images)))
+    all = await Promise.all(
+      Array.from(
+        { length: samples },
+        async (_, i) =>
+          await runOne(
+            host,
+            {
+              ...rest,
+              seed: seed + i,
+              logProbs: logProbs === undefined || logProbs === false ? true : logProbs,
+              ...(signal && { signal })
+            },
+            undefined,
+            stop,
+            images
+          )
+      )
+    )
   } catch (error) {
     failed.abort(error) // the other samples are of no use any more
     throw error
@@ -135,10 +197,16 @@ async function bestOf (host: ModelHost, options: GenerationOptions, emit?: Emit,
   }
   const mean = ({ result: { tokens } }: Generation): number =>
     tokens.length === 0 ? -Infinity : tokens.reduce((sum, token) => sum + (token.logProb ?? 0), 0) / tokens.length
-  const best = all.reduce((best, one) => mean(one) > mean(best) ? one : best)
-  const tokens = logProbs === undefined || logProbs === false ? best.result.tokens.map(({ id, text }) => ({ id, text })) : best.result.tokens
+  const best = all.reduce((best, one) => (mean(one) > mean(best) ? one : best))
+  const tokens =
+    logProbs === undefined || logProbs === false
+      ? best.result.tokens.map(({ id, text }) => ({ id, text }))
+      : best.result.tokens
   // a stop string cuts the text inside a token: then it goes out in one piece
-  const chunks: Chunk[] = tokens.map(token => token.text).join('') === best.result.text ? tokens.map(token => ({ text: token.text, token })) : [{ text: best.result.text }]
+  const chunks: Chunk[] =
+    tokens.map((token) => token.text).join('') === best.result.text
+      ? tokens.map((token) => ({ text: token.text, token }))
+      : [{ text: best.result.text }]
   for (const chunk of chunks) {
     emit?.(chunk)
     onToken?.(chunk)
@@ -147,7 +215,13 @@ async function bestOf (host: ModelHost, options: GenerationOptions, emit?: Emit,
 }
 
 /** One job of the engine. `ready`: pictures already prepared. */
-async function runOne (host: ModelHost, options: GenerationOptions, emit?: Emit, stop?: AbortSignal, ready?: PreparedImage[]): Promise<Generation> {
+async function runOne(
+  host: ModelHost,
+  options: GenerationOptions,
+  emit?: Emit,
+  stop?: AbortSignal,
+  ready?: PreparedImage[]
+): Promise<Generation> {
   const start = performance.now()
   const { signal } = options
   signal?.throwIfAborted()
@@ -166,11 +240,14 @@ async function runOne (host: ModelHost, options: GenerationOptions, emit?: Emit,
   let preprocessMs = 0
   let end: EndEvent | undefined
   const stopped = Symbol('stopped')
-  const untilStopped = new Promise<typeof stopped>(resolve => {
+  const untilStopped = new Promise<typeof stopped>((resolve) => {
     if (stop?.aborted) resolve(stopped)
     stop?.addEventListener('abort', () => resolve(stopped), { once: true })
   })
-  const prepared = await Promise.race([ready ?? untilAborted(host.prepareImages(options, signal), signal), untilStopped])
+  const prepared = await Promise.race([
+    ready ?? untilAborted(host.prepareImages(options, signal), signal),
+    untilStopped
+  ])
   preprocessMs = performance.now() - start
   if (prepared !== stopped) {
     images = prepared
@@ -192,7 +269,11 @@ async function runOne (host: ModelHost, options: GenerationOptions, emit?: Emit,
     text,
     tokens,
     finishReason: end?.finishReason ?? 'abort',
-    usage: end?.usage ?? { imageTokens: images.length * host.info.imageTokens, promptTokens: promptTokens(host, options), completionTokens: tokens.length },
+    usage: end?.usage ?? {
+      imageTokens: images.length * host.info.imageTokens,
+      promptTokens: promptTokens(host, options),
+      completionTokens: tokens.length
+    },
     timings: {
       preprocessMs,
       queueMs: end?.timings.queueMs ?? 0,
@@ -201,14 +282,14 @@ async function runOne (host: ModelHost, options: GenerationOptions, emit?: Emit,
       firstTokenMs,
       decodeMs,
       // the first token comes out of the prefill
-      decodeTokensPerSecond: decodeMs > 0 && tokens.length > 1 ? (tokens.length - 1) / decodeMs * 1000 : 0
+      decodeTokensPerSecond: decodeMs > 0 && tokens.length > 1 ? ((tokens.length - 1) / decodeMs) * 1000 : 0
     }
   }
   return { result, images }
 }
 
 /** Of an aborted run, whose end the engine does not report: <bos>, the text, the newline. */
-function promptTokens (host: ModelHost, options: GenerateOptions): number {
+function promptTokens(host: ModelHost, options: GenerateOptions): number {
   if (host.disposed) return 0
   return host.model.tokenize(options.prompt.replace(/\n+$/, ''), options.allowControlTokens ?? false).length + 2
 }

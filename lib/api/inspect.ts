@@ -54,12 +54,13 @@ export interface InspectOptions {
 
 const inspectRules: Rules<InspectOptions> = { maxArray: rule.integer(0) }
 
-function toValue (value: NativeMetadataValue): MetadataValue {
-  if (typeof value === 'bigint') return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
+function toValue(value: NativeMetadataValue): MetadataValue {
+  if (typeof value === 'bigint')
+    return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
   return typeof value === 'object' ? value.values.map(toValue) : value
 }
 
-function typeName (value: NativeMetadataArray): string {
+function typeName(value: NativeMetadataArray): string {
   const first = value.values[0]
   return `array<${typeof first === 'object' ? typeName(first) : value.arrayOf}>`
 }
@@ -68,7 +69,7 @@ function typeName (value: NativeMetadataArray): string {
  * Metadata and tensors of a GGUF, or of a hub model that {@link pull} fetched; no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (field and byte offset), ERR_NATIVE_MISSING
  */
-export async function inspectModel (path: string, options: InspectOptions = {}): Promise<ModelInfo> {
+export async function inspectModel(path: string, options: InspectOptions = {}): Promise<ModelInfo> {
   check('path', path, rule.path)
   checkOptions<InspectOptions>('inspectModel', options, inspectRules)
   const { path: resolved } = await resolveModel(path)
@@ -79,7 +80,7 @@ export async function inspectModel (path: string, options: InspectOptions = {}):
     bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
     parameters += tensor.shape.reduce((product, size) => product * size, 1)
   }
-  const architecture = file.metadata.find(entry => entry.key === 'general.architecture')?.value
+  const architecture = file.metadata.find((entry) => entry.key === 'general.architecture')?.value
   return {
     path: resolved,
     version: file.version,
@@ -88,9 +89,11 @@ export async function inspectModel (path: string, options: InspectOptions = {}):
     architecture: typeof architecture === 'string' ? architecture : '',
     parameters,
     quantization: [...bytesOf].sort((a, b) => b[1] - a[1])[0]?.[0] ?? '',
-    metadata: file.metadata.map(({ key, type, value }) => typeof value === 'object'
-      ? { key, type: typeName(value), value: toValue(value), count: value.count }
-      : { key, type, value: toValue(value) }),
+    metadata: file.metadata.map(({ key, type, value }) =>
+      typeof value === 'object'
+        ? { key, type: typeName(value), value: toValue(value), count: value.count }
+        : { key, type, value: toValue(value) }
+    ),
     tensors: file.tensors.map(({ name, type, shape, offset, bytes }) => ({ name, type, shape, offset, bytes }))
   }
 }
@@ -99,7 +102,7 @@ export async function inspectModel (path: string, options: InspectOptions = {}):
  * One tensor as float32, row-major; for tools and tests.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor), ERR_NATIVE_MISSING
  */
-export async function dequantizeTensor (path: string, name: string): Promise<{ shape: number[], data: Float32Array }> {
+export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array }> {
   check('path', path, rule.path)
   check('name', name, rule.text)
   return await nativeCall(() => native().dequantizeTensor(path, name))

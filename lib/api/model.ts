@@ -8,8 +8,26 @@ import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { codesRule } from '../engine/mask-decoder'
 import { native, type NativeBinding, type NativeModelInfo } from '../engine/native'
 import {
-  answerRules, batchRules, captionRules, defaults, embedRules, encodeImageRules, generateRules, loadRules, scoreRules, taskRules,
-  type AnswerOptions, type BatchOptions, type CaptionOptions, type DetectOptions, type EmbedOptions, type EncodeImageOptions, type GenerateOptions, type LoadOptions, type ScoreOptions, type TaskOptions
+  answerRules,
+  batchRules,
+  captionRules,
+  defaults,
+  embedRules,
+  encodeImageRules,
+  generateRules,
+  loadRules,
+  scoreRules,
+  taskRules,
+  type AnswerOptions,
+  type BatchOptions,
+  type CaptionOptions,
+  type DetectOptions,
+  type EmbedOptions,
+  type EncodeImageOptions,
+  type GenerateOptions,
+  type LoadOptions,
+  type ScoreOptions,
+  type TaskOptions
 } from './options'
 import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from '../retrieval/vectors'
 import { prompts } from './prompts'
@@ -64,9 +82,14 @@ export interface LoadedModelInfo {
 }
 
 // Published sizes (transformers' conversion scripts).
-const sizes: Record<string, string> = { 'gemma 18 2048': '3b', 'gemma2 26 2304': '3b', 'gemma2 42 3584': '10b', 'gemma2 46 4608': '28b' }
+const sizes: Record<string, string> = {
+  'gemma 18 2048': '3b',
+  'gemma2 26 2304': '3b',
+  'gemma2 42 3584': '10b',
+  'gemma2 46 4608': '28b'
+}
 
-function toInfo (info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | undefined): LoadedModelInfo {
+function toInfo(info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | undefined): LoadedModelInfo {
   const size = sizes[`${info.architecture} ${info.textLayers} ${info.textHidden}`]
   return {
     architecture: info.architecture === 'gemma' ? 'paligemma' : 'paligemma2',
@@ -112,7 +135,7 @@ export class PaliGemma {
   readonly #host: ModelHost
 
   /** @internal */
-  constructor (host: ModelHost) {
+  constructor(host: ModelHost) {
     this.#host = host
     this.info = Object.freeze(toInfo(host.info, host.options.resize))
   }
@@ -122,7 +145,7 @@ export class PaliGemma {
    * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_PROMPT_TOO_LONG,
    * ERR_OUT_OF_MEMORY, ERR_DISPOSED; an abort rejects with the signal's reason
    */
-  async generate (options: GenerateOptions): Promise<GenerateResult> {
+  async generate(options: GenerateOptions): Promise<GenerateResult> {
     checkOptions<GenerateOptions>('generate', options, generateRules, ['prompt'])
     return (await runGeneration(this.#host, options)).result
   }
@@ -131,18 +154,24 @@ export class PaliGemma {
    * The same, chunk by chunk: `for await (const chunk of model.stream(...)) process.stdout.write(chunk.text)`.
    * Errors, also of options, come out of the loop and of `.result`.
    */
-  stream (options: GenerateOptions): GenerateStream {
-    return new GenerateStream(async (emit, stop) => {
-      checkOptions<GenerateOptions>('stream', options, generateRules, ['prompt'])
-      return (await runGeneration(this.#host, options, emit, stop)).result
-    }, options?.signal instanceof AbortSignal ? options.signal : undefined)
+  stream(options: GenerateOptions): GenerateStream {
+    return new GenerateStream(
+      async (emit, stop) => {
+        checkOptions<GenerateOptions>('stream', options, generateRules, ['prompt'])
+        return (await runGeneration(this.#host, options, emit, stop)).result
+      },
+      options?.signal instanceof AbortSignal ? options.signal : undefined
+    )
   }
 
   /**
    * Many requests, decoded together. The result has one entry per request, in order: its result, or the error that
    * ended it. Pictures are decoded just ahead of the work, so memory does not grow with the number of requests.
    */
-  async generateBatch (requests: GenerateOptions[], options: BatchOptions<GenerateResult | Error> = {}): Promise<(GenerateResult | Error)[]> {
+  async generateBatch(
+    requests: GenerateOptions[],
+    options: BatchOptions<GenerateResult | Error> = {}
+  ): Promise<(GenerateResult | Error)[]> {
     check('requests', requests, { expected: 'array of generate options', accepts: Array.isArray })
     checkOptions<BatchOptions<unknown>>('generateBatch', options, batchRules)
     const stopAll = new AbortController()
@@ -167,7 +196,7 @@ export class PaliGemma {
     return results
   }
 
-  async #batchItem (request: GenerateOptions, outer: (AbortSignal | undefined)[]): Promise<GenerateResult | Error> {
+  async #batchItem(request: GenerateOptions, outer: (AbortSignal | undefined)[]): Promise<GenerateResult | Error> {
     try {
       checkOptions<GenerateOptions>('generateBatch', request, generateRules, ['prompt'])
       const { signal, release } = anySignal([request.signal, ...outer])
@@ -186,30 +215,41 @@ export class PaliGemma {
    * end token.
    * @throws as {@link generate}
    */
-  async score (options: ScoreOptions): Promise<ScoreResult> {
+  async score(options: ScoreOptions): Promise<ScoreResult> {
     checkOptions<ScoreOptions>('score', options, scoreRules, ['prompt', 'suffix'])
     const { prompt, suffix, allowControlTokens, signal } = options
     const adapters = this.#host.adapterUses(options.adapters)
     const end = await this.#host.admit(async () => {
       const images = await this.#prepare(options, signal)
-      return await this.#host.run(definedOnly({
-        kind: 'score' as const, images: images.map(image => image.native), prompt, suffix, allowControlTokens, adapters
-      }), { signal })
+      return await this.#host.run(
+        definedOnly({
+          kind: 'score' as const,
+          images: images.map((image) => image.native),
+          prompt,
+          suffix,
+          allowControlTokens,
+          adapters
+        }),
+        { signal }
+      )
     })
     const tokens = (end?.scored ?? []).map(toToken)
-    const logProbs = tokens.map(token => token.logProb ?? NaN)
+    const logProbs = tokens.map((token) => token.logProb ?? NaN)
     const total = logProbs.reduce((sum, logProb) => sum + logProb, 0)
     return { tokens, logProbs, total, mean: total / logProbs.length }
   }
 
-  async #prepare (options: { image?: ImageInput, images?: ImageInput[] }, signal?: AbortSignal): ReturnType<ModelHost['prepareImages']> {
+  async #prepare(
+    options: { image?: ImageInput; images?: ImageInput[] },
+    signal?: AbortSignal
+  ): ReturnType<ModelHost['prepareImages']> {
     signal?.throwIfAborted()
     this.#host.throwIfDisposed()
     return await untilAborted(this.#host.prepareImages(options, signal), signal)
   }
 
   /** A caption. `style` "short" needs a pretrained ("pt") checkpoint. Options as for `generate`. */
-  async caption (image: ImageInput, options: CaptionOptions = {}): Promise<string> {
+  async caption(image: ImageInput, options: CaptionOptions = {}): Promise<string> {
     checkOptions<CaptionOptions>('caption', options, captionRules)
     const { style = defaults.style, lang = defaults.lang, ...sampling } = options
     const write = { short: prompts.shortCaption, coco: prompts.caption, long: prompts.describe }[style]
@@ -217,15 +257,18 @@ export class PaliGemma {
   }
 
   /** The answer to a question about the picture; with `choices` exactly one of them. */
-  async answer (image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
+  async answer(image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
     checkOptions<AnswerOptions>('answer', options, answerRules)
     check('question', question, rule.text)
     const { lang = defaults.lang, choices, ...sampling } = options
-    return await this.#text(image, prompts.answer(question, lang), { ...sampling, ...(choices && { constrain: { choices } }) })
+    return await this.#text(image, prompts.answer(question, lang), {
+      ...sampling,
+      ...(choices && { constrain: { choices } })
+    })
   }
 
   /** A question that has this answer. Pretrained ("pt") checkpoints only. */
-  async ask (image: ImageInput, answer: string, options: TaskOptions = {}): Promise<string> {
+  async ask(image: ImageInput, answer: string, options: TaskOptions = {}): Promise<string> {
     checkOptions<TaskOptions>('ask', options, taskRules)
     check('answer', answer, rule.text)
     const { lang = defaults.lang, ...sampling } = options
@@ -233,13 +276,17 @@ export class PaliGemma {
   }
 
   /** The text in the picture. */
-  async ocr (image: ImageInput, options: Omit<TaskOptions, 'lang'> = {}): Promise<string> {
+  async ocr(image: ImageInput, options: Omit<TaskOptions, 'lang'> = {}): Promise<string> {
     checkOptions<TaskOptions>('ocr', options, taskRules)
     const { lang: _, ...sampling }: TaskOptions = options
     return await this.#text(image, prompts.ocr(), sampling)
   }
 
-  async #text (image: ImageInput, prompt: string, sampling: Omit<GenerateOptions, 'prompt' | 'image' | 'images'>): Promise<string> {
+  async #text(
+    image: ImageInput,
+    prompt: string,
+    sampling: Omit<GenerateOptions, 'prompt' | 'image' | 'images'>
+  ): Promise<string> {
     if (image === undefined) throw wrongOption('image', 'a picture', image)
     return (await runGeneration(this.#host, { ...sampling, image, prompt })).result.text
   }
@@ -249,7 +296,7 @@ export class PaliGemma {
    * task's grammar and the labels unless `constrain: false`.
    * @throws as {@link generate}
    */
-  async detect (image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Detection[]> {
+  async detect(image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Detection[]> {
     return await detect(this.#host, image, labels, options)
   }
 
@@ -257,18 +304,24 @@ export class PaliGemma {
    * Finds objects with their masks.
    * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without a mask decoder
    */
-  async segment (image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Segmentation[]> {
+  async segment(image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Segmentation[]> {
     return await segment(this.#host, image, labels, options)
   }
 
   /** A picture as the decoder sees it, reusable as `image` in any call of this model. */
-  async encodeImage (image: ImageInput, options: EncodeImageOptions = {}): Promise<ImageEmbedding> {
+  async encodeImage(image: ImageInput, options: EncodeImageOptions = {}): Promise<ImageEmbedding> {
     checkOptions<EncodeImageOptions>('encodeImage', options, encodeImageRules)
     if (image === undefined) throw wrongOption('image', 'a picture', image)
     const adapters = this.#host.adapterUses(options.adapters)
     const [prepared] = await this.#prepare({ image }, options.signal)
     const { transform, native: source } = prepared!
-    const data = source.embedding ?? (await this.#host.run(definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters }), { signal: options.signal }))?.embedding
+    const data =
+      source.embedding ??
+      (
+        await this.#host.run(definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters }), {
+          signal: options.signal
+        })
+      )?.embedding
     if (!data) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
     return { data, tokens: this.info.imageTokens, hidden: this.info.textHidden, ...(transform && { transform }) }
   }
@@ -277,37 +330,47 @@ export class PaliGemma {
    * A page's vectors for {@link maxSim}, with a ColPali checkpoint.
    * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without the retrieval head
    */
-  async embedImage (image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector> {
+  async embedImage(image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector> {
     checkOptions<EmbedOptions>('embedImage', options, embedRules)
     if (image === undefined) throw wrongOption('image', 'a picture', image)
     return await this.#embed(options, image)
   }
 
   /** A query's vectors for {@link maxSim}. @throws as {@link embedImage} */
-  async embedText (query: string, options: EmbedOptions = {}): Promise<MultiVector> {
+  async embedText(query: string, options: EmbedOptions = {}): Promise<MultiVector> {
     checkOptions<EmbedOptions>('embedText', options, embedRules)
     check('query', query, rule.text)
     return await this.#embed(options, undefined, query)
   }
 
-  async #embed (options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
+  async #embed(options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
     const { flavour = this.info.retrievalFlavour, signal } = options
     const adapters = this.#host.adapterUses(options.adapters)
     const request = embedRequest(flavour, query)
     return await this.#host.admit(async () => {
       const images = await this.#prepare(image === undefined ? {} : { image }, signal)
-      const end = await this.#host.run(definedOnly({ kind: 'embed' as const, images: images.map(({ native }) => native), ...request, adapters }), { signal })
+      const end = await this.#host.run(
+        definedOnly({ kind: 'embed' as const, images: images.map(({ native }) => native), ...request, adapters }),
+        { signal }
+      )
       if (!end?.embedding) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
       const dims = this.#host.info.retrievalDims
       const vectors = { data: end.embedding, tokens: end.embedding.length / dims, dims }
       const [page] = images
-      if (page) return { ...vectors, imageTokens: this.info.imageTokens, ...(page.transform && { transform: page.transform }) }
-      return { ...vectors, texts: queryTexts(request, this.tokenize(request.prompt).map(id => this.detokenize([id]))) }
+      if (page)
+        return { ...vectors, imageTokens: this.info.imageTokens, ...(page.transform && { transform: page.transform }) }
+      return {
+        ...vectors,
+        texts: queryTexts(
+          request,
+          this.tokenize(request.prompt).map((id) => this.detokenize([id]))
+        )
+      }
     })
   }
 
   /** Token ids of a text; nothing is added. */
-  tokenize (text: string, options: EncodeOptions = {}): number[] {
+  tokenize(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, rule.text)
     checkOptions<EncodeOptions>('tokenize', options, encodeRules)
     this.#host.throwIfDisposed()
@@ -315,13 +378,13 @@ export class PaliGemma {
   }
 
   /** The text of token ids; control tokens give nothing. */
-  detokenize (ids: number[]): string {
+  detokenize(ids: number[]): string {
     check('ids', ids, idsRule)
     this.#host.throwIfDisposed()
     return this.#sync(() => this.#host.model.detokenize(ids))
   }
 
-  #sync<T> (call: () => T): T {
+  #sync<T>(call: () => T): T {
     try {
       return call()
     } catch (error) {
@@ -333,29 +396,31 @@ export class PaliGemma {
    * The mask decoder's raw output for 16 codes: [64, 64] row-major, about -1..1, relative to the object's box.
    * @throws PaliGemmaError ERR_MODEL_UNSUPPORTED without a mask decoder
    */
-  async decodeMask (codes: number[]): Promise<Float32Array> {
+  async decodeMask(codes: number[]): Promise<Float32Array> {
     check('codes', codes, codesRule)
     this.#host.throwIfDisposed()
     return await nativeCall(() => this.#host.model.decodeMask(codes))
   }
 
   /** Ends running work with ERR_DISPOSED and frees the native memory; resolves when nothing runs any more. Idempotent. */
-  async dispose (): Promise<void> {
+  async dispose(): Promise<void> {
     await this.#host.dispose()
   }
 
-  async [Symbol.asyncDispose] (): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
 }
 
 /** {@link loadModel} over a given binding. */
-export async function openModel (binding: () => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
+export async function openModel(binding: () => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
   const options = typeof source === 'string' ? { model: source } : source
   checkOptions<LoadOptions>('loadModel', options, loadRules, ['model'])
   options.signal?.throwIfAborted()
   const { path, vision } = await resolveModel(options.model)
-  return new PaliGemma(await ModelHost.open(binding(), { ...(vision !== undefined && { vision }), ...definedOnly(options), model: path }))
+  return new PaliGemma(
+    await ModelHost.open(binding(), { ...(vision !== undefined && { vision }), ...definedOnly(options), model: path })
+  )
 }
 
 /**
@@ -365,6 +430,6 @@ export async function openModel (binding: () => NativeBinding, source: string | 
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
  * ERR_OUT_OF_MEMORY, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason
  */
-export async function loadModel (source: string | LoadOptions): Promise<PaliGemma> {
+export async function loadModel(source: string | LoadOptions): Promise<PaliGemma> {
   return await openModel(native, source)
 }

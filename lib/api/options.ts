@@ -249,8 +249,11 @@ const samplingRules: Rules<SamplingOptions> = {
   lengthPenalty: rule.number(-10, 10),
   bestOf: rule.integer(1, 64),
   seed: rule.integer(0),
-  stop: rule.listOf('non-empty strings', v => typeof v === 'string' && v !== ''),
-  logProbs: { expected: 'boolean or integer from 0 to 1000', accepts: v => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v) },
+  stop: rule.listOf('non-empty strings', (v) => typeof v === 'string' && v !== ''),
+  logProbs: {
+    expected: 'boolean or integer from 0 to 1000',
+    accepts: (v) => typeof v === 'boolean' || rule.integer(0, 1000).accepts(v)
+  },
   adapters: adaptersRule,
   ignoreEos: rule.flag,
   deadlineMs: rule.integer(1, 2 ** 31 - 1),
@@ -282,7 +285,10 @@ export const scoreRules: Rules<ScoreOptions> = {
 
 export const batchRules: Rules<BatchOptions<unknown>> = { onResult: rule.callback, signal: rule.signal }
 
-const lang: Rule = { expected: 'language code such as "en"', accepts: v => typeof v === 'string' && /^[a-zA-Z]{2,3}([-_][a-zA-Z]{2,4})?$/.test(v) }
+const lang: Rule = {
+  expected: 'language code such as "en"',
+  accepts: (v) => typeof v === 'string' && /^[a-zA-Z]{2,3}([-_][a-zA-Z]{2,4})?$/.test(v)
+}
 
 export const taskRules: Rules<TaskOptions> = { lang, ...samplingRules }
 export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 'coco', 'long'), ...taskRules }
@@ -296,7 +302,11 @@ export const detectRules: Rules<DetectOptions> = {
 }
 export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }
 
-export const embedRules: Rules<EmbedOptions> = { flavour: rule.oneOf('colpali-engine', 'transformers'), adapters: adaptersRule, signal: rule.signal }
+export const embedRules: Rules<EmbedOptions> = {
+  flavour: rule.oneOf('colpali-engine', 'transformers'),
+  adapters: adaptersRule,
+  signal: rule.signal
+}
 
 export const preprocessRules: Rules<PreprocessOptions> = {
   size: rule.integer(1, 16384),
@@ -308,8 +318,10 @@ export const preprocessRules: Rules<PreprocessOptions> = {
 
 export const labelsRule: Rule = {
   expected: 'a non-empty string or a non-empty array of them, without ";", "<", ">" and line breaks,',
-  accepts: v => {
+  accepts: (v) => {
     const list: unknown[] = Array.isArray(v) ? v : [v]
-    return list.length > 0 && list.every(item => typeof item === 'string' && item.trim() !== '' && !/[;<>\n\r]/.test(item))
+    return (
+      list.length > 0 && list.every((item) => typeof item === 'string' && item.trim() !== '' && !/[;<>\n\r]/.test(item))
+    )
   }
 }

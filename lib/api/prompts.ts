@@ -2,11 +2,44 @@
 
 /** The 35 languages of the multilingual caption data (big_vision, coco35l). */
 const languages: readonly string[] = [
-  'ar', 'bn', 'cs', 'da', 'de', 'el', 'en', 'es', 'fa', 'fi', 'fil', 'fr', 'hi', 'hr', 'hu', 'id', 'it', 'iw', 'ja', 'ko', 'mi',
-  'nl', 'no', 'pl', 'pt', 'ro', 'ru', 'sv', 'sw', 'te', 'th', 'tr', 'uk', 'vi', 'zh'
+  'ar',
+  'bn',
+  'cs',
+  'da',
+  'de',
+  'el',
+  'en',
+  'es',
+  'fa',
+  'fi',
+  'fil',
+  'fr',
+  'hi',
+  'hr',
+  'hu',
+  'id',
+  'it',
+  'iw',
+  'ja',
+  'ko',
+  'mi',
+  'nl',
+  'no',
+  'pl',
+  'pt',
+  'ro',
+  'ru',
+  'sv',
+  'sw',
+  'te',
+  'th',
+  'tr',
+  'uk',
+  'vi',
+  'zh'
 ]
 
-const list = (labels: string | readonly string[]): string => typeof labels === 'string' ? labels : labels.join(' ; ')
+const list = (labels: string | readonly string[]): string => (typeof labels === 'string' ? labels : labels.join(' ; '))
 
 /**
  * Prompt strings. Source: PaliGemma's prompt page (ai.google.dev/gemma/docs/paligemma/prompt-system-instructions) and

@@ -5,7 +5,14 @@ import type { ModelHost } from '../engine/host'
 import { isEmbedding, type ImageInput } from '../images/image-input'
 import { suppressOverlaps } from '../output/nms'
 import { defaults, detectRules, labelsRule, type DetectOptions } from './options'
-import { maskBox, parsePieces, type Box, type NormalizedBox, type OutputPiece, type ParsedObject } from '../output/parse'
+import {
+  maskBox,
+  parsePieces,
+  type Box,
+  type NormalizedBox,
+  type OutputPiece,
+  type ParsedObject
+} from '../output/parse'
 import { prompts } from './prompts'
 import { check, checkOptions } from '../base/validate'
 
@@ -31,7 +38,7 @@ export interface Detection {
 /** An object found by `segment`. */
 export interface Segmentation extends Detection {
   /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
-  mask: { width: number, height: number, data: Uint8Array }
+  mask: { width: number; height: number; data: Uint8Array }
   /** The model's 16 mask codes; empty where it wrote none. */
   codes: number[]
 }
@@ -42,7 +49,7 @@ type Scores = Pick<Detection, 'score' | 'labelScore' | 'boxScore'>
  * Probabilities of the tokens that make an object's location and name. Mask codes are left out: there are 16 of them and
  * neighbouring codes mean nearly the same mask.
  */
-export function objectScores (tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): Scores {
+export function objectScores(tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): Scores {
   const [start, end] = object.span
   const locationEnd = Math.min(start + 4 * '<loc0000>'.length, end)
   const within = (from: number, to: number, a: number, b: number): boolean => from < b && to > a
@@ -62,15 +69,23 @@ export function objectScores (tokens: GeneratedToken[], object: ParsedObject, na
   return { score: boxScore * labelScore, labelScore, boxScore }
 }
 
-async function findObjects (host: ModelHost, kind: 'detect' | 'segment', image: ImageInput, labels: string | string[], options: DetectOptions):
-Promise<{ found: (Detection & { object: ParsedObject })[], geometry: Parameters<typeof parsePieces>[1] }> {
+async function findObjects(
+  host: ModelHost,
+  kind: 'detect' | 'segment',
+  image: ImageInput,
+  labels: string | string[],
+  options: DetectOptions
+): Promise<{ found: (Detection & { object: ParsedObject })[]; geometry: Parameters<typeof parsePieces>[1] }> {
   checkOptions<DetectOptions>(kind, options, detectRules)
   check('labels', labels, labelsRule)
   if (image === undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected an image but received undefined')
   if (isEmbedding(image) && !image.transform) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage returned, unchanged`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage returned, unchanged`
+    )
   }
-  const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map(label => label.trim()))]
+  const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map((label) => label.trim()))]
   const { constrain = true, maxObjects, minScore = 0, nms, logProbs, ...sampling } = options
   const { result, images } = await runGeneration(host, {
     maxTokens: defaults.detectMaxTokens,
@@ -83,7 +98,12 @@ Promise<{ found: (Detection & { object: ParsedObject })[], geometry: Parameters<
     ...(constrain && { constrain: { kind, labels: names, ...(maxObjects !== undefined && { maxObjects }) } })
   })
   const transform = images[0]!.transform!
-  const geometry = { width: transform.sourceWidth, height: transform.sourceHeight, locScale: host.options.locScale ?? defaults.locScale, transform }
+  const geometry = {
+    width: transform.sourceWidth,
+    height: transform.sourceHeight,
+    locScale: host.options.locScale ?? defaults.locScale,
+    transform
+  }
   const all = parsePieces(result.text, geometry)
     .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
     .slice(0, maxObjects)
@@ -98,16 +118,28 @@ Promise<{ found: (Detection & { object: ParsedObject })[], geometry: Parameters<
   return { geometry, found: nms === undefined ? all : suppressOverlaps(all, nms) }
 }
 
-export async function detect (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Detection[]> {
+export async function detect(
+  host: ModelHost,
+  image: ImageInput,
+  labels: string | string[],
+  options: DetectOptions
+): Promise<Detection[]> {
   const { found } = await findObjects(host, 'detect', image, labels, options)
   return found.map(({ object: _, ...detection }) => detection)
 }
 
-export async function segment (host: ModelHost, image: ImageInput, labels: string | string[], options: DetectOptions): Promise<Segmentation[]> {
+export async function segment(
+  host: ModelHost,
+  image: ImageInput,
+  labels: string | string[],
+  options: DetectOptions
+): Promise<Segmentation[]> {
   host.throwIfDisposed()
   if (!host.info.hasMaskDecoder) {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-      'The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: \'vae-oid.npz\' }) or convert with --mask-decoder')
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      "The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: 'vae-oid.npz' }) or convert with --mask-decoder"
+    )
   }
   const { found, geometry } = await findObjects(host, 'segment', image, labels, options)
   const { width, height } = geometry
@@ -115,12 +147,18 @@ export async function segment (host: ModelHost, image: ImageInput, labels: strin
   for (const { object, ...detection } of found) {
     options.signal?.throwIfAborted()
     const codes = object.codes
-    const usable = codes !== null && codes.every(code => code <= 127)
+    const usable = codes !== null && codes.every((code) => code <= 127)
     const data = usable
       ? await nativeCall(async () => {
-        const mask = await host.model.decodeMask(codes)
-        return await host.binding.pasteMask(mask, maskBox(object, geometry), width, height, host.options.maskConvention ?? defaults.maskConvention)
-      })
+          const mask = await host.model.decodeMask(codes)
+          return await host.binding.pasteMask(
+            mask,
+            maskBox(object, geometry),
+            width,
+            height,
+            host.options.maskConvention ?? defaults.maskConvention
+          )
+        })
       : new Uint8Array(width * height)
     results.push({ ...detection, mask: { width, height, data }, codes: codes ?? [] })
   }

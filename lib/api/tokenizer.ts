@@ -18,10 +18,10 @@ export class TokenStream {
   private held: Buffer = Buffer.alloc(0)
 
   /** @internal */
-  constructor (private readonly pieceBytes: (id: number) => Uint8Array) {}
+  constructor(private readonly pieceBytes: (id: number) => Uint8Array) {}
 
   /** The text that can be shown after this token; '' while a character is incomplete. */
-  push (id: number): string {
+  push(id: number): string {
     check('id', id, rule.integer(0, 2 ** 31 - 1))
     const bytes = Buffer.concat([this.held, this.pieceBytes(id)])
     const shown = bytes.length - surrogateStart(bytes)
@@ -30,7 +30,7 @@ export class TokenStream {
   }
 
   /** What is left at the end; incomplete bytes become U+FFFD. */
-  flush (): string {
+  flush(): string {
     const rest = this.decoder.decode(this.held)
     this.held = Buffer.alloc(0)
     return rest
@@ -38,7 +38,7 @@ export class TokenStream {
 }
 
 /** Length of a surrogate's first bytes (ED, ED A0..BF) at the end: the engine and the reference wait for its third. */
-function surrogateStart (bytes: Buffer): number {
+function surrogateStart(bytes: Buffer): number {
   if (bytes.at(-1) === 0xed) return 1
   return bytes.length > 1 && bytes.at(-2) === 0xed && (bytes.at(-1)! & 0xe0) === 0xa0 ? 2 : 0
 }
@@ -46,34 +46,36 @@ function surrogateStart (bytes: Buffer): number {
 /** SentencePiece BPE with byte fallback, as Gemma and PaliGemma use it. Made by {@link loadTokenizer}. */
 export class Tokenizer {
   /** @internal */
-  constructor (private readonly tokenizer: NativeTokenizer) {}
+  constructor(private readonly tokenizer: NativeTokenizer) {}
 
   /** Number of entries of the vocabulary, padding included. */
-  get size (): number { return this.tokenizer.size }
+  get size(): number {
+    return this.tokenizer.size
+  }
 
   /** Token ids of a text; nothing is added. `<locNNNN>` and `<segNNN>` become their tokens. */
-  encode (text: string, options: EncodeOptions = {}): number[] {
+  encode(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, rule.text)
     checkOptions<EncodeOptions>('encode', options, encodeRules)
     return this.tokenizer.encode(text, options.allowControlTokens ?? false)
   }
 
   /** The text of token ids; control tokens give nothing, bytes that are not UTF-8 become U+FFFD. */
-  decode (ids: number[]): string {
+  decode(ids: number[]): string {
     check('ids', ids, idsRule)
     return this.tokenizer.decode(ids)
   }
 
   /** The vocabulary's spelling of a token ("▁cat", "<0x0A>", "<loc0001>"); '' for ids out of range. */
-  piece (id: number): string {
+  piece(id: number): string {
     check('id', id, rule.integer(0, 2 ** 31 - 1))
     return this.tokenizer.pieceText(id)
   }
 
   /** A decoder for tokens that arrive one by one. */
-  stream (): TokenStream {
+  stream(): TokenStream {
     const tokenizer = this.tokenizer
-    return new TokenStream(id => tokenizer.pieceBytes(id))
+    return new TokenStream((id) => tokenizer.pieceBytes(id))
   }
 }
 
@@ -81,7 +83,7 @@ export class Tokenizer {
  * Loads the tokenizer of a pulled model, or of a GGUF (any with `tokenizer.ggml.model` = "llama"); no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_NATIVE_MISSING
  */
-export async function loadTokenizer (path: string): Promise<Tokenizer> {
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
   check('path', path, rule.path)
   const { path: file } = await resolveModel(path)
   return new Tokenizer(await nativeCall(() => native().openTokenizer(file)))

@@ -44,10 +44,23 @@ export type ErrorCode =
 
 /** All codes, in the order of the documentation. */
 export const errorCodes: readonly ErrorCode[] = [
-  'ERR_MODEL_NOT_FOUND', 'ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_IMAGE_INVALID', 'ERR_IMAGE_TOO_LARGE',
-  'ERR_PROMPT_TOO_LONG', 'ERR_INVALID_OPTION', 'ERR_OUT_OF_MEMORY', 'ERR_DEVICE_UNAVAILABLE',
-  'ERR_BUSY', 'ERR_DEADLINE', 'ERR_DISPOSED', 'ERR_NATIVE_MISSING',
-  'ERR_ACCESS_DENIED', 'ERR_DOWNLOAD_FAILED', 'ERR_DISK_FULL', 'ERR_INTERNAL'
+  'ERR_MODEL_NOT_FOUND',
+  'ERR_MODEL_INVALID',
+  'ERR_MODEL_UNSUPPORTED',
+  'ERR_IMAGE_INVALID',
+  'ERR_IMAGE_TOO_LARGE',
+  'ERR_PROMPT_TOO_LONG',
+  'ERR_INVALID_OPTION',
+  'ERR_OUT_OF_MEMORY',
+  'ERR_DEVICE_UNAVAILABLE',
+  'ERR_BUSY',
+  'ERR_DEADLINE',
+  'ERR_DISPOSED',
+  'ERR_NATIVE_MISSING',
+  'ERR_ACCESS_DENIED',
+  'ERR_DOWNLOAD_FAILED',
+  'ERR_DISK_FULL',
+  'ERR_INTERNAL'
 ]
 
 /**
@@ -58,7 +71,7 @@ export class PaliGemmaError extends Error {
   /** Stable and comparable; see {@link ErrorCode}. */
   readonly code: ErrorCode
 
-  constructor (code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.code = code
   }
@@ -75,9 +88,12 @@ export const nativeAborted = 'ERR_ABORTED'
 const known: ReadonlySet<string> = new Set<string>(errorCodes)
 
 /** What the engine threw or reported (an Error with a `code`, or `{code, message}`), as a {@link PaliGemmaError}. */
-export function fromNative (error: unknown): PaliGemmaError {
+export function fromNative(error: unknown): PaliGemmaError {
   if (error instanceof PaliGemmaError) return error
-  const { code, message } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown, message?: unknown }
+  const { code, message } = (typeof error === 'object' && error !== null ? error : {}) as {
+    code?: unknown
+    message?: unknown
+  }
   const text = typeof message === 'string' && message !== '' ? message : String(error)
   const cause = error instanceof Error ? { cause: error } : undefined
   if (typeof code === 'string' && known.has(code)) return new PaliGemmaError(code as ErrorCode, text, cause)
@@ -85,7 +101,7 @@ export function fromNative (error: unknown): PaliGemmaError {
 }
 
 /** Rejections of a native promise, as {@link PaliGemmaError}. */
-export async function nativeCall<T> (call: () => Promise<T> | T): Promise<T> {
+export async function nativeCall<T>(call: () => Promise<T> | T): Promise<T> {
   try {
     return await call()
   } catch (error) {

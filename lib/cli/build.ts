@@ -9,17 +9,23 @@ import { integer } from './args'
 import { type Context, printLine } from './context'
 import { packageRoot } from './package'
 
-export function addBuild (program: Command, context: Context): void {
-  program.command('build')
+export function addBuild(program: Command, context: Context): void {
+  program
+    .command('build')
     .summary('compile the native engine for this machine')
-    .description('Compiles the native engine with node-gyp, from the sources in the package. Needs python3, make and a C++20 compiler ' +
-      '(Windows: Visual Studio 2022 with C++), and Node\'s headers, which node-gyp downloads unless --nodedir names them.')
+    .description(
+      'Compiles the native engine with node-gyp, from the sources in the package. Needs python3, make and a C++20 compiler ' +
+        "(Windows: Visual Studio 2022 with C++), and Node's headers, which node-gyp downloads unless --nodedir names them."
+    )
     .option('-j, --jobs <n>', 'parallel compiler processes (default: all cores)', integer)
     .option('--nodedir <folder>', 'a Node installation or source tree, for its headers')
-    .action(async (options: { jobs?: number, nodedir?: string }) => {
+    .action(async (options: { jobs?: number; nodedir?: string }) => {
       const gyp = findNodeGyp()
       if (!gyp) {
-        throw new PaliGemmaError('ERR_NATIVE_MISSING', 'node-gyp was not found, neither beside this package nor in npm; install it with "npm install node-gyp" and try again')
+        throw new PaliGemmaError(
+          'ERR_NATIVE_MISSING',
+          'node-gyp was not found, neither beside this package nor in npm; install it with "npm install node-gyp" and try again'
+        )
       }
       // Not "rebuild": that would remove everything under build/, other builds included.
       const args = [gyp, 'configure', 'build', '--release', `--jobs=${options.jobs ?? 'max'}`]
@@ -27,8 +33,11 @@ export function addBuild (program: Command, context: Context): void {
       const code = await run(process.execPath, args, context.signal)
       const output = join(packageRoot, 'build', 'Release', 'paligemma.node')
       if (code !== 0 || !existsSync(output)) {
-        throw new PaliGemmaError('ERR_NATIVE_MISSING', 'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 compiler ' +
-          '(g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++')
+        throw new PaliGemmaError(
+          'ERR_NATIVE_MISSING',
+          'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 compiler ' +
+            '(g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++'
+        )
       }
       const { native } = await import('../engine/native.js')
       printLine(context, `${output} works on this machine (${native().cpuInfo().isa})`)
@@ -36,7 +45,7 @@ export function addBuild (program: Command, context: Context): void {
 }
 
 /** node-gyp beside the package, or the one that npm brings. */
-function findNodeGyp (): string | undefined {
+function findNodeGyp(): string | undefined {
   const script = join('node-gyp', 'bin', 'node-gyp.js')
   const bin = dirname(process.execPath)
   const npm = process.env['npm_execpath']
@@ -55,10 +64,12 @@ function findNodeGyp (): string | undefined {
   return candidates.find((path) => existsSync(path))
 }
 
-async function run (command: string, args: string[], signal: AbortSignal): Promise<number | null> {
+async function run(command: string, args: string[], signal: AbortSignal): Promise<number | null> {
   return await new Promise((resolve, reject) => {
     const child = spawn(command, args, { cwd: packageRoot, stdio: 'inherit', signal })
-    child.on('error', (error) => { reject(signal.aborted ? signal.reason : error) })
+    child.on('error', (error) => {
+      reject(signal.aborted ? signal.reason : error)
+    })
     child.on('exit', resolve)
   })
 }

@@ -4,9 +4,15 @@ import { pick, samplingOptions } from './args'
 import type { Context } from './context'
 import { addTaskOptions, runTask, textResult } from './task'
 
-export function addCaption (program: Command, context: Context, onFailure: () => void): void {
+export function addCaption(program: Command, context: Context, onFailure: () => void): void {
   addTaskOptions(program.command('caption').summary('a sentence about each image').description('Describes images.'))
-    .addOption(new Option('--style <style>', 'short: like an alt text, coco: one sentence, long: several').choices(['short', 'coco', 'long']))
+    .addOption(
+      new Option('--style <style>', 'short: like an alt text, coco: one sentence, long: several').choices([
+        'short',
+        'coco',
+        'long'
+      ])
+    )
     .option('--lang <code>', 'language (default: en)')
     .action(async (images: string[], options: Record<string, unknown>) => {
       const call = { ...pick(options, ['style', 'lang']), ...samplingOptions(options, context.signal) }

@@ -21,31 +21,60 @@ const typeHelp = 'F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, ...; see docs/conv
 const visionHelp = 'type of the vision tower (default: Q8_0 in quantized files, else --type)'
 const imatrixHelp = 'what "paligemma imatrix" wrote: smaller errors of 2-4 bit types'
 
-export function addConvert (program: Command, context: Context): void {
-  program.command('convert')
+export function addConvert(program: Command, context: Context): void {
+  program
+    .command('convert')
     .summary('a checkpoint to one GGUF')
-    .description('Converts a PaliGemma checkpoint to one GGUF with text, vision, tokenizer and, if given, the mask decoder.')
-    .argument('<source...>', 'a Hugging Face directory (safetensors), an original .npz file, or a text GGUF and its vision GGUF')
+    .description(
+      'Converts a PaliGemma checkpoint to one GGUF with text, vision, tokenizer and, if given, the mask decoder.'
+    )
+    .argument(
+      '<source...>',
+      'a Hugging Face directory (safetensors), an original .npz file, or a text GGUF and its vision GGUF'
+    )
     .requiredOption('-o, --out <file>', 'the GGUF to write')
     .option('-t, --type <type>', `${typeHelp} (default: Q8_0; GGUFs stay as they are)`)
     .option('--vision-type <type>', visionHelp)
     .option('--mask-decoder <npz>', 'vae-oid.npz: put its decoder into the file, for segment')
-    .option('--tokenizer <path>', 'for .npz: tokenizer.model, or a directory or GGUF that holds one (default: the one beside it)')
+    .option(
+      '--tokenizer <path>',
+      'for .npz: tokenizer.model, or a directory or GGUF that holds one (default: the one beside it)'
+    )
     .option('--imatrix <file>', imatrixHelp)
-    .addOption(new Option('--projector <rule>', 'for GGUFs with 1/sqrt(hidden) folded into the projector').choices(['auto', 'keep', 'unfold']).default('auto'))
-    .option('--adapter <dir>', 'PEFT LoRA directory to merge, DIR=SCALE for another scale than 1; may be given several times', collect)
+    .addOption(
+      new Option('--projector <rule>', 'for GGUFs with 1/sqrt(hidden) folded into the projector')
+        .choices(['auto', 'keep', 'unfold'])
+        .default('auto')
+    )
+    .option(
+      '--adapter <dir>',
+      'PEFT LoRA directory to merge, DIR=SCALE for another scale than 1; may be given several times',
+      collect
+    )
     .option('--json', 'print one JSON object')
     .action(async (source: string[], flags: ConvertFlags) => {
       const { convert } = await import('../convert/index.js')
       const { projector, json, adapter: adapters, ...options } = flags
-      await report(context, 'converting', json, async (onProgress) => await convert({
-        ...options, source, adapters: adapters?.map(adapter), signal: context.signal, onProgress, unfoldProjector: projector === 'auto' ? undefined : projector === 'unfold'
-      }))
+      await report(
+        context,
+        'converting',
+        json,
+        async (onProgress) =>
+          await convert({
+            ...options,
+            source,
+            adapters: adapters?.map(adapter),
+            signal: context.signal,
+            onProgress,
+            unfoldProjector: projector === 'auto' ? undefined : projector === 'unfold'
+          })
+      )
     })
 }
 
-export function addQuantize (program: Command, context: Context): void {
-  program.command('quantize')
+export function addQuantize(program: Command, context: Context): void {
+  program
+    .command('quantize')
     .summary('a GGUF in another type')
     .description('Stores the matrices of a GGUF in another type; everything else stays as it is.')
     .argument('<in>', 'any GGUF')
@@ -54,18 +83,39 @@ export function addQuantize (program: Command, context: Context): void {
     .option('--vision-type <type>', visionHelp)
     .option('--imatrix <file>', imatrixHelp)
     .option('--json', 'print one JSON object')
-    .action(async (source: string, out: string, { json, ...options }: { type: string, visionType?: string, imatrix?: string, json?: boolean }) => {
-      const { quantize } = await import('../convert/quantize.js')
-      await report(context, 'quantizing', json, async (onProgress) => await quantize({ ...options, source, out, signal: context.signal, onProgress }))
-    })
+    .action(
+      async (
+        source: string,
+        out: string,
+        { json, ...options }: { type: string; visionType?: string; imatrix?: string; json?: boolean }
+      ) => {
+        const { quantize } = await import('../convert/quantize.js')
+        await report(
+          context,
+          'quantizing',
+          json,
+          async (onProgress) => await quantize({ ...options, source, out, signal: context.signal, onProgress })
+        )
+      }
+    )
 }
 
-async function report (
-  context: Context, label: string, json: boolean | undefined, run: (onProgress: (fraction: number) => void) => Promise<ConvertResult>
+async function report(
+  context: Context,
+  label: string,
+  json: boolean | undefined,
+  run: (onProgress: (fraction: number) => void) => Promise<ConvertResult>
 ): Promise<void> {
   const bar = progress(context, label)
-  const result = await run((fraction) => { bar.update(fraction) }).finally(() => { bar.done() })
+  const result = await run((fraction) => {
+    bar.update(fraction)
+  }).finally(() => {
+    bar.done()
+  })
   if (json) return printJson(context, result)
   for (const note of result.notes) context.stderr.write(`note: ${printable(note)}\n`)
-  printLine(context, `${printable(result.path)}: ${result.type}, ${result.tensors} tensors, ${formatCount(result.parameters)} parameters, ${formatBytes(result.bytes)}`)
+  printLine(
+    context,
+    `${printable(result.path)}: ${result.type}, ${result.tensors} tensors, ${formatCount(result.parameters)} parameters, ${formatBytes(result.bytes)}`
+  )
 }

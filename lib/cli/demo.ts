@@ -19,18 +19,23 @@ const shapes = ['circle', 'square', 'triangle', 'star', 'heart', 'ring', 'cross'
 const labelsPerPrompt = 3
 const maxTokens = 96
 
-export function addDemo (program: Command, context: Context): void {
-  program.command('demo')
+export function addDemo(program: Command, context: Context): void {
+  program
+    .command('demo')
     .summary('the small model in the package on its own pictures')
-    .description('Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its pictures, ' +
-      'and writes the first one with its boxes and mask. It knows drawn shapes only.')
+    .description(
+      'Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its pictures, ' +
+        'and writes the first one with its boxes and mask. It knows drawn shapes only.'
+    )
     .option('-i, --image <image>', 'another picture of shapes; may be given several times', collect)
     .option('-o, --out <png>', 'the annotated picture', 'paligemma-demo.png')
     .option('--json', 'print one JSON object per picture')
-    .action(async (options: { image?: string[], out: string, json?: boolean }) => { await demo(options, context) })
+    .action(async (options: { image?: string[]; out: string; json?: boolean }) => {
+      await demo(options, context)
+    })
 }
 
-async function demo (options: { image?: string[], out: string, json?: boolean }, context: Context): Promise<void> {
+async function demo(options: { image?: string[]; out: string; json?: boolean }, context: Context): Promise<void> {
   const images = options.image ?? demoPictures()
   const started = performance.now()
   const { loadModel } = await import('../index.js')
@@ -38,8 +43,11 @@ async function demo (options: { image?: string[], out: string, json?: boolean },
   try {
     if (!options.json) {
       const { info } = model
-      printLine(context, `A PaliGemma 2 of ${formatCount(info.parameters)} parameters (${formatBytes(info.bytes)}, ${info.quantization}) ` +
-        `on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ${Math.round(performance.now() - started)} ms`)
+      printLine(
+        context,
+        `A PaliGemma 2 of ${formatCount(info.parameters)} parameters (${formatBytes(info.bytes)}, ${info.quantization}) ` +
+          `on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ${Math.round(performance.now() - started)} ms`
+      )
     }
     for (const [i, image] of images.entries()) {
       const annotate = i === 0 ? options.out : undefined
@@ -47,7 +55,12 @@ async function demo (options: { image?: string[], out: string, json?: boolean },
       if (annotate !== undefined) await annotateDemo(image, seen, annotate)
       if (options.json) {
         const segmentations = seen.segmentations.map(({ mask: _, ...rest }) => rest)
-        printJson(context, { image, ...seen, segmentations, ...(annotate === undefined ? {} : { annotated: annotate }) })
+        printJson(context, {
+          image,
+          ...seen,
+          segmentations,
+          ...(annotate === undefined ? {} : { annotated: annotate })
+        })
       } else {
         print(context, image, seen)
         if (annotate !== undefined) printLine(context, `  ${'wrote'.padEnd(promptWidth)}  ${annotate}`)
@@ -59,24 +72,25 @@ async function demo (options: { image?: string[], out: string, json?: boolean },
 }
 
 /** Boxes, and masks for what was segmented; small pictures are enlarged so that labels can be read. */
-async function annotateDemo (image: string, { detections, segmentations }: Seen, path: string): Promise<void> {
+async function annotateDemo(image: string, { detections, segmentations }: Seen, path: string): Promise<void> {
   const masked = new Set(segmentations.map(({ label }) => label))
   const { width = readableWidth } = await sharp(image).metadata()
-  await draw(image, [...segmentations, ...detections.filter(({ label }) => !masked.has(label))], path,
-    { scale: Math.max(1, Math.min(32, Math.round(readableWidth / width))) })
+  await draw(image, [...segmentations, ...detections.filter(({ label }) => !masked.has(label))], path, {
+    scale: Math.max(1, Math.min(32, Math.round(readableWidth / width)))
+  })
 }
 
 const readableWidth = 672
 
 interface Seen {
   /** Prompts and what the model wrote, in order. */
-  outputs: { prompt: string, text: string, ms: number }[]
+  outputs: { prompt: string; text: string; ms: number }[]
   detections: Detection[]
   segmentations: Awaited<ReturnType<PaliGemma['segment']>>
 }
 
 /** Every task once. What the caption names is what is asked about. */
-async function look (model: PaliGemma, image: string, signal: AbortSignal): Promise<Seen> {
+async function look(model: PaliGemma, image: string, signal: AbortSignal): Promise<Seen> {
   const outputs: Seen['outputs'] = []
   const timed = async <T>(prompt: string, call: () => Promise<T>, describe: (result: T) => string): Promise<T> => {
     const start = performance.now()
@@ -88,40 +102,54 @@ async function look (model: PaliGemma, image: string, signal: AbortSignal): Prom
   const caption = await timed('caption en', () => model.caption(image, { maxTokens, signal }), same)
   const labels = namedIn(caption)
   const questions = ['how many shapes are there?', `where is the ${labels[0]}?`]
-  for (const question of questions) await timed(`answer en ${question}`, () => model.answer(image, question, { maxTokens, signal }), same)
+  for (const question of questions)
+    await timed(`answer en ${question}`, () => model.answer(image, question, { maxTokens, signal }), same)
   await timed('ocr', () => model.ocr(image, { maxTokens, signal }), same)
   const wanted = labels.slice(0, labelsPerPrompt)
-  const detections = await timed(`detect ${wanted.join(' ; ')}`, () => model.detect(image, wanted, { signal }),
-    (found) => found.map(describeDetection).join('\n') || 'nothing found')
-  const segmentations = await timed(`segment ${labels[0]}`, () => model.segment(image, labels[0]!, { signal }),
-    (found) => found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found')
+  const detections = await timed(
+    `detect ${wanted.join(' ; ')}`,
+    () => model.detect(image, wanted, { signal }),
+    (found) => found.map(describeDetection).join('\n') || 'nothing found'
+  )
+  const segmentations = await timed(
+    `segment ${labels[0]}`,
+    () => model.segment(image, labels[0]!, { signal }),
+    (found) => found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found'
+  )
   return { outputs, detections, segmentations }
 }
 
 /** "a red circle, two blue stars and a heart on ..." -> ["red circle", "blue star", "heart"] */
-export function namedIn (caption: string): string[] {
+export function namedIn(caption: string): string[] {
   const pattern = new RegExp(`(?:(\\w+) )?\\b(${shapes.join('|')})(?:e?s)?\\b`, 'g')
   const numbers = /^(?:an?|one|two|three|four|five|six|seven|eight|nine|\d+|and|the|of|on|with)$/
-  const labels = Array.from(caption.toLowerCase().matchAll(pattern), ([, color, shape]) => color && !numbers.test(color) ? `${color} ${shape}` : shape!)
+  const labels = Array.from(caption.toLowerCase().matchAll(pattern), ([, color, shape]) =>
+    color && !numbers.test(color) ? `${color} ${shape}` : shape!
+  )
   return labels.length > 0 ? [...new Set(labels)] : shapes
 }
 
-function demoPictures (): string[] {
+function demoPictures(): string[] {
   let names: string[]
   try {
-    names = readdirSync(demoFolder).filter((name) => /\.(?:png|jpe?g|webp)$/i.test(name)).sort()
+    names = readdirSync(demoFolder)
+      .filter((name) => /\.(?:png|jpe?g|webp)$/i.test(name))
+      .sort()
   } catch {
     names = []
   }
   if (names.length === 0) {
-    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${demoFolder} holds no pictures; the package is not complete, install it again`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_NOT_FOUND',
+      `${demoFolder} holds no pictures; the package is not complete, install it again`
+    )
   }
   return names.map((name) => join(demoFolder, name))
 }
 
 const promptWidth = 34
 
-function print (context: Context, image: string, seen: Seen): void {
+function print(context: Context, image: string, seen: Seen): void {
   printLine(context, `\n${basename(image)}`)
   for (const { prompt, text, ms } of seen.outputs) {
     const [first = '', ...more] = printable(text).split('\n')

@@ -6,16 +6,20 @@ import { type Context, usageError } from './context'
 import { expandImages } from './images'
 import { addTaskOptions, runTask } from './task'
 
-export function addDetect (program: Command, context: Context, onFailure: () => void): void {
-  const command = program.command('detect').summary('boxes around named things').description('Finds things by name and prints their boxes.')
+export function addDetect(program: Command, context: Context, onFailure: () => void): void {
+  const command = program
+    .command('detect')
+    .summary('boxes around named things')
+    .description('Finds things by name and prints their boxes.')
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
     const call = objectCall(options, context)
-    const all = await expandImages([...images, ...(options['image'] as string[] | undefined) ?? []])
+    const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {
         const detections = await model.detect(image, labels, call)
-        if (options['annotate']) await draw(image, detections, annotationPath(options['annotate'] as string, image, all.length))
+        if (options['annotate'])
+          await draw(image, detections, annotationPath(options['annotate'] as string, image, all.length))
         return { json: { detections }, text: detections.map(describeDetection).join('\n') || 'nothing found' }
       }
     })
@@ -23,9 +27,13 @@ export function addDetect (program: Command, context: Context, onFailure: () => 
 }
 
 /** Options that detect and segment share. */
-export function addObjectOptions (command: Command): Command {
+export function addObjectOptions(command: Command): Command {
   return addTaskOptions(command)
-    .option('-l, --label <name>', 'what to look for; may be given several times, or several names separated by ";"', collect)
+    .option(
+      '-l, --label <name>',
+      'what to look for; may be given several times, or several names separated by ";"',
+      collect
+    )
     .option('--max-objects <n>', 'stop after so many objects', integer)
     .option('--min-score <p>', 'leave out objects with a lower score, 0..1', number)
     .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best', number)
@@ -33,17 +41,32 @@ export function addObjectOptions (command: Command): Command {
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
 }
 
-export function labelsOf (options: Record<string, unknown>): string[] {
-  const labels = ((options['label'] as string[] | undefined) ?? []).flatMap((text) => text.split(';')).map((text) => text.trim()).filter(Boolean)
+export function labelsOf(options: Record<string, unknown>): string[] {
+  const labels = ((options['label'] as string[] | undefined) ?? [])
+    .flatMap((text) => text.split(';'))
+    .map((text) => text.trim())
+    .filter(Boolean)
   if (labels.length === 0) throw usageError('Expected at least one --label, the name of what to look for')
   return labels
 }
 
-export function objectCall (options: Record<string, unknown>, context: Context): Record<string, unknown> {
-  return { ...pick(options, ['maxObjects', 'minScore', 'nms']), ...(options['constrain'] === false ? { constrain: false } : {}), ...samplingOptions(options, context.signal) }
+export function objectCall(options: Record<string, unknown>, context: Context): Record<string, unknown> {
+  return {
+    ...pick(options, ['maxObjects', 'minScore', 'nms']),
+    ...(options['constrain'] === false ? { constrain: false } : {}),
+    ...samplingOptions(options, context.signal)
+  }
 }
 
 /** "cow  x 12 y 40 width 200 height 150  score 0.93" */
-export function describeDetection ({ label, box, score }: { label: string, box: { x: number, y: number, width: number, height: number }, score?: number }): string {
+export function describeDetection({
+  label,
+  box,
+  score
+}: {
+  label: string
+  box: { x: number; y: number; width: number; height: number }
+  score?: number
+}): string {
   return `${label || '(no name)'}  x ${box.x} y ${box.y} width ${box.width} height ${box.height}${score === undefined ? '' : `  score ${score.toFixed(2)}`}`
 }

@@ -10,15 +10,35 @@ import { type Context, describeError, Interrupted, printable, printJson, printLi
 import { expandImages } from './images'
 import { progress } from './progress'
 
-interface EmbedFlags { query?: string[], out?: string, type: VectorType, pool?: number, flavour?: RetrievalFlavour }
-interface SearchFlags { vectors?: string, limit: number, map?: string, mapToken?: string, json?: boolean, flavour?: RetrievalFlavour }
+interface EmbedFlags {
+  query?: string[]
+  out?: string
+  type: VectorType
+  pool?: number
+  flavour?: RetrievalFlavour
+}
+interface SearchFlags {
+  vectors?: string
+  limit: number
+  map?: string
+  mapToken?: string
+  json?: boolean
+  flavour?: RetrievalFlavour
+}
 
-const flavourOption = (): Option => new Option('--flavour <name>', 'whose prompts (default: what the model file says)').choices(['colpali-engine', 'transformers'])
+const flavourOption = (): Option =>
+  new Option('--flavour <name>', 'whose prompts (default: what the model file says)').choices([
+    'colpali-engine',
+    'transformers'
+  ])
 
-export function addEmbed (program: Command, context: Context, onFailure: () => void): void {
-  const command = program.command('embed')
+export function addEmbed(program: Command, context: Context, onFailure: () => void): void {
+  const command = program
+    .command('embed')
     .summary('vectors of pages and queries (ColPali)')
-    .description('Writes the vectors of pictures of pages, or of queries, to an .npz: for each an array [tokens, dims]. Without --out one line of JSON each.')
+    .description(
+      'Writes the vectors of pictures of pages, or of queries, to an .npz: for each an array [tokens, dims]. Without --out one line of JSON each.'
+    )
   addLoadOptions(command)
     .argument('[images...]', 'paths, globs or URLs of pages')
     .option('-q, --query <text>', 'a query instead of pages; may be given several times', collect)
@@ -26,11 +46,14 @@ export function addEmbed (program: Command, context: Context, onFailure: () => v
     .addOption(new Option('--type <type>', 'how to store vectors').choices(['f32', 'int8', 'binary']).default('f32'))
     .option('--pool <factor>', 'make about so many vectors of a page one', integer)
     .addOption(flavourOption())
-    .action(async (images: string[], options: Record<string, unknown>) => { await embed(images, options, context, onFailure) })
+    .action(async (images: string[], options: Record<string, unknown>) => {
+      await embed(images, options, context, onFailure)
+    })
 }
 
-export function addSearch (program: Command, context: Context, onFailure: () => void): void {
-  const command = program.command('search')
+export function addSearch(program: Command, context: Context, onFailure: () => void): void {
+  const command = program
+    .command('search')
     .summary('the pages that fit a query (ColPali)')
     .description('Finds the pages that fit a query best, among pictures or among vectors that "paligemma embed" wrote.')
   addLoadOptions(command)
@@ -42,10 +65,17 @@ export function addSearch (program: Command, context: Context, onFailure: () => 
     .option('--map-token <word>', 'map this word of the query only (default: all its words)')
     .option('--json', 'one JSON object per page and line')
     .addOption(flavourOption())
-    .action(async (query: string, images: string[], options: Record<string, unknown>) => { await search(query, images, options, context, onFailure) })
+    .action(async (query: string, images: string[], options: Record<string, unknown>) => {
+      await search(query, images, options, context, onFailure)
+    })
 }
 
-async function embed (args: string[], options: Record<string, unknown>, context: Context, onFailure: () => void): Promise<void> {
+async function embed(
+  args: string[],
+  options: Record<string, unknown>,
+  context: Context,
+  onFailure: () => void
+): Promise<void> {
   const { query: queries = [], out, type, pool, flavour } = options as unknown as EmbedFlags
   if (queries.length > 0 && args.length > 0) throw usageError('Expected images or --query, not both')
   if (queries.length > 0 && pool !== undefined) throw usageError('--pool is for pages: queries stay whole')
@@ -59,9 +89,13 @@ async function embed (args: string[], options: Record<string, unknown>, context:
   try {
     await forEach(names, context, onFailure, async (name) => {
       const given = { flavour: used, signal: context.signal }
-      const vectors = queries.length > 0 ? await model.embedText(name, given) : await smaller(await model.embedImage(name, given), pool)
+      const vectors =
+        queries.length > 0
+          ? await model.embedText(name, given)
+          : await smaller(await model.embedImage(name, given), pool)
       const stored = await asType(vectors, type)
-      if (out === undefined) return printJson(context, { [queries.length > 0 ? 'query' : 'image']: name, ...jsonVectors(stored) })
+      if (out === undefined)
+        return printJson(context, { [queries.length > 0 ? 'query' : 'image']: name, ...jsonVectors(stored) })
       writer ??= await files.VectorWriter.create(out, { type, dims: vectors.dims, flavour: used, pool: pool ?? 1 })
       await writer.add(name, stored)
       written++
@@ -73,11 +107,17 @@ async function embed (args: string[], options: Record<string, unknown>, context:
   } finally {
     await model.dispose()
   }
-  if (out !== undefined && writer) printLine(context, `${printable(out)}: ${written} ${queries.length > 0 ? 'queries' : 'pages'}, ${type}`)
+  if (out !== undefined && writer)
+    printLine(context, `${printable(out)}: ${written} ${queries.length > 0 ? 'queries' : 'pages'}, ${type}`)
 }
 
 /** Runs `work` for every name; a failure is reported and the others go on. */
-async function forEach (names: readonly string[], context: Context, onFailure: () => void, work: (name: string) => Promise<void>): Promise<void> {
+async function forEach(
+  names: readonly string[],
+  context: Context,
+  onFailure: () => void,
+  work: (name: string) => Promise<void>
+): Promise<void> {
   const bar = names.length > 1 ? progress(context, 'pages') : undefined
   try {
     for (const [i, name] of names.entries()) {
@@ -98,29 +138,41 @@ async function forEach (names: readonly string[], context: Context, onFailure: (
   }
 }
 
-async function smaller (page: MultiVector, factor: number | undefined): Promise<MultiVector> {
+async function smaller(page: MultiVector, factor: number | undefined): Promise<MultiVector> {
   return factor === undefined ? page : await (await import('../index.js')).poolTokens(page, { factor })
 }
 
-async function asType (vectors: MultiVector, type: VectorType): Promise<PageVectors> {
+async function asType(vectors: MultiVector, type: VectorType): Promise<PageVectors> {
   return type === 'f32' ? vectors : (await import('../index.js')).quantizeVectors(vectors, type)
 }
 
 /** A row per token; binary rows in hexadecimal. */
-function jsonVectors (vectors: PageVectors): Record<string, unknown> {
+function jsonVectors(vectors: PageVectors): Record<string, unknown> {
   const { tokens, dims } = vectors
   const width = tokens > 0 ? vectors.data.length / tokens : 0
   const rows = Array.from({ length: tokens }, (_, t) => vectors.data.subarray(t * width, (t + 1) * width))
   return {
-    tokens, dims, type: vectors.type ?? 'f32',
-    vectors: vectors.type === 'binary' ? rows.map((row) => Buffer.from(row).toString('hex')) : rows.map((row) => Array.from(row)),
+    tokens,
+    dims,
+    type: vectors.type ?? 'f32',
+    vectors:
+      vectors.type === 'binary'
+        ? rows.map((row) => Buffer.from(row).toString('hex'))
+        : rows.map((row) => Array.from(row)),
     ...(vectors.type === 'int8' && { scales: Array.from(vectors.scales) })
   }
 }
 
-async function search (text: string, args: string[], options: Record<string, unknown>, context: Context, onFailure: () => void): Promise<void> {
+async function search(
+  text: string,
+  args: string[],
+  options: Record<string, unknown>,
+  context: Context,
+  onFailure: () => void
+): Promise<void> {
   const { vectors: file, limit, map, mapToken, json, flavour } = options as unknown as SearchFlags
-  if ((file !== undefined) === (args.length > 0)) throw usageError('Expected images or --vectors to search, one of the two')
+  if ((file !== undefined) === args.length > 0)
+    throw usageError('Expected images or --vectors to search, one of the two')
   const archive = args.find((name) => extname(name) === '.npz')
   if (archive !== undefined) throw usageError(`${archive} holds vectors: give it with --vectors`)
   if (mapToken !== undefined && map === undefined) throw usageError('--map-token needs --map')
@@ -142,7 +194,10 @@ async function search (text: string, args: string[], options: Record<string, unk
     const hits = await index.search(query, { limit, signal: context.signal })
     for (const [rank, hit] of hits.entries()) {
       const name = names[hit.page]!
-      const drawn = map === undefined ? undefined : await drawMap(model, { query, name, rank, folder: map, word: mapToken, flavour: used }, context)
+      const drawn =
+        map === undefined
+          ? undefined
+          : await drawMap(model, { query, name, rank, folder: map, word: mapToken, flavour: used }, context)
       report(context, { rank, hit, name, drawn, json: json === true })
     }
   } finally {
@@ -150,27 +205,70 @@ async function search (text: string, args: string[], options: Record<string, unk
   }
 }
 
-function report (context: Context, { rank, hit, name, drawn, json }: { rank: number, hit: SearchHit, name: string, drawn: string | undefined, json: boolean }): void {
-  if (json || !context.stdout.isTTY) return printJson(context, { rank: rank + 1, page: name, score: hit.score, ...(drawn !== undefined && { map: drawn }) })
-  printLine(context, `${String(rank + 1).padStart(3)}  ${hit.score.toFixed(3).padStart(8)}  ${printable(name)}${drawn === undefined ? '' : `  ${printable(drawn)}`}`)
+function report(
+  context: Context,
+  {
+    rank,
+    hit,
+    name,
+    drawn,
+    json
+  }: { rank: number; hit: SearchHit; name: string; drawn: string | undefined; json: boolean }
+): void {
+  if (json || !context.stdout.isTTY)
+    return printJson(context, {
+      rank: rank + 1,
+      page: name,
+      score: hit.score,
+      ...(drawn !== undefined && { map: drawn })
+    })
+  printLine(
+    context,
+    `${String(rank + 1).padStart(3)}  ${hit.score.toFixed(3).padStart(8)}  ${printable(name)}${drawn === undefined ? '' : `  ${printable(drawn)}`}`
+  )
 }
 
 /** The page is embedded again: stored vectors may be pooled or quantized, and have no places. */
-async function drawMap (
-  model: PaliGemma, { query, name, rank, folder, word, flavour }: { query: MultiVector, name: string, rank: number, folder: string, word: string | undefined, flavour: RetrievalFlavour },
+async function drawMap(
+  model: PaliGemma,
+  {
+    query,
+    name,
+    rank,
+    folder,
+    word,
+    flavour
+  }: {
+    query: MultiVector
+    name: string
+    rank: number
+    folder: string
+    word: string | undefined
+    flavour: RetrievalFlavour
+  },
   context: Context
 ): Promise<string> {
   const { drawSimilarityMap, similarityMap } = await import('../index.js')
   const texts = query.texts ?? []
-  const chosen = texts.map((token, i) => ({ token, i }))
-    .filter(({ token }) => word === undefined ? !/^(?:<bos>|<pad>|\n)$/.test(token) : token.trim() === word.trim()).map(({ i }) => i)
+  const chosen = texts
+    .map((token, i) => ({ token, i }))
+    .filter(({ token }) => (word === undefined ? !/^(?:<bos>|<pad>|\n)$/.test(token) : token.trim() === word.trim()))
+    .map(({ i }) => i)
   if (chosen.length === 0 && word !== undefined) {
-    throw usageError(`Expected a token of the query for --map-token but received ${word}; its tokens are ${texts.filter((token) => !/^<(?:bos|pad)>$/.test(token)).map((token) => JSON.stringify(token)).join(', ')}`)
+    throw usageError(
+      `Expected a token of the query for --map-token but received ${word}; its tokens are ${texts
+        .filter((token) => !/^<(?:bos|pad)>$/.test(token))
+        .map((token) => JSON.stringify(token))
+        .join(', ')}`
+    )
   }
   const page = await model.embedImage(name, { flavour, signal: context.signal })
   const png = await drawSimilarityMap(name, similarityMap(query, page, chosen.length > 0 ? { tokens: chosen } : {}))
   mkdirSync(folder, { recursive: true })
-  const path = join(folder, `${rank + 1}-${/^(?:https?|data|file):/.test(name) ? 'page' : basename(name, extname(name))}.png`)
+  const path = join(
+    folder,
+    `${rank + 1}-${/^(?:https?|data|file):/.test(name) ? 'page' : basename(name, extname(name))}.png`
+  )
   await writeFile(path, png)
   return path
 }

@@ -5,7 +5,7 @@ import { glob, isDynamicPattern } from 'tinyglobby'
 import { usageError } from './context'
 
 /** Expands globs, in order and without repetitions. A path that exists is taken as it is, whatever characters it has. */
-export async function expandImages (patterns: string[]): Promise<string[]> {
+export async function expandImages(patterns: string[]): Promise<string[]> {
   if (patterns.length === 0) throw usageError('Expected at least one image: a path, a glob or a URL')
   const found = new Set<string>()
   for (const pattern of patterns) {

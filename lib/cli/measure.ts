@@ -8,46 +8,72 @@ import { progress } from './progress'
 const shared = ['vision', 'device', 'threads', 'contextSize', 'attentionWindow', 'maxTokens'] as const
 
 /** Options of both verbs. */
-function addSampleOptions (command: Command): Command {
+function addSampleOptions(command: Command): Command {
   return command
     .requiredOption('-i, --images <glob>', 'pictures: paths, globs or URLs; may be given several times', collect)
-    .option('-p, --prompts <file>', 'prompts, one a line, with an answer after a tab if you know it (default: caption en)')
+    .option(
+      '-p, --prompts <file>',
+      'prompts, one a line, with an answer after a tab if you know it (default: caption en)'
+    )
     .option('-n, --max-tokens <n>', 'tokens to generate for prompts without an answer', integer)
     .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
     .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
     .option('--context-size <tokens>', 'tokens per sequence', integer)
-    .addOption(new Option('--attention-window <rule>', 'Gemma 2\'s sliding layers').choices(['none', 'suffix', 'causal']))
+    .addOption(
+      new Option('--attention-window <rule>', "Gemma 2's sliding layers").choices(['none', 'suffix', 'causal'])
+    )
     .option('--json', 'print one JSON object')
 }
 
-async function sampleOptions (options: Record<string, unknown>, context: Context) {
+async function sampleOptions(options: Record<string, unknown>, context: Context) {
   const { readPrompts } = await import('../measure/samples.js')
   const prompts = options['prompts'] === undefined ? {} : { prompts: await readPrompts(options['prompts'] as string) }
-  return { ...pick(options, shared), ...prompts, images: await expandImages(options['images'] as string[]), signal: context.signal }
+  return {
+    ...pick(options, shared),
+    ...prompts,
+    images: await expandImages(options['images'] as string[]),
+    signal: context.signal
+  }
 }
 
-export function addImatrix (program: Command, context: Context): void {
-  const command = program.command('imatrix')
+export function addImatrix(program: Command, context: Context): void {
+  const command = program
+    .command('imatrix')
     .summary('measure what matters, for better 2-4 bit types')
-    .description('Runs a model over pictures and prompts and writes an importance matrix for "convert --imatrix" and "quantize --imatrix".')
+    .description(
+      'Runs a model over pictures and prompts and writes an importance matrix for "convert --imatrix" and "quantize --imatrix".'
+    )
     .requiredOption('-m, --model <file>', 'the model, best in BF16 or Q8_0')
     .requiredOption('-o, --out <file>', 'the importance matrix to write (GGUF)')
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
     const { collectImportance } = await import('../measure/importance.js')
     const bar = progress(context, 'observing')
     const result = await collectImportance({
-      model: options['model'] as string, out: options['out'] as string, ...await sampleOptions(options, context), onProgress: (fraction) => { bar.update(fraction) }
-    }).finally(() => { bar.done() })
+      model: options['model'] as string,
+      out: options['out'] as string,
+      ...(await sampleOptions(options, context)),
+      onProgress: (fraction) => {
+        bar.update(fraction)
+      }
+    }).finally(() => {
+      bar.done()
+    })
     if (options['json']) return printJson(context, result)
-    printLine(context, `${printable(result.path)}: ${result.matrices} matrices over ${result.tokens} tokens of ${result.samples} samples, ${formatBytes(result.bytes)}`)
+    printLine(
+      context,
+      `${printable(result.path)}: ${result.matrices} matrices over ${result.tokens} tokens of ${result.samples} samples, ${formatBytes(result.bytes)}`
+    )
   })
 }
 
-export function addQuality (program: Command, context: Context): void {
-  const command = program.command('quality')
+export function addQuality(program: Command, context: Context): void {
+  const command = program
+    .command('quality')
     .summary('how much a quantized model has lost')
-    .description('Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL divergence.')
+    .description(
+      'Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL divergence.'
+    )
     .requiredOption('-m, --model <file>', 'the model to judge; may be given several times', collect)
     .requiredOption('--against <file>', 'the original, or its conversion to BF16 or Q8_0')
     .option('--against-vision <file>', 'its separate vision GGUF')
@@ -59,16 +85,35 @@ export function addQuality (program: Command, context: Context): void {
     for (const [i, model] of models.entries()) {
       const bar = progress(context, 'comparing')
       const result = await compareQuality({
-        model, against: options['against'] as string, ...pick(options, ['againstVision']), ...samples,
-        onProgress: (fraction) => { bar.update((i + fraction) / models.length, model) }
-      }).finally(() => { bar.done() })
+        model,
+        against: options['against'] as string,
+        ...pick(options, ['againstVision']),
+        ...samples,
+        onProgress: (fraction) => {
+          bar.update((i + fraction) / models.length, model)
+        }
+      }).finally(() => {
+        bar.done()
+      })
       results.push({ model, ...result })
     }
     if (options['json']) return printJson(context, { against: options['against'], results })
-    printLine(context, `against ${printable(options['against'] as string)}, ${results[0]!.tokens} tokens of ${results[0]!.samples} samples, its perplexity ${results[0]!.perplexity.against.toFixed(4)}`)
-    printLine(context, ['perplexity', 'same best token', 'KL mean', 'median', '99 %', 'max', 'model'].map((title, i) => i < 6 ? title.padStart(i === 1 ? 16 : 10) : ` ${title}`).join(''))
+    printLine(
+      context,
+      `against ${printable(options['against'] as string)}, ${results[0]!.tokens} tokens of ${results[0]!.samples} samples, its perplexity ${results[0]!.perplexity.against.toFixed(4)}`
+    )
+    printLine(
+      context,
+      ['perplexity', 'same best token', 'KL mean', 'median', '99 %', 'max', 'model']
+        .map((title, i) => (i < 6 ? title.padStart(i === 1 ? 16 : 10) : ` ${title}`))
+        .join('')
+    )
     for (const { model, perplexity, topAgreement, kl } of results) {
-      const cells = [perplexity.model.toFixed(4), `${(topAgreement * 100).toFixed(2)} %`, ...[kl.mean, kl.median, kl.p99, kl.max].map((value) => value.toPrecision(3))]
+      const cells = [
+        perplexity.model.toFixed(4),
+        `${(topAgreement * 100).toFixed(2)} %`,
+        ...[kl.mean, kl.median, kl.p99, kl.max].map((value) => value.toPrecision(3))
+      ]
       printLine(context, `${cells.map((cell, i) => cell.padStart(i === 1 ? 16 : 10)).join('')} ${printable(model)}`)
     }
   })

@@ -4,10 +4,13 @@ import { samplingOptions } from './args'
 import type { Context } from './context'
 import { addTaskOptions, runTask, textResult } from './task'
 
-export function addOcr (program: Command, context: Context, onFailure: () => void): void {
-  addTaskOptions(program.command('ocr').summary('the text in each image').description('Reads the text in images.'))
-    .action(async (images: string[], options: Record<string, unknown>) => {
-      const call = samplingOptions(options, context.signal)
-      await runTask(images, options, context, onFailure, { run: async (model, image) => textResult(await model.ocr(image, call)) })
+export function addOcr(program: Command, context: Context, onFailure: () => void): void {
+  addTaskOptions(
+    program.command('ocr').summary('the text in each image').description('Reads the text in images.')
+  ).action(async (images: string[], options: Record<string, unknown>) => {
+    const call = samplingOptions(options, context.signal)
+    await runTask(images, options, context, onFailure, {
+      run: async (model, image) => textResult(await model.ocr(image, call))
     })
+  })
 }

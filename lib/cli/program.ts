@@ -23,14 +23,17 @@ import { addTokenize } from './tokenize'
 const interruptedCode = 130
 
 /** Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 130 after Ctrl-C. */
-export async function runCommand (args: string[]): Promise<number> {
+export async function runCommand(args: string[]): Promise<number> {
   const controller = new AbortController()
   // The first Ctrl-C ends the work cleanly; the listener is gone then, so a second one kills the process.
   const interrupt = () => controller.abort(new Interrupted())
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
   // The reader of a pipe may leave early ("| head"): that is no error.
-  const ignorePipe = (error: NodeJS.ErrnoException) => { if (error.code !== 'EPIPE') throw error; controller.abort(new Interrupted()) }
+  const ignorePipe = (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+    controller.abort(new Interrupted())
+  }
   process.stdout.on('error', ignorePipe)
   try {
     const context: Context = { stdout: process.stdout, stderr: process.stderr, signal: controller.signal }
@@ -42,10 +45,12 @@ export async function runCommand (args: string[]): Promise<number> {
 }
 
 /** The same with any output and signal. */
-export async function execute (args: string[], context: Context): Promise<number> {
+export async function execute(args: string[], context: Context): Promise<number> {
   const state = { failed: false }
   try {
-    await createProgram(context, () => { state.failed = true }).parseAsync(args, { from: 'user' })
+    await createProgram(context, () => {
+      state.failed = true
+    }).parseAsync(args, { from: 'user' })
     return state.failed ? 1 : 0
   } catch (error) {
     // commander has said what is wrong already, or printed help.
@@ -58,15 +63,19 @@ export async function execute (args: string[], context: Context): Promise<number
 }
 
 /** `onFailure`: for verbs that go on after the failure of one image. */
-function createProgram (context: Context, onFailure: () => void): Command {
+function createProgram(context: Context, onFailure: () => void): Command {
   const program = new Command('paligemma')
     .description('Runs PaliGemma 1 and 2: an image and a prompt become text, boxes and masks.')
     .version(packageVersion(), '-V, --version')
     .exitOverride()
     .showHelpAfterError('Add --help to see the options.')
     .configureOutput({
-      writeOut: (text) => { context.stdout.write(text) },
-      writeErr: (text) => { context.stderr.write(text) },
+      writeOut: (text) => {
+        context.stdout.write(text)
+      },
+      writeErr: (text) => {
+        context.stderr.write(text)
+      },
       outputError: (text, write) => write(text.replace(/^error: /, 'ERR_INVALID_OPTION: '))
     })
     .addHelpText('after', '\nEvery verb has --help. Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted.')

@@ -4,12 +4,25 @@ import type { RemovedList } from '../hub/manage'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress, type Progress } from './progress'
 
-interface PullFlags { type?: string, visionType?: string, revision?: string, maskDecoder?: string, keep?: boolean, force?: boolean, list?: boolean, remove?: boolean, json?: boolean }
+interface PullFlags {
+  type?: string
+  visionType?: string
+  revision?: string
+  maskDecoder?: string
+  keep?: boolean
+  force?: boolean
+  list?: boolean
+  remove?: boolean
+  json?: boolean
+}
 
-export function addPull (program: Command, context: Context): void {
-  program.command('pull')
+export function addPull(program: Command, context: Context): void {
+  program
+    .command('pull')
     .summary('download a model from the Hugging Face hub and convert it')
-    .description('Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.')
+    .description(
+      'Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.'
+    )
     .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type')
     .option('-t, --type <type>', 'F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (default: Q8_0); see docs/convert.md')
     .option('--vision-type <type>', 'type of the vision tower (default: Q8_0 in quantized files, else --type)')
@@ -20,18 +33,27 @@ export function addPull (program: Command, context: Context): void {
     .option('--list', 'list the models in the cache instead, with their sizes')
     .option('--remove', 'remove <id> from the cache instead: all of it, or what @revision and :type tell')
     .option('--json', 'print one JSON object')
-    .addHelpText('after', '\nEnvironment: HF_TOKEN (gated models), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, PALIGEMMA_CACHE. See docs/pull.md.')
+    .addHelpText(
+      'after',
+      '\nEnvironment: HF_TOKEN (gated models), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, PALIGEMMA_CACHE. See docs/pull.md.'
+    )
     .action(async (id: string | undefined, { json, list, remove, ...options }: PullFlags) => {
       if (list || remove) {
         const others = Object.keys(options)
         if (list && remove) throw usageError('Expected one of --list and --remove but received both')
-        if (others.length > 0) throw usageError(`Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`)
+        if (others.length > 0)
+          throw usageError(
+            `Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
+          )
       }
       if (list) {
         if (id !== undefined) throw usageError(`Expected no model with --list but received ${id}`)
         return await listModels(context, json)
       }
-      if (id === undefined) throw usageError(`Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`)
+      if (id === undefined)
+        throw usageError(
+          `Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`
+        )
       if (remove) return await removeModels(id, context, json)
       const { pull } = await import('../index.js')
       const bars = new Bars(context)
@@ -41,24 +63,33 @@ export function addPull (program: Command, context: Context): void {
         onPlan: ({ id, commit, type, converts, files }) => {
           const all = files.reduce((sum, file) => sum + file.bytes, 0)
           const present = files.reduce((sum, file) => sum + file.present, 0)
-          bars.say(`${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
-            `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ${converts ? `to be converted to ${type}` : `ready as ${type}`}`)
-          for (const file of files) bars.say(`  ${formatBytes(file.bytes).padStart(8)}  ${file.path}${file.present === file.bytes ? '  (here)' : ''}`)
+          bars.say(
+            `${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
+              `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ${converts ? `to be converted to ${type}` : `ready as ${type}`}`
+          )
+          for (const file of files)
+            bars.say(
+              `  ${formatBytes(file.bytes).padStart(8)}  ${file.path}${file.present === file.bytes ? '  (here)' : ''}`
+            )
         },
         onMessage: (message) => bars.say(message),
         onProgress: ({ stage, fraction, bytes, totalBytes }) => {
-          if (stage === 'download') bars.update('downloading', fraction, `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`)
+          if (stage === 'download')
+            bars.update('downloading', fraction, `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`)
           else bars.update('converting', fraction)
         }
       }).finally(() => bars.done())
       if (json) return printJson(context, result)
       for (const note of result.notes) bars.say(`note: ${note}`)
-      printLine(context, `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`)
+      printLine(
+        context,
+        `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`
+      )
       printLine(context, result.path)
     })
 }
 
-async function listModels (context: Context, json: boolean | undefined): Promise<void> {
+async function listModels(context: Context, json: boolean | undefined): Promise<void> {
   const { listPulled } = await import('../index.js')
   const found = await listPulled()
   if (json) return printJson(context, found)
@@ -66,17 +97,22 @@ async function listModels (context: Context, json: boolean | undefined): Promise
   printLine(context, `${formatBytes(found.bytes).padStart(8)}  in ${found.dir}`)
 }
 
-async function removeModels (id: string, context: Context, json: boolean | undefined): Promise<void> {
+async function removeModels(id: string, context: Context, json: boolean | undefined): Promise<void> {
   const { removePulled } = await import('../index.js')
-  const removed = await removePulled(id, { signal: context.signal, onMessage: (message) => context.stderr.write(`${printable(message)}\n`) })
+  const removed = await removePulled(id, {
+    signal: context.signal,
+    onMessage: (message) => context.stderr.write(`${printable(message)}\n`)
+  })
   if (json) return printJson(context, removed)
   printItems(removed, context)
   printLine(context, `${formatBytes(removed.bytes).padStart(8)}  removed`)
 }
 
-function printItems ({ models, downloads }: RemovedList, context: Context): void {
-  for (const { name, bytes, pulledAt } of models) printLine(context, `${formatBytes(bytes).padStart(8)}  ${name}  (${pulledAt.slice(0, 10)})`)
-  for (const { id, commit, bytes } of downloads) printLine(context, `${formatBytes(bytes).padStart(8)}  ${id}@${commit}  (downloaded weights)`)
+function printItems({ models, downloads }: RemovedList, context: Context): void {
+  for (const { name, bytes, pulledAt } of models)
+    printLine(context, `${formatBytes(bytes).padStart(8)}  ${name}  (${pulledAt.slice(0, 10)})`)
+  for (const { id, commit, bytes } of downloads)
+    printLine(context, `${formatBytes(bytes).padStart(8)}  ${id}@${commit}  (downloaded weights)`)
 }
 
 /** One bar after the other, and lines between them. */
@@ -84,9 +120,9 @@ class Bars {
   private label = ''
   private bar: Progress | undefined
 
-  constructor (private readonly context: Context) {}
+  constructor(private readonly context: Context) {}
 
-  update (label: string, fraction: number, note?: string): void {
+  update(label: string, fraction: number, note?: string): void {
     if (label !== this.label) {
       this.done()
       this.label = label
@@ -95,12 +131,12 @@ class Bars {
     this.bar?.update(fraction, note)
   }
 
-  say (line: string): void {
+  say(line: string): void {
     this.bar?.done()
     this.context.stderr.write(`${printable(line)}\n`)
   }
 
-  done (): void {
+  done(): void {
     this.bar?.done()
   }
 }

@@ -7,10 +7,13 @@ import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptio
 import { annotateText } from './annotate'
 import { type Context, printable, printJson, printLine, usageError } from './context'
 
-export function addRun (program: Command, context: Context): void {
-  const command = program.command('run')
+export function addRun(program: Command, context: Context): void {
+  const command = program
+    .command('run')
     .summary('any prompt on one or several images, streamed')
-    .description('Generates from a prompt and images, and prints the text as it comes. --json prints one GenerateResult instead.')
+    .description(
+      'Generates from a prompt and images, and prints the text as it comes. --json prints one GenerateResult instead.'
+    )
   addLoadOptions(command)
     .option('-i, --image <image>', 'path or URL; several are shown to the model in order', collect)
     .requiredOption('-p, --prompt <text>', 'such as "caption en", "answer en what is this?", "detect cow ; boat"')
@@ -20,10 +23,12 @@ export function addRun (program: Command, context: Context): void {
     .option('--json-schema <file>', 'only JSON of this schema; a file that holds it')
     .option('--json', 'print one JSON object at the end')
     .option('--annotate <png>', 'write the first image with the boxes and masks of the output')
-    .action(async (options: Record<string, unknown>) => { await run(options, context) })
+    .action(async (options: Record<string, unknown>) => {
+      await run(options, context)
+    })
 }
 
-async function run (options: Record<string, unknown>, context: Context): Promise<void> {
+async function run(options: Record<string, unknown>, context: Context): Promise<void> {
   const images = (options['image'] as string[] | undefined) ?? []
   const annotate = options['annotate'] as string | undefined
   if (annotate !== undefined && images.length === 0) throw usageError('--annotate needs an --image')
@@ -56,13 +61,20 @@ async function run (options: Record<string, unknown>, context: Context): Promise
   }
 }
 
-async function readConstraint (options: Record<string, unknown>): Promise<Pick<GenerateOptions, 'constrain'>> {
-  const { constrain, regex, jsonSchema } = options as { constrain?: 'detect' | 'segment', regex?: string, jsonSchema?: string }
-  if ([constrain, regex, jsonSchema].filter((form) => form !== undefined).length > 1) throw usageError('Expected one of --constrain, --regex and --json-schema')
+async function readConstraint(options: Record<string, unknown>): Promise<Pick<GenerateOptions, 'constrain'>> {
+  const { constrain, regex, jsonSchema } = options as {
+    constrain?: 'detect' | 'segment'
+    regex?: string
+    jsonSchema?: string
+  }
+  if ([constrain, regex, jsonSchema].filter((form) => form !== undefined).length > 1)
+    throw usageError('Expected one of --constrain, --regex and --json-schema')
   if (regex !== undefined) return { constrain: { regex } }
   if (constrain !== undefined) return { constrain }
   if (jsonSchema === undefined) return {}
-  const text = await readFile(jsonSchema, 'utf8').catch((error: Error) => { throw usageError(`--json-schema: ${error.message}`) })
+  const text = await readFile(jsonSchema, 'utf8').catch((error: Error) => {
+    throw usageError(`--json-schema: ${error.message}`)
+  })
   try {
     return { constrain: { jsonSchema: JSON.parse(text) as JsonSchema } }
   } catch (error) {
@@ -71,13 +83,20 @@ async function readConstraint (options: Record<string, unknown>): Promise<Pick<G
 }
 
 interface Timed {
-  usage: { imageTokens: number, promptTokens: number, completionTokens: number }
-  timings: { visionMs: number, prefillMs: number, firstTokenMs: number, decodeTokensPerSecond: number }
+  usage: { imageTokens: number; promptTokens: number; completionTokens: number }
+  timings: { visionMs: number; prefillMs: number; firstTokenMs: number; decodeTokensPerSecond: number }
 }
 
 /** One line of timings. */
-export function summary ({ usage, timings }: Timed): string {
-  const ms = (value: number) => value < 9.95 ? `${value.toFixed(1)} ms` : value < 9950 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`
-  return `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ${ms(timings.prefillMs)}, ` +
+export function summary({ usage, timings }: Timed): string {
+  const ms = (value: number) =>
+    value < 9.95
+      ? `${value.toFixed(1)} ms`
+      : value < 9950
+        ? `${Math.round(value)} ms`
+        : `${(value / 1000).toFixed(1)} s`
+  return (
+    `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ${ms(timings.prefillMs)}, ` +
     `first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ${timings.decodeTokensPerSecond.toFixed(1)}/s`
+  )
 }

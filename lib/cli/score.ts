@@ -3,8 +3,9 @@ import type { Command } from 'commander'
 import { addLoadOptions, collect, loadOptions } from './args'
 import { type Context, printable, printJson, printLine } from './context'
 
-export function addScore (program: Command, context: Context): void {
-  const command = program.command('score')
+export function addScore(program: Command, context: Context): void {
+  const command = program
+    .command('score')
     .summary('the log-probability of a given output')
     .description('Computes the log-probability (natural log) of a suffix, token by token, with the end token last.')
   addLoadOptions(command)
@@ -12,20 +13,28 @@ export function addScore (program: Command, context: Context): void {
     .requiredOption('-p, --prompt <text>', 'the prompt')
     .requiredOption('-s, --suffix <text>', 'the output to score')
     .option('--json', 'print one JSON object')
-    .action(async (options: Record<string, unknown>) => { await score(options, context) })
+    .action(async (options: Record<string, unknown>) => {
+      await score(options, context)
+    })
 }
 
-async function score (options: Record<string, unknown>, context: Context): Promise<void> {
+async function score(options: Record<string, unknown>, context: Context): Promise<void> {
   const { loadModel } = await import('../index.js')
   const model = await loadModel(loadOptions(options, context.signal))
   try {
     const images = options['image'] as string[] | undefined
     const result = await model.score({
-      prompt: options['prompt'] as string, suffix: options['suffix'] as string, signal: context.signal, ...(images ? { images } : {})
+      prompt: options['prompt'] as string,
+      suffix: options['suffix'] as string,
+      signal: context.signal,
+      ...(images ? { images } : {})
     })
     if (options['json']) return printJson(context, result)
     for (const [i, token] of result.tokens.entries()) {
-      printLine(context, `${(result.logProbs[i] ?? NaN).toFixed(4).padStart(10)}  ${printable(JSON.stringify(token.text))}`)
+      printLine(
+        context,
+        `${(result.logProbs[i] ?? NaN).toFixed(4).padStart(10)}  ${printable(JSON.stringify(token.text))}`
+      )
     }
     printLine(context, `${result.total.toFixed(4).padStart(10)}  total, ${result.mean.toFixed(4)} per token`)
   } finally {

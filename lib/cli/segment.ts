@@ -7,33 +7,50 @@ import { addObjectOptions, describeDetection, labelsOf, objectCall } from './det
 import { expandImages } from './images'
 import { runTask } from './task'
 
-export function addSegment (program: Command, context: Context, onFailure: () => void): void {
-  const command = program.command('segment').summary('masks of named things')
-    .description('Finds things by name and prints their boxes and masks. In JSON a mask is a grey PNG of the whole image, base64.')
+export function addSegment(program: Command, context: Context, onFailure: () => void): void {
+  const command = program
+    .command('segment')
+    .summary('masks of named things')
+    .description(
+      'Finds things by name and prints their boxes and masks. In JSON a mask is a grey PNG of the whole image, base64.'
+    )
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
     const call = objectCall(options, context)
-    const all = await expandImages([...images, ...(options['image'] as string[] | undefined) ?? []])
+    const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {
         const found = await model.segment(image, labels, call)
-        if (options['annotate']) await draw(image, found, annotationPath(options['annotate'] as string, image, all.length))
-        const segmentations = await Promise.all(found.map(async (item) => ({ ...item, mask: await maskJson(item.mask) })))
-        return { json: { segmentations }, text: found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found' }
+        if (options['annotate'])
+          await draw(image, found, annotationPath(options['annotate'] as string, image, all.length))
+        const segmentations = await Promise.all(
+          found.map(async (item) => ({ ...item, mask: await maskJson(item.mask) }))
+        )
+        return {
+          json: { segmentations },
+          text: found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found'
+        }
       }
     })
   })
 }
 
-interface Mask { width: number, height: number, data: Uint8Array }
+interface Mask {
+  width: number
+  height: number
+  data: Uint8Array
+}
 
-async function maskJson (mask: Mask): Promise<{ width: number, height: number, png: string }> {
+async function maskJson(mask: Mask): Promise<{ width: number; height: number; png: string }> {
   const { width, height, data } = mask
-  const png = await sharp(data, { raw: { width, height, channels: 1 } }).toColourspace('b-w').png().toBuffer()
+  const png = await sharp(data, { raw: { width, height, channels: 1 } })
+    .toColourspace('b-w')
+    .png()
+    .toBuffer()
   return { width, height, png: png.toString('base64') }
 }
 
-export function coverage ({ data }: Mask): string {
+export function coverage({ data }: Mask): string {
   const inside = data.reduce((sum, value) => sum + (value > 127 ? 1 : 0), 0)
-  return `mask ${(100 * inside / data.length).toFixed(1)} % of the image`
+  return `mask ${((100 * inside) / data.length).toFixed(1)} % of the image`
 }

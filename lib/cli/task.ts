@@ -18,12 +18,12 @@ export interface TaskResult {
   text: string
 }
 
-export function textResult (text: string): TaskResult {
+export function textResult(text: string): TaskResult {
   return { json: { text }, text }
 }
 
 /** Arguments and options of a task verb. */
-export function addTaskOptions (command: Command): Command {
+export function addTaskOptions(command: Command): Command {
   addLoadOptions(command)
     .argument('[images...]', 'paths, globs or URLs')
     .option('-i, --image <image>', 'the same as an argument; may be given several times', collect)
@@ -34,10 +34,14 @@ export function addTaskOptions (command: Command): Command {
  * Runs a task over all images. Elsewhere than on a terminal, and with --json, one line of JSON per image. A failed
  * image is reported and the others go on; `onFailure` makes the exit code 1.
  */
-export async function runTask (
-  args: string[], options: Record<string, unknown>, context: Context, onFailure: () => void, task: Task
+export async function runTask(
+  args: string[],
+  options: Record<string, unknown>,
+  context: Context,
+  onFailure: () => void,
+  task: Task
 ): Promise<void> {
-  const images = await expandImages([...args, ...(options['image'] as string[] | undefined) ?? []])
+  const images = await expandImages([...args, ...((options['image'] as string[] | undefined) ?? [])])
   const json = options['json'] === true || !context.stdout.isTTY
   const { loadModel } = await import('../index.js')
   const model = await loadModel(loadOptions(options, context.signal))
@@ -49,7 +53,11 @@ export async function runTask (
         const result = await task.run(model, image)
         bar?.done()
         if (json) printJson(context, { image, ...result.json })
-        else printLine(context, images.length > 1 ? `${printable(image)}: ${printable(result.text)}` : printable(result.text))
+        else
+          printLine(
+            context,
+            images.length > 1 ? `${printable(image)}: ${printable(result.text)}` : printable(result.text)
+          )
       } catch (error) {
         bar?.done()
         if (context.signal.aborted || error instanceof Interrupted) throw error

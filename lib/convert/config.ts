@@ -53,17 +53,18 @@ export interface SourceConfig {
 const tanhGelu = ['gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_tanh']
 
 /** Reads config.json, generation_config.json and preprocessor_config.json of `dir`. */
-export async function readConfig (dir: string): Promise<SourceConfig> {
+export async function readConfig(dir: string): Promise<SourceConfig> {
   const config = await readJson(join(dir, 'config.json'))
   const generation = await readJson(join(dir, 'generation_config.json'), true)
   const preprocessor = await readJson(join(dir, 'preprocessor_config.json'), true)
 
   const modelType = config.string('model_type', 'paligemma')
-  if (!['paligemma', 'colpali'].includes(modelType)) config.unsupported('model_type', 'but only paligemma checkpoints can be converted')
+  if (!['paligemma', 'colpali'].includes(modelType))
+    config.unsupported('model_type', 'but only paligemma checkpoints can be converted')
   // The transformers port of ColPali nests the PaliGemma config.
   const root = config.has('vlm_config') ? config.object('vlm_config') : config
-  if (!root.has('text_config')) root.fail('text_config', 'the text model\'s sizes')
-  if (!root.has('vision_config')) root.fail('vision_config', 'the vision tower\'s sizes')
+  if (!root.has('text_config')) root.fail('text_config', "the text model's sizes")
+  if (!root.has('vision_config')) root.fail('vision_config', "the vision tower's sizes")
 
   const text = readText(root.object('text_config'))
   const vision = readVision(root.object('vision_config'), preprocessor)
@@ -82,9 +83,10 @@ export async function readConfig (dir: string): Promise<SourceConfig> {
 }
 
 /** Missing keys take the defaults of GemmaConfig and Gemma2Config: published configs leave out what equals them. */
-function readText (config: Fields): TextConfig {
+function readText(config: Fields): TextConfig {
   const type = config.string('model_type', 'gemma')
-  if (type !== 'gemma' && type !== 'gemma2') config.unsupported('model_type', 'but PaliGemma 1 has gemma and PaliGemma 2 has gemma2')
+  if (type !== 'gemma' && type !== 'gemma2')
+    config.unsupported('model_type', 'but PaliGemma 1 has gemma and PaliGemma 2 has gemma2')
   const second = type === 'gemma2'
   const rope = config.object('rope_parameters', true)
   const text: TextConfig = {
@@ -100,11 +102,13 @@ function readText (config: Fields): TextConfig {
     normEps: config.number('rms_norm_eps', 1e-6),
     ropeTheta: config.has('rope_theta') ? config.number('rope_theta') : rope.number('rope_theta', 10000)
   }
-  if (text.heads % text.kvHeads !== 0) config.fail('num_key_value_heads', `a divisor of num_attention_heads (${text.heads})`)
+  if (text.heads % text.kvHeads !== 0)
+    config.fail('num_key_value_heads', `a divisor of num_attention_heads (${text.heads})`)
   if (text.headDim % 2 !== 0) config.fail('head_dim', 'an even number')
   if (config.boolean('attention_bias', false)) config.unsupported('attention_bias', 'but Gemma has no attention biases')
   if (config.has('rope_scaling')) config.unsupported('rope_scaling', 'but PaliGemma uses plain rotary positions')
-  if (rope.string('rope_type', 'default') !== 'default') rope.unsupported('rope_type', 'but PaliGemma uses plain rotary positions')
+  if (rope.string('rope_type', 'default') !== 'default')
+    rope.unsupported('rope_type', 'but PaliGemma uses plain rotary positions')
   const activation = second ? 'hidden_activation' : config.has('hidden_activation') ? 'hidden_activation' : 'hidden_act'
   // "gelu" in a Gemma config means the tanh form as well: so the training code computes it.
   checkActivation(config, activation, [...tanhGelu, 'gelu'])
@@ -112,8 +116,10 @@ function readText (config: Fields): TextConfig {
     text.queryPreAttnScalar = config.number('query_pre_attn_scalar', 256)
     if (text.queryPreAttnScalar === 0) config.fail('query_pre_attn_scalar', 'a number > 0')
     // An explicit null switches a cap off; only a missing key means the default.
-    text.attnSoftcap = config.values['attn_logit_softcapping'] === null ? 0 : config.number('attn_logit_softcapping', 50)
-    text.finalSoftcap = config.values['final_logit_softcapping'] === null ? 0 : config.number('final_logit_softcapping', 30)
+    text.attnSoftcap =
+      config.values['attn_logit_softcapping'] === null ? 0 : config.number('attn_logit_softcapping', 50)
+    text.finalSoftcap =
+      config.values['final_logit_softcapping'] === null ? 0 : config.number('final_logit_softcapping', 30)
     text.slidingWindow = config.integer('sliding_window', 1, 4096)
     checkLayerTypes(config, text.layers)
   }
@@ -121,9 +127,11 @@ function readText (config: Fields): TextConfig {
 }
 
 /** Missing keys take SiglipVisionConfig's defaults, except the patch size, whose default of 16 no PaliGemma uses. */
-function readVision (config: Fields, preprocessor: Fields | undefined): VisionConfig {
+function readVision(config: Fields, preprocessor: Fields | undefined): VisionConfig {
   const patchSize = config.integer('patch_size', 1, 14)
-  const imageSize = config.has('image_size') ? config.integer('image_size', 1) : guessImageSize(config, preprocessor, patchSize)
+  const imageSize = config.has('image_size')
+    ? config.integer('image_size', 1)
+    : guessImageSize(config, preprocessor, patchSize)
   if (imageSize % patchSize !== 0) config.fail('image_size', `a multiple of patch_size (${patchSize})`)
   const vision: VisionConfig = {
     hidden: config.integer('hidden_size', 1),
@@ -135,13 +143,14 @@ function readVision (config: Fields, preprocessor: Fields | undefined): VisionCo
     tokens: (imageSize / patchSize) ** 2,
     normEps: config.number('layer_norm_eps', 1e-6)
   }
-  if (vision.hidden % vision.heads !== 0) config.fail('num_attention_heads', `a divisor of hidden_size (${vision.hidden})`)
+  if (vision.hidden % vision.heads !== 0)
+    config.fail('num_attention_heads', `a divisor of hidden_size (${vision.hidden})`)
   if (config.integer('num_channels', 1, 3) !== 3) config.unsupported('num_channels', 'but pictures are RGB')
   checkActivation(config, 'hidden_act', tanhGelu)
   return vision
 }
 
-function guessImageSize (config: Fields, preprocessor: Fields | undefined, patchSize: number): number {
+function guessImageSize(config: Fields, preprocessor: Fields | undefined, patchSize: number): number {
   const size = preprocessor?.values['size']
   if (typeof size === 'number') return preprocessor!.integer('size', 1)
   if (preprocessor?.has('size')) return preprocessor.object('size').integer('height', 1)
@@ -153,13 +162,13 @@ function guessImageSize (config: Fields, preprocessor: Fields | undefined, patch
   return 224
 }
 
-function checkActivation (config: Fields, name: string, accepted: string[]): void {
+function checkActivation(config: Fields, name: string, accepted: string[]): void {
   const value = config.string(name, 'gelu_pytorch_tanh')
   if (!accepted.includes(value)) config.unsupported(name, 'but the engine computes the tanh GELU')
 }
 
 /** Newer configs spell the layer pattern out; the engine knows Gemma 2's: even layers slide. */
-function checkLayerTypes (config: Fields, layers: number): void {
+function checkLayerTypes(config: Fields, layers: number): void {
   if (!config.has('layer_types')) return
   const types = config.values['layer_types']
   if (!Array.isArray(types) || types.length !== layers) config.fail('layer_types', `a list of ${layers} names`)
@@ -168,7 +177,7 @@ function checkLayerTypes (config: Fields, layers: number): void {
   }
 }
 
-function tokenId (config: Fields | undefined, names: string[]): number | undefined {
+function tokenId(config: Fields | undefined, names: string[]): number | undefined {
   for (const name of names) if (config?.has(name)) return config.integer(name, 0)
   return undefined
 }
@@ -177,7 +186,7 @@ function tokenId (config: Fields | undefined, names: string[]): number | undefin
  * generation_config.json decides, then the top level of config.json, then text_config. PaliGemma 2's text_config lists
  * [1, 107] because Gemma 2's chat models end turns with 107; the vision-language model does not.
  */
-function endTokens (sources: (Fields | undefined)[]): { eos: number, eot?: number } {
+function endTokens(sources: (Fields | undefined)[]): { eos: number; eot?: number } {
   for (const [i, source] of sources.entries()) {
     if (!source?.has('eos_token_id')) continue
     const value = source.values['eos_token_id']
@@ -190,18 +199,20 @@ function endTokens (sources: (Fields | undefined)[]): { eos: number, eot?: numbe
   return { eos: 1 }
 }
 
-function readName (config: Fields, dir: string): string {
+function readName(config: Fields, dir: string): string {
   const stated = config.values['_name_or_path']
-  if (typeof stated === 'string' && stated !== '' && !stated.startsWith('/') && !stated.startsWith('.')) return basename(stated)
+  if (typeof stated === 'string' && stated !== '' && !stated.startsWith('/') && !stated.startsWith('.'))
+    return basename(stated)
   return basename(resolve(dir))
 }
 
 /** How pictures become pixels. PIL's resample numbers: 2 bilinear, 3 bicubic. */
-function readRecipe (config: Fields | undefined): Pick<SourceConfig, 'resize' | 'imageMean' | 'imageStd'> {
+function readRecipe(config: Fields | undefined): Pick<SourceConfig, 'resize' | 'imageMean' | 'imageStd'> {
   const recipe = { resize: 'bicubic' as 'bicubic' | 'bilinear', imageMean: [0.5, 0.5, 0.5], imageStd: [0.5, 0.5, 0.5] }
   if (!config) return recipe
   const resample = config.integer('resample', 0, 3)
-  if (resample !== 2 && resample !== 3) config.unsupported('resample', 'but pictures are resized bicubic (3) or bilinear (2)')
+  if (resample !== 2 && resample !== 3)
+    config.unsupported('resample', 'but pictures are resized bicubic (3) or bilinear (2)')
   recipe.resize = resample === 2 ? 'bilinear' : 'bicubic'
   for (const name of ['image_mean', 'image_std']) {
     if (!config.has(name)) continue

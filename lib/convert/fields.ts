@@ -4,53 +4,62 @@ import { PaliGemmaError } from '../base/errors'
 
 /** A JSON object of a file: `get...` checks types and ranges and names file and field in every error. */
 export class Fields {
-  constructor (readonly file: string, readonly values: Readonly<Record<string, unknown>>, private readonly prefix = '') {}
+  constructor(
+    readonly file: string,
+    readonly values: Readonly<Record<string, unknown>>,
+    private readonly prefix = ''
+  ) {}
 
   /** The whole path of a field, as messages show it. */
-  path (name: string): string {
+  path(name: string): string {
     return this.prefix + name
   }
 
   /** JSON null counts as missing: Hugging Face writes it for "use the default". */
-  has (name: string): boolean {
+  has(name: string): boolean {
     return this.values[name] !== undefined && this.values[name] !== null
   }
 
-  fail (name: string, expected: string): never {
+  fail(name: string, expected: string): never {
     const found = JSON.stringify(this.values[name]) ?? 'missing'
-    throw new PaliGemmaError('ERR_MODEL_INVALID',
-      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found.length > 80 ? found.slice(0, 77) + '...' : found}`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found.length > 80 ? found.slice(0, 77) + '...' : found}`
+    )
   }
 
-  unsupported (name: string, why: string): never {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-      `${this.file}: ${this.path(name)} is ${JSON.stringify(this.values[name])}, ${why}`)
+  unsupported(name: string, why: string): never {
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${this.file}: ${this.path(name)} is ${JSON.stringify(this.values[name])}, ${why}`
+    )
   }
 
   /** A whole number >= min; `fallback` where the field is missing, an error where there is none. */
-  integer (name: string, min: number, fallback?: number): number {
+  integer(name: string, min: number, fallback?: number): number {
     if (!this.has(name) && fallback !== undefined) return fallback
     const value = this.values[name]
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min) this.fail(name, `an integer >= ${min}`)
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min)
+      this.fail(name, `an integer >= ${min}`)
     return value
   }
 
   /** A finite number >= 0. */
-  number (name: string, fallback?: number): number {
+  number(name: string, fallback?: number): number {
     if (!this.has(name) && fallback !== undefined) return fallback
     const value = this.values[name]
     if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) this.fail(name, 'a number >= 0')
     return value
   }
 
-  string (name: string, fallback?: string): string {
+  string(name: string, fallback?: string): string {
     if (!this.has(name) && fallback !== undefined) return fallback
     const value = this.values[name]
     if (typeof value !== 'string') this.fail(name, 'a string')
     return value
   }
 
-  boolean (name: string, fallback: boolean): boolean {
+  boolean(name: string, fallback: boolean): boolean {
     if (!this.has(name)) return fallback
     const value = this.values[name]
     if (typeof value !== 'boolean') this.fail(name, 'true or false')
@@ -58,7 +67,7 @@ export class Fields {
   }
 
   /** A nested object; an empty one where the field is missing and `optional` is set. */
-  object (name: string, optional = false): Fields {
+  object(name: string, optional = false): Fields {
     const value = this.values[name]
     if (!this.has(name) && optional) return new Fields(this.file, {}, `${this.prefix}${name}.`)
     if (!isObject(value)) this.fail(name, 'an object')
@@ -66,29 +75,37 @@ export class Fields {
   }
 }
 
-export function isObject (value: unknown): value is Record<string, unknown> {
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** The object that a JSON file holds; undefined where the file does not exist and `optional` is set. */
-export async function readJson (file: string, optional: true): Promise<Fields | undefined>
-export async function readJson (file: string, optional?: false): Promise<Fields>
-export async function readJson (file: string, optional = false): Promise<Fields | undefined> {
+export async function readJson(file: string, optional: true): Promise<Fields | undefined>
+export async function readJson(file: string, optional?: false): Promise<Fields>
+export async function readJson(file: string, optional = false): Promise<Fields | undefined> {
   let text: string
   try {
     text = await readFile(file, 'utf8')
   } catch (cause) {
     const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
     if (missing && optional) return undefined
-    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', missing
-      ? `${file} does not exist; a Hugging Face model directory has it, download all its files`
-      : `${file} cannot be read: ${(cause as Error).message}`, { cause })
+    throw new PaliGemmaError(
+      'ERR_MODEL_NOT_FOUND',
+      missing
+        ? `${file} does not exist; a Hugging Face model directory has it, download all its files`
+        : `${file} cannot be read: ${(cause as Error).message}`,
+      { cause }
+    )
   }
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch (cause) {
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${file} is not valid JSON: ${(cause as Error).message}; download it again`, { cause })
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${file} is not valid JSON: ${(cause as Error).message}; download it again`,
+      { cause }
+    )
   }
   if (!isObject(value)) throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: expected a JSON object`)
   return new Fields(file, value)

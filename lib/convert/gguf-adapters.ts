@@ -7,12 +7,18 @@ import { memoryTensor, someOf } from './source'
 import { isBlockType, storage } from '../formats/types'
 
 /** Adds what the adapters change to the plan, and to its notes what that means. */
-export function mergeIntoGguf (
-  where: string, tensors: readonly PlannedTensor[], expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[], notes: string[]
+export function mergeIntoGguf(
+  where: string,
+  tensors: readonly PlannedTensor[],
+  expected: readonly ExpectedTensor[],
+  adapters: readonly AdapterToMerge[],
+  notes: string[]
 ): PlannedTensor[] {
   if (adapters.length === 0) return [...tensors]
   const names = new Map(expected.map(({ source, gguf }) => [source, gguf]))
-  const updates = new Map([...planUpdates(expected, adapters, true)].map(([source, list]) => [names.get(source)!, list]))
+  const updates = new Map(
+    [...planUpdates(expected, adapters, true)].map(([source, list]) => [names.get(source)!, list])
+  )
   const replaced = replacements(expected, adapters)
   const fixed: string[] = []
   const again = new Set<string>()
@@ -25,14 +31,20 @@ export function mergeIntoGguf (
     return { ...tensor, updates: added! }
   })
   if (fixed.length > 0) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION',
-      `Expected a type to store the merged weights in, but ${where} has them in types that are only read: ${someOf(fixed)}; give --type`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a type to store the merged weights in, but ${where} has them in types that are only read: ${someOf(fixed)}; give --type`
+    )
   }
   for (const { dir, updates: changed, replaced: whole } of adapters) {
-    notes.push(`${dir} is merged: ${changed.length} matrices changed${whole.size > 0 ? `, ${whole.size} tensors replaced` : ''}`)
+    notes.push(
+      `${dir} is merged: ${changed.length} matrices changed${whole.size > 0 ? `, ${whole.size} tensors replaced` : ''}`
+    )
   }
   if (again.size > 0) {
-    notes.push(`the changed matrices were quantized before (${[...again].join(', ')}) and are rounded a second time; merge into the original where you can, or use the adapter beside the weights`)
+    notes.push(
+      `the changed matrices were quantized before (${[...again].join(', ')}) and are rounded a second time; merge into the original where you can, or use the adapter beside the weights`
+    )
   }
   return merged
 }
@@ -40,7 +52,10 @@ export function mergeIntoGguf (
 type Replacement = Pick<PlannedTensor, 'source' | 'rows' | 'cols' | 'plusOne'>
 
 /** Whole tensors that adapters bring, by GGUF name. */
-function replacements (expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[]): Map<string, Replacement> {
+function replacements(
+  expected: readonly ExpectedTensor[],
+  adapters: readonly AdapterToMerge[]
+): Map<string, Replacement> {
   const bySource = new Map(expected.map((tensor) => [tensor.source, tensor]))
   const result = new Map<string, Replacement>()
   for (const adapter of adapters) {
@@ -49,16 +64,27 @@ function replacements (expected: readonly ExpectedTensor[], adapters: readonly A
     for (const [name, { shape, data }] of adapter.replaced) {
       const tensor = bySource.get(name)
       // a GGUF's vision feed-forward may be wider than the model's, with zeros
-      const fits = tensor?.role === 'visionFfnBias' ? shape.length === 1 && shape[0]! <= tensor.shape[0]! : String(shape) === String(tensor?.shape)
+      const fits =
+        tensor?.role === 'visionFfnBias'
+          ? shape.length === 1 && shape[0]! <= tensor.shape[0]!
+          : String(shape) === String(tensor?.shape)
       if (!tensor || !fits) {
         wrong.push(`${name} [${shape.join(', ')}]${tensor ? ` instead of [${tensor.shape.join(', ')}]` : ''}`)
         continue
       }
       const cols = shape.at(-1)!
-      result.set(tensor.gguf, { source: memoryTensor(tensor.gguf, shape, data), rows: data.length / cols, cols, plusOne: tensor.role === 'textNorm' })
+      result.set(tensor.gguf, {
+        source: memoryTensor(tensor.gguf, shape, data),
+        rows: data.length / cols,
+        cols,
+        plusOne: tensor.role === 'textNorm'
+      })
     }
     if (wrong.length > 0) {
-      throw new PaliGemmaError('ERR_MODEL_INVALID', `${adapter.dir}: the adapter replaces tensors that this model does not have or has in another shape: ${someOf(wrong)}`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${adapter.dir}: the adapter replaces tensors that this model does not have or has in another shape: ${someOf(wrong)}`
+      )
     }
   }
   return result

@@ -19,22 +19,31 @@ export interface GgufOptions extends WriteOptions {
   visionType?: StorageType | undefined
   imatrix?: string | undefined
   unfoldProjector?: boolean | undefined
-  adapters?: readonly (string | { path: string, scale?: number })[] | undefined
+  adapters?: readonly (string | { path: string; scale?: number })[] | undefined
 }
 
-const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) => nativeCall(() => native().quantizeRows(data, from, to, cols))
+const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) =>
+  nativeCall(() => native().quantizeRows(data, from, to, cols))
 
-export async function openGgufs (paths: string[]): Promise<GgufSource[]> {
+export async function openGgufs(paths: string[]): Promise<GgufSource[]> {
   const opened = await Promise.allSettled(paths.map(async (path) => await GgufSource.open(path)))
-  const files = opened.flatMap((result) => result.status === 'fulfilled' ? [result.value] : [])
+  const files = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
   const failed = opened.find((result) => result.status === 'rejected')
   if (!failed) return files
-  await Promise.all(files.map(async (file) => { await file.close() }))
+  await Promise.all(
+    files.map(async (file) => {
+      await file.close()
+    })
+  )
   throw failed.reason
 }
 
 /** A complete PaliGemma from one file, or from text and vision files. */
-export async function mergeGgufs (paths: string[], mask: MaskSource | undefined, options: GgufOptions): Promise<ConvertResult> {
+export async function mergeGgufs(
+  paths: string[],
+  mask: MaskSource | undefined,
+  options: GgufOptions
+): Promise<ConvertResult> {
   const files = await openGgufs(paths)
   try {
     const { text, vision } = pairGgufs(files)
@@ -50,11 +59,19 @@ export async function mergeGgufs (paths: string[], mask: MaskSource | undefined,
     if (options.importance) notes.push(...checkImportance(options.imatrix!, options.importance, planned))
     const bytes = await writeModel(options.out, plan.metadata, planned, options)
     return {
-      path: options.out, bytes, type: options.type?.name ?? 'as stored', tensors: planned.length,
-      parameters: countParameters(planned), notes: [...notes, ...plan.notes]
+      path: options.out,
+      bytes,
+      type: options.type?.name ?? 'as stored',
+      tensors: planned.length,
+      parameters: countParameters(planned),
+      notes: [...notes, ...plan.notes]
     }
   } finally {
-    await Promise.all(files.map(async (file) => { await file.close() }))
+    await Promise.all(
+      files.map(async (file) => {
+        await file.close()
+      })
+    )
   }
 }
 
@@ -66,18 +83,30 @@ const leastGain = 0.1
  * Files for graphs that multiply every row by sqrt(hidden) have the inverse in the projector; this engine, like newer
  * graphs, scales text rows only.
  */
-async function unfolded (tensors: SourceTensor[], hidden: number, options: GgufOptions, notes: string[]): Promise<SourceTensor[]> {
+async function unfolded(
+  tensors: SourceTensor[],
+  hidden: number,
+  options: GgufOptions,
+  notes: string[]
+): Promise<SourceTensor[]> {
   const quantizeRows = options.quantizeRows ?? nativeQuantizeRows
   const weight = tensors.find(({ name }) => name === 'mm.0.weight')
   if (!weight || options.unfoldProjector === false) return tensors
   if (options.unfoldProjector === undefined) {
     const values = await readFloats(weight, quantizeRows)
-    const gain = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length * weight.shape[1]!)
+    const gain = Math.sqrt((values.reduce((sum, value) => sum + value * value, 0) / values.length) * weight.shape[1]!)
     // All zeros is a test's file, not a folded one.
     if (gain >= leastGain || gain === 0) return tensors
-    notes.push(`the projector's weights are small (gain ${gain.toPrecision(2)}), so 1/sqrt(${hidden}) seems to be folded in: multiplied by its inverse; ` +
-      '--projector keep leaves them')
+    notes.push(
+      `the projector's weights are small (gain ${gain.toPrecision(2)}), so 1/sqrt(${hidden}) seems to be folded in: multiplied by its inverse; ` +
+        '--projector keep leaves them'
+    )
   }
-  return await Promise.all(tensors.map(async (tensor) =>
-    /^mm\.0\.(?:weight|bias)$/.test(tensor.name) ? await scaledTensor(tensor, Math.sqrt(hidden), quantizeRows) : tensor))
+  return await Promise.all(
+    tensors.map(async (tensor) =>
+      /^mm\.0\.(?:weight|bias)$/.test(tensor.name)
+        ? await scaledTensor(tensor, Math.sqrt(hidden), quantizeRows)
+        : tensor
+    )
+  )
 }

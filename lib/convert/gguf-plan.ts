@@ -5,7 +5,16 @@ import type { Metadata, MetadataValue } from '../formats/gguf-writer'
 import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from './names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from './plan'
 import type { SourceTensor } from './source'
-import { bitsOf, defaultVisionType, type FileType, fitType, holdsWeights, isBlockType, type StorageType, wantedType } from '../formats/types'
+import {
+  bitsOf,
+  defaultVisionType,
+  type FileType,
+  fitType,
+  holdsWeights,
+  isBlockType,
+  type StorageType,
+  wantedType
+} from '../formats/types'
 
 export interface GgufPlan {
   metadata: Metadata
@@ -23,16 +32,21 @@ export interface GgufPlanOptions {
 const textArchitectures = ['gemma', 'gemma2']
 
 /** Which of one or two files is which; errors name what is wrong with them. */
-export function pairGgufs (files: GgufSource[]): { text: GgufSource, vision?: GgufSource } {
+export function pairGgufs(files: GgufSource[]): { text: GgufSource; vision?: GgufSource } {
   const text = files.filter((file) => textArchitectures.includes(file.architecture))
   const vision = files.filter((file) => file.architecture === 'clip')
   const other = files.find((file) => !text.includes(file) && !vision.includes(file))
   if (other) {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${other.path}: architecture "${other.architecture}" is not PaliGemma's (gemma, gemma2, clip)`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${other.path}: architecture "${other.architecture}" is not PaliGemma's (gemma, gemma2, clip)`
+    )
   }
   if (text.length !== 1 || vision.length !== files.length - 1) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION',
-      `Expected one text GGUF and its vision GGUF for source but received ${files.map((file) => `${file.path} (${file.architecture})`).join(' and ')}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected one text GGUF and its vision GGUF for source but received ${files.map((file) => `${file.path} (${file.architecture})`).join(' and ')}`
+    )
   }
   return { text: text[0]!, ...(vision[0] ? { vision: vision[0] } : {}) }
 }
@@ -41,19 +55,26 @@ export function pairGgufs (files: GgufSource[]): { text: GgufSource, vision?: Gg
  * All tensors of a PaliGemma in one or two files, in the order that converted files have; an error lists what is
  * missing, unknown, twice there or of a wrong shape.
  */
-export function modelTensors (text: GgufSource, vision: GgufSource | undefined): { tensors: SourceTensor[], expected: ExpectedTensor[] } {
+export function modelTensors(
+  text: GgufSource,
+  vision: GgufSource | undefined
+): { tensors: SourceTensor[]; expected: ExpectedTensor[] } {
   const where = vision ? `${text.path} and ${vision.path}` : text.path
   const found = new Map<string, SourceTensor>()
   const twice: string[] = []
   const extra: SourceTensor[] = []
-  for (const tensor of [...text.tensors, ...vision?.tensors ?? []]) {
+  for (const tensor of [...text.tensors, ...(vision?.tensors ?? [])]) {
     if (found.has(tensor.name)) twice.push(tensor.name)
     found.set(tensor.name, tensor)
     if (tensor.name.startsWith('mask.')) extra.push(tensor)
   }
-  if (twice.length > 0) throw new PaliGemmaError('ERR_MODEL_INVALID', `${where}: the same tensor is there twice: ${twice.join(', ')}`)
+  if (twice.length > 0)
+    throw new PaliGemmaError('ERR_MODEL_INVALID', `${where}: the same tensor is there twice: ${twice.join(', ')}`)
   if (!found.has('v.patch_embd.weight')) {
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${where} has no vision tensors; give the vision GGUF ("mmproj") as well`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${where} has no vision tensors; give the vision GGUF ("mmproj") as well`
+    )
   }
   for (const { name } of extra) found.delete(name)
   const shape = shapeOf(text, vision ?? text)
@@ -65,46 +86,79 @@ export function modelTensors (text: GgufSource, vision: GgufSource | undefined):
   return { tensors: [...named.map(({ source }) => found.get(source)!), ...extra], expected }
 }
 
-function shapeOf (text: GgufSource, vision: GgufSource): ModelShape {
+function shapeOf(text: GgufSource, vision: GgufSource): ModelShape {
   const arch = text.architecture
   const key = (name: string, fallback?: number) => text.integer(`${arch}.${name}`, fallback)
   const clip = (name: string) => vision.integer(`clip.vision.${name}`)
   const heads = key('attention.head_count')
   return {
     text: {
-      architecture: arch as 'gemma' | 'gemma2', hidden: key('embedding_length'), ffn: key('feed_forward_length'), layers: key('block_count'),
-      heads, kvHeads: key('attention.head_count_kv', heads), headDim: key('attention.key_length', 256)
+      architecture: arch as 'gemma' | 'gemma2',
+      hidden: key('embedding_length'),
+      ffn: key('feed_forward_length'),
+      layers: key('block_count'),
+      heads,
+      kvHeads: key('attention.head_count_kv', heads),
+      headDim: key('attention.key_length', 256)
     },
     vision: {
-      hidden: clip('embedding_length'), ffn: clip('feed_forward_length'), layers: clip('block_count'), patchSize: clip('patch_size'),
+      hidden: clip('embedding_length'),
+      ffn: clip('feed_forward_length'),
+      layers: clip('block_count'),
+      patchSize: clip('patch_size'),
       tokens: Math.floor(clip('image_size') / clip('patch_size')) ** 2
     }
   }
 }
 
 /** Types and shapes of tensors that come from a GGUF, and their metadata. `vision`: its clip keys join those of `main`. */
-export function planGguf (main: GgufSource, vision: GgufSource | undefined, tensors: SourceTensor[], options: GgufPlanOptions): GgufPlan {
+export function planGguf(
+  main: GgufSource,
+  vision: GgufSource | undefined,
+  tensors: SourceTensor[],
+  options: GgufPlanOptions
+): GgufPlan {
   const { type } = options
   const arch = main.architecture
   const layers = arch === 'clip' ? 0 : main.integer(`${arch}.block_count`, 1)
   const heads = arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count`, 1)
   const visionType = options.visionType ?? (type && defaultVisionType(type))
-  const context = type && visionType && {
-    type, visionType, layers, heads, kvHeads: arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads)
-  }
+  const context = type &&
+    visionType && {
+      type,
+      visionType,
+      layers,
+      heads,
+      kvHeads: arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads)
+    }
   const visionFfn = context && paddedFfn(tensors, context.visionType)
   const replaced = new Map<string, number>()
   const again = new Set<string>()
   const planned = tensors.map((source): PlannedTensor => {
     const cols = source.shape.at(-1)!
     const rows = source.shape.reduce((product, n) => product * n, 1) / cols
-    const keep: PlannedTensor = { name: source.name, type: source.type, shape: source.shape, source, rows, cols, plusOne: false }
+    const keep: PlannedTensor = {
+      name: source.name,
+      type: source.type,
+      shape: source.shape,
+      source,
+      rows,
+      cols,
+      plusOne: false
+    }
     const known = ggufRole(source.name)
     if (!context || !known || !holdsWeights(source.type)) return keep
     const { role, layer } = known
-    const shape = visionFfn === undefined
-      ? source.shape
-      : role === 'visionFfnUp' ? [visionFfn, cols] : role === 'visionFfnDown' ? [rows, visionFfn] : role === 'visionFfnBias' ? [visionFfn] : source.shape
+    const shape =
+      visionFfn === undefined
+        ? source.shape
+        : role === 'visionFfnUp'
+          ? [visionFfn, cols]
+          : role === 'visionFfnDown'
+            ? [rows, visionFfn]
+            : role === 'visionFfnBias'
+              ? [visionFfn]
+              : source.shape
     if (role === 'visionFfnBias') return { ...keep, shape }
     const wanted = wantedType(role, layer, context)
     const fitting = fitType(wanted, shape.at(-1)!)
@@ -112,24 +166,39 @@ export function planGguf (main: GgufSource, vision: GgufSource | undefined, tens
     if (isBlockType(source.type) && fitting !== source.type && bitsOf(source.type) < 8) again.add(source.type)
     return { ...keep, type: fitting, shape }
   })
-  const notes = [...replaced].map(([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`)
+  const notes = [...replaced].map(
+    ([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`
+  )
   if (visionFfn !== undefined) notes.push(`SigLIP's feed-forward is padded with zeros to ${visionFfn}`)
-  if (again.size > 0) notes.push(`the weights were quantized before (${[...again].join(', ')}); errors add up, start from the original where you can`)
+  if (again.size > 0)
+    notes.push(
+      `the weights were quantized before (${[...again].join(', ')}); errors add up, start from the original where you can`
+    )
   return { metadata: mergedMetadata(main, vision, type, visionFfn), tensors: planned, notes }
 }
 
 /** The width SigLIP's feed-forward gets, where block types need another one than it has. */
-function paddedFfn (tensors: SourceTensor[], visionType: StorageType): number | undefined {
+function paddedFfn(tensors: SourceTensor[], visionType: StorageType): number | undefined {
   if (!isBlockType(visionType)) return undefined
-  const ffn = tensors.filter(({ name }) => ['visionFfnUp', 'visionFfnDown', 'visionFfnBias'].includes(ggufRole(name)?.role ?? ''))
+  const ffn = tensors.filter(({ name }) =>
+    ['visionFfnUp', 'visionFfnDown', 'visionFfnBias'].includes(ggufRole(name)?.role ?? '')
+  )
   const width = ffn.find(({ name }) => name.endsWith('ffn_down.weight'))?.shape[1]
-  if (width === undefined || width % visionFfnMultiple === 0 || ffn.some(({ type }) => isBlockType(type))) return undefined
+  if (width === undefined || width % visionFfnMultiple === 0 || ffn.some(({ type }) => isBlockType(type)))
+    return undefined
   return Math.ceil(width / visionFfnMultiple) * visionFfnMultiple
 }
 
-function mergedMetadata (main: GgufSource, vision: GgufSource | undefined, type: FileType | undefined, visionFfn: number | undefined): Metadata {
+function mergedMetadata(
+  main: GgufSource,
+  vision: GgufSource | undefined,
+  type: FileType | undefined,
+  visionFfn: number | undefined
+): Metadata {
   const result = new Map<string, MetadataValue>()
-  const copy = ({ key, type: of, value }: GgufSource['metadata'][number]) => { result.set(key, { type: 'copy', of, value }) }
+  const copy = ({ key, type: of, value }: GgufSource['metadata'][number]) => {
+    result.set(key, { type: 'copy', of, value })
+  }
   for (const entry of main.metadata) copy(entry)
   for (const entry of vision?.metadata ?? []) if (/^(?:clip|paligemma)\./.test(entry.key)) copy(entry)
   if (vision) result.set('clip.has_vision_encoder', { type: 'bool', value: true })

@@ -42,7 +42,7 @@ export interface ConvertOptions {
   /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
   unfoldProjector?: boolean | undefined
   /** PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second time. */
-  adapters?: readonly (string | { path: string, scale?: number })[] | undefined
+  adapters?: readonly (string | { path: string; scale?: number })[] | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -73,11 +73,14 @@ export interface ConvertHooks {
  * @throws {PaliGemmaError} `ERR_INVALID_OPTION`, `ERR_MODEL_NOT_FOUND` (a file is missing), `ERR_MODEL_INVALID` (a file
  * is damaged, or weights and config do not fit), `ERR_MODEL_UNSUPPORTED` (no PaliGemma); system errors of the disk as they are.
  */
-export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
+export async function convert(options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   const type = options.type === undefined ? undefined : parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   const sources = Array.isArray(options.source) ? options.source : [options.source]
-  for (const [name, value] of [...sources.map((source) => ['source', source] as const), ['out', options.out] as const]) {
+  for (const [name, value] of [
+    ...sources.map((source) => ['source', source] as const),
+    ['out', options.out] as const
+  ]) {
     if (typeof value !== 'string' || value === '') {
       throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path for ${name} but received ${String(value)}`)
     }
@@ -85,69 +88,104 @@ export async function convert (options: ConvertOptions, hooks: ConvertHooks = {}
   options.signal?.throwIfAborted()
   const kind = await sourceKind(sources)
   const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
-  const importance = options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
+  const importance =
+    options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const write = { ...options, ...hooks, importance }
   if (kind === 'gguf') return await mergeGgufs(sources, mask, { ...write, type, visionType })
   return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
 }
 
-type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> & ConvertHooks & {
-  type: ReturnType<typeof parseFileType>
-  visionType: ReturnType<typeof parseVisionType> | undefined
-  importance: ReadonlyMap<string, Float32Array> | undefined
-}
+type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> &
+  ConvertHooks & {
+    type: ReturnType<typeof parseFileType>
+    visionType: ReturnType<typeof parseVisionType> | undefined
+    importance: ReadonlyMap<string, Float32Array> | undefined
+  }
 
-async function convertCheckpoint (path: string, kind: 'directory' | 'npz', mask: MaskSource | undefined, options: ParsedOptions): Promise<ConvertResult> {
+async function convertCheckpoint(
+  path: string,
+  kind: 'directory' | 'npz',
+  mask: MaskSource | undefined,
+  options: ParsedOptions
+): Promise<ConvertResult> {
   const adapters = await readAdaptersToMerge(options.adapters ?? [])
   const { config, source } = await openCheckpoint(path, kind, dirname(options.out))
   try {
-    const plan = planConversion(config, source.tensors, { dir: path, type: options.type, visionType: options.visionType, mask, adapters })
+    const plan = planConversion(config, source.tensors, {
+      dir: path,
+      type: options.type,
+      visionType: options.visionType,
+      mask,
+      adapters
+    })
     await checkTiedHead(source.tensors, path)
     const vocabulary = await openVocabulary(options.tokenizer, path, kind, plan.vocab, config)
     const metadata = modelMetadata(config, plan, vocabulary, options.type)
     if (options.importance) plan.notes.push(...checkImportance(options.imatrix!, options.importance, plan.tensors))
     const bytes = await writeModel(options.out, metadata, plan.tensors, options)
-    return { path: options.out, bytes, type: options.type.name, tensors: plan.tensors.length, parameters: countParameters(plan.tensors), notes: plan.notes }
+    return {
+      path: options.out,
+      bytes,
+      type: options.type.name,
+      tensors: plan.tensors.length,
+      parameters: countParameters(plan.tensors),
+      notes: plan.notes
+    }
   } finally {
     await source.close()
   }
 }
 
-async function openCheckpoint (path: string, kind: 'directory' | 'npz', scratchDir: string): Promise<{ config: SourceConfig, source: WeightSource }> {
+async function openCheckpoint(
+  path: string,
+  kind: 'directory' | 'npz',
+  scratchDir: string
+): Promise<{ config: SourceConfig; source: WeightSource }> {
   if (kind === 'npz') return await openNpz(path, scratchDir)
   await refuseAdapter(path)
   return { config: await readConfig(path), source: await Safetensors.open(path) }
 }
 
 /** An adapter alone is no model: say what to convert. */
-async function refuseAdapter (dir: string): Promise<void> {
-  const [config, adapter] = await Promise.all(['config.json', 'adapter_config.json'].map(async (name) => await readJson(join(dir, name), true)))
+async function refuseAdapter(dir: string): Promise<void> {
+  const [config, adapter] = await Promise.all(
+    ['config.json', 'adapter_config.json'].map(async (name) => await readJson(join(dir, name), true))
+  )
   if (config || !adapter) return
   const base = adapter.string('base_model_name_or_path', '')
-  throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${dir} is a LoRA adapter${base === '' ? '' : `, trained on ${base}`}; ` +
-    `convert the model that it was trained on with this adapter merged: paligemma convert BASE --adapter ${dir} --out MODEL.gguf`)
+  throw new PaliGemmaError(
+    'ERR_MODEL_UNSUPPORTED',
+    `${dir} is a LoRA adapter${base === '' ? '' : `, trained on ${base}`}; ` +
+      `convert the model that it was trained on with this adapter merged: paligemma convert BASE --adapter ${dir} --out MODEL.gguf`
+  )
 }
 
-async function sourceKind (sources: string[]): Promise<'directory' | 'npz' | 'gguf'> {
-  const kinds = await Promise.all(sources.map(async (source) => {
-    const info = await stat(source).catch((cause: NodeJS.ErrnoException) => {
-      throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${source} cannot be read: ${cause.message}`, { cause })
+async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'gguf'> {
+  const kinds = await Promise.all(
+    sources.map(async (source) => {
+      const info = await stat(source).catch((cause: NodeJS.ErrnoException) => {
+        throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${source} cannot be read: ${cause.message}`, { cause })
+      })
+      if (info.isDirectory()) return 'directory'
+      if (await looksLikeZip(source)) return 'npz'
+      if (await looksLikeGguf(source)) return 'gguf'
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz checkpoint nor a GGUF`
+      )
     })
-    if (info.isDirectory()) return 'directory'
-    if (await looksLikeZip(source)) return 'npz'
-    if (await looksLikeGguf(source)) return 'gguf'
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-      `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz checkpoint nor a GGUF`)
-  }))
+  )
   const [first] = kinds
   if (first === undefined || kinds.length > 2 || (kinds.length === 2 && kinds.some((kind) => kind !== 'gguf'))) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION',
-      `Expected a model directory, an .npz file or one or two GGUFs for source but received ${sources.length === 0 ? 'nothing' : sources.join(', ')}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a model directory, an .npz file or one or two GGUFs for source but received ${sources.length === 0 ? 'nothing' : sources.join(', ')}`
+    )
   }
   return first
 }
 
-async function looksLikeGguf (path: string): Promise<boolean> {
+async function looksLikeGguf(path: string): Promise<boolean> {
   const file = await open(path, 'r')
   try {
     const { bytesRead, buffer } = await file.read(Buffer.alloc(4), 0, 4, 0)
@@ -158,18 +196,21 @@ async function looksLikeGguf (path: string): Promise<boolean> {
 }
 
 /** An LM head that is not the embedding would be lost: compare the two at 64 places before leaving it out. */
-async function checkTiedHead (tensors: readonly SourceTensor[], dir: string): Promise<void> {
+async function checkTiedHead(tensors: readonly SourceTensor[], dir: string): Promise<void> {
   const pair = tiedHead(tensors)
   if (!pair) return
   const { head, embedding } = pair
-  const untied = (why: string) => new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-    `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`)
+  const untied = (why: string) =>
+    new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`
+    )
   if (head.type !== embedding.type || head.bytes !== embedding.bytes) throw untied('has another type or shape than')
   const places = 64
   const size = Math.min(1 << 16, head.bytes)
   const [a, b] = [Buffer.alloc(size), Buffer.alloc(size)]
   for (let i = 0; i < places; i++) {
-    const start = Math.floor((head.bytes - size) * i / (places - 1))
+    const start = Math.floor(((head.bytes - size) * i) / (places - 1))
     await Promise.all([head.read(start, a), embedding.read(start, b)])
     if (!a.equals(b)) throw untied('differs from')
     if (size === head.bytes) break

@@ -18,22 +18,31 @@ export interface MatrixUpdate {
   b: Float32Array
 }
 
-export async function readAdaptersToMerge (list: readonly (string | { path: string, scale?: number })[]): Promise<AdapterToMerge[]> {
+export async function readAdaptersToMerge(
+  list: readonly (string | { path: string; scale?: number })[]
+): Promise<AdapterToMerge[]> {
   const adapters: AdapterToMerge[] = []
   for (const item of list) {
     const { path, scale = 1 } = typeof item === 'string' ? { path: item } : item
-    if (!Number.isFinite(scale)) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a finite number for the scale of adapter ${path} but received ${String(scale)}`)
+    if (!Number.isFinite(scale))
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected a finite number for the scale of adapter ${path} but received ${String(scale)}`
+      )
     const dir = await peftDirectory(path)
     if (dir === undefined) {
-      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${path} is no PEFT directory; only those can be merged. A GGUF adapter can be given to loadModel`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${path} is no PEFT directory; only those can be merged. A GGUF adapter can be given to loadModel`
+      )
     }
-    adapters.push({ ...await readPeft(dir), scale })
+    adapters.push({ ...(await readPeft(dir)), scale })
   }
   return adapters
 }
 
 /** Puts the tensors that adapters replace whole in the place of the base's. */
-export function replaceTensors (found: Map<string, SourceTensor>, adapters: readonly AdapterToMerge[]): void {
+export function replaceTensors(found: Map<string, SourceTensor>, adapters: readonly AdapterToMerge[]): void {
   for (const adapter of adapters) {
     checkWholeScale(adapter)
     for (const [name, { shape, data }] of adapter.replaced) {
@@ -42,9 +51,12 @@ export function replaceTensors (found: Map<string, SourceTensor>, adapters: read
   }
 }
 
-export function checkWholeScale ({ dir, replaced, scale }: AdapterToMerge): void {
+export function checkWholeScale({ dir, replaced, scale }: AdapterToMerge): void {
   if (replaced.size > 0 && scale !== 1) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`
+    )
   }
 }
 
@@ -52,8 +64,12 @@ export function checkWholeScale ({ dir, replaced, scale }: AdapterToMerge): void
  * What is added to which matrix, by canonical name. Everything that does not fit is listed in one error. `padded`:
  * SigLIP's feed-forward may be wider than the adapter's, with zeros, as block types want it.
  */
-export function planUpdates (expected: readonly ExpectedTensor[], adapters: readonly AdapterToMerge[], padded = false): Map<string, MatrixUpdate[]> {
-  const byName = new Map(expected.filter(({ shape }) => shape.length > 1).map(tensor => [tensor.source, tensor]))
+export function planUpdates(
+  expected: readonly ExpectedTensor[],
+  adapters: readonly AdapterToMerge[],
+  padded = false
+): Map<string, MatrixUpdate[]> {
+  const byName = new Map(expected.filter(({ shape }) => shape.length > 1).map((tensor) => [tensor.source, tensor]))
   const planned = new Map<string, MatrixUpdate[]>()
   for (const { dir, updates, scale } of adapters) {
     const unknown: string[] = []
@@ -69,28 +85,52 @@ export function planUpdates (expected: readonly ExpectedTensor[], adapters: read
         const [out, ...rest] = tensor.shape as [number, ...number[]]
         const inputs = rest.reduce((product, n) => product * n, 1)
         const rank = a.shape[0]!
-        const fits = (have: number, wanted: number, mayPad: boolean) => have === wanted || (padded && mayPad && have < wanted)
-        if (fits(a.shape[1]!, inputs, tensor.role === 'visionFfnDown') && fits(b.shape[0]!, out, tensor.role === 'visionFfnUp') && b.shape[1] === rank && rank > 0) {
+        const fits = (have: number, wanted: number, mayPad: boolean) =>
+          have === wanted || (padded && mayPad && have < wanted)
+        if (
+          fits(a.shape[1]!, inputs, tensor.role === 'visionFfnDown') &&
+          fits(b.shape[0]!, out, tensor.role === 'visionFfnUp') &&
+          b.shape[1] === rank &&
+          rank > 0
+        ) {
           const list = planned.get(target) ?? []
           planned.set(target, list)
-          list.push({ rank, in: inputs, a: widened(a.data, rank, inputs), b: widened(b.data.map(value => value * scale), 1, out * rank) })
+          list.push({
+            rank,
+            in: inputs,
+            a: widened(a.data, rank, inputs),
+            b: widened(
+              b.data.map((value) => value * scale),
+              1,
+              out * rank
+            )
+          })
         } else {
           misshapen.push(`${target}: [${b.shape.join(', ')}] x [${a.shape.join(', ')}] for [${out}, ${inputs}]`)
         }
       }
     }
-    const problems = ([['no such matrix in this model', unknown], ['only one of lora_A and lora_B', unpaired], ['wrong shape', misshapen]] as const)
-      .filter(([, names]) => names.length > 0).map(([what, names]) => `${what}: ${someOf([...names])}`)
+    const problems = (
+      [
+        ['no such matrix in this model', unknown],
+        ['only one of lora_A and lora_B', unpaired],
+        ['wrong shape', misshapen]
+      ] as const
+    )
+      .filter(([, names]) => names.length > 0)
+      .map(([what, names]) => `${what}: ${someOf([...names])}`)
     if (problems.length > 0) {
-      throw new PaliGemmaError('ERR_MODEL_INVALID',
-        `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`
+      )
     }
   }
   return planned
 }
 
 /** Rows with zeros at their ends. */
-function widened (data: Float32Array, rows: number, cols: number): Float32Array {
+function widened(data: Float32Array, rows: number, cols: number): Float32Array {
   const width = data.length / rows
   if (width === cols) return data
   const wide = new Float32Array(rows * cols)
@@ -99,10 +139,10 @@ function widened (data: Float32Array, rows: number, cols: number): Float32Array 
 }
 
 /** Adds the updates to elements [first, first + values.length) of a matrix; sums are formed in float64. */
-export function addUpdates (values: Float32Array, first: number, updates: readonly MatrixUpdate[]): void {
+export function addUpdates(values: Float32Array, first: number, updates: readonly MatrixUpdate[]): void {
   for (const { rank, in: width, a, b } of updates) {
     const row = new Float64Array(width)
-    for (let at = 0; at < values.length;) {
+    for (let at = 0; at < values.length; ) {
       const out = Math.floor((first + at) / width)
       const begin = (first + at) % width
       const end = Math.min(width, begin + values.length - at)

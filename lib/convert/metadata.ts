@@ -5,7 +5,7 @@ import type { Plan } from './plan'
 import type { Vocabulary } from '../formats/sentencepiece'
 import type { FileType } from '../formats/types'
 
-export function modelMetadata (config: SourceConfig, plan: Plan, vocabulary: Vocabulary, type: FileType): Metadata {
+export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Vocabulary, type: FileType): Metadata {
   const { text, vision } = config
   const list: Metadata = []
   const u32 = (key: string, value: number) => list.push([key, { type: 'u32', value }])

@@ -10,15 +10,23 @@ export interface ModelShape {
 
 /** What a tensor is; decides its type and whether its values change. */
 export type TensorRole =
-  | 'embedding'      // token embedding, also the LM head
-  | 'attnQ' | 'attnK' | 'attnV' | 'attnOutput' | 'ffnUp' | 'ffnDown'   // text matrices
-  | 'textNorm'       // stored + 1
-  | 'visionMatrix' | 'visionFfnUp' | 'visionFfnDown' | 'patch'
-  | 'vector'         // biases, vision norms
+  | 'embedding' // token embedding, also the LM head
+  | 'attnQ'
+  | 'attnK'
+  | 'attnV'
+  | 'attnOutput'
+  | 'ffnUp'
+  | 'ffnDown' // text matrices
+  | 'textNorm' // stored + 1
+  | 'visionMatrix'
+  | 'visionFfnUp'
+  | 'visionFfnDown'
+  | 'patch'
+  | 'vector' // biases, vision norms
   | 'visionFfnBias'
   | 'position'
   | 'projector'
-  | 'retrieval'      // ColPali's head, optional
+  | 'retrieval' // ColPali's head, optional
 
 export interface ExpectedTensor {
   /** As {@link canonicalName} spells it. */
@@ -38,9 +46,12 @@ const ignored = /(?:^|\.)(?:position_ids|rotary_emb\.inv_freq)$/
  * One spelling for all generations of names: `text.…`, `vision.…`, `projector.…`, `retrieval.…`, `lm_head.weight`;
  * undefined for buffers that are not weights. Unknown names come back as they are.
  */
-export function canonicalName (name: string): string | undefined {
+export function canonicalName(name: string): string | undefined {
   if (ignored.test(name)) return undefined
-  const bare = name.replace(/^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/, '')
+  const bare = name.replace(
+    /^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/,
+    ''
+  )
   const rules: [RegExp, string][] = [
     [/^language_model\.lm_head\./, 'lm_head.'],
     [/^language_model\.(?:model\.)?/, 'text.'],
@@ -53,25 +64,41 @@ export function canonicalName (name: string): string | undefined {
 }
 
 /** The GGUF name of a matrix that adapters may change, of its canonical name; undefined for everything else. */
-export function matrixName (canonical: string): string | undefined {
+export function matrixName(canonical: string): string | undefined {
   const rules: [RegExp, Record<string, string>, string][] = [
-    [/^text\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
-      { q_proj: 'attn_q', k_proj: 'attn_k', v_proj: 'attn_v', o_proj: 'attn_output', gate_proj: 'ffn_gate', up_proj: 'ffn_up', down_proj: 'ffn_down' }, 'blk'],
-    [/^vision\.encoder\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
-      { q_proj: 'attn_q', k_proj: 'attn_k', v_proj: 'attn_v', out_proj: 'attn_out', fc1: 'ffn_up', fc2: 'ffn_down' }, 'v.blk']
+    [
+      /^text\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
+      {
+        q_proj: 'attn_q',
+        k_proj: 'attn_k',
+        v_proj: 'attn_v',
+        o_proj: 'attn_output',
+        gate_proj: 'ffn_gate',
+        up_proj: 'ffn_up',
+        down_proj: 'ffn_down'
+      },
+      'blk'
+    ],
+    [
+      /^vision\.encoder\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.weight$/,
+      { q_proj: 'attn_q', k_proj: 'attn_k', v_proj: 'attn_v', out_proj: 'attn_out', fc1: 'ffn_up', fc2: 'ffn_down' },
+      'v.blk'
+    ]
   ]
   for (const [pattern, names, prefix] of rules) {
     const [, layer, name] = pattern.exec(canonical) ?? []
     if (name !== undefined && Object.hasOwn(names, name)) return `${prefix}.${layer}.${names[name]}.weight`
   }
   const others: Record<string, string> = {
-    'vision.embeddings.patch_embedding.weight': 'v.patch_embd.weight', 'projector.weight': 'mm.0.weight', 'retrieval.weight': 'retrieval.proj.weight'
+    'vision.embeddings.patch_embedding.weight': 'v.patch_embd.weight',
+    'projector.weight': 'mm.0.weight',
+    'retrieval.weight': 'retrieval.proj.weight'
   }
   return Object.hasOwn(others, canonical) ? others[canonical] : undefined
 }
 
 /** Every tensor a checkpoint with this config has, in the order in which the GGUF stores them. */
-export function expectedTensors (config: ModelShape, vocab: number): ExpectedTensor[] {
+export function expectedTensors(config: ModelShape, vocab: number): ExpectedTensor[] {
   const { text, vision } = config
   const list: ExpectedTensor[] = []
   const add = (source: string, gguf: string, shape: number[], role: TensorRole, layer?: number) => {
@@ -103,7 +130,14 @@ export function expectedTensors (config: ModelShape, vocab: number): ExpectedTen
   }
   add('text.norm.weight', 'output_norm.weight', [text.hidden], 'textNorm')
 
-  const pair = (source: string, gguf: string, shape: number[], role: TensorRole, bias: TensorRole = 'vector', layer?: number) => {
+  const pair = (
+    source: string,
+    gguf: string,
+    shape: number[],
+    role: TensorRole,
+    bias: TensorRole = 'vector',
+    layer?: number
+  ) => {
     add(`${source}.weight`, `${gguf}.weight`, shape, role, layer)
     add(`${source}.bias`, `${gguf}.bias`, [shape[0]!], bias, layer)
   }
@@ -114,7 +148,12 @@ export function expectedTensors (config: ModelShape, vocab: number): ExpectedTen
     const from = `vision.encoder.layers.${n}`
     const to = `v.blk.${n}`
     pair(`${from}.layer_norm1`, `${to}.ln1`, [wide], 'vector', 'vector', n)
-    for (const [name, gguf] of [['q_proj', 'attn_q'], ['k_proj', 'attn_k'], ['v_proj', 'attn_v'], ['out_proj', 'attn_out']]) {
+    for (const [name, gguf] of [
+      ['q_proj', 'attn_q'],
+      ['k_proj', 'attn_k'],
+      ['v_proj', 'attn_v'],
+      ['out_proj', 'attn_out']
+    ]) {
       pair(`${from}.self_attn.${name}`, `${to}.${gguf}`, [wide, wide], 'visionMatrix', 'vector', n)
     }
     pair(`${from}.layer_norm2`, `${to}.ln2`, [wide], 'vector', 'vector', n)
@@ -127,34 +166,60 @@ export function expectedTensors (config: ModelShape, vocab: number): ExpectedTen
 }
 
 /** Who published a ColPali checkpoint whose head has this name. */
-export function retrievalFlavour (name: string): RetrievalFlavour {
+export function retrievalFlavour(name: string): RetrievalFlavour {
   return name.includes('embedding_proj_layer') ? 'transformers' : 'colpali-engine'
 }
 
 /** ColPali's extra head; its output width is the checkpoint's. */
-export function retrievalTensors (config: ModelShape, width: number): ExpectedTensor[] {
+export function retrievalTensors(config: ModelShape, width: number): ExpectedTensor[] {
   return [
-    { source: 'retrieval.weight', gguf: 'retrieval.proj.weight', shape: [width, config.text.hidden], role: 'retrieval' },
+    {
+      source: 'retrieval.weight',
+      gguf: 'retrieval.proj.weight',
+      shape: [width, config.text.hidden],
+      role: 'retrieval'
+    },
     { source: 'retrieval.bias', gguf: 'retrieval.proj.bias', shape: [width], role: 'vector' }
   ]
 }
 
 const textRoles: Record<string, TensorRole> = {
-  attn_q: 'attnQ', attn_k: 'attnK', attn_v: 'attnV', attn_output: 'attnOutput', ffn_gate: 'ffnUp', ffn_up: 'ffnUp', ffn_down: 'ffnDown'
+  attn_q: 'attnQ',
+  attn_k: 'attnK',
+  attn_v: 'attnV',
+  attn_output: 'attnOutput',
+  ffn_gate: 'ffnUp',
+  ffn_up: 'ffnUp',
+  ffn_down: 'ffnDown'
 }
 const visionRoles: Record<string, TensorRole> = {
-  'attn_q.weight': 'visionMatrix', 'attn_k.weight': 'visionMatrix', 'attn_v.weight': 'visionMatrix', 'attn_out.weight': 'visionMatrix',
-  'ffn_up.weight': 'visionFfnUp', 'ffn_up.bias': 'visionFfnBias', 'ffn_down.weight': 'visionFfnDown'
+  'attn_q.weight': 'visionMatrix',
+  'attn_k.weight': 'visionMatrix',
+  'attn_v.weight': 'visionMatrix',
+  'attn_out.weight': 'visionMatrix',
+  'ffn_up.weight': 'visionFfnUp',
+  'ffn_up.bias': 'visionFfnBias',
+  'ffn_down.weight': 'visionFfnDown'
 }
 const singleRoles: Record<string, TensorRole> = {
-  'token_embd.weight': 'embedding', 'output.weight': 'embedding', 'v.patch_embd.weight': 'patch', 'mm.0.weight': 'projector'
+  'token_embd.weight': 'embedding',
+  'output.weight': 'embedding',
+  'v.patch_embd.weight': 'patch',
+  'mm.0.weight': 'projector'
 }
 
 /** What a tensor of a GGUF is, if its type may be chosen; undefined for all that stays as it is: norms, biases, unknown ones. */
-export function ggufRole (name: string): { role: TensorRole, layer?: number } | undefined {
+export function ggufRole(name: string): { role: TensorRole; layer?: number } | undefined {
   const single = singleRoles[name]
   if (single) return { role: single }
   const [, vision, layer, rest] = /^(v\.)?blk\.(\d+)\.(.+)$/.exec(name) ?? []
-  const role = rest === undefined ? undefined : vision ? visionRoles[rest] : rest.endsWith('.weight') ? textRoles[rest.slice(0, -7)] : undefined
+  const role =
+    rest === undefined
+      ? undefined
+      : vision
+        ? visionRoles[rest]
+        : rest.endsWith('.weight')
+          ? textRoles[rest.slice(0, -7)]
+          : undefined
   return role && { role, layer: Number(layer) }
 }

@@ -12,8 +12,8 @@ export interface LowRankUpdate {
   /** The weight it changes, as {@link canonicalName} spells it; where it is no known one, as the adapter does. */
   target: string
   /** [rank, in], [out, rank]; missing where the file has only the other half. */
-  a?: { shape: number[], data: Float32Array }
-  b?: { shape: number[], data: Float32Array }
+  a?: { shape: number[]; data: Float32Array }
+  b?: { shape: number[]; data: Float32Array }
 }
 
 export interface PeftAdapter {
@@ -22,11 +22,11 @@ export interface PeftAdapter {
   base?: string
   updates: LowRankUpdate[]
   /** Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. */
-  replaced: Map<string, { shape: number[], data: Float32Array }>
+  replaced: Map<string, { shape: number[]; data: Float32Array }>
 }
 
 /** The directory of a PEFT adapter given by itself or by one of its files; undefined where `path` is something else. */
-export async function peftDirectory (path: string): Promise<string | undefined> {
+export async function peftDirectory(path: string): Promise<string | undefined> {
   const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
     throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${path} cannot be read: ${cause.message}`, { cause })
   })
@@ -38,10 +38,12 @@ export async function peftDirectory (path: string): Promise<string | undefined> 
  * Reads a PEFT directory whole.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (other methods than LoRA)
  */
-export async function readPeft (dir: string): Promise<PeftAdapter> {
+export async function readPeft(dir: string): Promise<PeftAdapter> {
   const config = await readJson(join(dir, 'adapter_config.json'))
-  if (config.string('peft_type', 'LORA') !== 'LORA') config.unsupported('peft_type', 'but only LORA adapters can be used')
-  if (config.boolean('use_dora', false)) config.unsupported('use_dora', 'but DoRA is not a sum; merge it with PEFT and convert the merged model')
+  if (config.string('peft_type', 'LORA') !== 'LORA')
+    config.unsupported('peft_type', 'but only LORA adapters can be used')
+  if (config.boolean('use_dora', false))
+    config.unsupported('use_dora', 'but DoRA is not a sum; merge it with PEFT and convert the merged model')
   const source = await Safetensors.openFiles([join(dir, 'adapter_model.safetensors')])
   try {
     return await collect(dir, config, source)
@@ -50,7 +52,7 @@ export async function readPeft (dir: string): Promise<PeftAdapter> {
   }
 }
 
-async function collect (dir: string, config: Fields, source: Safetensors): Promise<PeftAdapter> {
+async function collect(dir: string, config: Fields, source: Safetensors): Promise<PeftAdapter> {
   const updates = new Map<string, LowRankUpdate & { module: string }>()
   const replaced: PeftAdapter['replaced'] = new Map()
   const unsupported: string[] = []
@@ -75,17 +77,24 @@ async function collect (dir: string, config: Fields, source: Safetensors): Promi
     } else if (/(?:^|\.)lora_/.test(name)) {
       unsupported.push(tensor.name)
     } else {
-      const whole = canonicalName(name.replace(/\.modules_to_save(?:\.[\w-]+)?(?=\.(?:weight|bias)$)/, '').replace(/\.base_layer(?=\.)/, ''))
+      const whole = canonicalName(
+        name.replace(/\.modules_to_save(?:\.[\w-]+)?(?=\.(?:weight|bias)$)/, '').replace(/\.base_layer(?=\.)/, '')
+      )
       if (whole === undefined) continue
       if (replaced.has(whole)) twice.push(tensor.name)
       replaced.set(whole, { shape: tensor.shape, data: await readAll(tensor) })
     }
   }
-  if (twice.length > 0) throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir} holds the same matrix twice: ${someOf(twice)}`)
+  if (twice.length > 0)
+    throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir} holds the same matrix twice: ${someOf(twice)}`)
   if (unsupported.length > 0) {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${dir}: ${someOf(unsupported)}; only F32, F16 and BF16 lora_A and lora_B of linear layers can be used`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${dir}: ${someOf(unsupported)}; only F32, F16 and BF16 lora_A and lora_B of linear layers can be used`
+    )
   }
-  if (updates.size === 0 && replaced.size === 0) throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir}: the adapter holds no tensors`)
+  if (updates.size === 0 && replaced.size === 0)
+    throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir}: the adapter holds no tensors`)
   for (const { module, a, b } of updates.values()) {
     const rank = a?.shape[0]
     if (!b || !rank) continue
@@ -93,11 +102,16 @@ async function collect (dir: string, config: Fields, source: Safetensors): Promi
     for (let i = 0; i < b.data.length; i++) b.data[i]! *= scale
   }
   const base = config.string('base_model_name_or_path', '')
-  return { dir, ...(base !== '' && { base }), updates: [...updates.values()].map(({ module: _, ...update }) => update), replaced }
+  return {
+    dir,
+    ...(base !== '' && { base }),
+    updates: [...updates.values()].map(({ module: _, ...update }) => update),
+    replaced
+  }
 }
 
 /** alpha / rank per module; the rank is that of the tensors, which rank_pattern describes. */
-function scales (config: Fields): (module: string, rank: number) => number {
+function scales(config: Fields): (module: string, rank: number) => number {
   const alpha = config.number('lora_alpha', 8)
   const rslora = config.boolean('use_rslora', false)
   const patterns = Object.keys(config.object('alpha_pattern', true).values).map((key) => {
@@ -106,7 +120,11 @@ function scales (config: Fields): (module: string, rank: number) => number {
       return { pattern: new RegExp(`^(?:.*\\.)?(?:${key})$`), alpha: config.object('alpha_pattern').number(key) }
     } catch (cause) {
       if (cause instanceof PaliGemmaError) throw cause
-      throw new PaliGemmaError('ERR_MODEL_INVALID', `${config.file}: alpha_pattern: ${JSON.stringify(key)} is no regular expression`, { cause })
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${config.file}: alpha_pattern: ${JSON.stringify(key)} is no regular expression`,
+        { cause }
+      )
     }
   })
   return (module, rank) => {
@@ -115,14 +133,14 @@ function scales (config: Fields): (module: string, rank: number) => number {
   }
 }
 
-async function readAll (tensor: SourceTensor): Promise<Float32Array> {
+async function readAll(tensor: SourceTensor): Promise<Float32Array> {
   const bytes = Buffer.alloc(tensor.bytes)
   await tensor.read(0, bytes)
   return toFloat32(bytes, tensor.type)
 }
 
 /** Convolutions are matrices over flattened patches: [rank, 3, p, p] and [out, rank, 1, 1]. */
-async function readMatrix (tensor: SourceTensor): Promise<{ shape: number[], data: Float32Array }> {
+async function readMatrix(tensor: SourceTensor): Promise<{ shape: number[]; data: Float32Array }> {
   const [rows = 0, ...rest] = tensor.shape
   return { shape: [rows, rest.reduce((product, n) => product * n, 1)], data: await readAll(tensor) }
 }

@@ -31,31 +31,45 @@ export interface QuantizeOptions {
  *
  * @throws {PaliGemmaError} `ERR_INVALID_OPTION`, `ERR_MODEL_NOT_FOUND`, `ERR_MODEL_INVALID`; system errors of the disk as they are.
  */
-export async function quantize (options: QuantizeOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
+export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   const type = parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   for (const name of ['source', 'out'] as const) {
     if (typeof options[name] !== 'string' || options[name] === '') {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path for ${name} but received ${String(options[name])}`)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected a path for ${name} but received ${String(options[name])}`
+      )
     }
   }
   options.signal?.throwIfAborted()
   if (await sameFile(options.source, options.out)) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected another file than the source for out but received ${options.out}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected another file than the source for out but received ${options.out}`
+    )
   }
-  const importance = options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
+  const importance =
+    options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const source = await GgufSource.open(options.source)
   try {
     const plan = planGguf(source, undefined, source.tensors, { type, visionType })
     if (importance) plan.notes.push(...checkImportance(options.imatrix!, importance, plan.tensors))
     const bytes = await writeModel(options.out, plan.metadata, plan.tensors, { ...options, ...hooks, importance })
-    return { path: options.out, bytes, type: type.name, tensors: plan.tensors.length, parameters: countParameters(plan.tensors), notes: plan.notes }
+    return {
+      path: options.out,
+      bytes,
+      type: type.name,
+      tensors: plan.tensors.length,
+      parameters: countParameters(plan.tensors),
+      notes: plan.notes
+    }
   } finally {
     await source.close()
   }
 }
 
-async function sameFile (a: string, b: string): Promise<boolean> {
+async function sameFile(a: string, b: string): Promise<boolean> {
   const [first, second] = await Promise.all([a, b].map(async (path) => await realpath(path).catch(() => undefined)))
   return first !== undefined && first === second
 }

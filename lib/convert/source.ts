@@ -11,26 +11,32 @@ export interface SourceTensor {
   shape: number[]
   bytes: number
   /** Fills `target` with the tensor's bytes from `start` on. Both are whole rows (of the last dimension). */
-  read (start: number, target: Uint8Array): Promise<void>
+  read(start: number, target: Uint8Array): Promise<void>
 }
 
 /** An open checkpoint. */
 export interface WeightSource {
   readonly tensors: SourceTensor[]
-  close (): Promise<void>
+  close(): Promise<void>
 }
 
 /** Values at hand as a tensor. */
-export function memoryTensor (name: string, shape: number[], data: Float32Array): SourceTensor {
+export function memoryTensor(name: string, shape: number[], data: Float32Array): SourceTensor {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
   return {
-    name, file: '', type: 'F32', shape, bytes: bytes.length,
-    async read (start, target) { target.set(bytes.subarray(start, start + target.length)) }
+    name,
+    file: '',
+    type: 'F32',
+    shape,
+    bytes: bytes.length,
+    async read(start, target) {
+      target.set(bytes.subarray(start, start + target.length))
+    }
   }
 }
 
 /** Plain values as float32, exactly; `type`: F32, F16 or BF16. */
-export function toFloat32 (bytes: Uint8Array, type: string): Float32Array {
+export function toFloat32(bytes: Uint8Array, type: string): Float32Array {
   const source = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const result = new Float32Array(bytes.length / (type === 'F32' ? 4 : 2))
   const bits = new Uint32Array(result.buffer)
@@ -42,8 +48,8 @@ export function toFloat32 (bytes: Uint8Array, type: string): Float32Array {
   return result
 }
 
-function fromHalf (half: number): number {
-  const exponent = half >> 10 & 31
+function fromHalf(half: number): number {
+  const exponent = (half >> 10) & 31
   const fraction = half & 1023
   const sign = half >> 15 ? -1 : 1
   if (exponent === 31) return fraction ? NaN : sign * Infinity
@@ -51,19 +57,26 @@ function fromHalf (half: number): number {
 }
 
 /** Fills `target` from `position` of a file; `tensor` for the error where the file ends first. */
-export async function readFully (handle: FileHandle, tensor: { name: string, file: string }, position: number, target: Uint8Array): Promise<void> {
-  for (let done = 0; done < target.length;) {
+export async function readFully(
+  handle: FileHandle,
+  tensor: { name: string; file: string },
+  position: number,
+  target: Uint8Array
+): Promise<void> {
+  for (let done = 0; done < target.length; ) {
     const { bytesRead } = await handle.read(target, done, target.length - done, position + done)
     if (bytesRead === 0) {
-      throw new PaliGemmaError('ERR_MODEL_INVALID',
-        `${tensor.file}: ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${tensor.file}: ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`
+      )
     }
     done += bytesRead
   }
 }
 
 /** A list for a message: the first few, and how many more. */
-export function someOf (names: string[], most = 8): string {
+export function someOf(names: string[], most = 8): string {
   const shown = names.slice(0, most).join(', ')
   return names.length > most ? `${shown} and ${names.length - most} more` : shown
 }

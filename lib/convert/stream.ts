@@ -9,7 +9,13 @@ import { toFloat32 } from './source'
 import { bytesOf, isBlockType } from '../formats/types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
-export type QuantizeRows = (data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array) => Promise<Uint8Array>
+export type QuantizeRows = (
+  data: Uint8Array,
+  from: string,
+  to: string,
+  cols: number,
+  importance?: Float32Array
+) => Promise<Uint8Array>
 
 const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
   nativeCall(() => native().quantizeRows(data, from, to, cols, importance))
@@ -17,7 +23,12 @@ const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
 /** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */
 const chunkBytes = 8 << 20
 
-interface Chunk { tensor: PlannedTensor, fileOffset: number, firstRow: number, rows: number }
+interface Chunk {
+  tensor: PlannedTensor
+  fileOffset: number
+  firstRow: number
+  rows: number
+}
 
 export interface StreamOptions {
   /** 0..1, after every chunk. */
@@ -29,8 +40,11 @@ export interface StreamOptions {
 }
 
 /** Writes every tensor at its offset. Two to four chunks are in flight, so that reading, quantizing and writing overlap. */
-export async function streamTensors (
-  tensors: PlannedTensor[], offsets: number[], file: PartFile, options: StreamOptions
+export async function streamTensors(
+  tensors: PlannedTensor[],
+  offsets: number[],
+  file: PartFile,
+  options: StreamOptions
 ): Promise<void> {
   const quantize = options.quantizeRows ?? nativeQuantizeRows
   const total = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0)
@@ -45,8 +59,11 @@ export async function streamTensors (
         const { value: chunk, done: finished } = chunks.next()
         if (finished) return
         const { type, bytes, cols } = await reader.read(chunk, quantize)
-        const importance = isBlockType(chunk.tensor.type) ? widened(options.importance?.get(chunk.tensor.name), cols) : undefined
-        const output = type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, importance)
+        const importance = isBlockType(chunk.tensor.type)
+          ? widened(options.importance?.get(chunk.tensor.name), cols)
+          : undefined
+        const output =
+          type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, importance)
         await file.write(output, chunk.fileOffset)
         done += output.length
         options.onProgress?.(Math.min(1, done / total))
@@ -57,19 +74,23 @@ export async function streamTensors (
     }
   }
   // The file may be closed only when no worker writes any more: wait for all, then report the first failure.
-  const results = await Promise.allSettled(Array.from({ length: Math.max(2, Math.min(4, availableParallelism())) }, worker))
+  const results = await Promise.allSettled(
+    Array.from({ length: Math.max(2, Math.min(4, availableParallelism())) }, worker)
+  )
   for (const result of results) if (result.status === 'rejected') throw result.reason
   options.signal?.throwIfAborted()
 }
 
-function * chunksOf (tensors: PlannedTensor[], offsets: number[]): Generator<Chunk, undefined> {
+function* chunksOf(tensors: PlannedTensor[], offsets: number[]): Generator<Chunk, undefined> {
   for (const [i, tensor] of tensors.entries()) {
     const rows = storedRows(tensor)
     const rowBytes = tensor.cols * 4
     const most = tensor.plusOne ? rows : Math.max(1, Math.floor(chunkBytes / rowBytes))
     for (let first = 0; first < rows; first += most) {
       yield {
-        tensor, firstRow: first, rows: Math.min(most, rows - first),
+        tensor,
+        firstRow: first,
+        rows: Math.min(most, rows - first),
         fileOffset: offsets[i]! + first * bytesOf(tensor.type, storedCols(tensor))
       }
     }
@@ -78,16 +99,16 @@ function * chunksOf (tensors: PlannedTensor[], offsets: number[]): Generator<Chu
 }
 
 // A tensor is a matrix of rows of its last dimension here; vectors are one row.
-function storedCols (tensor: PlannedTensor): number {
+function storedCols(tensor: PlannedTensor): number {
   return tensor.shape.at(-1)!
 }
 
-function storedRows (tensor: PlannedTensor): number {
+function storedRows(tensor: PlannedTensor): number {
   return tensor.shape.reduce((product, n) => product * n, 1) / storedCols(tensor)
 }
 
 /** Columns that only fill a row up matter nothing. */
-function widened (importance: Float32Array | undefined, cols: number): Float32Array | undefined {
+function widened(importance: Float32Array | undefined, cols: number): Float32Array | undefined {
   if (importance === undefined || importance.length === cols) return importance
   const wide = new Float32Array(cols)
   wide.set(importance)
@@ -99,18 +120,23 @@ class ChunkReader {
   private buffer = Buffer.alloc(0)
 
   /** The chunk's values in rows of the stored width, in the source's type or already as F32. */
-  async read ({ tensor, firstRow, rows }: Chunk, quantize: QuantizeRows): Promise<{ bytes: Uint8Array, type: string, cols: number }> {
+  async read(
+    { tensor, firstRow, rows }: Chunk,
+    quantize: QuantizeRows
+  ): Promise<{ bytes: Uint8Array; type: string; cols: number }> {
     const { type } = tensor.source
     const cols = storedCols(tensor)
     const rowBytes = tensor.source.bytes / tensor.rows
     // Only types of whole bytes are ever padded: the others have no width that would need it.
-    const storedBytes = cols === tensor.cols ? rowBytes : rowBytes / tensor.cols * cols
+    const storedBytes = cols === tensor.cols ? rowBytes : (rowBytes / tensor.cols) * cols
     const sourceRows = Math.max(0, Math.min(rows, tensor.rows - firstRow))
     const bytes = this.take(rows * storedBytes)
     const packed = bytes.subarray(0, sourceRows * rowBytes)
     await tensor.source.read(firstRow * rowBytes, packed)
     if (tensor.updates) {
-      const values = isPlain(type) ? toFloat32(packed, type) : new Float32Array(Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols)).buffer)
+      const values = isPlain(type)
+        ? toFloat32(packed, type)
+        : new Float32Array(Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols)).buffer)
       return merged(tensor, tensor.updates, values, firstRow, rows)
     }
     if (cols > tensor.cols) widen(bytes, sourceRows, rowBytes, storedBytes)
@@ -119,27 +145,34 @@ class ChunkReader {
     return { bytes, type, cols }
   }
 
-  private take (bytes: number): Buffer {
+  private take(bytes: number): Buffer {
     if (this.buffer.length < bytes) this.buffer = Buffer.alloc(bytes)
     return this.buffer.subarray(0, bytes)
   }
 }
 
-function isPlain (type: string): boolean {
+function isPlain(type: string): boolean {
   return type === 'F32' || type === 'F16' || type === 'BF16'
 }
 
 /** A chunk with its updates, added in float32 before any rounding to the stored type; rows behind the source's are zero. */
-function merged (tensor: PlannedTensor, updates: MatrixUpdate[], values: Float32Array, firstRow: number, rows: number): { bytes: Uint8Array, type: string, cols: number } {
+function merged(
+  tensor: PlannedTensor,
+  updates: MatrixUpdate[],
+  values: Float32Array,
+  firstRow: number,
+  rows: number
+): { bytes: Uint8Array; type: string; cols: number } {
   addUpdates(values, firstRow * tensor.cols, updates)
   const cols = storedCols(tensor)
   const padded = new Float32Array(rows * cols)
-  for (let row = 0; row * tensor.cols < values.length; row++) padded.set(values.subarray(row * tensor.cols, (row + 1) * tensor.cols), row * cols)
+  for (let row = 0; row * tensor.cols < values.length; row++)
+    padded.set(values.subarray(row * tensor.cols, (row + 1) * tensor.cols), row * cols)
   return { bytes: new Uint8Array(padded.buffer), type: 'F32', cols }
 }
 
 /** Spreads packed rows of `from` bytes to rows of `to` bytes, zeros at their ends; last row first, so that none is overwritten. */
-function widen (bytes: Buffer, rows: number, from: number, to: number): void {
+function widen(bytes: Buffer, rows: number, from: number, to: number): void {
   for (let row = rows - 1; row >= 0; row--) {
     bytes.copyWithin(row * to, row * from, (row + 1) * from)
     bytes.fill(0, row * to + from, (row + 1) * to)
@@ -147,7 +180,7 @@ function widen (bytes: Buffer, rows: number, from: number, to: number): void {
 }
 
 /** weight + 1 in float32, as the reference computes it. */
-function plusOne (bytes: Buffer, type: string): Uint8Array {
+function plusOne(bytes: Buffer, type: string): Uint8Array {
   const result = toFloat32(bytes, type)
   for (let i = 0; i < result.length; i++) result[i]! += 1
   return new Uint8Array(result.buffer)

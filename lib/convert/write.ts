@@ -11,8 +11,16 @@ export interface WriteOptions extends StreamOptions {
 }
 
 /** Writes `out` through `out.part`; an error or an abort leaves what was there before. Returns the file's bytes. */
-export async function writeModel (out: string, metadata: Metadata, tensors: PlannedTensor[], options: WriteOptions): Promise<number> {
-  const layout = layoutGguf(metadata, tensors.map(({ name, type, shape }) => ({ name, type, shape })))
+export async function writeModel(
+  out: string,
+  metadata: Metadata,
+  tensors: PlannedTensor[],
+  options: WriteOptions
+): Promise<number> {
+  const layout = layoutGguf(
+    metadata,
+    tensors.map(({ name, type, shape }) => ({ name, type, shape }))
+  )
   const file = await PartFile.create(out, layout.bytes)
   try {
     await file.write(layout.header, 0)
@@ -29,17 +37,28 @@ export async function writeModel (out: string, metadata: Metadata, tensors: Plan
 }
 
 /** The engine's own reader must see what was planned. */
-async function verify (path: string, tensors: PlannedTensor[], offsets: number[]): Promise<void> {
+async function verify(path: string, tensors: PlannedTensor[], offsets: number[]): Promise<void> {
   const seen = await nativeCall(() => native().inspect(path, 0))
-  const same = seen.tensors.length === tensors.length && tensors.every((tensor, i) => {
-    const other = seen.tensors[i]!
-    return other.name === tensor.name && other.type === tensor.type && other.offset === offsets[i] && other.bytes === tensorBytes(tensor)
-  })
-  if (!same) throw new PaliGemmaError('ERR_INTERNAL', `${path}: the file does not read back as it was written; please report this`)
+  const same =
+    seen.tensors.length === tensors.length &&
+    tensors.every((tensor, i) => {
+      const other = seen.tensors[i]!
+      return (
+        other.name === tensor.name &&
+        other.type === tensor.type &&
+        other.offset === offsets[i] &&
+        other.bytes === tensorBytes(tensor)
+      )
+    })
+  if (!same)
+    throw new PaliGemmaError(
+      'ERR_INTERNAL',
+      `${path}: the file does not read back as it was written; please report this`
+    )
   if (tensors.some(({ name }) => name.startsWith('mask.'))) await nativeCall(() => native().openMaskDecoder(path))
 }
 
 /** Weights of a model without padding. */
-export function countParameters (tensors: PlannedTensor[]): number {
+export function countParameters(tensors: PlannedTensor[]): number {
   return tensors.reduce((sum, tensor) => sum + tensor.rows * tensor.cols, 0)
 }

@@ -3,7 +3,15 @@ import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '.
 import { PaliGemmaError, fromNative, nativeAborted } from '../base/errors'
 import { checkImage, isEmbedding, type ImageInput } from '../images/image-input'
 import { readMaskTensors } from './mask-decoder'
-import type { NativeBinding, NativeEvent, NativeImage, NativeModel, NativeModelInfo, NativeRequest, NativeToken } from './native'
+import type {
+  NativeBinding,
+  NativeEvent,
+  NativeImage,
+  NativeModel,
+  NativeModelInfo,
+  NativeRequest,
+  NativeToken
+} from './native'
 import { looksLikeZip } from '../formats/npz'
 import { defaults, type LoadOptions } from '../api/options'
 import type { ImageTransform } from '../output/parse'
@@ -18,10 +26,13 @@ interface JobHandler {
   error: (error: PaliGemmaError) => void
 }
 
-function deferred<T> (): { promise: Promise<T>, resolve: (value: T) => void, reject: (error: unknown) => void } {
+function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reject: (error: unknown) => void } {
   let resolve!: (value: T) => void
   let reject!: (error: unknown) => void
-  const promise = new Promise<T>((res, rej) => { resolve = res; reject = rej })
+  const promise = new Promise<T>((res, rej) => {
+    resolve = res
+    reject = rej
+  })
   return { promise, resolve, reject }
 }
 
@@ -31,24 +42,30 @@ function deferred<T> (): { promise: Promise<T>, resolve: (value: T) => void, rej
  */
 class Jobs {
   private readonly handlers = new Map<number, JobHandler>()
-  private load: { resolve: (info: NativeModelInfo) => void, reject: (error: PaliGemmaError) => void } | undefined
+  private load: { resolve: (info: NativeModelInfo) => void; reject: (error: PaliGemmaError) => void } | undefined
   private readonly stopping = deferred<void>()
 
   readonly ready: Promise<NativeModelInfo>
   readonly stopped = this.stopping.promise
 
-  constructor () {
-    this.ready = new Promise((resolve, reject) => { this.load = { resolve, reject } })
+  constructor() {
+    this.ready = new Promise((resolve, reject) => {
+      this.load = { resolve, reject }
+    })
   }
 
-  add (job: number, handler: JobHandler): void { this.handlers.set(job, handler) }
-  remove (job: number): void { this.handlers.delete(job) }
+  add(job: number, handler: JobHandler): void {
+    this.handlers.set(job, handler)
+  }
+  remove(job: number): void {
+    this.handlers.delete(job)
+  }
 
   readonly deliver = (events: NativeEvent[]): void => {
     for (const event of events) this.deliverOne(event)
   }
 
-  private deliverOne (event: NativeEvent): void {
+  private deliverOne(event: NativeEvent): void {
     const handler = this.handlers.get(event.job)
     switch (event.kind) {
       case 'ready':
@@ -67,9 +84,10 @@ class Jobs {
         handler?.end(event)
         break
       case 'error': {
-        const error = event.code === nativeAborted
-          ? new PaliGemmaError('ERR_INTERNAL', 'The engine ended a job that nobody cancelled')
-          : fromNative(event)
+        const error =
+          event.code === nativeAborted
+            ? new PaliGemmaError('ERR_INTERNAL', 'The engine ended a job that nobody cancelled')
+            : fromNative(event)
         if (event.job === 0) this.failAll(error)
         this.handlers.delete(event.job)
         handler?.error(error)
@@ -77,7 +95,7 @@ class Jobs {
     }
   }
 
-  private failAll (error: PaliGemmaError): void {
+  private failAll(error: PaliGemmaError): void {
     this.load?.reject(error)
     this.load = undefined
     const handlers = [...this.handlers.values()]
@@ -98,7 +116,7 @@ export class ModelHost {
   private disposing: Promise<void> | undefined
   private requests = 0
 
-  private constructor (
+  private constructor(
     readonly binding: NativeBinding,
     readonly model: NativeModel,
     readonly info: NativeModelInfo,
@@ -109,20 +127,52 @@ export class ModelHost {
   }
 
   /** Loads with options already checked; `importance` observes the inputs of all matrices. */
-  static async open (binding: NativeBinding, options: LoadOptions, { importance }: { importance?: boolean } = {}): Promise<ModelHost> {
-    const { model: path, vision, maskDecoder, adapters, signal, onProgress, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap } = options
+  static async open(
+    binding: NativeBinding,
+    options: LoadOptions,
+    { importance }: { importance?: boolean } = {}
+  ): Promise<ModelHost> {
+    const {
+      model: path,
+      vision,
+      maskDecoder,
+      adapters,
+      signal,
+      onProgress,
+      device,
+      threads,
+      contextSize,
+      maxSequences,
+      kvCacheType,
+      attentionWindow,
+      finalSoftcap
+    } = options
     signal?.throwIfAborted()
     onProgress?.(0)
-    const isArchive = maskDecoder !== undefined && await looksLikeZip(maskDecoder)
+    const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
     const mask = isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder
-    const updates = adapters && await untilAborted(readAdapters(adapters), signal)
+    const updates = adapters && (await untilAborted(readAdapters(adapters), signal))
     let model: NativeModel
     try {
-      model = new binding.Model(definedOnly({
-        path, visionPath: vision, maskDecoder: mask, adapters: updates, device, threads, contextSize, maxSequences, kvCacheType, attentionWindow, finalSoftcap, importance
-      }), jobs.deliver)
+      model = new binding.Model(
+        definedOnly({
+          path,
+          visionPath: vision,
+          maskDecoder: mask,
+          adapters: updates,
+          device,
+          threads,
+          contextSize,
+          maxSequences,
+          kvCacheType,
+          attentionWindow,
+          finalSoftcap,
+          importance
+        }),
+        jobs.deliver
+      )
     } catch (error) {
       throw fromNative(error)
     }
@@ -140,10 +190,13 @@ export class ModelHost {
   }
 
   /** Counts a request while it runs; refuses it beyond `maxQueue`. */
-  async admit<T> (work: () => Promise<T>): Promise<T> {
+  async admit<T>(work: () => Promise<T>): Promise<T> {
     const { maxQueue } = this.options
     if (maxQueue !== undefined && this.requests >= maxQueue) {
-      throw new PaliGemmaError('ERR_BUSY', `${this.requests} requests are under way, as many as maxQueue allows; try again later or raise it in loadModel`)
+      throw new PaliGemmaError(
+        'ERR_BUSY',
+        `${this.requests} requests are under way, as many as maxQueue allows; try again later or raise it in loadModel`
+      )
     }
     this.requests++
     try {
@@ -153,38 +206,50 @@ export class ModelHost {
     }
   }
 
-  get maxSequences (): number { return this.options.maxSequences ?? defaults.maxSequences }
-  get disposed (): boolean { return this.disposing !== undefined }
+  get maxSequences(): number {
+    return this.options.maxSequences ?? defaults.maxSequences
+  }
+  get disposed(): boolean {
+    return this.disposing !== undefined
+  }
 
-  throwIfDisposed (): void {
+  throwIfDisposed(): void {
     if (this.disposed) throw new PaliGemmaError('ERR_DISPOSED', 'The model was disposed; load it again to use it')
   }
 
   /** The `adapters` option of a request as the addon takes it. */
-  adapterUses (chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
+  adapterUses(chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
     return chooseAdapters(this.adapters, chosen)
   }
 
   /** Decodes and resizes pictures to what the model takes. `images` and `image` as in the options of the calls. */
-  async prepareImages (options: { image?: ImageInput, images?: ImageInput[] }, signal?: AbortSignal): Promise<PreparedImage[]> {
+  async prepareImages(
+    options: { image?: ImageInput; images?: ImageInput[] },
+    signal?: AbortSignal
+  ): Promise<PreparedImage[]> {
     if (options.image !== undefined && options.images !== undefined) {
       throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected image or images but received both')
     }
     const images = options.images ?? (options.image === undefined ? [] : [options.image])
     images.forEach((image, i) => checkImage(image, options.images ? `images[${i}]` : 'image'))
     if (images.length > 0 && !this.info.hasVision) {
-      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, vision })')
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, vision })'
+      )
     }
-    return await Promise.all(images.map(async image => await this.prepareImage(image, signal)))
+    return await Promise.all(images.map(async (image) => await this.prepareImage(image, signal)))
   }
 
-  private async prepareImage (image: ImageInput, signal?: AbortSignal): Promise<PreparedImage> {
+  private async prepareImage(image: ImageInput, signal?: AbortSignal): Promise<PreparedImage> {
     if (isEmbedding(image)) {
       const { imageTokens, textHidden } = this.info
       if (image.data.length !== imageTokens * textHidden) {
-        throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected an ImageEmbedding of [${imageTokens}, ${textHidden}] but received ` +
-          `${image.data.length} values; an embedding only fits the model that made it`)
+        throw new PaliGemmaError(
+          'ERR_INVALID_OPTION',
+          `Expected an ImageEmbedding of [${imageTokens}, ${textHidden}] but received ` +
+            `${image.data.length} values; an embedding only fits the model that made it`
+        )
       }
       return { native: { embedding: image.data }, ...(image.transform && { transform: image.transform }) }
     }
@@ -200,11 +265,18 @@ export class ModelHost {
    * Runs one job to its end. Rejects with its error, at once with `signal`'s reason, or with what `onToken` throws.
    * Resolves with undefined at once when `stop` aborts.
    */
-  async run (request: NativeRequest, { onToken, signal, stop }: {
-    onToken?: (text: string, token: NativeToken) => void
-    signal?: AbortSignal | undefined
-    stop?: AbortSignal | undefined
-  }): Promise<EndEvent | undefined> {
+  async run(
+    request: NativeRequest,
+    {
+      onToken,
+      signal,
+      stop
+    }: {
+      onToken?: (text: string, token: NativeToken) => void
+      signal?: AbortSignal | undefined
+      stop?: AbortSignal | undefined
+    }
+  ): Promise<EndEvent | undefined> {
     this.throwIfDisposed()
     signal?.throwIfAborted()
     if (stop?.aborted) return undefined
@@ -224,8 +296,14 @@ export class ModelHost {
         close()
         this.model.cancel(job)
       }
-      const onAbort = (): void => { cancel(); reject(signal!.reason) }
-      const onStop = (): void => { cancel(); resolve(undefined) }
+      const onAbort = (): void => {
+        cancel()
+        reject(signal!.reason)
+      }
+      const onStop = (): void => {
+        cancel()
+        resolve(undefined)
+      }
       signal?.addEventListener('abort', onAbort, { once: true })
       stop?.addEventListener('abort', onStop, { once: true })
       this.jobs.add(job, {
@@ -237,13 +315,19 @@ export class ModelHost {
             reject(error)
           }
         },
-        end: event => { close(); resolve(event) },
-        error: error => { close(); reject(error) }
+        end: (event) => {
+          close()
+          resolve(event)
+        },
+        error: (error) => {
+          close()
+          reject(error)
+        }
       })
     })
   }
 
-  async dispose (): Promise<void> {
+  async dispose(): Promise<void> {
     if (!this.disposing) {
       this.disposing = this.jobs.stopped
       this.model.dispose()
@@ -253,6 +337,8 @@ export class ModelHost {
 }
 
 /** The object without its undefined properties: to the addon, a property that is there was given. */
-export function definedOnly<T extends object> (object: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> }
+export function definedOnly<T extends object>(object: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>
+  }
 }

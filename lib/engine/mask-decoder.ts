@@ -8,7 +8,7 @@ import { check, rule } from '../base/validate'
 const maxBytes = 256 << 20
 
 /** The decoder's tensors of an npz in vae-oid's layout; its encoder half and training statistics are left out. */
-export async function readMaskTensors (path: string): Promise<NativeTensorSource> {
+export async function readMaskTensors(path: string): Promise<NativeTensorSource> {
   const archive = await NpzArchive.open(path)
   try {
     const tensors: NativeTensorSource = {}
@@ -16,29 +16,40 @@ export async function readMaskTensors (path: string): Promise<NativeTensorSource
     for (const [name, array] of archive.arrays) {
       if (name !== '_vq_vae._embedding' && !name.startsWith('decoder.')) continue
       bytes += array.bytes
-      if (bytes > maxBytes) throw new PaliGemmaError('ERR_MODEL_INVALID', `${path}: array ${name}: over ${maxBytes} bytes, too much for a mask decoder`)
+      if (bytes > maxBytes)
+        throw new PaliGemmaError(
+          'ERR_MODEL_INVALID',
+          `${path}: array ${name}: over ${maxBytes} bytes, too much for a mask decoder`
+        )
       tensors[name] = { shape: [...array.shape], data: await array.toFloat32() }
     }
-    if (bytes === 0) throw new PaliGemmaError('ERR_MODEL_INVALID', `${path}: no mask decoder, there is no array "_vq_vae._embedding"; pass vae-oid.npz`)
+    if (bytes === 0)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${path}: no mask decoder, there is no array "_vq_vae._embedding"; pass vae-oid.npz`
+      )
     return tensors
   } finally {
     await archive.close()
   }
 }
 
-export const codesRule = { expected: '16 integers from 0 to 127', accepts: (v: unknown) => Array.isArray(v) && v.length === 16 && v.every(rule.integer(0, 127).accepts) }
+export const codesRule = {
+  expected: '16 integers from 0 to 127',
+  accepts: (v: unknown) => Array.isArray(v) && v.length === 16 && v.every(rule.integer(0, 127).accepts)
+}
 
 /** Decodes the 16 codes of a `segment` result. Made by {@link loadMaskDecoder}. */
 export class MaskDecoder {
   /** @internal */
-  constructor (private readonly decoder: NativeMaskDecoder) {}
+  constructor(private readonly decoder: NativeMaskDecoder) {}
 
   /**
    * The decoder's raw output for 16 codes in 0..127: [64, 64] row-major, about -1..1, object where positive. It covers
    * the object's box, not the picture.
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
-  async decode (codes: number[]): Promise<Float32Array> {
+  async decode(codes: number[]): Promise<Float32Array> {
     check('codes', codes, codesRule)
     return await nativeCall(() => this.decoder.decode(codes))
   }
@@ -48,9 +59,9 @@ export class MaskDecoder {
  * Loads a mask decoder from `vae-oid.npz` (gs://big_vision/paligemma/vae-oid.npz) or a GGUF that holds one.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION, ERR_NATIVE_MISSING
  */
-export async function loadMaskDecoder (path: string): Promise<MaskDecoder> {
+export async function loadMaskDecoder(path: string): Promise<MaskDecoder> {
   check('path', path, rule.path)
-  const source = await looksLikeZip(path) ? await readMaskTensors(path) : path
+  const source = (await looksLikeZip(path)) ? await readMaskTensors(path) : path
   try {
     return new MaskDecoder(await nativeCall(() => native().openMaskDecoder(source)))
   } catch (error) {

@@ -5,12 +5,25 @@ import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import type { VectorType } from '../retrieval/vectors'
 
-export interface NativeTensorSource { [name: string]: { shape: number[], data: Float32Array } }
+export interface NativeTensorSource {
+  [name: string]: { shape: number[]; data: Float32Array }
+}
 
 /** A LoRA adapter: a GGUF, or tensors "<gguf name>.lora_a" [rank, in] and ".lora_b" [out, rank], the latter times alpha / rank. */
-export interface NativeAdapter { name: string, scale: number, path?: string, tensors?: NativeTensorSource }
+export interface NativeAdapter {
+  name: string
+  scale: number
+  path?: string
+  tensors?: NativeTensorSource
+}
 
-export interface NativeAdapterInfo { name: string, scale: number, rank: number, targets: number, parameters: number }
+export interface NativeAdapterInfo {
+  name: string
+  scale: number
+  rank: number
+  targets: number
+  parameters: number
+}
 
 export interface NativeLoadOptions {
   path: string
@@ -96,15 +109,15 @@ export interface NativeRequest {
   /** score only: also the stage "logits", a row per token of the suffix; at most 256 */
   logits?: boolean
   constraint?:
-    | { kind: 'detect' | 'segment', labels: string[], maxObjects?: number }
-    | { kind: 'choices', choices: string[] }
-    | { kind: 'regex', pattern: string }
+    | { kind: 'detect' | 'segment'; labels: string[]; maxObjects?: number }
+    | { kind: 'choices'; choices: string[] }
+    | { kind: 'regex'; pattern: string }
   /** Log-probabilities only of tokens that the constraint counts: not of mask codes. */
   scoredOnly?: boolean
   /** embed only: tokens around the prompt. */
-  embed?: { bosTokens: number, padTokens: number, newline: boolean }
+  embed?: { bosTokens: number; padTokens: number; newline: boolean }
   /** Where not given: all, with the scales they were loaded with. */
-  adapters?: { index: number, scale: number }[]
+  adapters?: { index: number; scale: number }[]
 }
 
 export interface NativeToken {
@@ -114,31 +127,31 @@ export interface NativeToken {
   logProb?: number
   /** A location: of it and those within 16 steps of it. */
   nearLogProb?: number
-  top?: { id: number, text: string, logProb: number }[]
+  top?: { id: number; text: string; logProb: number }[]
 }
 
 export type NativeEvent =
-  | { kind: 'ready', job: 0, info: NativeModelInfo }
-  | { kind: 'stopped', job: 0 }
+  | { kind: 'ready'; job: 0; info: NativeModelInfo }
+  | { kind: 'stopped'; job: 0 }
   /** `text`: what may be shown now (held back while a stop string may be forming). */
-  | { kind: 'token', job: number, text: string, token: NativeToken }
+  | { kind: 'token'; job: number; text: string; token: NativeToken }
   | {
-    kind: 'end'
-    job: number
-    /** What was still held back. */
-    text: string
-    finishReason: 'stop' | 'length'
-    usage: { imageTokens: number, promptTokens: number, completionTokens: number }
-    timings: { queueMs: number, visionMs: number, prefillMs: number, firstTokenMs: number, decodeMs: number }
-    /** score: one entry per suffix token, eos last. */
-    scored?: NativeToken[]
-    /** encodeImage: [imageTokens, textHidden]. */
-    embedding?: Float32Array
-    /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
-    stages?: { name: string, rows: number, cols: number, data: Float32Array }[]
-  }
+      kind: 'end'
+      job: number
+      /** What was still held back. */
+      text: string
+      finishReason: 'stop' | 'length'
+      usage: { imageTokens: number; promptTokens: number; completionTokens: number }
+      timings: { queueMs: number; visionMs: number; prefillMs: number; firstTokenMs: number; decodeMs: number }
+      /** score: one entry per suffix token, eos last. */
+      scored?: NativeToken[]
+      /** encodeImage: [imageTokens, textHidden]. */
+      embedding?: Float32Array
+      /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
+      stages?: { name: string; rows: number; cols: number; data: Float32Array }[]
+    }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */
-  | { kind: 'error', job: number, code: string, message: string }
+  | { kind: 'error'; job: number; code: string; message: string }
 
 /** Created at once; the first event says `ready` or `error` with job 0. */
 export interface NativeModel {
@@ -171,16 +184,20 @@ export interface NativeMaskDecoder {
 }
 
 export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
-export interface NativeMetadataArray { arrayOf: string, count: number, values: NativeMetadataValue[] }
+export interface NativeMetadataArray {
+  arrayOf: string
+  count: number
+  values: NativeMetadataValue[]
+}
 
 export interface NativeGguf {
   version: number
   alignment: number
   bytes: number
   /** In file order; type is GGUF's name ("uint32", "string", "array", ...). 64-bit integers are bigint. */
-  metadata: { key: string, type: string, value: NativeMetadataValue }[]
+  metadata: { key: string; type: string; value: NativeMetadataValue }[]
   /** shape: outermost dimension first. offset: bytes from the start of the file. */
-  tensors: { name: string, type: string, typeId: number, shape: number[], offset: number, bytes: number }[]
+  tensors: { name: string; type: string; typeId: number; shape: number[]; offset: number; bytes: number }[]
 }
 
 /** Pages' vectors; see PageIndex. */
@@ -194,7 +211,13 @@ export interface NativePageStore {
   readonly removed: number
   readonly bytes: number
   /** The best of pages [begin, end), best first. One call of search or score at a time. */
-  search(query: Uint8Array, scales: Float32Array | undefined, begin: number, end: number, limit: number): Promise<{ pages: Float64Array, scores: Float64Array }>
+  search(
+    query: Uint8Array,
+    scales: Float32Array | undefined,
+    begin: number,
+    end: number,
+    limit: number
+  ): Promise<{ pages: Float64Array; scores: Float64Array }>
   /** NaN for removed pages. */
   score(query: Uint8Array, scales: Float32Array | undefined, pages: readonly number[]): Promise<Float64Array>
 }
@@ -205,34 +228,52 @@ export interface NativeBinding {
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
-  dequantizeTensor(path: string, name: string): Promise<{ shape: number[], data: Float32Array }>
+  dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array }>
   /** Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. */
   quantizeRows(data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array): Promise<Uint8Array>
   /**
    * RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. `data` is read in place by another thread:
    * nobody may detach or shrink its buffer until the promise settles.
    */
-  resize(data: Uint8Array, width: number, height: number, size: number, filter: 'bicubic' | 'bilinear', fit: 'squash' | 'pad'):
-  Promise<{ data: Uint8Array, transform: { scaleX: number, scaleY: number, offsetX: number, offsetY: number } }>
+  resize(
+    data: Uint8Array,
+    width: number,
+    height: number,
+    size: number,
+    filter: 'bicubic' | 'bilinear',
+    fit: 'squash' | 'pad'
+  ): Promise<{ data: Uint8Array; transform: { scaleX: number; scaleY: number; offsetX: number; offsetY: number } }>
   /** mask: [64, 64]; box in pixels, x0 <= x < x1; result [height, width], 0..255. */
-  pasteMask(mask: Float32Array, box: { x0: number, y0: number, x1: number, y1: number }, width: number, height: number,
-    convention: 'training' | 'demo'): Promise<Uint8Array>
-  cpuInfo(): { isa: string, supported: string[], threads: number }
+  pasteMask(
+    mask: Float32Array,
+    box: { x0: number; y0: number; x1: number; y1: number },
+    width: number,
+    height: number,
+    convention: 'training' | 'demo'
+  ): Promise<Uint8Array>
+  cpuInfo(): { isa: string; supported: string[]; threads: number }
   /**
    * What this machine can do at best with so many threads (default: as `cpuInfo`), measured in a third of a second:
    * memory reads in 10^9 bytes a second, multiplications and additions of the 8-bit kernels in 10^9 a second (0 where
    * the instruction set has none). Takes 256 MB meanwhile.
    */
-  machineLimits(threads?: number): Promise<{ readGBps: number, int8Gops: number }>
+  machineLimits(threads?: number): Promise<{ readGBps: number; int8Gops: number }>
   /** Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with int8 only. */
-  maxSim(type: VectorType, dims: number, query: Uint8Array, scales: Float32Array | undefined, pages: Uint8Array[], pageScales: Float32Array[] | undefined): Float64Array
+  maxSim(
+    type: VectorType,
+    dims: number,
+    query: Uint8Array,
+    scales: Float32Array | undefined,
+    pages: Uint8Array[],
+    pageScales: Float32Array[] | undefined
+  ): Float64Array
   createPageStore(type: VectorType, dims: number, threads?: number): NativePageStore
   /** [tokens, dims] of length 1 -> at most `clusters` of them; for every token its cluster. */
-  poolTokens(vectors: Float32Array, dims: number, clusters: number): Promise<{ data: Float32Array, clusters: number[] }>
+  poolTokens(vectors: Float32Array, dims: number, clusters: number): Promise<{ data: Float32Array; clusters: number[] }>
 }
 
 /** Where the addon may be, best first: an explicit path, a local build, the prebuilt binary of the package. */
-function candidates (root: string): string[] {
+function candidates(root: string): string[] {
   const list: string[] = []
   const explicit = process.env.PALIGEMMA_NATIVE
   if (explicit) return [explicit]
@@ -250,29 +291,34 @@ let loaded: NativeBinding | undefined
 let loadedFrom = ''
 
 /** The file of the addon. Throws as {@link native}. */
-export function nativePath (): string {
+export function nativePath(): string {
   native()
   return loadedFrom
 }
 
 /** The addon, loaded on first use. Throws ERR_NATIVE_MISSING with what to do. */
-export function native (): NativeBinding {
+export function native(): NativeBinding {
   if (loaded) return loaded
   const root = join(__dirname, '..', '..')
   const tried = candidates(root)
   const path = tried.find(existsSync)
   if (!path) {
-    throw new PaliGemmaError('ERR_NATIVE_MISSING',
+    throw new PaliGemmaError(
+      'ERR_NATIVE_MISSING',
       `No native engine for ${process.platform}-${process.arch} (looked for ${tried.join(', ')}). ` +
-      'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a clone.')
+        'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a clone.'
+    )
   }
   try {
     loaded = createRequire(__filename)(path) as NativeBinding
     loadedFrom = path
   } catch (cause) {
-    throw new PaliGemmaError('ERR_NATIVE_MISSING',
+    throw new PaliGemmaError(
+      'ERR_NATIVE_MISSING',
       `The native engine ${path} does not load on ${process.platform}-${process.arch}: ${(cause as Error).message}. ` +
-      'Build it for this machine with "npx paligemma build", or "npm run build" in a clone.', { cause })
+        'Build it for this machine with "npx paligemma build", or "npm run build" in a clone.',
+      { cause }
+    )
   }
   return loaded
 }

@@ -5,17 +5,21 @@ import type { NativeMetadataArray, NativeMetadataValue } from '../engine/native'
 import { bytesOf, layoutOf } from './types'
 
 export type MetadataValue =
-  | { type: 'u32' | 'f32', value: number }
-  | { type: 'bool', value: boolean }
-  | { type: 'string', value: string }
-  | { type: 'strings', value: string[] }
-  | { type: 'f32s' | 'i32s', value: number[] }
+  | { type: 'u32' | 'f32'; value: number }
+  | { type: 'bool'; value: boolean }
+  | { type: 'string'; value: string }
+  | { type: 'strings'; value: string[] }
+  | { type: 'f32s' | 'i32s'; value: number[] }
   /** As the engine's reader gave it, to be written as it was; `of` is GGUF's name of the type. */
-  | { type: 'copy', of: string, value: NativeMetadataValue }
+  | { type: 'copy'; of: string; value: NativeMetadataValue }
 
 export type Metadata = [key: string, value: MetadataValue][]
 
-export interface GgufTensorInfo { name: string, type: string, /** Outermost first. */ shape: number[] }
+export interface GgufTensorInfo {
+  name: string
+  type: string /** Outermost first. */
+  shape: number[]
+}
 
 export interface GgufLayout {
   /** Everything up to the first tensor, padded. */
@@ -30,14 +34,31 @@ const alignment = 32
 const align = (n: number) => Math.ceil(n / alignment) * alignment
 const typeIds = { u32: 4, f32: 6, bool: 7, string: 8, i32: 5, array: 9 }
 /** GGUF's value types in the order of their ids. */
-const valueTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'bool', 'string', 'array', 'uint64', 'int64', 'float64']
+const valueTypes = [
+  'uint8',
+  'int8',
+  'uint16',
+  'int16',
+  'uint32',
+  'int32',
+  'float32',
+  'bool',
+  'string',
+  'array',
+  'uint64',
+  'int64',
+  'float64'
+]
 
-export function tensorBytes (tensor: GgufTensorInfo): number {
-  return bytesOf(tensor.type, tensor.shape.reduce((product, n) => product * n, 1))
+export function tensorBytes(tensor: GgufTensorInfo): number {
+  return bytesOf(
+    tensor.type,
+    tensor.shape.reduce((product, n) => product * n, 1)
+  )
 }
 
 /** Header and offsets of a file with these keys and tensors, in this order. */
-export function layoutGguf (metadata: Metadata, tensors: GgufTensorInfo[]): GgufLayout {
+export function layoutGguf(metadata: Metadata, tensors: GgufTensorInfo[]): GgufLayout {
   const writer = new ByteWriter()
   writer.raw(Buffer.from('GGUF', 'latin1'))
   writer.u32(3)
@@ -62,12 +83,24 @@ export function layoutGguf (metadata: Metadata, tensors: GgufTensorInfo[]): Gguf
   return { header, offsets: relative.map((offset) => header.length + offset), bytes: header.length + next }
 }
 
-function writeValue (writer: ByteWriter, value: MetadataValue): void {
+function writeValue(writer: ByteWriter, value: MetadataValue): void {
   switch (value.type) {
-    case 'u32': writer.u32(typeIds.u32); writer.u32(value.value); break
-    case 'f32': writer.u32(typeIds.f32); writer.f32(value.value); break
-    case 'bool': writer.u32(typeIds.bool); writer.u8(value.value ? 1 : 0); break
-    case 'string': writer.u32(typeIds.string); writer.string(value.value); break
+    case 'u32':
+      writer.u32(typeIds.u32)
+      writer.u32(value.value)
+      break
+    case 'f32':
+      writer.u32(typeIds.f32)
+      writer.f32(value.value)
+      break
+    case 'bool':
+      writer.u32(typeIds.bool)
+      writer.u8(value.value ? 1 : 0)
+      break
+    case 'string':
+      writer.u32(typeIds.string)
+      writer.string(value.value)
+      break
     case 'strings':
       writer.array(typeIds.string, value.value.length)
       for (const text of value.value) writer.string(text)
@@ -87,10 +120,14 @@ function writeValue (writer: ByteWriter, value: MetadataValue): void {
   }
 }
 
-function writeCopy (writer: ByteWriter, type: string, value: NativeMetadataValue): void {
+function writeCopy(writer: ByteWriter, type: string, value: NativeMetadataValue): void {
   switch (type) {
-    case 'string': writer.string(value as string); break
-    case 'bool': writer.u8(value ? 1 : 0); break
+    case 'string':
+      writer.string(value as string)
+      break
+    case 'bool':
+      writer.u8(value ? 1 : 0)
+      break
     case 'array': {
       const { arrayOf, count, values } = value as NativeMetadataArray
       writer.u32(valueTypes.indexOf(arrayOf))
@@ -98,7 +135,8 @@ function writeCopy (writer: ByteWriter, type: string, value: NativeMetadataValue
       for (const item of values) writeCopy(writer, arrayOf, item)
       break
     }
-    default: writer.number(type, value as number | bigint)
+    default:
+      writer.number(type, value as number | bigint)
   }
 }
 
@@ -107,7 +145,7 @@ class ByteWriter {
   private buffer = Buffer.alloc(1 << 16)
   private length = 0
 
-  private reserve (bytes: number): number {
+  private reserve(bytes: number): number {
     const at = this.length
     this.length += bytes
     if (this.length > this.buffer.length) {
@@ -118,53 +156,105 @@ class ByteWriter {
     return at
   }
 
-  raw (bytes: Uint8Array): void { const at = this.reserve(bytes.length); this.buffer.set(bytes, at) }
-  u8 (value: number): void { const at = this.reserve(1); this.buffer.writeUInt8(value, at) }
-  u32 (value: number): void { const at = this.reserve(4); this.buffer.writeUInt32LE(value, at) }
-  u64 (value: number): void { const at = this.reserve(8); this.buffer.writeBigUInt64LE(BigInt(value), at) }
-  f32 (value: number): void { const at = this.reserve(4); this.buffer.writeFloatLE(value, at) }
-  number (type: string, value: number | bigint): void {
+  raw(bytes: Uint8Array): void {
+    const at = this.reserve(bytes.length)
+    this.buffer.set(bytes, at)
+  }
+  u8(value: number): void {
+    const at = this.reserve(1)
+    this.buffer.writeUInt8(value, at)
+  }
+  u32(value: number): void {
+    const at = this.reserve(4)
+    this.buffer.writeUInt32LE(value, at)
+  }
+  u64(value: number): void {
+    const at = this.reserve(8)
+    this.buffer.writeBigUInt64LE(BigInt(value), at)
+  }
+  f32(value: number): void {
+    const at = this.reserve(4)
+    this.buffer.writeFloatLE(value, at)
+  }
+  number(type: string, value: number | bigint): void {
     switch (type) {
-      case 'uint8': return this.u8(Number(value))
-      case 'int8': return this.u8(Number(value) & 0xff)
-      case 'uint16': { const at = this.reserve(2); this.buffer.writeUInt16LE(Number(value), at); return }
-      case 'int16': { const at = this.reserve(2); this.buffer.writeInt16LE(Number(value), at); return }
-      case 'uint32': return this.u32(Number(value))
-      case 'int32': { const at = this.reserve(4); this.buffer.writeInt32LE(Number(value), at); return }
-      case 'float32': return this.f32(Number(value))
-      case 'uint64': { const at = this.reserve(8); this.buffer.writeBigUInt64LE(BigInt(value), at); return }
-      case 'int64': { const at = this.reserve(8); this.buffer.writeBigInt64LE(BigInt(value), at); return }
-      case 'float64': { const at = this.reserve(8); this.buffer.writeDoubleLE(Number(value), at); return }
-      default: throw new Error(`no number type: ${type}`)
+      case 'uint8':
+        return this.u8(Number(value))
+      case 'int8':
+        return this.u8(Number(value) & 0xff)
+      case 'uint16': {
+        const at = this.reserve(2)
+        this.buffer.writeUInt16LE(Number(value), at)
+        return
+      }
+      case 'int16': {
+        const at = this.reserve(2)
+        this.buffer.writeInt16LE(Number(value), at)
+        return
+      }
+      case 'uint32':
+        return this.u32(Number(value))
+      case 'int32': {
+        const at = this.reserve(4)
+        this.buffer.writeInt32LE(Number(value), at)
+        return
+      }
+      case 'float32':
+        return this.f32(Number(value))
+      case 'uint64': {
+        const at = this.reserve(8)
+        this.buffer.writeBigUInt64LE(BigInt(value), at)
+        return
+      }
+      case 'int64': {
+        const at = this.reserve(8)
+        this.buffer.writeBigInt64LE(BigInt(value), at)
+        return
+      }
+      case 'float64': {
+        const at = this.reserve(8)
+        this.buffer.writeDoubleLE(Number(value), at)
+        return
+      }
+      default:
+        throw new Error(`no number type: ${type}`)
     }
   }
 
-  string (text: string): void {
+  string(text: string): void {
     const bytes = Buffer.from(text, 'utf8')
     this.u64(bytes.length)
     this.raw(bytes)
   }
 
-  array (elementType: number, count: number): void {
+  array(elementType: number, count: number): void {
     this.u32(typeIds.array)
     this.u32(elementType)
     this.u64(count)
   }
 
-  finish (multiple: number): Buffer {
-    this.reserve((multiple - this.length % multiple) % multiple)
+  finish(multiple: number): Buffer {
+    this.reserve((multiple - (this.length % multiple)) % multiple)
     return this.buffer.subarray(0, this.length)
   }
 }
 
 /** `F.part` while it is written; `commit` makes it `F`, `discard` removes it. */
 export class PartFile {
-  private constructor (readonly path: string, readonly part: string, private handle: FileHandle | undefined) {}
+  private constructor(
+    readonly path: string,
+    readonly part: string,
+    private handle: FileHandle | undefined
+  ) {}
 
-  static async create (path: string, bytes: number): Promise<PartFile> {
+  static async create(path: string, bytes: number): Promise<PartFile> {
     const part = `${path}.part`
     const handle = await open(part, 'w').catch((cause: Error) => {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path that can be written for out but received ${path}: ${cause.message}`, { cause })
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected a path that can be written for out but received ${path}: ${cause.message}`,
+        { cause }
+      )
     })
     const file = new PartFile(path, part, handle)
     try {
@@ -177,30 +267,30 @@ export class PartFile {
     return file
   }
 
-  async write (bytes: Uint8Array, position: number): Promise<void> {
-    for (let done = 0; done < bytes.length;) {
+  async write(bytes: Uint8Array, position: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
       const { bytesWritten } = await this.handle!.write(bytes, done, bytes.length - done, position + done)
       done += bytesWritten
     }
   }
 
   /** Everything is on the disk under the temporary name. */
-  async flush (): Promise<void> {
+  async flush(): Promise<void> {
     await this.handle!.sync()
     await this.close()
   }
 
-  async commit (): Promise<void> {
+  async commit(): Promise<void> {
     await this.close()
     await rename(this.part, this.path)
   }
 
-  async discard (): Promise<void> {
+  async discard(): Promise<void> {
     await this.close().catch(() => {})
     await rm(this.part, { force: true })
   }
 
-  private async close (): Promise<void> {
+  private async close(): Promise<void> {
     const handle = this.handle
     this.handle = undefined
     await handle?.close()

@@ -10,7 +10,13 @@ const defaultWindowBytes = 64 << 20
 /** Of the source at a time. */
 const defaultBlockBytes = 4 << 20
 
-interface Window { array: NpzArray, part: number, firstRow: number, rows: number, data: Buffer }
+interface Window {
+  array: NpzArray
+  part: number
+  firstRow: number
+  rows: number
+  data: Buffer
+}
 
 export interface PartReaderOptions {
   /** A folder for a file that holds one part at a time, of compressed arrays whose parts are larger than a window. */
@@ -32,34 +38,36 @@ export class PartReader {
   private readonly blockBytes: number
   private readonly spill: Spill
 
-  constructor ({ scratchDir, windowBytes = defaultWindowBytes, blockBytes = defaultBlockBytes }: PartReaderOptions) {
+  constructor({ scratchDir, windowBytes = defaultWindowBytes, blockBytes = defaultBlockBytes }: PartReaderOptions) {
     this.windowBytes = windowBytes
     this.blockBytes = blockBytes
     this.spill = new Spill(scratchDir)
   }
 
   /** Removes what is in the scratch folder. No read is under way. */
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     this.window = undefined
     this.buffer = Buffer.alloc(0)
     await this.spill.close()
   }
 
   /** As SourceTensor.read. */
-  async read (array: NpzArray, place: ArrayPlace, start: number, target: Uint8Array): Promise<void> {
-    const mine = this.last.then(async () => { await this.readNow(array, place, start, target) })
+  async read(array: NpzArray, place: ArrayPlace, start: number, target: Uint8Array): Promise<void> {
+    const mine = this.last.then(async () => {
+      await this.readNow(array, place, start, target)
+    })
     this.last = mine.catch(() => {})
     await mine
   }
 
-  private async readNow (array: NpzArray, place: ArrayPlace, start: number, target: Uint8Array): Promise<void> {
+  private async readNow(array: NpzArray, place: ArrayPlace, start: number, target: Uint8Array): Promise<void> {
     const { part, parts, transposed } = place
     if (!transposed) {
       target.set(await array.read(part * (array.bytes / parts) + start, target.length))
       return
     }
     const rowBytes = transposed.inputs * array.header.itemBytes
-    for (let done = 0; done < target.length;) {
+    for (let done = 0; done < target.length; ) {
       const row = (start + done) / rowBytes
       const window = this.holds(array, part, row) ? this.window! : await this.makeWindow(array, place, row)
       const from = (row - window.firstRow) * rowBytes
@@ -69,12 +77,18 @@ export class PartReader {
     }
   }
 
-  private holds (array: NpzArray, part: number, row: number): boolean {
+  private holds(array: NpzArray, part: number, row: number): boolean {
     const window = this.window
-    return window !== undefined && window.array === array && window.part === part && row >= window.firstRow && row < window.firstRow + window.rows
+    return (
+      window !== undefined &&
+      window.array === array &&
+      window.part === part &&
+      row >= window.firstRow &&
+      row < window.firstRow + window.rows
+    )
   }
 
-  private async makeWindow (array: NpzArray, place: ArrayPlace, row: number): Promise<Window> {
+  private async makeWindow(array: NpzArray, place: ArrayPlace, row: number): Promise<Window> {
     const { groups, inputs, outputs } = place.transposed!
     const { itemBytes } = array.header
     const rowBytes = inputs * itemBytes
@@ -98,7 +112,14 @@ export class PartReader {
         const count = Math.min(blockRows, inputs - input)
         const block = await readPart((group * inputs + input) * outputs * itemBytes, count * outputs * itemBytes)
         scatter(block, data, itemBytes, {
-          count, stride: outputs, firstColumn: from - group * outputs, columns: to - from, firstRow: from - row, inputs, input, column
+          count,
+          stride: outputs,
+          firstColumn: from - group * outputs,
+          columns: to - from,
+          firstRow: from - row,
+          inputs,
+          input,
+          column
         })
       }
     }
@@ -111,36 +132,37 @@ export class PartReader {
 class Spill {
   private handle: FileHandle | undefined
   private path = ''
-  private holds: { array: NpzArray, part: number } | undefined
+  private holds: { array: NpzArray; part: number } | undefined
 
-  constructor (private readonly dir: string) {}
+  constructor(private readonly dir: string) {}
 
-  async fill (array: NpzArray, part: number, start: number, bytes: number, blockBytes: number): Promise<void> {
+  async fill(array: NpzArray, part: number, start: number, bytes: number, blockBytes: number): Promise<void> {
     if (this.holds?.array === array && this.holds.part === part) return
     this.holds = undefined
-    const file = this.handle ??= await this.create()
-    for (let done = 0; done < bytes;) {
+    const file = (this.handle ??= await this.create())
+    for (let done = 0; done < bytes; ) {
       const block = await array.read(start + done, Math.min(blockBytes, bytes - done))
-      for (let written = 0; written < block.length;) written += (await file.write(block, written, block.length - written, done + written)).bytesWritten
+      for (let written = 0; written < block.length; )
+        written += (await file.write(block, written, block.length - written, done + written)).bytesWritten
       done += block.length
     }
     this.holds = { array, part }
   }
 
-  async read (offset: number, length: number): Promise<Buffer> {
+  async read(offset: number, length: number): Promise<Buffer> {
     const block = Buffer.allocUnsafeSlow(length)
     await readFully(this.handle!, { name: this.holds!.array.name, file: this.path }, offset, block)
     return block
   }
 
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     this.holds = undefined
     await this.handle?.close()
     this.handle = undefined
     if (this.path !== '') await rm(this.path, { force: true })
   }
 
-  private async create (): Promise<FileHandle> {
+  private async create(): Promise<FileHandle> {
     this.path = join(this.dir, `.paligemma-${process.pid}-${Date.now()}.part`)
     const file = await open(this.path, 'wx+')
     // Without a name it is gone even if the process is killed; where a file in use cannot be removed, close() does it.
@@ -167,10 +189,16 @@ interface Scatter {
 /** Tiles that fit the first-level cache make this three times as fast as whole columns. */
 const tile = 32
 
-function scatter (block: Buffer, data: Buffer, itemBytes: number, { count, stride, firstColumn, columns, firstRow, inputs, input, column }: Scatter): void {
-  const values = (bytes: Buffer) => itemBytes === 4
-    ? new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
-    : new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2)
+function scatter(
+  block: Buffer,
+  data: Buffer,
+  itemBytes: number,
+  { count, stride, firstColumn, columns, firstRow, inputs, input, column }: Scatter
+): void {
+  const values = (bytes: Buffer) =>
+    itemBytes === 4
+      ? new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
+      : new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2)
   const source = values(block)
   const target = values(data)
   for (let rowTile = 0; rowTile < count; rowTile += tile) {
@@ -189,6 +217,6 @@ function scatter (block: Buffer, data: Buffer, itemBytes: number, { count, strid
 }
 
 /** [y, x, channel] -> [channel, y, x] of patches with this side. */
-function patchColumn (side: number): (input: number) => number {
-  return (input) => input % 3 * side * side + Math.floor(input / 3)
+function patchColumn(side: number): (input: number) => number {
+  return (input) => (input % 3) * side * side + Math.floor(input / 3)
 }

@@ -3,21 +3,21 @@ import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 
 export type NpyDtype = '<f4' | '|i1' | '|u1'
 
-const zip64From = 0xffffffff   // sizes and offsets that 32 bits do not hold
+const zip64From = 0xffffffff // sizes and offsets that 32 bits do not hold
 const crcTable = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let i = 0; i < 8; i++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1
   return n >>> 0
 })
 
 // zlib has crc32 from Node 20.15 on only
-function crc32 (parts: readonly Uint8Array[]): number {
+function crc32(parts: readonly Uint8Array[]): number {
   let crc = 0xffffffff
   for (const part of parts) for (let i = 0; i < part.length; i++) crc = crcTable[(crc ^ part[i]!) & 255]! ^ (crc >>> 8)
   return (crc ^ 0xffffffff) >>> 0
 }
 
 /** The data begins at a multiple of 64 bytes. */
-function npyHeader (dtype: NpyDtype, shape: readonly number[]): Buffer {
+function npyHeader(dtype: NpyDtype, shape: readonly number[]): Buffer {
   const dict = `{'descr': '${dtype}', 'fortran_order': False, 'shape': (${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
   const text = dict.padEnd(Math.ceil((10 + dict.length + 1) / 64) * 64 - 11) + '\n'
   const header = Buffer.alloc(10 + text.length)
@@ -32,22 +32,26 @@ export class NpzWriter {
   readonly #directory: Buffer[] = []
   #offset = 0
 
-  private constructor (private readonly path: string, private readonly file: FileHandle) {}
+  private constructor(
+    private readonly path: string,
+    private readonly file: FileHandle
+  ) {}
 
-  static async create (path: string): Promise<NpzWriter> {
+  static async create(path: string): Promise<NpzWriter> {
     return new NpzWriter(path, await open(`${path}.part`, 'w'))
   }
 
   /** `data` in row-major order, little-endian. */
-  async add (name: string, dtype: NpyDtype, shape: readonly number[], data: Uint8Array): Promise<void> {
+  async add(name: string, dtype: NpyDtype, shape: readonly number[], data: Uint8Array): Promise<void> {
     const header = npyHeader(dtype, shape)
     const size = header.length + data.length
-    if (size >= zip64From) throw new RangeError(`${name} has ${size} bytes, more than an entry of this archive may have`)
+    if (size >= zip64From)
+      throw new RangeError(`${name} has ${size} bytes, more than an entry of this archive may have`)
     const entry = Buffer.from(`${name}.npy`)
     const common = Buffer.alloc(26)
-    common.writeUInt16LE(45, 0)         // version 4.5: zip64
-    common.writeUInt16LE(0x0800, 2)     // the name is UTF-8
-    common.writeUInt16LE(0x21, 8)       // 1 January 1980: the same vectors make the same file
+    common.writeUInt16LE(45, 0) // version 4.5: zip64
+    common.writeUInt16LE(0x0800, 2) // the name is UTF-8
+    common.writeUInt16LE(0x21, 8) // 1 January 1980: the same vectors make the same file
     common.writeUInt32LE(crc32([header, data]), 10)
     common.writeUInt32LE(size, 14)
     common.writeUInt32LE(size, 18)
@@ -63,15 +67,17 @@ export class NpzWriter {
       extra.writeBigUInt64LE(BigInt(this.#offset), 4)
       directoryCommon.writeUInt16LE(extra.length, 24)
     }
-    this.#directory.push(Buffer.concat([Buffer.from('PK\x01\x02\x2d\x00', 'latin1'), directoryCommon, central, entry, extra]))
+    this.#directory.push(
+      Buffer.concat([Buffer.from('PK\x01\x02\x2d\x00', 'latin1'), directoryCommon, central, entry, extra])
+    )
     await this.#write(Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), common, entry, header]))
     await this.#write(data)
   }
 
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     const [start, entries] = [this.#offset, this.#directory.length]
     const directory = Buffer.concat(this.#directory)
-    const far = Buffer.alloc(76)   // zip64 end of the directory, and where that is
+    const far = Buffer.alloc(76) // zip64 end of the directory, and where that is
     far.write('PK\x06\x06', 'latin1')
     far.writeBigUInt64LE(44n, 4)
     far.writeUInt16LE(45, 12)
@@ -95,13 +101,14 @@ export class NpzWriter {
   }
 
   /** Leaves nothing on the disk. */
-  async abandon (): Promise<void> {
+  async abandon(): Promise<void> {
     await this.file.close().catch(() => {})
     await rm(`${this.path}.part`, { force: true })
   }
 
-  async #write (data: Uint8Array): Promise<void> {
-    for (let done = 0; done < data.length;) done += (await this.file.write(data, done, data.length - done)).bytesWritten
+  async #write(data: Uint8Array): Promise<void> {
+    for (let done = 0; done < data.length; )
+      done += (await this.file.write(data, done, data.length - done)).bytesWritten
     this.#offset += data.length
   }
 }

@@ -22,18 +22,19 @@ const maxHeaderBytes = 65536
 const npyMagic = Buffer.from('\x93NUMPY', 'latin1')
 
 /** How many bytes of an .npy file the header takes, from its first 12 bytes. */
-function npyHeaderBytes (start: Buffer, where: string): number {
+function npyHeaderBytes(start: Buffer, where: string): number {
   if (start.length < 10 || !start.subarray(0, 6).equals(npyMagic)) throw invalid(where, 'no NumPy header at byte 0')
   const version = start[6]!
   if (version < 1 || version > 3) throw invalid(where, `NumPy format version ${version} at byte 6, expected 1, 2 or 3`)
   if (version > 1 && start.length < 12) throw invalid(where, 'ends inside the NumPy header')
   const bytes = version === 1 ? 10 + start.readUInt16LE(8) : 12 + start.readUInt32LE(8)
-  if (bytes > maxHeaderBytes) throw invalid(where, `a NumPy header of ${bytes} bytes at byte 8, expected at most ${maxHeaderBytes}`)
+  if (bytes > maxHeaderBytes)
+    throw invalid(where, `a NumPy header of ${bytes} bytes at byte 8, expected at most ${maxHeaderBytes}`)
   return bytes
 }
 
 /** Reads the header of an .npy file; `where` names the array in errors. Throws ERR_MODEL_INVALID. */
-export function parseNpyHeader (start: Buffer, where: string): NpyHeader {
+export function parseNpyHeader(start: Buffer, where: string): NpyHeader {
   const headerBytes = npyHeaderBytes(start, where)
   if (start.length < headerBytes) throw invalid(where, 'ends inside the NumPy header')
   const text = start.toString('latin1', start[6] === 1 ? 10 : 12, headerBytes)
@@ -41,17 +42,24 @@ export function parseNpyHeader (start: Buffer, where: string): NpyHeader {
   const descr = /'descr'\s*:\s*'([<>|=]?)([a-zA-Z])(\d+)'/.exec(text)
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(text)
   const shape = /'shape'\s*:\s*\(([\d\s,L]*)\)/.exec(text)
-  if (!descr || !order || !shape) throw invalid(where, `a NumPy header that is not understood: ${text.trim().slice(0, 200)}`)
+  if (!descr || !order || !shape)
+    throw invalid(where, `a NumPy header that is not understood: ${text.trim().slice(0, 200)}`)
   const itemBytes = Number(descr[3])
-  if (descr[1] === '>' && itemBytes > 1) throw invalid(where, 'big-endian data, which is not supported; save it little-endian')
+  if (descr[1] === '>' && itemBytes > 1)
+    throw invalid(where, 'big-endian data, which is not supported; save it little-endian')
   if (itemBytes < 1 || itemBytes > 16) throw invalid(where, `items of ${itemBytes} bytes, expected 1 to 16`)
-  const sizes = shape[1]!.split(',').map(part => part.trim().replace(/L$/, '')).filter(part => part !== '').map(Number)
+  const sizes = shape[1]!
+    .split(',')
+    .map((part) => part.trim().replace(/L$/, ''))
+    .filter((part) => part !== '')
+    .map(Number)
   const count = sizes.reduce((product, size) => product * size, 1)
-  if (!sizes.every(Number.isSafeInteger) || !Number.isSafeInteger(count * itemBytes)) throw invalid(where, `an impossible shape (${shape[1]})`)
+  if (!sizes.every(Number.isSafeInteger) || !Number.isSafeInteger(count * itemBytes))
+    throw invalid(where, `an impossible shape (${shape[1]})`)
   return { dtype: `${descr[2]}${descr[3]}`, itemBytes, shape: sizes, fortranOrder: order[1] === 'True', headerBytes }
 }
 
-function invalid (where: string, what: string, cause?: unknown): PaliGemmaError {
+function invalid(where: string, what: string, cause?: unknown): PaliGemmaError {
   return new PaliGemmaError('ERR_MODEL_INVALID', `${where}: ${what}`, cause === undefined ? undefined : { cause })
 }
 
@@ -62,7 +70,7 @@ export class NpzArray {
   private cursor: InflateCursor | undefined
 
   /** @internal */
-  constructor (
+  constructor(
     /** The name without ".npy". */
     readonly name: string,
     readonly header: NpyHeader,
@@ -71,16 +79,22 @@ export class NpzArray {
     this.bytes = header.shape.reduce((product, size) => product * size, header.itemBytes)
   }
 
-  get shape (): number[] { return this.header.shape }
-  get dtype (): string { return this.header.dtype }
+  get shape(): number[] {
+    return this.header.shape
+  }
+  get dtype(): string {
+    return this.header.dtype
+  }
   /** Not compressed: reads in any order are quick. */
-  get stored (): boolean { return this.source.stored }
+  get stored(): boolean {
+    return this.source.stored
+  }
 
   /**
    * `length` bytes of the data from byte `offset`. Any order for stored archives (numpy.savez); compressed ones
    * (numpy.savez_compressed) are quick when read front to back and start over otherwise. One read at a time per array.
    */
-  async read (offset = 0, length = this.bytes - offset): Promise<Buffer> {
+  async read(offset = 0, length = this.bytes - offset): Promise<Buffer> {
     if (offset < 0 || length < 0 || offset + length > this.bytes) {
       throw new RangeError(`${this.source.where}: bytes ${offset} to ${offset + length} of ${this.bytes}`)
     }
@@ -103,22 +117,23 @@ export class NpzArray {
   }
 
   /** The data in pieces of at most `size` bytes, in order. */
-  async * chunks (size = 4 << 20): AsyncGenerator<Buffer> {
+  async *chunks(size = 4 << 20): AsyncGenerator<Buffer> {
     try {
-      for (let offset = 0; offset < this.bytes; offset += size) yield await this.read(offset, Math.min(size, this.bytes - offset))
+      for (let offset = 0; offset < this.bytes; offset += size)
+        yield await this.read(offset, Math.min(size, this.bytes - offset))
     } finally {
       this.release()
     }
   }
 
   /** Closes the decompressor that sequential reads keep open. */
-  release (): void {
+  release(): void {
     this.cursor?.close()
     this.cursor = undefined
   }
 
   /** All values as float32 in row-major order. For "f4", "f2" and "V2" (bfloat16) arrays; for small ones. */
-  async toFloat32 (): Promise<Float32Array> {
+  async toFloat32(): Promise<Float32Array> {
     const data = await this.read()
     const count = this.bytes / this.header.itemBytes
     const values = new Float32Array(count)
@@ -134,7 +149,7 @@ export class NpzArray {
   }
 }
 
-function halfToFloat (bits: number): number {
+function halfToFloat(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1
   const exponent = (bits >> 10) & 31
   const fraction = bits & 1023
@@ -143,10 +158,13 @@ function halfToFloat (bits: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15)
 }
 
-function toRowMajor (values: Float32Array, shape: number[]): Float32Array {
+function toRowMajor(values: Float32Array, shape: number[]): Float32Array {
   const result = new Float32Array(values.length)
   const strides: number[] = []
-  shape.reduce((stride, size, i) => { strides[i] = stride; return stride * size }, 1)
+  shape.reduce((stride, size, i) => {
+    strides[i] = stride
+    return stride * size
+  }, 1)
   const index = new Array<number>(shape.length).fill(0)
   for (let i = 0, from = 0; i < values.length; i++) {
     result[i] = values[from]!
@@ -165,13 +183,20 @@ class EntrySource {
   readonly stored: boolean
   private dataStart: number | undefined
 
-  constructor (private readonly zip: yauzl.ZipFile, private readonly file: FileHandle, private readonly entry: yauzl.Entry, readonly where: string) {
+  constructor(
+    private readonly zip: yauzl.ZipFile,
+    private readonly file: FileHandle,
+    private readonly entry: yauzl.Entry,
+    readonly where: string
+  ) {
     this.stored = entry.compressionMethod === 0
   }
 
-  get size (): number { return this.entry.uncompressedSize }
+  get size(): number {
+    return this.entry.uncompressedSize
+  }
 
-  async stream (): Promise<Readable> {
+  async stream(): Promise<Readable> {
     return await new Promise((resolve, reject) => {
       this.zip.openReadStream(this.entry, (error, stream) => {
         if (error) reject(invalid(this.where, error.message, error))
@@ -180,7 +205,7 @@ class EntrySource {
     })
   }
 
-  async readStored (offset: number, length: number): Promise<Buffer> {
+  async readStored(offset: number, length: number): Promise<Buffer> {
     this.dataStart ??= await new Promise<number>((resolve, reject) => {
       this.zip.readLocalFileHeader(this.entry, { minimal: true }, (error, header) => {
         if (error) reject(invalid(this.where, error.message, error))
@@ -188,16 +213,17 @@ class EntrySource {
       })
     })
     const buffer = Buffer.allocUnsafeSlow(length)
-    for (let done = 0; done < length;) {
+    for (let done = 0; done < length; ) {
       const { bytesRead } = await this.file.read(buffer, done, length - done, this.dataStart + offset + done)
-      if (bytesRead === 0) throw invalid(this.where, `the file ends at byte ${this.dataStart + offset + done}, inside this array`)
+      if (bytesRead === 0)
+        throw invalid(this.where, `the file ends at byte ${this.dataStart + offset + done}, inside this array`)
       done += bytesRead
     }
     return buffer
   }
 
   /** The first bytes, as many as there are up to `length`. */
-  async head (length: number): Promise<Buffer> {
+  async head(length: number): Promise<Buffer> {
     const wanted = Math.min(length, this.size)
     if (this.stored) return await this.readStored(0, wanted)
     const cursor = new InflateCursor(await this.stream(), this.where)
@@ -216,24 +242,28 @@ class InflateCursor {
   private readonly pieces: AsyncIterator<Buffer>
   private rest: Buffer = Buffer.alloc(0)
 
-  constructor (private readonly stream: Readable, private readonly where: string) {
+  constructor(
+    private readonly stream: Readable,
+    private readonly where: string
+  ) {
     // Errors arrive through the iterator; the listener only keeps one that comes after close() from being uncaught.
     stream.on('error', () => {})
     this.pieces = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>
   }
 
-  private async fill (): Promise<void> {
+  private async fill(): Promise<void> {
     let next
     try {
       next = await this.pieces.next()
     } catch (error) {
       throw invalid(this.where, `cannot be decompressed: ${(error as Error).message}`, error)
     }
-    if (next.done) throw invalid(this.where, `the data ends at byte ${this.position + this.rest.length}, inside this array`)
+    if (next.done)
+      throw invalid(this.where, `the data ends at byte ${this.position + this.rest.length}, inside this array`)
     this.rest = next.value
   }
 
-  async skipTo (position: number): Promise<void> {
+  async skipTo(position: number): Promise<void> {
     while (this.position < position) {
       if (this.rest.length === 0) await this.fill()
       const step = Math.min(this.rest.length, position - this.position)
@@ -242,9 +272,9 @@ class InflateCursor {
     }
   }
 
-  async take (length: number): Promise<Buffer> {
+  async take(length: number): Promise<Buffer> {
     const buffer = Buffer.allocUnsafeSlow(length)
-    for (let done = 0; done < length;) {
+    for (let done = 0; done < length; ) {
       if (this.rest.length === 0) await this.fill()
       const step = this.rest.copy(buffer, done, 0, Math.min(this.rest.length, length - done))
       this.rest = this.rest.subarray(step)
@@ -254,12 +284,14 @@ class InflateCursor {
     return buffer
   }
 
-  close (): void { this.stream.destroy() }
+  close(): void {
+    this.stream.destroy()
+  }
 }
 
 /** An open .npz file. Archives over 4 GB (zip64) are fine. Close it when done. */
 export class NpzArchive {
-  private constructor (
+  private constructor(
     readonly path: string,
     /** By name without ".npy", in the order of the archive. */
     readonly arrays: ReadonlyMap<string, NpzArray>,
@@ -268,7 +300,7 @@ export class NpzArchive {
   ) {}
 
   /** Reads the directory and the header of each array. Throws ERR_MODEL_NOT_FOUND or ERR_MODEL_INVALID. */
-  static async open (path: string): Promise<NpzArchive> {
+  static async open(path: string): Promise<NpzArchive> {
     let file: FileHandle
     try {
       file = await open(path, 'r')
@@ -277,7 +309,7 @@ export class NpzArchive {
     }
     let zip: yauzl.ZipFile | undefined
     try {
-      const directory = zip = await openZip(path)
+      const directory = (zip = await openZip(path))
       const arrays = new Map<string, NpzArray>()
       const fileBytes = (await file.stat()).size
       for (const entry of await listEntries(directory, path)) {
@@ -288,7 +320,10 @@ export class NpzArchive {
         if (entry.isEncrypted()) throw invalid(where, 'is encrypted')
         // A directory may claim any size; deflate cannot expand more than 1032 times.
         if (entry.compressedSize > fileBytes || entry.uncompressedSize > entry.compressedSize * 1032 + 64) {
-          throw invalid(where, `claims ${entry.compressedSize} bytes that expand to ${entry.uncompressedSize}, in a file of ${fileBytes}`)
+          throw invalid(
+            where,
+            `claims ${entry.compressedSize} bytes that expand to ${entry.uncompressedSize}, in a file of ${fileBytes}`
+          )
         }
         const source = new EntrySource(directory, file, entry, where)
         let head = await source.head(1024)
@@ -296,7 +331,10 @@ export class NpzArchive {
         if (needed > head.length) head = await source.head(needed)
         const array = new NpzArray(name, parseNpyHeader(head, where), source)
         if (array.header.headerBytes + array.bytes !== source.size) {
-          throw invalid(where, `shape [${array.shape.join(', ')}] of ${array.dtype} needs ${array.bytes} bytes but there are ${source.size - array.header.headerBytes}`)
+          throw invalid(
+            where,
+            `shape [${array.shape.join(', ')}] of ${array.dtype} needs ${array.bytes} bytes but there are ${source.size - array.header.headerBytes}`
+          )
         }
         arrays.set(name, array)
       }
@@ -309,20 +347,20 @@ export class NpzArchive {
   }
 
   /** Throws ERR_MODEL_INVALID naming the archive where there is no such array. */
-  get (name: string): NpzArray {
+  get(name: string): NpzArray {
     const array = this.arrays.get(name)
     if (!array) throw invalid(this.path, `there is no array ${name}`)
     return array
   }
 
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     for (const array of this.arrays.values()) array.release()
     this.zip.close()
     await this.file.close()
   }
 }
 
-async function openZip (path: string): Promise<yauzl.ZipFile> {
+async function openZip(path: string): Promise<yauzl.ZipFile> {
   return await new Promise((resolve, reject) => {
     yauzl.open(path, { lazyEntries: true, autoClose: false }, (error, zip) => {
       if (error) reject(invalid(path, `not a readable npz (zip) archive: ${error.message}`, error))
@@ -331,18 +369,21 @@ async function openZip (path: string): Promise<yauzl.ZipFile> {
   })
 }
 
-async function listEntries (zip: yauzl.ZipFile, path: string): Promise<yauzl.Entry[]> {
+async function listEntries(zip: yauzl.ZipFile, path: string): Promise<yauzl.Entry[]> {
   return await new Promise((resolve, reject) => {
     const entries: yauzl.Entry[] = []
     zip.on('error', (error: Error) => reject(invalid(path, `the zip directory is damaged: ${error.message}`, error)))
-    zip.on('entry', (entry: yauzl.Entry) => { entries.push(entry); zip.readEntry() })
+    zip.on('entry', (entry: yauzl.Entry) => {
+      entries.push(entry)
+      zip.readEntry()
+    })
     zip.on('end', () => resolve(entries))
     zip.readEntry()
   })
 }
 
 /** Whether the file starts as a zip archive does. False where it cannot be read: the caller's open explains that. */
-export async function looksLikeZip (path: string): Promise<boolean> {
+export async function looksLikeZip(path: string): Promise<boolean> {
   try {
     const file = await open(path, 'r')
     try {

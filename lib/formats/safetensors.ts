@@ -14,7 +14,21 @@ interface FileTensor extends Omit<SourceTensor, 'read'> {
 // What the format's own library accepts.
 const maxHeaderBytes = 100_000_000
 const elementBytes: Record<string, number> = {
-  F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U64: 8, U32: 4, U16: 2, U8: 1, BOOL: 1, F8_E4M3: 1, F8_E5M2: 1
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1
 }
 
 /** The weights of a model directory, open for reading. */
@@ -22,25 +36,32 @@ export class Safetensors implements WeightSource {
   readonly tensors: SourceTensor[] = []
   private readonly handles = new Map<string, FileHandle>()
 
-  private constructor () {}
+  private constructor() {}
 
   /** Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, and checks every header. */
-  static async open (dir: string): Promise<Safetensors> {
+  static async open(dir: string): Promise<Safetensors> {
     const files = await weightFiles(dir)
-    return await Safetensors.openFiles([...files.keys()], (file, tensors) => checkIndex(dir, file, tensors, files.get(file)))
+    return await Safetensors.openFiles([...files.keys()], (file, tensors) =>
+      checkIndex(dir, file, tensors, files.get(file))
+    )
   }
 
   /** Opens these files and checks every header. */
-  static async openFiles (files: string[], check?: (file: string, tensors: FileTensor[]) => void): Promise<Safetensors> {
+  static async openFiles(files: string[], check?: (file: string, tensors: FileTensor[]) => void): Promise<Safetensors> {
     const source = new Safetensors()
     try {
       for (const file of files) {
         const tensors = await source.openFile(file)
         check?.(file, tensors)
         const handle = source.handles.get(file)!
-        source.tensors.push(...tensors.map((tensor) => ({
-          ...tensor, read: async (start: number, target: Uint8Array) => { await readFully(handle, tensor, tensor.offset + start, target) }
-        })))
+        source.tensors.push(
+          ...tensors.map((tensor) => ({
+            ...tensor,
+            read: async (start: number, target: Uint8Array) => {
+              await readFully(handle, tensor, tensor.offset + start, target)
+            }
+          }))
+        )
       }
     } catch (error) {
       await source.close()
@@ -49,30 +70,39 @@ export class Safetensors implements WeightSource {
     return source
   }
 
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     await Promise.all([...this.handles.values()].map((handle) => handle.close()))
     this.handles.clear()
   }
 
-  private async openFile (file: string): Promise<FileTensor[]> {
+  private async openFile(file: string): Promise<FileTensor[]> {
     let handle: FileHandle
     try {
       handle = await open(file, 'r')
     } catch (cause) {
       const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-      throw new PaliGemmaError('ERR_MODEL_NOT_FOUND',
-        missing ? `${file} does not exist; download all files of the model` : `${file} cannot be read: ${(cause as Error).message}`, { cause })
+      throw new PaliGemmaError(
+        'ERR_MODEL_NOT_FOUND',
+        missing
+          ? `${file} does not exist; download all files of the model`
+          : `${file} cannot be read: ${(cause as Error).message}`,
+        { cause }
+      )
     }
     this.handles.set(file, handle)
     const { size } = await handle.stat()
     const start = Buffer.alloc(8)
-    if (size < 8 || (await handle.read(start, 0, 8, 0)).bytesRead < 8) invalid(file, `has ${size} bytes, too few for a safetensors file`)
+    if (size < 8 || (await handle.read(start, 0, 8, 0)).bytesRead < 8)
+      invalid(file, `has ${size} bytes, too few for a safetensors file`)
     if (start.toString('latin1').startsWith('version ')) {
       invalid(file, 'is a git-lfs pointer, not the weights; run "git lfs pull" or download the file itself')
     }
     const length = start.readBigUInt64LE()
     if (length > BigInt(Math.min(maxHeaderBytes, size - 8))) {
-      invalid(file, `states a header of ${length} bytes at byte 0 but has ${size} bytes; it is truncated or no safetensors file`)
+      invalid(
+        file,
+        `states a header of ${length} bytes at byte 0 but has ${size} bytes; it is truncated or no safetensors file`
+      )
     }
     const header = Buffer.alloc(Number(length))
     await handle.read(header, 0, header.length, 8)
@@ -81,7 +111,7 @@ export class Safetensors implements WeightSource {
 }
 
 /** Which files hold the weights; with an index, the names each of them must hold. */
-async function weightFiles (dir: string): Promise<Map<string, Set<string> | undefined>> {
+async function weightFiles(dir: string): Promise<Map<string, Set<string> | undefined>> {
   const indexFile = join(dir, 'model.safetensors.index.json')
   const index = await readJson(indexFile, true)
   if (index) {
@@ -106,10 +136,13 @@ async function weightFiles (dir: string): Promise<Map<string, Set<string> | unde
       : names.some((name) => /^pytorch_model.*\.bin$/.test(name))
         ? 'pickled weights are not read; save the model with safe_serialization'
         : 'download all files of the model'
-  throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${dir} has neither model.safetensors nor model.safetensors.index.json; ${help}`)
+  throw new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `${dir} has neither model.safetensors nor model.safetensors.index.json; ${help}`
+  )
 }
 
-function checkIndex (dir: string, file: string, tensors: FileTensor[], listed: Set<string> | undefined): void {
+function checkIndex(dir: string, file: string, tensors: FileTensor[], listed: Set<string> | undefined): void {
   if (!listed) return
   const present = new Set(tensors.map((tensor) => tensor.name))
   const lacking = [...listed].filter((name) => !present.has(name))
@@ -118,12 +151,16 @@ function checkIndex (dir: string, file: string, tensors: FileTensor[], listed: S
   }
 }
 
-function parseHeader (file: string, header: Buffer, size: number): FileTensor[] {
+function parseHeader(file: string, header: Buffer, size: number): FileTensor[] {
   let json: unknown
   try {
     json = JSON.parse(header.toString('utf8'))
   } catch (cause) {
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: the header at byte 8 is not valid JSON: ${(cause as Error).message}`, { cause })
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${file}: the header at byte 8 is not valid JSON: ${(cause as Error).message}`,
+      { cause }
+    )
   }
   if (!isObject(json)) invalid(file, 'the header at byte 8 is not a JSON object')
   const dataStart = 8 + header.length
@@ -134,12 +171,13 @@ function parseHeader (file: string, header: Buffer, size: number): FileTensor[] 
   const ordered = [...tensors].sort((a, b) => a.offset - b.offset)
   for (const [i, tensor] of ordered.entries()) {
     const next = ordered[i + 1]
-    if (next && next.offset < tensor.offset + tensor.bytes) invalid(file, `tensors ${tensor.name} and ${next.name} overlap at byte ${next.offset}`)
+    if (next && next.offset < tensor.offset + tensor.bytes)
+      invalid(file, `tensors ${tensor.name} and ${next.name} overlap at byte ${next.offset}`)
   }
   return tensors
 }
 
-function parseEntry (file: string, name: string, entry: unknown, dataStart: number, size: number): FileTensor {
+function parseEntry(file: string, name: string, entry: unknown, dataStart: number, size: number): FileTensor {
   const wrong = (what: string): never => invalid(file, `tensor ${name}: ${what}`)
   if (!isObject(entry)) return wrong('its header entry is not an object')
   const { dtype, shape, data_offsets: offsets } = entry
@@ -149,21 +187,25 @@ function parseEntry (file: string, name: string, entry: unknown, dataStart: numb
   if (!isCounts(offsets) || offsets.length !== 2) return wrong(`has the data_offsets ${JSON.stringify(offsets)}`)
   const [begin, end] = offsets as [number, number]
   const bytes = shape.reduce((product, n) => product * n, width)
-  if (end - begin !== bytes) return wrong(`takes ${end - begin} bytes, but ${String(dtype)} [${shape.join(', ')}] needs ${bytes}`)
+  if (end - begin !== bytes)
+    return wrong(`takes ${end - begin} bytes, but ${String(dtype)} [${shape.join(', ')}] needs ${bytes}`)
   if (dataStart + end > size) {
     return wrong(`ends at byte ${dataStart + end} of ${size}; the file is truncated, download it again`)
   }
   return { name, file, type: dtype as string, shape, offset: dataStart + begin, bytes }
 }
 
-function isCounts (value: unknown): value is number[] {
+function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0)
 }
 
-async function exists (path: string): Promise<boolean> {
-  return stat(path).then(() => true, () => false)
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false
+  )
 }
 
-function invalid (file: string, what: string): never {
+function invalid(file: string, what: string): never {
   throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: ${what}`)
 }

@@ -21,16 +21,24 @@ const addedScore = -1000
 const paddingScore = -10000
 
 /** The vocabulary of a tokenizer.model and the added_tokens.json beside it, padded to `rows` entries (the embedding's). */
-export async function readVocabulary (file: string, rows: number, imageTokenId: number | undefined): Promise<Vocabulary> {
+export async function readVocabulary(
+  file: string,
+  rows: number,
+  imageTokenId: number | undefined
+): Promise<Vocabulary> {
   const dir = dirname(file)
   let bytes: Buffer
   try {
     bytes = await readFile(file)
   } catch (cause) {
     const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', missing
-      ? `${file} does not exist; convert reads the SentencePiece model (tokenizer.json is not enough), download it from the model's page`
-      : `${file} cannot be read: ${(cause as Error).message}`, { cause })
+    throw new PaliGemmaError(
+      'ERR_MODEL_NOT_FOUND',
+      missing
+        ? `${file} does not exist; convert reads the SentencePiece model (tokenizer.json is not enough), download it from the model's page`
+        : `${file} cannot be read: ${(cause as Error).message}`,
+      { cause }
+    )
   }
   const vocabulary = parseModel(file, bytes)
   await addTokens(dir, vocabulary, imageTokenId)
@@ -38,12 +46,17 @@ export async function readVocabulary (file: string, rows: number, imageTokenId: 
 }
 
 /** One entry per row of the embedding. Only <image> and tokens that fill a table may lie beyond its end: nobody embeds them. */
-export function padVocabulary (where: string, vocabulary: Vocabulary, rows: number): Vocabulary {
+export function padVocabulary(where: string, vocabulary: Vocabulary, rows: number): Vocabulary {
   const { tokens, scores, types } = vocabulary
-  const needed = tokens.reduce((count, text, id) => text === undefined || text === '<image>' || types[id] === TokenType.unused ? count : id + 1, 0)
+  const needed = tokens.reduce(
+    (count, text, id) => (text === undefined || text === '<image>' || types[id] === TokenType.unused ? count : id + 1),
+    0
+  )
   if (needed > rows) {
-    throw new PaliGemmaError('ERR_MODEL_INVALID',
-      `${where} hold ${needed} tokens, but the embedding has only ${rows} rows; the files belong to different models`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${where} hold ${needed} tokens, but the embedding has only ${rows} rows; the files belong to different models`
+    )
   }
   for (const list of [tokens, scores, types]) list.length = Math.min(list.length, rows)
   if (vocabulary.imageId >= rows) vocabulary.imageId = -1
@@ -56,7 +69,7 @@ export function padVocabulary (where: string, vocabulary: Vocabulary, rows: numb
   return vocabulary
 }
 
-async function addTokens (dir: string, vocabulary: Vocabulary, imageTokenId: number | undefined): Promise<void> {
+async function addTokens(dir: string, vocabulary: Vocabulary, imageTokenId: number | undefined): Promise<void> {
   const { tokens, scores, types } = vocabulary
   const added = await readJson(join(dir, 'added_tokens.json'), true)
   const set = (id: number, text: string) => {
@@ -67,20 +80,23 @@ async function addTokens (dir: string, vocabulary: Vocabulary, imageTokenId: num
   }
   for (const text of Object.keys(added?.values ?? {})) {
     const id = added!.integer(text, 0)
-    if (tokens[id] !== undefined && tokens[id] !== text) added!.fail(text, `an id that tokenizer.model leaves free (${id} is ${JSON.stringify(tokens[id])})`)
+    if (tokens[id] !== undefined && tokens[id] !== text)
+      added!.fail(text, `an id that tokenizer.model leaves free (${id} is ${JSON.stringify(tokens[id])})`)
     set(id, text)
   }
   if (imageTokenId !== undefined && !tokens.includes('<image>')) set(imageTokenId, '<image>')
   vocabulary.imageId = tokens.indexOf('<image>')
   if (vocabulary.imageId >= 0) types[vocabulary.imageId] = TokenType.control
   if (imageTokenId !== undefined && vocabulary.imageId !== imageTokenId) {
-    throw new PaliGemmaError('ERR_MODEL_INVALID',
-      `${join(dir, 'config.json')}: image_token_index is ${imageTokenId}, but <image> is token ${vocabulary.imageId} of the tokenizer`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${join(dir, 'config.json')}: image_token_index is ${imageTokenId}, but <image> is token ${vocabulary.imageId} of the tokenizer`
+    )
   }
 }
 
 /** ModelProto: field 1 = repeated SentencePiece, 2 = TrainerSpec, 3 = NormalizerSpec. */
-function parseModel (file: string, bytes: Buffer): Vocabulary {
+function parseModel(file: string, bytes: Buffer): Vocabulary {
   const vocabulary: Vocabulary = { tokens: [], scores: [], types: [], unkId: 3, imageId: -1 }
   for (const field of fields(file, bytes, 0, bytes.length)) {
     if (field.number === 1 && field.wire === 2) addPiece(file, bytes, field, vocabulary)
@@ -94,7 +110,7 @@ function parseModel (file: string, bytes: Buffer): Vocabulary {
 }
 
 /** SentencePiece: field 1 = piece, 2 = score, 3 = type (default NORMAL). */
-function addPiece (file: string, bytes: Buffer, range: Field, vocabulary: Vocabulary): void {
+function addPiece(file: string, bytes: Buffer, range: Field, vocabulary: Vocabulary): void {
   let text = ''
   let score = 0
   let type: number = TokenType.normal
@@ -103,42 +119,57 @@ function addPiece (file: string, bytes: Buffer, range: Field, vocabulary: Vocabu
     if (field.number === 2 && field.wire === 5) score = bytes.readFloatLE(field.start)
     if (field.number === 3 && field.wire === 0) type = field.value
   }
-  if (type < 1 || type > 6) invalid(file, `piece ${vocabulary.tokens.length} (${JSON.stringify(text)}) has the unknown type ${type}`)
+  if (type < 1 || type > 6)
+    invalid(file, `piece ${vocabulary.tokens.length} (${JSON.stringify(text)}) has the unknown type ${type}`)
   vocabulary.tokens.push(text)
   vocabulary.scores.push(score)
   vocabulary.types.push(type)
 }
 
 /** TrainerSpec: field 3 = model_type (1 unigram, 2 BPE). */
-function checkTrainer (file: string, bytes: Buffer, range: Field): void {
+function checkTrainer(file: string, bytes: Buffer, range: Field): void {
   for (const field of fields(file, bytes, range.start, range.end)) {
     if (field.number === 3 && field.wire === 0 && field.value !== 2) {
-      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${file} is not a BPE model (model_type ${field.value}), but Gemma's is`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${file} is not a BPE model (model_type ${field.value}), but Gemma's is`
+      )
     }
   }
 }
 
 /** NormalizerSpec: field 1 = name, 3 = add_dummy_prefix, 4 = remove_extra_whitespaces. Gemma's does nothing. */
-function checkNormalizer (file: string, bytes: Buffer, range: Field): void {
+function checkNormalizer(file: string, bytes: Buffer, range: Field): void {
   for (const field of fields(file, bytes, range.start, range.end)) {
     if (field.number === 1 && field.wire === 2) {
       const name = bytes.toString('utf8', field.start, field.end)
       if (name !== 'identity' && name !== '') {
-        throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${file} normalises text with ${name}, but Gemma's tokenizer leaves text as it is`)
+        throw new PaliGemmaError(
+          'ERR_MODEL_UNSUPPORTED',
+          `${file} normalises text with ${name}, but Gemma's tokenizer leaves text as it is`
+        )
       }
     }
     if ((field.number === 3 || field.number === 4) && field.wire === 0 && field.value !== 0) {
-      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED',
-        `${file} has ${field.number === 3 ? 'add_dummy_prefix' : 'remove_extra_whitespaces'} on, but Gemma's tokenizer leaves spaces as they are`)
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${file} has ${field.number === 3 ? 'add_dummy_prefix' : 'remove_extra_whitespaces'} on, but Gemma's tokenizer leaves spaces as they are`
+      )
     }
   }
 }
 
 /** One protobuf field; `start` and `end` are its payload's bytes, `value` a varint's value. */
-interface Field { number: number, wire: number, start: number, end: number, value: number }
+interface Field {
+  number: number
+  wire: number
+  start: number
+  end: number
+  value: number
+}
 
 /** The fields of one message, bounds checked. Wire types: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes. */
-function * fields (file: string, bytes: Buffer, begin: number, end: number): Generator<Field> {
+function* fields(file: string, bytes: Buffer, begin: number, end: number): Generator<Field> {
   let position = begin
   const varint = (): number => {
     let value = 0
@@ -162,12 +193,13 @@ function * fields (file: string, bytes: Buffer, begin: number, end: number): Gen
     else if (wire === 2) length = varint()
     else if (wire === 5) length = 4
     else invalid(file, `byte ${at} is no protobuf field; it is no SentencePiece model`)
-    if (number === 0 || length > end - position) invalid(file, `a protobuf field at byte ${at} reaches past its end; the file is damaged`)
+    if (number === 0 || length > end - position)
+      invalid(file, `a protobuf field at byte ${at} reaches past its end; the file is damaged`)
     yield { number, wire, start: position, end: position + length, value }
     position += length
   }
 }
 
-function invalid (file: string, what: string): never {
+function invalid(file: string, what: string): never {
   throw new PaliGemmaError('ERR_MODEL_INVALID', `${file}: ${what}`)
 }

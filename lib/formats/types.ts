@@ -4,10 +4,24 @@ import type { TensorRole } from '../convert/names'
 
 /** Storage types a converter can write, spelt as GGUF tools print them. */
 export type StorageType =
-  | 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_1' | 'Q5_0' | 'Q5_1' | 'Q2_K' | 'Q3_K' | 'Q4_K' | 'Q5_K' | 'Q6_K' | 'IQ4_NL' | 'IQ4_XS'
+  | 'F32'
+  | 'F16'
+  | 'BF16'
+  | 'Q8_0'
+  | 'Q4_0'
+  | 'Q4_1'
+  | 'Q5_0'
+  | 'Q5_1'
+  | 'Q2_K'
+  | 'Q3_K'
+  | 'Q4_K'
+  | 'Q5_K'
+  | 'Q6_K'
+  | 'IQ4_NL'
+  | 'IQ4_XS'
 
 /** GGUF's id, values a block holds, bytes a block takes. */
-export const storage: Readonly<Record<StorageType, { id: number, block: number, bytes: number }>> = {
+export const storage: Readonly<Record<StorageType, { id: number; block: number; bytes: number }>> = {
   F32: { id: 0, block: 1, bytes: 4 },
   F16: { id: 1, block: 1, bytes: 2 },
   BF16: { id: 30, block: 1, bytes: 2 },
@@ -26,7 +40,7 @@ export const storage: Readonly<Record<StorageType, { id: number, block: number, 
 }
 
 /** What other tools' files may hold as well: read, copied and dequantized, never written anew. */
-const foreign: Readonly<Record<string, { id: number, block: number, bytes: number }>> = {
+const foreign: Readonly<Record<string, { id: number; block: number; bytes: number }>> = {
   F64: { id: 28, block: 1, bytes: 8 },
   I8: { id: 24, block: 1, bytes: 1 },
   I16: { id: 25, block: 1, bytes: 2 },
@@ -48,19 +62,23 @@ const foreign: Readonly<Record<string, { id: number, block: number, bytes: numbe
 }
 
 /** Id, block and bytes of any type a GGUF may hold. */
-export function layoutOf (type: string): { id: number, block: number, bytes: number } {
-  const found = (storage as Record<string, { id: number, block: number, bytes: number }>)[type] ?? foreign[type]
+export function layoutOf(type: string): { id: number; block: number; bytes: number } {
+  const found = (storage as Record<string, { id: number; block: number; bytes: number }>)[type] ?? foreign[type]
   if (!found) throw new PaliGemmaError('ERR_INTERNAL', `The storage type ${type} is not known; please report this`)
   return found
 }
 
 /** Whether a tensor of this type holds real numbers, which can be stored otherwise. */
-export function holdsWeights (type: string): boolean {
+export function holdsWeights(type: string): boolean {
   return !/^I\d+$/.test(type)
 }
 
 /** A value of `--type`: the text matrices' main type, and general.file_type (llama.cpp's numbers). */
-export interface FileType { name: string, base: StorageType, fileType: number }
+export interface FileType {
+  name: string
+  base: StorageType
+  fileType: number
+}
 
 const fileTypes: FileType[] = [
   { name: 'F32', base: 'F32', fileType: 0 },
@@ -91,42 +109,49 @@ const aliases: Record<string, string> = { Q3_K: 'Q3_K_M', Q4_K: 'Q4_K_M', Q5_K: 
 export const fileTypeNames: readonly string[] = fileTypes.map((type) => type.name)
 
 /** The file type of a name in any case; ERR_INVALID_OPTION lists the names. */
-export function parseFileType (name: string): FileType {
+export function parseFileType(name: string): FileType {
   const upper = typeof name === 'string' ? name.toUpperCase() : ''
   const found = fileTypes.find((type) => type.name === (aliases[upper] ?? upper))
   if (!found) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected one of ${fileTypeNames.join(', ')} for type but received ${String(name)}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected one of ${fileTypeNames.join(', ')} for type but received ${String(name)}`
+    )
   }
   return found
 }
 
 /** The storage type of a name in any case, for `--vision-type`. */
-export function parseVisionType (name: string): StorageType {
+export function parseVisionType(name: string): StorageType {
   const upper = typeof name === 'string' ? name.toUpperCase() : ''
   // 1152 is no multiple of 256, so a 256-block type could never be used for SigLIP.
   const names = (Object.keys(storage) as StorageType[]).filter((type) => storage[type].block <= 32)
   const found = names.find((type) => type === upper)
-  if (!found) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected one of ${names.join(', ')} for visionType but received ${String(name)}`)
+  if (!found)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected one of ${names.join(', ')} for visionType but received ${String(name)}`
+    )
   return found
 }
 
-export function isBlockType (type: string): boolean {
+export function isBlockType(type: string): boolean {
   return layoutOf(type).block > 1
 }
 
 /** Bytes of `elements` values; a multiple of the block. */
-export function bytesOf (type: string, elements: number): number {
+export function bytesOf(type: string, elements: number): number {
   const { block, bytes } = layoutOf(type)
-  return elements / block * bytes
+  return (elements / block) * bytes
 }
 
 /** Bits a weight of this type takes. */
-export function bitsOf (type: string): number {
+export function bitsOf(type: string): number {
   return bytesOf(type, 256) / 32
 }
 
 /** The vision tower's type for a file type: int8 suits SigLIP, plain files stay plain. */
-export function defaultVisionType (type: FileType): StorageType {
+export function defaultVisionType(type: FileType): StorageType {
   return isBlockType(type.base) ? 'Q8_0' : type.base
 }
 
@@ -140,14 +165,21 @@ export interface TypeContext {
 }
 
 /** The type a tensor should have; its width may not allow it, see {@link fitType}. */
-export function wantedType (role: TensorRole, layer: number | undefined, context: TypeContext): StorageType {
+export function wantedType(role: TensorRole, layer: number | undefined, context: TypeContext): StorageType {
   const { type } = context
   switch (role) {
-    case 'textNorm': case 'vector': case 'visionFfnBias': case 'position': case 'retrieval':
+    case 'textNorm':
+    case 'vector':
+    case 'visionFfnBias':
+    case 'position':
+    case 'retrieval':
       return 'F32'
     case 'patch':
       return type.base === 'F16' || isBlockType(type.base) ? 'F16' : 'F32'
-    case 'visionMatrix': case 'visionFfnUp': case 'visionFfnDown': case 'projector':
+    case 'visionMatrix':
+    case 'visionFfnUp':
+    case 'visionFfnDown':
+    case 'projector':
       return context.visionType
     case 'embedding':
       // It is the LM head as well, where coarse steps cost most.
@@ -158,9 +190,9 @@ export function wantedType (role: TensorRole, layer: number | undefined, context
 }
 
 /** llama.cpp's choices per tensor: value projections and down projections decide most of the error. */
-function mixedType (role: TensorRole, layer: number, { type, layers, heads, kvHeads }: TypeContext): StorageType {
+function mixedType(role: TensorRole, layer: number, { type, layers, heads, kvHeads }: TypeContext): StorageType {
   const eighth = Math.floor(layers / 8)
-  const moreBits = layer < eighth || layer >= Math.floor(7 * layers / 8) || (layer - eighth) % 3 === 2
+  const moreBits = layer < eighth || layer >= Math.floor((7 * layers) / 8) || (layer - eighth) % 3 === 2
   const grouped = heads / kvHeads >= 4
   switch (type.name) {
     case 'Q2_K':
@@ -175,9 +207,11 @@ function mixedType (role: TensorRole, layer: number, { type, layers, heads, kvHe
     case 'Q4_K_S':
       if (role === 'attnV') return layer < 4 ? 'Q5_K' : 'Q4_K'
       return role === 'ffnDown' && layer < eighth ? 'Q5_K' : 'Q4_K'
-    case 'Q4_K_M': case 'Q5_K_M':
+    case 'Q4_K_M':
+    case 'Q5_K_M':
       return (role === 'attnV' || role === 'ffnDown') && moreBits ? 'Q6_K' : type.base
-    case 'IQ4_NL': case 'IQ4_XS':
+    case 'IQ4_NL':
+    case 'IQ4_XS':
       return (role === 'attnV' && grouped) || (role === 'ffnDown' && layer < eighth) ? 'Q5_K' : type.base
     default:
       return type.base
@@ -186,11 +220,16 @@ function mixedType (role: TensorRole, layer: number, { type, layers, heads, kvHe
 
 /** What replaces a type of 256-value blocks for other widths: 32-value blocks of the same quality or better. */
 const narrower: Partial<Record<StorageType, StorageType>> = {
-  Q2_K: 'Q4_0', Q3_K: 'Q4_0', Q4_K: 'Q5_0', Q5_K: 'Q5_1', Q6_K: 'Q8_0', IQ4_XS: 'IQ4_NL'
+  Q2_K: 'Q4_0',
+  Q3_K: 'Q4_0',
+  Q4_K: 'Q5_0',
+  Q5_K: 'Q5_1',
+  Q6_K: 'Q8_0',
+  IQ4_XS: 'IQ4_NL'
 }
 
 /** `wanted`, or the nearest type whose blocks divide rows of `cols` values. */
-export function fitType (wanted: StorageType, cols: number): StorageType {
+export function fitType(wanted: StorageType, cols: number): StorageType {
   if (cols % storage[wanted].block === 0) return wanted
   const next = narrower[wanted]
   return next && cols % storage[next].block === 0 ? next : 'F16'

@@ -52,31 +52,41 @@ export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision'> {
 export const isCommit = (revision: string): boolean => /^[0-9a-f]{40}$/.test(revision)
 
 export class Cache {
-  constructor (readonly dir: string = cacheDirectory()) {}
+  constructor(readonly dir: string = cacheDirectory()) {}
 
-  modelDir (id: string, commit: string): string { return join(this.dir, 'models', folderName(id), commit) }
+  modelDir(id: string, commit: string): string {
+    return join(this.dir, 'models', folderName(id), commit)
+  }
   /** Ends in the repository's name: a converted model without a name of its own is called like its folder. */
-  downloadDir (id: string, commit: string): string { return join(this.dir, 'downloads', folderName(id), commit, id.split('/')[1]!) }
-  lockFile (id: string): string { return join(this.dir, 'locks', `${folderName(id)}.lock`) }
-  private refFile (id: string, revision: string): string { return join(this.dir, 'models', folderName(id), 'refs', encodeURIComponent(revision)) }
+  downloadDir(id: string, commit: string): string {
+    return join(this.dir, 'downloads', folderName(id), commit, id.split('/')[1]!)
+  }
+  lockFile(id: string): string {
+    return join(this.dir, 'locks', `${folderName(id)}.lock`)
+  }
+  private refFile(id: string, revision: string): string {
+    return join(this.dir, 'models', folderName(id), 'refs', encodeURIComponent(revision))
+  }
 
   /** The commit that a revision stood for when it was last pulled. */
-  async commitOf (id: string, revision: string): Promise<string | undefined> {
+  async commitOf(id: string, revision: string): Promise<string | undefined> {
     if (isCommit(revision)) return revision
     const text = (await readFile(this.refFile(id, revision), 'utf8').catch(() => '')).trim()
     return isCommit(text) ? text : undefined
   }
 
   /** The complete models of a commit, the one pulled last first. */
-  async modelsOf (id: string, commit: string): Promise<CachedModel[]> {
+  async modelsOf(id: string, commit: string): Promise<CachedModel[]> {
     const dir = this.modelDir(id, commit)
     const names = await readdir(dir).catch(() => [])
-    const models = await Promise.all(names.filter((name) => name.endsWith('.json')).map(async (name) => await readRecord(join(dir, name))))
+    const models = await Promise.all(
+      names.filter((name) => name.endsWith('.json')).map(async (name) => await readRecord(join(dir, name)))
+    )
     return models.filter((model) => model !== undefined).sort((a, b) => b.pulledAt.localeCompare(a.pulledAt))
   }
 
   /** What {@link loadModel} takes for a name. */
-  async find ({ id, revision = 'main', type }: HubReference): Promise<CachedModel | undefined> {
+  async find({ id, revision = 'main', type }: HubReference): Promise<CachedModel | undefined> {
     const commit = await this.commitOf(id, revision)
     if (commit === undefined) return undefined
     const models = await this.modelsOf(id, commit)
@@ -84,7 +94,7 @@ export class Cache {
   }
 
   /** Makes a model findable; its files are in place. */
-  async add (record: CacheRecord): Promise<CachedModel> {
+  async add(record: CacheRecord): Promise<CachedModel> {
     const dir = this.modelDir(record.id, record.commit)
     const path = join(dir, record.model.replace(/\.gguf$/i, '') + '.json')
     await replaceFile(path, `${JSON.stringify(record, null, 2)}\n`)
@@ -94,7 +104,7 @@ export class Cache {
 }
 
 /** Readers see the old content or the new one. */
-async function replaceFile (path: string, text: string): Promise<void> {
+async function replaceFile(path: string, text: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
   const part = `${path}.${process.pid}.part`
   await writeFile(part, text)
@@ -102,12 +112,17 @@ async function replaceFile (path: string, text: string): Promise<void> {
 }
 
 /** A record whose files are there in full size. */
-async function readRecord (path: string): Promise<CachedModel | undefined> {
+async function readRecord(path: string): Promise<CachedModel | undefined> {
   try {
     const { model, vision, ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
     const dir = dirname(path)
     const files = [model, vision].filter((name) => name !== null)
-    if (!files.every((name) => typeof name === 'string' && basename(name) === name) || typeof rest.type !== 'string' || typeof rest.pulledAt !== 'string') return undefined
+    if (
+      !files.every((name) => typeof name === 'string' && basename(name) === name) ||
+      typeof rest.type !== 'string' ||
+      typeof rest.pulledAt !== 'string'
+    )
+      return undefined
     const sizes = await Promise.all(files.map(async (name) => (await stat(join(dir, name))).size))
     if (sizes.reduce((a, b) => a + b, 0) !== rest.bytes) return undefined
     return { ...rest, path: join(dir, model), vision: vision === null ? null : join(dir, vision) }
@@ -124,8 +139,14 @@ const fileName = /\.(gguf|safetensors|npz|bin|part)$/i
  * left to the reader of the file, which says what is wrong with it.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND for a hub model that was not pulled, with the command that fetches it
  */
-export async function resolveModel (model: string, cache?: Cache): Promise<{ path: string, vision?: string }> {
-  if (await stat(model).then(() => true, () => false)) return { path: model }
+export async function resolveModel(model: string, cache?: Cache): Promise<{ path: string; vision?: string }> {
+  if (
+    await stat(model).then(
+      () => true,
+      () => false
+    )
+  )
+    return { path: model }
   const reference = fileName.test(model) ? undefined : parseReference(model)
   if (!reference) return { path: model }
   if (reference.type !== undefined) {
@@ -135,10 +156,17 @@ export async function resolveModel (model: string, cache?: Cache): Promise<{ pat
   const where = cache ?? new Cache()
   const found = await where.find(reference)
   if (found) return { path: found.path, ...(found.vision !== null && { vision: found.vision }) }
-  const command = ['npx paligemma pull', reference.id,
-    ...(reference.revision === undefined ? [] : ['--revision', reference.revision]), ...(reference.type === undefined ? [] : ['--type', reference.type])].join(' ')
+  const command = [
+    'npx paligemma pull',
+    reference.id,
+    ...(reference.revision === undefined ? [] : ['--revision', reference.revision]),
+    ...(reference.type === undefined ? [] : ['--type', reference.type])
+  ].join(' ')
   const commit = await where.commitOf(reference.id, reference.revision ?? 'main')
   const others = commit === undefined ? [] : (await where.modelsOf(reference.id, commit)).map((other) => other.type)
-  throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${model} is no file, and as a model of the Hugging Face hub it is not in the cache (${where.dir}` +
-    `${others.length > 0 ? `, which has it as ${others.sort((a, b) => fileTypeNames.indexOf(a) - fileTypeNames.indexOf(b)).join(', ')}` : ''}); fetch it with "${command}"`)
+  throw new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `${model} is no file, and as a model of the Hugging Face hub it is not in the cache (${where.dir}` +
+      `${others.length > 0 ? `, which has it as ${others.sort((a, b) => fileTypeNames.indexOf(a) - fileTypeNames.indexOf(b)).join(', ')}` : ''}); fetch it with "${command}"`
+  )
 }

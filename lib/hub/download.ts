@@ -1,6 +1,19 @@
 /** One file of the hub to the disk: resumed, checked while it streams, and there under its name only when it is right. */
 import { createHash, type Hash } from 'node:crypto'
-import { copyFile, type FileHandle, link, mkdir, open, readFile, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  copyFile,
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile
+} from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { folderName } from './reference'
@@ -18,7 +31,7 @@ export interface DownloadTarget {
 }
 
 /** Downloads a file, going on from what an earlier attempt or process left. The file that results is verified. */
-export async function downloadFile (client: HubClient, target: DownloadTarget): Promise<void> {
+export async function downloadFile(client: HubClient, target: DownloadTarget): Promise<void> {
   const { file, path, id, onBytes } = target
   // Under its final name it was verified.
   if ((await stat(path).catch(() => undefined))?.size === file.bytes) return onBytes(file.bytes)
@@ -30,27 +43,39 @@ export async function downloadFile (client: HubClient, target: DownloadTarget): 
     // A part of another process may be damaged: a wrong checksum of it is worth one more try from the start.
     for (let fresh = part.bytes === 0; ; fresh = true) {
       onBytes(part.bytes)
-      await withRetries(client, `${id}/${file.path}`, async () => {
-        while (part.bytes < file.bytes) {
-          await receive(client, target, part, (bytes) => {
-            received += bytes
-            onBytes(part.bytes)
-          })
-        }
-      }, () => received)
+      await withRetries(
+        client,
+        `${id}/${file.path}`,
+        async () => {
+          while (part.bytes < file.bytes) {
+            await receive(client, target, part, (bytes) => {
+              received += bytes
+              onBytes(part.bytes)
+            })
+          }
+        },
+        () => received
+      )
       const actual = part.digest()
       if (actual === file.hash.value) return await part.commit()
       await part.restart()
       if (fresh) {
         await part.discard()
-        throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${id}/${file.path}: the content is not what the hub lists: ` +
-          `${file.hash.kind === 'git' ? 'git SHA-1' : 'SHA-256'} ${actual} instead of ${file.hash.value}; it was removed. A proxy or a mirror may have changed it`)
+        throw new PaliGemmaError(
+          'ERR_DOWNLOAD_FAILED',
+          `${id}/${file.path}: the content is not what the hub lists: ` +
+            `${file.hash.kind === 'git' ? 'git SHA-1' : 'SHA-256'} ${actual} instead of ${file.hash.value}; it was removed. A proxy or a mirror may have changed it`
+        )
       }
       client.onRetry?.(`${id}/${file.path}: what was left of an earlier download is damaged; starting over`)
     }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOSPC') {
-      throw new PaliGemmaError('ERR_DISK_FULL', `${path}: the disk is full; make room and run the same command, it goes on from here`, { cause: error })
+      throw new PaliGemmaError(
+        'ERR_DISK_FULL',
+        `${path}: the disk is full; make room and run the same command, it goes on from here`,
+        { cause: error }
+      )
     }
     throw error
   } finally {
@@ -59,12 +84,18 @@ export async function downloadFile (client: HubClient, target: DownloadTarget): 
 }
 
 /** One request for what is missing. */
-async function receive (client: HubClient, { id, commit, file }: DownloadTarget, part: Part, onReceived: (bytes: number) => void): Promise<void> {
+async function receive(
+  client: HubClient,
+  { id, commit, file }: DownloadTarget,
+  part: Part,
+  onReceived: (bytes: number) => void
+): Promise<void> {
   const from = part.bytes
   const name = `${id}/${file.path}`
   const subject = { id, revision: commit, file: file.path }
   // Parts end at whole answers of one version only: If-Range makes a server with another version send all of it.
-  const headers: Record<string, string> = from === 0 ? {} : { range: `bytes=${from}-`, ...(part.etag !== undefined && { 'if-range': part.etag }) }
+  const headers: Record<string, string> =
+    from === 0 ? {} : { range: `bytes=${from}-`, ...(part.etag !== undefined && { 'if-range': part.etag }) }
   const answer = await request(client, fileUrl(client, id, commit, file.path), subject, headers)
   const { response, body, release } = answer
   try {
@@ -78,16 +109,22 @@ async function receive (client: HubClient, { id, commit, file }: DownloadTarget,
     const total = totalBytes(response, from, encoded)
     if (total === 'bad range' || (resumed && encoded)) {
       await part.restart()
-      throw new Transient(`the server answers with another range than the asked one (${response.headers.get('content-range')})`)
+      throw new Transient(
+        `the server answers with another range than the asked one (${response.headers.get('content-range')})`
+      )
     }
     if (total !== undefined && total !== file.bytes) {
       // What came before is kept: this may be some proxy's page instead of the file.
       if (from === 0) await part.discard()
-      throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${name}: the server sends ${total} bytes, but the hub lists ${file.bytes}; a proxy or a mirror may be in the way`)
+      throw new PaliGemmaError(
+        'ERR_DOWNLOAD_FAILED',
+        `${name}: the server sends ${total} bytes, but the hub lists ${file.bytes}; a proxy or a mirror may be in the way`
+      )
     }
     if (!resumed && from > 0) {
       // No version and no length: rather a login page than the file, so the part is not given up for it.
-      if (total === undefined && !response.headers.has('etag')) throw new Transient('the server answers with something else than the file')
+      if (total === undefined && !response.headers.has('etag'))
+        throw new Transient('the server answers with something else than the file')
       await part.restart()
       onReceived(0)
     }
@@ -95,7 +132,10 @@ async function receive (client: HubClient, { id, commit, file }: DownloadTarget,
     for await (const chunk of body()) {
       if (part.bytes + chunk.length > file.bytes) {
         await part.discard()
-        throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${name}: the server sends more than the ${file.bytes} bytes that the hub lists; the part was removed`)
+        throw new PaliGemmaError(
+          'ERR_DOWNLOAD_FAILED',
+          `${name}: the server sends more than the ${file.bytes} bytes that the hub lists; the part was removed`
+        )
       }
       await part.append(chunk)
       onReceived(chunk.length)
@@ -107,20 +147,26 @@ async function receive (client: HubClient, { id, commit, file }: DownloadTarget,
 }
 
 /** The hub tells size and checksum of large files with every redirect: another version is noticed before its first byte. */
-function checkIdentity (name: string, file: HubFile, { hops }: OpenResponse): void {
+function checkIdentity(name: string, file: HubFile, { hops }: OpenResponse): void {
   for (const headers of hops) {
     const size = headers.get('x-linked-size')
     const etag = headers.get('x-linked-etag')?.replace(/^W\//, '').replaceAll('"', '')
     const otherSize = size !== null && Number(size) !== file.bytes
-    if (otherSize || (etag !== undefined && /^[0-9a-f]{64}$/.test(etag) && file.hash.kind === 'sha256' && etag !== file.hash.value)) {
-      throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${name}: the hub lists ${file.bytes} bytes with checksum ${file.hash.value}, but serves ` +
-        `${size ?? 'another version'}${size === null ? '' : ' bytes'} with ${etag ?? 'another one'}; run the command again`)
+    if (
+      otherSize ||
+      (etag !== undefined && /^[0-9a-f]{64}$/.test(etag) && file.hash.kind === 'sha256' && etag !== file.hash.value)
+    ) {
+      throw new PaliGemmaError(
+        'ERR_DOWNLOAD_FAILED',
+        `${name}: the hub lists ${file.bytes} bytes with checksum ${file.hash.value}, but serves ` +
+          `${size ?? 'another version'}${size === null ? '' : ' bytes'} with ${etag ?? 'another one'}; run the command again`
+      )
     }
   }
 }
 
 /** Size of the whole file as the server states it. */
-function totalBytes (response: Response, from: number, encoded: boolean): number | 'bad range' | undefined {
+function totalBytes(response: Response, from: number, encoded: boolean): number | 'bad range' | undefined {
   if (response.status === 206) {
     const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '')
     if (!match || Number(match[1]) !== from) return 'bad range'
@@ -130,7 +176,7 @@ function totalBytes (response: Response, from: number, encoded: boolean): number
   return length === null || encoded ? undefined : Number(length)
 }
 
-function startHash (file: HubFile): Hash {
+function startHash(file: HubFile): Hash {
   return file.hash.kind === 'sha256' ? createHash('sha256') : createHash('sha1').update(`blob ${file.bytes}\0`)
 }
 
@@ -142,11 +188,14 @@ class Part {
   /** Of the version that the bytes are of; strong ones only, as others do not promise equal bytes. */
   etag: string | undefined
 
-  private constructor (private readonly path: string, private readonly file: HubFile) {
+  private constructor(
+    private readonly path: string,
+    private readonly file: HubFile
+  ) {
     this.hash = startHash(file)
   }
 
-  static async open (path: string, file: HubFile): Promise<Part> {
+  static async open(path: string, file: HubFile): Promise<Part> {
     const part = new Part(path, file)
     part.handle = await open(part.name, 'a+')
     try {
@@ -165,9 +214,11 @@ class Part {
     }
   }
 
-  private get name (): string { return `${this.path}.part` }
+  private get name(): string {
+    return `${this.path}.part`
+  }
 
-  private async rehash (size: number): Promise<void> {
+  private async rehash(size: number): Promise<void> {
     const buffer = Buffer.allocUnsafe(1 << 20)
     while (this.bytes < size) {
       const { bytesRead } = await this.handle!.read(buffer, 0, Math.min(buffer.length, size - this.bytes), this.bytes)
@@ -177,45 +228,46 @@ class Part {
     }
   }
 
-  async setEtag (etag: string | null): Promise<void> {
+  async setEtag(etag: string | null): Promise<void> {
     const strong = etag !== null && /^"[^"\r\n]*"$/.test(etag) ? etag : undefined
     if (this.bytes > 0 && strong === this.etag) return
     this.etag = strong
     await writeFile(`${this.name}.etag`, `${this.file.hash.value}\n${strong ?? ''}`)
   }
 
-  async append (chunk: Uint8Array): Promise<void> {
+  async append(chunk: Uint8Array): Promise<void> {
     // Opened for appending: the position is always the end.
-    for (let done = 0; done < chunk.length;) done += (await this.handle!.write(chunk, done, chunk.length - done)).bytesWritten
+    for (let done = 0; done < chunk.length; )
+      done += (await this.handle!.write(chunk, done, chunk.length - done)).bytesWritten
     this.hash.update(chunk)
     this.bytes += chunk.length
   }
 
-  async restart (): Promise<void> {
+  async restart(): Promise<void> {
     await this.handle!.truncate(0)
     this.bytes = 0
     this.etag = undefined
     this.hash = startHash(this.file)
   }
 
-  digest (): string {
+  digest(): string {
     return this.hash.copy().digest('hex')
   }
 
-  async commit (): Promise<void> {
+  async commit(): Promise<void> {
     await this.handle!.sync()
     await this.close()
     await rename(this.name, this.path)
     await rm(`${this.name}.etag`, { force: true })
   }
 
-  async discard (): Promise<void> {
+  async discard(): Promise<void> {
     await this.close()
     await rm(this.name, { force: true })
     await rm(`${this.name}.etag`, { force: true })
   }
 
-  async close (): Promise<void> {
+  async close(): Promise<void> {
     const { handle } = this
     this.handle = undefined
     await handle?.close()
@@ -223,34 +275,40 @@ class Part {
 }
 
 /** Bytes of a file that need not be downloaded any more. */
-export async function presentBytes (path: string, file: HubFile): Promise<number> {
+export async function presentBytes(path: string, file: HubFile): Promise<number> {
   if ((await stat(path).catch(() => undefined))?.size === file.bytes) return file.bytes
   return Math.min(file.bytes, (await stat(`${path}.part`).catch(() => undefined))?.size ?? 0)
 }
 
 /** Takes a file from the cache of Hugging Face's Python library, if it is there and right, without copying where possible. */
-export async function takeFromHubCache (hubCacheDir: string, { id, commit, file, path }: Omit<DownloadTarget, 'onBytes'>, signal?: AbortSignal): Promise<boolean> {
+export async function takeFromHubCache(
+  hubCacheDir: string,
+  { id, commit, file, path }: Omit<DownloadTarget, 'onBytes'>,
+  signal?: AbortSignal
+): Promise<boolean> {
   const source = join(hubCacheDir, `models--${folderName(id)}`, 'snapshots', commit, ...file.path.split('/'))
   if ((await stat(source).catch(() => undefined))?.size !== file.bytes) return false
-  if (await hashFile(source, file, signal) !== file.hash.value) return false
+  if ((await hashFile(source, file, signal)) !== file.hash.value) return false
   await mkdir(dirname(path), { recursive: true })
   const real = await realpath(source)
   for (const take of [link, symlink, copyFile]) {
     try {
       await take(real, path)
       return true
-    } catch { /* another file system, or not allowed: the next way */ }
+    } catch {
+      /* another file system, or not allowed: the next way */
+    }
   }
   return false
 }
 
-async function hashFile (path: string, file: HubFile, signal?: AbortSignal): Promise<string | undefined> {
+async function hashFile(path: string, file: HubFile, signal?: AbortSignal): Promise<string | undefined> {
   const hash = startHash(file)
   const handle = await open(path, 'r').catch(() => undefined)
   if (!handle) return undefined
   try {
     const buffer = Buffer.allocUnsafe(1 << 20)
-    for (let position = 0; ;) {
+    for (let position = 0; ; ) {
       signal?.throwIfAborted()
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, position)
       if (bytesRead === 0) return hash.digest('hex')

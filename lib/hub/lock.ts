@@ -22,33 +22,56 @@ export interface Lock {
   release: () => Promise<void>
 }
 
-interface Owner { nonce: string, pid: number, host: string }
+interface Owner {
+  nonce: string
+  pid: number
+  host: string
+}
 
 /**
  * Takes the lock, waiting for its owner as long as that one lives. Owners are known to be gone when their process is
  * (on this machine), or when the file's time stands still; it is compared with itself only, so clocks may differ.
  */
-export async function acquireLock (path: string, { signal, onWait, timing = defaultLockTiming }: {
-  signal?: AbortSignal | undefined
-  /** Told once, who holds it. */
-  onWait?: ((owner: string) => void) | undefined
-  timing?: LockTiming
-} = {}): Promise<Lock> {
+export async function acquireLock(
+  path: string,
+  {
+    signal,
+    onWait,
+    timing = defaultLockTiming
+  }: {
+    signal?: AbortSignal | undefined
+    /** Told once, who holds it. */
+    onWait?: ((owner: string) => void) | undefined
+    timing?: LockTiming
+  } = {}
+): Promise<Lock> {
   const nonce = randomUUID()
-  await mkdir(dirname(path), { recursive: true }).catch((cause: Error) => { throw unwritable(dirname(path), cause) })
+  await mkdir(dirname(path), { recursive: true }).catch((cause: Error) => {
+    throw unwritable(dirname(path), cause)
+  })
   let seen = { mark: '', since: 0 }
   let told = false
   for (;;) {
     signal?.throwIfAborted()
-    if (await createExclusive(path, JSON.stringify({ nonce, pid: process.pid, host: hostname() } satisfies Owner))) return hold(path, nonce, timing)
-    const [owner, time] = await Promise.all([readOwner(path), stat(path).then((info) => info.mtimeMs, () => undefined)])
+    if (await createExclusive(path, JSON.stringify({ nonce, pid: process.pid, host: hostname() } satisfies Owner)))
+      return hold(path, nonce, timing)
+    const [owner, time] = await Promise.all([
+      readOwner(path),
+      stat(path).then(
+        (info) => info.mtimeMs,
+        () => undefined
+      )
+    ])
     if (time === undefined) continue // released just now
     const mark = `${owner?.nonce} ${time}`
     const now = performance.now()
     if (mark !== seen.mark) seen = { mark, since: now }
     // A process of this machine that is gone may also live in another container: then its beats go on.
     const dead = owner !== undefined && isGone(owner)
-    if (now - seen.since > (dead ? Math.min(timing.deadMs, 2.5 * timing.beatMs) : timing.deadMs) || (dead && Date.now() - time > timing.deadMs)) {
+    if (
+      now - seen.since > (dead ? Math.min(timing.deadMs, 2.5 * timing.beatMs) : timing.deadMs) ||
+      (dead && Date.now() - time > timing.deadMs)
+    ) {
       await removeStale(path, owner?.nonce, timing)
       continue
     }
@@ -60,12 +83,16 @@ export async function acquireLock (path: string, { signal, onWait, timing = defa
   }
 }
 
-function unwritable (path: string, cause: Error): PaliGemmaError {
-  return new PaliGemmaError('ERR_INVALID_OPTION', `Expected a cache directory that can be written but ${path} cannot: ${cause.message}; set PALIGEMMA_CACHE`, { cause })
+function unwritable(path: string, cause: Error): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected a cache directory that can be written but ${path} cannot: ${cause.message}; set PALIGEMMA_CACHE`,
+    { cause }
+  )
 }
 
 /** False where the file exists. */
-async function createExclusive (path: string, text: string): Promise<boolean> {
+async function createExclusive(path: string, text: string): Promise<boolean> {
   let handle: FileHandle
   try {
     handle = await open(path, 'wx')
@@ -83,16 +110,18 @@ async function createExclusive (path: string, text: string): Promise<boolean> {
   }
 }
 
-async function readOwner (path: string): Promise<Owner | undefined> {
+async function readOwner(path: string): Promise<Owner | undefined> {
   try {
     const owner = JSON.parse(await readFile(path, 'utf8')) as Owner
-    return typeof owner.nonce === 'string' && typeof owner.pid === 'number' && typeof owner.host === 'string' ? owner : undefined
+    return typeof owner.nonce === 'string' && typeof owner.pid === 'number' && typeof owner.host === 'string'
+      ? owner
+      : undefined
   } catch {
     return undefined // being written, or gone
   }
 }
 
-function isGone ({ pid, host }: Owner): boolean {
+function isGone({ pid, host }: Owner): boolean {
   if (host !== hostname()) return false
   try {
     process.kill(pid, 0)
@@ -103,10 +132,13 @@ function isGone ({ pid, host }: Owner): boolean {
 }
 
 /** Removes an owner's lock, but not that of somebody who took it in the meantime: only one process removes at a time. */
-async function removeStale (path: string, nonce: string | undefined, timing: LockTiming): Promise<void> {
+async function removeStale(path: string, nonce: string | undefined, timing: LockTiming): Promise<void> {
   const guard = `${path}.stale`
-  if (!await createExclusive(guard, '')) {
-    const age = await stat(guard).then((info) => Date.now() - info.mtimeMs, () => 0)
+  if (!(await createExclusive(guard, ''))) {
+    const age = await stat(guard).then(
+      (info) => Date.now() - info.mtimeMs,
+      () => 0
+    )
     if (age > timing.deadMs) await rm(guard, { force: true })
     else await sleep(20)
     return
@@ -118,18 +150,25 @@ async function removeStale (path: string, nonce: string | undefined, timing: Loc
   }
 }
 
-function hold (path: string, nonce: string, timing: LockTiming): Lock {
+function hold(path: string, nonce: string, timing: LockTiming): Lock {
   const lost = new AbortController()
   const beat = async (): Promise<void> => {
     if ((await readOwner(path))?.nonce !== nonce) {
       clearInterval(timer)
-      lost.abort(new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${path}: another process took over after this one stood still; run the command again`))
+      lost.abort(
+        new PaliGemmaError(
+          'ERR_DOWNLOAD_FAILED',
+          `${path}: another process took over after this one stood still; run the command again`
+        )
+      )
       return
     }
     const now = new Date()
     await utimes(path, now, now)
   }
-  const timer = setInterval(() => { beat().catch(() => {}) }, timing.beatMs)
+  const timer = setInterval(() => {
+    beat().catch(() => {})
+  }, timing.beatMs)
   timer.unref()
   return {
     lost: lost.signal,

@@ -37,7 +37,7 @@ export interface PullPlan {
   /** Whether weights are converted, or a ready GGUF is taken. */
   converts: boolean
   /** What is downloaded; `present` bytes of it are there already. */
-  files: { path: string, bytes: number, present: number }[]
+  files: { path: string; bytes: number; present: number }[]
 }
 
 /** Options of {@link pull}. */
@@ -88,7 +88,10 @@ export interface PullHooks {
   env?: Record<string, string | undefined>
 }
 
-const optional = (accepts: (text: string) => boolean, expected: string) => ({ expected, accepts: (v: unknown) => typeof v === 'string' && accepts(v) })
+const optional = (accepts: (text: string) => boolean, expected: string) => ({
+  expected,
+  accepts: (v: unknown) => typeof v === 'string' && accepts(v)
+})
 
 const pullRules: Rules<PullOptions> = {
   type: rule.text,
@@ -118,7 +121,7 @@ const parallelDownloads = 3
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (no such repository, revision or file), ERR_ACCESS_DENIED (gated or private),
  * ERR_DOWNLOAD_FAILED, ERR_DISK_FULL, ERR_INVALID_OPTION, and what `convert` throws; an abort rejects with the signal's reason
  */
-export async function pull (id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
+export async function pull(id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
   const reference = expectReference(id)
   checkOptions<PullOptions>('pull', options, pullRules)
   const revision = agree('revision', reference.revision, options.revision) ?? 'main'
@@ -157,15 +160,20 @@ export async function pull (id: string, options: PullOptions = {}, hooks: PullHo
   }
 }
 
-interface Wanted { type: string | undefined, visionType: StorageType | undefined, maskHash: string | null }
+interface Wanted {
+  type: string | undefined
+  visionType: StorageType | undefined
+  maskHash: string | null
+}
 
 /** An option that the name may carry as well. */
-function agree (name: string, inName: string | undefined, option: string | undefined): string | undefined {
-  if (inName !== undefined && option !== undefined && inName !== option) throw wrongOption(name, `${inName} as the name says`, option)
+function agree(name: string, inName: string | undefined, option: string | undefined): string | undefined {
+  if (inName !== undefined && option !== undefined && inName !== option)
+    throw wrongOption(name, `${inName} as the name says`, option)
   return option ?? inName
 }
 
-async function hashOf (path: string): Promise<string> {
+async function hashOf(path: string): Promise<string> {
   check('maskDecoder', path, rule.path)
   const hash = createHash('sha256')
   try {
@@ -177,13 +185,23 @@ async function hashOf (path: string): Promise<string> {
 }
 
 /** A model of the cache that is what would be made. Without a wish for a mask decoder one does no harm. */
-async function findSame (cache: Cache, id: string, commit: string, { type, visionType, maskHash }: Wanted): Promise<CachedModel | undefined> {
-  return (await cache.modelsOf(id, commit)).find((model) => model.format === recordFormat && (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
-    model.visionType === (visionType ?? null) && (maskHash === null || model.maskDecoder === maskHash))
+async function findSame(
+  cache: Cache,
+  id: string,
+  commit: string,
+  { type, visionType, maskHash }: Wanted
+): Promise<CachedModel | undefined> {
+  return (await cache.modelsOf(id, commit)).find(
+    (model) =>
+      model.format === recordFormat &&
+      (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
+      model.visionType === (visionType ?? null) &&
+      (maskHash === null || model.maskDecoder === maskHash)
+  )
 }
 
 class Pull {
-  constructor (
+  constructor(
     private readonly id: string,
     private readonly revision: string,
     private readonly wanted: Wanted,
@@ -194,26 +212,41 @@ class Pull {
     private readonly hooks: PullHooks
   ) {}
 
-  async run (): Promise<PullResult> {
+  async run(): Promise<PullResult> {
     const commit = await resolveRevision(this.client, this.id, this.revision)
     const found = this.options.force ? undefined : await findSame(this.cache, this.id, commit, this.wanted)
     if (found) {
       // The branch may have come back to a commit that is here, or be asked for by another name.
       const record = JSON.parse(await readFile(found.path.replace(/\.gguf$/i, '.json'), 'utf8')) as CacheRecord
-      return { ...await this.cache.add({ ...record, revision: this.revision, pulledAt: new Date().toISOString() }), cached: true, notes: [] }
+      return {
+        ...(await this.cache.add({ ...record, revision: this.revision, pulledAt: new Date().toISOString() })),
+        cached: true,
+        notes: []
+      }
     }
-    const choice = chooseFiles(await listFiles(this.client, this.id, commit),
-      { id: this.id, type: this.wanted.type, mustConvert: this.wanted.visionType !== undefined || this.wanted.maskHash !== null })
+    const choice = chooseFiles(await listFiles(this.client, this.id, commit), {
+      id: this.id,
+      type: this.wanted.type,
+      mustConvert: this.wanted.visionType !== undefined || this.wanted.maskHash !== null
+    })
     const dir = this.cache.downloadDir(this.id, commit)
-    const type = choice.kind === 'gguf' ? choice.type : this.wanted.type ?? 'Q8_0'
+    const type = choice.kind === 'gguf' ? choice.type : (this.wanted.type ?? 'Q8_0')
     await this.makeDir(dir)
-    const files = await Promise.all(choice.files.map(async (file) => ({ path: file.path, bytes: file.bytes, present: await presentBytes(join(dir, file.path), file) })))
+    const files = await Promise.all(
+      choice.files.map(async (file) => ({
+        path: file.path,
+        bytes: file.bytes,
+        present: await presentBytes(join(dir, file.path), file)
+      }))
+    )
     this.options.onPlan?.({ id: this.id, commit, type, converts: choice.kind === 'checkpoint', files })
 
     await this.download(choice, commit, dir, type)
     const target = this.cache.modelDir(this.id, commit)
     await this.makeDir(target)
-    const result = await fullDisk(target, async () => choice.kind === 'gguf' ? await this.takeReady(choice, dir, target) : await this.convert(dir, target, type))
+    const result = await fullDisk(target, async () =>
+      choice.kind === 'gguf' ? await this.takeReady(choice, dir, target) : await this.convert(dir, target, type)
+    )
     this.client.signal?.throwIfAborted()
     const model = await this.cache.add({
       format: recordFormat,
@@ -231,14 +264,18 @@ class Pull {
     return { ...model, cached: false, notes: result.notes }
   }
 
-  private async makeDir (dir: string): Promise<void> {
+  private async makeDir(dir: string): Promise<void> {
     await mkdir(dir, { recursive: true }).catch((cause: Error) => {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a cache directory that can be written but ${dir} cannot: ${cause.message}; set PALIGEMMA_CACHE`, { cause })
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected a cache directory that can be written but ${dir} cannot: ${cause.message}; set PALIGEMMA_CACHE`,
+        { cause }
+      )
     })
   }
 
   /** Small files first: config.json tells how large the converted model will be. */
-  private async download (choice: Choice, commit: string, dir: string, type: string): Promise<void> {
+  private async download(choice: Choice, commit: string, dir: string, type: string): Promise<void> {
     const { onProgress } = this.options
     const totalBytes = choice.files.reduce((sum, file) => sum + file.bytes, 0)
     const there = new Map<HubFile, number>()
@@ -248,8 +285,18 @@ class Pull {
       onProgress?.({ stage: 'download', fraction: totalBytes === 0 ? 1 : sum / totalBytes, bytes: sum, totalBytes })
     }
     const fetchFile = async (client: HubClient, file: HubFile): Promise<void> => {
-      const target = { id: this.id, commit, file, path: join(dir, file.path), onBytes: (bytes: number) => report(file, bytes) }
-      if (await presentBytes(target.path, file) < file.bytes && await takeFromHubCache(this.hubCacheDir, target, client.signal)) return report(file, file.bytes)
+      const target = {
+        id: this.id,
+        commit,
+        file,
+        path: join(dir, file.path),
+        onBytes: (bytes: number) => report(file, bytes)
+      }
+      if (
+        (await presentBytes(target.path, file)) < file.bytes &&
+        (await takeFromHubCache(this.hubCacheDir, target, client.signal))
+      )
+        return report(file, file.bytes)
       await downloadFile(client, target)
     }
     const isLarge = (file: HubFile): boolean => /\.(safetensors|gguf)$/i.test(file.path)
@@ -261,21 +308,26 @@ class Pull {
   }
 
   /** A few files at a time; the first failure ends the others. */
-  private async together (files: readonly HubFile[], fetchFile: (client: HubClient, file: HubFile) => Promise<void>): Promise<void> {
+  private async together(
+    files: readonly HubFile[],
+    fetchFile: (client: HubClient, file: HubFile) => Promise<void>
+  ): Promise<void> {
     const failed = new AbortController()
     const both = anySignal([this.client.signal, failed.signal])
     const client = { ...this.client, signal: both.signal }
     const queue = [...files]
     const errors: unknown[] = []
     try {
-      await Promise.all(Array.from({ length: parallelDownloads }, async () => {
-        for (let file = queue.shift(); file !== undefined && errors.length === 0; file = queue.shift()) {
-          await fetchFile(client, file).catch((error: unknown) => {
-            errors.push(error)
-            failed.abort(error)
-          })
-        }
-      }))
+      await Promise.all(
+        Array.from({ length: parallelDownloads }, async () => {
+          for (let file = queue.shift(); file !== undefined && errors.length === 0; file = queue.shift()) {
+            await fetchFile(client, file).catch((error: unknown) => {
+              errors.push(error)
+              failed.abort(error)
+            })
+          }
+        })
+      )
     } finally {
       both.release()
     }
@@ -283,19 +335,22 @@ class Pull {
     if (errors.length > 0) throw errors[0]
   }
 
-  private async checkSpace (files: readonly HubFile[], dir: string, convertTo: string | undefined): Promise<void> {
+  private async checkSpace(files: readonly HubFile[], dir: string, convertTo: string | undefined): Promise<void> {
     const free = await (this.hooks.freeBytes ?? freeBytes)(dir)
     if (free === undefined) return
     let missing = 0
-    for (const file of files) missing += file.bytes - await presentBytes(join(dir, file.path), file)
+    for (const file of files) missing += file.bytes - (await presentBytes(join(dir, file.path), file))
     const weights = files.reduce((sum, file) => sum + file.bytes, 0)
-    const converted = convertTo === undefined ? 0 : weights / await weightBytes(dir) * bytesPerWeight(convertTo)
+    const converted = convertTo === undefined ? 0 : (weights / (await weightBytes(dir))) * bytesPerWeight(convertTo)
     if (missing + converted <= free) return
-    throw new PaliGemmaError('ERR_DISK_FULL', `${this.cache.dir}: pulling ${this.id} needs ${gigabytes(missing)} for the download` +
-      `${converted > 0 ? ` and about ${gigabytes(converted)} for the model` : ''}, but only ${gigabytes(free)} are free; make room, or set PALIGEMMA_CACHE to a folder on another disk`)
+    throw new PaliGemmaError(
+      'ERR_DISK_FULL',
+      `${this.cache.dir}: pulling ${this.id} needs ${gigabytes(missing)} for the download` +
+        `${converted > 0 ? ` and about ${gigabytes(converted)} for the model` : ''}, but only ${gigabytes(free)} are free; make room, or set PALIGEMMA_CACHE to a folder on another disk`
+    )
   }
 
-  private async convert (dir: string, target: string, type: string): Promise<Made> {
+  private async convert(dir: string, target: string, type: string): Promise<Made> {
     const { maskHash, visionType } = this.wanted
     const name = `${this.id.split('/')[1]!}-${[type, ...(visionType === undefined ? [] : [`vision-${visionType}`]), ...(maskHash === null ? [] : ['mask'])].join('-')}.gguf`
     const out = join(target, name)
@@ -311,53 +366,77 @@ class Pull {
     return { record: { model: name, vision: null, bytes: result.bytes }, notes: result.notes }
   }
 
-  private async takeReady ({ model, vision, type }: Choice & { kind: 'gguf' }, dir: string, target: string): Promise<Made> {
+  private async takeReady(
+    { model, vision, type }: Choice & { kind: 'gguf' },
+    dir: string,
+    target: string
+  ): Promise<Made> {
     // A file that no GGUF reader takes must not become a model. One with a vision tower needs no second file.
     const { tensors } = await inspectModel(join(dir, model.path), { maxArray: 0 })
     const files = [model, ...(vision && !tensors.some(({ name }) => name.startsWith('v.')) ? [vision] : [])]
     if (files.length > 1) await inspectModel(join(dir, vision!.path), { maxArray: 0 })
     for (const file of files) await rename(join(dir, file.path), join(target, basename(file.path)))
     return {
-      record: { model: basename(model.path), vision: files.length < 2 ? null : basename(vision!.path), bytes: files.reduce((sum, file) => sum + file.bytes, 0) },
+      record: {
+        model: basename(model.path),
+        vision: files.length < 2 ? null : basename(vision!.path),
+        bytes: files.reduce((sum, file) => sum + file.bytes, 0)
+      },
       notes: [`${this.id} has this model as ${type}: nothing had to be converted`]
     }
   }
 
-  private async removeDownloads (dir: string): Promise<void> {
+  private async removeDownloads(dir: string): Promise<void> {
     await rm(dir, { recursive: true, force: true })
     // The commit's and the repository's folder, where they are empty now.
     for (const parent of [dirname(dir), dirname(dirname(dir))]) await rmdir(parent).catch(() => {})
   }
 }
 
-interface Made { record: Pick<CacheRecord, 'model' | 'vision' | 'bytes'>, notes: string[] }
+interface Made {
+  record: Pick<CacheRecord, 'model' | 'vision' | 'bytes'>
+  notes: string[]
+}
 
-async function fullDisk<T> (path: string, work: () => Promise<T>): Promise<T> {
+async function fullDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
-    throw new PaliGemmaError('ERR_DISK_FULL', `${path}: the disk is full; make room and run the same command, the download is kept`, { cause: error })
+    throw new PaliGemmaError(
+      'ERR_DISK_FULL',
+      `${path}: the disk is full; make room and run the same command, the download is kept`,
+      { cause: error }
+    )
   }
 }
 
-async function freeBytes (path: string): Promise<number | undefined> {
-  return await statfs(path).then(({ bavail, bsize }) => bavail * bsize, () => undefined)
+async function freeBytes(path: string): Promise<number | undefined> {
+  return await statfs(path).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => undefined
+  )
 }
 
-const gigabytes = (bytes: number): string => bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`
+const gigabytes = (bytes: number): string =>
+  bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`
 
 /** Bytes of a weight in the download: what config.json says; float16 where it says nothing, for which most room is needed. */
-async function weightBytes (dir: string): Promise<number> {
-  const config = await readFile(join(dir, 'config.json'), 'utf8').then((text) => JSON.parse(text) as Record<string, unknown>).catch(() => ({} as Record<string, unknown>))
+async function weightBytes(dir: string): Promise<number> {
+  const config = await readFile(join(dir, 'config.json'), 'utf8')
+    .then((text) => JSON.parse(text) as Record<string, unknown>)
+    .catch(() => ({}) as Record<string, unknown>)
   const text = config['text_config'] as Record<string, unknown> | undefined
-  return [config['torch_dtype'], config['dtype'], text?.['torch_dtype'], text?.['dtype']].find((value) => typeof value === 'string') === 'float32' ? 4 : 2
+  return [config['torch_dtype'], config['dtype'], text?.['torch_dtype'], text?.['dtype']].find(
+    (value) => typeof value === 'string'
+  ) === 'float32'
+    ? 4
+    : 2
 }
 
 /** Of the converted model as a whole: its embedding has 6 bits and its vision tower 8 where the rest has fewer. */
-function bytesPerWeight (type: string): number {
+function bytesPerWeight(type: string): number {
   const { base } = parseFileType(type)
   const bytes = storage[base].bytes / storage[base].block
   return isBlockType(base) ? Math.max(bytes, 0.35 + 0.7 * bytes) : bytes
 }
-

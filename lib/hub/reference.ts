@@ -16,17 +16,23 @@ export interface HubReference {
 const namePart = /^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$/
 const revisionPattern = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9_])?$/
 
-export function isHubId (text: string): boolean {
+export function isHubId(text: string): boolean {
   const parts = text.split('/')
-  return parts.length === 2 && text.length <= 96 && !text.includes('--') && !text.includes('..') && parts.every((part) => namePart.test(part))
+  return (
+    parts.length === 2 &&
+    text.length <= 96 &&
+    !text.includes('--') &&
+    !text.includes('..') &&
+    parts.every((part) => namePart.test(part))
+  )
 }
 
-export function isRevision (text: string): boolean {
+export function isRevision(text: string): boolean {
   return text.length <= 200 && revisionPattern.test(text) && !text.includes('..') && !text.includes('//')
 }
 
 /** `undefined` where the text is no name of a model, such as a path. */
-export function parseReference (text: string): HubReference | undefined {
+export function parseReference(text: string): HubReference | undefined {
   const match = /^([^@:]+)(?:@([^:]+))?(?::([^:]+))?$/.exec(text)
   if (!match) return undefined
   const [, id, revision, type] = match
@@ -35,16 +41,19 @@ export function parseReference (text: string): HubReference | undefined {
 }
 
 /** As {@link parseReference}; anything else is ERR_INVALID_OPTION. The type gets its full name: q4_k becomes Q4_K_M. */
-export function expectReference (text: unknown): HubReference {
+export function expectReference(text: unknown): HubReference {
   const reference = typeof text === 'string' ? parseReference(text) : undefined
   if (!reference) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a model of the Hugging Face hub such as google/paligemma2-3b-mix-224 for id but received ${show(text)}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a model of the Hugging Face hub such as google/paligemma2-3b-mix-224 for id but received ${show(text)}`
+    )
   }
   if (reference.type !== undefined) reference.type = parseFileType(reference.type).name
   return reference
 }
 
 /** A file system name that no other id has. */
-export function folderName (id: string): string {
+export function folderName(id: string): string {
   return id.replace('/', '--')
 }

@@ -34,7 +34,16 @@ export interface ImageEmbedding {
  * (not composited), grey is replicated, 16-bit samples keep their high byte, colour profiles and gamma are ignored, and
  * of animations and multi-page files the first frame is taken: as the reference processor's input is made.
  */
-export type ImageInput = string | URL | Uint8Array | ArrayBuffer | SharedArrayBuffer | Blob | RawPixels | Sharp | ImageEmbedding
+export type ImageInput =
+  | string
+  | URL
+  | Uint8Array
+  | ArrayBuffer
+  | SharedArrayBuffer
+  | Blob
+  | RawPixels
+  | Sharp
+  | ImageEmbedding
 
 /** RGB8, rows of width * 3 bytes. */
 export interface DecodedImage {
@@ -53,24 +62,29 @@ export interface DecodeOptions {
 const maxDownloadBytes = 256 * 1024 * 1024
 const downloadTimeoutMs = 60_000
 
-export function isEmbedding (image: unknown): image is ImageEmbedding {
+export function isEmbedding(image: unknown): image is ImageEmbedding {
   return isObject(image) && image.data instanceof Float32Array
 }
 
-function isSharp (image: unknown): image is Sharp {
-  return isObject(image) && typeof image.toBuffer === 'function' && typeof image.metadata === 'function' && typeof image.clone === 'function'
+function isSharp(image: unknown): image is Sharp {
+  return (
+    isObject(image) &&
+    typeof image.toBuffer === 'function' &&
+    typeof image.metadata === 'function' &&
+    typeof image.clone === 'function'
+  )
 }
 
-function isRaw (image: unknown): image is RawPixels {
+function isRaw(image: unknown): image is RawPixels {
   return isObject(image) && 'data' in image && 'width' in image && 'height' in image
 }
 
-function isObject (value: unknown): value is Record<string, unknown> {
+function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
 }
 
 /** The picture in words, for messages. */
-function describe (image: ImageInput): string {
+function describe(image: ImageInput): string {
   if (image instanceof URL) return describe(image.href)
   if (typeof image === 'string') return image.startsWith('data:') ? `${image.slice(0, 40)}...` : image
   if (isBytes(image)) return `image of ${image.byteLength} bytes`
@@ -79,21 +93,34 @@ function describe (image: ImageInput): string {
   return 'raw pixels'
 }
 
-function isBytes (image: unknown): image is Uint8Array | ArrayBuffer | SharedArrayBuffer {
-  return image instanceof Uint8Array || image instanceof ArrayBuffer ||
+function isBytes(image: unknown): image is Uint8Array | ArrayBuffer | SharedArrayBuffer {
+  return (
+    image instanceof Uint8Array ||
+    image instanceof ArrayBuffer ||
     (typeof SharedArrayBuffer !== 'undefined' && image instanceof SharedArrayBuffer)
+  )
 }
 
-function invalid (what: string, why: string, cause?: unknown): PaliGemmaError {
+function invalid(what: string, why: string, cause?: unknown): PaliGemmaError {
   return new PaliGemmaError('ERR_IMAGE_INVALID', `${what}: ${why}`, cause === undefined ? undefined : { cause })
 }
 
 /** Throws ERR_INVALID_OPTION for what is no kind of image, before any work. */
-export function checkImage (image: unknown, name = 'image'): void {
-  if ((typeof image === 'string' && image !== '') || image instanceof URL || isBytes(image) || image instanceof Blob ||
-      isSharp(image) || isEmbedding(image) || isRaw(image)) return
-  throw new PaliGemmaError('ERR_INVALID_OPTION',
-    `Expected path, URL, encoded bytes, { data, width, height, channels }, sharp instance or ImageEmbedding for ${name} but received ${show(image)}`)
+export function checkImage(image: unknown, name = 'image'): void {
+  if (
+    (typeof image === 'string' && image !== '') ||
+    image instanceof URL ||
+    isBytes(image) ||
+    image instanceof Blob ||
+    isSharp(image) ||
+    isEmbedding(image) ||
+    isRaw(image)
+  )
+    return
+  throw new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected path, URL, encoded bytes, { data, width, height, channels }, sharp instance or ImageEmbedding for ${name} but received ${show(image)}`
+  )
 }
 
 /** A picture that is on this machine, still encoded. */
@@ -105,7 +132,10 @@ export interface OpenedImage {
 }
 
 /** Brings a picture to this machine: downloads and unpacks URLs. Rejects as {@link decodeImage}. */
-export async function openImage (image: Exclude<ImageInput, ImageEmbedding>, signal?: AbortSignal): Promise<OpenedImage> {
+export async function openImage(
+  image: Exclude<ImageInput, ImageEmbedding>,
+  signal?: AbortSignal
+): Promise<OpenedImage> {
   checkImage(image)
   signal?.throwIfAborted()
   const name = describe(image)
@@ -115,7 +145,10 @@ export async function openImage (image: Exclude<ImageInput, ImageEmbedding>, sig
 }
 
 /** Decodes to RGB8. Rejects with ERR_IMAGE_INVALID or ERR_IMAGE_TOO_LARGE. */
-export async function decodeOpened ({ name, source }: OpenedImage, limit = defaultMaxImagePixels): Promise<DecodedImage> {
+export async function decodeOpened(
+  { name, source }: OpenedImage,
+  limit = defaultMaxImagePixels
+): Promise<DecodedImage> {
   if (typeof source === 'string' || Buffer.isBuffer(source)) return await decodeEncoded(source, name, limit)
   return isSharp(source) ? await decodeSharp(source, name, limit) : await decodeRaw(source, name, limit)
 }
@@ -123,12 +156,19 @@ export async function decodeOpened ({ name, source }: OpenedImage, limit = defau
 /**
  * Decodes to RGB8. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, or the signal's reason.
  */
-export async function decodeImage (image: Exclude<ImageInput, ImageEmbedding>, options: DecodeOptions = {}): Promise<DecodedImage> {
+export async function decodeImage(
+  image: Exclude<ImageInput, ImageEmbedding>,
+  options: DecodeOptions = {}
+): Promise<DecodedImage> {
   return await decodeOpened(await openImage(image, options.signal), options.maxImagePixels)
 }
 
 /** A path, or the encoded bytes. */
-async function locate (image: string | URL | Uint8Array | ArrayBuffer | SharedArrayBuffer | Blob, name: string, signal?: AbortSignal): Promise<string | Buffer> {
+async function locate(
+  image: string | URL | Uint8Array | ArrayBuffer | SharedArrayBuffer | Blob,
+  name: string,
+  signal?: AbortSignal
+): Promise<string | Buffer> {
   if (image instanceof Uint8Array) return Buffer.from(image.buffer, image.byteOffset, image.byteLength)
   if (image instanceof Blob) return Buffer.from(await image.arrayBuffer())
   if (typeof image !== 'string' && !(image instanceof URL)) return Buffer.from(image as ArrayBuffer)
@@ -147,7 +187,7 @@ async function locate (image: string | URL | Uint8Array | ArrayBuffer | SharedAr
   return text
 }
 
-function fromDataUrl (url: string, name: string): Buffer {
+function fromDataUrl(url: string, name: string): Buffer {
   const comma = url.indexOf(',')
   if (comma < 0) throw invalid(name, 'a data: URL without a comma')
   const body = url.slice(comma + 1)
@@ -162,10 +202,13 @@ function fromDataUrl (url: string, name: string): Buffer {
   return bytes
 }
 
-async function download (url: string, signal?: AbortSignal): Promise<Buffer> {
+async function download(url: string, signal?: AbortSignal): Promise<Buffer> {
   const control = new AbortController()
   const onAbort = (): void => control.abort(signal?.reason)
-  const timer = setTimeout(() => control.abort(new Error(`no answer within ${downloadTimeoutMs / 1000} s`)), downloadTimeoutMs)
+  const timer = setTimeout(
+    () => control.abort(new Error(`no answer within ${downloadTimeoutMs / 1000} s`)),
+    downloadTimeoutMs
+  )
   signal?.addEventListener('abort', onAbort, { once: true })
   try {
     const response = await fetch(url, { signal: control.signal })
@@ -173,8 +216,11 @@ async function download (url: string, signal?: AbortSignal): Promise<Buffer> {
       await response.body?.cancel()
       throw invalid(url, `the server answered ${response.status} ${response.statusText}`.trimEnd())
     }
-    const tooLarge = (bytes: number): PaliGemmaError => new PaliGemmaError('ERR_IMAGE_TOO_LARGE',
-      `${url}: ${bytes} bytes or more, the limit for downloads is ${maxDownloadBytes}; download it yourself and pass the path`)
+    const tooLarge = (bytes: number): PaliGemmaError =>
+      new PaliGemmaError(
+        'ERR_IMAGE_TOO_LARGE',
+        `${url}: ${bytes} bytes or more, the limit for downloads is ${maxDownloadBytes}; download it yourself and pass the path`
+      )
     const claimed = Number(response.headers.get('content-length') ?? 0)
     if (claimed > maxDownloadBytes) {
       await response.body?.cancel()
@@ -192,7 +238,11 @@ async function download (url: string, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) throw signal.reason
     if (error instanceof PaliGemmaError) throw error
     const cause = (error as Error).cause
-    throw invalid(url, `cannot be downloaded: ${(error as Error).message}${cause instanceof Error ? ` (${cause.message})` : ''}`, error)
+    throw invalid(
+      url,
+      `cannot be downloaded: ${(error as Error).message}${cause instanceof Error ? ` (${cause.message})` : ''}`,
+      error
+    )
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', onAbort)
@@ -203,7 +253,7 @@ async function download (url: string, signal?: AbortSignal): Promise<Buffer> {
 // limitInputPixels off: our own limit is checked on the header first, with our own message.
 const sharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: false, pages: 1, page: 0 } as const
 
-async function decodeEncoded (source: string | Buffer, name: string, limit: number): Promise<DecodedImage> {
+async function decodeEncoded(source: string | Buffer, name: string, limit: number): Promise<DecodedImage> {
   if (source.length === 0) throw invalid(name, 'it is empty')
   const head = typeof source === 'string' ? await readHead(source, name) : source
   const input = sharp(source, sharpOptions)
@@ -223,7 +273,7 @@ async function decodeEncoded (source: string | Buffer, name: string, limit: numb
 }
 
 /** The first bytes of a file; sharp itself says "Input file is missing" whatever the reason. */
-async function readHead (path: string, name: string): Promise<Buffer> {
+async function readHead(path: string, name: string): Promise<Buffer> {
   try {
     const file = await open(path, 'r')
     try {
@@ -237,27 +287,38 @@ async function readHead (path: string, name: string): Promise<Buffer> {
   }
 }
 
-function undecodable (name: string, error: unknown): PaliGemmaError {
-  const reason = (error as Error).message.split('\n').find(line => line.trim() !== '') ?? 'unknown error'
+function undecodable(name: string, error: unknown): PaliGemmaError {
+  const reason = (error as Error).message.split('\n').find((line) => line.trim() !== '') ?? 'unknown error'
   return invalid(name, `cannot be decoded: ${reason}`, error)
 }
 
-function checkPixels (width: number, height: number, name: string, limit: number): void {
+function checkPixels(width: number, height: number, name: string, limit: number): void {
   if (width * height > limit) {
-    throw new PaliGemmaError('ERR_IMAGE_TOO_LARGE',
-      `${name}: ${width} x ${height} is ${width * height} pixels, the limit is ${limit}; make it smaller or raise maxImagePixels`)
+    throw new PaliGemmaError(
+      'ERR_IMAGE_TOO_LARGE',
+      `${name}: ${width} x ${height} is ${width * height} pixels, the limit is ${limit}; make it smaller or raise maxImagePixels`
+    )
   }
 }
 
-async function toRgb (input: Sharp): Promise<DecodedImage> {
-  const { data, info } = await input.autoOrient().removeAlpha().toColourspace('srgb').raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
+async function toRgb(input: Sharp): Promise<DecodedImage> {
+  const { data, info } = await input
+    .autoOrient()
+    .removeAlpha()
+    .toColourspace('srgb')
+    .raw({ depth: 'uchar' })
+    .toBuffer({ resolveWithObject: true })
   if (info.channels !== 3) throw new Error(`decoded to ${info.channels} channels`)
   return { data, width: info.width, height: info.height }
 }
 
 /** Pillow's conversion: R = (255 - K) - C (255 - K) / 255, rounded as its integer macro does; no ink profile. */
-async function decodeCmyk (input: Sharp): Promise<DecodedImage> {
-  const { data, info } = await input.autoOrient().pipelineColourspace('cmyk').toColourspace('cmyk').raw({ depth: 'uchar' })
+async function decodeCmyk(input: Sharp): Promise<DecodedImage> {
+  const { data, info } = await input
+    .autoOrient()
+    .pipelineColourspace('cmyk')
+    .toColourspace('cmyk')
+    .raw({ depth: 'uchar' })
     .toBuffer({ resolveWithObject: true })
   if (info.channels < 4) throw new Error(`decoded to ${info.channels} channels`)
   const rgb = Buffer.alloc(info.width * info.height * 3)
@@ -272,7 +333,7 @@ async function decodeCmyk (input: Sharp): Promise<DecodedImage> {
   return { data: rgb, width: info.width, height: info.height }
 }
 
-async function decodeBitmap (file: Buffer, name: string, limit: number): Promise<DecodedImage> {
+async function decodeBitmap(file: Buffer, name: string, limit: number): Promise<DecodedImage> {
   try {
     const header = readBmpHeader(file)
     checkPixels(header.width, header.height, name, limit)
@@ -283,7 +344,7 @@ async function decodeBitmap (file: Buffer, name: string, limit: number): Promise
   }
 }
 
-async function decodeRaw (image: RawPixels, name: string, limit: number): Promise<DecodedImage> {
+async function decodeRaw(image: RawPixels, name: string, limit: number): Promise<DecodedImage> {
   const { data, width, height } = image
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
     throw invalid(name, `data must be a Uint8Array or Uint8ClampedArray, received ${show(data)}`)
@@ -294,7 +355,10 @@ async function decodeRaw (image: RawPixels, name: string, limit: number): Promis
   checkPixels(width, height, name, limit)
   const channels = image.channels ?? data.length / (width * height)
   if (![1, 2, 3, 4].includes(channels) || data.length !== width * height * channels) {
-    throw invalid(name, `${width} x ${height} pixels of ${image.channels ?? '1 to 4'} channels do not fit data of ${data.length} bytes`)
+    throw invalid(
+      name,
+      `${width} x ${height} pixels of ${image.channels ?? '1 to 4'} channels do not fit data of ${data.length} bytes`
+    )
   }
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
   if (channels === 3) return { data: await ownCopy(bytes, name), width, height }
@@ -304,18 +368,19 @@ async function decodeRaw (image: RawPixels, name: string, limit: number): Promis
 const sliceBytes = 1 << 20
 
 /** The engine reads pixels in place, so they must be nobody else's to detach. Copied in slices: the event loop goes on meanwhile. */
-async function ownCopy (source: Buffer, name: string): Promise<Buffer> {
+async function ownCopy(source: Buffer, name: string): Promise<Buffer> {
   const { length } = source
   const copy = Buffer.allocUnsafeSlow(length)
   for (let at = 0; at < length; at += sliceBytes) {
     if (at > 0) await new Promise(setImmediate)
-    if (source.length !== length) throw invalid(name, 'the buffer of data was transferred or shrunk while the picture was read')
+    if (source.length !== length)
+      throw invalid(name, 'the buffer of data was transferred or shrunk while the picture was read')
     copy.set(source.subarray(at, at + sliceBytes), at)
   }
   return copy
 }
 
-async function decodeSharp (input: Sharp, name: string, limit: number): Promise<DecodedImage> {
+async function decodeSharp(input: Sharp, name: string, limit: number): Promise<DecodedImage> {
   try {
     const metadata = await input.metadata()
     checkPixels(metadata.width, metadata.pageHeight ?? metadata.height, name, limit)

@@ -21,10 +21,10 @@ export class Limiter {
   private running = 0
   private readonly waiting: (() => void)[] = []
 
-  constructor (private readonly limit: number) {}
+  constructor(private readonly limit: number) {}
 
-  async run<T> (task: () => Promise<T>): Promise<T> {
-    if (this.running >= this.limit) await new Promise<void>(resolve => this.waiting.push(resolve))
+  async run<T>(task: () => Promise<T>): Promise<T> {
+    if (this.running >= this.limit) await new Promise<void>((resolve) => this.waiting.push(resolve))
     else this.running++
     try {
       return await task()
@@ -41,15 +41,26 @@ export class Limiter {
 const decoding = new Limiter(2)
 
 /** {@link preprocessImage} with the options already checked. */
-export async function preprocess (binding: NativeBinding, image: Exclude<ImageInput, ImageEmbedding>, options: PreprocessOptions): Promise<PreprocessedImage> {
+export async function preprocess(
+  binding: NativeBinding,
+  image: Exclude<ImageInput, ImageEmbedding>,
+  options: PreprocessOptions
+): Promise<PreprocessedImage> {
   const { size, signal } = options
   const opened = await openImage(image, signal) // downloads wait for nobody
   return await decoding.run(async () => {
     signal?.throwIfAborted()
     const { data, width, height } = await decodeOpened(opened, options.maxImagePixels)
     signal?.throwIfAborted()
-    const resized = await nativeCall(() => binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit))
-    return { width: size, height: size, data: resized.data, transform: { ...resized.transform, size, sourceWidth: width, sourceHeight: height } }
+    const resized = await nativeCall(() =>
+      binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit)
+    )
+    return {
+      width: size,
+      height: size,
+      data: resized.data,
+      transform: { ...resized.transform, size, sourceWidth: width, sourceHeight: height }
+    }
   })
 }
 
@@ -60,10 +71,13 @@ export async function preprocess (binding: NativeBinding, image: Exclude<ImageIn
  * @param options `resize` defaults to "bicubic", `fit` to "squash", `maxImagePixels` to 200 million
  * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_NATIVE_MISSING
  */
-export async function preprocessImage (image: ImageInput, options: PreprocessOptions): Promise<PreprocessedImage> {
+export async function preprocessImage(image: ImageInput, options: PreprocessOptions): Promise<PreprocessedImage> {
   checkOptions<PreprocessOptions>('preprocessImage', options, preprocessRules, ['size'])
   if (isEmbedding(image)) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected a picture for image but received an ImageEmbedding, which has no pixels')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      'Expected a picture for image but received an ImageEmbedding, which has no pixels'
+    )
   }
   return await preprocess(native(), image, options)
 }

@@ -77,16 +77,19 @@ export interface BenchResult {
   peakRssBytes: number
   limits: Limits
   /** Of the limits: vision and prefill of int8Gops, decode of readGBps; null where there is no such limit. */
-  shares: { vision: number | null, prefill: number | null, decode: number | null }
+  shares: { vision: number | null; prefill: number | null; decode: number | null }
   /** peakRssBytes / modelBytes */
   memoryFactor: number
   /** With `concurrency`: all streams together, while all of them decode. */
-  concurrent?: { streams: number, decodeTokensPerSecond: number, decodeGBps: number, allFirstTokensMs: number }
+  concurrent?: { streams: number; decodeTokensPerSecond: number; decodeGBps: number; allFirstTokensMs: number }
   /**
    * With `oversubscribe`: times with `threads` threads, twice the usual number, over times with the usual number, both
    * measured in turns. `vision` is null without vision.
    */
-  oversubscribed?: { threads: number, ratios: { vision: number | null, prefill: number, decode: number, total: number } }
+  oversubscribed?: {
+    threads: number
+    ratios: { vision: number | null; prefill: number; decode: number; total: number }
+  }
 }
 
 const defaults = { runs: 5, tokens: 32, concurrency: 1 }
@@ -110,10 +113,13 @@ const rules: Rules<BenchOptions> = {
 }
 
 /** Throws ERR_INVALID_OPTION for what is wrong whatever the model. */
-export function checkBenchOptions (options: BenchOptions): void {
+export function checkBenchOptions(options: BenchOptions): void {
   checkOptions<BenchOptions>('bench', options, rules, ['model'])
   if (options.paper && (options.depth !== undefined || options.tokens !== undefined)) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected no depth and tokens with paper: its protocol fixes both (260 and 11)')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      'Expected no depth and tokens with paper: its protocol fixes both (260 and 11)'
+    )
   }
 }
 
@@ -123,12 +129,15 @@ export function checkBenchOptions (options: BenchOptions): void {
  *
  * @throws PaliGemmaError as `loadModel`; ERR_INVALID_OPTION for sizes that do not fit the model
  */
-export async function bench (options: BenchOptions): Promise<BenchResult> {
+export async function bench(options: BenchOptions): Promise<BenchResult> {
   checkBenchOptions(options)
   const { signal, onProgress = () => {}, runs = defaults.runs, concurrency = defaults.concurrency } = options
   const pulled = await resolveModel(options.model)
-  const files = await Promise.all([pulled.path, options.vision ?? pulled.vision].filter((path) => path !== undefined).map(
-    async (path) => await inspectModel(path, { maxArray: 0 })))
+  const files = await Promise.all(
+    [pulled.path, options.vision ?? pulled.vision]
+      .filter((path) => path !== undefined)
+      .map(async (path) => await inspectModel(path, { maxArray: 0 }))
+  )
   const costs = costsOf(files, options.kvCacheType)
 
   resetPeakMemory()
@@ -146,12 +155,20 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
       onProgress(++step / steps, what)
       return result
     }
-    await next('warming up', async () => { await warmUp(model, request, signal) })
+    await next('warming up', async () => {
+      await warmUp(model, request, signal)
+    })
     const singles: Run[] = []
-    for (let i = 0; i < runs; i++) singles.push(await next(`run ${i + 1} of ${runs}`, async () => await runOnce(model, request, signal)))
+    for (let i = 0; i < runs; i++)
+      singles.push(await next(`run ${i + 1} of ${runs}`, async () => await runOnce(model, request, signal)))
     const together: ConcurrentRun[] = []
     for (let i = 0; concurrency > 1 && i < runs; i++) {
-      together.push(await next(`${concurrency} streams, run ${i + 1} of ${runs}`, async () => await runTogether(model, request, concurrency, signal)))
+      together.push(
+        await next(
+          `${concurrency} streams, run ${i + 1} of ${runs}`,
+          async () => await runTogether(model, request, concurrency, signal)
+        )
+      )
     }
 
     // before another model of the same file takes memory of its own
@@ -162,10 +179,11 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
     const machine = medians(limits.map(({ readGBps, int8Gops }) => ({ readGBps, int8Gops })))
     const prefillGops = costs.prefillOps(request.depth) / run.prefillMs / 1e6
     const visionGops = info.hasVision ? costs.visionOps / run.visionMs / 1e6 : null
-    const decodeGBps = costs.decodeBytes(request.depth + request.tokens / 2) * run.decodeTokensPerSecond / 1e9
+    const decodeGBps = (costs.decodeBytes(request.depth + request.tokens / 2) * run.decodeTokensPerSecond) / 1e9
     const modelBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
     // The limits are the CPU's.
-    const share = (value: number | null, limit: number) => value === null || limit === 0 || info.device !== 'cpu' ? null : rounded(value / limit, 3)
+    const share = (value: number | null, limit: number) =>
+      value === null || limit === 0 || info.device !== 'cpu' ? null : rounded(value / limit, 3)
     const aggregate = together.length > 0 ? medians(together) : undefined
     return {
       model: options.model,
@@ -181,7 +199,7 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
       visionGops: visionGops === null ? null : rounded(visionGops),
       prefillTokens: request.depth,
       prefillMs: rounded(run.prefillMs),
-      prefillTokensPerSecond: rounded(request.depth / run.prefillMs * 1000),
+      prefillTokensPerSecond: rounded((request.depth / run.prefillMs) * 1000),
       prefillGops: rounded(prefillGops),
       decodeTokens: request.tokens,
       decodeTokensPerSecond: rounded(run.decodeTokensPerSecond),
@@ -192,15 +210,23 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
       cpuShare: rounded(run.cpuMs / run.totalMs / info.threads, 3),
       peakRssBytes,
       limits: { readGBps: rounded(machine.readGBps), int8Gops: rounded(machine.int8Gops) },
-      shares: { vision: share(visionGops, machine.int8Gops), prefill: share(prefillGops, machine.int8Gops), decode: share(decodeGBps, machine.readGBps) },
+      shares: {
+        vision: share(visionGops, machine.int8Gops),
+        prefill: share(prefillGops, machine.int8Gops),
+        decode: share(decodeGBps, machine.readGBps)
+      },
       memoryFactor: rounded(peakRssBytes / modelBytes, 3),
       ...(aggregate && {
         concurrent: {
           streams: concurrency,
           decodeTokensPerSecond: rounded(aggregate.tokensPerSecond),
           // one pass over the weights serves a token of every stream
-          decodeGBps: rounded((costs.decodeBytes(0) + concurrency * (costs.decodeBytes(request.depth) - costs.decodeBytes(0))) *
-            aggregate.tokensPerSecond / concurrency / 1e9),
+          decodeGBps: rounded(
+            ((costs.decodeBytes(0) + concurrency * (costs.decodeBytes(request.depth) - costs.decodeBytes(0))) *
+              aggregate.tokensPerSecond) /
+              concurrency /
+              1e9
+          ),
           allFirstTokensMs: rounded(aggregate.allFirstTokensMs)
         }
       }),
@@ -212,7 +238,7 @@ export async function bench (options: BenchOptions): Promise<BenchResult> {
 }
 
 /** Loads several times, so that the figure is not the disk's, and keeps the last one. */
-async function load (options: BenchOptions): Promise<{ model: PaliGemma, loadMs: number }> {
+async function load(options: BenchOptions): Promise<{ model: PaliGemma; loadMs: number }> {
   const times: number[] = []
   for (let i = 0; ; i++) {
     const start = performance.now()
@@ -223,7 +249,15 @@ async function load (options: BenchOptions): Promise<{ model: PaliGemma, loadMs:
   }
 }
 
-async function open ({ model, vision, device, threads, kvCacheType, concurrency = defaults.concurrency, signal }: BenchOptions): Promise<PaliGemma> {
+async function open({
+  model,
+  vision,
+  device,
+  threads,
+  kvCacheType,
+  concurrency = defaults.concurrency,
+  signal
+}: BenchOptions): Promise<PaliGemma> {
   return await loadModel({
     model,
     maxSequences: Math.max(4, concurrency),
@@ -235,25 +269,37 @@ async function open ({ model, vision, device, threads, kvCacheType, concurrency 
   })
 }
 
-interface BenchRequest { promptTokens: number, depth: number, tokens: number }
+interface BenchRequest {
+  promptTokens: number
+  depth: number
+  tokens: number
+}
 
 /** The sizes of every run, with everything checked that would make one differ from what it says. */
-function requestFor (model: PaliGemma, options: BenchOptions): BenchRequest {
+function requestFor(model: PaliGemma, options: BenchOptions): BenchRequest {
   const { imageTokens, contextSize, hasVision } = model.info
   if (options.paper && imageTokens !== paper.imageTokens) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION',
-      `Expected a model for 224 px (${paper.imageTokens} image tokens) with paper, but ${options.model} has ${hasVision ? `${imageTokens} image tokens` : 'no vision'}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a model for 224 px (${paper.imageTokens} image tokens) with paper, but ${options.model} has ${hasVision ? `${imageTokens} image tokens` : 'no vision'}`
+    )
   }
   // <bos> and the newline surround the prompt.
   const around = imageTokens + 2
-  const depth = options.paper ? paper.depth : options.depth ?? around + 2
-  const tokens = options.paper ? paper.tokens : options.tokens ?? defaults.tokens
+  const depth = options.paper ? paper.depth : (options.depth ?? around + 2)
+  const tokens = options.paper ? paper.tokens : (options.tokens ?? defaults.tokens)
   if (depth < around || depth + tokens > contextSize) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a depth from ${around} (the picture, <bos> and a newline) to ${contextSize - tokens} ` +
-      `(the context of ${contextSize} without the ${tokens} tokens to generate) but received ${depth}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a depth from ${around} (the picture, <bos> and a newline) to ${contextSize - tokens} ` +
+        `(the context of ${contextSize} without the ${tokens} tokens to generate) but received ${depth}`
+    )
   }
   if (model.tokenize('<loc0000>').length !== 1) {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${options.model}: the vocabulary has no location tokens, so this is no PaliGemma`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${options.model}: the vocabulary has no location tokens, so this is no PaliGemma`
+    )
   }
   return { promptTokens: depth - around, depth, tokens }
 }
@@ -261,28 +307,43 @@ function requestFor (model: PaliGemma, options: BenchOptions): BenchRequest {
 let prompts = 0
 
 /** As {@link newPicture}: the engine keeps recent prefixes. A location is one token in every PaliGemma vocabulary. */
-function newPrompt (tokens: number): string {
+function newPrompt(tokens: number): string {
   const number = prompts++
-  return Array.from({ length: tokens }, (_, i) => `<loc${String(Math.floor(number / 1024 ** i) % 1024).padStart(4, '0')}>`).join('')
+  return Array.from(
+    { length: tokens },
+    (_, i) => `<loc${String(Math.floor(number / 1024 ** i) % 1024).padStart(4, '0')}>`
+  ).join('')
 }
 
 /** Noise that no run before has seen: the engine keeps recent pictures' features. */
-function newPicture (model: PaliGemma): { image?: RawPixels } {
+function newPicture(model: PaliGemma): { image?: RawPixels } {
   const { hasVision, imageSize } = model.info
   if (!hasVision) return {}
-  return { image: { data: randomFillSync(new Uint8Array(imageSize * imageSize * 3)), width: imageSize, height: imageSize, channels: 3 } }
+  return {
+    image: {
+      data: randomFillSync(new Uint8Array(imageSize * imageSize * 3)),
+      width: imageSize,
+      height: imageSize,
+      channels: 3
+    }
+  }
 }
 
-type Run = Record<'visionMs' | 'prefillMs' | 'firstTokenMs' | 'decodeTokensPerSecond' | 'totalMs' | 'cpuMs' | 'secondQuestionMs', number>
+type Run = Record<
+  'visionMs' | 'prefillMs' | 'firstTokenMs' | 'decodeTokensPerSecond' | 'totalMs' | 'cpuMs' | 'secondQuestionMs',
+  number
+>
 
-async function runOnce (model: PaliGemma, { promptTokens, tokens }: BenchRequest, signal?: AbortSignal): Promise<Run> {
+async function runOnce(model: PaliGemma, { promptTokens, tokens }: BenchRequest, signal?: AbortSignal): Promise<Run> {
   const request = { ...newPicture(model), ignoreEos: true, ...(signal && { signal }) }
   const start = performance.now()
   const cpuBefore = process.cpuUsage()
   const { timings } = await model.generate({ ...request, prompt: newPrompt(promptTokens), maxTokens: tokens })
   const totalMs = performance.now() - start
   const cpu = process.cpuUsage(cpuBefore)
-  const second = model.info.hasVision ? await model.generate({ ...request, prompt: newPrompt(promptTokens), maxTokens: 1 }) : undefined
+  const second = model.info.hasVision
+    ? await model.generate({ ...request, prompt: newPrompt(promptTokens), maxTokens: 1 })
+    : undefined
   return {
     visionMs: timings.visionMs,
     prefillMs: timings.prefillMs,
@@ -295,25 +356,32 @@ async function runOnce (model: PaliGemma, { promptTokens, tokens }: BenchRequest
 }
 
 /** Two pictures: with the second the engine unpacks the vision weights for good. */
-async function warmUp (model: PaliGemma, request: BenchRequest, signal?: AbortSignal): Promise<void> {
+async function warmUp(model: PaliGemma, request: BenchRequest, signal?: AbortSignal): Promise<void> {
   await runOnce(model, request, signal)
   const { image } = newPicture(model)
   if (image) await model.encodeImage(image)
 }
 
 /** The same work with twice the threads, in turns, so that both meet the machine in the same moods. */
-async function oversubscribe (
-  model: PaliGemma, request: BenchRequest, options: BenchOptions, next: <T>(what: string, work: () => Promise<T>) => Promise<T>
+async function oversubscribe(
+  model: PaliGemma,
+  request: BenchRequest,
+  options: BenchOptions,
+  next: <T>(what: string, work: () => Promise<T>) => Promise<T>
 ): Promise<NonNullable<BenchResult['oversubscribed']>> {
   const { runs = defaults.runs, signal } = options
   const threads = 2 * model.info.threads
   const crowded = await open({ ...options, threads })
   try {
     await warmUp(crowded, request, signal)
-    const pairs: { usual: Run, twice: Run }[] = []
+    const pairs: { usual: Run; twice: Run }[] = []
     for (let i = 0; i < runs; i++) {
-      pairs.push(await next(`${threads} threads, run ${i + 1} of ${runs}`, async () =>
-        ({ usual: await runOnce(model, request, signal), twice: await runOnce(crowded, request, signal) })))
+      pairs.push(
+        await next(`${threads} threads, run ${i + 1} of ${runs}`, async () => ({
+          usual: await runOnce(model, request, signal),
+          twice: await runOnce(crowded, request, signal)
+        }))
+      )
     }
     const [usual, twice] = [medians(pairs.map((pair) => pair.usual)), medians(pairs.map((pair) => pair.twice))]
     return {
@@ -333,7 +401,12 @@ async function oversubscribe (
 type ConcurrentRun = Record<'tokensPerSecond' | 'allFirstTokensMs', number>
 
 /** Counts tokens from the moment when the last stream has its first one; then every stream decodes and none prefills. */
-async function runTogether (model: PaliGemma, { promptTokens, depth, tokens }: BenchRequest, streams: number, signal?: AbortSignal): Promise<ConcurrentRun> {
+async function runTogether(
+  model: PaliGemma,
+  { promptTokens, depth, tokens }: BenchRequest,
+  streams: number,
+  signal?: AbortSignal
+): Promise<ConcurrentRun> {
   const enough = new AbortController()
   const { signal: ending, release } = anySignal([signal, enough.signal])
   const start = performance.now()
@@ -341,22 +414,36 @@ async function runTogether (model: PaliGemma, { promptTokens, depth, tokens }: B
   let counted = 0
   let begin = 0
   let end = 0
-  await Promise.all(Array.from({ length: streams }, async () => {
-    let first = true
-    await model.generate({
-      ...newPicture(model), prompt: newPrompt(promptTokens), ignoreEos: true, maxTokens: model.info.contextSize - depth, ...(ending && { signal: ending }),
-      onToken: () => {
-        const now = performance.now()
-        if (first) {
-          first = false
-          if (--waiting === 0) begin = now
-        } else if (waiting === 0 && ++counted === streams * tokens) {
-          end = now
-          enough.abort()
-        }
-      }
-    }).catch((error: unknown) => { if (!enough.signal.aborted) throw error })
-  })).finally(release)
-  if (end === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', `The context of ${model.info.contextSize} tokens ends before ${streams} streams decode together; lower depth or concurrency`)
-  return { tokensPerSecond: counted / (end - begin) * 1000, allFirstTokensMs: begin - start }
+  await Promise.all(
+    Array.from({ length: streams }, async () => {
+      let first = true
+      await model
+        .generate({
+          ...newPicture(model),
+          prompt: newPrompt(promptTokens),
+          ignoreEos: true,
+          maxTokens: model.info.contextSize - depth,
+          ...(ending && { signal: ending }),
+          onToken: () => {
+            const now = performance.now()
+            if (first) {
+              first = false
+              if (--waiting === 0) begin = now
+            } else if (waiting === 0 && ++counted === streams * tokens) {
+              end = now
+              enough.abort()
+            }
+          }
+        })
+        .catch((error: unknown) => {
+          if (!enough.signal.aborted) throw error
+        })
+    })
+  ).finally(release)
+  if (end === 0)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `The context of ${model.info.contextSize} tokens ends before ${streams} streams decode together; lower depth or concurrency`
+    )
+  return { tokensPerSecond: (counted / (end - begin)) * 1000, allFirstTokensMs: begin - start }
 }

@@ -13,7 +13,7 @@ export interface Costs {
 const kvBytes = { f32: 4, f16: 2, q8_0: 34 / 32 }
 
 /** `files`: the model, and the separate vision file where there is one. */
-export function costsOf (files: readonly ModelInfo[], kvCacheType: keyof typeof kvBytes = 'f16'): Costs {
+export function costsOf(files: readonly ModelInfo[], kvCacheType: keyof typeof kvBytes = 'f16'): Costs {
   const tensors = files.flatMap((file) => file.tensors)
   const number = (key: string): number => {
     for (const { metadata } of files) {
@@ -39,12 +39,18 @@ export function costsOf (files: readonly ModelInfo[], kvCacheType: keyof typeof 
   const weightBytes = [...text, ...head].reduce((sum, tensor) => sum + tensor.bytes, 0)
   return {
     // scores and their sum over the values: 2 multiply-adds per pair of tokens and channel
-    visionOps: imageTokens === 0 ? 0 : 2 * imageTokens * matrixElements(vision) + 4 * imageTokens ** 2 * visionWidth * visionLayers,
-    prefillOps: (tokens) => 2 * tokens * textElements + 2 * matrixElements(head) + 4 * tokens ** 2 * heads * headDim * layers,
+    visionOps:
+      imageTokens === 0
+        ? 0
+        : 2 * imageTokens * matrixElements(vision) + 4 * imageTokens ** 2 * visionWidth * visionLayers,
+    prefillOps: (tokens) =>
+      2 * tokens * textElements + 2 * matrixElements(head) + 4 * tokens ** 2 * heads * headDim * layers,
     decodeBytes: (depth) => weightBytes + 2 * layers * kvHeads * headDim * kvBytes[kvCacheType] * depth
   }
 }
 
-function matrixElements (tensors: readonly TensorInfo[]): number {
-  return tensors.filter(({ shape }) => shape.length > 1).reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0)
+function matrixElements(tensors: readonly TensorInfo[]): number {
+  return tensors
+    .filter(({ shape }) => shape.length > 1)
+    .reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0)
 }

@@ -93,7 +93,7 @@ interface Shape {
   headDim: number
   vocab: number
   context: number
-  vision: { hidden: number, ffn: number, tokens: number, patchValues: number } | undefined
+  vision: { hidden: number; ffn: number; tokens: number; patchValues: number } | undefined
 }
 
 /**
@@ -103,35 +103,55 @@ interface Shape {
  * "10b-448", "pg1-3b-896"
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma), ERR_INVALID_OPTION
  */
-export async function estimateMemory (source: string, options: EstimateOptions = {}): Promise<MemoryEstimate> {
+export async function estimateMemory(source: string, options: EstimateOptions = {}): Promise<MemoryEstimate> {
   check('source', source, rule.path)
   checkOptions<EstimateOptions>('estimateMemory', options, estimateRules)
-  const isSize = /^(pg1-)?\d+b-\d+$/i.test(source) && await stat(source).then(() => false, () => true)
+  const isSize =
+    /^(pg1-)?\d+b-\d+$/i.test(source) &&
+    (await stat(source).then(
+      () => false,
+      () => true
+    ))
   if (isSize && !syntheticSizes.includes(source.toLowerCase())) {
-    throw wrongOption('source', `a GGUF, the name of a pulled model, or a published size (${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`, source)
+    throw wrongOption(
+      'source',
+      `a GGUF, the name of a pulled model, or a published size (${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`,
+      source
+    )
   }
   return estimate(isSize ? publishedShape(source, options.type ?? 'Q8_0') : await fileShape(source, options), options)
 }
 
 /** The same of a file that was inspected already (metadata and tensors). */
-export function estimateOf (model: ModelInfo, options: EstimateOptions = {}): MemoryEstimate {
+export function estimateOf(model: ModelInfo, options: EstimateOptions = {}): MemoryEstimate {
   return estimate(shapeOf(model, model), options)
 }
 
-async function fileShape (source: string, options: EstimateOptions): Promise<Shape> {
-  if (options.type !== undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected type for a published size only but received it for ${source}, which has its types`)
+async function fileShape(source: string, options: EstimateOptions): Promise<Shape> {
+  if (options.type !== undefined)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected type for a published size only but received it for ${source}, which has its types`
+    )
   const resolved = await resolveModel(source)
   const vision = options.vision ?? resolved.vision
   const model = await inspectModel(resolved.path, { maxArray: 0 })
   return shapeOf(model, vision === undefined ? model : await inspectModel(vision, { maxArray: 0 }))
 }
 
-function publishedShape (name: string, type: string): Shape {
+function publishedShape(name: string, type: string): Shape {
   const { config } = parseSize(name)
   const { text, vision } = config
   const fileType = parseFileType(type)
   const vocab = 257216
-  const source = expectedTensors(config, vocab).map((tensor) => ({ name: tensor.source, file: '', type: 'F32', shape: tensor.shape, bytes: 0, read: async () => {} }))
+  const source = expectedTensors(config, vocab).map((tensor) => ({
+    name: tensor.source,
+    file: '',
+    type: 'F32',
+    shape: tensor.shape,
+    bytes: 0,
+    read: async () => {}
+  }))
   const plan = planConversion(config, source, { dir: name, type: fileType })
   return {
     weights: plan.tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
@@ -139,19 +159,30 @@ function publishedShape (name: string, type: string): Shape {
     ...text,
     vocab,
     context: text.contextLength,
-    vision: { hidden: vision.hidden, ffn: plan.visionFfn, tokens: vision.tokens, patchValues: 3 * vision.patchSize ** 2 }
+    vision: {
+      hidden: vision.hidden,
+      ffn: plan.visionFfn,
+      tokens: vision.tokens,
+      patchValues: 3 * vision.patchSize ** 2
+    }
   }
 }
 
-function shapeOf (model: ModelInfo, visionModel: ModelInfo): Shape {
+function shapeOf(model: ModelInfo, visionModel: ModelInfo): Shape {
   const { architecture, path } = model
   if (architecture !== 'gemma' && architecture !== 'gemma2') {
-    throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${path}: architecture "${architecture}" is not PaliGemma's (gemma, gemma2)`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${path}: architecture "${architecture}" is not PaliGemma's (gemma, gemma2)`
+    )
   }
   const number = (of: ModelInfo, key: string, fallback?: number): number => {
     const value = of.metadata.find((entry) => entry.key === key)?.value ?? fallback
     if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${of.path}: metadata key ${key} is ${value === undefined ? 'missing' : String(value)}, expected an integer > 0`)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${of.path}: metadata key ${key} is ${value === undefined ? 'missing' : String(value)}, expected an integer > 0`
+    )
   }
   const text = (key: string, fallback?: number): number => number(model, `${architecture}.${key}`, fallback)
   const vocab = model.tensors.find(({ name }) => name === 'token_embd.weight')?.shape[0]
@@ -162,7 +193,9 @@ function shapeOf (model: ModelInfo, visionModel: ModelInfo): Shape {
   const files = model === visionModel ? [model] : [model, visionModel]
   return {
     weights: files.reduce((sum, file) => sum + file.tensors.reduce((bytes, tensor) => bytes + tensor.bytes, 0), 0),
-    packedBytes: packedBytes(model.tensors.find(({ name }) => name === 'blk.0.ffn_down.weight')?.type ?? model.quantization),
+    packedBytes: packedBytes(
+      model.tensors.find(({ name }) => name === 'blk.0.ffn_down.weight')?.type ?? model.quantization
+    ),
     hidden: text('embedding_length'),
     ffn: text('feed_forward_length'),
     layers: text('block_count'),
@@ -172,12 +205,17 @@ function shapeOf (model: ModelInfo, visionModel: ModelInfo): Shape {
     context: text('context_length', 8192),
     vocab,
     vision: hasVision
-      ? { hidden: eyes('embedding_length'), ffn: eyes('feed_forward_length'), tokens: (eyes('image_size') / eyes('patch_size')) ** 2, patchValues: 3 * eyes('patch_size') ** 2 }
+      ? {
+          hidden: eyes('embedding_length'),
+          ffn: eyes('feed_forward_length'),
+          tokens: (eyes('image_size') / eyes('patch_size')) ** 2,
+          patchValues: 3 * eyes('patch_size') ** 2
+        }
       : undefined
   }
 }
 
-const packedBytes = (type: string): number => ['F32', 'F16', 'BF16'].includes(type) ? 4 : 1.2
+const packedBytes = (type: string): number => (['F32', 'F16', 'BF16'].includes(type) ? 4 : 1.2)
 
 // The engine's constants: native/device/device.h, native/model/{decoder,vision,scheduler,model}.cpp, native/cpu/gemm.cpp.
 const pageTokens = 64
@@ -188,11 +226,11 @@ const keptPromptTokens = 128
 const featureCacheBytes = 64 * 2 ** 20
 const kernelBytesPerThread = 1 << 20
 
-const f32 = (rows: number, cols: number): number => Math.ceil(rows * cols * 4 / 64) * 64
-const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => n / 32 * 34 }
+const f32 = (rows: number, cols: number): number => Math.ceil((rows * cols * 4) / 64) * 64
+const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => (n / 32) * 34 }
 
 /** Decoder::scratchBytes */
-function decoderScratch (rows: number, { hidden, ffn, heads, kvHeads, headDim, vocab }: Shape): number {
+function decoderScratch(rows: number, { hidden, ffn, heads, kvHeads, headDim, vocab }: Shape): number {
   const block = Math.min(rows, blockRows)
   const q = heads * headDim
   const attention = 2 * f32(block, hidden) + 2 * f32(block, kvHeads * headDim) + f32(block, q)
@@ -202,27 +240,52 @@ function decoderScratch (rows: number, { hidden, ffn, heads, kvHeads, headDim, v
 }
 
 /** VisionEncoder::begin, with the patches that it gathers first */
-function visionScratch (shape: Shape): number {
+function visionScratch(shape: Shape): number {
   if (!shape.vision) return 0
   const { tokens, hidden, ffn, patchValues } = shape.vision
   const block = Math.min(tokens, blockRows)
   const patches = f32(tokens, patchValues)
-  return f32(tokens, hidden) + Math.max(4 * f32(tokens, hidden), f32(block, hidden) + f32(block, ffn), patches, f32(tokens, shape.hidden) + f32(tokens, hidden)) + patches
+  return (
+    f32(tokens, hidden) +
+    Math.max(
+      4 * f32(tokens, hidden),
+      f32(block, hidden) + f32(block, ffn),
+      patches,
+      f32(tokens, shape.hidden) + f32(tokens, hidden)
+    ) +
+    patches
+  )
 }
 
-function estimate (shape: Shape, options: EstimateOptions): MemoryEstimate {
-  const { contextSize = shape.context, maxSequences = defaults.maxSequences, kvCacheType = 'f16', threads = 8, images = 1, promptTokens = 32, maxTokens = 256 } = options
+function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
+  const {
+    contextSize = shape.context,
+    maxSequences = defaults.maxSequences,
+    kvCacheType = 'f16',
+    threads = 8,
+    images = 1,
+    promptTokens = 32,
+    maxTokens = 256
+  } = options
   const imageTokens = shape.vision?.tokens ?? 0
   const prefix = images * imageTokens + promptTokens + 2 // begin and newline
   if (Math.min(prefix, imageTokens + 2) > contextSize) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`
+    )
   }
   const sequence = Math.min(contextSize, prefix + maxTokens)
   const perToken = shape.layers * 2 * shape.kvHeads * kvBytes[kvCacheType](shape.headDim)
   const pages = (tokens: number): number => Math.ceil(tokens / pageTokens) * pageTokens * perToken
   const features = f32(imageTokens, shape.hidden)
   const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
-  const kv = { perToken, perSequence: pages(sequence), perFullSequence: pages(contextSize), keptPrefixes: keptPrefixes * pages(imageTokens + keptPromptTokens) }
+  const kv = {
+    perToken,
+    perSequence: pages(sequence),
+    perFullSequence: pages(contextSize),
+    keptPrefixes: keptPrefixes * pages(imageTokens + keptPromptTokens)
+  }
   const scratchOf = (rows: number): MemoryEstimate['scratch'] => ({
     vision: visionScratch(shape),
     prefill: decoderScratch(rows, shape),
@@ -235,7 +298,8 @@ function estimate (shape: Shape, options: EstimateOptions): MemoryEstimate {
   const scratch = scratchOf(Math.min(prefix, contextSize))
   const other = otherOf(sequence)
   // Those on their way into the text model, and those of recent pictures; the cache keeps at least one picture's.
-  const featuresOf = (pictures: number, recent: number): number => pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
+  const featuresOf = (pictures: number, recent: number): number =>
+    pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
   const ownFeatures = featuresOf(images, images * maxSequences)
   return {
     weights: shape.weights,
@@ -243,8 +307,19 @@ function estimate (shape: Shape, options: EstimateOptions): MemoryEstimate {
     scratch,
     features: ownFeatures,
     other,
-    total: shape.weights + maxSequences * kv.perSequence + Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) + sum({ ...scratch }) + ownFeatures + other,
-    most: shape.weights + maxSequences * kv.perFullSequence + kv.keptPrefixes + sum({ ...scratchOf(contextSize) }) +
-      (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) + otherOf(contextSize)
+    total:
+      shape.weights +
+      maxSequences * kv.perSequence +
+      Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) +
+      sum({ ...scratch }) +
+      ownFeatures +
+      other,
+    most:
+      shape.weights +
+      maxSequences * kv.perFullSequence +
+      kv.keptPrefixes +
+      sum({ ...scratchOf(contextSize) }) +
+      (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) +
+      otherOf(contextSize)
   }
 }

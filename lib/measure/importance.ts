@@ -9,7 +9,20 @@ import { imagesRule, samplesOf, samplesRule, type SamplePrompt } from './samples
 import { checkOptions, rule, type Rules } from '../base/validate'
 
 /** Options of {@link collectImportance}. */
-export interface ImportanceOptions extends Pick<LoadOptions, 'model' | 'vision' | 'device' | 'threads' | 'contextSize' | 'attentionWindow' | 'resize' | 'fit' | 'signal' | 'onProgress'> {
+export interface ImportanceOptions
+  extends Pick<
+    LoadOptions,
+    | 'model'
+    | 'vision'
+    | 'device'
+    | 'threads'
+    | 'contextSize'
+    | 'attentionWindow'
+    | 'resize'
+    | 'fit'
+    | 'signal'
+    | 'onProgress'
+  > {
   /** The GGUF to write. */
   out: string
   /** Pictures of the kind the model will see. */
@@ -32,9 +45,20 @@ export interface ImportanceResult {
 }
 
 const importanceRules: Rules<ImportanceOptions> = {
-  model: loadRules.model, vision: loadRules.vision, device: loadRules.device, threads: loadRules.threads, contextSize: loadRules.contextSize,
-  attentionWindow: loadRules.attentionWindow, resize: loadRules.resize, fit: loadRules.fit, signal: loadRules.signal, onProgress: loadRules.onProgress,
-  out: rule.path, images: imagesRule, prompts: samplesRule, maxTokens: rule.integer(1)
+  model: loadRules.model,
+  vision: loadRules.vision,
+  device: loadRules.device,
+  threads: loadRules.threads,
+  contextSize: loadRules.contextSize,
+  attentionWindow: loadRules.attentionWindow,
+  resize: loadRules.resize,
+  fit: loadRules.fit,
+  signal: loadRules.signal,
+  onProgress: loadRules.onProgress,
+  out: rule.path,
+  images: imagesRule,
+  prompts: samplesRule,
+  maxTokens: rule.integer(1)
 }
 
 export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
@@ -45,7 +69,7 @@ export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
  * bits are then rounded so that what matters is exact first.
  * @throws PaliGemmaError as `loadModel` and `generate` do
  */
-export async function collectImportance (options: ImportanceOptions): Promise<ImportanceResult> {
+export async function collectImportance(options: ImportanceOptions): Promise<ImportanceResult> {
   checkOptions<ImportanceOptions>('collectImportance', options, importanceRules, ['model', 'out', 'images'])
   const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
   const host = await ModelHost.open(native(), definedOnly({ ...load, signal, maxSequences: 1 }), { importance: true })
@@ -55,13 +79,29 @@ export async function collectImportance (options: ImportanceOptions): Promise<Im
       onProgress?.(i / samples.length)
       const [prepared] = await host.prepareImages({ image }, signal)
       const request = { images: [prepared!.native], prompt }
-      await host.run(answer === undefined ? { kind: 'generate', ...request, maxTokens } : { kind: 'score', ...request, suffix: answer }, { signal })
+      await host.run(
+        answer === undefined
+          ? { kind: 'generate', ...request, maxTokens }
+          : { kind: 'score', ...request, suffix: answer },
+        { signal }
+      )
     }
     const end = await host.run({ kind: 'importance', images: [], prompt: '' }, { signal })
-    const entries = (end?.stages ?? []).map(({ name, rows, data }): ImportanceEntry => ({ name, count: rows, sums: data }))
+    const entries = (end?.stages ?? []).map(
+      ({ name, rows, data }): ImportanceEntry => ({ name, count: rows, sums: data })
+    )
     const broken = entries.find(({ sums }) => !sums.every(Number.isFinite))
-    if (broken) throw new PaliGemmaError('ERR_MODEL_INVALID', `${options.model}: the inputs of ${broken.name} are not finite; the file is damaged`)
-    const bytes = await writeImportance(out, entries, images.map(image => typeof image === 'string' ? image : 'picture'), samples.length)
+    if (broken)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${options.model}: the inputs of ${broken.name} are not finite; the file is damaged`
+      )
+    const bytes = await writeImportance(
+      out,
+      entries,
+      images.map((image) => (typeof image === 'string' ? image : 'picture')),
+      samples.length
+    )
     onProgress?.(1)
     const tokens = entries.find(({ name }) => name === 'blk.0.attn_q.weight')?.count ?? 0
     return { path: out, bytes, matrices: entries.length, samples: samples.length, tokens }

@@ -10,12 +10,16 @@ export interface Limits {
   int8Gops: number
 }
 
-const script = 'require(process.argv[1]).machineLimits(Number(process.argv[2])).then((limits) => console.log(JSON.stringify(limits)))'
+const script =
+  'require(process.argv[1]).machineLimits(Number(process.argv[2])).then((limits) => console.log(JSON.stringify(limits)))'
 
 /** Takes about half a second. In a process of its own: its 256 MB must not count as the model's memory. */
-export async function measureLimits (threads: number, signal?: AbortSignal): Promise<Limits> {
+export async function measureLimits(threads: number, signal?: AbortSignal): Promise<Limits> {
   const env = { ...process.env, ELECTRON_RUN_AS_NODE: '1' }
-  const child = promisify(execFile)(process.execPath, ['-e', script, nativePath(), String(threads)], { env, ...(signal && { signal }) })
+  const child = promisify(execFile)(process.execPath, ['-e', script, nativePath(), String(threads)], {
+    env,
+    ...(signal && { signal })
+  })
   const { stdout } = await child.catch((error: unknown) => {
     signal?.throwIfAborted()
     throw error

@@ -9,7 +9,20 @@ import { imagesRule, type Sample, samplesOf, samplesRule, type SamplePrompt } fr
 import { checkOptions, rule, type Rules } from '../base/validate'
 
 /** Options of {@link compareQuality}. */
-export interface QualityOptions extends Pick<LoadOptions, 'device' | 'threads' | 'contextSize' | 'kvCacheType' | 'attentionWindow' | 'finalSoftcap' | 'resize' | 'fit' | 'signal' | 'onProgress'> {
+export interface QualityOptions
+  extends Pick<
+    LoadOptions,
+    | 'device'
+    | 'threads'
+    | 'contextSize'
+    | 'kvCacheType'
+    | 'attentionWindow'
+    | 'finalSoftcap'
+    | 'resize'
+    | 'fit'
+    | 'signal'
+    | 'onProgress'
+  > {
   /** The file to judge. */
   model: string
   /** Its vision GGUF, where it is separate. */
@@ -29,19 +42,32 @@ export interface QualityResult {
   samples: number
   tokens: number
   /** exp(-mean log-probability of the answers' tokens). */
-  perplexity: { model: number, against: number }
+  perplexity: { model: number; against: number }
   /** How often both find the same token the most probable, 0..1. */
   topAgreement: number
   /** Kullback-Leibler divergence of `model` from `against` in nats, over the whole vocabulary. */
-  kl: { mean: number, median: number, p99: number, max: number }
+  kl: { mean: number; median: number; p99: number; max: number }
   /** Root of the mean square of the difference of the answers' log-probabilities. */
   logProbRms: number
 }
 
 const qualityRules: Rules<QualityOptions> = {
-  model: loadRules.model, vision: loadRules.vision, against: rule.path, againstVision: rule.path, device: loadRules.device, threads: loadRules.threads,
-  contextSize: loadRules.contextSize, kvCacheType: loadRules.kvCacheType, attentionWindow: loadRules.attentionWindow, finalSoftcap: loadRules.finalSoftcap,
-  resize: loadRules.resize, fit: loadRules.fit, signal: loadRules.signal, onProgress: loadRules.onProgress, images: imagesRule, prompts: samplesRule,
+  model: loadRules.model,
+  vision: loadRules.vision,
+  against: rule.path,
+  againstVision: rule.path,
+  device: loadRules.device,
+  threads: loadRules.threads,
+  contextSize: loadRules.contextSize,
+  kvCacheType: loadRules.kvCacheType,
+  attentionWindow: loadRules.attentionWindow,
+  finalSoftcap: loadRules.finalSoftcap,
+  resize: loadRules.resize,
+  fit: loadRules.fit,
+  signal: loadRules.signal,
+  onProgress: loadRules.onProgress,
+  images: imagesRule,
+  prompts: samplesRule,
   // the engine returns logits of 256 tokens, the end token among them
   maxTokens: rule.integer(1, 255)
 }
@@ -51,9 +77,20 @@ const qualityRules: Rules<QualityOptions> = {
  * logits of one answer (two times 1 MB a token of it).
  * @throws PaliGemmaError as `loadModel` and `score` do; ERR_INVALID_OPTION where the two have different vocabularies
  */
-export async function compareQuality (options: QualityOptions): Promise<QualityResult> {
+export async function compareQuality(options: QualityOptions): Promise<QualityResult> {
   checkOptions<QualityOptions>('compareQuality', options, qualityRules, ['model', 'against', 'images'])
-  const { model, vision, against, againstVision, images, prompts = defaultPrompts, maxTokens = 64, onProgress, signal, ...load } = options
+  const {
+    model,
+    vision,
+    against,
+    againstVision,
+    images,
+    prompts = defaultPrompts,
+    maxTokens = 64,
+    onProgress,
+    signal,
+    ...load
+  } = options
   const open = async (path: string, tower: string | undefined) =>
     await ModelHost.open(native(), definedOnly({ ...load, signal, model: path, vision: tower, maxSequences: 1 }))
   const reference = await open(against, againstVision)
@@ -61,15 +98,21 @@ export async function compareQuality (options: QualityOptions): Promise<QualityR
   try {
     judged = await open(model, vision)
     if (judged.info.vocab !== reference.info.vocab) {
-      throw new PaliGemmaError('ERR_INVALID_OPTION',
-        `Expected two files of one model but ${model} has ${judged.info.vocab} tokens and ${against} has ${reference.info.vocab}`)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected two files of one model but ${model} has ${judged.info.vocab} tokens and ${against} has ${reference.info.vocab}`
+      )
     }
     const samples = samplesOf(images, prompts)
     const sums = new Sums()
     for (const [i, sample] of samples.entries()) {
       onProgress?.(i / samples.length)
-      const answer = sample.answer ?? await generate(reference, sample, maxTokens, signal)
-      sums.add(await score(judged, sample, answer, signal), await score(reference, sample, answer, signal), judged.info.vocab)
+      const answer = sample.answer ?? (await generate(reference, sample, maxTokens, signal))
+      sums.add(
+        await score(judged, sample, answer, signal),
+        await score(reference, sample, answer, signal),
+        judged.info.vocab
+      )
     }
     onProgress?.(1)
     return sums.result(samples.length)
@@ -78,21 +121,45 @@ export async function compareQuality (options: QualityOptions): Promise<QualityR
   }
 }
 
-async function prepare (host: ModelHost, { image, prompt }: Sample, signal: AbortSignal | undefined) {
+async function prepare(host: ModelHost, { image, prompt }: Sample, signal: AbortSignal | undefined) {
   const [prepared] = await host.prepareImages({ image }, signal)
   return { images: [prepared!.native], prompt }
 }
 
-async function generate (host: ModelHost, sample: Sample, maxTokens: number, signal: AbortSignal | undefined): Promise<string> {
+async function generate(
+  host: ModelHost,
+  sample: Sample,
+  maxTokens: number,
+  signal: AbortSignal | undefined
+): Promise<string> {
   let text = ''
-  const end = await host.run({ kind: 'generate', ...await prepare(host, sample, signal), maxTokens }, { signal, onToken: piece => { text += piece } })
+  const end = await host.run(
+    { kind: 'generate', ...(await prepare(host, sample, signal)), maxTokens },
+    {
+      signal,
+      onToken: (piece) => {
+        text += piece
+      }
+    }
+  )
   return text + (end?.text ?? '')
 }
 
-interface Scored { logProbs: number[], logits: Float32Array }
+interface Scored {
+  logProbs: number[]
+  logits: Float32Array
+}
 
-async function score (host: ModelHost, sample: Sample, suffix: string, signal: AbortSignal | undefined): Promise<Scored> {
-  const end = await host.run({ kind: 'score', ...await prepare(host, sample, signal), suffix, logits: true }, { signal })
+async function score(
+  host: ModelHost,
+  sample: Sample,
+  suffix: string,
+  signal: AbortSignal | undefined
+): Promise<Scored> {
+  const end = await host.run(
+    { kind: 'score', ...(await prepare(host, sample, signal)), suffix, logits: true },
+    { signal }
+  )
   return { logProbs: end!.scored!.map(({ logProb }) => logProb!), logits: end!.stages![0]!.data }
 }
 
@@ -104,19 +171,22 @@ class Sums {
   private against = 0
   private squares = 0
 
-  add (model: Scored, against: Scored, vocab: number): void {
+  add(model: Scored, against: Scored, vocab: number): void {
     against.logProbs.forEach((expected, row) => {
       const found = model.logProbs[row]!
       this.model += found
       this.against += expected
       this.squares += (found - expected) ** 2
-      const compared = compareRows(model.logits.subarray(row * vocab, (row + 1) * vocab), against.logits.subarray(row * vocab, (row + 1) * vocab))
+      const compared = compareRows(
+        model.logits.subarray(row * vocab, (row + 1) * vocab),
+        against.logits.subarray(row * vocab, (row + 1) * vocab)
+      )
       this.divergences.push(compared.kl)
       if (compared.agree) this.agreed++
     })
   }
 
-  result (samples: number): QualityResult {
+  result(samples: number): QualityResult {
     const tokens = this.divergences.length
     const ordered = [...this.divergences].sort((a, b) => a - b)
     const at = (quantile: number) => ordered[Math.min(tokens - 1, Math.floor(quantile * tokens))]!
@@ -132,7 +202,7 @@ class Sums {
 }
 
 /** KL(reference || found) in nats and whether the most probable token is the same, from two rows of logits. */
-export function compareRows (found: Float32Array, reference: Float32Array): { kl: number, agree: boolean } {
+export function compareRows(found: Float32Array, reference: Float32Array): { kl: number; agree: boolean } {
   const [a, b] = [normalizer(found), normalizer(reference)]
   let kl = 0
   for (let i = 0; i < reference.length; i++) {
@@ -144,7 +214,7 @@ export function compareRows (found: Float32Array, reference: Float32Array): { kl
   return { kl: Math.max(0, kl), agree: a.best === b.best }
 }
 
-function normalizer (logits: Float32Array): { logSum: number, best: number } {
+function normalizer(logits: Float32Array): { logSum: number; best: number } {
   let best = 0
   for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i
   const most = logits[best]!

@@ -16,15 +16,29 @@ export interface Sample extends SamplePrompt {
 
 export const samplesRule: Rule = {
   expected: 'non-empty array of strings or { prompt: string, answer?: string }',
-  accepts: v => Array.isArray(v) && v.length > 0 && v.every(item => typeof item === 'string' || (typeof item === 'object' && item !== null &&
-    rule.text.accepts((item as SamplePrompt).prompt) && ((item as SamplePrompt).answer === undefined || rule.text.accepts((item as SamplePrompt).answer))))
+  accepts: (v) =>
+    Array.isArray(v) &&
+    v.length > 0 &&
+    v.every(
+      (item) =>
+        typeof item === 'string' ||
+        (typeof item === 'object' &&
+          item !== null &&
+          rule.text.accepts((item as SamplePrompt).prompt) &&
+          ((item as SamplePrompt).answer === undefined || rule.text.accepts((item as SamplePrompt).answer)))
+    )
 }
 
-export const imagesRule: Rule = { expected: 'non-empty array of images', accepts: v => Array.isArray(v) && v.length > 0 }
+export const imagesRule: Rule = {
+  expected: 'non-empty array of images',
+  accepts: (v) => Array.isArray(v) && v.length > 0
+}
 
 /** Every prompt about every picture. */
-export function samplesOf (images: ImageInput[], prompts: (string | SamplePrompt)[]): Sample[] {
-  return images.flatMap(image => prompts.map(prompt => ({ image, ...(typeof prompt === 'string' ? { prompt } : prompt) })))
+export function samplesOf(images: ImageInput[], prompts: (string | SamplePrompt)[]): Sample[] {
+  return images.flatMap((image) =>
+    prompts.map((prompt) => ({ image, ...(typeof prompt === 'string' ? { prompt } : prompt) }))
+  )
 }
 
 /**
@@ -32,14 +46,22 @@ export function samplesOf (images: ImageInput[], prompts: (string | SamplePrompt
  * skipped.
  * @throws PaliGemmaError ERR_INVALID_OPTION where it cannot be read or holds none
  */
-export async function readPrompts (path: string): Promise<SamplePrompt[]> {
+export async function readPrompts(path: string): Promise<SamplePrompt[]> {
   const text = await readFile(path, 'utf8').catch((cause: Error) => {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a text file that can be read for prompts but received ${path}: ${cause.message}`, { cause })
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a text file that can be read for prompts but received ${path}: ${cause.message}`,
+      { cause }
+    )
   })
-  const prompts = text.split(/\r?\n/).filter(line => line.trim() !== '' && !line.startsWith('#')).map((line): SamplePrompt => {
-    const [prompt, ...answer] = line.split('\t')
-    return { prompt: prompt!, ...(answer.length > 0 && { answer: answer.join('\t') }) }
-  })
-  if (prompts.length === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected at least one prompt but ${path} holds none`)
+  const prompts = text
+    .split(/\r?\n/)
+    .filter((line) => line.trim() !== '' && !line.startsWith('#'))
+    .map((line): SamplePrompt => {
+      const [prompt, ...answer] = line.split('\t')
+      return { prompt: prompt!, ...(answer.length > 0 && { answer: answer.join('\t') }) }
+    })
+  if (prompts.length === 0)
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected at least one prompt but ${path} holds none`)
   return prompts
 }

@@ -46,21 +46,26 @@ const writeBytes = 8 << 20
  *
  * @throws PaliGemmaError ERR_INVALID_OPTION; system errors of the disk as they are
  */
-export async function syntheticModel (options: SyntheticOptions): Promise<SyntheticModel> {
+export async function syntheticModel(options: SyntheticOptions): Promise<SyntheticModel> {
   const size = parseSize(options.size)
   const type = parseFileType(options.type)
   const name = options.size.toLowerCase()
   const config = { ...size.config, name: `synthetic ${name}` }
-  const dir = options.dir ?? await ownFolder()
+  const dir = options.dir ?? (await ownFolder())
   const vocabulary = syntheticVocabulary(size.basePieces)
   // The converter plans the file as if a checkpoint of these sizes lay there.
   const source = expectedTensors(config, vocabulary.tokens.length).map(({ source, shape }) => ({
-    name: source, file: '', type: 'F32', shape, bytes: 0, read: async () => {}
+    name: source,
+    file: '',
+    type: 'F32',
+    shape,
+    bytes: 0,
+    read: async () => {}
   }))
   const plan = planConversion(config, source, { dir: 'synthetic', type })
   const layout = layoutGguf(modelMetadata(config, plan, vocabulary, type), plan.tensors)
   const path = join(dir, `${name}-${type.name}-r${revision}.gguf`)
-  if (await sizeOf(path) === layout.bytes) return { path, bytes: layout.bytes, reused: true }
+  if ((await sizeOf(path)) === layout.bytes) return { path, bytes: layout.bytes, reused: true }
 
   // Two processes may do this at the same time: each writes its own file, and the last one's stays.
   const file = await PartFile.create(`${path}.${process.pid}`, layout.bytes)
@@ -82,27 +87,36 @@ export async function syntheticModel (options: SyntheticOptions): Promise<Synthe
   return { path, bytes: layout.bytes, reused: false }
 }
 
-async function sizeOf (path: string): Promise<number | undefined> {
+async function sizeOf(path: string): Promise<number | undefined> {
   return (await stat(path).catch(() => undefined))?.size
 }
 
 /** In a temporary folder that all users share, nobody else may put files where we look for ours. */
-async function ownFolder (): Promise<string> {
+async function ownFolder(): Promise<string> {
   const user = process.getuid?.()
   const dir = join(tmpdir(), `paligemma-synthetic${user === undefined ? '' : `-${user}`}`)
   await mkdir(dir, { recursive: true, mode: 0o700 })
   const info = await lstat(dir)
   if (!info.isDirectory() || (user !== undefined && info.uid !== user)) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `${dir} belongs to somebody else; set TMPDIR to a folder of yours with some GB of space`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `${dir} belongs to somebody else; set TMPDIR to a folder of yours with some GB of space`
+    )
   }
   return dir
 }
 
-async function writeTensor (file: PartFile, tensor: PlannedTensor, offset: number, noise: Noise, signal?: AbortSignal): Promise<void> {
+async function writeTensor(
+  file: PartFile,
+  tensor: PlannedTensor,
+  offset: number,
+  noise: Noise,
+  signal?: AbortSignal
+): Promise<void> {
   const bytes = tensorBytes(tensor)
   // Norms multiply by what is stored.
   const scales = tensor.plusOne || /\.(?:ln\d|post_ln)\.weight$/.test(`.${tensor.name}`)
-  for (let done = 0; done < bytes;) {
+  for (let done = 0; done < bytes; ) {
     signal?.throwIfAborted()
     const part = scales ? ones(bytes) : await noise.take(tensor.type as StorageType, Math.min(bytes - done, writeBytes))
     await file.write(part, offset + done)
@@ -110,17 +124,17 @@ async function writeTensor (file: PartFile, tensor: PlannedTensor, offset: numbe
   }
 }
 
-function ones (bytes: number): Uint8Array {
+function ones(bytes: number): Uint8Array {
   return new Uint8Array(new Float32Array(bytes / 4).fill(1).buffer)
 }
 
 /** One quantized chunk of normal noise per type, given out again and again from changing places. */
 class Noise {
   private readonly random = randomNumbers(1)
-  private readonly chunks = new Map<StorageType, { bytes: Buffer, period: number }>()
+  private readonly chunks = new Map<StorageType, { bytes: Buffer; period: number }>()
 
   /** `bytes` is a whole number of blocks, at most {@link writeBytes}. */
-  async take (type: StorageType, bytes: number): Promise<Uint8Array> {
+  async take(type: StorageType, bytes: number): Promise<Uint8Array> {
     let chunk = this.chunks.get(type)
     if (!chunk) {
       chunk = await this.make(type)
@@ -128,10 +142,10 @@ class Noise {
     }
     const block = storage[type].bytes
     const start = Math.floor(this.random() * (chunk.period / block)) * block
-    return chunk.bytes.subarray(start, start + bytes - bytes % block)
+    return chunk.bytes.subarray(start, start + bytes - (bytes % block))
   }
 
-  private async make (type: StorageType): Promise<{ bytes: Buffer, period: number }> {
+  private async make(type: StorageType): Promise<{ bytes: Buffer; period: number }> {
     const values = new Float32Array(chunkValues)
     for (let i = 0; i < chunkValues; i += 2) {
       // Box and Muller
@@ -149,12 +163,12 @@ class Noise {
 }
 
 /** Mulberry32: 0 <= x < 1, the same on every machine. */
-function randomNumbers (seed: number): () => number {
+function randomNumbers(seed: number): () => number {
   let state = seed
   return () => {
     state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ state >>> 15, state | 1)
-    t = (t + Math.imul(t ^ t >>> 7, t | 61)) ^ t
-    return ((t ^ t >>> 14) >>> 0) / 4294967296
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
   }
 }

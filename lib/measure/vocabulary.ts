@@ -11,7 +11,7 @@ const rowMultiple = 64
  * up to `base` pieces; then `<loc>`, `<seg>`, `<image>` and padding. A word's beginning is always a piece as well, so
  * merging works as in a real vocabulary.
  */
-export function syntheticVocabulary (base: number): Vocabulary {
+export function syntheticVocabulary(base: number): Vocabulary {
   const tokens: string[] = []
   const scores: number[] = []
   const types: number[] = []
@@ -44,7 +44,7 @@ export function syntheticVocabulary (base: number): Vocabulary {
 const letters = 'etaoinshrdlcumwfgypbvkjxqz'
 
 /** One letter each, then two, three and four. */
-function * words (): Generator<string> {
+function* words(): Generator<string> {
   let shorter = ['']
   for (let length = 1; length <= 4; length++) {
     const longer: string[] = []

@@ -13,17 +13,23 @@ export interface TaskConstraint {
 }
 
 /** One of these texts, exactly. */
-export interface ChoicesConstraint { choices: string[] }
+export interface ChoicesConstraint {
+  choices: string[]
+}
 
 /**
  * A text that matches as a whole. A string, or a `RegExp` without flags (or with "u"). Supported: characters, `.`,
  * classes, `\d \w \s \D \W \S` (ASCII), groups, `|`, `? * + {m} {m,} {m,n}`, `\t \n \r \f \v \0 \xHH \uHHHH \u{H}`.
  * Lookaround, back references, named groups, lazy quantifiers, `\b` and `\p` are refused with their position.
  */
-export interface RegexConstraint { regex: string | RegExp }
+export interface RegexConstraint {
+  regex: string | RegExp
+}
 
 /** A JSON text of this schema, without spaces and with properties in the schema's order. See {@link JsonSchema}. */
-export interface JsonSchemaConstraint { jsonSchema: JsonSchema }
+export interface JsonSchemaConstraint {
+  jsonSchema: JsonSchema
+}
 
 /** What generated text may be. Tokens that would leave it cannot be picked, whatever the model would like to say. */
 export type Constraint = TaskConstraint | ChoicesConstraint | RegexConstraint | JsonSchemaConstraint
@@ -31,30 +37,34 @@ export type Constraint = TaskConstraint | ChoicesConstraint | RegexConstraint | 
 /** Of `choices`, here and in `answer`. */
 export const choicesRule: Rule = {
   expected: 'non-empty array of non-empty strings',
-  accepts: v => Array.isArray(v) && v.length > 0 && v.every(item => typeof item === 'string' && item !== '')
+  accepts: (v) => Array.isArray(v) && v.length > 0 && v.every((item) => typeof item === 'string' && item !== '')
 }
 
 const isObject = (v: unknown): v is object => typeof v === 'object' && v !== null && !Array.isArray(v)
 const forms: Record<string, Record<string, Rule>> = {
   kind: {
     kind: rule.oneOf('detect', 'segment'),
-    labels: rule.listOf('non-empty strings', v => typeof v === 'string' && v.trim() !== ''),
+    labels: rule.listOf('non-empty strings', (v) => typeof v === 'string' && v.trim() !== ''),
     maxObjects: rule.integer(1, 65535)
   },
   choices: { choices: choicesRule },
-  regex: { regex: { expected: 'string or RegExp', accepts: v => typeof v === 'string' || v instanceof RegExp } },
+  regex: { regex: { expected: 'string or RegExp', accepts: (v) => typeof v === 'string' || v instanceof RegExp } },
   jsonSchema: { jsonSchema: { expected: 'object', accepts: isObject } }
 }
 
 export const constraintRule: Rule = {
-  expected: '"detect", "segment", { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }, { choices: string[] }, ' +
+  expected:
+    '"detect", "segment", { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }, { choices: string[] }, ' +
     '{ regex: string | RegExp } or { jsonSchema: object }',
-  accepts: v => {
+  accepts: (v) => {
     if (v === 'detect' || v === 'segment') return true
     if (!isObject(v)) return false
     const given = Object.entries(v).filter(([, value]) => value !== undefined)
-    const form = Object.keys(forms).find(name => given.some(([key]) => key === name))
-    return form !== undefined && given.every(([name, value]) => Object.hasOwn(forms[form]!, name) && forms[form]![name]!.accepts(value))
+    const form = Object.keys(forms).find((name) => given.some(([key]) => key === name))
+    return (
+      form !== undefined &&
+      given.every(([name, value]) => Object.hasOwn(forms[form]!, name) && forms[form]![name]!.accepts(value))
+    )
   }
 }
 
@@ -62,15 +72,19 @@ export const constraintRule: Rule = {
  * The constraint as the addon takes it.
  * @throws PaliGemmaError ERR_INVALID_OPTION for schemas and flags that are not supported
  */
-export function toNativeConstraint (constrain: 'detect' | 'segment' | Constraint | undefined): NativeRequest['constraint'] {
+export function toNativeConstraint(
+  constrain: 'detect' | 'segment' | Constraint | undefined
+): NativeRequest['constraint'] {
   if (constrain === undefined) return undefined
   if (typeof constrain === 'string') return { kind: constrain, labels: [] }
   if ('choices' in constrain && constrain.choices !== undefined) return { kind: 'choices', choices: constrain.choices }
-  if ('jsonSchema' in constrain && constrain.jsonSchema !== undefined) return { kind: 'regex', pattern: schemaToRegex(constrain.jsonSchema) }
+  if ('jsonSchema' in constrain && constrain.jsonSchema !== undefined)
+    return { kind: 'regex', pattern: schemaToRegex(constrain.jsonSchema) }
   if ('regex' in constrain && constrain.regex !== undefined) {
     const { regex } = constrain
     if (typeof regex === 'string') return { kind: 'regex', pattern: regex }
-    if (regex.flags.replace('u', '') !== '') throw wrongOption('constrain.regex', 'RegExp without flags other than "u"', String(regex))
+    if (regex.flags.replace('u', '') !== '')
+      throw wrongOption('constrain.regex', 'RegExp without flags other than "u"', String(regex))
     return { kind: 'regex', pattern: regex.source }
   }
   const { kind, labels = [], maxObjects } = constrain as TaskConstraint

@@ -17,7 +17,7 @@ const glyphs = (
 export const canDraw = (text: string): boolean => /^[ -~]*$/.test(text)
 
 /** An SVG path of the text with its top left corner at (x, y), `scale` pixels per font pixel. */
-export function textPath (text: string, x: number, y: number, scale: number): string {
+export function textPath(text: string, x: number, y: number, scale: number): string {
   let path = ''
   for (const [i, char] of Array.from(text).entries()) {
     const rows = glyphs[char.charCodeAt(0) - 32] ?? ''

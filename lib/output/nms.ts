@@ -9,7 +9,7 @@ export interface ScoredBox {
 }
 
 /** Intersection over union of two boxes, 0..1; 0 where neither has an area. */
-export function boxOverlap (a: NormalizedBox, b: NormalizedBox): number {
+export function boxOverlap(a: NormalizedBox, b: NormalizedBox): number {
   const area = (box: NormalizedBox): number => Math.max(box.yMax - box.yMin, 0) * Math.max(box.xMax - box.xMin, 0)
   const height = Math.min(a.yMax, b.yMax) - Math.max(a.yMin, b.yMin)
   const width = Math.min(a.xMax, b.xMax) - Math.max(a.xMin, b.xMin)
@@ -22,11 +22,12 @@ export function boxOverlap (a: NormalizedBox, b: NormalizedBox): number {
  * Class-aware non-maximum suppression: of boxes with the same label that overlap more than `threshold` (intersection
  * over union), only the one with the highest score stays; of equal scores, the first. The order of the rest is kept.
  */
-export function suppressOverlaps<T extends ScoredBox> (boxes: readonly T[], threshold: number): T[] {
+export function suppressOverlaps<T extends ScoredBox>(boxes: readonly T[], threshold: number): T[] {
   const kept: T[] = []
   for (const box of [...boxes].sort((a, b) => b.score - a.score)) {
-    if (!kept.some(other => other.label === box.label && boxOverlap(other.normalized, box.normalized) > threshold)) kept.push(box)
+    if (!kept.some((other) => other.label === box.label && boxOverlap(other.normalized, box.normalized) > threshold))
+      kept.push(box)
   }
   const stays = new Set(kept)
-  return boxes.filter(box => stays.has(box))
+  return boxes.filter((box) => stays.has(box))
 }

@@ -2,10 +2,20 @@
 import { rule, checkOptions, wrongOption, type Rules } from '../base/validate'
 
 /** A rectangle in pixels of the image as given (after EXIF orientation), from its top left corner. */
-export interface Box { x: number, y: number, width: number, height: number }
+export interface Box {
+  x: number
+  y: number
+  width: number
+  height: number
+}
 
 /** A rectangle in 0..1 of the image's height and width, in the order of the model's output. */
-export interface NormalizedBox { yMin: number, xMin: number, yMax: number, xMax: number }
+export interface NormalizedBox {
+  yMin: number
+  xMin: number
+  yMax: number
+  xMax: number
+}
 
 /** Where a picture lies in the model's square input, to map boxes back: original x = (x - offsetX) / scaleX. */
 export interface ImageTransform {
@@ -53,7 +63,11 @@ export interface ParsedObject {
 }
 
 /** A piece of output: an object, or text around objects. */
-export interface OutputPiece { content: string, object: ParsedObject | null, nameSpan?: [number, number] }
+export interface OutputPiece {
+  content: string
+  object: ParsedObject | null
+  nameSpan?: [number, number]
+}
 
 // The grammar of published demo code, anchored at the current position: text up to the first four locations, spaces,
 // 16 codes if they are there, spaces, a name without ";<>", one space, "; ".
@@ -65,11 +79,11 @@ const parseRules: Rules<ParseOptions> = {
   width: rule.above(0),
   height: rule.above(0),
   locScale: rule.oneOf(1023, 1024),
-  transform: { expected: 'the transform of preprocessImage', accepts: v => typeof v === 'object' && v !== null }
+  transform: { expected: 'the transform of preprocessImage', accepts: (v) => typeof v === 'object' && v !== null }
 }
 
 /** Text and objects, in order; together they are the whole text. */
-export function parsePieces (text: string, options: ParseOptions): OutputPiece[] {
+export function parsePieces(text: string, options: ParseOptions): OutputPiece[] {
   const pieces: OutputPiece[] = []
   let at = 0
   while (at < text.length) {
@@ -104,28 +118,31 @@ export function parsePieces (text: string, options: ParseOptions): OutputPiece[]
 }
 
 /** The name without the spaces after it: they are the separator's. It is the last thing of its object but for one space and "; ". */
-function nameSpan (text: string, name: string, end: number): [number, number] {
+function nameSpan(text: string, name: string, end: number): [number, number] {
   const from = text.lastIndexOf(name, end - name.length)
   return [from, from + name.trimEnd().length]
 }
 
-function numbers (text: string, pattern: RegExp): number[] {
-  return Array.from(text.matchAll(pattern), match => Number(match[1]))
+function numbers(text: string, pattern: RegExp): number[] {
+  return Array.from(text.matchAll(pattern), (match) => Number(match[1]))
 }
 
 /** The pixels of a `<loc>` value: exactly big_vision's evaluator (1023) or published demo code (1024). */
-function toPixel (location: number, scale: number, size: number): number {
-  const value = location / scale * size
+function toPixel(location: number, scale: number, size: number): number {
+  const value = (location / scale) * size
   return scale === 1023 ? Math.trunc(value) : roundHalfEven(value)
 }
 
-function roundHalfEven (value: number): number {
+function roundHalfEven(value: number): number {
   const floor = Math.floor(value)
   const rest = value - floor
   return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor
 }
 
-function toPixels (locations: [number, number, number, number], options: ParseOptions): { box: Box, normalized: NormalizedBox } {
+function toPixels(
+  locations: [number, number, number, number],
+  options: ParseOptions
+): { box: Box; normalized: NormalizedBox } {
   const { width, height, transform } = options
   const scale = options.locScale ?? 1023
   const [y0, x0, y1, x1] = locations
@@ -139,7 +156,7 @@ function toPixels (locations: [number, number, number, number], options: ParseOp
   }
   // Padded: locations are relative to the square. What lies in the border is moved to the picture's edge.
   const back = (location: number, offset: number, zoom: number, size: number): number =>
-    Math.min(Math.max((location / scale * transform.size - offset) / zoom, 0), size)
+    Math.min(Math.max(((location / scale) * transform.size - offset) / zoom, 0), size)
   const left = back(x0, transform.offsetX, transform.scaleX, width)
   const right = back(x1, transform.offsetX, transform.scaleX, width)
   const top = back(y0, transform.offsetY, transform.scaleY, height)
@@ -152,7 +169,10 @@ function toPixels (locations: [number, number, number, number], options: ParseOp
 }
 
 /** The box of a mask, which a padded picture's border may cut: not clamped to the picture. */
-export function maskBox (object: ParsedObject, options: ParseOptions): { x0: number, y0: number, x1: number, y1: number } {
+export function maskBox(
+  object: ParsedObject,
+  options: ParseOptions
+): { x0: number; y0: number; x1: number; y1: number } {
   const { transform } = options
   const { box } = object
   if (!transform || (transform.offsetX === 0 && transform.offsetY === 0)) {
@@ -161,8 +181,10 @@ export function maskBox (object: ParsedObject, options: ParseOptions): { x0: num
   const scale = options.locScale ?? 1023
   const whole = scale === 1023 ? Math.trunc : roundHalfEven
   const [y0, x0, y1, x1] = object.locations
-  const backX = (location: number): number => whole((location / scale * transform.size - transform.offsetX) / transform.scaleX)
-  const backY = (location: number): number => whole((location / scale * transform.size - transform.offsetY) / transform.scaleY)
+  const backX = (location: number): number =>
+    whole(((location / scale) * transform.size - transform.offsetX) / transform.scaleX)
+  const backY = (location: number): number =>
+    whole(((location / scale) * transform.size - transform.offsetY) / transform.scaleY)
   return { x0: backX(x0), y0: backY(y0), x1: backX(x1), y1: backY(y1) }
 }
 
@@ -171,17 +193,17 @@ export function maskBox (object: ParsedObject, options: ParseOptions): { x0: num
  * Grammar: four `<locNNNN>` (y0 x0 y1 x1), optionally 16 `<segNNN>`, a name, " ; " between objects.
  * @throws PaliGemmaError ERR_INVALID_OPTION for wrong options
  */
-export function parseOutput (text: string, options: ParseOptions): ParsedObject[] {
+export function parseOutput(text: string, options: ParseOptions): ParsedObject[] {
   if (typeof text !== 'string') throw wrongOption('text', 'string', text)
   checkOptions<ParseOptions>('parseOutput', options, parseRules, ['width', 'height'])
-  return parsePieces(text, options).flatMap(piece => piece.object ?? [])
+  return parsePieces(text, options).flatMap((piece) => piece.object ?? [])
 }
 
 /**
  * 0..1 of a `<loc>` value (0..1023), or of its token such as "<loc0512>".
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export function decodeLocation (location: number | string, options: { locScale?: 1023 | 1024 } = {}): number {
+export function decodeLocation(location: number | string, options: { locScale?: 1023 | 1024 } = {}): number {
   checkOptions<{ locScale?: 1023 | 1024 }>('decodeLocation', options, { locScale: rule.oneOf(1023, 1024) })
   const value = typeof location === 'string' ? Number(/^<loc([0-9]{4})>$/.exec(location)?.[1] ?? NaN) : location
   if (!Number.isInteger(value) || value < 0 || value > 1023) {
@@ -196,7 +218,7 @@ export function decodeLocation (location: number | string, options: { locScale?:
  * decoding is nearest.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export function encodeLocation (value: number, options: { locScale?: 1023 | 1024 } = {}): string {
+export function encodeLocation(value: number, options: { locScale?: 1023 | 1024 } = {}): string {
   checkOptions<{ locScale?: 1023 | 1024 }>('encodeLocation', options, { locScale: rule.oneOf(1023, 1024) })
   if (typeof value !== 'number' || !Number.isFinite(value)) throw wrongOption('value', 'number from 0 to 1', value)
   const location = Math.min(Math.max(roundHalfEven(value * (options.locScale ?? 1023)), 0), 1023)

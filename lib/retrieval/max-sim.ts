@@ -23,13 +23,17 @@ export interface SearchHit {
  * large collections see {@link PageIndex}.
  * @throws PaliGemmaError ERR_INVALID_OPTION where widths or types do not fit, ERR_NATIVE_MISSING
  */
-export function maxSim (query: PageVectors, pages: readonly PageVectors[]): Float64Array {
+export function maxSim(query: PageVectors, pages: readonly PageVectors[]): Float64Array {
   checkVectors('query', query)
   check('pages', pages, { expected: 'array of vectors', accepts: Array.isArray })
   const byType = new Map<VectorType, number[]>()
   for (const [n, page] of pages.entries()) {
     checkVectors(`pages[${n}]`, page)
-    if (page.dims !== query.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of ${query.dims} values for pages[${n}] but received ${page.dims}`)
+    if (page.dims !== query.dims)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected vectors of ${query.dims} values for pages[${n}] but received ${page.dims}`
+      )
     const type = typeOf(page)
     const list = byType.get(type)
     if (list) list.push(n)
@@ -38,11 +42,22 @@ export function maxSim (query: PageVectors, pages: readonly PageVectors[]): Floa
   const scores = new Float64Array(pages.length)
   for (const [type, numbers] of byType) {
     const packed = queryAs(query, type)
-    const chosen = numbers.map(n => pages[n]!)
-    const scales = (vectors: PageVectors): Float32Array | undefined => vectors.type === 'int8' ? vectors.scales : undefined
+    const chosen = numbers.map((n) => pages[n]!)
+    const scales = (vectors: PageVectors): Float32Array | undefined =>
+      vectors.type === 'int8' ? vectors.scales : undefined
     try {
-      native().maxSim(type, query.dims, nativeRows(packed), scales(packed), chosen.map(nativeRows), type === 'int8' ? chosen.map(page => scales(page)!) : undefined)
-        .forEach((score, i) => { scores[numbers[i]!] = score })
+      native()
+        .maxSim(
+          type,
+          query.dims,
+          nativeRows(packed),
+          scales(packed),
+          chosen.map(nativeRows),
+          type === 'int8' ? chosen.map((page) => scales(page)!) : undefined
+        )
+        .forEach((score, i) => {
+          scores[numbers[i]!] = score
+        })
     } catch (error) {
       throw fromNative(error)
     }
@@ -56,8 +71,10 @@ export function maxSim (query: PageVectors, pages: readonly PageVectors[]): Floa
  * @param vectorsOf gives a page's vectors; all are asked for at once
  * @throws as {@link maxSim}, and what `vectorsOf` throws
  */
-export async function rescore (
-  query: PageVectors, hits: readonly SearchHit[], vectorsOf: (page: number) => PageVectors | Promise<PageVectors>
+export async function rescore(
+  query: PageVectors,
+  hits: readonly SearchHit[],
+  vectorsOf: (page: number) => PageVectors | Promise<PageVectors>
 ): Promise<SearchHit[]> {
   check('hits', hits, { expected: 'array of { page, score }', accepts: Array.isArray })
   check('vectorsOf', vectorsOf, rule.callback)

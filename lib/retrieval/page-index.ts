@@ -4,7 +4,17 @@ import { native, type NativePageStore } from '../engine/native'
 import { untilAborted } from '../base/signals'
 import { check, checkOptions, rule, type Rules } from '../base/validate'
 import type { SearchHit } from './max-sim'
-import { checkVectors, nativeRows, type MultiVector, type PageVectors, quantizeVectors, queryAs, typeOf, typeRule, type VectorType } from './vectors'
+import {
+  checkVectors,
+  nativeRows,
+  type MultiVector,
+  type PageVectors,
+  quantizeVectors,
+  queryAs,
+  typeOf,
+  typeRule,
+  type VectorType
+} from './vectors'
 
 /** Options of {@link PageIndex}. */
 export interface PageIndexOptions {
@@ -24,7 +34,11 @@ export interface SearchOptions {
   signal?: AbortSignal
 }
 
-const indexRules: Rules<PageIndexOptions> = { type: typeRule, dims: rule.integer(1, 4096), threads: rule.integer(1, 1024) }
+const indexRules: Rules<PageIndexOptions> = {
+  type: typeRule,
+  dims: rule.integer(1, 4096),
+  threads: rule.integer(1, 1024)
+}
 const searchRules: Rules<SearchOptions> = { limit: rule.integer(1, 2 ** 31 - 1), signal: rule.signal }
 
 // A search looks at so much at a time: some tens of milliseconds, after which an abort is seen and others may go on.
@@ -45,7 +59,7 @@ export class PageIndex {
   #clears = 0
 
   /** @throws PaliGemmaError ERR_INVALID_OPTION, ERR_NATIVE_MISSING */
-  constructor (options: PageIndexOptions = {}) {
+  constructor(options: PageIndexOptions = {}) {
     checkOptions<PageIndexOptions>('PageIndex', options, indexRules)
     this.type = options.type ?? 'int8'
     this.dims = options.dims ?? 128
@@ -53,32 +67,46 @@ export class PageIndex {
   }
 
   /** Pages that can be found. */
-  get size (): number { return this.#store.pages - this.#store.removed }
+  get size(): number {
+    return this.#store.pages - this.#store.removed
+  }
   /** Native memory taken. */
-  get bytes (): number { return this.#store.bytes }
+  get bytes(): number {
+    return this.#store.bytes
+  }
 
   /**
    * Copies a page's vectors into the index; its number. At least one token.
    * @throws PaliGemmaError ERR_INVALID_OPTION where width or type do not fit, ERR_OUT_OF_MEMORY
    */
-  add (vectors: PageVectors): number {
+  add(vectors: PageVectors): number {
     checkVectors('vectors', vectors)
-    if (vectors.dims !== this.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of ${this.dims} values but received ${vectors.dims}`)
-    if (vectors.tokens === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected vectors of at least one token but received none')
+    if (vectors.dims !== this.dims)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected vectors of ${this.dims} values but received ${vectors.dims}`
+      )
+    if (vectors.tokens === 0)
+      throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected vectors of at least one token but received none')
     const type = typeOf(vectors)
-    if (type !== this.type && type !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" or "${this.type}" but received "${type}"`)
-    const packed = type === this.type ? vectors : quantizeVectors(vectors as MultiVector, this.type as 'int8' | 'binary')
+    if (type !== this.type && type !== 'f32')
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected vectors of type "f32" or "${this.type}" but received "${type}"`
+      )
+    const packed =
+      type === this.type ? vectors : quantizeVectors(vectors as MultiVector, this.type as 'int8' | 'binary')
     return this.#sync(() => this.#store.add(nativeRows(packed), packed.type === 'int8' ? packed.scales : undefined))
   }
 
   /** The page is not found any more. Its number stays taken, and its memory too until `clear()`. */
-  remove (page: number): void {
+  remove(page: number): void {
     check('page', page, rule.integer(0))
     this.#sync(() => this.#store.remove(page))
   }
 
   /** Removes all pages and frees their memory; numbers begin at 0 again. Searches under way find nothing. */
-  clear (): void {
+  clear(): void {
     this.#store.clear()
     this.#clears++
   }
@@ -88,7 +116,7 @@ export class PageIndex {
    * are. Searches run one after the other, each on all threads; pages that are added meanwhile may be missed.
    * @throws PaliGemmaError ERR_INVALID_OPTION; an abort rejects with the signal's reason
    */
-  async search (query: PageVectors, options: SearchOptions = {}): Promise<SearchHit[]> {
+  async search(query: PageVectors, options: SearchOptions = {}): Promise<SearchHit[]> {
     checkOptions<SearchOptions>('search', options, searchRules)
     const { limit = 10, signal } = options
     signal?.throwIfAborted()
@@ -98,10 +126,18 @@ export class PageIndex {
     const clears = this.#clears
     let best: SearchHit[] = []
     for (let begin = 0; begin < end; begin += step) {
-      const found = await untilAborted(this.#exclusively(async () => await this.#store.search(rows, scales, begin, Math.min(begin + step, end), limit)), signal)
+      const found = await untilAborted(
+        this.#exclusively(
+          async () => await this.#store.search(rows, scales, begin, Math.min(begin + step, end), limit)
+        ),
+        signal
+      )
       if (this.#clears !== clears) return []
       const hits = Array.from(found.pages, (page, i) => ({ page, score: found.scores[i]! }))
-      best = best.length === 0 ? hits : [...best, ...hits].sort((a, b) => b.score - a.score || a.page - b.page).slice(0, limit)
+      best =
+        best.length === 0
+          ? hits
+          : [...best, ...hits].sort((a, b) => b.score - a.score || a.page - b.page).slice(0, limit)
     }
     return best
   }
@@ -110,27 +146,31 @@ export class PageIndex {
    * The scores of some pages, in the order of their numbers as given; NaN for removed ones.
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
-  async score (query: PageVectors, pages: readonly number[]): Promise<Float64Array> {
+  async score(query: PageVectors, pages: readonly number[]): Promise<Float64Array> {
     check('pages', pages, rule.listOf('page numbers', rule.integer(0).accepts))
     const { rows, scales } = this.#query(query)
     return await this.#exclusively(async () => await this.#store.score(rows, scales, pages))
   }
 
-  #query (query: PageVectors): { rows: Uint8Array, scales: Float32Array | undefined } {
+  #query(query: PageVectors): { rows: Uint8Array; scales: Float32Array | undefined } {
     checkVectors('query', query)
-    if (query.dims !== this.dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a query of vectors of ${this.dims} values but received ${query.dims}`)
+    if (query.dims !== this.dims)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected a query of vectors of ${this.dims} values but received ${query.dims}`
+      )
     const packed = queryAs(query, this.type)
     return { rows: nativeRows(packed), scales: packed.type === 'int8' ? packed.scales : undefined }
   }
 
   /** One search at a time: each takes all threads, and waiting ones hold none of libuv's. */
-  async #exclusively<T> (work: () => Promise<T>): Promise<T> {
+  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#last.then(async () => await nativeCall(work))
     this.#last = turn.catch(() => {})
     return await turn
   }
 
-  #sync<T> (call: () => T): T {
+  #sync<T>(call: () => T): T {
     try {
       return call()
     } catch (error) {

@@ -25,10 +25,14 @@ const poolRules: Rules<PoolOptions> = { factor: rule.integer(1) }
  * factor 3. Pages only: queries stay whole. Runs on libuv's pool, about tokens^2 * dims operations; at most 16384 vectors.
  * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_OUT_OF_MEMORY, ERR_NATIVE_MISSING
  */
-export async function poolTokens (vectors: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {
+export async function poolTokens(vectors: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {
   checkOptions<PoolOptions>('poolTokens', options, poolRules)
   checkVectors('vectors', vectors)
-  if (typeOf(vectors) !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" to pool but received ${show(vectors.type)}; pool before quantizing`)
+  if (typeOf(vectors) !== 'f32')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected vectors of type "f32" to pool but received ${show(vectors.type)}; pool before quantizing`
+    )
   const { dims, tokens } = vectors
   if (tokens === 0) return { data: new Float32Array(0), tokens: 0, dims, clusters: [] }
   const wanted = Math.max(Math.floor(tokens / (options.factor ?? 3)), 1)

@@ -34,7 +34,11 @@ export interface DrawMapOptions {
 const mapRules: Rules<SimilarityMapOptions> = { tokens: rule.listOf('token numbers', rule.integer(0).accepts) }
 const drawRules: Rules<DrawMapOptions> = {
   opacity: rule.number(0, 1),
-  range: { expected: '[least, greatest]', accepts: v => Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number) },
+  range: {
+    expected: '[least, greatest]',
+    accepts: (v) =>
+      Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number)
+  },
   maxImagePixels: rule.integer(1)
 }
 
@@ -43,22 +47,43 @@ const drawRules: Rules<DrawMapOptions> = {
  * @param page as `embedImage` gives it: neither pooled nor quantized, which lose the places
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export function similarityMap (query: MultiVector, page: MultiVector, options: SimilarityMapOptions = {}): SimilarityMap {
+export function similarityMap(
+  query: MultiVector,
+  page: MultiVector,
+  options: SimilarityMapOptions = {}
+): SimilarityMap {
   checkOptions<SimilarityMapOptions>('similarityMap', options, mapRules)
-  for (const [name, vectors] of [['query', query], ['page', page]] as const) {
+  for (const [name, vectors] of [
+    ['query', query],
+    ['page', page]
+  ] as const) {
     checkVectors(name, vectors)
-    if (typeOf(vectors) !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" for ${name} but received ${show(vectors.type)}`)
+    if (typeOf(vectors) !== 'f32')
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected vectors of type "f32" for ${name} but received ${show(vectors.type)}`
+      )
   }
   const { imageTokens, dims } = page
   const side = Math.sqrt(imageTokens ?? 0)
   if (imageTokens === undefined || !Number.isInteger(side) || side === 0 || imageTokens > page.tokens) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected a page with imageTokens, as embedImage gives it; pooled vectors belong to no place of the page')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      'Expected a page with imageTokens, as embedImage gives it; pooled vectors belong to no place of the page'
+    )
   }
-  if (query.dims !== dims) throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of ${query.dims} values for page but received ${dims}`)
+  if (query.dims !== dims)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected vectors of ${query.dims} values for page but received ${dims}`
+    )
   const tokens = options.tokens ?? Array.from({ length: query.tokens }, (_, i) => i)
-  const wrong = tokens.find(token => token >= query.tokens)
+  const wrong = tokens.find((token) => token >= query.tokens)
   if (tokens.length === 0 || wrong !== undefined) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected numbers below ${query.tokens} for tokens but received ${wrong ?? 'none'}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected numbers below ${query.tokens} for tokens but received ${wrong ?? 'none'}`
+    )
   }
   // the mean of dot products is the dot product with the mean
   const mean = new Float64Array(dims)
@@ -73,13 +98,20 @@ export function similarityMap (query: MultiVector, page: MultiVector, options: S
 }
 
 // Dark to bright over purple, red and orange; brightness grows evenly, so that it reads without colours too.
-const ramp = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]] as const
+const ramp = [
+  [0, 0, 4],
+  [66, 10, 104],
+  [147, 38, 103],
+  [221, 81, 58],
+  [252, 165, 10],
+  [252, 255, 164]
+] as const
 
-function colour (value: number): [number, number, number] {
+function colour(value: number): [number, number, number] {
   const at = Math.min(Math.max(value, 0), 1) * (ramp.length - 1)
   const below = Math.min(Math.floor(at), ramp.length - 2)
   const [from, to] = [ramp[below]!, ramp[below + 1]!]
-  return [0, 1, 2].map(i => Math.round(from[i]! + (to[i]! - from[i]!) * (at - below))) as [number, number, number]
+  return [0, 1, 2].map((i) => Math.round(from[i]! + (to[i]! - from[i]!) * (at - below))) as [number, number, number]
 }
 
 /**
@@ -87,38 +119,76 @@ function colour (value: number): [number, number, number] {
  * size. Patches are interpolated (bicubic).
  * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION
  */
-export async function drawSimilarityMap (image: ImageInput, map: SimilarityMap, options: DrawMapOptions = {}): Promise<Buffer> {
+export async function drawSimilarityMap(
+  image: ImageInput,
+  map: SimilarityMap,
+  options: DrawMapOptions = {}
+): Promise<Buffer> {
   checkOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
-  const isMap = typeof map === 'object' && map !== null && map.data instanceof Float32Array && map.data.length > 0 && map.data.length === map.rows * map.columns
+  const isMap =
+    typeof map === 'object' &&
+    map !== null &&
+    map.data instanceof Float32Array &&
+    map.data.length > 0 &&
+    map.data.length === map.rows * map.columns
   check('map', map, { expected: 'similarity map ({ data, rows, columns })', accepts: () => isMap })
-  if (isEmbedding(image)) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected a picture for image but received an ImageEmbedding, which has no pixels')
+  if (isEmbedding(image))
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      'Expected a picture for image but received an ImageEmbedding, which has no pixels'
+    )
   const { opacity = 0.6, range } = options
   const { data, width, height } = await decodeImage(image, options)
-  const [least, greatest] = range ?? map.data.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)] as [number, number], [Infinity, -Infinity] as [number, number])
+  const [least, greatest] =
+    range ??
+    map.data.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)] as [number, number], [
+      Infinity,
+      -Infinity
+    ] as [number, number])
   const pixels = new Uint8Array(map.data.length * 4)
-  map.data.forEach((x, i) => pixels.set([...colour(greatest > least ? (x - least) / (greatest - least) : 0), Math.round(opacity * 255)], i * 4))
+  map.data.forEach((x, i) =>
+    pixels.set([...colour(greatest > least ? (x - least) / (greatest - least) : 0), Math.round(opacity * 255)], i * 4)
+  )
   const heat = await overPage(pixels, map, width, height)
   return await sharp(data, { raw: { width, height, channels: 3 } })
     .composite([{ input: heat, raw: { width, height, channels: 4 } }])
-    .removeAlpha().png().toBuffer()
+    .removeAlpha()
+    .png()
+    .toBuffer()
 }
 
 /** The map's colours as large as the page: the square that patches cover, less what was padded around the page. */
-async function overPage (pixels: Uint8Array, { rows, columns, transform }: SimilarityMap, width: number, height: number): Promise<Buffer> {
+async function overPage(
+  pixels: Uint8Array,
+  { rows, columns, transform }: SimilarityMap,
+  width: number,
+  height: number
+): Promise<Buffer> {
   const raw = { width: columns, height: rows, channels: 4 as const }
   const padded = transform !== undefined && (transform.offsetX > 0 || transform.offsetY > 0)
-  if (!padded) return await sharp(pixels, { raw }).resize(width, height, { fit: 'fill', kernel: 'cubic' }).raw().toBuffer()
+  if (!padded)
+    return await sharp(pixels, { raw }).resize(width, height, { fit: 'fill', kernel: 'cubic' }).raw().toBuffer()
   // in patches; a first enlargement puts the edges of the page on pixels nearly enough
   const fine = 16
   const area = {
-    left: transform.offsetX / transform.size * columns * fine,
-    top: transform.offsetY / transform.size * rows * fine,
-    right: (transform.size - transform.offsetX) / transform.size * columns * fine,
-    bottom: (transform.size - transform.offsetY) / transform.size * rows * fine
+    left: (transform.offsetX / transform.size) * columns * fine,
+    top: (transform.offsetY / transform.size) * rows * fine,
+    right: ((transform.size - transform.offsetX) / transform.size) * columns * fine,
+    bottom: ((transform.size - transform.offsetY) / transform.size) * rows * fine
   }
   const [left, top] = [Math.floor(area.left), Math.floor(area.top)]
-  const enlarged = await sharp(pixels, { raw }).resize(columns * fine, rows * fine, { fit: 'fill', kernel: 'cubic' }).raw().toBuffer()
+  const enlarged = await sharp(pixels, { raw })
+    .resize(columns * fine, rows * fine, { fit: 'fill', kernel: 'cubic' })
+    .raw()
+    .toBuffer()
   return await sharp(enlarged, { raw: { width: columns * fine, height: rows * fine, channels: 4 } })
-    .extract({ left, top, width: Math.max(1, Math.ceil(area.right) - left), height: Math.max(1, Math.ceil(area.bottom) - top) })
-    .resize(width, height, { fit: 'fill', kernel: 'cubic' }).raw().toBuffer()
+    .extract({
+      left,
+      top,
+      width: Math.max(1, Math.ceil(area.right) - left),
+      height: Math.max(1, Math.ceil(area.bottom) - top)
+    })
+    .resize(width, height, { fit: 'fill', kernel: 'cubic' })
+    .raw()
+    .toBuffer()
 }

@@ -51,16 +51,26 @@ const queryPads = 10
  * The prompt of a page; undefined `query` asks for it. colpali-engine writes two `<bos>` before a page's text and no
  * newline after a query; transformers' port one, and "Question: " before the query.
  */
-export function embedRequest (flavour: RetrievalFlavour, query?: string): Required<Pick<NativeRequest, 'prompt' | 'embed'>> {
+export function embedRequest(
+  flavour: RetrievalFlavour,
+  query?: string
+): Required<Pick<NativeRequest, 'prompt' | 'embed'>> {
   const theirs = flavour === 'transformers'
-  if (query === undefined) return { prompt: 'Describe the image.', embed: { bosTokens: theirs ? 1 : 2, padTokens: 0, newline: true } }
-  return { prompt: theirs ? `Question: ${query}` : query, embed: { bosTokens: 1, padTokens: queryPads, newline: theirs } }
+  if (query === undefined)
+    return { prompt: 'Describe the image.', embed: { bosTokens: theirs ? 1 : 2, padTokens: 0, newline: true } }
+  return {
+    prompt: theirs ? `Question: ${query}` : query,
+    embed: { bosTokens: 1, padTokens: queryPads, newline: theirs }
+  }
 }
 
 /** What the tokens of a query's request stand for, given the texts of its prompt's tokens. */
-export function queryTexts ({ embed }: Pick<Required<NativeRequest>, 'embed'>, prompt: readonly string[]): string[] {
+export function queryTexts({ embed }: Pick<Required<NativeRequest>, 'embed'>, prompt: readonly string[]): string[] {
   return [
-    ...Array<string>(embed.bosTokens).fill('<bos>'), ...prompt, ...Array<string>(embed.padTokens).fill('<pad>'), ...(embed.newline ? ['\n'] : [])
+    ...Array<string>(embed.bosTokens).fill('<bos>'),
+    ...prompt,
+    ...Array<string>(embed.padTokens).fill('<pad>'),
+    ...(embed.newline ? ['\n'] : [])
   ]
 }
 
@@ -72,17 +82,26 @@ const bitBytes = (dims: number): number => Math.ceil(dims / 8)
 export const typeOf = (vectors: PageVectors): VectorType => vectors.type ?? 'f32'
 
 /** Throws ERR_INVALID_OPTION where the parts do not fit each other; `name` is for the message. */
-export function checkVectors (name: string, vectors: PageVectors): void {
-  if (typeof vectors !== 'object' || vectors === null) throw wrongOption(name, 'vectors ({ data, tokens, dims })', vectors)
+export function checkVectors(name: string, vectors: PageVectors): void {
+  if (typeof vectors !== 'object' || vectors === null)
+    throw wrongOption(name, 'vectors ({ data, tokens, dims })', vectors)
   const { tokens, dims, data } = vectors
   const type = typeOf(vectors)
   check(`${name}.type`, type, typeRule)
   check(`${name}.tokens`, tokens, rule.integer(0))
   check(`${name}.dims`, dims, rule.integer(1, 4096))
-  const [wanted, row] = type === 'f32' ? [Float32Array, dims] as const : type === 'int8' ? [Int8Array, dims] as const : [Uint8Array, bitBytes(dims)] as const
+  const [wanted, row] =
+    type === 'f32'
+      ? ([Float32Array, dims] as const)
+      : type === 'int8'
+        ? ([Int8Array, dims] as const)
+        : ([Uint8Array, bitBytes(dims)] as const)
   if (!(data instanceof wanted)) throw wrongOption(`${name}.data`, wanted.name, data)
   if (data.length !== tokens * row) {
-    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected ${tokens} x ${row} values for ${name}.data but received ${data.length}`)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected ${tokens} x ${row} values for ${name}.data but received ${data.length}`
+    )
   }
   if (vectors.type === 'int8' && (!(vectors.scales instanceof Float32Array) || vectors.scales.length !== tokens)) {
     throw wrongOption(`${name}.scales`, `Float32Array of ${tokens} values`, vectors.scales)
@@ -93,26 +112,30 @@ export function checkVectors (name: string, vectors: PageVectors): void {
  * Vectors in a smaller type. int8: rounded to 127 steps of each vector's largest magnitude. binary: signs.
  * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite
  */
-export function quantizeVectors (vectors: MultiVector, type: 'int8'): Int8MultiVector
-export function quantizeVectors (vectors: MultiVector, type: 'binary'): BinaryMultiVector
-export function quantizeVectors (vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector
-export function quantizeVectors (vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector {
+export function quantizeVectors(vectors: MultiVector, type: 'int8'): Int8MultiVector
+export function quantizeVectors(vectors: MultiVector, type: 'binary'): BinaryMultiVector
+export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector
+export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector {
   checkVectors('vectors', vectors)
-  if (typeOf(vectors) !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected vectors of type "f32" to quantize but received ${show(vectors.type)}`)
+  if (typeOf(vectors) !== 'f32')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected vectors of type "f32" to quantize but received ${show(vectors.type)}`
+    )
   check('type', type, rule.oneOf('int8', 'binary'))
   return type === 'int8' ? toInt8(vectors) : toBinary(vectors)
 }
 
 const levels = 127
 
-function toInt8 ({ data, tokens, dims }: MultiVector): Int8MultiVector {
+function toInt8({ data, tokens, dims }: MultiVector): Int8MultiVector {
   const values = new Int8Array(data.length)
   const scales = new Float32Array(tokens)
   for (let t = 0; t < tokens; t++) {
     let top = 0
     for (let i = t * dims; i < (t + 1) * dims; i++) {
       const size = Math.abs(data[i]!)
-      if (!(size <= top)) top = size   // NaN too
+      if (!(size <= top)) top = size // NaN too
     }
     if (!Number.isFinite(top)) throw notFinite(t)
     scales[t] = top / levels
@@ -122,7 +145,7 @@ function toInt8 ({ data, tokens, dims }: MultiVector): Int8MultiVector {
   return { type: 'int8', data: values, scales, tokens, dims }
 }
 
-function toBinary ({ data, tokens, dims }: MultiVector): BinaryMultiVector {
+function toBinary({ data, tokens, dims }: MultiVector): BinaryMultiVector {
   const bytes = bitBytes(dims)
   const bits = new Uint8Array(tokens * bytes)
   for (let t = 0; t < tokens; t++) {
@@ -135,19 +158,26 @@ function toBinary ({ data, tokens, dims }: MultiVector): BinaryMultiVector {
   return { type: 'binary', data: bits, tokens, dims }
 }
 
-function notFinite (token: number): PaliGemmaError {
-  return new PaliGemmaError('ERR_INVALID_OPTION', `Expected finite values for vectors.data but vector ${token} has another`)
+function notFinite(token: number): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected finite values for vectors.data but vector ${token} has another`
+  )
 }
 
 /** A query as pages of this type want it. */
-export function queryAs (query: PageVectors, type: VectorType): PageVectors {
+export function queryAs(query: PageVectors, type: VectorType): PageVectors {
   const own = typeOf(query)
   if (own === type) return query
-  if (own !== 'f32') throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a query of type "f32" or "${type}" for pages of type "${type}" but received "${own}"`)
+  if (own !== 'f32')
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a query of type "f32" or "${type}" for pages of type "${type}" but received "${own}"`
+    )
   return quantizeVectors(query as MultiVector, type as 'int8' | 'binary')
 }
 
 /** The rows as the addon takes them. */
-export function nativeRows ({ data }: PageVectors): Uint8Array {
+export function nativeRows({ data }: PageVectors): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 }

@@ -9,18 +9,18 @@ NAPI_MODULE_INIT() {
   using namespace pg;
   return js::guard(env, [&] {
     const napi_property_descriptor functions[] = {
-      js::method("openTokenizer", js::entry<openTokenizer>),
-      js::method("openMaskDecoder", js::entry<openMaskDecoder>),
-      js::method("inspect", js::entry<inspect>),
-      js::method("dequantizeTensor", js::entry<dequantizeTensor>),
-      js::method("quantizeRows", js::entry<quantizeRows>),
-      js::method("resize", js::entry<resize>),
-      js::method("pasteMask", js::entry<pasteMask>),
-      js::method("cpuInfo", js::entry<cpuInfo>),
-      js::method("machineLimits", js::entry<machineLimits>),
-      js::method("maxSim", js::entry<maxSim>),
-      js::method("createPageStore", js::entry<createPageStore>),
-      js::method("poolTokens", js::entry<poolTokens>),
+        js::method("openTokenizer", js::entry<openTokenizer>),
+        js::method("openMaskDecoder", js::entry<openMaskDecoder>),
+        js::method("inspect", js::entry<inspect>),
+        js::method("dequantizeTensor", js::entry<dequantizeTensor>),
+        js::method("quantizeRows", js::entry<quantizeRows>),
+        js::method("resize", js::entry<resize>),
+        js::method("pasteMask", js::entry<pasteMask>),
+        js::method("cpuInfo", js::entry<cpuInfo>),
+        js::method("machineLimits", js::entry<machineLimits>),
+        js::method("maxSim", js::entry<maxSim>),
+        js::method("createPageStore", js::entry<createPageStore>),
+        js::method("poolTokens", js::entry<poolTokens>),
     };
     js::check(napi_define_properties(env, exports, std::size(functions), functions));
     js::set(env, exports, "Model", ModelObject::defineClass(env));

@@ -38,9 +38,7 @@ napi_value pieceBytes(const js::Call& call) {
   const std::string_view bytes = tokenizerOf(call).pieceBytes(idArgument(call));
   return js::toJs(call.env, std::vector<uint8_t>(bytes.begin(), bytes.end()));
 }
-napi_value pieceText(const js::Call& call) {
-  return js::toJs(call.env, tokenizerOf(call).pieceText(idArgument(call)));
-}
+napi_value pieceText(const js::Call& call) { return js::toJs(call.env, tokenizerOf(call).pieceText(idArgument(call))); }
 napi_value vocabularySize(const js::Call& call) { return js::toJs(call.env, tokenizerOf(call).size()); }
 
 }  // namespace
@@ -50,9 +48,9 @@ napi_value openTokenizer(const js::Call& call) {
       call.env, [path = js::path(call.env, call.args[0], "path")] { return Tokenizer(GgufFile::open(path)); },
       [](napi_env env, Tokenizer&& tokenizer) {
         const napi_property_descriptor members[] = {
-          js::method("encode", js::entry<encode>),         js::method("decode", js::entry<decode>),
-          js::method("pieceBytes", js::entry<pieceBytes>), js::method("pieceText", js::entry<pieceText>),
-          js::getter("size", js::entry<vocabularySize>),
+            js::method("encode", js::entry<encode>),         js::method("decode", js::entry<decode>),
+            js::method("pieceBytes", js::entry<pieceBytes>), js::method("pieceText", js::entry<pieceText>),
+            js::getter("size", js::entry<vocabularySize>),
         };
         const napi_value object = js::newObject(env);
         js::check(napi_define_properties(env, object, std::size(members), members));
@@ -91,7 +89,8 @@ napi_value openMaskDecoder(const js::Call& call) {
   return js::runInPool(
       call.env,
       [path = std::move(path), tensors = std::move(tensors)]() -> SharedDecoder {
-        return std::make_shared<const MaskDecoder>(tensors ? MaskDecoder(tensors) : MaskDecoder::fromGguf(*GgufFile::open(path)));
+        return std::make_shared<const MaskDecoder>(tensors ? MaskDecoder(tensors)
+                                                           : MaskDecoder::fromGguf(*GgufFile::open(path)));
       },
       [](napi_env env, SharedDecoder&& decoder) {
         const napi_property_descriptor member = js::method("decode", js::entry<decodeMask>);
@@ -149,17 +148,12 @@ napi_value arrayToJs(napi_env env, const GgufArray& array, uint64_t maxArray) {
       values = js::arrayOf(env, kept, [&](size_t i) { return arrayToJs(env, inner[i], maxArray); });
       break;
     }
-    case GgufType::boolean:
-      values = js::arrayOf(env, kept, [&](size_t i) { return array.data[i] != 0; });
-      break;
+    case GgufType::boolean: values = js::arrayOf(env, kept, [&](size_t i) { return array.data[i] != 0; }); break;
     case GgufType::u64:
       values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, uint64_t(array.integer(i))); });
       break;
-    case GgufType::i64:
-      values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, array.integer(i)); });
-      break;
-    default:
-      values = js::arrayOf(env, kept, [&](size_t i) { return array.number(i); });
+    case GgufType::i64: values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, array.integer(i)); }); break;
+    default: values = js::arrayOf(env, kept, [&](size_t i) { return array.number(i); });
   }
   const napi_value object = js::newObject(env);
   js::set(env, object, "arrayOf", typeName(array.elementType));
@@ -189,24 +183,24 @@ napi_value fileToJs(napi_env env, const GgufFile& file, uint64_t maxArray) {
   js::set(env, object, "alignment", file.alignment());
   js::set(env, object, "bytes", file.size());
   js::set(env, object, "metadata", js::arrayOf(env, file.metadata().size(), [&](size_t i) {
-    const auto& [key, value] = file.metadata()[i];
-    const napi_value entry = js::newObject(env);
-    js::set(env, entry, "key", key);
-    js::set(env, entry, "type", typeName(value.type));
-    js::set(env, entry, "value", valueToJs(env, value, maxArray));
-    return entry;
-  }));
+            const auto& [key, value] = file.metadata()[i];
+            const napi_value entry = js::newObject(env);
+            js::set(env, entry, "key", key);
+            js::set(env, entry, "type", typeName(value.type));
+            js::set(env, entry, "value", valueToJs(env, value, maxArray));
+            return entry;
+          }));
   js::set(env, object, "tensors", js::arrayOf(env, file.tensors().size(), [&](size_t i) {
-    const GgufTensor& tensor = file.tensors()[i];
-    const napi_value entry = js::newObject(env);
-    js::set(env, entry, "name", tensor.name);
-    js::set(env, entry, "type", dtypeName(tensor.type));
-    js::set(env, entry, "typeId", uint32_t(tensor.type));
-    js::set(env, entry, "shape", shapeToJs(env, tensor));
-    js::set(env, entry, "offset", tensor.offset);
-    js::set(env, entry, "bytes", tensor.bytes);
-    return entry;
-  }));
+            const GgufTensor& tensor = file.tensors()[i];
+            const napi_value entry = js::newObject(env);
+            js::set(env, entry, "name", tensor.name);
+            js::set(env, entry, "type", dtypeName(tensor.type));
+            js::set(env, entry, "typeId", uint32_t(tensor.type));
+            js::set(env, entry, "shape", shapeToJs(env, tensor));
+            js::set(env, entry, "offset", tensor.offset);
+            js::set(env, entry, "bytes", tensor.bytes);
+            return entry;
+          }));
   return object;
 }
 
@@ -235,7 +229,8 @@ napi_value dequantizeTensor(const js::Call& call) {
         const GgufTensor* tensor = file->findTensor(name);
         if (!tensor) fail(Code::modelInvalid, path, ": there is no tensor ", name);
         if (!canDequantize(tensor->type))
-          fail(Code::modelUnsupported, path, ": tensor ", name, " is of type ", dtypeName(tensor->type), ", which holds no real numbers");
+          fail(Code::modelUnsupported, path, ": tensor ", name, " is of type ", dtypeName(tensor->type),
+               ", which holds no real numbers");
         Dequantized result;
         for (uint32_t i = tensor->dims; i-- > 0;) result.shape.push_back(tensor->ne[i]);
         result.data.resize(size_t(tensor->elements()));

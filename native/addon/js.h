@@ -233,8 +233,9 @@ napi_value runInPool(napi_env env, Work work, Finish finish) {
 template <class T>
 void wrap(napi_env env, napi_value object, const napi_type_tag& tag, std::unique_ptr<T> native) {
   check(napi_type_tag_object(env, object, &tag));
-  check(napi_wrap(env, object, const_cast<std::remove_const_t<T>*>(native.get()),
-                  [](napi_env, void* data, void*) { delete static_cast<T*>(data); }, nullptr, nullptr));
+  check(napi_wrap(
+      env, object, const_cast<std::remove_const_t<T>*>(native.get()),
+      [](napi_env, void* data, void*) { delete static_cast<T*>(data); }, nullptr, nullptr));
   native.release();
 }
 

@@ -82,7 +82,8 @@ double number(napi_env env, napi_value value, const std::string& name, double mi
   if (typeOf(env, value) == napi_number) check(napi_get_value_double(env, value, &result));
   else failExpected(env, "number", name, value);
   // the negation also refuses NaN
-  if (!(result >= min && result <= max)) failExpected(env, "number from " + plain(min) + " to " + plain(max), name, value);
+  if (!(result >= min && result <= max))
+    failExpected(env, "number from " + plain(min) + " to " + plain(max), name, value);
   return result;
 }
 
@@ -171,15 +172,16 @@ std::vector<std::string> strings(napi_env env, napi_value value, const std::stri
 
 std::vector<int32_t> maskCodes(napi_env env, napi_value value) {
   const uint32_t length = arrayLength(env, value, "codes");
-  if (length != kMaskCodes) fail(Code::invalidOption, "Expected ", kMaskCodes, " numbers for codes but received ", length);
+  if (length != kMaskCodes)
+    fail(Code::invalidOption, "Expected ", kMaskCodes, " numbers for codes but received ", length);
   return integers(env, value, "codes", 0, kMaskCodebook - 1);
 }
 
 namespace {
 
 // nullptr data and size 0 for an empty or detached array.
-void typedArray(napi_env env, napi_value value, const std::string& name, napi_typedarray_type wanted, const char* expected,
-                const void** data, size_t* size) {
+void typedArray(napi_env env, napi_value value, const std::string& name, napi_typedarray_type wanted,
+                const char* expected, const void** data, size_t* size) {
   bool typed = false;
   check(napi_is_typedarray(env, value, &typed));
   napi_typedarray_type type = napi_int8_array;
@@ -329,9 +331,10 @@ ImageSource imageSource(napi_env env, napi_value value, const std::string& name,
 ConstraintSpec constraintSpec(napi_env env, napi_value value) {
   requireObject(env, value, "constraint");
   ConstraintSpec spec;
-  constexpr ConstraintSpec::Kind kinds[] = {ConstraintSpec::Kind::detect, ConstraintSpec::Kind::segment, ConstraintSpec::Kind::choices,
-                                            ConstraintSpec::Kind::regex};
-  spec.kind = kinds[choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment", "choices", "regex"})];
+  constexpr ConstraintSpec::Kind kinds[] = {ConstraintSpec::Kind::detect, ConstraintSpec::Kind::segment,
+                                            ConstraintSpec::Kind::choices, ConstraintSpec::Kind::regex};
+  spec.kind =
+      kinds[choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment", "choices", "regex"})];
   if (spec.kind == ConstraintSpec::Kind::choices) {
     spec.choices = strings(env, property(env, value, "choices"), "constraint.choices");
     return spec;
@@ -356,8 +359,8 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
     if (!isUndefined(env, option)) use(option);
   };
   Request request;
-  constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score, Request::Kind::encodeImage,
-                                     Request::Kind::trace, Request::Kind::importance, Request::Kind::embed};
+  constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score,      Request::Kind::encodeImage,
+                                     Request::Kind::trace,    Request::Kind::importance, Request::Kind::embed};
   request.kind = kinds[choice(env, property(env, value, "kind"), "kind",
                               {"generate", "score", "encodeImage", "trace", "importance", "embed"})];
 
@@ -376,7 +379,8 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
 
   request.prompt = string(env, property(env, value, "prompt"), "prompt");
   given("suffix", [&](napi_value v) { request.suffix = string(env, v, "suffix"); });
-  given("allowControlTokens", [&](napi_value v) { request.allowControlTokens = boolean(env, v, "allowControlTokens"); });
+  given("allowControlTokens",
+        [&](napi_value v) { request.allowControlTokens = boolean(env, v, "allowControlTokens"); });
   given("maxTokens", [&](napi_value v) { request.maxTokens = integer(env, v, "maxTokens", 1, kInt32Max); });
   SamplingOptions& sampling = request.sampling;
   given("temperature", [&](napi_value v) { sampling.temperature = float(number(env, v, "temperature", 0, 1e6)); });
@@ -385,9 +389,8 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   given("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
   given("beams", [&](napi_value v) { request.beams = int32_t(integer(env, v, "beams", 1, 64)); });
   given("lengthPenalty", [&](napi_value v) { request.lengthPenalty = number(env, v, "lengthPenalty", -10, 10); });
-  given("repeatPenalty", [&](napi_value v) {
-    sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6));
-  });
+  given("repeatPenalty",
+        [&](napi_value v) { sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6)); });
   given("seed", [&](napi_value v) { sampling.seed = uint64_t(integer(env, v, "seed", 0, kMaxSafeInteger)); });
   given("logProbs", [&](napi_value v) { sampling.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
   given("stop", [&](napi_value v) {

@@ -28,15 +28,15 @@ napi_value infoToJs(napi_env env, const ModelInfo& info) {
   set(env, object, "retrievalDims", info.retrievalDims);
   set(env, object, "retrievalFlavour", info.retrievalFlavour);
   set(env, object, "adapters", arrayOf(env, info.adapters.size(), [&](size_t i) {
-    const AdapterInfo& adapter = info.adapters[i];
-    const napi_value entry = newObject(env);
-    set(env, entry, "name", adapter.name);
-    set(env, entry, "scale", adapter.scale);
-    set(env, entry, "rank", adapter.rank);
-    set(env, entry, "targets", adapter.targets);
-    set(env, entry, "parameters", adapter.parameters);
-    return entry;
-  }));
+        const AdapterInfo& adapter = info.adapters[i];
+        const napi_value entry = newObject(env);
+        set(env, entry, "name", adapter.name);
+        set(env, entry, "scale", adapter.scale);
+        set(env, entry, "rank", adapter.rank);
+        set(env, entry, "targets", adapter.targets);
+        set(env, entry, "parameters", adapter.parameters);
+        return entry;
+      }));
   set(env, object, "resizeFilter", info.resizeFilter);
   return object;
 }
@@ -52,12 +52,12 @@ napi_value tokenToJs(napi_env env, const TokenEvent& token, const Engine& engine
   if (!token.choice.top.empty()) {
     const auto& top = token.choice.top;
     set(env, object, "top", arrayOf(env, top.size(), [&](size_t i) {
-      const napi_value entry = newObject(env);
-      set(env, entry, "id", top[i].first);
-      set(env, entry, "text", engine.tokenizer().decode(&top[i].first, 1));
-      set(env, entry, "logProb", top[i].second);
-      return entry;
-    }));
+          const napi_value entry = newObject(env);
+          set(env, entry, "id", top[i].first);
+          set(env, entry, "text", engine.tokenizer().decode(&top[i].first, 1));
+          set(env, entry, "logProb", top[i].second);
+          return entry;
+        }));
   }
   return object;
 }
@@ -72,9 +72,7 @@ napi_value eventToJs(napi_env env, Event&& event, const Engine& engine, bool wit
       set(env, object, "kind", "ready");
       set(env, object, "info", infoToJs(env, engine.info()));
       break;
-    case Event::Kind::stopped:
-      set(env, object, "kind", "stopped");
-      break;
+    case Event::Kind::stopped: set(env, object, "kind", "stopped"); break;
     case Event::Kind::token:
       set(env, object, "kind", "token");
       set(env, object, "text", event.token.text);
@@ -97,20 +95,19 @@ napi_value eventToJs(napi_env env, Event&& event, const Engine& engine, bool wit
       set(env, timings, "decodeMs", event.timings.decodeMs);
       set(env, object, "timings", timings);
       if (!event.scored.empty())
-        set(env, object, "scored", arrayOf(env, event.scored.size(), [&](size_t i) {
-          return tokenToJs(env, event.scored[i], engine, true);
-        }));
+        set(env, object, "scored",
+            arrayOf(env, event.scored.size(), [&](size_t i) { return tokenToJs(env, event.scored[i], engine, true); }));
       if (!event.embedding.empty()) set(env, object, "embedding", toJs(env, std::move(event.embedding)));
       if (!event.stages.empty())
         set(env, object, "stages", arrayOf(env, event.stages.size(), [&](size_t i) {
-          Stage& stage = event.stages[i];
-          const napi_value entry = newObject(env);
-          set(env, entry, "name", stage.name);
-          set(env, entry, "rows", stage.rows);
-          set(env, entry, "cols", stage.cols);
-          set(env, entry, "data", toJs(env, std::move(stage.data)));
-          return entry;
-        }));
+              Stage& stage = event.stages[i];
+              const napi_value entry = newObject(env);
+              set(env, entry, "name", stage.name);
+              set(env, entry, "rows", stage.rows);
+              set(env, entry, "cols", stage.cols);
+              set(env, entry, "data", toJs(env, std::move(stage.data)));
+              return entry;
+            }));
       break;
     }
     case Event::Kind::error:

@@ -14,12 +14,13 @@ constexpr napi_type_tag kTag{0x8f3a1c5de2704b96, 0xa1d5673c08be42f1};
 
 napi_value ModelObject::defineClass(napi_env env) {
   const napi_property_descriptor members[] = {
-    js::method("submit", js::entry<submit>),         js::method("cancel", js::entry<cancel>),
-    js::method("dispose", js::entry<dispose>),       js::method("tokenize", js::entry<tokenize>),
-    js::method("detokenize", js::entry<detokenize>), js::method("decodeMask", js::entry<decodeMask>),
+      js::method("submit", js::entry<submit>),         js::method("cancel", js::entry<cancel>),
+      js::method("dispose", js::entry<dispose>),       js::method("tokenize", js::entry<tokenize>),
+      js::method("detokenize", js::entry<detokenize>), js::method("decodeMask", js::entry<decodeMask>),
   };
   napi_value constructor;
-  js::check(napi_define_class(env, "Model", NAPI_AUTO_LENGTH, construct, nullptr, std::size(members), members, &constructor));
+  js::check(
+      napi_define_class(env, "Model", NAPI_AUTO_LENGTH, construct, nullptr, std::size(members), members, &constructor));
   return constructor;
 }
 
@@ -46,15 +47,16 @@ void ModelObject::open(napi_value self, napi_value onEvents, LoadOptions options
   js::check(napi_create_reference(env_, self, 0, &self_));
   js::check(napi_create_reference(env_, onEvents, 1, &onEvents_));
   auto line = std::make_unique<Line>(Line{this});
-  js::check(napi_create_threadsafe_function(env_, nullptr, nullptr, js::toJs(env_, "paligemma.events"), 0, 1, line.get(),
-                                            onBellFinalized, line.get(), onRing, &bell_));
+  js::check(napi_create_threadsafe_function(env_, nullptr, nullptr, js::toJs(env_, "paligemma.events"), 0, 1,
+                                            line.get(), onBellFinalized, line.get(), onRing, &bell_));
   line_ = line.release();
   js::check(napi_unref_threadsafe_function(env_, bell_));
   // Cleanup hooks run last in, first out: added after the bell, ours joins the engine before Node closes the bell.
   js::check(napi_add_env_cleanup_hook(env_, onEnvironmentEnd, this));
   hooked_ = true;
   mailbox_ = std::make_shared<Mailbox>(bell_);
-  engine_ = std::make_shared<Engine>(std::move(options), [mailbox = mailbox_](Event event) { mailbox->post(std::move(event)); });
+  engine_ = std::make_shared<Engine>(std::move(options),
+                                     [mailbox = mailbox_](Event event) { mailbox->post(std::move(event)); });
   begin();  // the load; its end comes through the mailbox, so not before this returns
 }
 
@@ -141,11 +143,11 @@ void ModelObject::deliver() {
   begin();  // the object outlives this call, whatever the events end
   try {
     napi_value callback, self, list = js::arrayOf(env_, events.size(), [&](size_t i) {
-      const auto job = jobs_.find(events[i].job);
-      const bool withLogProbs = job != jobs_.end() && job->second;
-      account(events[i]);
-      return js::eventToJs(env_, std::move(events[i]), *engine_, withLogProbs);
-    });
+                                 const auto job = jobs_.find(events[i].job);
+                                 const bool withLogProbs = job != jobs_.end() && job->second;
+                                 account(events[i]);
+                                 return js::eventToJs(env_, std::move(events[i]), *engine_, withLogProbs);
+                               });
     self = js::undefined(env_);
     js::check(napi_get_reference_value(env_, onEvents_, &callback));
     if (state_ == State::stopped) {
@@ -165,7 +167,9 @@ void ModelObject::deliver() {
   finish();
 }
 
-ModelObject& ModelObject::of(const js::Call& call) { return js::unwrap<ModelObject>(call.env, call.self, kTag, "Model"); }
+ModelObject& ModelObject::of(const js::Call& call) {
+  return js::unwrap<ModelObject>(call.env, call.self, kTag, "Model");
+}
 
 Engine& ModelObject::readyEngine() const {
   if (disposed_ || state_ == State::stopped || !engine_) fail(Code::disposed, "The model was disposed");
@@ -224,7 +228,8 @@ napi_value ModelObject::decodeMask(const js::Call& call) {
       [engine = model.engine_, codes = std::move(codes)] {
         const MaskDecoder* decoder = engine->maskDecoder();
         if (!decoder)
-          fail(Code::modelUnsupported, "This model has no mask decoder: give vae-oid.npz as `maskDecoder` when loading");
+          fail(Code::modelUnsupported,
+               "This model has no mask decoder: give vae-oid.npz as `maskDecoder` when loading");
         std::vector<float> mask(size_t(kMaskSize) * kMaskSize);
         decoder->decode(codes.data(), mask.data());
         return mask;

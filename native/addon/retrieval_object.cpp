@@ -30,17 +30,21 @@ VectorType typeArgument(napi_env env, napi_value value) {
 int64_t dimsArgument(napi_env env, napi_value value) { return js::integer(env, value, "dims", 1, kMaxVectorDims); }
 
 // A page's or query's rows where JavaScript has them: valid until JavaScript runs again.
-Vectors vectorsArgument(napi_env env, VectorType type, int64_t dims, napi_value data, napi_value scales, const std::string& name) {
+Vectors vectorsArgument(napi_env env, VectorType type, int64_t dims, napi_value data, napi_value scales,
+                        const std::string& name) {
   const js::Bytes rows = js::bytes(env, data, name);
   const size_t row = size_t(rowBytes(type, dims));
-  if (rows.size % row != 0) fail(Code::invalidOption, name, " holds ", rows.size, " bytes, not a whole number of vectors of ", row);
+  if (rows.size % row != 0)
+    fail(Code::invalidOption, name, " holds ", rows.size, " bytes, not a whole number of vectors of ", row);
   const size_t tokens = rows.size / row;
   if (tokens > size_t(js::kInt32Max)) fail(Code::invalidOption, name, " holds ", tokens, " vectors");
-  if (type == VectorType::f32 && reinterpret_cast<uintptr_t>(rows.data) % sizeof(float) != 0) fail(Code::invalidOption, name, " is not aligned to its values");
+  if (type == VectorType::f32 && reinterpret_cast<uintptr_t>(rows.data) % sizeof(float) != 0)
+    fail(Code::invalidOption, name, " is not aligned to its values");
   Vectors vectors{type, int64_t(tokens), dims, rows.data, nullptr};
   if (type == VectorType::int8) {
     const js::Floats factors = js::floats(env, scales, name + " scales");
-    if (factors.size != tokens) fail(Code::invalidOption, "Expected ", tokens, " scales for ", name, " but received ", factors.size);
+    if (factors.size != tokens)
+      fail(Code::invalidOption, "Expected ", tokens, " scales for ", name, " but received ", factors.size);
     vectors.scales = factors.data;
   }
   return vectors;
@@ -60,7 +64,8 @@ napi_value maxSim(const js::Call& call) {
   for (uint32_t i = 0; i < count; ++i) {
     const js::HandleScope scope(env);
     const napi_value scales = type == VectorType::int8 ? js::element(env, call.args[5], i) : js::undefined(env);
-    Vectors page = vectorsArgument(env, type, dims, js::element(env, call.args[4], i), scales, "pages[" + std::to_string(i) + "]");
+    Vectors page =
+        vectorsArgument(env, type, dims, js::element(env, call.args[4], i), scales, "pages[" + std::to_string(i) + "]");
     if (type == VectorType::binary && bitBytes(dims) % 8 != 0) {
       words.resize(size_t(page.tokens * bitWords(dims)) * 8);
       widenBits(static_cast<const uint8_t*>(page.data), page.tokens, dims, words.data());
@@ -97,7 +102,8 @@ void reportMemory(napi_env env, PageStoreObject& object) {
 
 napi_value addPage(const js::Call& call) {
   PageStoreObject& object = *storeOf(call);
-  const int64_t page = object.store.add(vectorsArgument(call.env, object.store.type(), object.store.dims(), call.args[0], call.args[1], "vectors"));
+  const int64_t page = object.store.add(
+      vectorsArgument(call.env, object.store.type(), object.store.dims(), call.args[0], call.args[1], "vectors"));
   reportMemory(call.env, object);
   return js::toJs(call.env, page);
 }
@@ -124,7 +130,8 @@ template <class Work, class Finish>
 napi_value runSearch(const js::Call& call, Work work, Finish finish) {
   Shared object = storeOf(call);
   auto query = std::make_shared<const MaxSimQuery>(
-      chooseMaxSimKernels(), vectorsArgument(call.env, object->store.type(), object->store.dims(), call.args[0], call.args[1], "query"));
+      chooseMaxSimKernels(),
+      vectorsArgument(call.env, object->store.type(), object->store.dims(), call.args[0], call.args[1], "query"));
   if (object->searching) fail(Code::internal, "A page index is searched once at a time");
   if (!object->pool) object->pool = std::make_shared<ThreadPool>(object->threads);
   object->searching = true;
@@ -133,7 +140,8 @@ napi_value runSearch(const js::Call& call, Work work, Finish finish) {
   return js::runInPool(
       call.env,
       // the threads and the snapshot outlive the index where it is cleared or collected meanwhile
-      [work = std::move(work), query, busy, pool = object->pool, snapshot = std::make_shared<const PageStore::Snapshot>(object->store.snapshot())] {
+      [work = std::move(work), query, busy, pool = object->pool,
+       snapshot = std::make_shared<const PageStore::Snapshot>(object->store.snapshot())] {
         return work(*snapshot, *query, *pool);
       },
       [finish](napi_env env, auto&& result) { return finish(env, result); });
@@ -145,7 +153,9 @@ napi_value searchPages(const js::Call& call) {
   const int64_t limit = js::integer(call.env, call.args[4], "limit", 1, js::kInt32Max);
   return runSearch(
       call,
-      [=](const PageStore::Snapshot& pages, const MaxSimQuery& query, ThreadPool& pool) { return pages.search(query, begin, end, limit, pool); },
+      [=](const PageStore::Snapshot& pages, const MaxSimQuery& query, ThreadPool& pool) {
+        return pages.search(query, begin, end, limit, pool);
+      },
       [](napi_env env, const std::vector<PageHit>& hits) {
         std::vector<double> pages, scores;
         for (const PageHit& hit : hits) {
@@ -164,11 +174,14 @@ napi_value scorePages(const js::Call& call) {
   std::vector<int64_t> numbers(count);
   for (uint32_t i = 0; i < count; ++i) {
     const js::HandleScope scope(call.env);
-    numbers[i] = js::integer(call.env, js::element(call.env, call.args[2], i), "pages[" + std::to_string(i) + "]", 0, js::kMaxSafeInteger);
+    numbers[i] = js::integer(call.env, js::element(call.env, call.args[2], i), "pages[" + std::to_string(i) + "]", 0,
+                             js::kMaxSafeInteger);
   }
   return runSearch(
       call,
-      [numbers = std::move(numbers)](const PageStore::Snapshot& pages, const MaxSimQuery& query, ThreadPool& pool) { return pages.score(query, numbers, pool); },
+      [numbers = std::move(numbers)](const PageStore::Snapshot& pages, const MaxSimQuery& query, ThreadPool& pool) {
+        return pages.score(query, numbers, pool);
+      },
       [](napi_env env, const std::vector<double>& scores) { return toJs(env, scores); });
 }
 
@@ -178,18 +191,21 @@ napi_value createPageStore(const js::Call& call) {
   const napi_env env = call.env;
   const VectorType type = typeArgument(env, call.args[0]);
   const int64_t dims = dimsArgument(env, call.args[1]);
-  const int threads = js::isUndefined(env, call.args[2]) ? defaultThreads() : int(js::integer(env, call.args[2], "threads", 1, kMostThreads));
+  const int threads = js::isUndefined(env, call.args[2])
+                          ? defaultThreads()
+                          : int(js::integer(env, call.args[2], "threads", 1, kMostThreads));
   chooseMaxSimKernels();   // a wrong PALIGEMMA_ISA fails here
   const napi_property_descriptor members[] = {
-    js::method("add", js::entry<addPage>),       js::method("remove", js::entry<removePage>),
-    js::method("clear", js::entry<clearPages>),  js::method("search", js::entry<searchPages>),
-    js::method("score", js::entry<scorePages>),  js::getter("pages", js::entry<pageCount>),
-    js::getter("removed", js::entry<removedCount>), js::getter("bytes", js::entry<storeBytes>),
+      js::method("add", js::entry<addPage>),          js::method("remove", js::entry<removePage>),
+      js::method("clear", js::entry<clearPages>),     js::method("search", js::entry<searchPages>),
+      js::method("score", js::entry<scorePages>),     js::getter("pages", js::entry<pageCount>),
+      js::getter("removed", js::entry<removedCount>), js::getter("bytes", js::entry<storeBytes>),
   };
   const napi_value object = js::newObject(env);
   js::check(napi_define_properties(env, object, std::size(members), members));
   js::check(napi_type_tag_object(env, object, &kPageStoreTag));
-  auto native = std::make_unique<Shared>(std::make_shared<PageStoreObject>(PageStoreObject{PageStore(type, dims), nullptr, threads}));
+  auto native = std::make_unique<Shared>(
+      std::make_shared<PageStoreObject>(PageStoreObject{PageStore(type, dims), nullptr, threads}));
   js::check(napi_wrap(
       env, object, native.get(),
       [](napi_env e, void* data, void*) {
@@ -207,16 +223,21 @@ napi_value poolTokens(const js::Call& call) {
   const js::Floats data = js::floats(env, call.args[0], "vectors");
   const int64_t dims = dimsArgument(env, call.args[1]);
   const int64_t clusters = js::integer(env, call.args[2], "clusters", 1, js::kInt32Max);
-  if (data.size % size_t(dims) != 0 || data.size == 0) fail(Code::invalidOption, "vectors holds ", data.size, " values, not a whole number of vectors of ", dims);
+  if (data.size % size_t(dims) != 0 || data.size == 0)
+    fail(Code::invalidOption, "vectors holds ", data.size, " values, not a whole number of vectors of ", dims);
   const int64_t tokens = int64_t(data.size) / dims;
-  if (tokens > kMostPooledTokens) fail(Code::invalidOption, "Expected at most ", kMostPooledTokens, " vectors to pool but received ", tokens);
+  if (tokens > kMostPooledTokens)
+    fail(Code::invalidOption, "Expected at most ", kMostPooledTokens, " vectors to pool but received ", tokens);
   return js::runInPool(
       env,
-      [=, vectors = std::vector<float>(data.data, data.data + data.size)] { return poolTokens(vectors.data(), tokens, dims, clusters); },
+      [=, vectors = std::vector<float>(data.data, data.data + data.size)] {
+        return poolTokens(vectors.data(), tokens, dims, clusters);
+      },
       [](napi_env e, PooledTokens&& pooled) {
         const napi_value result = js::newObject(e);
         js::set(e, result, "data", js::toJs(e, std::move(pooled.vectors)));
-        js::set(e, result, "clusters", js::arrayOf(e, pooled.cluster.size(), [&](size_t i) { return pooled.cluster[i]; }));
+        js::set(e, result, "clusters",
+                js::arrayOf(e, pooled.cluster.size(), [&](size_t i) { return pooled.cluster[i]; }));
         return result;
       });
 }

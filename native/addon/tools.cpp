@@ -25,7 +25,8 @@ DType typeArgument(napi_env env, napi_value value, const char* name, bool (*usab
   const auto same = [&](const char* other) {
     size_t i = 0;
     for (; i < text.size() && other[i]; ++i)
-      if (std::tolower(static_cast<unsigned char>(text[i])) != std::tolower(static_cast<unsigned char>(other[i]))) return false;
+      if (std::tolower(static_cast<unsigned char>(text[i])) != std::tolower(static_cast<unsigned char>(other[i])))
+        return false;
     return i == text.size() && !other[i];
   };
   std::string known;
@@ -50,8 +51,8 @@ napi_value quantizeRows(const js::Call& call) {
   const int64_t cols = js::integer(env, call.args[3], "cols", 1, js::kInt32Max);
   for (const DType type : {from, to})
     if (cols % dtypeInfo(type)->block != 0)
-      fail(Code::invalidOption, "Expected a multiple of ", dtypeInfo(type)->block, " for cols but received ", cols, ": ",
-           dtypeName(type), " stores blocks of that many values");
+      fail(Code::invalidOption, "Expected a multiple of ", dtypeInfo(type)->block, " for cols but received ", cols,
+           ": ", dtypeName(type), " stores blocks of that many values");
   const size_t rowBytes = bytesFor(from, cols);
   if (data.size % rowBytes != 0)
     fail(Code::invalidOption, "data holds ", data.size, " bytes, not a whole number of rows of ", cols, " ",
@@ -68,14 +69,16 @@ napi_value quantizeRows(const js::Call& call) {
   }
   return js::runInPool(
       env,
-      [from, to, cols, rowBytes, importance = std::move(importance), input = std::vector<uint8_t>(data.data, data.data + data.size)] {
+      [from, to, cols, rowBytes, importance = std::move(importance),
+       input = std::vector<uint8_t>(data.data, data.data + data.size)] {
         if (from == to) return input;
         const size_t rows = input.size() / rowBytes, outBytes = bytesFor(to, cols);
         std::vector<uint8_t> output(rows * outBytes);
         std::vector<float> row(static_cast<size_t>(cols));
         for (size_t r = 0; r < rows; ++r) {
           dequantizeRow(from, input.data() + r * rowBytes, row.data(), cols);
-          quantizeRow(to, row.data(), output.data() + r * outBytes, cols, importance.empty() ? nullptr : importance.data());
+          quantizeRow(to, row.data(), output.data() + r * outBytes, cols,
+                      importance.empty() ? nullptr : importance.data());
         }
         return output;
       },
@@ -90,10 +93,12 @@ napi_value resize(const js::Call& call) {
   const int64_t width = js::integer(env, call.args[1], "width", 1, kMaxSide);
   const int64_t height = js::integer(env, call.args[2], "height", 1, kMaxSide);
   const int64_t size = js::integer(env, call.args[3], "size", 1, 16384);
-  const auto filter = js::choice(env, call.args[4], "filter", {"bicubic", "bilinear"}) == 0 ? ResizeFilter::bicubic : ResizeFilter::bilinear;
+  const auto filter = js::choice(env, call.args[4], "filter", {"bicubic", "bilinear"}) == 0 ? ResizeFilter::bicubic
+                                                                                            : ResizeFilter::bilinear;
   const auto fit = js::choice(env, call.args[5], "fit", {"squash", "pad"}) == 0 ? Fit::squash : Fit::pad;
   if (int64_t(data.size) != width * height * 3)
-    fail(Code::imageInvalid, "data holds ", data.size, " bytes; ", width, " x ", height, " RGB pixels are ", width * height * 3);
+    fail(Code::imageInvalid, "data holds ", data.size, " bytes; ", width, " x ", height, " RGB pixels are ",
+         width * height * 3);
   struct Resized {
     Rgb8 image;
     ResizeTransform transform;
@@ -102,7 +107,8 @@ napi_value resize(const js::Call& call) {
       env,
       [=, kept = std::make_shared<js::Reference>(env, call.args[0])] {
         Resized result;
-        result.image = resizeToSquare(data.data, int32_t(width), int32_t(height), int32_t(size), filter, fit, &result.transform);
+        result.image =
+            resizeToSquare(data.data, int32_t(width), int32_t(height), int32_t(size), filter, fit, &result.transform);
         return result;
       },
       [](napi_env e, Resized&& resized) {
@@ -130,7 +136,9 @@ napi_value pasteMask(const js::Call& call) {
   const int64_t x0 = corner("x0"), y0 = corner("y0"), x1 = corner("x1"), y1 = corner("y1");
   const int64_t width = js::integer(env, call.args[2], "width", 1, kMaxSide);
   const int64_t height = js::integer(env, call.args[3], "height", 1, kMaxSide);
-  const auto convention = js::choice(env, call.args[4], "convention", {"training", "demo"}) == 0 ? MaskConvention::training : MaskConvention::demo;
+  const auto convention = js::choice(env, call.args[4], "convention", {"training", "demo"}) == 0
+                              ? MaskConvention::training
+                              : MaskConvention::demo;
   if (width * height > kMaxPixels || (x1 > x0 && y1 > y0 && (x1 - x0) * (y1 - y0) > kMaxPixels))
     fail(Code::imageTooLarge, "A mask of more than ", kMaxPixels, " pixels was asked for");
   return js::runInPool(
@@ -153,7 +161,9 @@ napi_value cpuInfo(const js::Call& call) {
 
 napi_value machineLimits(const js::Call& call) {
   const napi_env env = call.env;
-  const int threads = js::isUndefined(env, call.args[0]) ? defaultThreads() : int(js::integer(env, call.args[0], "threads", 1, kMostThreads));
+  const int threads = js::isUndefined(env, call.args[0])
+                          ? defaultThreads()
+                          : int(js::integer(env, call.args[0], "threads", 1, kMostThreads));
   return js::runInPool(
       env,
       [threads] {

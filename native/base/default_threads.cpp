@@ -77,7 +77,8 @@ int physicalCores() {
   GetLogicalProcessorInformation(nullptr, &bytes);
   std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> info(bytes / sizeof(SYSTEM_LOGICAL_PROCESSOR_INFORMATION));
   if (info.empty() || !GetLogicalProcessorInformation(info.data(), &bytes)) return 0;
-  return int(std::count_if(info.begin(), info.end(), [](const auto& i) { return i.Relationship == RelationProcessorCore; }));
+  return int(
+      std::count_if(info.begin(), info.end(), [](const auto& i) { return i.Relationship == RelationProcessorCore; }));
 #else
   return 0;
 #endif

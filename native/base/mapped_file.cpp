@@ -84,7 +84,8 @@ void MappedFile::adviseSequential() const {
 
 void MappedFile::release(size_t offset, size_t size) const {
   // Unlocking pages that were never locked takes them out of the working set.
-  if (data_ && offset < size_) VirtualUnlock(const_cast<uint8_t*>(data_) + offset, size < size_ - offset ? size : size_ - offset);
+  if (data_ && offset < size_)
+    VirtualUnlock(const_cast<uint8_t*>(data_) + offset, size < size_ - offset ? size : size_ - offset);
 }
 
 #else
@@ -110,8 +111,7 @@ MappedFile::MappedFile(const std::string& path) {
   struct stat info;
   if (fstat(file.fd, &info) != 0)
     fail(Code::modelNotFound, path, ": its size cannot be read (", std::strerror(errno), ")");
-  if (S_ISDIR(info.st_mode))
-    fail(Code::modelNotFound, path, ": is a directory; give the path of the .gguf file in it");
+  if (S_ISDIR(info.st_mode)) fail(Code::modelNotFound, path, ": is a directory; give the path of the .gguf file in it");
   if (!S_ISREG(info.st_mode))
     fail(Code::modelNotFound, path, ": is not a regular file and cannot be mapped; copy the model to a file first");
   if (info.st_size == 0) return;

@@ -42,7 +42,7 @@ struct ThreadPool::Impl {
   std::vector<Share> shares;
   std::atomic<uint32_t> loop{0};
   std::atomic<int64_t> done{0};
-  Chunk chunk = nullptr;           // these three are stable while a claimed chunk is unfinished
+  Chunk chunk = nullptr;  // these three are stable while a claimed chunk is unfinished
   const void* context = nullptr;
   int64_t count = 0, grain = 1;
 
@@ -119,10 +119,13 @@ void ThreadPool::run(int64_t count, int64_t grain, Chunk chunk, const void* cont
   p.done.store(0, std::memory_order_relaxed);
   const int64_t threads = int64_t(p.shares.size());
   for (int64_t t = 0; t < threads; ++t)
-    p.shares[size_t(t)].chunks.store(uint64_t(chunks * (t + 1) / threads) << 32 | uint64_t(chunks * t / threads), std::memory_order_release);
+    p.shares[size_t(t)].chunks.store(uint64_t(chunks * (t + 1) / threads) << 32 | uint64_t(chunks * t / threads),
+                                     std::memory_order_release);
   p.loop.fetch_add(1, std::memory_order_seq_cst);
   if (p.sleepers.load(std::memory_order_seq_cst) > 0) {
-    { std::lock_guard lock(p.mutex); }
+    {
+      std::lock_guard lock(p.mutex);
+    }
     p.wake.notify_all();
   }
   p.drain(0);

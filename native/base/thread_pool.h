@@ -14,14 +14,18 @@ class ThreadPool {
 
   int threads() const;
 
-  // Calls body(begin, end, worker) over [0, count) in chunks of `grain`; returns when all are done. Each thread goes through
-  // a run of its own, then helps the others from their ends. Chunk boundaries depend on count and grain alone, so results cannot depend on the number of threads.
-  // worker is 0..threads-1. The body must not throw and must not call forRange.
+  // Calls body(begin, end, worker) over [0, count) in chunks of `grain`; returns when all are done. Each thread goes
+  // through a run of its own, then helps the others from their ends. Chunk boundaries depend on count and grain alone,
+  // so results cannot depend on the number of threads. worker is 0..threads-1. The body must not throw and must not
+  // call forRange.
   template <class Body>
   void forRange(int64_t count, int64_t grain, const Body& body) {
-    run(count, grain, [](const void* context, int64_t begin, int64_t end, int worker) {
-      (*static_cast<const Body*>(context))(begin, end, worker);
-    }, &body);
+    run(
+        count, grain,
+        [](const void* context, int64_t begin, int64_t end, int worker) {
+          (*static_cast<const Body*>(context))(begin, end, worker);
+        },
+        &body);
   }
 
  private:

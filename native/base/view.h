@@ -33,11 +33,16 @@ struct BasicView {
     assert(begin >= 0 && begin + count <= cols);
     return {data + bytesFor(type, begin), type, rows, count, stride};
   }
-  template <class T> auto* row(int64_t r) const {
+  template <class T>
+  auto* row(int64_t r) const {
     if constexpr (std::is_const_v<Byte>) return reinterpret_cast<const T*>(data + stride * size_t(r));
     else return reinterpret_cast<T*>(data + stride * size_t(r));
   }
-  operator BasicView<const Byte>() const requires(!std::is_const_v<Byte>) { return {data, type, rows, cols, stride}; }
+  operator BasicView<const Byte>() const
+    requires(!std::is_const_v<Byte>)
+  {
+    return {data, type, rows, cols, stride};
+  }
 };
 
 using View = BasicView<uint8_t>;

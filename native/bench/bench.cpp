@@ -41,7 +41,8 @@ std::vector<uint8_t> randomWeights(DType type, int64_t rows, int64_t cols) {
   constexpr uint16_t kSmall = 0x1c00;   // 2^-8
   switch (type) {
     case DType::q6_k: put(208, kSmall); break;
-    case DType::q4_k: case DType::q5_k: put(0, kSmall), put(2, kSmall); break;
+    case DType::q4_k:
+    case DType::q5_k: put(0, kSmall), put(2, kSmall); break;
     case DType::f32: {
       const float half = 0.5f;
       for (size_t b = 0; b < bytes; b += 4) std::memcpy(data.data() + b, &half, 4);
@@ -58,7 +59,8 @@ struct Bench {
   std::vector<uint8_t> memory;
   std::string filter;
 
-  Bench(const Kernels& k, int threads, std::string f) : device(k, threads), kernels(k), memory(size_t(256) << 20, 1), filter(std::move(f)) {}
+  Bench(const Kernels& k, int threads, std::string f)
+      : device(k, threads), kernels(k), memory(size_t(256) << 20, 1), filter(std::move(f)) {}
 
   // Seconds of the best and of the median of at least `rounds` runs; limits are measured in between.
   struct Times {
@@ -87,7 +89,9 @@ struct Bench {
 
   bool wants(const std::string& name) const { return name.find(filter) != std::string::npos; }
 
-  static View view(std::vector<float>& x, int64_t rows, int64_t cols) { return {reinterpret_cast<uint8_t*>(x.data()), DType::f32, rows, cols}; }
+  static View view(std::vector<float>& x, int64_t rows, int64_t cols) {
+    return {reinterpret_cast<uint8_t*>(x.data()), DType::f32, rows, cols};
+  }
   static std::vector<float> randoms(size_t n) {
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
@@ -97,10 +101,13 @@ struct Bench {
   }
 
   // More weights than caches hold
-  static int64_t copiesOf(DType type, int64_t k, int64_t n) { return std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n))); }
+  static int64_t copiesOf(DType type, int64_t k, int64_t n) {
+    return std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n)));
+  }
 
   void prefill(DType type, int64_t m, int64_t k, int64_t n) {
-    const std::string name = std::string("prefill ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
+    const std::string name = std::string("prefill ") + dtypeName(type) + " " + std::to_string(m) + " x " +
+                             std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
     // weights come from memory, as in a model: every round takes others
     const std::vector<uint8_t> w = randomWeights(type, n * copiesOf(type, k, n), k);
@@ -113,18 +120,20 @@ struct Bench {
       device.matmul(view(x, m, k), {&job, 1});
     });
     const double ops = 2.0 * double(m) * double(k) * double(n);
-    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3, t.median * 1e3,
-                ops / t.best / 1e9, 100 * ops / t.best / t.peak8, t.peak8 / 1e9);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3,
+                t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8, t.peak8 / 1e9);
   }
 
   // A stack of weights larger than the caches, each used once per round, as in decoding.
   void decode(DType type, int64_t m, int64_t k, int64_t n) {
-    const std::string name = std::string("decode ") + dtypeName(type) + " " + std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
+    const std::string name = std::string("decode ") + dtypeName(type) + " " + std::to_string(m) + " x " +
+                             std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
     const int64_t copies = copiesOf(type, k, n);
     const std::vector<uint8_t> w = randomWeights(type, n * copies, k);
     std::vector<Linear> linears;
-    for (int64_t c = 0; c < copies; ++c) linears.push_back({{w.data() + bytesFor(type, k) * size_t(n * c), type, n, k}, nullptr});
+    for (int64_t c = 0; c < copies; ++c)
+      linears.push_back({{w.data() + bytesFor(type, k) * size_t(n * c), type, n, k}, nullptr});
     std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
     const Times t = time([&] {
       for (const Linear& linear : linears) {
@@ -132,11 +141,13 @@ struct Bench {
         device.matmul(view(x, m, k), {&job, 1});
       }
     });
-    std::printf("%-40s %8.3f ms (median %8.3f) %7.1f GB/s = %3.0f %% of read %5.1f GB/s\n", name.c_str(), t.best * 1e3, t.median * 1e3,
-                double(w.size()) / t.best / 1e9, 100 * double(w.size()) / t.best / t.read, t.read / 1e9);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.1f GB/s = %3.0f %% of read %5.1f GB/s\n", name.c_str(), t.best * 1e3,
+                t.median * 1e3, double(w.size()) / t.best / 1e9, 100 * double(w.size()) / t.best / t.read,
+                t.read / 1e9);
   }
 
-  void attention(const char* label, int64_t position, int64_t rows, int64_t kvHeads, int64_t group, int64_t headDim, DType type, float softcap) {
+  void attention(const char* label, int64_t position, int64_t rows, int64_t kvHeads, int64_t group, int64_t headDim,
+                 DType type, float softcap) {
     const std::string name = std::string("attention ") + label + " " + dtypeName(type);
     if (!wants(name)) return;
     const int64_t tokens = position + rows, width = kvHeads * group * headDim;
@@ -145,30 +156,38 @@ struct Bench {
     std::vector<uint8_t*> pages;
     for (size_t at = 0; at < data.size(); at += layout.pageBytes()) pages.push_back(data.data() + at);
     const KvView kv{&layout, pages.data()};
-    std::vector<float> keys = randoms(size_t(tokens * kvHeads * headDim)), q = randoms(size_t(rows * width)), out(q.size());
+    std::vector<float> keys = randoms(size_t(tokens * kvHeads * headDim)), q = randoms(size_t(rows * width)),
+                       out(q.size());
     device.storeKv(kv, 0, view(keys, tokens, kvHeads * headDim), view(keys, tokens, kvHeads * headDim), 0);
     const AttentionJob job{view(out, rows, width), view(q, rows, width), kv, position, {.prefix = tokens}};
     const Times t = time([&] { device.attention({&job, 1}, 0, 0.0625f, softcap, Precision::fast); });
     const double ops = 4.0 * double(rows) * double(tokens) * double(width);
-    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak, %5.1f GB/s of cache\n", name.c_str(), t.best * 1e3, t.median * 1e3,
-                ops / t.best / 1e9, 100 * ops / t.best / t.peak8, double(data.size()) / t.best / 1e9);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak, %5.1f GB/s of cache\n",
+                name.c_str(), t.best * 1e3, t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8,
+                double(data.size()) / t.best / 1e9);
   }
 
   void vision(int64_t tokens) {
     const std::string name = "attention vision " + std::to_string(tokens);
     if (!wants(name)) return;
     std::vector<float> q = randoms(size_t(tokens * 1152)), k = q, v = q, out(q.size());
-    const Times t = time([&] { device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152), view(v, tokens, 1152), 16, 0.118f, Precision::fast); }, 3);
+    const Times t = time(
+        [&] {
+          device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152),
+                                view(v, tokens, 1152), 16, 0.118f, Precision::fast);
+        },
+        3);
     const double ops = 4.0 * double(tokens) * double(tokens) * 1152;
-    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak\n", name.c_str(), t.best * 1e3, t.median * 1e3, ops / t.best / 1e9,
-                100 * ops / t.best / t.peak8);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak\n", name.c_str(), t.best * 1e3,
+                t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8);
   }
 
   template <class Body>
   void rows(const char* label, size_t values, const Body& body) {
     if (!wants(label)) return;
     const Times t = time(body);
-    std::printf("%-40s %8.3f ms (median %8.3f) %7.2f G values/s\n", label, t.best * 1e3, t.median * 1e3, double(values) / t.best / 1e9);
+    std::printf("%-40s %8.3f ms (median %8.3f) %7.2f G values/s\n", label, t.best * 1e3, t.median * 1e3,
+                double(values) / t.best / 1e9);
   }
 
   void all() {
@@ -197,7 +216,8 @@ struct Bench {
     attention("decode 4200 gemma", 4200, 1, 1, 8, 256, DType::f16, 0);
     for (int64_t tokens : {256, 1024, 4096}) vision(tokens);
     std::vector<float> x = randoms(size_t(260 * 9216)), y = x, w = randoms(9216);
-    rows("rows rmsNorm 260 x 2304", 260 * 2304, [&] { device.rmsNorm(view(y, 260, 2304), view(x, 260, 2304), w.data(), 1e-6f, false); });
+    rows("rows rmsNorm 260 x 2304", 260 * 2304,
+         [&] { device.rmsNorm(view(y, 260, 2304), view(x, 260, 2304), w.data(), 1e-6f, false); });
     rows("rows softcap 257216", 257216, [&] { device.softcap(view(x, 1, 257216), 30); });
     std::vector<int64_t> positions(260);
     for (size_t i = 0; i < positions.size(); ++i) positions[i] = int64_t(i);
@@ -214,6 +234,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : defaultThreads();
   Bench bench(kernels, threads, argc > 1 ? argv[1] : "");
   const Limits limits = measureLimits(kernels, bench.device.pool());
-  std::printf("%s, %d threads: int8 peak %.0f GOPS, read %.1f GB/s\n", kernels.isa, threads, limits.int8OpsPerSecond / 1e9, limits.readBytesPerSecond / 1e9);
+  std::printf("%s, %d threads: int8 peak %.0f GOPS, read %.1f GB/s\n", kernels.isa, threads,
+              limits.int8OpsPerSecond / 1e9, limits.readBytesPerSecond / 1e9);
   bench.all();
 }

@@ -21,7 +21,8 @@ size_t jobOf(const std::vector<int64_t>& firstItem, int64_t item) {
 
 }  // namespace
 
-void Attention::paged(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) {
+void Attention::paged(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                      Precision precision) {
   bool single = true;
   for (const AttentionJob& job : jobs) single = single && job.q.rows == 1;
   if (single) return decode(jobs, layer, scale, softcap);
@@ -32,7 +33,8 @@ void Attention::paged(std::span<const AttentionJob> jobs, int64_t layer, float s
   prefill(many, layer, scale, softcap, precision);
 }
 
-void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) {
+void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                        Precision precision) {
   const KvLayout& layout = *jobs.front().kv.layout;
   const int64_t headDim = layout.headDim, kvHeads = layout.kvHeads;
   const int64_t group = jobs.front().q.cols / headDim / kvHeads;   // query heads that share a KV head
@@ -55,7 +57,8 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
     const int64_t kvHead = (tile - firstTile_[j]) % kvHeads, page = firstPage(job) + (tile - firstTile_[j]) / kvHeads;
     const int64_t keyEnd = job.mask.end(job.position + job.q.rows - 1);
     const auto rows = [&](int64_t which) {
-      return KvTiles::Rows{layout.type, job.kv.pages[page] + layout.headOffset(layer, which, kvHead), layout.rowBytes()};
+      return KvTiles::Rows{layout.type, job.kv.pages[page] + layout.headOffset(layer, which, kvHead),
+                           layout.rowBytes()};
     };
     tiles_.pack(tile, rows(0), rows(1), std::min(kTile, keyEnd - page * kTile));
   });
@@ -65,11 +68,13 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
     const size_t j = jobOf(firstItem_, item);
     const AttentionJob& job = jobs[j];
     const int64_t kvHead = (item - firstItem_[j]) % kvHeads;
-    const int64_t rowBegin = (item - firstItem_[j]) / kvHeads * queryRows, rowEnd = std::min(rowBegin + queryRows, job.q.rows);
+    const int64_t rowBegin = (item - firstItem_[j]) / kvHeads * queryRows,
+                  rowEnd = std::min(rowBegin + queryRows, job.q.rows);
     Worker& worker = workers_[size_t(index)];
     worker.queries.clear();
     for (int64_t row = rowBegin; row < rowEnd; ++row)
-      for (int64_t g = 0; g < group; ++g) worker.queries.push_back(job.q.row<float>(row) + (kvHead * group + g) * headDim);
+      for (int64_t g = 0; g < group; ++g)
+        worker.queries.push_back(job.q.row<float>(row) + (kvHead * group + g) * headDim);
     worker.block.begin(worker.queries, tiles_, scale, softcap);
 
     const int64_t keyBegin = job.mask.first(job.position + rowBegin), keyEnd = job.mask.end(job.position + rowEnd - 1);
@@ -77,12 +82,15 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
       worker.seen.clear();
       for (int64_t row = rowBegin; row < rowEnd; ++row) {
         const int64_t position = job.position + row;
-        worker.seen.insert(worker.seen.end(), size_t(group), {job.mask.first(position) - page * kTile, job.mask.end(position) - page * kTile});
+        worker.seen.insert(worker.seen.end(), size_t(group),
+                           {job.mask.first(position) - page * kTile, job.mask.end(position) - page * kTile});
       }
-      worker.block.fold(firstTile_[j] + (page - firstPage(job)) * kvHeads + kvHead, std::min(kTile, keyEnd - page * kTile), worker.seen);
+      worker.block.fold(firstTile_[j] + (page - firstPage(job)) * kvHeads + kvHead,
+                        std::min(kTile, keyEnd - page * kTile), worker.seen);
     }
     for (int64_t row = rowBegin, state = 0; row < rowEnd; ++row)
-      for (int64_t g = 0; g < group; ++g) worker.block.finish(state++, job.out.row<float>(row) + (kvHead * group + g) * headDim);
+      for (int64_t g = 0; g < group; ++g)
+        worker.block.finish(state++, job.out.row<float>(row) + (kvHead * group + g) * headDim);
   });
 }
 
@@ -94,7 +102,8 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
     return (job.mask.end(job.position) - 1) / kSplit - job.mask.first(job.position) / kSplit + 1;
   };
   // values are read where they lie if whole vectors fit a row
-  const bool inPlace = padded == headDim && (layout.type == DType::f32 || layout.type == DType::f16 || layout.type == DType::q8_0);
+  const bool inPlace =
+      padded == headDim && (layout.type == DType::f32 || layout.type == DType::f16 || layout.type == DType::q8_0);
   firstItem_.assign(1, 0);
   for (const AttentionJob& job : jobs) firstItem_.push_back(firstItem_.back() + pieces(job) * kvHeads);
   // of an item and query head: sum of values, then largest score and sum of weights
@@ -105,26 +114,31 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
     if (cancelled()) return;
     const size_t j = jobOf(firstItem_, item);
     const AttentionJob& job = jobs[j];
-    const int64_t kvHead = (item - firstItem_[j]) % kvHeads, keyFirst = job.mask.first(job.position), keyEnd = job.mask.end(job.position);
+    const int64_t kvHead = (item - firstItem_[j]) % kvHeads, keyFirst = job.mask.first(job.position),
+                  keyEnd = job.mask.end(job.position);
     const int64_t piece = keyFirst / kSplit + (item - firstItem_[j]) / kvHeads;
     Worker& worker = workers_[size_t(index)];
     float* acc = worker.acc.get<float>(size_t(group * padded));
-    float* scores = worker.scores.get<float>(size_t(group * (kTile * 2 + 3)));   // [group][kTile], the same dense, then max, sum, keep
+    float* scores = worker.scores.get<float>(
+        size_t(group * (kTile * 2 + 3)));   // [group][kTile], the same dense, then max, sum, keep
     float *dense = scores + group * kTile, *max = dense + group * kTile, *sum = max + group, *keep = sum + group;
     std::fill_n(acc, group * padded, 0.0f);
     std::fill_n(max, group, -INFINITY);
     std::fill_n(sum, group, 0.0f);
     const float* q = job.q.row<float>(0) + kvHead * group * headDim;
-    for (int64_t tile = std::max(piece * kSplit, keyFirst) / kTile; tile * kTile < std::min((piece + 1) * kSplit, keyEnd); ++tile) {
+    for (int64_t tile = std::max(piece * kSplit, keyFirst) / kTile;
+         tile * kTile < std::min((piece + 1) * kSplit, keyEnd); ++tile) {
       const uint8_t* page = job.kv.pages[tile];
       const int64_t count = std::min(kTile, keyEnd - tile * kTile);
       const uint8_t* keys = page + layout.headOffset(layer, 0, kvHead);
       const uint8_t* rows = page + layout.headOffset(layer, 1, kvHead);
       for (int64_t g = 0; g < group; g += kMaxDecodeTokens)
-        kernels_.dotRows(layout.type, keys, layout.rowBytes(), count, headDim, q + g * headDim, headDim, std::min(kMaxDecodeTokens, group - g), dense + g * count);
+        kernels_.dotRows(layout.type, keys, layout.rowBytes(), count, headDim, q + g * headDim, headDim,
+                         std::min(kMaxDecodeTokens, group - g), dense + g * count);
       for (int64_t g = 0; g < group; ++g) {
         std::copy_n(dense + g * count, count, scores + g * kTile);
-        keep[g] = softmaxTileRow(kernels_, scores + g * kTile, count, {keyFirst - tile * kTile, keyEnd - tile * kTile}, scale, softcap, max[g], sum[g]);
+        keep[g] = softmaxTileRow(kernels_, scores + g * kTile, count, {keyFirst - tile * kTile, keyEnd - tile * kTile},
+                                 scale, softcap, max[g], sum[g]);
       }
       DType type = layout.type;
       size_t stride = layout.rowBytes();
@@ -139,7 +153,8 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
         type = DType::f32;
       }
       for (int64_t g = 0; g < group; g += 4)
-        kernels_.mix(acc + g * padded, padded, keep + g, scores + g * kTile, type, rows, stride, count, padded, std::min<int64_t>(4, group - g));
+        kernels_.mix(acc + g * padded, padded, keep + g, scores + g * kTile, type, rows, stride, count, padded,
+                     std::min<int64_t>(4, group - g));
     }
     for (int64_t g = 0; g < group; ++g) {
       float* result = results + (item * group + g) * resultSize;
@@ -172,19 +187,24 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
     }
 }
 
-void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) {
+void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                      Precision precision) {
   const int64_t headDim = q.cols / heads, tokens = k.rows;
   const int64_t blocks = (q.rows + kStates - 1) / kStates, tiles = (tokens + kTile - 1) / kTile;
   tiles_.begin(tiles * heads, headDim, precision);
   pool_.forRange(tiles * heads, 1, [&](int64_t item, int64_t, int) {
     if (cancelled()) return;
-    const int64_t head = item % heads, tile = item / heads, column = head * headDim, key = tile * kTile;   // heads share pages of memory
-    const auto rows = [&](const ConstView& x) { return KvTiles::Rows{DType::f32, reinterpret_cast<const uint8_t*>(x.row<float>(key) + column), x.stride}; };
+    const int64_t head = item % heads, tile = item / heads, column = head * headDim,
+                  key = tile * kTile;   // heads share pages of memory
+    const auto rows = [&](const ConstView& x) {
+      return KvTiles::Rows{DType::f32, reinterpret_cast<const uint8_t*>(x.row<float>(key) + column), x.stride};
+    };
     tiles_.pack(head * tiles + tile, rows(k), rows(v), std::min(kTile, tokens - key));
   });
   pool_.forRange(blocks * heads, 1, [&](int64_t item, int64_t, int index) {
     if (cancelled()) return;
-    const int64_t head = item / blocks, column = head * headDim, rowBegin = item % blocks * kStates, rowEnd = std::min(rowBegin + kStates, q.rows);
+    const int64_t head = item / blocks, column = head * headDim, rowBegin = item % blocks * kStates,
+                  rowEnd = std::min(rowBegin + kStates, q.rows);
     Worker& worker = workers_[size_t(index)];
     worker.queries.clear();
     for (int64_t row = rowBegin; row < rowEnd; ++row) worker.queries.push_back(q.row<float>(row) + column);

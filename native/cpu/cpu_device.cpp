@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #endif
 
-
 namespace pg {
 namespace {
 
@@ -52,7 +51,9 @@ Buffer CpuDevice::allocate(size_t bytes) {
 Buffer CpuDevice::reserve(size_t bytes) {
   if (bytes == 0) return {};
   void* data = ::operator new(bytes, kAlign, std::nothrow);
-  if (!data) fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20, " MiB. Close other programs or lower contextSize, maxSequences or the image size");
+  if (!data)
+    fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20,
+         " MiB. Close other programs or lower contextSize, maxSequences or the image size");
   return {this, static_cast<uint8_t*>(data), bytes};
 }
 
@@ -109,7 +110,8 @@ void CpuDevice::gelu(View gate, ConstView up) {
 
 void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, float scale) {
   requireF32("embed", out);
-  require(out.cols == table.cols && out.rows == int64_t(ids.size()), "embed", "out has another shape than ids and table");
+  require(out.cols == table.cols && out.rows == int64_t(ids.size()), "embed",
+          "out has another shape than ids and table");
   for (int32_t id : ids) require(id >= 0 && id < table.rows, "embed", "id outside the table");
   pool_.forRange(out.rows, rowGrain(out), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
@@ -123,14 +125,16 @@ void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, f
 void CpuDevice::rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) {
   requireSame("rmsNorm", out, x);
   pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) kernels_.rmsNorm(out.row<float>(r), x.row<float>(r), weight, eps, add, x.cols);
+    for (int64_t r = begin; r < end; ++r)
+      kernels_.rmsNorm(out.row<float>(r), x.row<float>(r), weight, eps, add, x.cols);
   });
 }
 
 void CpuDevice::layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) {
   requireSame("layerNorm", out, x);
   pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) kernels_.layerNorm(out.row<float>(r), x.row<float>(r), weight, bias, eps, x.cols);
+    for (int64_t r = begin; r < end; ++r)
+      kernels_.layerNorm(out.row<float>(r), x.row<float>(r), weight, bias, eps, x.cols);
   });
 }
 
@@ -143,7 +147,8 @@ void CpuDevice::rope(View x, std::span<const int64_t> positions, int64_t headDim
   pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       const float* cosines = angles + positions[size_t(r)] * headDim;
-      for (int64_t c = 0; c < x.cols; c += headDim) kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
+      for (int64_t c = 0; c < x.cols; c += headDim)
+        kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
     }
   });
 }
@@ -155,7 +160,8 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
     const int64_t upTo = (positions + 255) / 256 * 256;
     rope_.angles.resize(size_t(upTo * headDim));
     std::vector<float> frequencies(static_cast<size_t>(half));   // float32, as the reference computes them
-    for (int64_t i = 0; i < half; ++i) frequencies[size_t(i)] = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
+    for (int64_t i = 0; i < half; ++i)
+      frequencies[size_t(i)] = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
     pool_.forRange(upTo - known, 16, [&](int64_t begin, int64_t end, int) {
       for (int64_t position = known + begin; position < known + end; ++position)
         for (int64_t i = 0; i < half; ++i) {
@@ -171,30 +177,36 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
 void CpuDevice::storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) {
   const KvLayout& layout = *kv.layout;
   requireSame("storeKv", k, v);
-  require(k.cols == layout.kvHeads * layout.headDim && layer < layout.layers, "storeKv", "k has another shape than the cache");
+  require(k.cols == layout.kvHeads * layout.headDim && layer < layout.layers, "storeKv",
+          "k has another shape than the cache");
   pool_.forRange(k.rows, rowGrain(k), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t token = position + r;
       uint8_t* page = kv.pages[token / kPageTokens];
       for (int64_t head = 0; head < layout.kvHeads; ++head) {
         const size_t row = size_t(token % kPageTokens) * layout.rowBytes();
-        kernels_.fromF32(layout.type, k.row<float>(r) + head * layout.headDim, page + layout.headOffset(layer, 0, head) + row, layout.headDim);
-        kernels_.fromF32(layout.type, v.row<float>(r) + head * layout.headDim, page + layout.headOffset(layer, 1, head) + row, layout.headDim);
+        kernels_.fromF32(layout.type, k.row<float>(r) + head * layout.headDim,
+                         page + layout.headOffset(layer, 0, head) + row, layout.headDim);
+        kernels_.fromF32(layout.type, v.row<float>(r) + head * layout.headDim,
+                         page + layout.headOffset(layer, 1, head) + row, layout.headDim);
       }
     }
   });
 }
 
-void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) {
+void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                          Precision precision) {
   for (const AttentionJob& job : jobs) {
     requireSame("attention", job.out, job.q);
     const KvLayout& layout = *job.kv.layout;
-    require(job.q.cols % (layout.kvHeads * layout.headDim) == 0 && layer < layout.layers, "attention", "q does not fit the cache");
+    require(job.q.cols % (layout.kvHeads * layout.headDim) == 0 && layer < layout.layers, "attention",
+            "q does not fit the cache");
   }
   if (!jobs.empty()) attention_.paged(jobs, layer, scale, softcap, precision);
 }
 
-void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) {
+void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                               Precision precision) {
   requireSame("denseAttention", out, q);
   requireSame("denseAttention", k, v);
   require(q.cols == k.cols && q.cols % heads == 0, "denseAttention", "widths do not fit the heads");
@@ -214,22 +226,27 @@ void CpuDevice::softcap(View x, float cap) {
   requireF32("softcap", x);
   constexpr int64_t kGrain = 8192;
   for (int64_t r = 0; r < x.rows; ++r)
-    pool_.forRange(x.cols, kGrain, [&](int64_t begin, int64_t end, int) { kernels_.softcap(x.row<float>(r) + begin, cap, end - begin); });
+    pool_.forRange(x.cols, kGrain, [&](int64_t begin, int64_t end, int) {
+      kernels_.softcap(x.row<float>(r) + begin, cap, end - begin);
+    });
 }
 
 void CpuDevice::copy(View out, ConstView in) {
   require(out.type == in.type && out.rows == in.rows && out.cols == in.cols, "copy", "shapes differ");
-  for (int64_t r = 0; r < out.rows; ++r) std::memcpy(out.row<uint8_t>(r), in.row<uint8_t>(r), bytesFor(out.type, out.cols));
+  for (int64_t r = 0; r < out.rows; ++r)
+    std::memcpy(out.row<uint8_t>(r), in.row<uint8_t>(r), bytesFor(out.type, out.cols));
 }
 
 void CpuDevice::upload(View out, const void* data) {
   const size_t rowBytes = bytesFor(out.type, out.cols);
-  for (int64_t r = 0; r < out.rows; ++r) std::memcpy(out.row<uint8_t>(r), static_cast<const uint8_t*>(data) + size_t(r) * rowBytes, rowBytes);
+  for (int64_t r = 0; r < out.rows; ++r)
+    std::memcpy(out.row<uint8_t>(r), static_cast<const uint8_t*>(data) + size_t(r) * rowBytes, rowBytes);
 }
 
 void CpuDevice::download(void* data, ConstView in) {
   const size_t rowBytes = bytesFor(in.type, in.cols);
-  for (int64_t r = 0; r < in.rows; ++r) std::memcpy(static_cast<uint8_t*>(data) + size_t(r) * rowBytes, in.row<uint8_t>(r), rowBytes);
+  for (int64_t r = 0; r < in.rows; ++r)
+    std::memcpy(static_cast<uint8_t*>(data) + size_t(r) * rowBytes, in.row<uint8_t>(r), rowBytes);
 }
 
 }  // namespace pg

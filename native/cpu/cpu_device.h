@@ -28,8 +28,10 @@ class CpuDevice final : public Device {
   void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override;
   void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) override;
   void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) override;
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) override;
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) override;
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                 Precision precision) override;
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                      Precision precision) override;
   void add(View x, ConstView y) override;
   void softcap(View x, float cap) override;
   void copy(View out, ConstView in) override;

@@ -7,7 +7,10 @@ namespace pg {
 void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
   parts_.clear();
   for (const MatmulJob& job : jobs)
-    parts_.push_back(part(job.out, *job.linear, job.epilogue == Epilogue::gelu ? Finish::gelu : job.epilogue == Epilogue::add ? Finish::add : Finish::store));
+    parts_.push_back(part(job.out, *job.linear,
+                          job.epilogue == Epilogue::gelu  ? Finish::gelu
+                          : job.epilogue == Epilogue::add ? Finish::add
+                                                          : Finish::store));
   run(x, parts_);
 }
 
@@ -65,17 +68,21 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
     float* y = worker.acc.get<float>(size_t(x.rows * rows));
     decodeRows(p.weight, first, rows, x, tokens, y, worker.rows);
     float* second = nullptr;
-    if (p.second) decodeRows(p.second, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)), worker.rows);
+    if (p.second)
+      decodeRows(p.second, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)),
+                 worker.rows);
     finish(p, p.out, first, rows, {y, second, rows}, x.rows);
   });
 }
 
-void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out, Scratch& wide) const {
+void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out,
+                      Scratch& wide) const {
   const uint8_t* data = w.row<uint8_t>(first);
   const float* values = x.row<float>(0);
   const int64_t stride = int64_t(x.stride / sizeof(float));
   if (decodes8(w.type)) return kernels_.dotRows8(w.type, data, w.stride, rows, w.cols, tokens, x.rows, out);
-  if (!dtypeInfo(w.type)->quantized) return kernels_.dotRows(w.type, data, w.stride, rows, w.cols, values, stride, x.rows, out);
+  if (!dtypeInfo(w.type)->quantized)
+    return kernels_.dotRows(w.type, data, w.stride, rows, w.cols, values, stride, x.rows, out);
   // a type without a kernel of its own: row by row through f32
   float y[kMaxDecodeTokens], *row = wide.get<float>(size_t(w.cols));
   for (int64_t r = 0; r < rows; ++r) {
@@ -109,7 +116,8 @@ void prefetch(const uint8_t* p, int64_t bytes) {
 size_t Gemm::packedBytes(const Linear& linear) const {
   if (!tiles8(linear.weight.type) || !kernels_.hasTile8(linear.weight.type)) return 0;
   const int64_t groups = (linear.in() + kTileGroup - 1) / kTileGroup;
-  const size_t bytes = size_t(roundUp(linear.out(), kernels_.tileRows) * groups) * (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
+  const size_t bytes = size_t(roundUp(linear.out(), kernels_.tileRows) * groups) *
+                       (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
   // not where panels are much larger than the file's rows; Q8_0 takes the same but for padding
   const size_t before = linear.weight.stride * size_t(linear.out());
   return bytes <= before + before / 4 ? bytes : 0;
@@ -117,7 +125,8 @@ size_t Gemm::packedBytes(const Linear& linear) const {
 
 void Gemm::pack(const Linear& linear, uint8_t* to) {
   const ConstView w = linear.weight;
-  const int64_t height = kernels_.tileRows, groups = (w.cols + kTileGroup - 1) / kTileGroup, panels = (w.rows + height - 1) / height;
+  const int64_t height = kernels_.tileRows, groups = (w.cols + kTileGroup - 1) / kTileGroup,
+                panels = (w.rows + height - 1) / height;
   float* scales = reinterpret_cast<float*>(to + panels * height * groups * kTileGroup);
   pool_.forRange(panels, 1, [&](int64_t p, int64_t, int) {
     kernels_.packRows8(w.type, w.row<uint8_t>(p * height), w.stride, std::min(height, w.rows - p * height), 0, w.cols,
@@ -138,7 +147,8 @@ void Gemm::tile(ConstView x, std::span<Part> parts) {
       const size_t size = size_t(roundUp(rows, kernels_.tileRows) * packed.tiles * kernels_.tileTokens);
       float *acc = worker.acc.get<float>(size), *second = nullptr;
       tileRows(p.weight, p.packed, first, rows, packed, worker, acc);
-      if (p.second) tileRows(p.second, p.secondPacked, first, rows, packed, worker, second = worker.second.get<float>(size));
+      if (p.second)
+        tileRows(p.second, p.secondPacked, first, rows, packed, worker, second = worker.second.get<float>(size));
       // of each panel, its tokens' rows lie one behind the other
       const int64_t height = kernels_.tileRows, panel = packed.tiles * height * kernels_.tileTokens;
       for (int64_t r = 0; r < rows; r += height, acc += panel, second = second ? second + panel : nullptr)
@@ -159,12 +169,14 @@ Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
     const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
     if (need32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
     if (need8)
-      kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes, scales + t * width * groups, offsets + t * width * groups);
+      kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes,
+                           scales + t * width * groups, offsets + t * width * groups);
   });
   return {tokens32, tokens8, scales, offsets, tiles};
 }
 
-void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
+void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker,
+                    float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
   const int64_t groups = (k + kTileGroup - 1) / kTileGroup;
   const bool eight = tiles8(w.type), quantized = dtypeInfo(w.type)->quantized;
@@ -182,7 +194,8 @@ void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t r
       int64_t column = c;
       if (!direct) {
         float* wide = worker.rows.get<float>(size_t(height * depth));
-        for (int64_t r = 0; r < count; ++r) kernels_.toF32(w.type, source + stride * size_t(r) + bytesFor(w.type, c), wide + r * depth, n);
+        for (int64_t r = 0; r < count; ++r)
+          kernels_.toF32(w.type, source + stride * size_t(r) + bytesFor(w.type, c), wide + r * depth, n);
         source = reinterpret_cast<const uint8_t*>(wide);
         stride = size_t(depth) * sizeof(float);
         type = DType::f32;
@@ -193,9 +206,10 @@ void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t r
         const uint8_t *panel, *next = nullptr;
         const float* scales;
         if (packed) {
-          const int64_t before = (first + p * height) * groups, all = roundUp(w.rows, height) * groups;   // in groups
+          const int64_t before = (first + p * height) * groups, all = roundUp(w.rows, height) * groups;  // in groups
           panel = packed + before * kTileGroup + height * c;
-          next = p + 1 < panels ? panel + height * groups * kTileGroup : packed + first * groups * kTileGroup + height * (c + depth);
+          next = p + 1 < panels ? panel + height * groups * kTileGroup
+                                : packed + first * groups * kTileGroup + height * (c + depth);
           scales = reinterpret_cast<const float*>(packed + all * kTileGroup) + before + height * c / kTileGroup;
         } else {
           uint8_t* to = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
@@ -207,14 +221,16 @@ void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t r
         const int64_t share = roundUp((height * n + x.tiles - 1) / x.tiles, 64);
         for (int64_t t = 0; t < x.tiles; ++t) {
           if (next) prefetch(next + t * share, share);
-          kernels_.tile8(out + t * area, panel, scales, x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
-                         x.scales + (t * groups + c / kTileGroup) * width, x.offsets + (t * groups + c / kTileGroup) * width,
-                         (n + kTileGroup - 1) / kTileGroup);
+          kernels_.tile8(out + t * area, panel, scales,
+                         x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
+                         x.scales + (t * groups + c / kTileGroup) * width,
+                         x.offsets + (t * groups + c / kTileGroup) * width, (n + kTileGroup - 1) / kTileGroup);
         }
       } else {
         float* panel = worker.panel.get<float>(size_t(height * kDepth32));
         kernels_.packRows(type, source, stride, count, column, n, panel);
-        for (int64_t t = 0; t < x.tiles; ++t) kernels_.tile(out + t * area, height, panel, x.tokens32 + (t * k + c) * width, n, c > 0);
+        for (int64_t t = 0; t < x.tiles; ++t)
+          kernels_.tile(out + t * area, height, panel, x.tokens32 + (t * k + c) * width, n, c > 0);
       }
     }
   }

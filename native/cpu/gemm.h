@@ -24,7 +24,8 @@ class Gemm {
   // Shapes are checked by the caller. k may be any size that the weight's block allows.
   void matmul(ConstView x, std::span<const MatmulJob> jobs);
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up);
-  // See Device. Panels lie as tiles read them: those of tileRows rows one behind the other, their scales behind them all.
+  // See Device. Panels lie as tiles read them: those of tileRows rows one behind the other, their scales behind them
+  // all.
   size_t packedBytes(const Linear& linear) const;
   void pack(const Linear& linear, uint8_t* to);
 
@@ -50,7 +51,9 @@ class Gemm {
     Scratch panel, scales, acc, second, rows;
   };
 
-  static Part part(View out, const Linear& linear, Finish kind) { return {out, linear.weight, {}, linear.packed, nullptr, linear.bias, nullptr, kind, 0, 0}; }
+  static Part part(View out, const Linear& linear, Finish kind) {
+    return {out, linear.weight, {}, linear.packed, nullptr, linear.bias, nullptr, kind, 0, 0};
+  }
   void run(ConstView x, std::span<Part> parts);
   // Runs body(part, firstRow, rows, worker) over the rows of all parts in one parallel loop.
   template <class Body>
@@ -60,12 +63,14 @@ class Gemm {
   bool decodes8(DType type) const;  // the table has a decode kernel for the type
 
   void decode(ConstView x, std::span<Part> parts);
-  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out, Scratch& wide) const;
+  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out,
+                  Scratch& wide) const;
 
   void tile(ConstView x, std::span<Part> parts);
   Packed pack(ConstView x, bool need32, bool need8);
   // acc[panel][tile][token][row] of rows [first, first + rows)
-  void tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  void tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker,
+                float* acc) const;
   // Sums of weight rows [first, first + n) on their way to columns of out
   void finish(const Part& part, View out, int64_t first, int64_t n, Sums sums, int64_t tokens) const;
 

@@ -24,14 +24,17 @@ KvTiles::Tile KvTiles::operator[](int64_t tile) const {
 void KvTiles::pack(int64_t tile, const Rows& keys, const Rows& values, int64_t count) const {
   const Tile to = (*this)[tile];
   if (narrow_) {
-    kernels_.packKeys16(keys.type, keys.data, keys.stride, count, headDim_, level_, reinterpret_cast<int16_t*>(to.keys), to.keyScales);
-    kernels_.packValues16(values.type, values.data, values.stride, count, headDim_, reinterpret_cast<int16_t*>(to.values), to.valueScales);
+    kernels_.packKeys16(keys.type, keys.data, keys.stride, count, headDim_, level_, reinterpret_cast<int16_t*>(to.keys),
+                        to.keyScales);
+    kernels_.packValues16(values.type, values.data, values.stride, count, headDim_,
+                          reinterpret_cast<int16_t*>(to.values), to.valueScales);
     return;
   }
   float *panels = reinterpret_cast<float*>(to.keys), *wide = reinterpret_cast<float*>(to.values);
   const int64_t height = kernels_.tileRows;
   for (int64_t key = 0; key < count; key += height)
-    kernels_.packRows(keys.type, keys.data + keys.stride * size_t(key), keys.stride, std::min(height, count - key), 0, headDim_, panels + key * headDim_);
+    kernels_.packRows(keys.type, keys.data + keys.stride * size_t(key), keys.stride, std::min(height, count - key), 0,
+                      headDim_, panels + key * headDim_);
   for (int64_t i = 0; i < count; ++i) {
     kernels_.toF32(values.type, values.data + values.stride * size_t(i), wide + i * padded_, headDim_);
     std::fill_n(wide + i * padded_ + headDim_, padded_ - headDim_, 0.0f);

@@ -1,6 +1,6 @@
 #pragma once
-// Keys and values of heads, unpacked once in tiles of kTileGroup for all query rows that meet them: as f32 or, where f32
-// is not asked for and the kernel table has products for them, as 16-bit integers.
+// Keys and values of heads, unpacked once in tiles of kTileGroup for all query rows that meet them: as f32 or, where
+// f32 is not asked for and the kernel table has products for them, as 16-bit integers.
 #include "cpu/kernels/common/kernels.h"
 #include "cpu/scratch.h"
 #include "device/device.h"

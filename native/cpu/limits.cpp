@@ -36,7 +36,8 @@ double measureRead(const Kernels& kernels, ThreadPool& pool, const uint8_t* buff
   double best = 0;
   for (int pass = 0; pass < passes; ++pass) {
     const double start = now();
-    pool.forRange(int64_t(bytes / kPiece), 1, [&](int64_t i, int64_t, int) { seen += kernels.read(buffer + size_t(i) * kPiece, kPiece); });
+    pool.forRange(int64_t(bytes / kPiece), 1,
+                  [&](int64_t i, int64_t, int) { seen += kernels.read(buffer + size_t(i) * kPiece, kPiece); });
     best = std::max(best, double(bytes / kPiece * kPiece) / (now() - start));
   }
   return best + (seen.load() == 1);
@@ -46,7 +47,9 @@ Limits measureLimits(const Kernels& kernels, ThreadPool& pool) {
   Limits limits;
   limits.int8OpsPerSecond = measureInt8(kernels, pool, 0.1);
   const std::unique_ptr<uint8_t[]> buffer(new uint8_t[kReadBytes]);
-  pool.forRange(int64_t(kReadBytes >> 20), 1, [&](int64_t i, int64_t, int) { std::memset(buffer.get() + (size_t(i) << 20), int(i & 127), size_t(1) << 20); });
+  pool.forRange(int64_t(kReadBytes >> 20), 1, [&](int64_t i, int64_t, int) {
+    std::memset(buffer.get() + (size_t(i) << 20), int(i & 127), size_t(1) << 20);
+  });
   limits.readBytesPerSecond = measureRead(kernels, pool, buffer.get(), kReadBytes, 5);
   return limits;
 }

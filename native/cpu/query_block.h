@@ -1,6 +1,6 @@
 #pragma once
-// Query rows of one head with their running softmax: tiles of keys and values are folded in one after the other, so that
-// no score matrix larger than a tile exists.
+// Query rows of one head with their running softmax: tiles of keys and values are folded in one after the other, so
+// that no score matrix larger than a tile exists.
 #include <span>
 
 #include "cpu/kernels/common/kernels.h"
@@ -15,7 +15,8 @@ struct SeenKeys {
 };
 
 // scores[count] become probabilities, 0 for keys that are not seen; returns the factor for what was accumulated before.
-float softmaxTileRow(const Kernels& kernels, float* scores, int64_t count, SeenKeys seen, float scale, float softcap, float& max, float& sum);
+float softmaxTileRow(const Kernels& kernels, float* scores, int64_t count, SeenKeys seen, float scale, float softcap,
+                     float& max, float& sum);
 
 class QueryBlock {
  public:
@@ -35,9 +36,9 @@ class QueryBlock {
   const KvTiles* tiles_ = nullptr;
   int64_t rows_ = 0, headDim_ = 0, padded_ = 0;
   float scale_ = 1, softcap_ = 0;
-  float *acc_ = nullptr, *max_ = nullptr, *sum_ = nullptr;   // acc[row][padded]; the last tile of rows is filled up
-  float* queries_ = nullptr;       // [tile][headDim][tileTokens], or
-  int16_t* queries16_ = nullptr;   // [row][kRow16] with
+  float *acc_ = nullptr, *max_ = nullptr, *sum_ = nullptr;  // acc[row][padded]; the last tile of rows is filled up
+  float* queries_ = nullptr;  // [tile][headDim][tileTokens], or
+  int16_t* queries16_ = nullptr;  // [row][kRow16] with
   float* queryScales_ = nullptr;
   Scratch queryMemory_, accMemory_, scoreMemory_, wide_;
 };

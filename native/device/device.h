@@ -112,7 +112,8 @@ class Device {
   // Reads its flag in long ops; a set flag may leave outputs unfinished, callers check it after the op.
   virtual void setCancel(const CancelFlag* flag) = 0;
 
-  // Weights in the device's own form, as large as they are, for products of many rows: sets `packed` of those that gain.
+  // Weights in the device's own form, as large as they are, for products of many rows: sets `packed` of those that
+  // gain.
   virtual Buffer pack(std::span<Linear* const>) { return {}; }
 
   // Several products with the same x [m, k] f32 at once.
@@ -129,9 +130,11 @@ class Device {
   // k, v [m, kvHeads * headDim] f32 into the cache at consecutive positions.
   virtual void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) = 0;
   // softmax(softcap(q k^T * scale)) v per head; softcap 0 = off.
-  virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) = 0;
+  virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                         Precision precision) = 0;
   // Every row sees every row: q, k, v, out [m, heads * headDim] f32.
-  virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) = 0;
+  virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                              Precision precision) = 0;
   // gate = gelu_tanh(gate) * up; without up: gate = gelu_tanh(gate). On the host unless the device has its own.
   virtual void gelu(View gate, ConstView up = {});
   // x += y, rows of y repeating when it has fewer (m is a multiple of y.rows).

@@ -35,15 +35,27 @@ class ObservingDevice : public Device {
   Buffer pack(std::span<Linear* const> weights) override { return inner_->pack(weights); }
   void matmul(ConstView x, std::span<const MatmulJob> jobs) override;
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
-  void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) override { inner_->embed(out, table, ids, scale); }
-  void rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) override { inner_->rmsNorm(out, x, weight, eps, add); }
-  void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override { inner_->layerNorm(out, x, weight, bias, eps); }
-  void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) override { inner_->rope(x, positions, headDim, theta); }
-  void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) override { inner_->storeKv(kv, layer, k, v, position); }
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) override {
+  void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) override {
+    inner_->embed(out, table, ids, scale);
+  }
+  void rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) override {
+    inner_->rmsNorm(out, x, weight, eps, add);
+  }
+  void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override {
+    inner_->layerNorm(out, x, weight, bias, eps);
+  }
+  void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) override {
+    inner_->rope(x, positions, headDim, theta);
+  }
+  void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) override {
+    inner_->storeKv(kv, layer, k, v, position);
+  }
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                 Precision precision) override {
     inner_->attention(jobs, layer, scale, softcap, precision);
   }
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) override {
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                      Precision precision) override {
     inner_->denseAttention(out, q, k, v, heads, scale, precision);
   }
   void add(View x, ConstView y) override { inner_->add(x, y); }

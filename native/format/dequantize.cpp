@@ -104,8 +104,7 @@ void dequantize(const BlockQ5K* b, float* y, int64_t n) {
       unpackScaleMin(b->scales, g, scale, min);
       const float dg = d * float(scale), mg = dmin * float(min);
       const uint8_t* q = b->qs + 32 * (g / 2);
-      for (int i = 0; i < 32; ++i)
-        y[i] = dg * float((g % 2 ? q[i] >> 4 : q[i] & 15) + (b->qh[i] >> g & 1) * 16) - mg;
+      for (int i = 0; i < 32; ++i) y[i] = dg * float((g % 2 ? q[i] >> 4 : q[i] & 15) + (b->qh[i] >> g & 1) * 16) - mg;
     }
   }
 }
@@ -189,7 +188,7 @@ void dequantize(const BlockNVFP4* b, float* y, int64_t n) {
       // unsigned E4M3, halved as in MXFP4; 0x7f is NaN in the standard and read as 0 here
       const int code = b->d[g] & 127, exponent = code >> 3, mantissa = code & 7;
       const float d = code == 127 ? 0.0f
-                    : exponent    ? bitsToFloat(uint32_t(exponent + 119) << 23 | uint32_t(mantissa) << 20)
+                      : exponent  ? bitsToFloat(uint32_t(exponent + 119) << 23 | uint32_t(mantissa) << 20)
                                   : float(mantissa) * 0.0009765625f;
       for (int i = 0; i < 8; ++i) {
         y[i] = float(kE2m1Doubled[b->qs[8 * g + i] & 15]) * d;

@@ -105,7 +105,8 @@ void dequantize(const BlockIQ1M* b, float* y, int64_t n) {
   for (; n > 0; n -= 256, ++b) {
     uint16_t scales[4];
     std::memcpy(scales, b->scales, 8);
-    const float d = f16ToF32(uint16_t(scales[0] >> 12 | (scales[1] >> 12) << 4 | (scales[2] >> 12) << 8 | (scales[3] >> 12) << 12));
+    const float d =
+        f16ToF32(uint16_t(scales[0] >> 12 | (scales[1] >> 12) << 4 | (scales[2] >> 12) << 8 | (scales[3] >> 12) << 12));
     for (int k = 0; k < 32; ++k, y += 8) {
       const float dl = d * float(2 * (scales[k / 8] >> (3 * (k % 8 / 2)) & 7) + 1);
       const int high = b->qh[k / 2] >> (4 * (k % 2)) & 15;

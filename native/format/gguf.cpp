@@ -39,17 +39,26 @@ std::string quoted(std::string_view text) {
 // 0 for strings and arrays, which have no fixed size, and for unknown types.
 uint64_t fixedBytes(GgufType type) {
   switch (type) {
-    case GgufType::u8: case GgufType::i8: case GgufType::boolean: return 1;
-    case GgufType::u16: case GgufType::i16: return 2;
-    case GgufType::u32: case GgufType::i32: case GgufType::f32: return 4;
-    case GgufType::u64: case GgufType::i64: case GgufType::f64: return 8;
-    case GgufType::string: case GgufType::array: return 0;
+    case GgufType::u8:
+    case GgufType::i8:
+    case GgufType::boolean: return 1;
+    case GgufType::u16:
+    case GgufType::i16: return 2;
+    case GgufType::u32:
+    case GgufType::i32:
+    case GgufType::f32: return 4;
+    case GgufType::u64:
+    case GgufType::i64:
+    case GgufType::f64: return 8;
+    case GgufType::string:
+    case GgufType::array: return 0;
   }
   return 0;
 }
 
 const char* typeName(GgufType type) {
-  static constexpr const char* kNames[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
+  static constexpr const char* kNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                           "bool", "string", "array", "u64", "i64", "f64"};
   return uint32_t(type) < std::size(kNames) ? kNames[uint32_t(type)] : "unknown";
 }
 
@@ -79,21 +88,26 @@ class Reader {
   const uint8_t* here() const { return data_ + position_; }
 
   template <class... Parts>
-  [[noreturn]] void invalid(const Parts&... parts) const { fail(Code::modelInvalid, path_, ": ", parts...); }
+  [[noreturn]] void invalid(const Parts&... parts) const {
+    fail(Code::modelInvalid, path_, ": ", parts...);
+  }
 
   // The next `bytes` bytes hold `what` (message parts), or the file is too short.
   template <class... What>
   const uint8_t* take(uint64_t bytes, const What&... what) {
     if (bytes > left())
-      invalid("the file ends at byte ", size_, " inside ", what..., ", which needs ", bytes, " bytes from byte ", position_,
-              ": ", bytes - left(), " bytes are missing, so the download is incomplete or the file is damaged");
+      invalid("the file ends at byte ", size_, " inside ", what..., ", which needs ", bytes, " bytes from byte ",
+              position_, ": ", bytes - left(),
+              " bytes are missing, so the download is incomplete or the file is damaged");
     const uint8_t* p = here();
     position_ += bytes;
     return p;
   }
 
   template <class T, class... What>
-  T number(const What&... what) { return load<T>(take(sizeof(T), what...)); }
+  T number(const What&... what) {
+    return load<T>(take(sizeof(T), what...));
+  }
 
   template <class... What>
   std::string_view string(const What&... what) {
@@ -129,7 +143,8 @@ GgufArray readArray(Reader& in, const std::string& key, int depth) {
     in.take(count * fixed, "array ", key);
     if (elementType == GgufType::boolean)
       for (uint64_t i = 0; i < count; ++i)
-        if (array.data[i] > 1) in.invalid("array ", key, ": element ", i, " is ", int(array.data[i]), ", not a bool (0 or 1)");
+        if (array.data[i] > 1)
+          in.invalid("array ", key, ": element ", i, " is ", int(array.data[i]), ", not a bool (0 or 1)");
   } else if (elementType == GgufType::string) {
     for (uint64_t i = 0; i < count; ++i) in.string("string ", i, " of array ", key);
   } else {
@@ -158,7 +173,8 @@ GgufValue readValue(Reader& in, const std::string& key) {
     case GgufType::f64: return value(in.number<double>("key ", key));
     case GgufType::boolean: {
       const auto byte = in.number<uint8_t>("key ", key);
-      if (byte > 1) in.invalid("key ", key, " (at byte ", at, ") is a bool but holds ", int(byte), " instead of 0 or 1");
+      if (byte > 1)
+        in.invalid("key ", key, " (at byte ", at, ") is a bool but holds ", int(byte), " instead of 0 or 1");
       return value(byte == 1);
     }
     case GgufType::string: return value(in.string("the value of key ", key));
@@ -176,9 +192,11 @@ bool startsWith(const uint8_t* data, uint64_t size, std::string_view text) {
   if (size < 4)
     in.invalid("the file has only ", size, " bytes, so it cannot be a GGUF model: the download is incomplete");
   if (startsWith(data, size, "version https://git-lfs"))
-    in.invalid("this is a git-lfs pointer, not the model itself; run `git lfs pull` or download the file from its web page");
+    in.invalid(
+        "this is a git-lfs pointer, not the model itself; run `git lfs pull` or download the file from its web page");
   std::string head(reinterpret_cast<const char*>(data), size_t(std::min<uint64_t>(size, 512)));
-  std::transform(head.begin(), head.end(), head.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  std::transform(head.begin(), head.end(), head.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   const size_t text = head.find_first_not_of(" \t\r\n\xef\xbb\xbf");
   if (text != std::string::npos && (head.compare(text, 9, "<!doctype") == 0 || head.compare(text, 5, "<html") == 0))
     in.invalid("this is an HTML page, not a model; the download link was wrong or asked for a login");
@@ -190,8 +208,10 @@ bool startsWith(const uint8_t* data, uint64_t size, std::string_view text) {
   for (const char* legacy : {"lmgg", "fmgg", "tjgg", "algg", "ggml", "GGML"})
     if (startsWith(data, size, legacy))
       in.invalid("this is a file of the old GGML format, from before GGUF; convert the original model again");
-  if (startsWith(data, size, "FUGG")) in.invalid("the magic is byte-reversed (\"FUGG\"): not a little-endian GGUF file");
-  in.invalid("not a GGUF file: it starts with ", quoted({reinterpret_cast<const char*>(data), 4}), " instead of \"GGUF\"");
+  if (startsWith(data, size, "FUGG"))
+    in.invalid("the magic is byte-reversed (\"FUGG\"): not a little-endian GGUF file");
+  in.invalid("not a GGUF file: it starts with ", quoted({reinterpret_cast<const char*>(data), 4}),
+             " instead of \"GGUF\"");
 }
 
 GgufTensor readTensor(Reader& in, uint64_t index) {
@@ -230,7 +250,8 @@ GgufTensor readTensor(Reader& in, uint64_t index) {
                "; the file is damaged or made for a newer version");
   }
   if (t.ne[0] % info->block)
-    in.invalid("tensor ", name, ": rows of ", t.ne[0], " values cannot be ", info->name, ", whose blocks hold ", info->block);
+    in.invalid("tensor ", name, ": rows of ", t.ne[0], " values cannot be ", info->name, ", whose blocks hold ",
+               info->block);
   const uint64_t blocks = elements / info->block;
   if (blocks > uint64_t(INT64_MAX) / info->bytes)
     in.invalid("tensor ", name, " (at byte ", at, ") claims more than 2^63 bytes");
@@ -252,13 +273,15 @@ double GgufArray::number(uint64_t i) const {
 
 int64_t GgufArray::integer(uint64_t i) const {
   switch (elementType) {
-    case GgufType::u8: case GgufType::boolean: return data[i];
+    case GgufType::u8:
+    case GgufType::boolean: return data[i];
     case GgufType::i8: return int8_t(data[i]);
     case GgufType::u16: return load<uint16_t>(data + 2 * i);
     case GgufType::i16: return load<int16_t>(data + 2 * i);
     case GgufType::u32: return load<uint32_t>(data + 4 * i);
     case GgufType::i32: return load<int32_t>(data + 4 * i);
-    case GgufType::u64: case GgufType::i64: return load<int64_t>(data + 8 * i);
+    case GgufType::u64:
+    case GgufType::i64: return load<int64_t>(data + 8 * i);
     default: fail(Code::modelInvalid, "An array of ", typeName(elementType), " was read as integers");
   }
 }
@@ -329,8 +352,9 @@ void GgufFile::parse() {
     const auto* alignment = std::get_if<uint64_t>(&value->value);
     // The format asks for a multiple of 8; numbers of 8 bytes are then never misaligned in the map.
     if (!alignment || *alignment < 8 || *alignment > UINT32_MAX || !std::has_single_bit(*alignment))
-      in.invalid("general.alignment (at byte ", value->offset, ") must be an unsigned power of two of at least 8",
-                 alignment ? " but is " + std::to_string(*alignment) : std::string(" but has type ") + typeName(value->type));
+      in.invalid(
+          "general.alignment (at byte ", value->offset, ") must be an unsigned power of two of at least 8",
+          alignment ? " but is " + std::to_string(*alignment) : std::string(" but has type ") + typeName(value->type));
     alignment_ = *alignment;
   }
 
@@ -352,7 +376,8 @@ void GgufFile::parse() {
   for (GgufTensor& t : tensors_) {
     // offset is < 2^64, bytes < 2^63 and dataStart tiny: test before each addition
     if (t.offset > uint64_t(INT64_MAX) - dataStart || t.bytes > uint64_t(INT64_MAX) - dataStart - t.offset)
-      in.invalid("tensor ", quoted(t.name), ": offset ", t.offset, " plus ", t.bytes, " bytes is more than any file holds");
+      in.invalid("tensor ", quoted(t.name), ": offset ", t.offset, " plus ", t.bytes,
+                 " bytes is more than any file holds");
     t.offset += dataStart;
     if (t.offset + t.bytes > needed) {
       needed = t.offset + t.bytes;
@@ -360,8 +385,8 @@ void GgufFile::parse() {
     }
   }
   if (needed > map_.size())
-    in.invalid("tensor ", quoted(last->name), " (", last->bytes, " bytes from byte ", last->offset, ") ends at byte ", needed,
-               " but the file at byte ", map_.size(), ": ", needed - map_.size(),
+    in.invalid("tensor ", quoted(last->name), " (", last->bytes, " bytes from byte ", last->offset, ") ends at byte ",
+               needed, " but the file at byte ", map_.size(), ": ", needed - map_.size(),
                " bytes are missing, so the download is incomplete or the file is damaged");
 
   std::vector<const GgufTensor*> order;
@@ -369,7 +394,8 @@ void GgufFile::parse() {
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i)
     if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset)
-      in.invalid("tensors ", quoted(order[i - 1]->name), " and ", quoted(order[i]->name), " overlap at byte ", order[i]->offset);
+      in.invalid("tensors ", quoted(order[i - 1]->name), " and ", quoted(order[i]->name), " overlap at byte ",
+                 order[i]->offset);
 }
 
 const GgufValue* GgufFile::find(std::string_view key) const {
@@ -388,9 +414,10 @@ ConstView GgufFile::view(const GgufTensor& tensor) const {
 
 namespace {
 
-[[noreturn]] void wrongType(const std::string& path, std::string_view key, const GgufValue& value, const char* expected) {
-  fail(Code::modelInvalid, path, ": key ", quoted(key), " (at byte ", value.offset, ") must be ", expected, " but has type ",
-       typeName(value.type));
+[[noreturn]] void wrongType(const std::string& path, std::string_view key, const GgufValue& value,
+                            const char* expected) {
+  fail(Code::modelInvalid, path, ": key ", quoted(key), " (at byte ", value.offset, ") must be ", expected,
+       " but has type ", typeName(value.type));
 }
 
 }  // namespace
@@ -402,7 +429,8 @@ std::optional<int64_t> GgufFile::integer(std::string_view key) const {
   const auto* u = std::get_if<uint64_t>(&value->value);
   if (!u) wrongType(path_, key, *value, "an integer");
   if (*u > uint64_t(INT64_MAX))
-    fail(Code::modelInvalid, path_, ": key ", quoted(key), " (at byte ", value->offset, ") is ", *u, ", which is out of range");
+    fail(Code::modelInvalid, path_, ": key ", quoted(key), " (at byte ", value->offset, ") is ", *u,
+         ", which is out of range");
   return int64_t(*u);
 }
 
@@ -440,7 +468,8 @@ void GgufFile::checkFinite(const GgufTensor& tensor) const {
   if (!canDequantize(tensor.type)) return;  // integers
   const DTypeInfo& info = *dtypeInfo(tensor.type);
   // in pieces of whole blocks, so that a tensor that is one long row needs no row of memory
-  const int64_t piece = std::min<int64_t>(tensor.elements(), int64_t(info.block) * std::max<int64_t>(1, 4096 / info.block));
+  const int64_t piece =
+      std::min<int64_t>(tensor.elements(), int64_t(info.block) * std::max<int64_t>(1, 4096 / info.block));
   std::vector<float> values(static_cast<size_t>(piece));
   for (int64_t begin = 0; begin < tensor.elements(); begin += piece) {
     const int64_t n = std::min(piece, tensor.elements() - begin);

@@ -42,18 +42,33 @@ struct Lanes {
     return vreinterpretq_f32_u32(vandq_u32(vcgtq_f32(a, b), vreinterpretq_u32_f32(then)));
   }
 #else
-  struct Half { float v[4]; };
-  template <class F> static Half each(Half a, Half b, F f) {
+  struct Half {
+    float v[4];
+  };
+  template <class F>
+  static Half each(Half a, Half b, F f) {
     return {{f(a.v[0], b.v[0]), f(a.v[1], b.v[1]), f(a.v[2], b.v[2]), f(a.v[3], b.v[3])}};
   }
   static Half splat(float x) { return {{x, x, x, x}}; }
   static Half read(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
-  static void write(float* p, Half a) { for (int i = 0; i < 4; ++i) p[i] = a.v[i]; }
-  static Half add(Half a, Half b) { return each(a, b, [](float x, float y) { return x + y; }); }
-  static Half sub(Half a, Half b) { return each(a, b, [](float x, float y) { return x - y; }); }
-  static Half mul(Half a, Half b) { return each(a, b, [](float x, float y) { return x * y; }); }
-  static Half smaller(Half a, Half b) { return each(a, b, [](float x, float y) { return x < y ? x : y; }); }
-  static Half larger(Half a, Half b) { return each(a, b, [](float x, float y) { return x > y ? x : y; }); }
+  static void write(float* p, Half a) {
+    for (int i = 0; i < 4; ++i) p[i] = a.v[i];
+  }
+  static Half add(Half a, Half b) {
+    return each(a, b, [](float x, float y) { return x + y; });
+  }
+  static Half sub(Half a, Half b) {
+    return each(a, b, [](float x, float y) { return x - y; });
+  }
+  static Half mul(Half a, Half b) {
+    return each(a, b, [](float x, float y) { return x * y; });
+  }
+  static Half smaller(Half a, Half b) {
+    return each(a, b, [](float x, float y) { return x < y ? x : y; });
+  }
+  static Half larger(Half a, Half b) {
+    return each(a, b, [](float x, float y) { return x > y ? x : y; });
+  }
   static Half ifGreater(Half a, Half b, Half then) {
     for (int i = 0; i < 4; ++i) then.v[i] = a.v[i] > b.v[i] ? then.v[i] : 0.0f;
     return then;

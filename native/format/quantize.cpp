@@ -14,16 +14,31 @@ namespace pg {
 
 bool canQuantize(DType type) {
   switch (type) {
-    case DType::f32: case DType::f16: case DType::bf16: case DType::q8_0: case DType::q4_0: case DType::q4_1:
-    case DType::q5_0: case DType::q5_1: case DType::q2_k: case DType::q3_k: case DType::q4_k: case DType::q5_k:
-    case DType::q6_k: case DType::iq4_nl: case DType::iq4_xs: return true;
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+    case DType::q8_0:
+    case DType::q4_0:
+    case DType::q4_1:
+    case DType::q5_0:
+    case DType::q5_1:
+    case DType::q2_k:
+    case DType::q3_k:
+    case DType::q4_k:
+    case DType::q5_k:
+    case DType::q6_k:
+    case DType::iq4_nl:
+    case DType::iq4_xs: return true;
     default: return false;
   }
 }
 
 bool canDequantize(DType type) {
   switch (type) {
-    case DType::i8: case DType::i16: case DType::i32: case DType::i64: return false;
+    case DType::i8:
+    case DType::i16:
+    case DType::i32:
+    case DType::i64: return false;
     default: return dtypeInfo(type) != nullptr;
   }
 }
@@ -38,7 +53,9 @@ void dequantizeRow(DType type, const void* src, float* dst, int64_t n) {
     }
   };
   switch (type) {
-    case DType::f32: if (n > 0) std::memcpy(dst, src, size_t(n) * sizeof(float)); return;
+    case DType::f32:
+      if (n > 0) std::memcpy(dst, src, size_t(n) * sizeof(float));
+      return;
     case DType::f16: return plain(uint16_t(), f16ToF32);
     case DType::bf16: return plain(uint16_t(), bf16ToF32);
     case DType::f64: return plain(double(), [](double v) { return float(v); });
@@ -67,7 +84,10 @@ void dequantizeRow(DType type, const void* src, float* dst, int64_t n) {
     case DType::nvfp4: return dequantize(static_cast<const BlockNVFP4*>(src), dst, n);
     case DType::q1_0: return dequantize(static_cast<const BlockQ1_0*>(src), dst, n);
     case DType::q2_0: return dequantize(static_cast<const BlockQ2_0*>(src), dst, n);
-    case DType::i8: case DType::i16: case DType::i32: case DType::i64: break;
+    case DType::i8:
+    case DType::i16:
+    case DType::i32:
+    case DType::i64: break;
   }
   fail(Code::internal, "Type ", dtypeName(type), " holds no floating-point data");
 }
@@ -97,8 +117,10 @@ void convertRow(DType type, const float* x, void* dst, int64_t n) {
     return;
   }
   auto* out = static_cast<uint16_t*>(dst);
-  if (type == DType::f16) for (int64_t i = 0; i < n; ++i) out[i] = f32ToF16(x[i]);
-  else for (int64_t i = 0; i < n; ++i) out[i] = f32ToBf16(x[i]);
+  if (type == DType::f16)
+    for (int64_t i = 0; i < n; ++i) out[i] = f32ToF16(x[i]);
+  else
+    for (int64_t i = 0; i < n; ++i) out[i] = f32ToBf16(x[i]);
 }
 
 template <class Block>

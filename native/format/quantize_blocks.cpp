@@ -12,8 +12,7 @@ namespace {
 void encode(const float* x, float d, float m, float lo, float hi, uint8_t* codes) {
   const float inv = inverse(d);
   float q[kBlock];
-  for (int i = 0; i < kBlock; i += kLanes)
-    (nearestCode((Lanes::load(x + i) - m) * inv, lo, hi) - lo).store(q + i);
+  for (int i = 0; i < kBlock; i += kLanes) (nearestCode((Lanes::load(x + i) - m) * inv, lo, hi) - lo).store(q + i);
   for (int i = 0; i < kBlock; ++i) codes[i] = uint8_t(int(q[i]));
 }
 
@@ -28,8 +27,10 @@ void packFifthBits(const uint8_t* codes, uint8_t* qh) {
 }
 
 // The extreme value of a block lands near either end of the codes; the best place is a little outside or inside of it.
-constexpr float kTargets4[] = {-13.0f, -10.5f, -9.2f, -8.7f, -8.3f, -8.0f, -7.7f, -7.3f, -6.9f, 6.3f, 6.7f, 7.0f, 7.3f, 7.6f, 8.0f, 8.6f, 10.0f};
-constexpr float kTargets5[] = {-25.0f, -20.0f, -17.5f, -16.4f, -16.0f, -15.6f, -15.2f, 14.4f, 14.8f, 15.2f, 15.6f, 16.2f, 19.0f};
+constexpr float kTargets4[] = {-13.0f, -10.5f, -9.2f, -8.7f, -8.3f, -8.0f, -7.7f, -7.3f, -6.9f,
+                               6.3f,   6.7f,   7.0f,  7.3f,  7.6f,  8.0f,  8.6f,  10.0f};
+constexpr float kTargets5[] = {-25.0f, -20.0f, -17.5f, -16.4f, -16.0f, -15.6f, -15.2f,
+                               14.4f,  14.8f,  15.2f,  15.6f,  16.2f,  19.0f};
 constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
 constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 

@@ -1,5 +1,6 @@
 #pragma once
-// Encoders by type, used through quantizeRow(). Values are finite with |x| <= kLargest, weights > 0, both of n elements.
+// Encoders by type, used through quantizeRow(). Values are finite with |x| <= kLargest, weights > 0, both of n
+// elements.
 #include "format/blocks.h"
 
 namespace pg {

@@ -1,5 +1,6 @@
 #pragma once
-// Scales of blocks of 256 values: groups with small whole scales, multiplied by one f16 scale (and minimum) of the block.
+// Scales of blocks of 256 values: groups with small whole scales, multiplied by one f16 scale (and minimum) of the
+// block.
 //
 // Each group is fitted on its own; then the f16 scale, the groups' scales and the codes are improved in turn, each by
 // least squares or trial with the others as they are.
@@ -132,8 +133,7 @@ struct LineGroups {
       float best = INFINITY;
       for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, limit); ++s)
         for (int m = std::max(min - 1, 0); m <= std::min(min + 1, limit); ++m) {
-          const float error =
-              lineError<kSize>(x + g * kSize, w + g * kSize, step * float(s), -stepMin * float(m), top);
+          const float error = lineError<kSize>(x + g * kSize, w + g * kSize, step * float(s), -stepMin * float(m), top);
           if (error < best) {
             best = error;
             scales[g] = s;

@@ -14,8 +14,7 @@ float boundary(int k) { return 0.5f * float(kIq4Values[k] + kIq4Values[k + 1]); 
 struct Iq4Codes {
   Lanes operator()(Lanes t) const {
     Lanes level = float(kIq4Values[0]);
-    for (int k = 0; k < 15; ++k)
-      level += whereGreater(t, boundary(k), float(kIq4Values[k + 1] - kIq4Values[k]));
+    for (int k = 0; k < 15; ++k) level += whereGreater(t, boundary(k), float(kIq4Values[k + 1] - kIq4Values[k]));
     return level;
   }
 };

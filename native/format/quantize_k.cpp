@@ -51,7 +51,8 @@ void packScaleMins(const int* scales, const int* mins, uint8_t* out) {
   }
 }
 
-constexpr float kTargets3[] = {-7.5f, -6.0f, -5.0f, -4.5f, -4.2f, -3.9f, -3.6f, -3.3f, -3.0f, 2.6f, 2.9f, 3.2f, 3.5f, 4.0f, 5.0f};
+constexpr float kTargets3[] = {-7.5f, -6.0f, -5.0f, -4.5f, -4.2f, -3.9f, -3.6f, -3.3f,
+                               -3.0f, 2.6f,  2.9f,  3.2f,  3.5f,  4.0f,  5.0f};
 constexpr float kTargets6[] = {-44.0f, -36.0f, -32.6f, -32.0f, -31.5f, -31.0f, 30.5f, 31.0f, 31.5f, 36.0f};
 constexpr float kSpans2[] = {3.0f, 2.0f, 2.4f, 2.7f, 3.4f, 3.8f, 4.3f, 5.2f, 6.5f};
 constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};

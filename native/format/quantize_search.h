@@ -21,7 +21,9 @@ inline float clampTo(float x, float lo, float hi) {
 
 // The nearest whole number in [lo, hi], ties to even; |lo|, |hi| < 2^22, so that the sum has no fraction bits left.
 template <class T>
-T roundToInt(T x) { return (x + T(12582912.0f)) - T(12582912.0f); }
+T roundToInt(T x) {
+  return (x + T(12582912.0f)) - T(12582912.0f);
+}
 inline Lanes nearestCode(Lanes x, float lo, float hi) { return roundToInt(min(max(x, Lanes(lo)), Lanes(hi))); }
 inline float nearestCode(float x, float lo, float hi) { return roundToInt(clampTo(x, lo, hi)); }
 

@@ -162,7 +162,8 @@ void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const 
     for (int r = 0; r < Rows; ++r) {
       const uint8x8_t bytes = vld1_u8(src + size_t(r) * stride + size_t(k) * 2 * Channels);
       const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vtbl1_u8(bytes, place)));
-      sumHigh[r] = vmlal_high_lane_s16(vmlal_lane_s16(sumHigh[r], vget_low_s16(wide), weightHigh, 0), wide, weightHigh, 1);
+      sumHigh[r] =
+          vmlal_high_lane_s16(vmlal_lane_s16(sumHigh[r], vget_low_s16(wide), weightHigh, 0), wide, weightHigh, 1);
       sumLow[r] = vmlal_high_lane_s16(vmlal_lane_s16(sumLow[r], vget_low_s16(wide), weightLow, 0), wide, weightLow, 1);
     }
   }
@@ -204,8 +205,8 @@ void horizontalPass(const uint8_t* src, size_t stride, int32_t rows, const Fixed
 }
 
 // One output row of `bytes` samples from rows of the same width; the inner loops vectorize over the row.
-void filterDown(const uint8_t* src, size_t bytes, int32_t rows, const int16_t* high, const int16_t* low,
-                uint32_t* sums, uint8_t* dst) {
+void filterDown(const uint8_t* src, size_t bytes, int32_t rows, const int16_t* high, const int16_t* low, uint32_t* sums,
+                uint8_t* dst) {
   size_t first = 0;
 #if PG_IMAGE_NEON
   // 16 samples at a time, whose sums stay in registers
@@ -214,7 +215,8 @@ void filterDown(const uint8_t* src, size_t bytes, int32_t rows, const int16_t* h
     for (int i = 0; i < 4; ++i) sumHigh[i] = sumLow[i] = vdupq_n_s32(0);
     for (int32_t k = 0; k < rows; ++k) {
       const uint8x16_t row = vld1q_u8(src + size_t(k) * bytes + first);
-      const int16x8_t wide[2] = {vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(row))), vreinterpretq_s16_u16(vmovl_high_u8(row))};
+      const int16x8_t wide[2] = {vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(row))),
+                                 vreinterpretq_s16_u16(vmovl_high_u8(row))};
       for (int i = 0; i < 2; ++i) {
         sumHigh[2 * i] = vmlal_n_s16(sumHigh[2 * i], vget_low_s16(wide[i]), high[k]);
         sumHigh[2 * i + 1] = vmlal_high_n_s16(sumHigh[2 * i + 1], wide[i], high[k]);
@@ -224,7 +226,8 @@ void filterDown(const uint8_t* src, size_t bytes, int32_t rows, const int16_t* h
     }
     uint16x8_t clipped[2];
     for (int i = 0; i < 2; ++i)
-      clipped[i] = vcombine_u16(clipped16(sumHigh[2 * i], sumLow[2 * i]), clipped16(sumHigh[2 * i + 1], sumLow[2 * i + 1]));
+      clipped[i] =
+          vcombine_u16(clipped16(sumHigh[2 * i], sumLow[2 * i]), clipped16(sumHigh[2 * i + 1], sumLow[2 * i + 1]));
     vst1q_u8(dst + first, vcombine_u8(vqmovn_u16(clipped[0]), vqmovn_u16(clipped[1])));
   }
 #endif

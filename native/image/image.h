@@ -9,17 +9,17 @@
 namespace pg {
 
 enum class ResizeFilter { bilinear, bicubic };  // both antialiased as Pillow does
-enum class Fit { squash, pad };                 // pad: keep the aspect ratio, centre on gray 127 (about 0 after normalisation)
+enum class Fit { squash, pad };  // pad: keep the aspect ratio, centre on gray 127 (about 0 after normalisation)
 
-struct Rgb8 {                     // rows of width * 3 bytes, no padding
+struct Rgb8 {  // rows of width * 3 bytes, no padding
   int32_t width = 0, height = 0;
   std::vector<uint8_t> data;
 };
 
 // Where the picture lies in the resized square, to map boxes back: original x = (x - offsetX) / scaleX.
 struct ResizeTransform {
-  double scaleX = 1, scaleY = 1;   // resized pixels per original pixel
-  double offsetX = 0, offsetY = 0; // in resized pixels
+  double scaleX = 1, scaleY = 1;  // resized pixels per original pixel
+  double offsetX = 0, offsetY = 0;  // in resized pixels
 };
 
 // Any sizes >= 1. Bit-equal to Pillow's resize on 8-bit data. `pool` may be null.

@@ -43,7 +43,8 @@ struct Tap {
 };
 
 // Output pixels (y * step + shiftY, x * step + shiftX) = bias + sum over taps of weight * in(y + dy, x + dx).
-void filter(const Picture& in, const std::vector<Tap>& taps, const Layer& layer, int step, int shiftY, int shiftX, Picture& out) {
+void filter(const Picture& in, const std::vector<Tap>& taps, const Layer& layer, int step, int shiftY, int shiftX,
+            Picture& out) {
   const std::vector<float> outside(size_t(in.channels), 0.0f);
   const int pixels = in.size * in.size;
   for (int first = 0; first < pixels; first += kPixels) {
@@ -87,13 +88,16 @@ Picture convolve(const Picture& in, const Layer& layer) {
 // Transposed convolution 4x4, stride 2, padding 1: out[2y + ky - 1] += in[y] * weight[ky]. Seen from the output, even
 // rows take (y, ky 1) and (y - 1, ky 3), odd rows (y, ky 2) and (y + 1, ky 0).
 Picture upsample(const Picture& in, const Layer& layer) {
-  static constexpr struct { int offset, k; } kFrom[2][2] = {{{0, 1}, {-1, 3}}, {{0, 2}, {1, 0}}};
+  static constexpr struct {
+    int offset, k;
+  } kFrom[2][2] = {{{0, 1}, {-1, 3}}, {{0, 2}, {1, 0}}};
   Picture out(in.size * 2, layer.out);
   for (int shiftY = 0; shiftY < 2; ++shiftY)
     for (int shiftX = 0; shiftX < 2; ++shiftX) {
       std::vector<Tap> taps;
       for (const auto& row : kFrom[shiftY])
-        for (const auto& column : kFrom[shiftX]) taps.push_back({row.offset, column.offset, layer.tap(row.k, column.k)});
+        for (const auto& column : kFrom[shiftX])
+          taps.push_back({row.offset, column.offset, layer.tap(row.k, column.k)});
       filter(in, taps, layer, 2, shiftY, shiftX, out);
     }
   return out;
@@ -117,13 +121,15 @@ class Reader {
 
   MaskDecoder::Tensor read(const std::string& name, std::vector<int64_t> expected) const {
     MaskDecoder::Tensor tensor = lookup_(name);
-    if (tensor.data.empty()) fail(Code::modelInvalid, "The mask decoder has no tensor ", name, " (vae-oid.npz holds them all)");
+    if (tensor.data.empty())
+      fail(Code::modelInvalid, "The mask decoder has no tensor ", name, " (vae-oid.npz holds them all)");
     // GGUF drops outermost ones
     while (tensor.shape.size() < expected.size()) tensor.shape.insert(tensor.shape.begin(), 1);
     bool good = tensor.shape.size() == expected.size();
     size_t count = 1;
     for (size_t i = 0; good && i < expected.size(); ++i) {
-      good = tensor.shape[i] >= 1 && tensor.shape[i] <= kMaxChannels && (!expected[i] || tensor.shape[i] == expected[i]);
+      good =
+          tensor.shape[i] >= 1 && tensor.shape[i] <= kMaxChannels && (!expected[i] || tensor.shape[i] == expected[i]);
       count *= size_t(tensor.shape[i]);
     }
     if (!good || count != tensor.data.size())
@@ -229,20 +235,25 @@ void MaskDecoder::decode(const int32_t* codes, float* out) const {
   for (int i = 0; i < kMaskSize * kMaskSize; ++i) out[i] = *x.at(i / kMaskSize, i % kMaskSize);
 }
 
-std::vector<uint8_t> pasteMask(const float* mask, PixelBox box, int32_t width, int32_t height, MaskConvention convention) {
+std::vector<uint8_t> pasteMask(const float* mask, PixelBox box, int32_t width, int32_t height,
+                               MaskConvention convention) {
   constexpr int32_t kMaxSide = 1 << 16;
   constexpr int64_t kMaxBoxPixels = int64_t(1) << 28;
   if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide)
-    fail(Code::invalidOption, "Cannot paste a mask into ", width, " x ", height, " pixels: sides must be 1..", kMaxSide);
+    fail(Code::invalidOption, "Cannot paste a mask into ", width, " x ", height, " pixels: sides must be 1..",
+         kMaxSide);
   std::vector<uint8_t> picture(size_t(width) * size_t(height), 0);
   const int64_t boxWidth = int64_t(box.x1) - box.x0, boxHeight = int64_t(box.y1) - box.y0;
-  if (boxWidth <= 0 || boxHeight <= 0 || box.x1 <= 0 || box.y1 <= 0 || box.x0 >= width || box.y0 >= height) return picture;
+  if (boxWidth <= 0 || boxHeight <= 0 || box.x1 <= 0 || box.y1 <= 0 || box.x0 >= width || box.y0 >= height)
+    return picture;
   if (boxWidth > kMaxSide || boxHeight > kMaxSide || boxWidth * boxHeight > kMaxBoxPixels)
-    fail(Code::invalidOption, "A mask box of ", boxWidth, " x ", boxHeight, " pixels is too large, clip it to the picture");
+    fail(Code::invalidOption, "A mask box of ", boxWidth, " x ", boxHeight,
+         " pixels is too large, clip it to the picture");
 
   std::vector<uint8_t> resized;  // [boxHeight, boxWidth]
   if (convention == MaskConvention::training) {
-    const auto values = resizeGrayF32(mask, kMaskSize, kMaskSize, int32_t(boxWidth), int32_t(boxHeight), ResizeFilter::bilinear);
+    const auto values =
+        resizeGrayF32(mask, kMaskSize, kMaskSize, int32_t(boxWidth), int32_t(boxHeight), ResizeFilter::bilinear);
     resized.resize(values.size());
     for (size_t i = 0; i < values.size(); ++i) resized[i] = values[i] > 0 ? 255 : 0;
   } else {
@@ -256,7 +267,8 @@ std::vector<uint8_t> pasteMask(const float* mask, PixelBox box, int32_t width, i
   const int32_t left = std::max(box.x0, 0), right = std::min(box.x1, width);
   for (int32_t y = std::max(box.y0, 0); y < std::min(box.y1, height); ++y)
     memcpy(&picture[size_t(y) * size_t(width) + size_t(left)],
-           &resized[size_t(int64_t(y) - box.y0) * size_t(boxWidth) + size_t(int64_t(left) - box.x0)], size_t(right - left));
+           &resized[size_t(int64_t(y) - box.y0) * size_t(boxWidth) + size_t(int64_t(left) - box.x0)],
+           size_t(right - left));
   return picture;
 }
 

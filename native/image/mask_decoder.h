@@ -46,6 +46,7 @@ class MaskDecoder {
 
 // mask [64, 64] into a full picture of width x height, 0..255 ("training": 0 or 255). Parts of the box outside the
 // picture are cut. An empty or inverted box gives an empty mask.
-std::vector<uint8_t> pasteMask(const float* mask, PixelBox box, int32_t width, int32_t height, MaskConvention convention);
+std::vector<uint8_t> pasteMask(const float* mask, PixelBox box, int32_t width, int32_t height,
+                               MaskConvention convention);
 
 }  // namespace pg

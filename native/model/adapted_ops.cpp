@@ -8,7 +8,8 @@ void AdaptedOps::matmul(ConstView x, std::span<const MatmulJob> jobs, std::span<
   // A product that ends in gelu takes the addition before it, in those rows alone that have one.
   const auto adapted = [&](const AdapterRows& g, const MatmulJob& job) { return g.set && g.set->find(job.linear); };
   const bool split = std::any_of(jobs.begin(), jobs.end(), [&](const MatmulJob& job) {
-    return job.epilogue == Epilogue::gelu && std::any_of(groups.begin(), groups.end(), [&](const AdapterRows& g) { return adapted(g, job); });
+    return job.epilogue == Epilogue::gelu &&
+           std::any_of(groups.begin(), groups.end(), [&](const AdapterRows& g) { return adapted(g, job); });
   });
   if (!split) {
     device_.matmul(x, jobs);
@@ -29,7 +30,8 @@ void AdaptedOps::matmul(ConstView x, std::span<const MatmulJob> jobs, std::span<
     }
 }
 
-void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& up, std::span<const AdapterRows> groups) {
+void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& up,
+                       std::span<const AdapterRows> groups) {
   if (groups.empty()) return device_.geglu(out, x, gate, up);
   // Runs of groups with and without additions: each reads the weights once.
   const auto adapted = [&](const AdapterRows& g) { return g.set && (g.set->find(&gate) || g.set->find(&up)); };
@@ -38,7 +40,8 @@ void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& 
     size_t last = first;
     std::vector<AdapterRows> run;
     const int64_t row = groups[first].row;
-    for (; last < groups.size() && adapted(groups[last]) == adds; ++last) run.push_back({groups[last].set, groups[last].row - row, groups[last].rows});
+    for (; last < groups.size() && adapted(groups[last]) == adds; ++last)
+      run.push_back({groups[last].set, groups[last].row - row, groups[last].rows});
     const int64_t rows = groups[last - 1].row + groups[last - 1].rows - row;
     const ConstView xRows = x.slice(row, rows);
     const View outRows = out.slice(row, rows);
@@ -73,7 +76,8 @@ void AdaptedOps::addUpdates(ConstView x, std::span<const MatmulJob> jobs, std::s
     arena_.reserve(bytes);
     // all A x at once, since they share x; then each output's B
     std::vector<MatmulJob> down;
-    for (const auto& [product, out] : wanted) down.push_back({arena_.take(g.rows, product->down.out()), &product->down});
+    for (const auto& [product, out] : wanted)
+      down.push_back({arena_.take(g.rows, product->down.out()), &product->down});
     device_.matmul(x.slice(g.row, g.rows), down);
     for (size_t i = 0; i < wanted.size(); ++i) {
       const MatmulJob up{wanted[i].second, &wanted[i].first->up, Epilogue::add};

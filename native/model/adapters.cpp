@@ -35,8 +35,8 @@ TensorMap readGguf(const AdapterSource& source, const std::string& architecture)
   const auto require = [&](const char* key, const std::string& wanted, const char* advice) {
     const auto value = file->string(key);
     if (!value || *value != wanted)
-      fail(Code::modelUnsupported, source.path, ": metadata key ", key, " is ", value ? "\"" + std::string(*value) + "\"" : "missing",
-           ", expected \"", wanted, "\"; ", advice);
+      fail(Code::modelUnsupported, source.path, ": metadata key ", key, " is ",
+           value ? "\"" + std::string(*value) + "\"" : "missing", ", expected \"", wanted, "\"; ", advice);
   };
   require("general.type", "adapter", "give a LoRA adapter as GGUF, or a PEFT directory");
   require("adapter.type", "lora", "only LoRA adapters are supported");
@@ -46,10 +46,12 @@ TensorMap readGguf(const AdapterSource& source, const std::string& architecture)
   TensorMap tensors;
   for (const GgufTensor& t : file->tensors()) {
     if (!canDequantize(t.type))
-      fail(Code::modelUnsupported, source.path, ": tensor ", t.name, " has type ", dtypeName(t.type), ", which holds no weights");
+      fail(Code::modelUnsupported, source.path, ": tensor ", t.name, " has type ", dtypeName(t.type),
+           ", which holds no weights");
     HostTensor tensor{{t.rows(), t.cols()}, std::vector<float>(size_t(t.elements()))};
     const ConstView view = file->view(t);
-    for (int64_t r = 0; r < view.rows; ++r) dequantizeRow(t.type, view.row<void>(r), tensor.data.data() + r * view.cols, view.cols);
+    for (int64_t r = 0; r < view.rows; ++r)
+      dequantizeRow(t.type, view.row<void>(r), tensor.data.data() + r * view.cols, view.cols);
     if (t.name.ends_with(".lora_b") && alpha != 0)
       for (float& value : tensor.data) value *= float(alpha / double(t.cols()));
     tensors.emplace(std::string(t.name), std::move(tensor));
@@ -75,7 +77,8 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
   const TensorMap& tensors = source.path.empty() ? source.tensors : fromFile;
   std::map<std::string, const Linear*> linears;
   weights.eachMatrix([&](const std::string& name, const Linear& linear) {
-    if (name != "token_embd") linears[name] = &linear;   // looked up as well as multiplied: an update beside it would miss the look-ups
+    if (name != "token_embd")
+      linears[name] = &linear;   // looked up as well as multiplied: an update beside it would miss the look-ups
   });
 
   std::vector<std::string> unknown, unpaired, misshapen, broken;
@@ -103,13 +106,16 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
                       (a.shape[1] == in || (mayPad && tall && a.shape[1] > 0 && a.shape[1] < in)) &&
                       (b.shape[0] == out || (mayPad && wide && b.shape[0] > 0 && b.shape[0] < out));
     if (!fits) {
-      misshapen.push_back(target + ".weight: " + shapeText(b.shape) + " x " + shapeText(a.shape) + " for [" + std::to_string(out) + ", " + std::to_string(in) + "]");
+      misshapen.push_back(target + ".weight: " + shapeText(b.shape) + " x " + shapeText(a.shape) + " for [" +
+                          std::to_string(out) + ", " + std::to_string(in) + "]");
       continue;
     }
     const auto finite = [](float x) { return std::isfinite(x); };
-    if (!std::all_of(a.data.begin(), a.data.end(), finite) || !std::all_of(b.data.begin(), b.data.end(), finite)) broken.push_back(target + ".weight");
+    if (!std::all_of(a.data.begin(), a.data.end(), finite) || !std::all_of(b.data.begin(), b.data.end(), finite))
+      broken.push_back(target + ".weight");
     const int64_t rank = a.shape[0];
-    adapter->updates.push_back({target, linear->second, rank, padded(a.data, rank, a.shape[1], rank, in), padded(b.data, b.shape[0], rank, out, rank)});
+    adapter->updates.push_back({target, linear->second, rank, padded(a.data, rank, a.shape[1], rank, in),
+                                padded(b.data, b.shape[0], rank, out, rank)});
     adapter->changesVision |= vision;
     adapter->info.rank = std::max(adapter->info.rank, rank);
     adapter->info.parameters += int64_t(a.data.size() + b.data.size());
@@ -124,7 +130,8 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
   report("values that are not finite", broken);
   const std::string& where = source.path.empty() ? source.name : source.path;
   if (!problems.empty())
-    fail(Code::modelInvalid, where, ": the adapter does not fit this model (", problems, "); load the model that it was trained on");
+    fail(Code::modelInvalid, where, ": the adapter does not fit this model (", problems,
+         "); load the model that it was trained on");
   if (adapter->updates.empty()) fail(Code::modelInvalid, where, ": the adapter holds no tensors");
   adapter->info.targets = int64_t(adapter->updates.size());
   adapters_.push_back(std::move(adapter));
@@ -144,9 +151,13 @@ AdapterChoice Adapters::choose(const std::vector<AdapterUse>* uses) {
   else
     for (const AdapterUse& use : *uses) {
       if (use.index < 0 || use.index >= int64_t(adapters_.size()))
-        fail(Code::invalidOption, "Expected adapters to be among the ", adapters_.size(), " loaded ones but received number ", use.index);
-      if (scales[size_t(use.index)]) fail(Code::invalidOption, "Expected each adapter once for adapters but received ", adapters_[size_t(use.index)]->info.name, " twice");
-      if (!std::isfinite(use.scale)) fail(Code::invalidOption, "Expected a finite scale for adapter ", adapters_[size_t(use.index)]->info.name);
+        fail(Code::invalidOption, "Expected adapters to be among the ", adapters_.size(),
+             " loaded ones but received number ", use.index);
+      if (scales[size_t(use.index)])
+        fail(Code::invalidOption, "Expected each adapter once for adapters but received ",
+             adapters_[size_t(use.index)]->info.name, " twice");
+      if (!std::isfinite(use.scale))
+        fail(Code::invalidOption, "Expected a finite scale for adapter ", adapters_[size_t(use.index)]->info.name);
       scales[size_t(use.index)] = use.scale;
     }
   std::vector<std::pair<const Adapter*, float>> used;
@@ -161,7 +172,8 @@ AdapterChoice Adapters::choose(const std::vector<AdapterUse>* uses) {
     if (adapters_[i]->changesVision) visionKey += part;
   }
   if (used.empty()) return {};
-  const auto known = std::find_if(built_.begin(), built_.end(), [&](const AdapterChoice& choice) { return choice.key == key; });
+  const auto known =
+      std::find_if(built_.begin(), built_.end(), [&](const AdapterChoice& choice) { return choice.key == key; });
   if (known != built_.end()) built_.splice(built_.begin(), built_, known);
   else built_.push_front({std::make_shared<AdapterSet>(device_, used), key, visionKey});
   if (built_.size() > kBuiltSets) built_.pop_back();   // sequences that run keep theirs
@@ -172,7 +184,9 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
   std::map<const Linear*, int64_t> ranks;
   for (const auto& [adapter, scale] : uses)
     for (const auto& update : adapter->updates) ranks[update.linear] += update.rank;
-  const auto bytesOf = [](int64_t rows, int64_t cols) { return (size_t(rows * cols) * sizeof(float) + 63) & ~size_t(63); };
+  const auto bytesOf = [](int64_t rows, int64_t cols) {
+    return (size_t(rows * cols) * sizeof(float) + 63) & ~size_t(63);
+  };
   size_t bytes = 0;
   for (const auto& [linear, rank] : ranks) bytes += bytesOf(rank, linear->in()) + bytesOf(linear->out(), rank);
   memory_ = device.allocate(bytes);
@@ -189,7 +203,8 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
         if (update.linear != linear) continue;
         std::copy(update.a.begin(), update.a.end(), down.begin() + row * in);
         for (int64_t o = 0; o < out; ++o)
-          for (int64_t r = 0; r < update.rank; ++r) up[size_t(o * rank + row + r)] = update.b[size_t(o * update.rank + r)] * scale;
+          for (int64_t r = 0; r < update.rank; ++r)
+            up[size_t(o * rank + row + r)] = update.b[size_t(o * update.rank + r)] * scale;
         row += update.rank;
       }
     const View downView(next, DType::f32, rank, in);

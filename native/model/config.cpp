@@ -21,12 +21,15 @@ class Keys {
   }
   float number(const std::string& name, float fallback) const {
     const auto value = file_.number(prefix_ + name);
-    if (value && !std::isfinite(*value)) fail(Code::modelInvalid, file_.path(), ": metadata key ", prefix_, name, " is not finite");
+    if (value && !std::isfinite(*value))
+      fail(Code::modelInvalid, file_.path(), ": metadata key ", prefix_, name, " is not finite");
     return value ? float(*value) : fallback;
   }
   float positive(const std::string& name, float fallback) const {
     const float value = number(name, fallback);
-    if (!(value > 0)) fail(Code::modelInvalid, file_.path(), ": metadata key ", prefix_, name, " is ", value, ", expected a number > 0");
+    if (!(value > 0))
+      fail(Code::modelInvalid, file_.path(), ": metadata key ", prefix_, name, " is ", value,
+           ", expected a number > 0");
     return value;
   }
   void check(bool ok, const std::string& name, const std::string& what) const {
@@ -52,9 +55,11 @@ TextConfig readTextConfig(const GgufFile& file) {
   const auto architecture = file.string("general.architecture");
   if (!architecture) fail(Code::modelInvalid, file.path(), ": metadata key general.architecture is missing");
   if (*architecture == "clip")
-    fail(Code::modelUnsupported, file.path(), " is a vision file (architecture clip). Pass it as `vision` and the text GGUF as `model`");
+    fail(Code::modelUnsupported, file.path(),
+         " is a vision file (architecture clip). Pass it as `vision` and the text GGUF as `model`");
   if (*architecture != "gemma" && *architecture != "gemma2")
-    fail(Code::modelUnsupported, file.path(), ": architecture \"", *architecture, "\" is not PaliGemma's (gemma, gemma2)");
+    fail(Code::modelUnsupported, file.path(), ": architecture \"", *architecture,
+         "\" is not PaliGemma's (gemma, gemma2)");
 
   TextConfig c;
   c.architecture = *architecture;
@@ -68,7 +73,8 @@ TextConfig readTextConfig(const GgufFile& file) {
   keys.check(c.heads % c.kvHeads == 0, "attention.head_count_kv", "does not divide attention.head_count");
   c.headDim = keys.size("attention.key_length", 256, 4096);
   keys.check(c.headDim % 2 == 0, "attention.key_length", "is odd");
-  keys.check(keys.size("attention.value_length", c.headDim, 4096) == c.headDim, "attention.value_length", "differs from attention.key_length");
+  keys.check(keys.size("attention.value_length", c.headDim, 4096) == c.headDim, "attention.value_length",
+             "differs from attention.key_length");
   c.context = keys.size("context_length", 8192, kMostTokens);
   c.normEps = keys.positive("attention.layer_norm_rms_epsilon", 1e-6f);
   c.ropeTheta = keys.positive("rope.freq_base", 10000);
@@ -93,8 +99,10 @@ TextConfig readTextConfig(const GgufFile& file) {
 bool hasVision(const GgufFile& file) { return file.findTensor("v.patch_embd.weight") != nullptr; }
 
 VisionConfig readVisionConfig(const GgufFile& file, int64_t textHidden) {
-  if (!hasVision(file)) fail(Code::modelInvalid, file.path(), ": tensor v.patch_embd.weight is missing: not a vision file");
-  if (const auto projector = file.string("clip.projector_type"); projector && *projector != "paligemma" && *projector != "mlp")
+  if (!hasVision(file))
+    fail(Code::modelInvalid, file.path(), ": tensor v.patch_embd.weight is missing: not a vision file");
+  if (const auto projector = file.string("clip.projector_type");
+      projector && *projector != "paligemma" && *projector != "mlp")
     fail(Code::modelUnsupported, file.path(), ": clip.projector_type \"", *projector, "\" is not PaliGemma's");
   VisionConfig c;
   const Keys keys(file, "clip.vision.");
@@ -120,7 +128,8 @@ VisionConfig readVisionConfig(const GgufFile& file, int64_t textHidden) {
   for (float s : c.std) keys.check(s > 0, "image_std", "holds a value that is not > 0");
   if (const auto filter = file.string("paligemma.image.resize")) {
     if (*filter != "bicubic" && *filter != "bilinear")
-      fail(Code::modelUnsupported, file.path(), ": paligemma.image.resize \"", *filter, "\" is not known (bicubic, bilinear)");
+      fail(Code::modelUnsupported, file.path(), ": paligemma.image.resize \"", *filter,
+           "\" is not known (bicubic, bilinear)");
     c.resizeFilter = *filter;
   }
   return c;

@@ -17,20 +17,25 @@ constexpr int64_t kBlockRows = 512;
 
 AttentionMask Decoder::mask(int64_t layer, int64_t prefix) const {
   const bool slides = layer % 2 == 0 && window_ != AttentionWindow::none;
-  return {.prefix = prefix, .window = slides ? config_.slidingWindow : 0, .windowInPrefix = window_ == AttentionWindow::causal};
+  return {.prefix = prefix,
+          .window = slides ? config_.slidingWindow : 0,
+          .windowInPrefix = window_ == AttentionWindow::causal};
 }
 
 size_t Decoder::scratchBytes(int64_t rows) const {
   const int64_t block = std::min(rows, kBlockRows), qWidth = config_.heads * config_.headDim;
-  const size_t attention = Arena::sizeOf(block, config_.hidden) + 2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim) +
-                           Arena::sizeOf(block, qWidth) + Arena::sizeOf(block, config_.hidden);
+  const size_t attention = Arena::sizeOf(block, config_.hidden) +
+                           2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim) + Arena::sizeOf(block, qWidth) +
+                           Arena::sizeOf(block, config_.hidden);
   const size_t feedForward = 2 * Arena::sizeOf(block, config_.hidden) + Arena::sizeOf(block, config_.ffn);
   const int64_t headRows = std::min(rows, kLogitRows);
   const size_t head = Arena::sizeOf(headRows, config_.vocab) + Arena::sizeOf(headRows, config_.hidden);
-  return Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, qWidth) + std::max({attention, feedForward, head, Arena::sizeOf(rows, config_.hidden)});
+  return Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, qWidth) +
+         std::max({attention, feedForward, head, Arena::sizeOf(rows, config_.hidden)});
 }
 
-void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix, const AdapterSet* adapters) {
+void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix,
+                           const AdapterSet* adapters) {
   const int64_t tokens = int64_t(ids.size()), d = config_.hidden, start = kv.length();
   kv.grow(start + tokens);
   prefillArena_.reset();
@@ -48,7 +53,8 @@ void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const f
       device_.upload(rows, imageRows);
       imageRows += (end - begin) * d;
     } else {
-      device_.embed(rows, weights_.embedding.weight, ids.subspan(size_t(begin), size_t(end - begin)), std::sqrt(float(d)));
+      device_.embed(rows, weights_.embedding.weight, ids.subspan(size_t(begin), size_t(end - begin)),
+                    std::sqrt(float(d)));
     }
     begin = end;
   }
@@ -63,7 +69,8 @@ bool Decoder::stepPrefill() {
   return nextLayer_ == config_.layers;
 }
 
-void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions) {
+void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments,
+                    std::span<const int64_t> positions) {
   const TextLayer& w = weights_.layers[size_t(index)];
   const float eps = config_.normEps;
   const int64_t kvWidth = config_.kvHeads * config_.headDim;
@@ -115,10 +122,12 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
       View attended = arena.take(rows, q.cols), branch = arena.take(rows, x.cols);
       std::vector<AttentionJob> jobs;
       eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
-        jobs.push_back({attended.slice(begin, count), q.slice(row + begin, count), s.kv, position, mask(index, s.prefix)});
+        jobs.push_back(
+            {attended.slice(begin, count), q.slice(row + begin, count), s.kv, position, mask(index, s.prefix)});
       });
       device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap, w.q.precision());
-      const MatmulJob out{config_.postNorms ? branch : xRows, &w.out, config_.postNorms ? Epilogue::store : Epilogue::add};
+      const MatmulJob out{config_.postNorms ? branch : xRows, &w.out,
+                          config_.postNorms ? Epilogue::store : Epilogue::add};
       ops_.matmul(attended, {&out, 1}, adapters);
       if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postAttnNorm.weight, eps, true);
     }
@@ -128,7 +137,8 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
       View branch = arena.take(rows, x.cols), wide = arena.take(rows, config_.ffn);
       device_.rmsNorm(branch, xRows, w.ffnNorm.weight, eps);
       ops_.geglu(wide, branch, w.gate, w.up, adapters);
-      const MatmulJob down{config_.postNorms ? branch : xRows, &w.down, config_.postNorms ? Epilogue::store : Epilogue::add};
+      const MatmulJob down{config_.postNorms ? branch : xRows, &w.down,
+                           config_.postNorms ? Epilogue::store : Epilogue::add};
       ops_.matmul(wide, {&down, 1}, adapters);
       if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postFfnNorm.weight, eps, true);
     }
@@ -198,7 +208,9 @@ void Decoder::headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, 
   for (size_t i = 0; i < ids.size(); ++i) logits[ids[i]] = values[i];
 }
 
-void Decoder::prefillLogits(int64_t begin, int64_t count, float* logits) { head(prefillArena_, x_.slice(begin, count), logits); }
+void Decoder::prefillLogits(int64_t begin, int64_t count, float* logits) {
+  head(prefillArena_, x_.slice(begin, count), logits);
+}
 
 void Decoder::prefillStates(float* states) { device_.download(states, x_); }
 

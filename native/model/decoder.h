@@ -27,17 +27,25 @@ struct DecodeRow {
 
 class Decoder {
  public:
-  Decoder(Device& device, const TextConfig& config, const TextWeights& weights, AttentionWindow window, bool finalSoftcap)
-      : device_(device), config_(config), weights_(weights), window_(window),
-        finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0), ops_(device), prefillArena_(device), decodeArena_(device) {}
+  Decoder(Device& device, const TextConfig& config, const TextWeights& weights, AttentionWindow window,
+          bool finalSoftcap)
+      : device_(device),
+        config_(config),
+        weights_(weights),
+        window_(window),
+        finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0),
+        ops_(device),
+        prefillArena_(device),
+        decodeArena_(device) {}
 
   static constexpr int32_t kImageRow = -1;   // in ids: the next row of `imageRows` instead of a token
 
   // Appends ids to the sequence behind kv, from position kv.length() on. Positions below `prefix` see each other fully
   // (they must come in one prefill), the rest is causal. imageRows: [count of kImageRow, hidden], enters layer 0 as it
   // is. adapters (or nullptr) stay alive until the prefill ends. Replaces an unfinished prefill.
-  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix, const AdapterSet* adapters);
-  bool stepPrefill();                         // one layer; true when all are done
+  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix,
+                    const AdapterSet* adapters);
+  bool stepPrefill();  // one layer; true when all are done
   // Logits of rows [begin, begin + count) of the finished prefill, count <= kLogitRows, to host [count, vocab].
   void prefillLogits(int64_t begin, int64_t count, float* logits);
   // The residual stream [tokens, hidden] between layers (before the first, after the last: without the final norm).
@@ -55,19 +63,20 @@ class Decoder {
   bool fewIds(std::span<const int32_t> ids) const;
 
   static constexpr int64_t kLogitRows = 8;
-  static constexpr int64_t kStepRows = 8;    // up to so many rows a step reads the weights once; more take more passes
+  static constexpr int64_t kStepRows = 8;  // up to so many rows a step reads the weights once; more take more passes
 
  private:
   // Consecutive rows of x that belong to one sequence.
   struct Segment {
     KvView kv;
-    int64_t row, rows;     // in x
-    int64_t position;      // of the first row
+    int64_t row, rows;  // in x
+    int64_t position;  // of the first row
     int64_t prefix;
     const AdapterSet* adapters;
   };
 
-  void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments, std::span<const int64_t> positions);
+  void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments,
+             std::span<const int64_t> positions);
   void head(Arena& arena, ConstView x, float* logits);
   void headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, float* logits);
   AttentionMask mask(int64_t layer, int64_t prefix) const;
@@ -82,7 +91,7 @@ class Decoder {
   Arena prefillArena_, decodeArena_;
 
   // the prefill under way
-  View x_, q_;                        // [tokens, hidden], [tokens, heads * headDim]
+  View x_, q_;  // [tokens, hidden], [tokens, heads * headDim]
   std::vector<Segment> segments_;
   std::vector<int64_t> positions_;
   int64_t nextLayer_ = 0;

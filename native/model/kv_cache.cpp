@@ -9,7 +9,9 @@ constexpr size_t kSparePages = 32;
 }  // namespace
 
 KvPool::Page KvPool::take() {
-  if (used_ >= maxPages_) fail(Code::outOfMemory, "All ", maxPages_, " pages of the KV cache are in use. Raise maxSequences or lower contextSize");
+  if (used_ >= maxPages_)
+    fail(Code::outOfMemory, "All ", maxPages_,
+         " pages of the KV cache are in use. Raise maxSequences or lower contextSize");
   Buffer page;
   if (spare_.empty()) {
     page = allocate();
@@ -36,7 +38,8 @@ Buffer KvPool::allocate() {
     const size_t megabytes = (size_t(used_) * layout_.pageBytes()) >> 20;
     fail(Code::outOfMemory, "The KV cache holds ", tokens, " tokens of all requests together in ", megabytes,
          " MiB, and the system refuses more memory. So many fit: lower contextSize * maxSequences to that",
-         layout_.type == DType::q8_0 ? "" : ", set kvCacheType to q8_0, which takes half of f16,", " or close other programs");
+         layout_.type == DType::q8_0 ? "" : ", set kvCacheType to q8_0, which takes half of f16,",
+         " or close other programs");
   }
 }
 

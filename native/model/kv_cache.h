@@ -10,7 +10,8 @@ namespace pg {
 class KvPool {
  public:
   // `maxPages`: the limit over all sequences and kept prefixes.
-  KvPool(Device& device, const KvLayout& layout, int64_t maxPages) : device_(device), layout_(layout), maxPages_(maxPages) {}
+  KvPool(Device& device, const KvLayout& layout, int64_t maxPages)
+      : device_(device), layout_(layout), maxPages_(maxPages) {}
 
   const KvLayout& layout() const { return layout_; }
   int64_t freePages() const { return maxPages_ - used_; }

@@ -11,7 +11,7 @@
 namespace pg {
 namespace {
 
-constexpr int64_t kBlockRows = 512;   // rows of the feed-forward at a time: its wide activations stay small
+constexpr int64_t kBlockRows = 512;  // rows of the feed-forward at a time: its wide activations stay small
 
 }  // namespace
 
@@ -26,7 +26,7 @@ void VisionEncoder::packOnce(std::span<Linear* const> matrices) {
     Buffer buffer = device_.pack(matrices);
     if (buffer.data()) packed_.push_back(std::move(buffer));
   } catch (const Error&) {
-    return;   // no memory for it: the picture needs none
+    return;  // no memory for it: the picture needs none
   }
   for (const Linear* linear : matrices)
     if (linear->packed) files_.releasePages(*linear);
@@ -36,11 +36,12 @@ void VisionEncoder::begin(const uint8_t* pixels, const AdapterSet* adapters) {
   adapters_ = adapters;
   const int64_t n = config_.tokens, d = config_.hidden;
   const int64_t block = std::min(n, kBlockRows);
-  const size_t attention = 4 * Arena::sizeOf(n, d);                                  // branch, q, k, v
+  const size_t attention = 4 * Arena::sizeOf(n, d);  // branch, q, k, v
   const size_t feedForward = Arena::sizeOf(block, d) + Arena::sizeOf(block, config_.ffn);
   const size_t patches = Arena::sizeOf(n, config_.patchValues());
   arena_.reset();
-  arena_.reserve(Arena::sizeOf(n, d) + std::max({attention, feedForward, patches, Arena::sizeOf(n, weights_.projector.out()) + Arena::sizeOf(n, d)}));
+  arena_.reserve(Arena::sizeOf(n, d) + std::max({attention, feedForward, patches,
+                                                 Arena::sizeOf(n, weights_.projector.out()) + Arena::sizeOf(n, d)}));
 
   // patch embedding is a matmul over flattened patches, then the learned position is added
   x_ = arena_.take(n, d);
@@ -78,7 +79,8 @@ void VisionEncoder::attention(const VisionLayer& layer) {
   device_.layerNorm(branch, x_, layer.norm1.weight, layer.norm1.bias, config_.normEps);
   const MatmulJob qkv[] = {{q, &layer.q}, {k, &layer.k}, {v, &layer.v}};
   matmul(branch, qkv);
-  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())), layer.q.precision());
+  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())),
+                         layer.q.precision());
   const MatmulJob out{x_, &layer.out, Epilogue::add};
   matmul(branch, {&out, 1});
 }

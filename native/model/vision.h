@@ -39,8 +39,8 @@ class VisionEncoder {
   VisionWeights& weights_;
   AdaptedOps ops_;
   Arena arena_;
-  const AdapterSet* adapters_ = nullptr;   // of the picture under way
-  View x_;                 // [tokens, hidden] residual stream
+  const AdapterSet* adapters_ = nullptr;  // of the picture under way
+  View x_;  // [tokens, hidden] residual stream
   int64_t nextLayer_ = 0, pictures_ = 0;
   std::vector<Buffer> packed_;
 };

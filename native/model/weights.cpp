@@ -10,25 +10,31 @@ template <class Layer, class Config>
 struct LayerMatrix {
   using Width = int64_t (*)(const Config&);
   const char* name;
-  Linear Layer::*matrix;
+  Linear Layer::* matrix;
   Width out, in;
 };
 
-template <class Config> int64_t hidden(const Config& c) { return c.hidden; }
-template <class Config> int64_t ffn(const Config& c) { return c.ffn; }
+template <class Config>
+int64_t hidden(const Config& c) {
+  return c.hidden;
+}
+template <class Config>
+int64_t ffn(const Config& c) {
+  return c.ffn;
+}
 int64_t queries(const TextConfig& c) { return c.heads * c.headDim; }
 int64_t keys(const TextConfig& c) { return c.kvHeads * c.headDim; }
 
 constexpr LayerMatrix<TextLayer, TextConfig> kTextMatrices[] = {
-    {"attn_q", &TextLayer::q, queries, hidden},     {"attn_k", &TextLayer::k, keys, hidden},
-    {"attn_v", &TextLayer::v, keys, hidden},        {"attn_output", &TextLayer::out, hidden, queries},
-    {"ffn_gate", &TextLayer::gate, ffn, hidden},    {"ffn_up", &TextLayer::up, ffn, hidden},
+    {"attn_q", &TextLayer::q, queries, hidden},  {"attn_k", &TextLayer::k, keys, hidden},
+    {"attn_v", &TextLayer::v, keys, hidden},     {"attn_output", &TextLayer::out, hidden, queries},
+    {"ffn_gate", &TextLayer::gate, ffn, hidden}, {"ffn_up", &TextLayer::up, ffn, hidden},
     {"ffn_down", &TextLayer::down, hidden, ffn}};
 
 constexpr LayerMatrix<VisionLayer, VisionConfig> kVisionMatrices[] = {
-    {"attn_q", &VisionLayer::q, hidden, hidden},    {"attn_k", &VisionLayer::k, hidden, hidden},
-    {"attn_v", &VisionLayer::v, hidden, hidden},    {"attn_out", &VisionLayer::out, hidden, hidden},
-    {"ffn_up", &VisionLayer::up, ffn, hidden},      {"ffn_down", &VisionLayer::down, hidden, ffn}};
+    {"attn_q", &VisionLayer::q, hidden, hidden}, {"attn_k", &VisionLayer::k, hidden, hidden},
+    {"attn_v", &VisionLayer::v, hidden, hidden}, {"attn_out", &VisionLayer::out, hidden, hidden},
+    {"ffn_up", &VisionLayer::up, ffn, hidden},   {"ffn_down", &VisionLayer::down, hidden, ffn}};
 
 std::string textLayer(size_t i) { return "blk." + std::to_string(i) + "."; }
 std::string visionLayer(size_t i) { return "v.blk." + std::to_string(i) + "."; }
@@ -48,10 +54,11 @@ const GgufTensor& Weights::require(const GgufFile& file, const std::string& name
   const GgufTensor* tensor = file.findTensor(name);
   if (!tensor) fail(Code::modelInvalid, file.path(), ": tensor ", name, " is missing");
   if (tensor->elements() != rows * cols || (tensor->cols() != cols && tensor->dims <= 2))
-    fail(Code::modelInvalid, file.path(), ": tensor ", name, " has shape [", tensor->rows(), ", ", tensor->cols(), "], expected [",
-         rows, ", ", cols, "] (byte offset ", tensor->offset, ")");
+    fail(Code::modelInvalid, file.path(), ": tensor ", name, " has shape [", tensor->rows(), ", ", tensor->cols(),
+         "], expected [", rows, ", ", cols, "] (byte offset ", tensor->offset, ")");
   if (!canDequantize(tensor->type))
-    fail(Code::modelUnsupported, file.path(), ": tensor ", name, " has type ", dtypeName(tensor->type), ", which holds no weights");
+    fail(Code::modelUnsupported, file.path(), ": tensor ", name, " has type ", dtypeName(tensor->type),
+         ", which holds no weights");
   return *tensor;
 }
 
@@ -64,7 +71,8 @@ const float* Weights::widened(const GgufFile& file, const GgufTensor& tensor) {
 const float* Weights::copied(const GgufFile& file, const GgufTensor& tensor) {
   const ConstView view = file.view(tensor);
   auto copy = std::make_unique<float[]>(size_t(tensor.elements()));
-  for (int64_t r = 0; r < view.rows; ++r) dequantizeRow(tensor.type, view.row<void>(r), copy.get() + r * view.cols, view.cols);
+  for (int64_t r = 0; r < view.rows; ++r)
+    dequantizeRow(tensor.type, view.row<void>(r), copy.get() + r * view.cols, view.cols);
   copies_.push_back(std::move(copy));
   return copies_.back().get();
 }
@@ -79,7 +87,8 @@ Linear Weights::linear(const GgufFile& file, const std::string& name, int64_t ou
   linear.weight = ConstView(file.view(tensor).data, tensor.type, out, in);
   const DTypeInfo* info = dtypeInfo(tensor.type);
   if (in % info->block)
-    fail(Code::modelInvalid, file.path(), ": tensor ", name, ".weight has rows of ", in, " values, no multiple of ", info->name, "'s block of ", info->block);
+    fail(Code::modelInvalid, file.path(), ": tensor ", name, ".weight has rows of ", in, " values, no multiple of ",
+         info->name, "'s block of ", info->block);
   if (bias) linear.bias = vector(file, name + ".bias", out);
   return linear;
 }
@@ -90,7 +99,8 @@ void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c
   text.embedding = linear(f, "token_embd", c.vocab, c.hidden, false);
   if (const GgufTensor* head = f.findTensor("retrieval.proj.weight")) {
     if (head->rows() < 1 || head->rows() > c.vocab)
-      fail(Code::modelInvalid, f.path(), ": tensor retrieval.proj.weight has ", head->rows(), " rows, expected 1..", c.vocab);
+      fail(Code::modelInvalid, f.path(), ": tensor retrieval.proj.weight has ", head->rows(), " rows, expected 1..",
+           c.vocab);
     retrieval = linear(f, "retrieval.proj", head->rows(), c.hidden, true);
   }
   text.outputNorm.weight = vector(f, "output_norm.weight", c.hidden);
@@ -120,7 +130,8 @@ void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfi
     VisionLayer layer;
     layer.norm1 = {vector(f, p + "ln1.weight", c.hidden), vector(f, p + "ln1.bias", c.hidden)};
     layer.norm2 = {vector(f, p + "ln2.weight", c.hidden), vector(f, p + "ln2.bias", c.hidden)};
-    for (const auto& [name, matrix, out, in] : kVisionMatrices) layer.*matrix = linear(f, p + swappedName(f, p, name, c), out(c), in(c), true);
+    for (const auto& [name, matrix, out, in] : kVisionMatrices)
+      layer.*matrix = linear(f, p + swappedName(f, p, name, c), out(c), in(c), true);
     vision.layers.push_back(layer);
   }
   const bool ours = f.findTensor("mm.0.weight") || !f.findTensor("mm.input_projection.weight");
@@ -131,7 +142,8 @@ void Weights::releasePages(const Linear& linear) const {
   const uint8_t* data = linear.weight.row<uint8_t>(0);
   for (const auto& file : files_) {
     const MappedFile& map = file->map();
-    if (data >= map.data() && data < map.data() + map.size()) map.release(size_t(data - map.data()), linear.weight.stride * size_t(linear.out()));
+    if (data >= map.data() && data < map.data() + map.size())
+      map.release(size_t(data - map.data()), linear.weight.stride * size_t(linear.out()));
   }
 }
 

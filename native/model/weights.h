@@ -33,30 +33,30 @@ struct VisionWeights {
 struct TextLayer {
   Norm attnNorm, ffnNorm;         // before attention, before the feed-forward
   Norm postAttnNorm, postFfnNorm; // gemma2 only
-  Linear q, k, v, out;            // [heads * headDim, hidden], [kvHeads * headDim, hidden] x 2, [hidden, heads * headDim]
-  Linear gate, up, down;          // [ffn, hidden] x 2, [hidden, ffn]
+  Linear q, k, v, out;  // [heads * headDim, hidden], [kvHeads * headDim, hidden] x 2, [hidden, heads * headDim]
+  Linear gate, up, down;  // [ffn, hidden] x 2, [hidden, ffn]
 };
 
 struct TextWeights {
-  Linear embedding;               // [vocab, hidden]; also the LM head
+  Linear embedding;  // [vocab, hidden]; also the LM head
   std::vector<TextLayer> layers;
   Norm outputNorm;
 };
 
-// Holds the files, the views, and f32 copies of small tensors (norms, biases): one that was read in the file would bring
-// the pages around it back to memory, of matrices that were given back.
+// Holds the files, the views, and f32 copies of small tensors (norms, biases): one that was read in the file would
+// bring the pages around it back to memory, of matrices that were given back.
 class Weights {
  public:
   TextWeights text;
   VisionWeights vision;
-  Linear retrieval;               // ColPali: [dims, hidden] with bias, or no weight
+  Linear retrieval;  // ColPali: [dims, hidden] with bias, or no weight
 
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
   // The matrix is not needed for a while: its pages of the file's map may go.
   void releasePages(const Linear& linear) const;
-  // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q"); they stay where they are from when
-  // all is read.
+  // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q"); they stay where they are from
+  // when all is read.
   void eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const;
 
  private:

@@ -21,12 +21,14 @@ struct MaxSimKernels {
   // query: [panel][dims / group, rounded up][lane][group], int8_t where group is 4, else int16_t; scales: of the page's
   // rows. The products are exact integers until the scale.
   int64_t group;
-  void (*int8)(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens, int64_t dims, float* best);
+  void (*int8)(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens, int64_t dims,
+               float* best);
 
   // Signs as bits, rows of `words` 64-bit words. query: [panel][words][lane]; best: the smallest number of bits that
   // differ.
   int64_t bitLanes;
-  void (*bits)(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words, int32_t* best);
+  void (*bits)(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words,
+               int32_t* best);
 };
 
 extern const MaxSimKernels kMaxSimScalar;

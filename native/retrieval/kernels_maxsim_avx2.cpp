@@ -41,7 +41,8 @@ PG_INLINE B bspread(int64_t word) { return _mm256_set1_epi64x(word); }
 PG_INLINE B bxor(B a, B b) { return _mm256_xor_si256(a, b); }
 // By table of half bytes.
 PG_INLINE B bones(B x) {
-  const B table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const B table =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
   const B half = _mm256_set1_epi8(15);
   return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(x, half)),
                          _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), half)));
@@ -61,7 +62,7 @@ PG_ISA_END
 namespace pg {
 
 const MaxSimKernels kMaxSimAvx2 = {
-  .isa = "avx2", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = kBitLanes, .bits = bits};
+    .isa = "avx2", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = kBitLanes, .bits = bits};
 
 }  // namespace pg
 #endif

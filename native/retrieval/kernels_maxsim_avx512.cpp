@@ -35,7 +35,8 @@ PG_INLINE X wspread(const P* p) {
 PG_INLINE W wmac(W sums, W query, X page) { return _mm512_dpbusd_epi32(sums, page, query); }
 PG_INLINE W wstart(const Q* panel, int64_t groups) {
   W sums = _mm512_setzero_si512();
-  for (int64_t g = 0; g < groups; ++g) sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(char(0x80)), wload(panel + g * kLanes * kGroup));
+  for (int64_t g = 0; g < groups; ++g)
+    sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(char(0x80)), wload(panel + g * kLanes * kGroup));
   return _mm512_sub_epi32(_mm512_setzero_si512(), sums);
 }
 PG_INLINE V wfloats(W sums) { return _mm512_cvtepi32_ps(sums); }
@@ -69,8 +70,13 @@ PG_ISA_END
 
 namespace pg {
 
-const MaxSimKernels kMaxSimAvx512Vnni = {
-  .isa = "avx512vnni", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = kBitLanes, .bits = bits};
+const MaxSimKernels kMaxSimAvx512Vnni = {.isa = "avx512vnni",
+                                         .lanes = kLanes,
+                                         .f32 = f32,
+                                         .group = kGroup,
+                                         .int8 = int8,
+                                         .bitLanes = kBitLanes,
+                                         .bits = bits};
 
 }  // namespace pg
 #endif

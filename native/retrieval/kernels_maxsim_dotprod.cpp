@@ -39,7 +39,7 @@ PG_ISA_END
 namespace pg {
 
 const MaxSimKernels kMaxSimNeonDotprod = {
-  .isa = "dotprod", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = 1, .bits = bits};
+    .isa = "dotprod", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = 1, .bits = bits};
 
 }  // namespace pg
 #endif

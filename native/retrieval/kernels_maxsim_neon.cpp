@@ -29,7 +29,8 @@ PG_INLINE V wfloats(W sums) { return vcvtq_f32_s32(sums); }
 
 }  // namespace
 
-const MaxSimKernels kMaxSimNeon = {.isa = "neon", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = 1, .bits = bits};
+const MaxSimKernels kMaxSimNeon = {
+    .isa = "neon", .lanes = kLanes, .f32 = f32, .group = kGroup, .int8 = int8, .bitLanes = 1, .bits = bits};
 
 }  // namespace pg
 #endif

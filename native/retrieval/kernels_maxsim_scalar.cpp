@@ -18,7 +18,8 @@ void f32(const float* query, int64_t panels, const float* page, int64_t tokens, 
   }
 }
 
-void int8(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens, int64_t dims, float* best) {
+void int8(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens, int64_t dims,
+          float* best) {
   const int16_t* values = static_cast<const int16_t*>(query);
   for (int64_t q = 0; q < panels; ++q) {
     best[q] = -INFINITY;
@@ -55,6 +56,7 @@ void bits(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t to
 
 }  // namespace
 
-const MaxSimKernels kMaxSimScalar = {.isa = "scalar", .lanes = 1, .f32 = f32, .group = 1, .int8 = int8, .bitLanes = 1, .bits = bits};
+const MaxSimKernels kMaxSimScalar = {
+    .isa = "scalar", .lanes = 1, .f32 = f32, .group = 1, .int8 = int8, .bitLanes = 1, .bits = bits};
 
 }  // namespace pg

@@ -43,14 +43,16 @@ void widenBits(const uint8_t* rows, int64_t tokens, int64_t dims, uint8_t* words
 
 MaxSimQuery::MaxSimQuery(const MaxSimKernels& kernels, const Vectors& query)
     : kernels_(&kernels), type_(query.type), tokens_(query.tokens), dims_(query.dims) {
-  if (dims_ < 1 || dims_ > kMaxVectorDims) fail(Code::invalidOption, "Expected vectors of 1 to ", kMaxVectorDims, " values but received ", dims_);
+  if (dims_ < 1 || dims_ > kMaxVectorDims)
+    fail(Code::invalidOption, "Expected vectors of 1 to ", kMaxVectorDims, " values but received ", dims_);
   lanes_ = type_ == VectorType::binary ? kernels.bitLanes : kernels.lanes;
   panels_ = (tokens_ + lanes_ - 1) / lanes_;
   const size_t rows = size_t(panels_ * lanes_);
   switch (type_) {
     case VectorType::f32:
       packed_.resize(rows * size_t(dims_) * sizeof(float));
-      packPanels(reinterpret_cast<float*>(packed_.data()), static_cast<const float*>(query.data), tokens_, dims_, lanes_, 1);
+      packPanels(reinterpret_cast<float*>(packed_.data()), static_cast<const float*>(query.data), tokens_, dims_,
+                 lanes_, 1);
       break;
     case VectorType::int8: {
       const int64_t group = kernels.group;
@@ -78,17 +80,20 @@ double MaxSimQuery::score(const Vectors& page, float* scratch) const {
   if (type_ == VectorType::binary) {
     static_assert(sizeof(int32_t) == sizeof(float));
     int32_t* best = reinterpret_cast<int32_t*>(scratch);
-    kernels_->bits(reinterpret_cast<const uint64_t*>(packed_.data()), panels_, static_cast<const uint8_t*>(page.data), page.tokens, bitWords(dims_), best);
+    kernels_->bits(reinterpret_cast<const uint64_t*>(packed_.data()), panels_, static_cast<const uint8_t*>(page.data),
+                   page.tokens, bitWords(dims_), best);
     int64_t differing = 0;
     for (int64_t t = 0; t < tokens_; ++t) differing += best[t];
     return double(tokens_) - 2 * double(differing) / double(dims_);
   }
   double sum = 0;
   if (type_ == VectorType::f32) {
-    kernels_->f32(reinterpret_cast<const float*>(packed_.data()), panels_, static_cast<const float*>(page.data), page.tokens, dims_, scratch);
+    kernels_->f32(reinterpret_cast<const float*>(packed_.data()), panels_, static_cast<const float*>(page.data),
+                  page.tokens, dims_, scratch);
     for (int64_t t = 0; t < tokens_; ++t) sum += double(scratch[t]);
   } else {
-    kernels_->int8(packed_.data(), panels_, static_cast<const int8_t*>(page.data), page.scales, page.tokens, dims_, scratch);
+    kernels_->int8(packed_.data(), panels_, static_cast<const int8_t*>(page.data), page.scales, page.tokens, dims_,
+                   scratch);
     for (int64_t t = 0; t < tokens_; ++t) sum += double(scratch[t]) * double(scales_[size_t(t)]);
   }
   return sum;

@@ -14,8 +14,8 @@ enum class VectorType { f32, int8, binary };
 struct Vectors {
   VectorType type;
   int64_t tokens, dims;
-  // f32: float [tokens, dims]. int8: int8_t [tokens, dims], times its row's scale. binary: bits [tokens, bitBytes(dims)], 1 where a
-  // value is positive, first value in the highest bit, zeros behind the last.
+  // f32: float [tokens, dims]. int8: int8_t [tokens, dims], times its row's scale. binary: bits [tokens,
+  // bitBytes(dims)], 1 where a value is positive, first value in the highest bit, zeros behind the last.
   const void* data;
   const float* scales;  // [tokens], int8 only
 };

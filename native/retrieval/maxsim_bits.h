@@ -6,7 +6,8 @@
 
 constexpr int64_t kByteWords = 31;   // words whose ones a byte can count
 
-static void bits(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words, int32_t* best) {
+static void bits(const uint64_t* query, int64_t panels, const uint8_t* page, int64_t tokens, int64_t words,
+                 int32_t* best) {
   for (int64_t p = 0; p < panels; ++p) {
     const uint64_t* panel = query + p * words * kBitLanes;
     B least = bspread(INT32_MAX);

@@ -6,9 +6,12 @@
 #pragma once
 
 // The last tile overlaps the one before: a maximum may see a row twice. Pages of fewer rows go one by one.
-PG_INLINE int64_t tileStart(int64_t t, int64_t tokens) { return tokens >= kTile && t + kTile > tokens ? tokens - kTile : t; }
+PG_INLINE int64_t tileStart(int64_t t, int64_t tokens) {
+  return tokens >= kTile && t + kTile > tokens ? tokens - kTile : t;
+}
 
-PG_INLINE void tileF32(const float* query, const float* page, int64_t dims, float* best, const int panels, const int rows) {
+PG_INLINE void tileF32(const float* query, const float* page, int64_t dims, float* best, const int panels,
+                       const int rows) {
   V sums[2 * kTile];
   PG_UNROLL
   for (int i = 0; i < panels * rows; ++i) sums[i] = vzero();
@@ -46,7 +49,8 @@ static void f32(const float* query, int64_t panels, const float* page, int64_t t
 }
 
 // One group of every row; `rest`: of the last group, which is cut short, or 0.
-PG_INLINE void addGroup(W* sums, const Q* query, int64_t panelStep, const P* page, int64_t dims, int64_t rest, const int panels, const int rows) {
+PG_INLINE void addGroup(W* sums, const Q* query, int64_t panelStep, const P* page, int64_t dims, int64_t rest,
+                        const int panels, const int rows) {
   const auto first = wload(query);
   const auto second = panels == 2 ? wload(query + panelStep) : first;
   PG_UNROLL
@@ -60,7 +64,8 @@ PG_INLINE void addGroup(W* sums, const Q* query, int64_t panelStep, const P* pag
   }
 }
 
-PG_INLINE void tileInt8(const Q* query, const P* page, const float* scales, int64_t dims, float* best, const int panels, const int rows) {
+PG_INLINE void tileInt8(const Q* query, const P* page, const float* scales, int64_t dims, float* best, const int panels,
+                        const int rows) {
   const int64_t whole = dims / kGroup, rest = dims % kGroup, groups = whole + (rest != 0), step = kLanes * kGroup;
   W sums[2 * kTile];
   PG_UNROLL
@@ -69,7 +74,8 @@ PG_INLINE void tileInt8(const Q* query, const P* page, const float* scales, int6
     PG_UNROLL
     for (int r = 0; r < rows; ++r) sums[p * rows + r] = start;
   }
-  for (int64_t g = 0; g < whole; ++g) addGroup(sums, query + g * step, groups * step, page + g * kGroup, dims, 0, panels, rows);
+  for (int64_t g = 0; g < whole; ++g)
+    addGroup(sums, query + g * step, groups * step, page + g * kGroup, dims, 0, panels, rows);
   if (rest) addGroup(sums, query + whole * step, groups * step, page + whole * kGroup, dims, rest, panels, rows);
   PG_UNROLL
   for (int p = 0; p < panels; ++p) {
@@ -80,7 +86,8 @@ PG_INLINE void tileInt8(const Q* query, const P* page, const float* scales, int6
   }
 }
 
-static void int8(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens, int64_t dims, float* best) {
+static void int8(const void* query, int64_t panels, const int8_t* page, const float* scales, int64_t tokens,
+                 int64_t dims, float* best) {
   const int64_t panelValues = (dims + kGroup - 1) / kGroup * kGroup * kLanes;
   for (int64_t p = 0; p < panels; ++p) vstore(best + p * kLanes, vset(-INFINITY));
   const bool whole = tokens >= kTile;
@@ -99,8 +106,12 @@ static void int8(const void* query, int64_t panels, const int8_t* page, const fl
     for (int64_t p = 0; p < panels; p += 2) {
       const Q* panel = static_cast<const Q*>(query) + p * panelValues;
       float* top = best + p * kLanes;
-      if (p + 1 < panels) whole ? tileInt8(panel, rows, scales + at, dims, top, 2, kTile) : tileInt8(panel, rows, scales + at, dims, top, 2, 1);
-      else whole ? tileInt8(panel, rows, scales + at, dims, top, 1, kTile) : tileInt8(panel, rows, scales + at, dims, top, 1, 1);
+      if (p + 1 < panels)
+        whole ? tileInt8(panel, rows, scales + at, dims, top, 2, kTile)
+              : tileInt8(panel, rows, scales + at, dims, top, 2, 1);
+      else
+        whole ? tileInt8(panel, rows, scales + at, dims, top, 1, kTile)
+              : tileInt8(panel, rows, scales + at, dims, top, 1, 1);
     }
   }
 }

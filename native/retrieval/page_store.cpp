@@ -20,7 +20,9 @@ constexpr int64_t kGrain = 16;
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 // As stored: rows of bits in whole words.
-size_t storedRow(VectorType type, int64_t dims) { return size_t(type == VectorType::binary ? bitWords(dims) * 8 : rowBytes(type, dims)); }
+size_t storedRow(VectorType type, int64_t dims) {
+  return size_t(type == VectorType::binary ? bitWords(dims) * 8 : rowBytes(type, dims));
+}
 
 bool better(const PageHit& a, const PageHit& b) { return a.score != b.score ? a.score > b.score : a.page < b.page; }
 
@@ -39,7 +41,8 @@ void offer(std::vector<PageHit>& heap, const PageHit& hit, size_t limit) {
 }  // namespace
 
 PageStore::PageStore(VectorType type, int64_t dims) : type_(type), dims_(dims) {
-  if (dims < 1 || dims > kMaxVectorDims) fail(Code::invalidOption, "Expected 1 to ", kMaxVectorDims, " for dims but received ", dims);
+  if (dims < 1 || dims > kMaxVectorDims)
+    fail(Code::invalidOption, "Expected 1 to ", kMaxVectorDims, " for dims but received ", dims);
 }
 
 PageStore::Chunk& PageStore::chunkFor(size_t bytes) {
@@ -82,8 +85,10 @@ int64_t PageStore::add(const Vectors& page) {
 }
 
 void PageStore::remove(int64_t page) {
-  if (page < 0 || page >= pages_) fail(Code::invalidOption, "Expected a number below ", pages_, " for page but received ", page);
-  const auto after = std::upper_bound(chunks_.begin(), chunks_.end(), page, [](int64_t n, const auto& chunk) { return n < chunk->firstPage; });
+  if (page < 0 || page >= pages_)
+    fail(Code::invalidOption, "Expected a number below ", pages_, " for page but received ", page);
+  const auto after = std::upper_bound(chunks_.begin(), chunks_.end(), page,
+                                      [](int64_t n, const auto& chunk) { return n < chunk->firstPage; });
   Chunk& chunk = **(after - 1);
   if (!chunk.entries[size_t(page - chunk.firstPage)].removed.exchange(true, std::memory_order_relaxed)) ++removed_;
 }
@@ -104,17 +109,20 @@ PageStore::Snapshot PageStore::snapshot() const {
 }
 
 bool PageStore::Snapshot::find(int64_t page, Vectors* vectors) const {
-  const auto after = std::upper_bound(chunks_.begin(), chunks_.end(), page, [](int64_t n, const auto& chunk) { return n < chunk->firstPage; });
+  const auto after = std::upper_bound(chunks_.begin(), chunks_.end(), page,
+                                      [](int64_t n, const auto& chunk) { return n < chunk->firstPage; });
   const Chunk& chunk = **(after - 1);
   const Entry& entry = chunk.entries[size_t(page - chunk.firstPage)];
   if (entry.removed.load(std::memory_order_relaxed)) return false;
   const uint8_t* rows = chunk.data.get() + entry.offset;
   const size_t scalesAt = (entry.tokens * storedRow(type_, dims_) + 3) / 4 * 4;
-  *vectors = {type_, int64_t(entry.tokens), dims_, rows, type_ == VectorType::int8 ? reinterpret_cast<const float*>(rows + scalesAt) : nullptr};
+  *vectors = {type_, int64_t(entry.tokens), dims_, rows,
+              type_ == VectorType::int8 ? reinterpret_cast<const float*>(rows + scalesAt) : nullptr};
   return true;
 }
 
-std::vector<PageHit> PageStore::Snapshot::search(const MaxSimQuery& query, int64_t begin, int64_t end, int64_t limit, ThreadPool& pool) const {
+std::vector<PageHit> PageStore::Snapshot::search(const MaxSimQuery& query, int64_t begin, int64_t end, int64_t limit,
+                                                 ThreadPool& pool) const {
   end = std::min(end, pages_);
   limit = std::min(limit, end - begin);
   if (limit <= 0) return {};
@@ -145,15 +153,18 @@ std::vector<PageHit> PageStore::Snapshot::search(const MaxSimQuery& query, int64
   return hits;
 }
 
-std::vector<double> PageStore::Snapshot::score(const MaxSimQuery& query, const std::vector<int64_t>& pages, ThreadPool& pool) const {
+std::vector<double> PageStore::Snapshot::score(const MaxSimQuery& query, const std::vector<int64_t>& pages,
+                                               ThreadPool& pool) const {
   for (const int64_t page : pages)
-    if (page < 0 || page >= pages_) fail(Code::invalidOption, "Expected numbers below ", pages_, " for pages but received ", page);
+    if (page < 0 || page >= pages_)
+      fail(Code::invalidOption, "Expected numbers below ", pages_, " for pages but received ", page);
   std::vector<double> scores(pages.size());
   std::vector<std::vector<float>> scratch(size_t(pool.threads()), std::vector<float>(query.scratchSize()));
   pool.forRange(int64_t(pages.size()), kGrain, [&](int64_t first, int64_t last, int worker) {
     Vectors vectors;
     for (int64_t i = first; i < last; ++i)
-      scores[size_t(i)] = find(pages[size_t(i)], &vectors) ? query.score(vectors, scratch[size_t(worker)].data()) : std::numeric_limits<double>::quiet_NaN();
+      scores[size_t(i)] = find(pages[size_t(i)], &vectors) ? query.score(vectors, scratch[size_t(worker)].data())
+                                                           : std::numeric_limits<double>::quiet_NaN();
   });
   return scores;
 }

@@ -48,7 +48,8 @@ class PageStore {
    public:
     // The best `limit` pages of [begin, end), best first, the lower number first where scores are equal. The same
     // whatever the number of threads.
-    std::vector<PageHit> search(const MaxSimQuery& query, int64_t begin, int64_t end, int64_t limit, ThreadPool& pool) const;
+    std::vector<PageHit> search(const MaxSimQuery& query, int64_t begin, int64_t end, int64_t limit,
+                                ThreadPool& pool) const;
     // Of the pages named, in their order; NaN for removed ones.
     std::vector<double> score(const MaxSimQuery& query, const std::vector<int64_t>& pages, ThreadPool& pool) const;
     int64_t pages() const { return pages_; }

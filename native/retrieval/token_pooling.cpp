@@ -46,7 +46,8 @@ std::vector<double> similarityPoints(const float* e, int64_t tokens, int64_t dim
 // Squared distances of all pairs, each once.
 class Distances {
  public:
-  Distances(const std::vector<double>& points, int64_t count, int64_t dims) : count_(count), d_(size_t(count * (count - 1) / 2)) {
+  Distances(const std::vector<double>& points, int64_t count, int64_t dims)
+      : count_(count), d_(size_t(count * (count - 1) / 2)) {
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = i + 1; j < count; ++j) {
         const double *a = points.data() + i * dims, *b = points.data() + j * dims;
@@ -139,7 +140,8 @@ PooledTokens poolTokens(const float* vectors, int64_t tokens, int64_t dims, int6
       sums.resize(size_t(count) * size_t(dims), 0.0);
     }
     pooled.cluster[size_t(t)] = cluster;
-    for (int64_t k = 0; k < dims; ++k) sums[size_t(cluster) * size_t(dims) + size_t(k)] += double(vectors[t * dims + k]);
+    for (int64_t k = 0; k < dims; ++k)
+      sums[size_t(cluster) * size_t(dims) + size_t(k)] += double(vectors[t * dims + k]);
   }
   pooled.vectors.resize(sums.size());
   for (size_t at = 0; at < sums.size(); at += size_t(dims)) {

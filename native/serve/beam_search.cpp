@@ -8,7 +8,9 @@ namespace pg {
 BeamSearch::BeamSearch(int width, double lengthPenalty, int64_t maxTokens, std::function<bool(int32_t)> ends)
     : width_(size_t(width)), lengthPenalty_(lengthPenalty), maxTokens_(maxTokens), ends_(std::move(ends)) {}
 
-double BeamSearch::normalised(double logProb, size_t length) const { return logProb / std::pow(double(length), lengthPenalty_); }
+double BeamSearch::normalised(double logProb, size_t length) const {
+  return logProb / std::pow(double(length), lengthPenalty_);
+}
 
 void BeamSearch::start(const KvSequence& kv, std::span<const float> logits) {
   std::vector<Hypothesis> root;
@@ -36,9 +38,11 @@ void BeamSearch::expand(std::vector<Hypothesis> parents, std::span<const float> 
     SamplingOptions options;
     options.logProbs = int32_t(2 * width_);
     const TokenChoice choice = Sampler(options).pick(logits.subspan(p * size_t(vocab), size_t(vocab)), {});
-    for (const auto& [id, logProb] : choice.top) candidates.push_back({parents[p].logProb + double(logProb), logProb, p, id});
+    for (const auto& [id, logProb] : choice.top)
+      candidates.push_back({parents[p].logProb + double(logProb), logProb, p, id});
   }
-  std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.logProb > b.logProb; });
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.logProb > b.logProb; });
   candidates.resize(std::min(candidates.size(), 2 * width_));
 
   live_.clear();
@@ -64,12 +68,14 @@ void BeamSearch::expand(std::vector<Hypothesis> parents, std::span<const float> 
     live_.clear();
   }
   // Nothing that still runs can beat the worst that is done: log-probabilities only fall.
-  if (done_.size() >= width_ && !live_.empty() && done_.back().score >= normalised(live_.front().logProb, length)) live_.clear();
+  if (done_.size() >= width_ && !live_.empty() && done_.back().score >= normalised(live_.front().logProb, length))
+    live_.clear();
   finished_ = live_.empty();
 }
 
 void BeamSearch::keep(Result result) {
-  const auto place = std::upper_bound(done_.begin(), done_.end(), result.score, [](double score, const Result& r) { return score > r.score; });
+  const auto place = std::upper_bound(done_.begin(), done_.end(), result.score,
+                                      [](double score, const Result& r) { return score > r.score; });
   done_.insert(place, std::move(result));
   if (done_.size() > width_) done_.pop_back();
 }

@@ -25,8 +25,8 @@ class BeamSearch {
   bool finished() const { return finished_; }
 
   struct Result {
-    std::vector<TokenChoice> tokens;   // without the end token
-    bool ended = false;                // false: cut at maxTokens
+    std::vector<TokenChoice> tokens;  // without the end token
+    bool ended = false;  // false: cut at maxTokens
     double score = 0;
   };
   const Result& best() const { return done_.front(); }
@@ -45,8 +45,8 @@ class BeamSearch {
   double lengthPenalty_;
   int64_t maxTokens_;
   std::function<bool(int32_t)> ends_;
-  std::vector<Hypothesis> live_;       // best first
-  std::vector<Result> done_;           // best first, at most width_
+  std::vector<Hypothesis> live_;  // best first
+  std::vector<Result> done_;  // best first, at most width_
   bool finished_ = false;
 };
 

@@ -23,7 +23,9 @@ uint64_t hashOf(const std::vector<uint8_t>& bytes) {
 
 EmbeddingCache::Features EmbeddingCache::find(const std::vector<uint8_t>& pixels, const std::string& adapters) {
   const uint64_t hash = hashOf(pixels);
-  const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.hash == hash && e.adapters == adapters && e.pixels == pixels; });
+  const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
+    return e.hash == hash && e.adapters == adapters && e.pixels == pixels;
+  });
   if (entry == entries_.end()) return nullptr;
   entries_.splice(entries_.begin(), entries_, entry);
   return entry->features;

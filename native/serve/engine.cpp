@@ -53,7 +53,8 @@ bool Engine::Impl::load() {
     event.message = e.message();
   } catch (const std::bad_alloc&) {
     event.code = Code::outOfMemory;
-    event.message = options.path + ": out of memory while loading. Close other programs or lower contextSize and maxSequences";
+    event.message =
+        options.path + ": out of memory while loading. Close other programs or lower contextSize and maxSequences";
   } catch (const std::exception& e) {
     event.message = e.what();
   }
@@ -84,7 +85,7 @@ void Engine::Impl::run() {
   std::vector<std::shared_ptr<Job>> left;
   {
     std::unique_lock lock(mutex);
-    if (!model) wake.wait(lock, [&] { return stopping.load(); });   // a failed load still answers submits until disposed
+    if (!model) wake.wait(lock, [&] { return stopping.load(); });  // a failed load still answers submits until disposed
     closed = true;
     left.swap(inbox);
   }

@@ -20,8 +20,8 @@ namespace pg {
 using HostTensor = MaskDecoder::Tensor;
 using TensorMap = std::map<std::string, HostTensor, std::less<>>;
 
-// A LoRA adapter: a GGUF file, or tensors "<name>.weight.lora_a" [rank, in] and ".lora_b" [out, rank], the latter already
-// multiplied by alpha / rank.
+// A LoRA adapter: a GGUF file, or tensors "<name>.weight.lora_a" [rank, in] and ".lora_b" [out, rank], the latter
+// already multiplied by alpha / rank.
 struct AdapterSource {
   std::string name;                  // how messages call it
   std::string path;                  // GGUF; empty: `tensors`
@@ -104,13 +104,13 @@ struct Request {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignoreEos = false;
-  bool logits = false;               // score: also the stage "logits", one row per suffix token; at most kMostLogitRows
+  bool logits = false;  // score: also the stage "logits", one row per suffix token; at most kMostLogitRows
   ConstraintSpec constraint;
   EmbedLayout embed;
-  int32_t beams = 1;                 // > 1: beam search, greedy only; as many sequences of maxSequences are taken
-  double lengthPenalty = 1;          // a hypothesis scores log-probability / length^lengthPenalty
+  int32_t beams = 1;  // > 1: beam search, greedy only; as many sequences of maxSequences are taken
+  double lengthPenalty = 1;  // a hypothesis scores log-probability / length^lengthPenalty
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
-  bool scoredOnly = false;           // log-probabilities only of tokens that the constraint counts (Constraint::scored)
+  bool scoredOnly = false;  // log-probabilities only of tokens that the constraint counts (Constraint::scored)
 
   size_t slots() const { return size_t(beams > 1 ? beams : 1); }  // sequences of maxSequences that it takes
 };
@@ -124,8 +124,8 @@ struct Timings {  // milliseconds
 
 struct TokenEvent {
   TokenChoice choice;
-  std::string text;        // what may be shown now: complete characters, held back while a stop string may be forming
-  std::string tokenText;   // the characters this token completed
+  std::string text;  // what may be shown now: complete characters, held back while a stop string may be forming
+  std::string tokenText;  // the characters this token completed
 };
 
 // One intermediate result: "vision" and "projector" per picture, "hidden" per layer (0 = input, the last one after the
@@ -138,16 +138,17 @@ struct Stage {
 
 struct Event {
   enum class Kind { ready, token, end, error, stopped } kind = Kind::token;
-  uint32_t job = 0;                       // 0: the engine itself (ready, a failed load, stopped)
-  TokenEvent token;                       // kind token
+  uint32_t job = 0;  // 0: the engine itself (ready, a failed load, stopped)
+  TokenEvent token;  // kind token
   // kind end
-  std::string text;                       // what was still held back
-  std::string finishReason;               // "stop", "length"
+  std::string text;  // what was still held back
+  std::string finishReason;  // "stop", "length"
   int64_t imageTokens = 0, promptTokens = 0, completionTokens = 0;
   Timings timings;
-  std::vector<TokenEvent> scored;         // score: one per suffix token, then eos
-  std::vector<float> embedding;           // encodeImage: [imageTokens, textHidden]; embed: [all tokens, retrievalDims], rows of length 1
-  std::vector<Stage> stages;              // trace, importance, score with logits
+  std::vector<TokenEvent> scored;  // score: one per suffix token, then eos
+  std::vector<float>
+      embedding;  // encodeImage: [imageTokens, textHidden]; embed: [all tokens, retrievalDims], rows of length 1
+  std::vector<Stage> stages;  // trace, importance, score with logits
   // kind error
   Code code = Code::internal;
   std::string message;
@@ -160,9 +161,9 @@ class Engine {
   ~Engine();  // stop()
 
   uint32_t submit(Request request);  // its job number, from 1; after a stop the job ends with ERR_DISPOSED
-  void cancel(uint32_t job);         // its end is an error event with Code::aborted; unknown jobs are ignored
-  void requestStop();                // returns at once; every job ends with ERR_DISPOSED, then a stopped event
-  void stop();                       // requestStop and join; idempotent, never on the engine's own thread
+  void cancel(uint32_t job);  // its end is an error event with Code::aborted; unknown jobs are ignored
+  void requestStop();  // returns at once; every job ends with ERR_DISPOSED, then a stopped event
+  void stop();  // requestStop and join; idempotent, never on the engine's own thread
 
   // Valid after ready, from any thread, until the engine is destroyed.
   const ModelInfo& info() const;

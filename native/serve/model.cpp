@@ -59,10 +59,12 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   tokenizer = std::make_unique<Tokenizer>(text);
   constraints = std::make_unique<ConstraintFactory>(*tokenizer);
   if (tokenizer->size() > textConfig.vocab)
-    fail(Code::modelInvalid, options.path, ": tokenizer.ggml.tokens has ", tokenizer->size(), " entries but token_embd.weight only ",
-         textConfig.vocab, " rows");
-  for (const auto& [what, id] : {std::pair{"bos", tokenizer->bos()}, std::pair{"eos", tokenizer->eos()}, std::pair{"newline", tokenizer->newline()}})
-    if (id < 0 || id >= textConfig.vocab) fail(Code::modelInvalid, options.path, ": the vocabulary has no ", what, " token");
+    fail(Code::modelInvalid, options.path, ": tokenizer.ggml.tokens has ", tokenizer->size(),
+         " entries but token_embd.weight only ", textConfig.vocab, " rows");
+  for (const auto& [what, id] : {std::pair{"bos", tokenizer->bos()}, std::pair{"eos", tokenizer->eos()},
+                                 std::pair{"newline", tokenizer->newline()}})
+    if (id < 0 || id >= textConfig.vocab)
+      fail(Code::modelInvalid, options.path, ": the vocabulary has no ", what, " token");
 
   if (options.maskTensors) {
     maskDecoder = std::make_unique<MaskDecoder>(options.maskTensors);
@@ -70,21 +72,24 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
     maskDecoder = std::make_unique<MaskDecoder>(MaskDecoder::fromGguf(*GgufFile::open(options.maskDecoderPath)));
   } else {
     for (const auto& file : {text, visionFile})
-      if (!maskDecoder && MaskDecoder::has(*file)) maskDecoder = std::make_unique<MaskDecoder>(MaskDecoder::fromGguf(*file));
+      if (!maskDecoder && MaskDecoder::has(*file))
+        maskDecoder = std::make_unique<MaskDecoder>(MaskDecoder::fromGguf(*file));
   }
 
   decoder = std::make_unique<Decoder>(*device, textConfig, weights.text, options.attentionWindow, options.finalSoftcap);
   const int64_t context = options.contextSize > 0 ? options.contextSize : textConfig.context;
   if (context < visionConfig.tokens + 2)
-    fail(Code::invalidOption, "Expected contextSize >= ", visionConfig.tokens + 2, " (a picture alone takes ", visionConfig.tokens,
-         " tokens) but received ", context);
+    fail(Code::invalidOption, "Expected contextSize >= ", visionConfig.tokens + 2, " (a picture alone takes ",
+         visionConfig.tokens, " tokens) but received ", context);
   const KvLayout layout{textConfig.layers, textConfig.kvHeads, textConfig.headDim, options.kvCacheType};
   if (textConfig.headDim % dtypeInfo(layout.type)->block)
-    fail(Code::invalidOption, "kvCacheType q8_0 needs a head size that is a multiple of 32, but this model's is ", textConfig.headDim);
+    fail(Code::invalidOption, "kvCacheType q8_0 needs a head size that is a multiple of 32, but this model's is ",
+         textConfig.headDim);
   const int64_t pagesPerSequence = (context + kPageTokens - 1) / kPageTokens;
   // kept prefixes come on top: they never take a page that a running sequence needs
   keptPrefixPages = kKeptPrefixes * ((visionConfig.tokens + kPromptTokens + kPageTokens - 1) / kPageTokens);
-  kvPool = std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences) + keptPrefixPages);
+  kvPool =
+      std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences) + keptPrefixPages);
 
   info.architecture = textConfig.architecture;
   info.name = std::string(text->string("general.name").value_or(""));

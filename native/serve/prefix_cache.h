@@ -1,6 +1,7 @@
 #pragma once
-// Finished prefixes (pictures and prompt) and their KV pages, for requests that ask the same again: more samples, beams,
-// other suffixes to score. Never for another prompt: the prefix is bidirectional, so the prompt changes every K and V.
+// Finished prefixes (pictures and prompt) and their KV pages, for requests that ask the same again: more samples,
+// beams, other suffixes to score. Never for another prompt: the prefix is bidirectional, so the prompt changes every K
+// and V.
 #include <list>
 #include <memory>
 #include <string>

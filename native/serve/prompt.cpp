@@ -6,8 +6,8 @@
 
 namespace pg {
 
-Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const std::string* suffix, int64_t imageTokens,
-                   bool allowControl) {
+Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const std::string* suffix,
+                   int64_t imageTokens, bool allowControl) {
   Prompt p;
   p.imageTokens = imageTokens;
   p.ids.assign(size_t(imageTokens), Decoder::kImageRow);
@@ -30,7 +30,8 @@ Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const 
   return p;
 }
 
-Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout, int64_t imageTokens) {
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout,
+                        int64_t imageTokens) {
   Prompt p;
   p.imageTokens = imageTokens;
   p.ids.assign(size_t(imageTokens), Decoder::kImageRow);

@@ -17,10 +17,11 @@ struct Prompt {
 
 // Prefix, separator and suffix are tokenized apart, as in training, so no merge crosses them. Trailing newlines of the
 // prompt are dropped: one separator follows. suffix: nullptr = none, else it is appended with <eos>.
-Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const std::string* suffix, int64_t imageTokens,
-                   bool allowControl);
+Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const std::string* suffix,
+                   int64_t imageTokens, bool allowControl);
 
 // The tokens of an embedding; all of them attend to each other, padding too.
-Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout, int64_t imageTokens);
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout,
+                        int64_t imageTokens);
 
 }  // namespace pg

@@ -15,12 +15,14 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // exp(x) for x <= 0, correct to about 1e-16: not the library's, so that every machine draws the same token.
 double expOf(double x) {
   if (!(x > -700)) return 0;
-  constexpr double kLog2e = 1.4426950408889634, kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+  constexpr double kLog2e = 1.4426950408889634,
+                   kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
   constexpr double kLn2High = 0x1.62e42fefa0000p-1, kLn2Low = 0x1.cf79abc9e3b39p-40;
   const double shifted = x * kLog2e + kRound, n = shifted - kRound;
   const double r = (x - n * kLn2High) - n * kLn2Low;  // |r| <= ln 2 / 2
   double e = 1.0 / 6227020800;                        // 1 / 13!
-  for (double divisor : {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0})
+  for (double divisor :
+       {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0})
     e = e * r + 1 / divisor;
   const int64_t exponent = int64_t(n) + 1023;
   const uint64_t bits = uint64_t(exponent) << 52;
@@ -81,15 +83,18 @@ void require(bool good, const char* option, const char* expected, Value received
 }  // namespace
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
-  require(options.temperature >= 0 && std::isfinite(options.temperature), "temperature", "a number >= 0", options.temperature);
+  require(options.temperature >= 0 && std::isfinite(options.temperature), "temperature", "a number >= 0",
+          options.temperature);
   require(options.topK >= 0, "topK", "an integer >= 0", options.topK);
   require(options.topP > 0 && options.topP <= 1, "topP", "a number > 0 and <= 1", options.topP);
   require(options.minP >= 0 && options.minP <= 1, "minP", "a number 0..1", options.minP);
-  require(options.repeatPenalty > 0 && std::isfinite(options.repeatPenalty), "repeatPenalty", "a number > 0", options.repeatPenalty);
+  require(options.repeatPenalty > 0 && std::isfinite(options.repeatPenalty), "repeatPenalty", "a number > 0",
+          options.repeatPenalty);
   require(options.logProbs >= -1, "logProbs", "an integer >= -1", options.logProbs);
 }
 
-TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed, bool quiet) {
+TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t> history,
+                          std::span<const int32_t> allowed, bool quiet) {
   quiet |= options_.logProbs < 0;
   if (quiet && allowed.size() == 1) {
     TokenChoice only;
@@ -117,8 +122,9 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
       if (best < 0 ? v > kNothing : v > scores[size_t(best)] || (v == scores[size_t(best)] && id < best)) best = id;
     }
   }
-  if (best < 0) fail(Code::internal, "The model gave no usable logit: all of ", allowed.empty() ? logits.size() : allowed.size(),
-                     " are NaN or minus infinity. The weights may be damaged");
+  if (best < 0)
+    fail(Code::internal, "The model gave no usable logit: all of ", allowed.empty() ? logits.size() : allowed.size(),
+         " are NaN or minus infinity. The weights may be damaged");
 
   TokenChoice choice;
   // a token without an alternative takes no random number, so that it may also be taken without logits
@@ -206,10 +212,12 @@ int32_t Sampler::draw(std::span<const float> scores, std::span<const int32_t> al
   return order_.back();  // rounding
 }
 
-float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last, int32_t steps) {
+float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last,
+                    int32_t steps) {
   const double own = logits[size_t(id)];
-  double sum = 0;   // relative to id
-  for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i) sum += i == id ? 1 : std::exp(double(logits[size_t(i)]) - own);
+  double sum = 0;  // relative to id
+  for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i)
+    sum += i == id ? 1 : std::exp(double(logits[size_t(i)]) - own);
   return std::isfinite(sum) ? std::min(0.0f, float(double(logProb) + std::log(sum))) : logProb;
 }
 

@@ -21,9 +21,11 @@ struct SamplingOptions {
 
 struct TokenChoice {
   int32_t id = 0;
-  float logProb = std::numeric_limits<float>::quiet_NaN();   // natural log, before temperature and filters; NaN: not asked for
+  float logProb =
+      std::numeric_limits<float>::quiet_NaN();   // natural log, before temperature and filters; NaN: not asked for
   std::vector<std::pair<int32_t, float>> top;        // best first
-  float nearLogProb = std::numeric_limits<float>::quiet_NaN();   // a location: of it and those next to it (nearLogProbOf)
+  float nearLogProb =
+      std::numeric_limits<float>::quiet_NaN();   // a location: of it and those next to it (nearLogProbOf)
 };
 
 class Sampler {
@@ -34,7 +36,8 @@ class Sampler {
   // Only the logits of allowed ids are read, unless log-probabilities are wanted; none where there is a single one.
   // Ties go to the smallest id. The same seed and logits give the same choice on every machine.
   // `quiet`: no log-probabilities this time, whatever the options say.
-  TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history, std::span<const int32_t> allowed = {}, bool quiet = false);
+  TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history,
+                   std::span<const int32_t> allowed = {}, bool quiet = false);
 
  private:
   int32_t draw(std::span<const float> scores, std::span<const int32_t> allowed, float top);
@@ -46,7 +49,8 @@ class Sampler {
 };
 
 // log of the probability of id or another id within `steps` of it in [first, last], from id's own log-probability.
-float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last, int32_t steps);
+float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, int32_t first, int32_t last,
+                    int32_t steps);
 
 // log softmax(logits)[id], in double precision.
 float logProbOf(std::span<const float> logits, int32_t id);

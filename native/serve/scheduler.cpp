@@ -17,17 +17,24 @@ constexpr size_t kEmbeddingCacheBytes = size_t(64) << 20;
 
 Scheduler::Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post,
                      std::function<Clock::time_point()> now)
-    : model_(model), maxSequences_(size_t(std::max(1, maxSequences))), stopping_(stopping), post_(std::move(post)), now_(std::move(now)),
-      embeddings_(kEmbeddingCacheBytes), prefixes_(model.keptPrefixPages) {}
+    : model_(model),
+      maxSequences_(size_t(std::max(1, maxSequences))),
+      stopping_(stopping),
+      post_(std::move(post)),
+      now_(std::move(now)),
+      embeddings_(kEmbeddingCacheBytes),
+      prefixes_(model.keptPrefixPages) {}
 
-template <class Work> bool Scheduler::guard(const Job& job, Work&& work) {
+template <class Work>
+bool Scheduler::guard(const Job& job, Work&& work) {
   try {
     work();
     return true;
   } catch (const Error& e) {
     postError(job, e.code(), e.message());
   } catch (const std::bad_alloc&) {
-    postError(job, Code::outOfMemory, "Out of memory. Close other programs or lower contextSize, maxSequences or the number of images");
+    postError(job, Code::outOfMemory,
+              "Out of memory. Close other programs or lower contextSize, maxSequences or the number of images");
   } catch (const std::exception& e) {
     postError(job, Code::internal, e.what());
   }
@@ -91,9 +98,7 @@ void Scheduler::step() {
 }
 
 void Scheduler::dropCancelled() {
-  const auto dropped = [&](const Job& job) {
-    return !guard(job, [&] { job.cancel.throwIfSet(); });
-  };
+  const auto dropped = [&](const Job& job) { return !guard(job, [&] { job.cancel.throwIfSet(); }); };
   std::erase_if(queue_, [&](const auto& job) { return dropped(*job); });
   std::erase_if(running_, [&](const auto& sequence) { return dropped(*sequence->job); });
   if (admitting_ && dropped(*admitting_->job)) admitting_.reset();
@@ -104,7 +109,8 @@ void Scheduler::admitNext() {
   queue_.pop_front();
   guard(*job, [&] {
     if (job->request.slots() > maxSequences_)
-      fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ", job->request.beams, ". Raise maxSequences in loadModel");
+      fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ",
+           job->request.beams, ". Raise maxSequences in loadModel");
     admitting_ = std::make_unique<Sequence>(job, model_);
     if (model_.observer) model_.observer->beginPass(0);
     admitting_->timings.queueMs = milliseconds(job->submitted);
@@ -152,7 +158,11 @@ void Scheduler::stepAdmission() {
   prefixLogits_.resize(size_t(model_.textConfig.vocab));
   model_.decoder->prefillLogits(s.prompt.prefix - 1, 1, prefixLogits_.data());
   s.timings.prefillMs += milliseconds(headStart);
-  prefixes_.put({s.job, {s.prompt.ids.begin(), s.prompt.ids.begin() + s.prompt.prefix}, s.adapters.key, s.kv.fork(), prefixLogits_});
+  prefixes_.put({s.job,
+                 {s.prompt.ids.begin(), s.prompt.ids.begin() + s.prompt.prefix},
+                 s.adapters.key,
+                 s.kv.fork(),
+                 prefixLogits_});
   finishPrefix();
 }
 
@@ -160,7 +170,8 @@ void Scheduler::beginPrefix() {
   Sequence& s = *admitting_;
   const auto start = Clock::now();
   if (model_.observer) model_.observer->beginPass(s.prompt.imageTokens);
-  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(), s.prompt.prefix, s.adapters.set.get());
+  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(),
+                               s.prompt.prefix, s.adapters.set.get());
   s.imageRows = {};
   phase_ = Phase::prefix;
   s.timings.prefillMs += milliseconds(start);
@@ -188,7 +199,8 @@ void Scheduler::finishPrefix() {
     phase_ = Phase::suffix;
     return;
   }
-  if (deliver(s, [&](std::vector<Event>& out) { s.begin(prefixLogits_, out); })) running_.push_back(std::move(admitting_));
+  if (deliver(s, [&](std::vector<Event>& out) { s.begin(prefixLogits_, out); }))
+    running_.push_back(std::move(admitting_));
   admitting_.reset();
 }
 
@@ -216,8 +228,9 @@ bool Scheduler::stepVision() {
   }
   while (nextImage_ < r.images.size()) {
     const ImageSource& image = r.images[nextImage_];
-    const EmbeddingCache::Features cached =
-        image.embedding.empty() && r.kind != Request::Kind::trace ? embeddings_.find(image.pixels, s.adapters.visionKey) : nullptr;
+    const EmbeddingCache::Features cached = image.embedding.empty() && r.kind != Request::Kind::trace
+                                                ? embeddings_.find(image.pixels, s.adapters.visionKey)
+                                                : nullptr;
     if (!cached && image.embedding.empty()) {
       model_.vision->begin(image.pixels.data(), s.adapters.set.get());
       encoding_ = true;
@@ -246,7 +259,7 @@ void Scheduler::finishScore() {
   const auto score = [&](int32_t id, std::span<const float> logits) {
     if (s.job->request.logits) event.stages[0].data.insert(event.stages[0].data.end(), logits.begin(), logits.end());
     TokenEvent token;
-    token.choice = Sampler(options).pick(logits, {});   // for the best alternatives; the token itself is given
+    token.choice = Sampler(options).pick(logits, {});  // for the best alternatives; the token itself is given
     token.choice.id = id;
     token.choice.logProb = logProbOf(logits, id);
     token.tokenText = utf8.push(model_.tokenizer->pieceBytes(id));
@@ -297,7 +310,8 @@ void Scheduler::finishTrace() {
   Stage logits{"logits", tokens, model_.textConfig.vocab, {}};
   logits.data.resize(size_t(tokens * logits.cols));
   for (int64_t row = 0; row < tokens; row += Decoder::kLogitRows)
-    model_.decoder->prefillLogits(row, std::min(Decoder::kLogitRows, tokens - row), logits.data.data() + row * logits.cols);
+    model_.decoder->prefillLogits(row, std::min(Decoder::kLogitRows, tokens - row),
+                                  logits.data.data() + row * logits.cols);
   stages_.push_back(std::move(logits));
   Event event;
   event.stages = std::move(stages_);
@@ -307,7 +321,9 @@ void Scheduler::finishTrace() {
 void Scheduler::decodeStep() {
   const size_t vocab = size_t(model_.textConfig.vocab);
   // equal adapters side by side: each choice then takes one pass over its matrices
-  std::stable_sort(running_.begin(), running_.end(), [](const auto& a, const auto& b) { return std::less<>()(a->adapters.set.get(), b->adapters.set.get()); });
+  std::stable_sort(running_.begin(), running_.end(), [](const auto& a, const auto& b) {
+    return std::less<>()(a->adapters.set.get(), b->adapters.set.get());
+  });
   std::vector<DecodeRow> rows;
   std::vector<size_t> firstRow;
   size_t others = usedSlots();
@@ -338,7 +354,8 @@ void Scheduler::decodeStep() {
   running_ = std::move(going);
 }
 
-template <class Work> bool Scheduler::deliver(Sequence& s, Work&& work) {
+template <class Work>
+bool Scheduler::deliver(Sequence& s, Work&& work) {
   std::vector<Event> events;
   const bool ok = guard(*s.job, [&] { work(events); });
   for (Event& event : events)

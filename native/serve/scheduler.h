@@ -14,8 +14,8 @@ namespace pg {
 
 class Scheduler {
  public:
-  // `stopping` tells a cancelled job's reason: the engine's end or its caller's wish. `now`: the clock by which admission
-  // and decoding take turns.
+  // `stopping` tells a cancelled job's reason: the engine's end or its caller's wish. `now`: the clock by which
+  // admission and decoding take turns.
   Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post,
             std::function<Clock::time_point()> now = Clock::now);
 
@@ -29,23 +29,25 @@ class Scheduler {
   void dropCancelled();
   void admitNext();
   void stepAdmission();
-  bool stepVision();             // true when all pictures are encoded
+  bool stepVision();  // true when all pictures are encoded
   void beginPrefix();
-  bool reusePrefix();            // true when the same prefix was kept
-  void finishPrefix();           // its logits are in prefixLogits_
+  bool reusePrefix();  // true when the same prefix was kept
+  void finishPrefix();  // its logits are in prefixLogits_
   void finishScore();
   void finishEmbed();
   void traceHidden();
   void finishTrace();
   void decodeStep();
   // Runs the sequence's begin or advance and posts its events; true while it goes on.
-  template <class Work> bool deliver(Sequence& sequence, Work&& work);
+  template <class Work>
+  bool deliver(Sequence& sequence, Work&& work);
   void endAdmission(Event event);
   size_t usedSlots() const;
   bool mayAdmit() const;
   void postError(const Job& job, Code code, const std::string& message);
   // Runs `work` for one job; an error ends that job alone. False after an error.
-  template <class Work> bool guard(const Job& job, Work&& work);
+  template <class Work>
+  bool guard(const Job& job, Work&& work);
 
   Model& model_;
   size_t maxSequences_;
@@ -57,13 +59,13 @@ class Scheduler {
 
   std::deque<std::shared_ptr<Job>> queue_;
   std::unique_ptr<Sequence> admitting_;
-  size_t nextImage_ = 0;          // of admitting_
-  bool encoding_ = false;         // a picture is in the encoder
+  size_t nextImage_ = 0;  // of admitting_
+  bool encoding_ = false;  // a picture is in the encoder
   enum class Phase { vision, prefix, suffix } phase_ = Phase::vision;
-  std::vector<Stage> stages_;     // of a trace
+  std::vector<Stage> stages_;  // of a trace
   std::vector<std::unique_ptr<Sequence>> running_;
-  double decodeMs_ = 0;              // of the last decode step
-  std::vector<float> logits_;        // of a decode step
+  double decodeMs_ = 0;  // of the last decode step
+  std::vector<float> logits_;  // of a decode step
   std::vector<float> prefixLogits_;  // [vocab]
 };
 

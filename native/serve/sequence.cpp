@@ -4,10 +4,10 @@ namespace pg {
 namespace {
 
 constexpr int32_t kLocations = 1024;
-constexpr int32_t kNearLocations = 16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
+constexpr int32_t kNearLocations =
+    16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
 
 }  // namespace
-
 
 Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     : job(std::move(j)), kv(*model.kvPool), model_(model), sampler_(job->request.sampling), stops_(job->request.stop) {
@@ -15,14 +15,17 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
   adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);
   const int64_t perImage = model.visionConfig.tokens;
   if (!r.images.empty() && !model.vision)
-    fail(Code::modelUnsupported, "This model file has no vision tensors, so it cannot take an image. Pass the vision GGUF as `vision` to loadModel");
+    fail(Code::modelUnsupported,
+         "This model file has no vision tensors, so it cannot take an image. Pass the vision GGUF as `vision` to "
+         "loadModel");
   const int64_t pixelBytes = model.visionConfig.imageSize * model.visionConfig.imageSize * 3;
   for (size_t i = 0; i < r.images.size(); ++i) {
     const ImageSource& image = r.images[i];
     if (image.embedding.empty() ? int64_t(image.pixels.size()) != pixelBytes
                                 : int64_t(image.embedding.size()) != perImage * model.textConfig.hidden)
       fail(Code::imageInvalid, "Image ", i, " does not fit this model: expected ", model.visionConfig.imageSize, " x ",
-           model.visionConfig.imageSize, " RGB pixels or an embedding of [", perImage, ", ", model.textConfig.hidden, "]");
+           model.visionConfig.imageSize, " RGB pixels or an embedding of [", perImage, ", ", model.textConfig.hidden,
+           "]");
   }
   if (r.kind == Request::Kind::encodeImage) {
     if (r.images.size() != 1) fail(Code::invalidOption, "encodeImage takes exactly one image");
@@ -33,20 +36,28 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     return;
   }
   if (r.kind == Request::Kind::embed && !model.info.hasRetrieval)
-    fail(Code::modelUnsupported, "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
-  if (r.kind == Request::Kind::embed) prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, r.embed, perImage * int64_t(r.images.size()));
-  else prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
-                       perImage * int64_t(r.images.size()), r.allowControlTokens);
+    fail(Code::modelUnsupported,
+         "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
+  if (r.kind == Request::Kind::embed)
+    prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, r.embed, perImage * int64_t(r.images.size()));
+  else
+    prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
+                         perImage * int64_t(r.images.size()), r.allowControlTokens);
   const int64_t room = model.info.contextSize - (r.kind == Request::Kind::generate ? 1 : 0);
   if (int64_t(prompt.ids.size()) > room)
     fail(Code::promptTooLong, "The prompt has ", prompt.ids.size(), " tokens (", prompt.imageTokens,
-         " of them image tokens), but contextSize is ", model.info.contextSize, ". Shorten the prompt, pass fewer images or raise contextSize");
+         " of them image tokens), but contextSize is ", model.info.contextSize,
+         ". Shorten the prompt, pass fewer images or raise contextSize");
   if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix; r.logits && suffix > kMostLogitRows)
-    fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows, " can be returned. Shorten it");
+    fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows,
+         " can be returned. Shorten it");
   if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_ = model.constraints->make(r.constraint);
   if (r.beams > 1) {
-    if (r.constraint.kind != ConstraintSpec::Kind::none) fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
-    if (r.sampling.temperature > 0) fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ", r.sampling.temperature);
+    if (r.constraint.kind != ConstraintSpec::Kind::none)
+      fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
+    if (r.sampling.temperature > 0)
+      fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ",
+           r.sampling.temperature);
     const int64_t most = std::min(r.maxTokens, model.info.contextSize - int64_t(prompt.ids.size()));
     beams_.emplace(r.beams, r.lengthPenalty, most, [&tokenizer = *model.tokenizer, ignore = r.ignoreEos](int32_t id) {
       return !ignore && tokenizer.isEndOfGeneration(id);
@@ -71,7 +82,9 @@ void Sequence::begin(std::span<const float> logits, std::vector<Event>& out) {
 void Sequence::appendRows(std::vector<DecodeRow>& rows, size_t budget) {
   const int64_t first = int64_t(prompt.ids.size());
   if (beams_) return beams_->appendRows(rows, first, prompt.prefix);
-  const auto append = [&](int32_t id, DecodeRow::Head head) { rows.push_back({&kv, id, first + cached_++, prompt.prefix, nullptr, head}); };
+  const auto append = [&](int32_t id, DecodeRow::Head head) {
+    rows.push_back({&kv, id, first + cached_++, prompt.prefix, nullptr, head});
+  };
   const size_t count = std::min(budget, unfed_.size());
   for (size_t i = 0; i < count; ++i) append(unfed_[i], DecodeRow::Head::none);
   unfed_.erase(unfed_.begin(), unfed_.begin() + ptrdiff_t(count));
@@ -81,7 +94,8 @@ void Sequence::appendRows(std::vector<DecodeRow>& rows, size_t budget) {
   if (rows.back().head == DecodeRow::Head::ids) rows.back().ids = constraint_->allowed();
   if (!constraint_ || quiet()) return;
   for (const int32_t id : constraint_->forced()) {
-    if (count + ahead_ == budget || id == model_.tokenizer->eos() || full(completionTokens_ + int64_t(ahead_) + 1)) break;
+    if (count + ahead_ == budget || id == model_.tokenizer->eos() || full(completionTokens_ + int64_t(ahead_) + 1))
+      break;
     append(id, DecodeRow::Head::all);
     ++ahead_;
     ++wanted_;
@@ -94,7 +108,8 @@ void Sequence::advance(std::span<const float> logits, std::vector<Event>& out) {
     beams_->advance(logits, int64_t(vocab));
     return finishBeams(out);
   }
-  for (size_t i = logits.size() / vocab - wanted_; i < logits.size() / vocab && !finished(); ++i) take(logits.subspan(i * vocab, vocab), out);
+  for (size_t i = logits.size() / vocab - wanted_; i < logits.size() / vocab && !finished(); ++i)
+    take(logits.subspan(i * vocab, vocab), out);
   if (wanted_ > 0) takeKnown(out);
 }
 
@@ -120,7 +135,8 @@ void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
   TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
   const int32_t firstLoc = model_.tokenizer->firstLoc(), location = choice.id - firstLoc;
   if (!quiet() && firstLoc >= 0 && location >= 0 && location < kLocations)
-    choice.nearLogProb = nearLogProbOf(logits, choice.id, choice.logProb, firstLoc, firstLoc + kLocations - 1, kNearLocations);
+    choice.nearLogProb =
+        nearLogProbOf(logits, choice.id, choice.logProb, firstLoc, firstLoc + kLocations - 1, kNearLocations);
   if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
     finishReason_ = "stop";
   } else {

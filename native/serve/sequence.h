@@ -43,20 +43,22 @@ class Sequence {
 
   // The first token, from the logits [vocab] after the prefix. Events to post are appended to `out`.
   void begin(std::span<const float> logits, std::vector<Event>& out);
-  // The tokens that enter the next decode step: without beams at most `budget`, which are those that came and are not in
-  // the cache yet, then, where log-probabilities are wanted, those that must follow.
+  // The tokens that enter the next decode step: without beams at most `budget`, which are those that came and are not
+  // in the cache yet, then, where log-probabilities are wanted, those that must follow.
   void appendRows(std::vector<DecodeRow>& rows, size_t budget);
   // logits [its rows, vocab] of a decode step, of which what its rows did not ask for is not read.
   void advance(std::span<const float> logits, std::vector<Event>& out);
-  bool finished() const { return !finishReason_.empty(); }   // its end event is out
+  bool finished() const { return !finishReason_.empty(); }  // its end event is out
 
  private:
   void emit(TokenChoice choice, std::vector<Event>& out);
   void take(std::span<const float> logits, std::vector<Event>& out);
   void takeKnown(std::vector<Event>& out);
-  DecodeRow::Head nextHead() const;   // what choosing the next token needs; none where it is known
-  bool quiet() const { return job->request.sampling.logProbs < 0 || (job->request.scoredOnly && constraint_ && !constraint_->scored()); }
-  bool full(int64_t tokens) const;    // no token may follow so many
+  DecodeRow::Head nextHead() const;  // what choosing the next token needs; none where it is known
+  bool quiet() const {
+    return job->request.sampling.logProbs < 0 || (job->request.scoredOnly && constraint_ && !constraint_->scored());
+  }
+  bool full(int64_t tokens) const;  // no token may follow so many
   void finishBeams(std::vector<Event>& out);
   void end(std::vector<Event>& out);
 
@@ -66,12 +68,12 @@ class Sequence {
   StopMatcher stops_;
   std::unique_ptr<Constraint> constraint_;
   std::optional<BeamSearch> beams_;
-  std::vector<int32_t> history_;      // what the repeat penalty sees
+  std::vector<int32_t> history_;  // what the repeat penalty sees
   int64_t completionTokens_ = 0;
-  std::vector<int32_t> unfed_;        // came and is not in the cache
-  int64_t cached_ = 0;                // generated tokens in the cache
-  size_t ahead_ = 0;                  // of these, still to come
-  size_t wanted_ = 0;                 // of the step's rows, the last so many have logits
+  std::vector<int32_t> unfed_;  // came and is not in the cache
+  int64_t cached_ = 0;  // generated tokens in the cache
+  size_t ahead_ = 0;  // of these, still to come
+  size_t wanted_ = 0;  // of the step's rows, the last so many have logits
   std::string finishReason_;
   Clock::time_point firstToken_;
 };

@@ -48,24 +48,28 @@ inline void checkClose(double a, double b, double tolerance, const char* text, c
 
 }  // namespace pg::test
 
-#define TEST(name)                                              \
-  static void test_##name();                                    \
+#define TEST(name)                                               \
+  static void test_##name();                                     \
   static pg::test::Register register_##name(#name, test_##name); \
   static void test_##name()
-#define CHECK(condition) \
-  do { if (!(condition)) throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__), #condition}; } while (0)
+#define CHECK(condition)                                                                                           \
+  do {                                                                                                             \
+    if (!(condition)) throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__), #condition}; \
+  } while (0)
 #define CHECK_EQUAL(a, b) pg::test::checkEqual(a, b, #a, #b, __FILE__, __LINE__)
 #define CHECK_CLOSE(a, b, tolerance) pg::test::checkClose(a, b, tolerance, #a " ~ " #b, __FILE__, __LINE__)
 // The statement must fail with this code and a message that holds `part`.
-#define CHECK_FAILS(statement, expectedCode, part)                                                      \
-  do {                                                                                                  \
-    bool failed_ = false;                                                                               \
-    try { statement; } catch (const pg::Error& e) {                                                     \
-      failed_ = true;                                                                                   \
-      CHECK_EQUAL(std::string(pg::codeName(e.code())), std::string(pg::codeName(expectedCode)));        \
-      if (e.message().find(part) == std::string::npos)                                                  \
-        throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__),                 \
-                                "message \"" + e.message() + "\" lacks \"" + (part) + "\""};            \
-    }                                                                                                   \
-    CHECK(failed_ && #statement);                                                                       \
+#define CHECK_FAILS(statement, expectedCode, part)                                               \
+  do {                                                                                           \
+    bool failed_ = false;                                                                        \
+    try {                                                                                        \
+      statement;                                                                                 \
+    } catch (const pg::Error& e) {                                                               \
+      failed_ = true;                                                                            \
+      CHECK_EQUAL(std::string(pg::codeName(e.code())), std::string(pg::codeName(expectedCode))); \
+      if (e.message().find(part) == std::string::npos)                                           \
+        throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__),          \
+                                "message \"" + e.message() + "\" lacks \"" + (part) + "\""};     \
+    }                                                                                            \
+    CHECK(failed_&& #statement);                                                                 \
   } while (0)

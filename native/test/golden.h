@@ -35,7 +35,8 @@ inline std::filesystem::path sharedFolder() {
 inline std::string golden(const std::string& name) {
   const auto folder = sharedFolder();
   if (!folder.empty()) return (folder / "golden" / name).string();
-  if (std::getenv("CI")) throw Failure{name, "reference data not found: set PALIGEMMA_SHARED to the folder that holds golden/"};
+  if (std::getenv("CI"))
+    throw Failure{name, "reference data not found: set PALIGEMMA_SHARED to the folder that holds golden/"};
   std::printf("skipped: no reference data for %s (set PALIGEMMA_SHARED)\n", name.c_str());
   return {};
 }
@@ -108,12 +109,17 @@ class JsonParser {
   }
 
  private:
-  void skip() { while (p_ < end_ && std::strchr(" \t\r\n", *p_)) ++p_; }
+  void skip() {
+    while (p_ < end_ && std::strchr(" \t\r\n", *p_)) ++p_;
+  }
   void expect(char c) {
     if (*p_ != c) throw Failure{"JSON", std::string("expected ") + c};
     ++p_;
   }
-  void open(char c) { expect(c); skip(); }
+  void open(char c) {
+    expect(c);
+    skip();
+  }
   bool close(char c) {
     if (*p_ != c) return false;
     ++p_;
@@ -156,8 +162,11 @@ class JsonParser {
       }
       if (code < 0x80) out += char(code);
       else if (code < 0x800) out += {char(0xc0 | code >> 6), char(0x80 | (code & 63))};
-      else if (code < 0x10000) out += {char(0xe0 | code >> 12), char(0x80 | (code >> 6 & 63)), char(0x80 | (code & 63))};
-      else out += {char(0xf0 | code >> 18), char(0x80 | (code >> 12 & 63)), char(0x80 | (code >> 6 & 63)), char(0x80 | (code & 63))};
+      else if (code < 0x10000)
+        out += {char(0xe0 | code >> 12), char(0x80 | (code >> 6 & 63)), char(0x80 | (code & 63))};
+      else
+        out += {char(0xf0 | code >> 18), char(0x80 | (code >> 12 & 63)), char(0x80 | (code >> 6 & 63)),
+                char(0x80 | (code & 63))};
     }
     expect('"');
     return out;
@@ -183,7 +192,8 @@ class Safetensors {
       return n;
     }
     // The values as T; the caller knows that dtype is T. Copied, because the file need not be aligned.
-    template <class T> std::vector<T> values() const {
+    template <class T>
+    std::vector<T> values() const {
       if (bytes % sizeof(T)) throw Failure{"safetensors", dtype + " read as another type"};
       std::vector<T> v(bytes / sizeof(T));
       if (bytes) std::memcpy(v.data(), data, bytes);

@@ -60,11 +60,14 @@ struct Hypothesis {
   bool ended = false;
 };
 
-// Of all continuations of the live hypotheses by one token, the best 2 * width are looked at in order: those that do not
-// end live on, up to `width` of them; those that end are done if they are among the best `width`. It is over when
+// Of all continuations of the live hypotheses by one token, the best 2 * width are looked at in order: those that do
+// not end live on, up to `width` of them; those that end are done if they are among the best `width`. It is over when
 // nothing lives, at maxTokens, or when `width` are done that no live one, at its present length, beats.
-Hypothesis reference(Fixture& f, size_t width, double penalty, size_t maxTokens, const std::function<bool(int32_t)>& ends) {
-  const auto score = [&](const Hypothesis& h) { return h.logProb / std::pow(double(h.tokens.size() + h.ended), penalty); };
+Hypothesis reference(Fixture& f, size_t width, double penalty, size_t maxTokens,
+                     const std::function<bool(int32_t)>& ends) {
+  const auto score = [&](const Hypothesis& h) {
+    return h.logProb / std::pow(double(h.tokens.size() + h.ended), penalty);
+  };
   const auto better = [&](const Hypothesis& a, const Hypothesis& b) { return score(a) > score(b); };
   std::vector<Hypothesis> live{{}}, done;
   for (;;) {
@@ -78,7 +81,8 @@ Hypothesis reference(Fixture& f, size_t width, double penalty, size_t maxTokens,
         all.push_back(std::move(longer));
       }
     }
-    std::stable_sort(all.begin(), all.end(), [](const Hypothesis& a, const Hypothesis& b) { return a.logProb > b.logProb; });
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Hypothesis& a, const Hypothesis& b) { return a.logProb > b.logProb; });
     live.clear();
     for (size_t rank = 0; rank < 2 * width && live.size() < width; ++rank) {
       Hypothesis& h = all[rank];
@@ -102,7 +106,8 @@ Hypothesis reference(Fixture& f, size_t width, double penalty, size_t maxTokens,
 
 TEST(beam_search_finds_what_its_definition_finds) {
   int ended = 0, cut = 0;
-  for (const std::vector<int32_t>& prompt : {std::vector<int32_t>{2, 10, 20, 30, 40, 4}, {2, 100, 101, 250, 4}, {2, 4}}) {
+  for (const std::vector<int32_t>& prompt :
+       {std::vector<int32_t>{2, 10, 20, 30, 40, 4}, {2, 100, 101, 250, 4}, {2, 4}}) {
     Fixture f(prompt);
     for (const int width : {2, 3, 5})
       for (const double penalty : {0.0, 1.0, 2.5})
@@ -129,7 +134,8 @@ TEST(beam_search_finds_what_its_definition_finds) {
           CHECK(found == expected.tokens);
           CHECK_EQUAL(search.best().ended, expected.ended);
           if (!expected.ended) CHECK_CLOSE(logProb, expected.logProb, 1e-4);
-          CHECK_CLOSE(search.best().score, expected.logProb / std::pow(double(expected.tokens.size() + expected.ended), penalty), 1e-4);
+          CHECK_CLOSE(search.best().score,
+                      expected.logProb / std::pow(double(expected.tokens.size() + expected.ended), penalty), 1e-4);
           ++(expected.ended ? ended : cut);
         }
   }

@@ -15,8 +15,9 @@ namespace {
 const Tokenizer& tokenizer() {
   static const Tokenizer made = [] {
     Vocabulary v;
-    v.add({"_cat", "_ca", "at", "ed", "re", "es", "ye", "no", "_", "a", "b", "c", "d", "e", "n", "o", "r", "s", "t", "y", "\"", ":", "{", "}",
-           ",", "\":", ".", "-", "\xc3\xa9", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"});
+    v.add({"_cat", "_ca", "at",       "ed", "re", "es", "ye", "no", "_", "a", "b", "c", "d",
+           "e",    "n",   "o",        "r",  "s",  "t",  "y",  "\"", ":", "{", "}", ",", "\":",
+           ".",    "-",   "\xc3\xa9", "0",  "1",  "2",  "3",  "4",  "5", "6", "7", "8", "9"});
     v.addLocations();
     return v.open();
   }();
@@ -77,7 +78,8 @@ std::string wander(Constraint& c, std::mt19937& random, size_t most) {
       CHECK_EQUAL(allowed.size(), size_t(1));
       CHECK_EQUAL(allowed[0], forced[0]);
     }
-    const int32_t id = allows(c, tokenizer().eos()) && random() % 4 == 0 ? tokenizer().eos() : allowed[random() % allowed.size()];
+    const int32_t id =
+        allows(c, tokenizer().eos()) && random() % 4 == 0 ? tokenizer().eos() : allowed[random() % allowed.size()];
     text += tokenizer().pieceBytes(id);
     c.accept(id);
   }
@@ -132,7 +134,9 @@ TEST(constraint_regex_accepts_exactly_what_matches) {
       {"(?:a|b)+\\.\\d", {"ab.1"}, {".1", "ab1"}},
       {".", {"x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}, {"\n", "ab", "\x80", "\xed\xa0\x80"}},
       {"\\x41\\u00e9\\u{20ac}\\ud83d\\ude00\\t", {"A\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\t"}, {"A"}},
-      {"[\\u00e9-\\u{1F600}]", {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf"}, {"\xc3\xa8", "\xf0\x9f\x98\x81"}},
+      {"[\\u00e9-\\u{1F600}]",
+       {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf"},
+       {"\xc3\xa8", "\xf0\x9f\x98\x81"}},
       {"\\w\\W\\s\\S", {"a- b"}, {"--  ", "aa b"}},
       {"[\\]\\-a]+", {"]-a"}, {"b"}},
       {"[a-]+]", {"a-]"}, {"]"}},
@@ -151,8 +155,9 @@ TEST(constraint_regex_accepts_exactly_what_matches) {
 TEST(constraint_regex_output_matches_whatever_is_picked) {
   // against the standard library's own regular expressions
   std::mt19937 random(1);
-  for (const char* pattern : {"(yes|no)( cats?)?", "-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?", "\\{\"a\":(\"[a-e ]{0,5}\"|[0-9]+),\"b\":(true|false)\\}",
-                              "([a-c]+ ){1,3}[^a-z0-9]", "cat( [a-z]{2}){2,4}\\.", "((a|b)*c){2}"}) {
+  for (const char* pattern : {"(yes|no)( cats?)?", "-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?",
+                              "\\{\"a\":(\"[a-e ]{0,5}\"|[0-9]+),\"b\":(true|false)\\}", "([a-c]+ ){1,3}[^a-z0-9]",
+                              "cat( [a-z]{2}){2,4}\\.", "((a|b)*c){2}"}) {
     const std::regex expected(pattern);
     int ended = 0;
     for (int round = 0; round < 40; ++round) {
@@ -197,7 +202,8 @@ TEST(constraint_regex_cut_within_a_character_goes_on_with_its_bytes) {
 
 TEST(constraint_regex_leaves_control_tokens_out) {
   const auto c = regex("[^x]*");
-  for (const int32_t id : {tokenizer().bos(), tokenizer().pad(), tokenizer().unk(), tokenizer().image()}) CHECK(!allows(*c, id));
+  for (const int32_t id : {tokenizer().bos(), tokenizer().pad(), tokenizer().unk(), tokenizer().image()})
+    CHECK(!allows(*c, id));
   CHECK(allows(*c, tokenizer().eos()));
   CHECK(allows(*c, tokenizer().newline()));
   // of two tokens for one byte only the tokenizer's own

@@ -1,5 +1,5 @@
-// What the scheduler relies on: rows of one sequence that enter a step together, and parts of the head, give the numbers
-// that one row at a time and the whole head give, to the last bit.
+// What the scheduler relies on: rows of one sequence that enter a step together, and parts of the head, give the
+// numbers that one row at a time and the whole head give, to the last bit.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -85,7 +85,9 @@ TEST(decoder_computes_a_part_of_the_head_as_the_whole) {
   const std::vector<int32_t> ids{0, 1, 7, 8, 9, 200, int32_t(f.vocab - 1)};
   // in company of a row that wants nothing and one that wants everything
   std::vector<float> out(3 * size_t(f.vocab), -12345.0f);
-  const std::vector<DecodeRow> rows{{&a, 55, 7, 6, nullptr, DecodeRow::Head::none}, {&b, 100, 6, 6, nullptr, DecodeRow::Head::ids, ids}, {&c, 100, 6, 6}};
+  const std::vector<DecodeRow> rows{{&a, 55, 7, 6, nullptr, DecodeRow::Head::none},
+                                    {&b, 100, 6, 6, nullptr, DecodeRow::Head::ids, ids},
+                                    {&c, 100, 6, 6}};
   f.model->decoder->decode(rows, out.data());
   size_t found = 0;
   for (int64_t i = 0; i < f.vocab; ++i) {
@@ -101,11 +103,12 @@ TEST(decoder_weights_by_slices_give_the_same_numbers_for_every_type) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   for (const std::string& isa : supportedIsas())
-    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q4_k, DType::q5_k,
-                       DType::q6_k, DType::q3_k, DType::iq4_nl}) {
+    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                       DType::q4_k, DType::q5_k, DType::q6_k, DType::q3_k, DType::iq4_nl}) {
       const int64_t n = 301, k = 512;
       std::vector<uint8_t> weight(size_t(n) * bytesFor(type, k));
-      std::vector<float> values(static_cast<size_t>(k)), x(static_cast<size_t>(k)), whole(static_cast<size_t>(n)), part(static_cast<size_t>(n), -1.0f);
+      std::vector<float> values(static_cast<size_t>(k)), x(static_cast<size_t>(k)), whole(static_cast<size_t>(n)),
+          part(static_cast<size_t>(n), -1.0f);
       for (int64_t r = 0; r < n; ++r) {
         for (float& v : values) v = normal(random);
         quantizeRow(type, values.data(), weight.data() + size_t(r) * bytesFor(type, k), k);
@@ -115,7 +118,9 @@ TEST(decoder_weights_by_slices_give_the_same_numbers_for_every_type) {
       Linear linear;
       linear.weight = {weight.data(), type, n, k};
       const View in(reinterpret_cast<uint8_t*>(x.data()), DType::f32, 1, k);
-      const auto out = [&](std::vector<float>& to) { return View(reinterpret_cast<uint8_t*>(to.data()), DType::f32, 1, n); };
+      const auto out = [&](std::vector<float>& to) {
+        return View(reinterpret_cast<uint8_t*>(to.data()), DType::f32, 1, n);
+      };
       const MatmulJob all{out(whole), &linear};
       device.matmul(in, {&all, 1});
       std::vector<Linear> slices;

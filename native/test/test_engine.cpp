@@ -31,7 +31,10 @@ TEST(engine_with_more_threads_than_cores_gives_the_same_bits_beside_busy_threads
   // neighbours that never sleep, one a core: every loop of the engine ends with threads that wait for a descheduled one
   std::atomic<bool> enough{false};
   std::vector<std::thread> neighbours;
-  for (int i = 0; i < cores; ++i) neighbours.emplace_back([&] { while (!enough.load(std::memory_order_relaxed)) {} });
+  for (int i = 0; i < cores; ++i)
+    neighbours.emplace_back([&] {
+      while (!enough.load(std::memory_order_relaxed)) {}
+    });
   std::vector<bool> same;
   for (int factor : {1, 2, 4}) {
     Fixture f({.threads = factor * cores});
@@ -46,7 +49,8 @@ TEST(engine_answers_are_the_same_alone_and_in_company) {
   for (int together : {5, 12}) {
     Fixture f({.maxSequences = together});
     std::vector<Request> requests;
-    for (int i = 0; i < 14; ++i) requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
+    for (int i = 0; i < 14; ++i)
+      requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
     std::vector<std::vector<std::pair<int32_t, float>>> alone;
     for (const Request& r : requests) alone.push_back(f.run(r));
     std::vector<uint32_t> jobs;
@@ -62,7 +66,7 @@ TEST(engine_scores_what_it_generates) {
   r.kind = Request::Kind::score;
   r.suffix = "cat";
   const auto events = f.listener.wait(f.engine->submit(r));
-  CHECK_EQUAL(events.back().scored.size(), size_t(4));   // c a t <eos>
+  CHECK_EQUAL(events.back().scored.size(), size_t(4));  // c a t <eos>
   CHECK_EQUAL(events.back().scored.back().choice.id, 1);
   for (const auto& token : events.back().scored) CHECK(token.choice.logProb < 0 && std::isfinite(token.choice.logProb));
 }
@@ -143,7 +147,7 @@ TEST(engine_same_prefix_again_gives_the_same_bits) {
   Fixture f({.maxSequences = 4});
   const Request r = f.request("shared prompt", 20);
   const auto first = f.run(r);
-  CHECK(f.run(r) == first);                       // from the kept prefix
+  CHECK(f.run(r) == first);  // from the kept prefix
   std::vector<uint32_t> jobs;
   for (int i = 0; i < 6; ++i) jobs.push_back(f.engine->submit(r));
   for (uint32_t job : jobs) CHECK(Fixture::tokens(f.listener.wait(job)) == first);

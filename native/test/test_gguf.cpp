@@ -12,7 +12,8 @@ using namespace pg::test;
 namespace {
 
 constexpr GgufType typeOf(const std::string& name) {
-  const char* names[] = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string", "array", "uint64", "int64", "float64"};
+  const char* names[] = {"uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
+                         "bool",  "string", "array",  "uint64", "int64",  "float64"};
   for (uint32_t i = 0; i < std::size(names); ++i)
     if (name == names[i]) return GgufType(i);
   throw Failure{name, "unknown type name in the reference data"};
@@ -111,7 +112,8 @@ void touchAll(const GgufFile& file) {
   volatile uint64_t sink = 0;
   const auto walk = [&](const auto& self, const GgufArray& a) -> void {
     if (a.elementType == GgufType::string) {
-      for (const auto s : a.strings()) for (const char c : s) sink = sink + uint8_t(c);
+      for (const auto s : a.strings())
+        for (const char c : s) sink = sink + uint8_t(c);
     } else if (a.elementType == GgufType::array) {
       for (const auto& inner : a.arrays()) self(self, inner);
     } else {
@@ -121,13 +123,18 @@ void touchAll(const GgufFile& file) {
   for (const auto& [key, value] : file.metadata()) {
     for (const char c : key) sink = sink + uint8_t(c);
     if (const auto* a = std::get_if<GgufArray>(&value.value)) walk(walk, *a);
-    if (const auto* s = std::get_if<std::string_view>(&value.value)) for (const char c : *s) sink = sink + uint8_t(c);
+    if (const auto* s = std::get_if<std::string_view>(&value.value))
+      for (const char c : *s) sink = sink + uint8_t(c);
   }
   for (const auto& t : file.tensors()) {
     const ConstView view = file.view(t);
     CHECK_EQUAL(view.bytes(), t.bytes);
     for (size_t i = 0; i < t.bytes; ++i) sink = sink + view.data[i];
-    try { file.checkFinite(t); } catch (const Error& e) { CHECK(e.code() == Code::modelInvalid); }
+    try {
+      file.checkFinite(t);
+    } catch (const Error& e) {
+      CHECK(e.code() == Code::modelInvalid);
+    }
   }
 }
 
@@ -173,8 +180,10 @@ TEST(gguf_bad_files_are_rejected_with_their_path) {
   for (const Json& entry : readJson(index).items) {
     const std::string file = entry["file"].text;
     const Outcome outcome = tryFile(golden("gguf/bad/" + file));
-    if (entry["expect"].text == "error" && outcome == Outcome::read) throw Failure{file, "was read: " + entry["what"].text};
-    if (entry["expect"].text == "bad_values" && outcome == Outcome::rejected) throw Failure{file, "the structure is valid"};
+    if (entry["expect"].text == "error" && outcome == Outcome::read)
+      throw Failure{file, "was read: " + entry["what"].text};
+    if (entry["expect"].text == "bad_values" && outcome == Outcome::rejected)
+      throw Failure{file, "the structure is valid"};
   }
 }
 
@@ -232,7 +241,8 @@ TEST(gguf_good_file_cut_at_any_byte_is_rejected) {
   const TemporaryFile cut("");
   for (size_t size = 0; size < end; ++size) {
     cut.write(whole.substr(0, size));
-    if (tryFile(cut.path()) == Outcome::read) throw Failure{path, "was read when cut after " + std::to_string(size) + " bytes"};
+    if (tryFile(cut.path()) == Outcome::read)
+      throw Failure{path, "was read when cut after " + std::to_string(size) + " bytes"};
   }
 }
 
@@ -274,7 +284,8 @@ TEST(gguf_typed_access_gives_nothing_for_missing_keys_and_fails_for_other_types)
 }
 
 TEST(gguf_missing_file_and_directory_say_what_to_do) {
-  CHECK_FAILS(GgufFile::open("/no/such/folder/model.gguf"), Code::modelNotFound, "/no/such/folder/model.gguf: no such file");
+  CHECK_FAILS(GgufFile::open("/no/such/folder/model.gguf"), Code::modelNotFound,
+              "/no/such/folder/model.gguf: no such file");
   const std::string folder = std::filesystem::temp_directory_path().string();
   CHECK_FAILS(GgufFile::open(folder), Code::modelNotFound, "is a directory");
   CHECK_FAILS(GgufFile::open(""), Code::modelNotFound, "empty");

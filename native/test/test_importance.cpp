@@ -25,24 +25,30 @@ struct Sample {
 
 // A disc and a square in two of four colours on a grey background.
 Sample drawn(uint32_t seed) {
-  const struct { const char* name; uint8_t rgb[3]; } colours[] = {
-      {"red", {220, 40, 40}}, {"green", {40, 170, 60}}, {"blue", {50, 80, 220}}, {"yellow", {235, 210, 60}}};
+  const struct {
+    const char* name;
+    uint8_t rgb[3];
+  } colours[] = {{"red", {220, 40, 40}}, {"green", {40, 170, 60}}, {"blue", {50, 80, 220}}, {"yellow", {235, 210, 60}}};
   const auto next = [&](uint32_t below) { return ((seed = seed * 1664525u + 1013904223u) >> 16) % below; };
   Sample s{std::vector<uint8_t>(kSide * kSide * 3, uint8_t(120 + next(120))), "", ""};
   std::string names[2];
   int box[4] = {};
   for (int shape = 0; shape < 2; ++shape) {
     const auto& colour = colours[next(4)];
-    const int radius = 9 + int(next(12)), x = shape * 56 + radius + int(next(uint32_t(56 - 2 * radius))), y = radius + int(next(uint32_t(kSide - 2 * radius)));
+    const int radius = 9 + int(next(12)), x = shape * 56 + radius + int(next(uint32_t(56 - 2 * radius))),
+              y = radius + int(next(uint32_t(kSide - 2 * radius)));
     for (int dy = -radius; dy <= radius; ++dy)
       for (int dx = -radius; dx <= radius; ++dx)
-        if (shape == 1 || dx * dx + dy * dy <= radius * radius) std::copy_n(colour.rgb, 3, &s.pixels[size_t(((y + dy) * kSide + x + dx) * 3)]);
+        if (shape == 1 || dx * dx + dy * dy <= radius * radius)
+          std::copy_n(colour.rgb, 3, &s.pixels[size_t(((y + dy) * kSide + x + dx) * 3)]);
     names[shape] = std::string(colour.name) + (shape == 0 ? " circle" : " square");
     const int edges[] = {y - radius, x - radius, y + radius, x + radius};
     std::copy_n(edges, 4, box);
   }
   switch (next(3)) {
-    case 0: s.prompt = "caption en", s.answer = "a " + names[0] + " and a " + names[1] + " on a plain background"; break;
+    case 0:
+      s.prompt = "caption en", s.answer = "a " + names[0] + " and a " + names[1] + " on a plain background";
+      break;
     case 1: s.prompt = "answer en how many shapes are there?", s.answer = "2"; break;
     default:
       s.prompt = "detect " + names[1];
@@ -60,11 +66,11 @@ Sample drawn(uint32_t seed) {
 struct CorrelatingDevice final : ObservingDevice {
   struct Sums {
     int64_t rows[2] = {};
-    std::vector<double> products[2];   // [in, in]
+    std::vector<double> products[2];  // [in, in]
   };
   using ObservingDevice::ObservingDevice;
   std::map<const void*, Sums> sums;
-  int64_t pictureRows = 0;             // the first ones of every call; prompts here fit one block of rows
+  int64_t pictureRows = 0;  // the first ones of every call; prompts here fit one block of rows
 
   void observe(ConstView x, std::span<const Linear* const> linears) override {
     for (const Linear* linear : linears) {
@@ -131,7 +137,8 @@ struct Demo {
 
 std::vector<float> weightsOf(const Linear& linear) {
   std::vector<float> values(size_t(linear.out() * linear.in()));
-  for (int64_t r = 0; r < linear.out(); ++r) dequantizeRow(linear.weight.type, linear.weight.row<void>(r), values.data() + r * linear.in(), linear.in());
+  for (int64_t r = 0; r < linear.out(); ++r)
+    dequantizeRow(linear.weight.type, linear.weight.row<void>(r), values.data() + r * linear.in(), linear.in());
   return values;
 }
 
@@ -151,7 +158,8 @@ std::vector<float> roundingError(DType type, const std::vector<float>& weights, 
 TEST(importance_lowers_the_error_of_outputs_on_pictures_it_was_not_made_of) {
   Demo demo;
   ObservingDevice observer(makeDevice("cpu", 2));
-  for (uint32_t seed = 1; seed <= 12; ++seed) show(*demo.model, observer, drawn(seed), [&](int64_t pictures) { observer.beginPass(pictures); });
+  for (uint32_t seed = 1; seed <= 12; ++seed)
+    show(*demo.model, observer, drawn(seed), [&](int64_t pictures) { observer.beginPass(pictures); });
   std::map<std::string, std::vector<float>> importance;
   for (const Stage& stage : importanceOf(demo.model->weights, observer)) importance[stage.name] = stage.data;
 
@@ -160,8 +168,9 @@ TEST(importance_lowers_the_error_of_outputs_on_pictures_it_was_not_made_of) {
     show(*demo.model, heldOut, drawn(seed), [&](int64_t pictures) { heldOut.pictureRows = pictures; });
   }
 
-  for (const DType type : {DType::q2_k, DType::q3_k, DType::q4_k, DType::iq4_xs, DType::iq4_nl, DType::q4_0, DType::q4_1}) {
-    double plain = 0, weighted = 0;   // of all matrices, relative to their outputs
+  for (const DType type :
+       {DType::q2_k, DType::q3_k, DType::q4_k, DType::iq4_xs, DType::iq4_nl, DType::q4_0, DType::q4_1}) {
+    double plain = 0, weighted = 0;  // of all matrices, relative to their outputs
     int matrices = 0;
     demo.model->weights.eachMatrix([&](const std::string& name, const Linear& linear) {
       const auto found = importance.find(name + ".weight");
@@ -169,10 +178,13 @@ TEST(importance_lowers_the_error_of_outputs_on_pictures_it_was_not_made_of) {
       const std::vector<float> weights = weightsOf(linear);
       const double outputs = heldOut.outputError(linear, weights);
       plain += heldOut.outputError(linear, roundingError(type, weights, linear.in(), nullptr)) / outputs;
-      weighted += heldOut.outputError(linear, roundingError(type, weights, linear.in(), found->second.data())) / outputs;
+      weighted +=
+          heldOut.outputError(linear, roundingError(type, weights, linear.in(), found->second.data())) / outputs;
       ++matrices;
     });
     CHECK(matrices >= 6);
-    if (!(weighted < 0.99 * plain)) throw test::Failure{dtypeName(type), "output error " + std::to_string(weighted) + " with importance, " + std::to_string(plain) + " without"};
+    if (!(weighted < 0.99 * plain))
+      throw test::Failure{dtypeName(type), "output error " + std::to_string(weighted) + " with importance, " +
+                                               std::to_string(plain) + " without"};
   }
 }

@@ -35,10 +35,12 @@ void forLengths(const Body& body) {
       for (int64_t offset = 0; offset < 4; ++offset) body(*kernels, n, offset);
 }
 
-void checkRow(const Kernels& kernels, const float* out, const std::vector<double>& want, double relative, double absolute = 1e-30) {
+void checkRow(const Kernels& kernels, const float* out, const std::vector<double>& want, double relative,
+              double absolute = 1e-30) {
   for (size_t i = 0; i < want.size(); ++i)
     if (!(std::fabs(out[i] - want[i]) <= relative * std::fabs(want[i]) + absolute))
-      throw test::Failure{kernels.isa, "value " + std::to_string(i) + " of " + std::to_string(want.size()) + ": " + std::to_string(out[i]) + " instead of " + std::to_string(want[i])};
+      throw test::Failure{kernels.isa, "value " + std::to_string(i) + " of " + std::to_string(want.size()) + ": " +
+                                           std::to_string(out[i]) + " instead of " + std::to_string(want[i])};
 }
 
 double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
@@ -51,7 +53,9 @@ struct Rows {
   const uint8_t* data() const { return bytes.data() + front; }
 
   Rows(DType type, int64_t rows, int64_t cols, unsigned seed)
-      : front(type == DType::f32 ? 4 : 2), values(randoms(size_t(rows * cols), seed, 0.2f)), stride(bytesFor(type, cols)) {
+      : front(type == DType::f32 ? 4 : 2),
+        values(randoms(size_t(rows * cols), seed, 0.2f)),
+        stride(bytesFor(type, cols)) {
     bytes.resize(stride * size_t(rows) + front);
     for (int64_t r = 0; r < rows; ++r) {
       quantizeRow(type, values.data() + r * cols, bytes.data() + front + stride * size_t(r), cols);
@@ -162,7 +166,8 @@ TEST(kernels_activations_match_plain_loops_at_every_length) {
     checkRow(k, run([&](float* x) { k.gelu(x, n); }).data() + offset, gelu, 1e-6, 1e-6);
     checkRow(k, run([&](float* x) { k.geluMul(x, x, b.data() + offset, n); }).data() + offset, product, 1e-6, 3e-6);
     checkRow(k, run([&](float* x) { k.softcap(x, 4, n); }).data() + offset, capped, 5e-7);
-    checkRow(k, run([&](float* x) { CHECK_CLOSE(k.expSum(x, 2, n), sum, 4e-7 * sum + 1e-30); }).data() + offset, exps, 4e-7);
+    checkRow(k, run([&](float* x) { CHECK_CLOSE(k.expSum(x, 2, n), sum, 4e-7 * sum + 1e-30); }).data() + offset, exps,
+             4e-7);
   });
 }
 
@@ -172,15 +177,21 @@ TEST(kernels_finish_sums_as_plain_loops_do) {
       for (Finish kind : {Finish::store, Finish::gelu, Finish::add, Finish::geglu})
         for (bool bias : {false, true}) {
           const int64_t tokens = 3, stride = n + 7;
-          const std::vector<float> acc = randoms(size_t(tokens * 40), 23), second = randoms(size_t(tokens * 40), 24), add = randoms(size_t(n), 25), more = randoms(size_t(n), 26);
+          const std::vector<float> acc = randoms(size_t(tokens * 40), 23), second = randoms(size_t(tokens * 40), 24),
+                                   add = randoms(size_t(n), 25), more = randoms(size_t(n), 26);
           std::vector<float> out(size_t(tokens * stride), 5);
-          k->finish(kind, out.data(), stride, {acc.data(), second.data(), 40, bias ? add.data() : nullptr, bias ? more.data() : nullptr}, n, tokens);
+          k->finish(kind, out.data(), stride,
+                    {acc.data(), second.data(), 40, bias ? add.data() : nullptr, bias ? more.data() : nullptr}, n,
+                    tokens);
           for (int64_t t = 0; t < tokens; ++t)
             for (int64_t i = 0; i < stride; ++i) {
               double want = 5;
               if (i < n) {
-                const double y = acc[size_t(t * 40 + i)] + (bias ? add[size_t(i)] : 0), z = second[size_t(t * 40 + i)] + (bias ? more[size_t(i)] : 0);
-                want = kind == Finish::store ? y : kind == Finish::add ? 5 + y : geluTanh(y) * (kind == Finish::geglu ? z : 1);
+                const double y = acc[size_t(t * 40 + i)] + (bias ? add[size_t(i)] : 0),
+                             z = second[size_t(t * 40 + i)] + (bias ? more[size_t(i)] : 0);
+                want = kind == Finish::store ? y
+                       : kind == Finish::add ? 5 + y
+                                             : geluTanh(y) * (kind == Finish::geglu ? z : 1);
               }
               CHECK_CLOSE(out[size_t(t * stride + i)], want, 2e-6 * std::max(1.0, std::fabs(want)));
             }
@@ -190,7 +201,8 @@ TEST(kernels_finish_sums_as_plain_loops_do) {
 TEST(kernels_norms_and_rotation_match_plain_loops_at_every_length) {
   forLengths([](const Kernels& k, int64_t n, int64_t offset) {
     if (n == 0) return;
-    const std::vector<float> a = randoms(size_t(n + offset), 5, 2), w = randoms(size_t(n + offset), 6), b = randoms(size_t(n + offset), 7);
+    const std::vector<float> a = randoms(size_t(n + offset), 5, 2), w = randoms(size_t(n + offset), 6),
+                             b = randoms(size_t(n + offset), 7);
     const float* x = a.data() + offset;
     double squares = 0, mean = 0, variance = 0;
     for (int64_t i = 0; i < n; ++i) squares += double(x[i]) * x[i], mean += x[i] / double(n);
@@ -199,7 +211,8 @@ TEST(kernels_norms_and_rotation_match_plain_loops_at_every_length) {
     for (int64_t i = 0; i < n; ++i) {
       rms.push_back(x[i] / std::sqrt(squares / double(n) + 1e-3) * w[size_t(i + offset)]);
       added.push_back(rms.back() + 5);
-      layer.push_back((x[i] - mean) / std::sqrt(variance / double(n) + 1e-3) * w[size_t(i + offset)] + b[size_t(i + offset)]);
+      layer.push_back((x[i] - mean) / std::sqrt(variance / double(n) + 1e-3) * w[size_t(i + offset)] +
+                      b[size_t(i + offset)]);
     }
     std::vector<float> out(size_t(n + offset + 1), 5);
     k.rmsNorm(out.data() + offset, x, w.data() + offset, 1e-3f, true, n);
@@ -213,7 +226,8 @@ TEST(kernels_norms_and_rotation_match_plain_loops_at_every_length) {
     std::vector<float> pair = randoms(size_t(2 * n + offset), 8);
     std::vector<double> turned(size_t(2 * n));
     for (int64_t i = 0; i < n; ++i) {
-      const double p = pair[size_t(offset + i)], q = pair[size_t(offset + n + i)], c = w[size_t(i + offset)], s = b[size_t(i + offset)];
+      const double p = pair[size_t(offset + i)], q = pair[size_t(offset + n + i)], c = w[size_t(i + offset)],
+                   s = b[size_t(i + offset)];
       turned[size_t(i)] = p * c - q * s;
       turned[size_t(n + i)] = q * c + p * s;
     }
@@ -226,7 +240,8 @@ TEST(kernels_conversions_agree_with_the_quantizers) {
   for (const Kernels* k : everyTable())
     for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q6_k})
       for (int64_t n = 0; n <= 512; n += dtypeInfo(type)->block == 1 ? 37 : dtypeInfo(type)->block) {
-        std::vector<float> x = randoms(size_t(n), 9), back(size_t(n) + 1, 7), want(size_t(n) + 1);  // never a null pointer
+        std::vector<float> x = randoms(size_t(n), 9), back(size_t(n) + 1, 7),
+                           want(size_t(n) + 1);  // never a null pointer
         if (n > 4 && dtypeInfo(type)->block == 1) x[0] = 70000, x[1] = 1e-7f, x[2] = -6e-8f, x[3] = 65504;
         std::vector<uint8_t> bytes(bytesFor(type, n) + 1), own(bytesFor(type, n) + 1, 0x55);
         quantizeRow(type, x.data(), bytes.data(), n);
@@ -246,13 +261,15 @@ TEST(kernels_f32_tile_multiplies_what_was_packed) {
   for (const Kernels* k : everyTable()) {
     const int64_t height = k->tileRows, width = k->tileTokens;
     for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
-      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 96} : std::vector<int64_t>{1, 2, 7, 15, 16, 17, 33, 35, 100})
+      for (int64_t n :
+           type == DType::q8_0 ? std::vector<int64_t>{32, 96} : std::vector<int64_t>{1, 2, 7, 15, 16, 17, 33, 35, 100})
         for (int64_t rows : {int64_t(1), height - 1, height})
           for (int64_t tokens : {int64_t(1), width - 1, width}) {
             const int64_t column = type == DType::q8_0 ? 32 : 3;
             const Rows w(type, rows, n + column, 10);
             const std::vector<float> x = randoms(size_t(tokens * (n + 5)), 11);
-            std::vector<float> panel(size_t(height * n)), packed(size_t(width * n)), out(size_t(width * (height + 3)), 1);
+            std::vector<float> panel(size_t(height * n)), packed(size_t(width * n)),
+                out(size_t(width * (height + 3)), 1);
             k->packRows(type, w.data(), w.stride, rows, column, n, panel.data());
             k->packTokens(x.data(), n + 5, tokens, n, packed.data());
             for (bool add : {false, true}) {
@@ -263,7 +280,8 @@ TEST(kernels_f32_tile_multiplies_what_was_packed) {
                   double want = add, size = 1;
                   if (t < tokens && r < rows)
                     for (int64_t c = 0; c < n; ++c) {
-                      const double p = double(x[size_t(t * (n + 5) + c)]) * w.values[size_t(r * (n + column) + column + c)];
+                      const double p =
+                          double(x[size_t(t * (n + 5) + c)]) * w.values[size_t(r * (n + column) + column + c)];
                       want += p, size += std::fabs(p);
                     }
                   CHECK_CLOSE(y[size_t(t * (height + 3) + r)], want, 3e-7 * size);
@@ -281,20 +299,27 @@ TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
     types.push_back(DType::f32);
     for (DType type : types) {
       const bool super = dtypeInfo(type)->block == 256;
-      for (int64_t n : super ? std::vector<int64_t>{256, 768} : type == DType::f32 ? std::vector<int64_t>{1, 63, 64, 65, 300} : std::vector<int64_t>{32, 64, 96, 256, 320, 352})
+      for (int64_t n : super                ? std::vector<int64_t>{256, 768}
+                       : type == DType::f32 ? std::vector<int64_t>{1, 63, 64, 65, 300}
+                                            : std::vector<int64_t>{32, 64, 96, 256, 320, 352})
         for (int64_t rows : {int64_t(1), height / 2 + 1, height})
           for (int64_t tokens : {int64_t(1), width}) {
             const int64_t column = 256, groups = (n + kTileGroup - 1) / kTileGroup;
             const Rows w(type, rows, n + column, 12);
             const std::vector<float> x = randoms(size_t(tokens * n), 13);
             // aligned as the driver's scratch is
-            std::vector<uint8_t> panelBytes(size_t(height * groups * kTileGroup * k->panelBytes) + 64), tokenBytes(size_t(width * groups * kTileGroup * k->tokenBytes) + 64);
-            const auto aligned = [](std::vector<uint8_t>& v) { return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(v.data()) + 63) & ~uintptr_t(63)); };
-            std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)), out(size_t(width * height), 2);
+            std::vector<uint8_t> panelBytes(size_t(height * groups * kTileGroup * k->panelBytes) + 64),
+                tokenBytes(size_t(width * groups * kTileGroup * k -> tokenBytes) + 64);
+            const auto aligned = [](std::vector<uint8_t>& v) {
+              return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(v.data()) + 63) & ~uintptr_t(63));
+            };
+            std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)),
+                out(size_t(width * height), 2);
             std::vector<int32_t> offsets(size_t(width * groups));
             k->packRows8(type, w.data(), w.stride, rows, column, n, aligned(panelBytes), rowScales.data());
             k->packTokens8(x.data(), n, tokens, n, aligned(tokenBytes), tokenScales.data(), offsets.data());
-            k->tile8(out.data(), aligned(panelBytes), rowScales.data(), aligned(tokenBytes), tokenScales.data(), offsets.data(), groups);
+            k->tile8(out.data(), aligned(panelBytes), rowScales.data(), aligned(tokenBytes), tokenScales.data(),
+                     offsets.data(), groups);
             double difference = 0, size = 0;
             for (int64_t t = 0; t < width; ++t)
               for (int64_t r = 0; r < height; ++r) {
@@ -309,7 +334,9 @@ TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
                 if (t >= tokens || r >= rows) CHECK_CLOSE(out[size_t(t * height + r)], 2, 1e-6);
               }
             const double relative = std::sqrt(difference / size);
-            if (!(relative < 0.016)) throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n), "relative error " + std::to_string(relative)};
+            if (!(relative < 0.016))
+              throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n),
+                                  "relative error " + std::to_string(relative)};
           }
     }
   }
@@ -318,7 +345,8 @@ TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
 TEST(kernels_decode_rows_match_double_sums) {
   for (const Kernels* k : everyTable())
     for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
-      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 64, 160} : std::vector<int64_t>{1, 5, 8, 15, 16, 17, 31, 32, 33, 35, 64, 67, 300})
+      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 64, 160}
+                                           : std::vector<int64_t>{1, 5, 8, 15, 16, 17, 31, 32, 33, 35, 64, 67, 300})
         for (int64_t tokens = 1; tokens <= kMaxDecodeTokens; ++tokens) {
           const int64_t rows = 3;
           const Rows w(type, rows, n, 14);
@@ -341,7 +369,8 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
   for (const Kernels* k : everyTable()) {
     if (!k->dotRows8) continue;
     for (DType type : kEightBitTypes)
-      for (int64_t n : dtypeInfo(type)->block == 256 ? std::vector<int64_t>{256, 512, 2304} : std::vector<int64_t>{32, 64, 224, 256, 288, 1152})
+      for (int64_t n : dtypeInfo(type)->block == 256 ? std::vector<int64_t>{256, 512, 2304}
+                                                     : std::vector<int64_t>{32, 64, 224, 256, 288, 1152})
         for (int64_t tokens = 1; tokens <= kMaxDecodeTokens; ++tokens) {
           const int64_t rows = 5;
           const Rows w(type, rows, n, 16);
@@ -350,11 +379,12 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
           const TokenBlocks blocks(*k, x.data(), tokens, n);
           k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data, tokens, out.data());
           for (int64_t t = 0; t < tokens; ++t) {
-            std::vector<float> rounded(x.begin() + t * n, x.begin() + (t + 1) * n);   // to 127ths of the largest of 32
+            std::vector<float> rounded(x.begin() + t * n, x.begin() + (t + 1) * n);  // to 127ths of the largest of 32
             for (int64_t c = 0; c < n; c += 32) {
               float top = 0;
               for (int64_t i = c; i < c + 32; ++i) top = std::max(top, std::fabs(rounded[size_t(i)]));
-              for (int64_t i = c; i < c + 32; ++i) rounded[size_t(i)] = std::nearbyint(rounded[size_t(i)] * (127 / top)) * (top / 127);
+              for (int64_t i = c; i < c + 32; ++i)
+                rounded[size_t(i)] = std::nearbyint(rounded[size_t(i)] * (127 / top)) * (top / 127);
             }
             for (int64_t r = 0; r < rows; ++r) {
               double want = 0, size = 0;
@@ -364,11 +394,13 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
               }
               // offsets are taken away in f32: a few times the rounding of the products
               if (!(std::fabs(out[size_t(t * rows + r)] - want) <= 4e-6 * size))
-                throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n), std::to_string(out[size_t(t * rows + r)]) + " instead of " + std::to_string(want)};
+                throw test::Failure{std::string(k->isa) + " " + dtypeName(type) + " " + std::to_string(n),
+                                    std::to_string(out[size_t(t * rows + r)]) + " instead of " + std::to_string(want)};
             }
             // the bits are those of the token alone
             std::vector<float> alone(static_cast<size_t>(rows));
-            k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data + t * ((n + 255) / 256) * k->tokenBlockBytes, 1, alone.data());
+            k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data + t * ((n + 255) / 256) * k->tokenBlockBytes, 1,
+                        alone.data());
             CHECK(std::memcmp(alone.data(), out.data() + t * rows, size_t(rows) * sizeof(float)) == 0);
           }
         }
@@ -380,11 +412,12 @@ TEST(kernels_zero_weights_and_activations_give_zero) {
     if (!k->dotRows8) continue;
     for (DType type : kEightBitTypes) {
       const int64_t n = 256, height = k->tileRows, width = k->tileTokens, groups = n / kTileGroup;
-      const std::vector<uint8_t> w(bytesFor(type, n) * size_t(height));   // all scales are zero
+      const std::vector<uint8_t> w(bytesFor(type, n) * size_t(height));  // all scales are zero
       for (float value : {0.0f, 1.0f}) {
         const std::vector<float> x(size_t(width * n), value);
         alignas(64) static uint8_t panel[32 * 256 * 2], tokens[12 * 256 * 2];
-        std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)), out(size_t(width * height));
+        std::vector<float> rowScales(size_t(height * groups)), tokenScales(size_t(width * groups)),
+            out(size_t(width * height));
         std::vector<int32_t> offsets(size_t(width * groups));
         if (k->packRows8) {
           k->packRows8(type, w.data(), bytesFor(type, n), height, 0, n, panel, rowScales.data());
@@ -408,7 +441,8 @@ TEST(kernels_mix_adds_weighted_values) {
           for (int64_t keys : {1, 2, 63, 64}) {
             const Rows v(type, keys, cols, 18);
             const int64_t stride = cols + 16;
-            const std::vector<float> p = randoms(size_t(tokens * kTileGroup), 19), keep = randoms(size_t(tokens), 20), start = randoms(size_t(tokens * stride), 21);
+            const std::vector<float> p = randoms(size_t(tokens * kTileGroup), 19), keep = randoms(size_t(tokens), 20),
+                                     start = randoms(size_t(tokens * stride), 21);
             std::vector<float> out = start;
             k->mix(out.data(), stride, keep.data(), p.data(), type, v.data(), v.stride, keys, cols, tokens);
             for (int64_t t = 0; t < tokens; ++t)
@@ -465,15 +499,18 @@ TEST(kernels_attention_scores_are_exact_for_their_integers) {
     if (!k->scores16) continue;
     const int64_t width = k->tileTokens;
     for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
-      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 96, 256} : std::vector<int64_t>{1, 7, 8, 20, 33, 72, 250, 256})
+      for (int64_t n : type == DType::q8_0 ? std::vector<int64_t>{32, 96, 256}
+                                           : std::vector<int64_t>{1, 7, 8, 20, 33, 72, 250, 256})
         for (int64_t count : {1, 31, 64}) {
           const int level = std::min(32767, int(std::sqrt(2147483647.0 / double(n))));
           const Rows keys(type, count, n, 30);
-          std::vector<float> x = randoms(size_t(width * n), 31), queryScales(static_cast<size_t>(width)), keyScales(kTileGroup), out(size_t(width * kTileGroup), 7);
-          std::fill_n(x.begin(), n, 0.5f);                             // the largest sums that can be:
+          std::vector<float> x = randoms(size_t(width * n), 31), queryScales(static_cast<size_t>(width)),
+                             keyScales(kTileGroup), out(size_t(width * kTileGroup), 7);
+          std::fill_n(x.begin(), n, 0.5f);  // the largest sums that can be:
           for (int64_t i = 0; i < n; ++i) x[size_t(i)] *= keys.values[size_t(i)] < 0 ? -1.0f : 1.0f;
           std::vector<int16_t> queries(size_t(width * kRow16)), panels(size_t(kTileGroup * (n + 7)));
-          for (int64_t t = 0; t < width; ++t) k->packQueries16(x.data() + t * n, n, level, queries.data() + t * kRow16, &queryScales[size_t(t)]);
+          for (int64_t t = 0; t < width; ++t)
+            k->packQueries16(x.data() + t * n, n, level, queries.data() + t * kRow16, &queryScales[size_t(t)]);
           k->packKeys16(type, keys.data(), keys.stride, count, n, level, panels.data(), keyScales.data());
           k->scores16(out.data(), queries.data(), queryScales.data(), panels.data(), keyScales.data(), n);
           for (int64_t t = 0; t < width; ++t)
@@ -481,7 +518,8 @@ TEST(kernels_attention_scores_are_exact_for_their_integers) {
               double want = 0;
               if (key < count) {
                 double a, b;
-                const std::vector<int> q = levelsOf(x.data() + t * n, n, level, &a), w = levelsOf(keys.values.data() + key * n, n, level, &b);
+                const std::vector<int> q = levelsOf(x.data() + t * n, n, level, &a),
+                                       w = levelsOf(keys.values.data() + key * n, n, level, &b);
                 for (int64_t i = 0; i < n; ++i) want += double(q[size_t(i)]) * w[size_t(i)];
                 want *= a * b;
               }
@@ -504,8 +542,10 @@ TEST(kernels_attention_mix_is_exact_for_its_integers) {
           std::vector<float> scales(kTileGroup);
           k->packValues16(type, values.data(), values.stride, count, n, panels.data(), scales.data());
           std::mt19937 generator(33);
-          for (size_t i = 0; i < p.size(); ++i) p[i] = int16_t(i < size_t(kTileGroup) ? kProbabilityLevel : generator() % (kProbabilityLevel + 1));
-          const std::vector<float> start = randoms(size_t(width * stride), 34), keep = randoms(size_t(width), 35), weights = randoms(size_t(width), 36, 1e-4f);
+          for (size_t i = 0; i < p.size(); ++i)
+            p[i] = int16_t(i < size_t(kTileGroup) ? kProbabilityLevel : generator() % (kProbabilityLevel + 1));
+          const std::vector<float> start = randoms(size_t(width * stride), 34), keep = randoms(size_t(width), 35),
+                                   weights = randoms(size_t(width), 36, 1e-4f);
           std::vector<float> out = start;
           k->mix16(out.data(), stride, keep.data(), weights.data(), p.data(), panels.data(), cols);
           std::vector<std::vector<int>> rows;
@@ -517,26 +557,35 @@ TEST(kernels_attention_mix_is_exact_for_its_integers) {
           for (int64_t t = 0; t < width; ++t)
             for (int64_t c = 0; c < stride; ++c) {
               const double before = start[size_t(t * stride + c)];
-              if (c >= cols) { CHECK_EQUAL(out[size_t(t * stride + c)], float(before)); continue; }
+              if (c >= cols) {
+                CHECK_EQUAL(out[size_t(t * stride + c)], float(before));
+                continue;
+              }
               double sum = 0;
-              for (int64_t key = 0; key < count && c < n; ++key) sum += double(p[size_t(t * kTileGroup + key)]) * rows[size_t(key)][size_t(c)];
+              for (int64_t key = 0; key < count && c < n; ++key)
+                sum += double(p[size_t(t * kTileGroup + key)]) * rows[size_t(key)][size_t(c)];
               const double want = before * keep[size_t(t)] + weights[size_t(t)] * sum;
-              CHECK_CLOSE(out[size_t(t * stride + c)], want, 1e-6 * (std::fabs(before * keep[size_t(t)]) + std::fabs(weights[size_t(t)] * sum)) + 1e-30);
+              CHECK_CLOSE(out[size_t(t * stride + c)], want,
+                          1e-6 * (std::fabs(before * keep[size_t(t)]) + std::fabs(weights[size_t(t)] * sum)) + 1e-30);
             }
         }
   }
 }
 
 TEST(kernels_attention_softmax_steps_make_one_softmax) {
-  struct Step { int64_t from, to; };
+  struct Step {
+    int64_t from, to;
+  };
   const Step steps[] = {{0, 64}, {3, 64}, {0, 17}, {62, 63}};
   for (const Kernels* k : everyTable()) {
     if (!k->softmax16) continue;
     for (float cap : {0.0f, 3.0f}) {
-      const std::vector<float> scores = randoms(4 * kTileGroup, 37, 4);   // exponents of 2
+      const std::vector<float> scores = randoms(4 * kTileGroup, 37, 4);  // exponents of 2
       std::vector<float> scales = randoms(4 * kTileGroup, 38);
       for (float& s : scales) s = std::fabs(s);
-      const auto capped = [&](size_t i) { return cap > 0 ? cap * std::tanh(double(scores[i]) / kLog2E / cap) : double(scores[i]) / kLog2E; };
+      const auto capped = [&](size_t i) {
+        return cap > 0 ? cap * std::tanh(double(scores[i]) / kLog2E / cap) : double(scores[i]) / kLog2E;
+      };
       double top = -INFINITY, sum = 0;
       const auto forSeen = [&](const auto& body) {
         for (int64_t s = 0; s < 4; ++s)
@@ -549,8 +598,9 @@ TEST(kernels_attention_softmax_steps_make_one_softmax) {
       std::vector<double> weights;
       for (size_t s = 0; s < 4; ++s) {
         float weight;
-        const float keep = k->softmax16(scores.data() + s * kTileGroup, steps[s].from, steps[s].to, cap, scales.data() + s * kTileGroup, &runningTop, &runningSum,
-                                        p.data() + s * kTileGroup, &weight);
+        const float keep =
+            k->softmax16(scores.data() + s * kTileGroup, steps[s].from, steps[s].to, cap,
+                         scales.data() + s * kTileGroup, &runningTop, &runningSum, p.data() + s * kTileGroup, &weight);
         if (s == 0) CHECK_EQUAL(keep, 0.0f);
         for (double& w : weights) w *= keep;
         weights.push_back(weight);
@@ -563,7 +613,7 @@ TEST(kernels_attention_softmax_steps_make_one_softmax) {
         const double want = seen ? std::exp(capped(i) - top) * scales[i] : 0;
         CHECK(p[i] >= 0 && p[i] <= kProbabilityLevel);
         if (!seen) CHECK_EQUAL(int(p[i]), 0);
-        CHECK_CLOSE(p[i] * weights[s], want, 0.51 * weights[s] + 2e-5 * want);   // rounded to a level of its tile
+        CHECK_CLOSE(p[i] * weights[s], want, 0.51 * weights[s] + 2e-5 * want);  // rounded to a level of its tile
       }
     }
   }

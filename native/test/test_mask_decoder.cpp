@@ -37,7 +37,8 @@ Tensors randomWeights() {
     layer(block + std::string("2"), {width, width, 3, 3}, width, 0.2f);
     layer(block + std::string("4"), {width, width, 1, 1}, width, 0.5f);
   }
-  for (int i = 0; i < 4; ++i) layer("decoder." + std::to_string(4 + 2 * i), {kWidths[i], kWidths[i + 1], 4, 4}, kWidths[i + 1], 0.4f);
+  for (int i = 0; i < 4; ++i)
+    layer("decoder." + std::to_string(4 + 2 * i), {kWidths[i], kWidths[i + 1], 4, 4}, kWidths[i + 1], 0.4f);
   layer("decoder.12", {1, kWidths[4], 1, 1}, 1, 1);
   return tensors;
 }
@@ -110,7 +111,8 @@ std::vector<double> expectedMask(const Tensors& tensors, const int32_t* codes) {
     for (int c = 0; c < width; ++c) x.at(c, i / 4, i % 4) = book.data[size_t(codes[i] * width + c)];
   x = relu(conv(x, tensors, "decoder.0"));
   for (const std::string block : {"decoder.2.net.", "decoder.3.net."}) {
-    const Map branch = conv(relu(conv(relu(conv(x, tensors, block + "0")), tensors, block + "2")), tensors, block + "4");
+    const Map branch =
+        conv(relu(conv(relu(conv(x, tensors, block + "0")), tensors, block + "2")), tensors, block + "4");
     for (size_t i = 0; i < x.v.size(); ++i) x.v[i] += branch.v[i];
   }
   for (int i = 0; i < 4; ++i) x = relu(transposed(x, tensors, "decoder." + std::to_string(4 + 2 * i)));

@@ -38,7 +38,9 @@ size_t follow(ObjectConstraint& constraint, const std::string& text) {
   return taken;
 }
 
-bool accepts(ObjectConstraint& constraint, const std::string& text) { return follow(constraint, text) == tokenizer().encode(text).size(); }
+bool accepts(ObjectConstraint& constraint, const std::string& text) {
+  return follow(constraint, text) == tokenizer().encode(text).size();
+}
 
 ConstraintSpec detect(std::vector<std::string> labels, int32_t maxObjects = 0) {
   ConstraintSpec spec;

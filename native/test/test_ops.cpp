@@ -79,7 +79,9 @@ double matmulTolerance(const std::string& isa, DType type) {
 }
 
 // The same for attention: 16-bit integers where they are allowed.
-double attentionTolerance(const std::string& isa, Precision precision) { return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6; }
+double attentionTolerance(const std::string& isa, Precision precision) {
+  return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6;
+}
 
 const DType kWeightTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
                               DType::q5_0, DType::q4_k, DType::q5_k, DType::q6_k, DType::q3_k, DType::iq4_nl};
@@ -115,7 +117,8 @@ TEST(ops_matmul_matches_double_loops_for_every_type_and_row_count) {
           device.matmul(view(x, m, k), jobs);
           const double error = relativeError(out, want);
           if (!(error < matmulTolerance(isa, type)))
-            throw test::Failure{isa + " " + dtypeName(type) + " m " + std::to_string(m), "relative error " + std::to_string(error)};
+            throw test::Failure{isa + " " + dtypeName(type) + " m " + std::to_string(m),
+                                "relative error " + std::to_string(error)};
           return out;
         });
       }
@@ -160,7 +163,8 @@ TEST(ops_large_product_crosses_every_block_of_the_tiling) {
     std::vector<double> want(size_t(m * n));
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j)
-        for (int64_t c = 0; c < k; ++c) want[size_t(i * n + j)] += double(x[size_t(i * k + c)]) * w.values[size_t(j * k + c)];
+        for (int64_t c = 0; c < k; ++c)
+          want[size_t(i * n + j)] += double(x[size_t(i * k + c)]) * w.values[size_t(j * k + c)];
     onEveryDevice([&](CpuDevice& device, const std::string& isa) {
       std::vector<float> out(size_t(m * n));
       const MatmulJob job{view(out, m, n), &w.linear};
@@ -183,13 +187,15 @@ TEST(ops_product_survives_outlier_channels) {
       std::vector<double> want(size_t(rows * n));
       for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < n; ++j)
-          for (int64_t c = 0; c < k; ++c) want[size_t(i * n + j)] += double(x[size_t(i * k + c)]) * w.values[size_t(j * k + c)];
+          for (int64_t c = 0; c < k; ++c)
+            want[size_t(i * n + j)] += double(x[size_t(i * k + c)]) * w.values[size_t(j * k + c)];
       onEveryDevice([&](CpuDevice& device, const std::string& isa) {
         std::vector<float> out(size_t(rows * n));
         const MatmulJob job{view(out, rows, n), &w.linear};
         device.matmul(view(x, rows, k), {&job, 1});
         const double error = relativeError(out, want);
-        if (!(error < (rows == 1 ? 0.02 : 0.03))) throw test::Failure{isa + " " + dtypeName(type), "relative error " + std::to_string(error)};
+        if (!(error < (rows == 1 ? 0.02 : 0.03)))
+          throw test::Failure{isa + " " + dtypeName(type), "relative error " + std::to_string(error)};
         return out;
       });
     }
@@ -272,8 +278,9 @@ struct Cache {
 };
 
 // One query row and head in double.
-std::vector<double> attend(const float* q, const std::vector<float>& keys, const std::vector<float>& values, int64_t first,
-                           int64_t end, int64_t stride, int64_t offset, int64_t headDim, double scale, double softcap) {
+std::vector<double> attend(const float* q, const std::vector<float>& keys, const std::vector<float>& values,
+                           int64_t first, int64_t end, int64_t stride, int64_t offset, int64_t headDim, double scale,
+                           double softcap) {
   std::vector<double> scores, out(static_cast<size_t>(headDim));
   double top = -INFINITY, sum = 0;
   for (int64_t t = first; t < end; ++t) {
@@ -286,14 +293,20 @@ std::vector<double> attend(const float* q, const std::vector<float>& keys, const
   }
   for (double& s : scores) sum += s = std::exp(s - top);
   for (int64_t t = first; t < end; ++t)
-    for (int64_t i = 0; i < headDim; ++i) out[size_t(i)] += scores[size_t(t - first)] / sum * values[size_t(t * stride + offset + i)];
+    for (int64_t i = 0; i < headDim; ++i)
+      out[size_t(i)] += scores[size_t(t - first)] / sum * values[size_t(t * stride + offset + i)];
   return out;
 }
 
 }  // namespace
 
 TEST(ops_paged_attention_matches_double_loops_for_every_mask) {
-  struct Case { DType type; int64_t position, rows, kvHeads, group, headDim; AttentionMask mask; float softcap; };
+  struct Case {
+    DType type;
+    int64_t position, rows, kvHeads, group, headDim;
+    AttentionMask mask;
+    float softcap;
+  };
   const Case cases[] = {
       {DType::f32, 0, 70, 1, 1, 32, {.prefix = 70}, 0},                  // all see all
       {DType::f16, 0, 75, 2, 2, 64, {.prefix = 40}, 50},                 // prefix, then causal
@@ -316,9 +329,9 @@ TEST(ops_paged_attention_matches_double_loops_for_every_mask) {
     std::vector<double> want;
     for (int64_t r = 0; r < c.rows; ++r)
       for (int64_t h = 0; h < c.kvHeads * c.group; ++h) {
-        const auto row = attend(q.data() + r * width + h * c.headDim, cache.keys, cache.values, c.mask.first(c.position + r),
-                                std::min(tokens, c.mask.end(c.position + r)), c.kvHeads * c.headDim,
-                                h / c.group * c.headDim, c.headDim, scale, c.softcap);
+        const auto row = attend(q.data() + r * width + h * c.headDim, cache.keys, cache.values,
+                                c.mask.first(c.position + r), std::min(tokens, c.mask.end(c.position + r)),
+                                c.kvHeads * c.headDim, h / c.group * c.headDim, c.headDim, scale, c.softcap);
         want.insert(want.end(), row.begin(), row.end());
       }
     onEveryDevice([&](CpuDevice& device, const std::string& isa) {
@@ -327,14 +340,15 @@ TEST(ops_paged_attention_matches_double_loops_for_every_mask) {
       // two sequences in one call: the second starts one row later
       std::vector<float> second(q.size());
       const AttentionJob jobs[] = {{view(out, c.rows, width), view(q, c.rows, width), own.view, c.position, c.mask},
-                                   {view(second, c.rows, width).slice(c.rows - 1, 1), view(q, c.rows, width).slice(c.rows - 1, 1),
-                                    own.view, tokens - 1, c.mask}};
+                                   {view(second, c.rows, width).slice(c.rows - 1, 1),
+                                    view(q, c.rows, width).slice(c.rows - 1, 1), own.view, tokens - 1, c.mask}};
       for (Precision precision : {Precision::exact, Precision::fast}) {
         device.attention(jobs, 1, scale, c.softcap, precision);
         const double error = relativeError(out, want);
         // one row alone is decoding, in f32
         const double tolerance = c.rows == 1 ? 3e-6 : attentionTolerance(isa, precision);
-        if (!(error < tolerance)) throw test::Failure{isa, "relative error " + std::to_string(error) + " at " + std::to_string(&c - cases)};
+        if (!(error < tolerance))
+          throw test::Failure{isa, "relative error " + std::to_string(error) + " at " + std::to_string(&c - cases)};
         const std::vector<double> last(want.end() - width, want.end());
         CHECK(relativeError({second.end() - width, second.end()}, last) < 3e-6);
       }
@@ -360,15 +374,17 @@ TEST(ops_paged_attention_of_rows_does_not_depend_on_company) {
     std::vector<float> alone(static_cast<size_t>(width)), pair(size_t(2 * width));
     job = {view(alone, 1, width), view(q, tokens, width).slice(150, 1), cache.view, 150, mask};
     device.attention({&job, 1}, 1, 0.125f, 50, Precision::fast);
-    const AttentionJob jobs[] = {{view(pair, 2, width).slice(0, 1), view(q, tokens, width).slice(170, 1), cache.view, 170, mask},
-                                 {view(pair, 2, width).slice(1, 1), view(q, tokens, width).slice(150, 1), cache.view, 150, mask}};
+    const AttentionJob jobs[] = {
+        {view(pair, 2, width).slice(0, 1), view(q, tokens, width).slice(170, 1), cache.view, 170, mask},
+        {view(pair, 2, width).slice(1, 1), view(q, tokens, width).slice(150, 1), cache.view, 150, mask}};
     device.attention(jobs, 1, 0.125f, 50, Precision::fast);
     CHECK(std::memcmp(pair.data() + width, alone.data(), size_t(width) * 4) == 0);
   }
 }
 
 TEST(ops_dense_attention_matches_double_loops) {
-  for (auto [tokens, heads, headDim] : {std::array<int64_t, 3>{256, 2, 72}, {33, 3, 16}, {1, 1, 72}, {130, 1, 72}, {16, 2, 20}}) {
+  for (auto [tokens, heads, headDim] :
+       {std::array<int64_t, 3>{256, 2, 72}, {33, 3, 16}, {1, 1, 72}, {130, 1, 72}, {16, 2, 20}}) {
     const int64_t width = heads * headDim;
     // q, k, v as columns of one matrix, as a fused projection leaves them
     std::vector<float> qkv = randoms(size_t(tokens * 3 * width), 71), keys, values;
@@ -381,13 +397,15 @@ TEST(ops_dense_attention_matches_double_loops) {
     std::vector<double> want;
     for (int64_t t = 0; t < tokens; ++t)
       for (int64_t h = 0; h < heads; ++h) {
-        const auto row = attend(all.row<float>(t) + h * headDim, keys, values, 0, tokens, width, h * headDim, headDim, 0.3, 0);
+        const auto row =
+            attend(all.row<float>(t) + h * headDim, keys, values, 0, tokens, width, h * headDim, headDim, 0.3, 0);
         want.insert(want.end(), row.begin(), row.end());
       }
     onEveryDevice([&](CpuDevice& device, const std::string& isa) {
       std::vector<float> out(size_t(tokens * width));
       for (Precision precision : {Precision::exact, Precision::fast}) {
-        device.denseAttention(view(out, tokens, width), all.columns(0, width), all.columns(width, width), all.columns(2 * width, width), heads, 0.3f, precision);
+        device.denseAttention(view(out, tokens, width), all.columns(0, width), all.columns(width, width),
+                              all.columns(2 * width, width), heads, 0.3f, precision);
         CHECK(relativeError(out, want) < attentionTolerance(isa, precision));
       }
       return out;
@@ -398,7 +416,8 @@ TEST(ops_dense_attention_matches_double_loops) {
 TEST(ops_norms_match_double_loops) {
   const int64_t rows = 7;
   for (int64_t cols : {1, 5, 64, 1152, 2305}) {
-    std::vector<float> x = randoms(size_t(rows * cols), 81, 3), weight = randoms(size_t(cols), 82), bias = randoms(size_t(cols), 83);
+    std::vector<float> x = randoms(size_t(rows * cols), 81, 3), weight = randoms(size_t(cols), 82),
+                       bias = randoms(size_t(cols), 83);
     const std::vector<float> start = randoms(size_t(rows * cols), 84);
     std::vector<double> rms, added, layer;
     for (int64_t r = 0; r < rows; ++r) {
@@ -410,7 +429,8 @@ TEST(ops_norms_match_double_loops) {
       for (int64_t c = 0; c < cols; ++c) {
         rms.push_back(row[c] / std::sqrt(square / double(cols) + 1e-6) * weight[size_t(c)]);
         added.push_back(start[size_t(r * cols + c)] + rms.back());
-        layer.push_back((row[c] - mean) / std::sqrt(variance / double(cols) + 1e-6) * weight[size_t(c)] + bias[size_t(c)]);
+        layer.push_back((row[c] - mean) / std::sqrt(variance / double(cols) + 1e-6) * weight[size_t(c)] +
+                        bias[size_t(c)]);
       }
     }
     onEveryDevice([&](CpuDevice& device, const std::string&) {

@@ -12,9 +12,7 @@ using namespace pg::test;
 
 namespace {
 
-bool sameBits(float a, float b) {
-  return std::isnan(a) ? std::isnan(b) : floatToBits(a) == floatToBits(b);
-}
+bool sameBits(float a, float b) { return std::isnan(a) ? std::isnan(b) : floatToBits(a) == floatToBits(b); }
 
 }  // namespace
 
@@ -34,7 +32,8 @@ TEST(dequantize_every_type_matches_the_reference_bit_for_bit) {
       dequantizeRow(t.type, view.row<uint8_t>(r), got.data() + r * t.cols(), t.cols());
     for (size_t i = 0; i < want.size(); ++i)
       if (!sameBits(got[i], want[i]))
-        throw Failure{std::string(t.name), "element " + std::to_string(i) + ": " + std::to_string(got[i]) + " instead of " + std::to_string(want[i])};
+        throw Failure{std::string(t.name), "element " + std::to_string(i) + ": " + std::to_string(got[i]) +
+                                               " instead of " + std::to_string(want[i])};
   }
 }
 
@@ -57,7 +56,7 @@ TEST(f16_and_bf16_conversions_match_the_reference) {
 
 namespace {
 
-const DType kBlockTypes[] = {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q2_k,
+const DType kBlockTypes[] = {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,   DType::q2_k,
                              DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs};
 
 std::vector<float> roundTrip(DType type, const std::vector<float>& x, const float* importance = nullptr) {
@@ -117,14 +116,16 @@ TEST(quantize_error_is_not_above_the_reference) {
           CHECK(std::isfinite(y[i]));
           zeros = zeros && x[i] == 0;
         }
-        if (zeros) for (const float v : y) CHECK(v == 0);
+        if (zeros)
+          for (const float v : y) CHECK(v == 0);
         error += squaredError(x, y, weighted ? importance.data() : nullptr);
         // rows 0-11 are the natural ones that the reference averages
         if (r < 12) relative += std::sqrt(squaredError(x, y) / squaredError(x, std::vector<float>(n))) / 12;
       }
       const double got = weighted ? error / double(source.size()) : relative;
       const double want = tensor[weighted ? "weighted_mse_total" : "mean_rel_rmse_natural_rows"].number;
-      if (!(got <= want * 1.001)) throw Failure{name, std::to_string(got) + " is above the reference's " + std::to_string(want)};
+      if (!(got <= want * 1.001))
+        throw Failure{name, std::to_string(got) + " is above the reference's " + std::to_string(want)};
       ++compared;
     }
   CHECK(compared >= 30);
@@ -132,7 +133,8 @@ TEST(quantize_error_is_not_above_the_reference) {
 
 TEST(quantize_gives_finite_values_for_any_input) {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  const float specials[] = {0.0f, -0.0f, 1e-45f, 1e-40f, 1e-8f, 3e-8f, 6e-8f, 1e-5f, 6.5e4f, 1e6f, 1e9f, 3.4e38f, -3.4e38f, nan, inf, -inf};
+  const float specials[] = {0.0f,   -0.0f, 1e-45f, 1e-40f,  1e-8f,    3e-8f, 6e-8f, 1e-5f,
+                            6.5e4f, 1e6f,  1e9f,   3.4e38f, -3.4e38f, nan,   inf,   -inf};
   for (const DType type : kBlockTypes) {
     for (const float a : specials)
       for (const float b : specials) {
@@ -146,7 +148,8 @@ TEST(quantize_gives_finite_values_for_any_input) {
     x[700] = -inf;
     clean[3] = 0;
     float largest = 0;
-    for (size_t i = 0; i < x.size(); ++i) if (i != 700 && i != 3) largest = std::max(largest, std::fabs(x[i]));
+    for (size_t i = 0; i < x.size(); ++i)
+      if (i != 700 && i != 3) largest = std::max(largest, std::fabs(x[i]));
     clean[700] = -largest;
     CHECK(roundTrip(type, x) == roundTrip(type, clean));
   }

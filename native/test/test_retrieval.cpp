@@ -20,7 +20,8 @@ struct Rows {
   std::vector<float> values, scales;
   size_t front;
 
-  Rows(VectorType t, int64_t n, int64_t d, unsigned seed) : type(t), tokens(n), dims(d), front(t == VectorType::f32 ? 4 : 1) {
+  Rows(VectorType t, int64_t n, int64_t d, unsigned seed)
+      : type(t), tokens(n), dims(d), front(t == VectorType::f32 ? 4 : 1) {
     std::mt19937 generator(seed);
     std::normal_distribution<float> normal(0, 1);
     const size_t row = size_t(rowBytes(type, dims));
@@ -54,11 +55,14 @@ struct Rows {
       double best = -INFINITY;
       for (int64_t p = 0; p < page.tokens; ++p) {
         double dot = 0;
-        for (int64_t k = 0; k < dims; ++k) dot += double(values[size_t(q * dims + k)]) * double(page.values[size_t(p * dims + k)]);
+        for (int64_t k = 0; k < dims; ++k)
+          dot += double(values[size_t(q * dims + k)]) * double(page.values[size_t(p * dims + k)]);
         if (type == VectorType::int8) dot *= double(page.scales[size_t(p)]);
         best = std::max(best, dot);
       }
-      sum += type == VectorType::int8 ? best * double(scales[size_t(q)]) : type == VectorType::binary ? best / double(dims) : best;
+      sum += type == VectorType::int8     ? best * double(scales[size_t(q)])
+             : type == VectorType::binary ? best / double(dims)
+                                          : best;
     }
     return page.tokens ? sum : 0;
   }
@@ -75,7 +79,8 @@ TEST(every_table_scores_as_plain_arithmetic) {
       for (const int64_t dims : widths)
         for (const int64_t queries : {0, 1, 3, 4, 8, 9, 16, 17, 20, 33, 48})
           for (const int64_t tokens : {0, 1, 2, 5, 6, 7, 8, 11, 12, 13, 25}) {
-            const Rows query(type, queries, dims, unsigned(dims * 50 + queries)), page(type, tokens, dims, unsigned(tokens * 300 + dims));
+            const Rows query(type, queries, dims, unsigned(dims * 50 + queries)),
+                page(type, tokens, dims, unsigned(tokens * 300 + dims));
             const MaxSimQuery packed(kernels, query.view());
             std::vector<float> scratch(packed.scratchSize());
             Vectors view = page.view();
@@ -86,8 +91,9 @@ TEST(every_table_scores_as_plain_arithmetic) {
             }
             const double want = query.score(page), got = packed.score(view, scratch.data());
             if (!(std::fabs(got - want) <= 1e-5 * (std::fabs(want) + double(queries))))
-              throw test::Failure{isa, "type " + std::to_string(int(type)) + ", " + std::to_string(dims) + " dims, " + std::to_string(queries) + " x " +
-                                           std::to_string(tokens) + ": " + std::to_string(got) + " instead of " + std::to_string(want)};
+              throw test::Failure{isa, "type " + std::to_string(int(type)) + ", " + std::to_string(dims) + " dims, " +
+                                           std::to_string(queries) + " x " + std::to_string(tokens) + ": " +
+                                           std::to_string(got) + " instead of " + std::to_string(want)};
           }
     }
   }
@@ -130,7 +136,9 @@ TEST(page_store_finds_the_best_pages_whatever_the_number_of_threads) {
       for (size_t i = 0; i < hits.size(); ++i) {
         CHECK_EQUAL(hits[i].page, first[i].page);
         CHECK_EQUAL(hits[i].score, first[i].score);
-        if (i > 0) CHECK(hits[i - 1].score > hits[i].score || (hits[i - 1].score == hits[i].score && hits[i - 1].page < hits[i].page));
+        if (i > 0)
+          CHECK(hits[i - 1].score > hits[i].score ||
+                (hits[i - 1].score == hits[i].score && hits[i - 1].page < hits[i].page));
       }
       std::vector<int64_t> pages;
       for (const PageHit& hit : want) pages.push_back(hit.page);
@@ -193,7 +201,8 @@ TEST(pooling_puts_like_tokens_together_and_takes_their_mean) {
   for (int64_t t = 0; t < tokens; ++t) CHECK_EQUAL(pooled.cluster[size_t(t)], int32_t(t % 3));
   for (int64_t c = 0; c < 3; ++c) {
     double squares = 0;
-    for (int64_t k = 0; k < dims; ++k) squares += double(pooled.vectors[size_t(c * dims + k)]) * pooled.vectors[size_t(c * dims + k)];
+    for (int64_t k = 0; k < dims; ++k)
+      squares += double(pooled.vectors[size_t(c * dims + k)]) * pooled.vectors[size_t(c * dims + k)];
     CHECK_CLOSE(squares, 1, 1e-6);
     CHECK(pooled.vectors[size_t(c * dims + c * 5)] > 0.99f);
   }

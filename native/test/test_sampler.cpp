@@ -12,7 +12,8 @@ namespace {
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
 // Shares of `draws` picks per id.
-std::vector<double> shares(SamplingOptions options, const std::vector<float>& logits, std::vector<int32_t> allowed = {}, int draws = 20000) {
+std::vector<double> shares(SamplingOptions options, const std::vector<float>& logits, std::vector<int32_t> allowed = {},
+                           int draws = 20000) {
   Sampler sampler(options);
   std::vector<double> share(logits.size());
   for (int i = 0; i < draws; ++i) share[size_t(sampler.pick(logits, {}, allowed).id)] += 1.0 / draws;
@@ -161,9 +162,11 @@ TEST(stop_matcher_gives_back_what_was_no_stop_string) {
 TEST(sampler_near_log_prob_is_the_sum_of_the_neighbours) {
   std::vector<float> logits(40);
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = float((i * 7) % 11) * 0.5f;
-  for (const auto& [id, first, last, steps] : {std::array{20, 10, 30, 3}, std::array{10, 10, 30, 4}, std::array{30, 10, 30, 40}, std::array{15, 10, 30, 0}}) {
+  for (const auto& [id, first, last, steps] :
+       {std::array{20, 10, 30, 3}, std::array{10, 10, 30, 4}, std::array{30, 10, 30, 40}, std::array{15, 10, 30, 0}}) {
     double sum = 0;
-    for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i) sum += std::exp(double(logProbOf(logits, i)));
+    for (int32_t i = std::max(first, id - steps); i <= std::min(last, id + steps); ++i)
+      sum += std::exp(double(logProbOf(logits, i)));
     CHECK_CLOSE(nearLogProbOf(logits, id, logProbOf(logits, id), first, last, steps), std::log(sum), 1e-6);
   }
   logits[3] = INFINITY;   // damaged weights: the token's own

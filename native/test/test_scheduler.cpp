@@ -13,7 +13,10 @@ namespace {
 std::vector<Request> mixed(Fixture& f) {
   std::vector<Request> list;
   for (int i = 0; i < 14; ++i) {
-    Request r = f.request(std::string(size_t(1 + i * 11 % 60), char('a' + i)), 1 + i * 7 % 37, i % 5 == 0 ? 0 : i % 4 == 1 ? 2 : 1);
+    Request r = f.request(std::string(size_t(1 + i * 11 % 60), char('a' + i)), 1 + i * 7 % 37,
+                          i % 5 == 0   ? 0
+                          : i % 4 == 1 ? 2
+                                       : 1);
     if (i % 3 == 1) r.sampling.temperature = 0.9f, r.sampling.topK = 20, r.sampling.seed = uint64_t(i);
     if (i % 6 == 2) r.beams = 2 + i % 2;
     if (i % 7 == 3) r.kind = Request::Kind::score, r.suffix = std::string(size_t(i), 'x');
@@ -36,17 +39,20 @@ struct TimedDevice : ObservingDevice {
   double admission = 0, decoding = 0;                            // ms spent so far
 
   TimedDevice() : ObservingDevice(makeDevice("cpu", 1)) {}
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision) override {
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                      Precision precision) override {
     admission += kVisionLayer;
     ObservingDevice::denseAttention(out, q, k, v, heads, scale, precision);
   }
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision) override {
+  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
+                 Precision precision) override {
     if (jobs[0].q.rows > 1) admission += kPrefillLayer;
     else decoding += decodeLayer * double(jobs.size());
     ObservingDevice::attention(jobs, layer, scale, softcap, precision);
   }
   Clock::time_point now() const {
-    return Clock::time_point(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(admission + decoding)));
+    return Clock::time_point(
+        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(admission + decoding)));
   }
 
  protected:
@@ -56,7 +62,8 @@ struct TimedDevice : ObservingDevice {
 // A scheduler without an engine's thread, stepped by the test.
 struct TurnFixture {
   static constexpr int32_t kLayers = 12;
-  static constexpr double kAdmission = kLayers * (TimedDevice::kVisionLayer + TimedDevice::kPrefillLayer);   // ms of a request
+  static constexpr double kAdmission =
+      kLayers * (TimedDevice::kVisionLayer + TimedDevice::kPrefillLayer);   // ms of a request
   std::string path = "/tmp/paligemma-test-turns.gguf";
   TimedDevice* time = nullptr;   // the model's device
   std::unique_ptr<Model> model;
@@ -71,10 +78,13 @@ struct TurnFixture {
     auto device = std::make_unique<TimedDevice>();
     time = device.get();
     model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
-    scheduler = std::make_unique<Scheduler>(*model, 8, stopping, [this](Event event) {
-      if (event.kind == Event::Kind::token) ++tokens[event.job];
-      if (event.kind == Event::Kind::error) failed = true;
-    }, [this] { return time->now(); });
+    scheduler = std::make_unique<Scheduler>(
+        *model, 8, stopping,
+        [this](Event event) {
+          if (event.kind == Event::Kind::token) ++tokens[event.job];
+          if (event.kind == Event::Kind::error) failed = true;
+        },
+        [this] { return time->now(); });
   }
   ~TurnFixture() { std::remove(path.c_str()); }
 
@@ -159,10 +169,12 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
     }
     for (const auto& [i, job] : victims) f.engine->cancel(job);
     for (const auto& [i, job] : jobs)
-      if (resultOf(f.listener.wait(job)) != alone[i]) throw test::Failure{"request " + std::to_string(i), "differs in company, round " + std::to_string(round)};
+      if (resultOf(f.listener.wait(job)) != alone[i])
+        throw test::Failure{"request " + std::to_string(i), "differs in company, round " + std::to_string(round)};
     for (const auto& [i, job] : victims) {
       const auto events = f.listener.wait(job);
-      CHECK(events.back().kind == Event::Kind::error ? events.back().code == Code::aborted : events.back().kind == Event::Kind::end);
+      CHECK(events.back().kind == Event::Kind::error ? events.back().code == Code::aborted
+                                                     : events.back().kind == Event::Kind::end);
       // what had come before is what comes alone
       const auto tokens = Fixture::tokens(events);
       for (size_t t = 0; t < std::min(tokens.size(), alone[1].size()); ++t) CHECK(tokens[t] == alone[1][t]);
@@ -182,7 +194,8 @@ TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {
   for (uint32_t job : order) CHECK(f.listener.wait(job).back().kind == Event::Kind::end);
   CHECK((f.listener.started == order));
   // the early ones, by length; then the wide one, before any of the late ones
-  CHECK((std::vector<uint32_t>(f.listener.ended.begin(), f.listener.ended.begin() + 4) == std::vector<uint32_t>(order.begin(), order.begin() + 4)));
+  CHECK((std::vector<uint32_t>(f.listener.ended.begin(), f.listener.ended.begin() + 4) ==
+         std::vector<uint32_t>(order.begin(), order.begin() + 4)));
 }
 
 TEST(scheduler_gives_cache_pages_back_when_requests_end_or_are_cancelled) {

@@ -28,7 +28,9 @@ Vocabulary small() {
   return v;
 }
 
-std::string decode(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) { return tokenizer.decode(ids.data(), ids.size()); }
+std::string decode(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  return tokenizer.decode(ids.data(), ids.size());
+}
 
 }  // namespace
 
@@ -95,7 +97,8 @@ TEST(tokenizer_finds_user_defined_pieces_that_a_converter_wrote_as_normal) {
   for (auto& piece : v.pieces)
     if (piece.type == 4) piece.type = 1;
   const Tokenizer t = v.open();
-  for (const char* text : {"\n\n\ncat", "a   at", "<loc0007><seg003>at", "cat cat"}) CHECK_EQUAL(spell(t, text), spell(expected, text));
+  for (const char* text : {"\n\n\ncat", "a   at", "<loc0007><seg003>at", "cat cat"})
+    CHECK_EQUAL(spell(t, text), spell(expected, text));
   for (auto& piece : v.pieces)
     if (piece.text.substr(0, 4) == "<loc") piece.type = 3;
   CHECK_EQUAL(v.open().encode("<loc0001>")[0], expected.firstLoc() + 1);

@@ -58,5 +58,6 @@ TEST(vision_takes_five_rows_a_token_or_a_block_of_the_feed_forward_and_keeps_the
   // residual, branch, q, k, v: 94 MB for SigLIP at 896 px
   CHECK((scratchOf(kHidden, 600) == std::pair{5 * row, size_t(0)}));
   // a wide feed-forward counts for a block of tokens, however large the picture
-  CHECK((scratchOf(kHidden, 2400) == std::pair{row + Arena::sizeOf(kBlock, kHidden) + Arena::sizeOf(kBlock, 2400), size_t(0)}));
+  CHECK((scratchOf(kHidden, 2400) ==
+         std::pair{row + Arena::sizeOf(kBlock, kHidden) + Arena::sizeOf(kBlock, 2400), size_t(0)}));
 }

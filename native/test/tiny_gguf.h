@@ -29,12 +29,30 @@ struct TinyModel {
 
     std::string keys, infos, data;
     uint64_t keyCount = 0, tensorCount = 0;
-    const auto put = [](std::string& to, const auto& value) { to.append(reinterpret_cast<const char*>(&value), sizeof value); };
-    const auto text = [&](std::string& to, const std::string& s) { put(to, uint64_t(s.size())); to += s; };
-    const auto key = [&](const std::string& name, uint32_t type) { ++keyCount; text(keys, name); put(keys, type); };
-    const auto u32 = [&](const std::string& name, uint32_t value) { key(name, 4); put(keys, value); };
-    const auto f32 = [&](const std::string& name, float value) { key(name, 6); put(keys, value); };
-    const auto string = [&](const std::string& name, const std::string& value) { key(name, 8); text(keys, value); };
+    const auto put = [](std::string& to, const auto& value) {
+      to.append(reinterpret_cast<const char*>(&value), sizeof value);
+    };
+    const auto text = [&](std::string& to, const std::string& s) {
+      put(to, uint64_t(s.size()));
+      to += s;
+    };
+    const auto key = [&](const std::string& name, uint32_t type) {
+      ++keyCount;
+      text(keys, name);
+      put(keys, type);
+    };
+    const auto u32 = [&](const std::string& name, uint32_t value) {
+      key(name, 4);
+      put(keys, value);
+    };
+    const auto f32 = [&](const std::string& name, float value) {
+      key(name, 6);
+      put(keys, value);
+    };
+    const auto string = [&](const std::string& name, const std::string& value) {
+      key(name, 8);
+      text(keys, value);
+    };
     uint32_t random = 12345;
     const auto tensor = [&](const std::string& name, std::vector<int64_t> ne, float scale, float offset = 0) {
       ++tensorCount;
@@ -84,7 +102,8 @@ struct TinyModel {
     tensor("output_norm.weight", {hidden}, 0.1f, 1);
     for (int i = 0; i < layers; ++i) {
       const std::string p = "blk." + std::to_string(i) + ".";
-      for (const char* norm : {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"}) tensor(p + norm + ".weight", {hidden}, 0.1f, 1);
+      for (const char* norm : {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"})
+        tensor(p + norm + ".weight", {hidden}, 0.1f, 1);
       tensor(p + "attn_q.weight", {hidden, heads * headDim}, 0.3f);
       tensor(p + "attn_k.weight", {hidden, kvHeads * headDim}, 0.3f);
       tensor(p + "attn_v.weight", {hidden, kvHeads * headDim}, 0.3f);
@@ -99,9 +118,11 @@ struct TinyModel {
     tensor("v.position_embd.weight", {visionHidden, side * side}, 0.1f);
     for (int i = 0; i < visionLayers; ++i) {
       const std::string p = "v.blk." + std::to_string(i) + ".";
-      for (const char* norm : {"ln1", "ln2"}) tensor(p + norm + ".weight", {visionHidden}, 0.1f, 1), tensor(p + norm + ".bias", {visionHidden}, 0.1f);
+      for (const char* norm : {"ln1", "ln2"})
+        tensor(p + norm + ".weight", {visionHidden}, 0.1f, 1), tensor(p + norm + ".bias", {visionHidden}, 0.1f);
       for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_out"})
-        tensor(p + name + ".weight", {visionHidden, visionHidden}, 0.2f), tensor(p + name + ".bias", {visionHidden}, 0.1f);
+        tensor(p + name + ".weight", {visionHidden, visionHidden}, 0.2f),
+            tensor(p + name + ".bias", {visionHidden}, 0.1f);
       tensor(p + "ffn_up.weight", {visionHidden, visionFfn}, 0.2f), tensor(p + "ffn_up.bias", {visionFfn}, 0.1f);
       tensor(p + "ffn_down.weight", {visionFfn, visionHidden}, 0.2f), tensor(p + "ffn_down.bias", {visionHidden}, 0.1f);
     }

@@ -28,7 +28,13 @@ struct Vocabulary {
 
   // <pad> <eos> <bos> <unk>, user-defined newline runs and "▁▁", 256 bytes; merges follow with `add`.
   Vocabulary() {
-    pieces = {{"<pad>", 0, 3}, {"<eos>", 0, 3}, {"<bos>", 0, 3}, {"<unk>", 0, 2}, {"\n", 0, 4}, {"\n\n", 0, 4}, {"\xe2\x96\x81\xe2\x96\x81", 0, 4}};
+    pieces = {{"<pad>", 0, 3},
+              {"<eos>", 0, 3},
+              {"<bos>", 0, 3},
+              {"<unk>", 0, 2},
+              {"\n", 0, 4},
+              {"\n\n", 0, 4},
+              {"\xe2\x96\x81\xe2\x96\x81", 0, 4}};
     for (int b = 0; b < 256; ++b) {
       char name[8];
       std::snprintf(name, sizeof name, "<0x%02X>", b);
@@ -61,7 +67,9 @@ struct Vocabulary {
   std::string write() const {
     std::string keys;
     uint64_t count = 0;
-    const auto put = [](std::string& to, const auto& value) { to.append(reinterpret_cast<const char*>(&value), sizeof value); };
+    const auto put = [](std::string& to, const auto& value) {
+      to.append(reinterpret_cast<const char*>(&value), sizeof value);
+    };
     const auto text = [&](const std::string& s) { put(keys, uint64_t(s.size())), keys += s; };
     const auto key = [&](const std::string& name, uint32_t type) {
       if (name == leaveOut) return false;
@@ -70,7 +78,8 @@ struct Vocabulary {
       put(keys, type);
       return true;
     };
-    const auto array = [&](const std::string& name, uint32_t type, size_t n, const std::function<void(size_t)>& element) {
+    const auto array = [&](const std::string& name, uint32_t type, size_t n,
+                           const std::function<void(size_t)>& element) {
       if (!key(name, 9)) return;
       put(keys, type), put(keys, uint64_t(n));
       for (size_t i = 0; i < n; ++i) element(i);
@@ -83,8 +92,9 @@ struct Vocabulary {
       if (key(name + "_token_id", 4)) put(keys, id);
 
     static std::atomic<int> number{0};
-    const auto path = std::filesystem::temp_directory_path() /
-                      ("paligemma-vocabulary-" + std::to_string(uintptr_t(&number)) + "-" + std::to_string(++number) + ".gguf");
+    const auto path =
+        std::filesystem::temp_directory_path() /
+        ("paligemma-vocabulary-" + std::to_string(uintptr_t(&number)) + "-" + std::to_string(++number) + ".gguf");
     std::string header = "GGUF";
     put(header, uint32_t(3)), put(header, uint64_t(0)), put(header, count);
     std::ofstream(path, std::ios::binary) << header << keys;

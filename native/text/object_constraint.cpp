@@ -19,14 +19,22 @@ bool isBlank(std::string_view text) { return text.find_first_not_of(' ') == std:
 }  // namespace
 
 ObjectConstraint::ObjectConstraint(const Tokenizer& tokenizer, const ConstraintSpec& spec)
-    : eos_(tokenizer.eos()), firstLoc_(tokenizer.firstLoc()), firstSeg_(tokenizer.firstSeg()), maxObjects_(spec.maxObjects),
-      segment_(spec.kind == ConstraintSpec::Kind::segment), anyLabel_(spec.labels.empty()), eosOnly_{tokenizer.eos()} {
+    : eos_(tokenizer.eos()),
+      firstLoc_(tokenizer.firstLoc()),
+      firstSeg_(tokenizer.firstSeg()),
+      maxObjects_(spec.maxObjects),
+      segment_(spec.kind == ConstraintSpec::Kind::segment),
+      anyLabel_(spec.labels.empty()),
+      eosOnly_{tokenizer.eos()} {
   if (spec.kind == ConstraintSpec::Kind::none) fail(Code::internal, "A constraint of kind none constrains nothing");
-  if (spec.maxObjects < 0) fail(Code::invalidOption, "Expected an integer >= 0 for maxObjects but received ", spec.maxObjects);
+  if (spec.maxObjects < 0)
+    fail(Code::invalidOption, "Expected an integer >= 0 for maxObjects but received ", spec.maxObjects);
   if (firstLoc_ < 0)
-    fail(Code::modelUnsupported, "The model's vocabulary has no tokens <loc0000>..<loc1023>, so its output cannot be held to boxes");
+    fail(Code::modelUnsupported,
+         "The model's vocabulary has no tokens <loc0000>..<loc1023>, so its output cannot be held to boxes");
   if (segment_ && firstSeg_ < 0)
-    fail(Code::modelUnsupported, "The model's vocabulary has no tokens <seg000>..<seg127>, so its output cannot be held to masks");
+    fail(Code::modelUnsupported,
+         "The model's vocabulary has no tokens <seg000>..<seg127>, so its output cannot be held to masks");
 
   for (int32_t i = 0; i < kLocations; ++i) locs_.push_back(firstLoc_ + i);
   if (segment_)
@@ -49,7 +57,9 @@ void ObjectConstraint::addLabel(const Tokenizer& tokenizer, const std::string& l
   // what the output's grammar gives a meaning
   const bool good = !name.empty() && name.find_first_of(";<>\n\r") == std::string::npos &&
                     insert(tokenizer.encode(" " + name), true) && insert(tokenizer.encode(" " + name + " ; "), false);
-  if (!good) fail(Code::invalidOption, "Expected labels to be names without ';', '<', '>' and line breaks but received \"", label, "\"");
+  if (!good)
+    fail(Code::invalidOption, "Expected labels to be names without ';', '<', '>' and line breaks but received \"",
+         label, "\"");
 }
 
 bool ObjectConstraint::insert(const std::vector<int32_t>& ids, bool endsText) {
@@ -57,7 +67,8 @@ bool ObjectConstraint::insert(const std::vector<int32_t>& ids, bool endsText) {
   for (const int32_t id : ids) {
     if (id == eos_ || (id >= firstLoc_ && id < firstLoc_ + kLocations)) return false;
     auto& children = nodes_[size_t(node)].children;
-    const auto found = std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == id; });
+    const auto found =
+        std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == id; });
     if (found != children.end()) {
       node = found->second;
     } else {
@@ -145,7 +156,8 @@ std::span<const int32_t> ObjectConstraint::allowedIn(const State& state) const {
 
 void ObjectConstraint::accept(int32_t id) {
   const auto ids = allowed();
-  if (!std::binary_search(ids.begin(), ids.end(), id)) fail(Code::internal, "Token ", id, " is not allowed by the constraint here");
+  if (!std::binary_search(ids.begin(), ids.end(), id))
+    fail(Code::internal, "Token ", id, " is not allowed by the constraint here");
   step(state_, id);
 }
 

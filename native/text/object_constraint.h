@@ -39,9 +39,9 @@ class ObjectConstraint final : public Constraint {
   // outputs, so each continuation is tokenized as a whole: merges may cross the end of the label.
   struct Node {
     std::vector<std::pair<int32_t, int32_t>> children;  // token, node
-    bool endsText = false, endsObject = false;           // eos, the next object may follow
-    std::vector<int32_t> allowed;                        // with a next object
-    std::vector<int32_t> allowedLast;                    // without
+    bool endsText = false, endsObject = false;  // eos, the next object may follow
+    std::vector<int32_t> allowed;  // with a next object
+    std::vector<int32_t> allowedLast;  // without
   };
 
   bool mayContinue(const State& state) const { return maxObjects_ == 0 || state.objects < maxObjects_; }
@@ -57,11 +57,11 @@ class ObjectConstraint final : public Constraint {
   State state_;
   std::vector<Node> nodes_;
   std::vector<int32_t> eosOnly_, locs_, segs_;
-  std::vector<int32_t> begin_;             // eos and first locs
+  std::vector<int32_t> begin_;  // eos and first locs
   // free text: pieces of a name; the same with eos; the same with eos and separators; a separator's rest
   std::vector<int32_t> text_, textEnd_, textMore_, separators_, separatorRest_;
   enum : uint8_t { kVisible, kEndsBlank, kBlank };
-  std::vector<uint8_t> spaces_;            // [vocab] free text: where a piece has spaces
+  std::vector<uint8_t> spaces_;  // [vocab] free text: where a piece has spaces
 };
 
 }  // namespace pg

@@ -67,12 +67,19 @@ class Parser {
   }
   [[noreturn]] void failHere(const std::string& what) const { failAt(next_, what); }
 
-  std::string quoted() const { return "/" + std::string(pattern_.size() > 200 ? pattern_.substr(0, 200) : pattern_) + (pattern_.size() > 200 ? ".../" : "/"); }
+  std::string quoted() const {
+    return "/" + std::string(pattern_.size() > 200 ? pattern_.substr(0, 200) : pattern_) +
+           (pattern_.size() > 200 ? ".../" : "/");
+  }
 
   void decode() {
     for (size_t i = 0; i < pattern_.size();) {
       const uint8_t lead = uint8_t(pattern_[i]);
-      const int more = lead < 0x80 ? 0 : lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : -1;
+      const int more = lead < 0x80                   ? 0
+                       : lead >= 0xC2 && lead < 0xE0 ? 1
+                       : lead >= 0xE0 && lead < 0xF0 ? 2
+                       : lead >= 0xF0 && lead < 0xF5 ? 3
+                                                     : -1;
       int32_t code = more <= 0 ? lead : lead & (0x3F >> more);
       bool good = more >= 0 && i + size_t(more) < pattern_.size();
       for (int k = 1; good && k <= more; ++k) {
@@ -107,7 +114,8 @@ class Parser {
     Node all{Node::Kind::sequence, {}, {}};
     while (next_ < text_.size() && !at('|') && !at(')')) {
       if (at('$')) {
-        if (next_ + 1 < text_.size()) failHere("A $ that is not at the end (the expression always matches the whole text)");
+        if (next_ + 1 < text_.size())
+          failHere("A $ that is not at the end (the expression always matches the whole text)");
         ++next_;
         break;
       }
@@ -157,7 +165,9 @@ class Parser {
     switch (c) {
       case '(': {
         if (take('?')) {
-          if (!take(':')) failAt(from, "A group other than ( ) and (?: ), such as a lookaround or a named group, which is not supported,");
+          if (!take(':'))
+            failAt(from,
+                   "A group other than ( ) and (?: ), such as a lookaround or a named group, which is not supported,");
         }
         node = choice(depth + 1);
         if (!take(')')) failAt(from, "A ( without )");
@@ -166,9 +176,13 @@ class Parser {
       case '[': node.set = bracket(from); return node;
       case '.': node.set = inverted({{'\n', '\n'}}); return node;
       case '\\': node.set = escape(from, false); return node;
-      case '*': case '+': case '?': case '{': failAt(from, "A quantifier without anything to repeat");
+      case '*':
+      case '+':
+      case '?':
+      case '{': failAt(from, "A quantifier without anything to repeat");
       case '^': failAt(from, "A ^ that is not at the start (the expression always matches the whole text)");
-      case ']': case '}': break;   // as in JavaScript without flags
+      case ']':
+      case '}': break;   // as in JavaScript without flags
       default: break;
     }
     node.set = {{c, c}};
@@ -184,8 +198,10 @@ class Parser {
       if (at('-') && next_ + 1 < text_.size() && text_[next_ + 1] != ']') {
         ++next_;
         const Set right = member(from);
-        const bool single = left.size() == 1 && right.size() == 1 && left[0].first == left[0].last && right[0].first == right[0].last;
-        if (!single || left[0].first > right[0].first) failAt(start, "A range that is not from a smaller to a larger character");
+        const bool single =
+            left.size() == 1 && right.size() == 1 && left[0].first == left[0].last && right[0].first == right[0].last;
+        if (!single || left[0].first > right[0].first)
+          failAt(start, "A range that is not from a smaller to a larger character");
         set.push_back({left[0].first, right[0].first});
       } else {
         set.insert(set.end(), left.begin(), left.end());
@@ -242,7 +258,7 @@ class Parser {
           if (!take('}')) failAt(from, "An escape without its }");
         } else {
           c = hex(from, 4, 4);
-          if (c >= 0xD800 && c < 0xDC00 && at('\\') && next_ + 1 < text_.size() && text_[next_ + 1] == 'u') {   // a pair
+          if (c >= 0xD800 && c < 0xDC00 && at('\\') && next_ + 1 < text_.size() && text_[next_ + 1] == 'u') {  // a pair
             next_ += 2;
             const int32_t low = hex(from, 4, 4);
             if (low < 0xDC00 || low > 0xDFFF) failAt(from, "Half of a surrogate pair");
@@ -256,19 +272,21 @@ class Parser {
         c = '\b';
         break;
       case '0':
-        if (next_ < text_.size() && text_[next_] >= '0' && text_[next_] <= '9') failAt(from, "An octal escape, which is not supported,");
+        if (next_ < text_.size() && text_[next_] >= '0' && text_[next_] <= '9')
+          failAt(from, "An octal escape, which is not supported,");
         c = 0;
         break;
       default:
         if (c >= '1' && c <= '9') failAt(from, "A back reference, which is not supported,");
-        if (c < 0x80 && ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')) failAt(from, std::string("The escape \\") + char(c) + ", which is not supported,");
+        if (c < 0x80 && ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+          failAt(from, std::string("The escape \\") + char(c) + ", which is not supported,");
         break;
     }
     return {{c, c}};
   }
 
   std::string_view pattern_;
-  std::vector<int32_t> text_;   // characters
+  std::vector<int32_t> text_;  // characters
   size_t next_ = 0;
 };
 
@@ -278,7 +296,7 @@ class Compiler {
   ByteNfa nfa;
 
   int32_t compile(const Node& node, int32_t next) {
-    if (++steps_ > kMaxStates * 4) failTooLarge();   // repetitions of nothing make no states
+    if (++steps_ > kMaxStates * 4) failTooLarge();  // repetitions of nothing make no states
     switch (node.kind) {
       case Node::Kind::set: return set(node.set, next);
       case Node::Kind::sequence:
@@ -355,7 +373,8 @@ class Compiler {
         return utf8({r.last & ~rest, r.last}, next);
       }
     }
-    for (int i = 0; i < length - 1; ++i) next = bytes(0x80 | (r.first >> (6 * i) & 0x3F), 0x80 | (r.last >> (6 * i) & 0x3F), next);
+    for (int i = 0; i < length - 1; ++i)
+      next = bytes(0x80 | (r.first >> (6 * i) & 0x3F), 0x80 | (r.last >> (6 * i) & 0x3F), next);
     const int32_t lead = length == 2 ? 0xC0 : length == 3 ? 0xE0 : 0xF0;
     starts_.push_back(bytes(lead | r.first >> (6 * (length - 1)), lead | r.last >> (6 * (length - 1)), next));
   }

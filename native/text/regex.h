@@ -20,8 +20,8 @@ struct ByteRange {
 struct ByteNfa {
   struct State {
     enum class Kind : uint8_t { range, split, accept } kind;
-    ByteRange range;      // kind range
-    int32_t other;        // kind split: to range.next or here, without a byte
+    ByteRange range;  // kind range
+    int32_t other;  // kind split: to range.next or here, without a byte
   };
   std::vector<State> states;
   int32_t start = 0;

@@ -34,7 +34,8 @@ VocabularyTrie::VocabularyTrie(const Tokenizer& tokenizer) {
   for (size_t i = 0, end; i < pieces.size(); i = end) {
     const std::string_view bytes = pieces[i].first;
     for (end = i + 1; end < pieces.size() && pieces[end].first == bytes;) ++end;
-    const size_t common = size_t(std::mismatch(before.begin(), before.end(), bytes.begin(), bytes.end()).second - bytes.begin());
+    const size_t common =
+        size_t(std::mismatch(before.begin(), before.end(), bytes.begin(), bytes.end()).second - bytes.begin());
     close(common);
     for (size_t depth = common; depth < bytes.size(); ++depth) {
       open.push_back(int32_t(nodes_.size()));
@@ -108,8 +109,8 @@ int32_t ByteDfa::stateOf(std::vector<int32_t> open) {
   // others may use this automaton too: an error leaves it as it was
   const size_t state = ids_.size();
   if (state >= kMaxDfaStates)
-    fail(Code::invalidOption, "The regular expression is too complex for this text: it leads to more than ", kMaxDfaStates,
-         " states. Make alternatives differ earlier and lower the numbers of repetitions");
+    fail(Code::invalidOption, "The regular expression is too complex for this text: it leads to more than ",
+         kMaxDfaStates, " states. Make alternatives differ earlier and lower the numbers of repetitions");
   next_.resize((state + 1) * size_t(classes_), kUnknown);
   accepts_.resize(state + 1);
   sets_.resize(state + 1);
@@ -164,14 +165,16 @@ void TextAutomaton::allowed(int32_t state, std::vector<int32_t>& ids) {
       }
       path_[size_t(node.depth) + 1] = next;
       const int32_t end = nodes[i + 1].firstToken;
-      for (int32_t t = node.firstToken; t < end; ++t, ++count) bits_[size_t(tokens[size_t(t)]) / 64] |= uint64_t(1) << (tokens[size_t(t)] % 64);
+      for (int32_t t = node.firstToken; t < end; ++t, ++count)
+        bits_[size_t(tokens[size_t(t)]) / 64] |= uint64_t(1) << (tokens[size_t(t)] % 64);
       ++i;
     }
     Mask mask;
     if (count * 32 < bits_.size() * 64) {
       mask.ids.reserve(count);
       for (size_t w = 0; w < bits_.size(); ++w)
-        for (uint64_t bits = bits_[w]; bits; bits &= bits - 1) mask.ids.push_back(int32_t(w * 64) + std::countr_zero(bits));
+        for (uint64_t bits = bits_[w]; bits; bits &= bits - 1)
+          mask.ids.push_back(int32_t(w * 64) + std::countr_zero(bits));
     } else {
       mask.bits = bits_;
     }

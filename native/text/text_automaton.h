@@ -76,7 +76,8 @@ class ByteDfa {
 // One pattern over one vocabulary; shared by all requests with this pattern.
 class TextAutomaton {
  public:
-  TextAutomaton(std::shared_ptr<const VocabularyTrie> trie, std::string_view pattern) : dfa(pattern), trie_(std::move(trie)) {}
+  TextAutomaton(std::shared_ptr<const VocabularyTrie> trie, std::string_view pattern)
+      : dfa(pattern), trie_(std::move(trie)) {}
 
   ByteDfa dfa;
   // Ids whose bytes may come in this state, ascending, into `ids`.

@@ -20,7 +20,9 @@ bool writes(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, std::st
   return written == text;
 }
 
-[[noreturn]] void failNotAllowed(int32_t id) { fail(Code::internal, "Token ", id, " is not allowed by the constraint here"); }
+[[noreturn]] void failNotAllowed(int32_t id) {
+  fail(Code::internal, "Token ", id, " is not allowed by the constraint here");
+}
 
 }  // namespace
 
@@ -41,7 +43,8 @@ ChoiceConstraint::ChoiceConstraint(const Tokenizer& tokenizer, const std::vector
   for (const std::string& choice : choices) {
     if (choice.empty()) fail(Code::invalidOption, "Expected non-empty texts for choices but received \"\"");
     const std::vector<int32_t> ids = tokenizer.encode(choice);
-    if (!writes(tokenizer, ids, choice)) fail(Code::modelUnsupported, "The model's vocabulary cannot write the choice \"", choice, "\"");
+    if (!writes(tokenizer, ids, choice))
+      fail(Code::modelUnsupported, "The model's vocabulary cannot write the choice \"", choice, "\"");
     int32_t node = kRoot;
     for (const int32_t id : ids) {
       const int32_t fresh = int32_t(nodes_.size());

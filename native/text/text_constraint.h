@@ -31,7 +31,8 @@ class ChoiceConstraint final : public Constraint {
   int32_t node_ = kRoot;
 };
 
-// Any spelling in tokens of a text that matches. Where the text has no choice, the tokenizer's own spelling is the only one.
+// Any spelling in tokens of a text that matches. Where the text has no choice, the tokenizer's own spelling is the only
+// one.
 class TextConstraint final : public Constraint {
  public:
   // The tokenizer must outlive it.
@@ -43,16 +44,16 @@ class TextConstraint final : public Constraint {
   bool done() const override { return done_; }
 
  private:
-  void prepare();      // planned_ or allowed_ of state_
+  void prepare();  // planned_ or allowed_ of state_
   void plan();
 
   const Tokenizer& tokenizer_;
   std::shared_ptr<TextAutomaton> automaton_;
   int32_t state_ = ByteDfa::kStart;
   bool done_ = false;
-  std::vector<int32_t> planned_;      // must come, in order
+  std::vector<int32_t> planned_;  // must come, in order
   size_t nextPlanned_ = 0;
-  std::vector<int32_t> allowed_;      // where nothing is planned
+  std::vector<int32_t> allowed_;  // where nothing is planned
 };
 
 }  // namespace pg

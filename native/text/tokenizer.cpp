@@ -150,7 +150,10 @@ class PieceTrie {
 int byteValue(std::string_view piece) {
   if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') return -1;
   const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
   };
   const int high = digit(piece[3]), low = digit(piece[4]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;
@@ -161,7 +164,8 @@ bool isRange(const std::vector<std::string_view>& pieces, int32_t first, int cou
   if (first < 0 || size_t(first) + size_t(count) > pieces.size()) return false;
   for (int i = 0; i < count; ++i) {
     std::string number = std::to_string(i);
-    const std::string spelling = std::string("<") + name + std::string(size_t(digits) - number.size(), '0') + number + ">";
+    const std::string spelling =
+        std::string("<") + name + std::string(size_t(digits) - number.size(), '0') + number + ">";
     if (pieces[size_t(first + i)] != spelling) return false;
   }
   return true;
@@ -198,7 +202,7 @@ struct Tokenizer::Impl {
   PieceMap map;
   PieceTrie trie;
   size_t longestPiece = 0;
-  bool spaceStartsWord = true;           // no piece has U+2581 after something else: merges never cross a word's start
+  bool spaceStartsWord = true;  // no piece has U+2581 after something else: merges never cross a word's start
   int32_t bos = -1, eos = -1, pad = -1, unk = -1, eot = -1, image = -1, newline = -1, firstLoc = -1, firstSeg = -1;
 
   const GgufArray& arrayOf(const char* key, bool strings) const {
@@ -215,7 +219,8 @@ struct Tokenizer::Impl {
     if (id) {
       if (*id >= 0 && size_t(*id) < pieces.size()) return int32_t(*id);
       if (needed || *id != -1)
-        fail(Code::modelInvalid, file->path(), ": ", key, " is ", *id, " but the vocabulary has ", pieces.size(), " entries");
+        fail(Code::modelInvalid, file->path(), ": ", key, " is ", *id, " but the vocabulary has ", pieces.size(),
+             " entries");
     }
     if (needed && bySpelling < 0) fail(Code::modelInvalid, file->path(), ": no ", key);
     return bySpelling;
@@ -223,7 +228,8 @@ struct Tokenizer::Impl {
 
   void load();
   void loadKinds();
-  void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue, std::vector<int32_t>& out) const;
+  void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
+             std::vector<int32_t>& out) const;
 };
 
 // Types and scores as stored, then corrected where files are known to differ from SentencePiece's own model.
@@ -243,7 +249,8 @@ void Tokenizer::Impl::loadKinds() {
   size_t zeroScores = 0;
   for (size_t i = 0; i < count; ++i) {
     scores[i] = float(scoreArray.number(i));
-    if (std::isnan(scores[i])) fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.scores[", i, "] is not a number");
+    if (std::isnan(scores[i]))
+      fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.scores[", i, "] is not a number");
     const int64_t type = typeArray.integer(i);
     if (type < 1 || type > 6)
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.token_type[", i, "] is ", type, ", expected 1..6");
@@ -261,8 +268,12 @@ void Tokenizer::Impl::loadKinds() {
       kinds[i] = Kind::userDefined;
     if (piece.size() < 5 || piece[0] != '<') continue;
     // These are never text, whatever the file calls them.
-    int32_t* name = piece == "<bos>" ? &bosName : piece == "<eos>" ? &eosName : piece == "<pad>" ? &padName
-                  : piece == "<unk>" ? &unkName : piece == "<image>" ? &image : nullptr;
+    int32_t* name = piece == "<bos>"     ? &bosName
+                    : piece == "<eos>"   ? &eosName
+                    : piece == "<pad>"   ? &padName
+                    : piece == "<unk>"   ? &unkName
+                    : piece == "<image>" ? &image
+                                         : nullptr;
     if (name) {
       if (*name < 0) *name = int32_t(i);
       kinds[i] = name == &unkName ? Kind::unknown : Kind::control;
@@ -286,12 +297,15 @@ void Tokenizer::Impl::loadKinds() {
 
 void Tokenizer::Impl::load() {
   const auto model = file->string("tokenizer.ggml.model");
-  if (!model) fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
+  if (!model)
+    fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
   if (*model != "llama")
-    fail(Code::modelUnsupported, file->path(), ": tokenizer.ggml.model is \"", *model, "\", expected \"llama\" (SentencePiece)");
+    fail(Code::modelUnsupported, file->path(), ": tokenizer.ggml.model is \"", *model,
+         "\", expected \"llama\" (SentencePiece)");
   const GgufArray& tokens = arrayOf("tokenizer.ggml.tokens", true);
   if (tokens.count == 0 || tokens.count > (1u << 24))
-    fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..", 1u << 24);
+    fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..",
+         1u << 24);
   pieces = tokens.strings();
   loadKinds();
 
@@ -308,7 +322,8 @@ void Tokenizer::Impl::load() {
     if (kind == Kind::byte) {
       const int value = byteValue(piece);
       if (value < 0)
-        fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens[", i, "] is a byte piece but reads \"", piece, "\"");
+        fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens[", i, "] is a byte piece but reads \"", piece,
+             "\"");
       bytes[i] = {&byteText[size_t(value)], 1};
       if (byteIds[size_t(value)] < 0) byteIds[size_t(value)] = int32_t(i);
       continue;
@@ -340,7 +355,8 @@ void Tokenizer::Impl::load() {
   }
   for (size_t i = 0; i < 256; ++i)
     if (byteIds[i] < 0 && unk < 0)
-      fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has neither a piece for byte ", i, " nor an unknown piece");
+      fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has neither a piece for byte ", i,
+           " nor an unknown piece");
 
   const auto newlineMatch = trie.longest("\n", false);
   newline = newlineMatch.first >= 0 ? newlineMatch.first : map.find(pieces, "\n");
@@ -355,7 +371,8 @@ void Tokenizer::Impl::merge(std::string_view text, std::vector<Symbol>& symbols,
   for (const char* p = text.data(); p < end;) {
     const size_t length = characterLength(p, end);
     const int32_t index = int32_t(symbols.size());
-    symbols.push_back({index - 1, index + 1, uint32_t(p - text.data()), uint32_t(length), map.find(pieces, {p, length})});
+    symbols.push_back(
+        {index - 1, index + 1, uint32_t(p - text.data()), uint32_t(length), map.find(pieces, {p, length})});
     p += length;
   }
   if (symbols.empty()) return;
@@ -398,8 +415,7 @@ void Tokenizer::Impl::merge(std::string_view text, std::vector<Symbol>& symbols,
     const std::string_view raw = text.substr(symbol.begin, symbol.size);
     if (std::all_of(raw.begin(), raw.end(), [&](char c) { return byteIds[uint8_t(c)] >= 0; }))
       for (const char c : raw) out.push_back(byteIds[uint8_t(c)]);
-    else
-      out.push_back(unk >= 0 ? unk : byteIds[uint8_t(raw[0])]);
+    else out.push_back(unk >= 0 ? unk : byteIds[uint8_t(raw[0])]);
   }
 }
 
@@ -411,7 +427,8 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 
 std::vector<int32_t> Tokenizer::encode(std::string_view source, bool allowControl) const {
-  if (source.size() > (size_t(1) << 29)) fail(Code::promptTooLong, "A text of ", source.size(), " bytes is too long to tokenize");
+  if (source.size() > (size_t(1) << 29))
+    fail(Code::promptTooLong, "A text of ", source.size(), " bytes is too long to tokenize");
   std::string text;
   text.reserve(source.size() + source.size() / 2);
   for (const char c : source) {
@@ -497,7 +514,7 @@ std::string Utf8Stream::push(std::string_view bytes) {
     if (lead >= 0xc2 && lead <= 0xdf) length = 2;
     else if (lead >= 0xe0 && lead <= 0xef) {
       length = 3;
-      if (lead == 0xe0) low = 0xa0;   // overlong
+      if (lead == 0xe0) low = 0xa0;  // overlong
       if (lead == 0xed) high = 0x9f;  // surrogates
     } else if (lead >= 0xf0 && lead <= 0xf4) {
       length = 4;

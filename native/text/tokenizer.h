@@ -24,10 +24,10 @@ class Tokenizer {
   // All tokens' bytes as UTF-8; each maximal invalid part becomes U+FFFD.
   std::string decode(const int32_t* ids, size_t count) const;
 
-  int32_t size() const;                      // entries of the vocabulary
+  int32_t size() const;  // entries of the vocabulary
   int32_t bos() const, eos() const, pad() const, unk() const;
-  int32_t image() const;                     // -1 where the vocabulary has none
-  int32_t newline() const;                   // the token of "\n"
+  int32_t image() const;  // -1 where the vocabulary has none
+  int32_t newline() const;  // the token of "\n"
   int32_t firstLoc() const, firstSeg() const;  // ids of <loc0000>, <seg000>; -1 where there are none
   bool isEndOfGeneration(int32_t id) const;  // eos and the file's further end tokens
 
@@ -43,7 +43,7 @@ class Tokenizer {
 class Utf8Stream {
  public:
   std::string push(std::string_view bytes);  // what may be shown now
-  std::string flush();                       // the rest, incomplete bytes as U+FFFD
+  std::string flush();  // the rest, incomplete bytes as U+FFFD
 
  private:
   std::string pending_;

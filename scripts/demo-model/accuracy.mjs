@@ -37,7 +37,7 @@ const shown = {
 }
 
 /** Runs `use` with the model on a kernel table; the engine reads the variable while it loads. */
-async function onTable (table, path, options, use) {
+async function onTable(table, path, options, use) {
   process.env.PALIGEMMA_ISA = table
   // a model this small keeps no second thread busy
   const model = await loadModel({ model: path, threads: 1, ...options })
@@ -49,7 +49,7 @@ async function onTable (table, path, options, use) {
 }
 
 /** Mean and largest absolute difference. */
-function error (values, reference) {
+function error(values, reference) {
   const differences = values.map((x, i) => Math.abs(x - reference[i]))
   return { mean: differences.reduce((sum, x) => sum + x, 0) / differences.length, largest: Math.max(...differences) }
 }
@@ -59,36 +59,39 @@ function error (values, reference) {
  *
  * @returns {Promise<Record<string, { scores: Record<string, number>, logProbs: number[] }>>}
  */
-export async function onTables (tables, path, records, folder) {
+export async function onTables(tables, path, records, folder) {
   const results = {}
   for (const table of tables) {
     results[table] = await onTable(table, path, {}, async (model) => ({
-      scores: await evaluate(model, records, folder), logProbs: await captionLogProbs(model, records, folder)
+      scores: await evaluate(model, records, folder),
+      logProbs: await captionLogProbs(model, records, folder)
     }))
   }
   return results
 }
 
-async function suffixLogProbs (table, path, folder, cases) {
+async function suffixLogProbs(table, path, folder, cases) {
   return await onTable(table, path, { kvCacheType: 'f32', attentionWindow: 'suffix' }, async (model) => {
     const all = []
     for (const { images, prompt, suffix } of cases) {
-      all.push(...(await model.score({ images: images.map((file) => join(folder, 'images', file)), prompt, suffix })).logProbs)
+      all.push(
+        ...(await model.score({ images: images.map((file) => join(folder, 'images', file)), prompt, suffix })).logProbs
+      )
     }
     return all
   })
 }
 
-function print (columns, rows) {
+function print(columns, rows) {
   console.log(`| ${columns.join(' | ')} |\n|${' --- |'.repeat(columns.length)}`)
   for (const row of rows) console.log(`| ${row.join(' | ')} |`)
   console.log()
 }
 
-const percent = (part, of) => of > 0 ? `${(100 * part / of).toFixed(2)} %` : ''
+const percent = (part, of) => (of > 0 ? `${((100 * part) / of).toFixed(2)} %` : '')
 const shownError = ({ mean, largest }) => `${mean.toFixed(4)} (${largest.toFixed(2)})`
 
-async function main () {
+async function main() {
   const { values } = parseArgs({
     options: {
       model: { type: 'string', default: 'demo/paligemma2-demo.gguf' },
@@ -102,7 +105,10 @@ async function main () {
   })
   const others = values.table.filter((table) => table !== 'scalar')
   const tables = ['scalar', ...others]
-  const records = JSON.parse(await readFile(join(values.pictures, 'truth.json'), 'utf8')).slice(0, values.limit ? Number(values.limit) : undefined)
+  const records = JSON.parse(await readFile(join(values.pictures, 'truth.json'), 'utf8')).slice(
+    0,
+    values.limit ? Number(values.limit) : undefined
+  )
   const dir = await mkdtemp(join(tmpdir(), 'paligemma-accuracy-'))
   try {
     const wide = join(dir, 'wide.gguf')
@@ -120,31 +126,69 @@ async function main () {
     }
     const golden = {}
     if (values.checkpoint) {
-      const cases = JSON.parse(await readFile(join(values.checkpoint, 'expected.json'), 'utf8')).cases.filter(({ kind }) => kind === 'score')
+      const cases = JSON.parse(await readFile(join(values.checkpoint, 'expected.json'), 'utf8')).cases.filter(
+        ({ kind }) => kind === 'score'
+      )
       golden.reference = cases.flatMap(({ logprobs }) => logprobs)
       for (const type of values.type) {
-        const path = await ofType(`checkpoint ${type}`, async (out) => await convert({ source: values.checkpoint, out, type }))
+        const path = await ofType(
+          `checkpoint ${type}`,
+          async (out) => await convert({ source: values.checkpoint, out, type })
+        )
         golden[type] = {}
         for (const table of tables) golden[type][table] = await suffixLogProbs(table, path, values.checkpoint, cases)
       }
     }
     if (values.json) return console.log(JSON.stringify({ pictures: records.length, demo, golden }))
 
-    console.log(`${records.length} held-out pictures, ${demo[values.type[0]].scalar.logProbs.length} tokens of captions\n`)
+    console.log(
+      `${records.length} held-out pictures, ${demo[values.type[0]].scalar.logProbs.length} tokens of captions\n`
+    )
     const names = Object.keys(shown)
-    print(['type, f32 activations', ...names], values.type.map((type) => [type, ...names.map((name) => demo[type].scalar.scores[shown[name]].toFixed(3))]))
+    print(
+      ['type, f32 activations', ...names],
+      values.type.map((type) => [type, ...names.map((name) => demo[type].scalar.scores[shown[name]].toFixed(3))])
+    )
     // What a table takes from each score of the same file; below zero it adds.
-    print(['type', 'table: drop of', ...names], values.type.flatMap((type) => others.map((table) => [type, table, ...names.map((name) => {
-      const of = demo[type].scalar.scores[shown[name]]
-      return percent(of - demo[type][table].scores[shown[name]], of)
-    })])))
+    print(
+      ['type', 'table: drop of', ...names],
+      values.type.flatMap((type) =>
+        others.map((table) => [
+          type,
+          table,
+          ...names.map((name) => {
+            const of = demo[type].scalar.scores[shown[name]]
+            return percent(of - demo[type][table].scores[shown[name]], of)
+          })
+        ])
+      )
+    )
     const first = demo[values.type[0]].scalar.logProbs
-    print([`log-probabilities, mean (largest) error`, `scalar against ${values.type[0]}`, ...others.map((table) => `${table} against scalar`)],
-      values.type.map((type) => [type, shownError(error(demo[type].scalar.logProbs, first)), ...others.map((table) => shownError(error(demo[type][table].logProbs, demo[type].scalar.logProbs)))]))
+    print(
+      [
+        `log-probabilities, mean (largest) error`,
+        `scalar against ${values.type[0]}`,
+        ...others.map((table) => `${table} against scalar`)
+      ],
+      values.type.map((type) => [
+        type,
+        shownError(error(demo[type].scalar.logProbs, first)),
+        ...others.map((table) => shownError(error(demo[type][table].logProbs, demo[type].scalar.logProbs)))
+      ])
+    )
     if (values.checkpoint) {
-      print(['checkpoint: log-probabilities, mean (largest) error', ...tables.map((table) => `${table} against the reference`), ...others.map((table) => `${table} against scalar`)],
-        values.type.map((type) => [type, ...tables.map((table) => shownError(error(golden[type][table], golden.reference))),
-          ...others.map((table) => shownError(error(golden[type][table], golden[type].scalar)))]))
+      print(
+        [
+          'checkpoint: log-probabilities, mean (largest) error',
+          ...tables.map((table) => `${table} against the reference`),
+          ...others.map((table) => `${table} against scalar`)
+        ],
+        values.type.map((type) => [
+          type,
+          ...tables.map((table) => shownError(error(golden[type][table], golden.reference))),
+          ...others.map((table) => shownError(error(golden[type][table], golden[type].scalar)))
+        ])
+      )
     }
   } finally {
     await rm(dir, { recursive: true, force: true })

@@ -16,7 +16,7 @@ import { boxOverlap, loadModel } from '../../dist/index.js'
 const scores = ['score', 'boxScore', 'labelScore']
 
 /** Every box the model gives: its scores and whether it is right. */
-async function collect (model, records, folder) {
+async function collect(model, records, folder) {
   const known = [...new Set(records.flatMap((record) => record.objects.map((object) => object.label)))].sort()
   const boxes = []
   for (const [number, record] of records.entries()) {
@@ -25,7 +25,8 @@ async function collect (model, records, folder) {
     const absent = known.filter((label) => !present.includes(label))
     const asked = [...present, ...present.map((_, i) => absent[(number * 7 + i * 3) % absent.length])]
     for (const label of asked) {
-      const truths = record.objects.filter((object) => object.label === label)
+      const truths = record.objects
+        .filter((object) => object.label === label)
         .map(({ box: [yMin, xMin, yMax, xMax] }) => ({ yMin, xMin, yMax, xMax }))
       const found = (await model.detect(image, label)).sort((a, b) => b.score - a.score)
       for (const box of found) {
@@ -43,18 +44,28 @@ async function collect (model, records, folder) {
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length)
 
 /** Tenths of the boxes by score, least first: bounds, how many are right. */
-function reliability (boxes, name) {
+function reliability(boxes, name) {
   const sorted = [...boxes].sort((a, b) => a[name] - b[name])
-  const bins = Array.from({ length: 10 }, (_, i) => sorted.slice(Math.floor(sorted.length * i / 10), Math.floor(sorted.length * (i + 1) / 10)))
-    .filter((bin) => bin.length > 0)
-  return bins.map((bin) => ({ from: bin[0][name], to: bin.at(-1)[name], boxes: bin.length, mean: mean(bin.map((box) => box[name])), right: mean(bin.map((box) => Number(box.right))) }))
+  const bins = Array.from({ length: 10 }, (_, i) =>
+    sorted.slice(Math.floor((sorted.length * i) / 10), Math.floor((sorted.length * (i + 1)) / 10))
+  ).filter((bin) => bin.length > 0)
+  return bins.map((bin) => ({
+    from: bin[0][name],
+    to: bin.at(-1)[name],
+    boxes: bin.length,
+    mean: mean(bin.map((box) => box[name])),
+    right: mean(bin.map((box) => Number(box.right)))
+  }))
 }
 
 /** Chance that a right box has a higher score than a wrong one. */
-function separation (boxes, name) {
+function separation(boxes, name) {
   const right = boxes.filter((box) => box.right)
   const wrong = boxes.filter((box) => !box.right)
-  const wins = right.reduce((sum, a) => sum + wrong.reduce((won, b) => won + (a[name] > b[name] ? 1 : a[name] === b[name] ? 0.5 : 0), 0), 0)
+  const wins = right.reduce(
+    (sum, a) => sum + wrong.reduce((won, b) => won + (a[name] > b[name] ? 1 : a[name] === b[name] ? 0.5 : 0), 0),
+    0
+  )
   return wins / Math.max(1, right.length * wrong.length)
 }
 
@@ -69,19 +80,36 @@ const records = JSON.parse(await readFile(join(values.pictures, 'truth.json'), '
 const model = await loadModel(values.model)
 const boxes = await collect(model, records, values.pictures)
 await model.dispose()
-const report = Object.fromEntries(scores.map((name) => {
-  const bins = reliability(boxes, name)
-  return [name, {
-    separation: separation(boxes, name),
-    calibrationError: bins.reduce((sum, bin) => sum + bin.boxes * Math.abs(bin.mean - bin.right), 0) / Math.max(1, boxes.length),
-    bins
-  }]
-}))
-if (values.json) console.log(JSON.stringify({ boxes: boxes.length, right: mean(boxes.map((box) => Number(box.right))), ...report }, null, 2))
+const report = Object.fromEntries(
+  scores.map((name) => {
+    const bins = reliability(boxes, name)
+    return [
+      name,
+      {
+        separation: separation(boxes, name),
+        calibrationError:
+          bins.reduce((sum, bin) => sum + bin.boxes * Math.abs(bin.mean - bin.right), 0) / Math.max(1, boxes.length),
+        bins
+      }
+    ]
+  })
+)
+if (values.json)
+  console.log(
+    JSON.stringify({ boxes: boxes.length, right: mean(boxes.map((box) => Number(box.right))), ...report }, null, 2)
+  )
 else {
-  console.log(`${boxes.length} boxes on ${records.length} pictures, ${(100 * mean(boxes.map((box) => Number(box.right)))).toFixed(1)} % right\n`)
-  console.log('| | a right box scores higher than a wrong one | mean distance of score and share that is right |\n| --- | --- | --- |')
-  for (const name of scores) console.log(`| \`${name}\` | ${(100 * report[name].separation).toFixed(1)} % | ${report[name].calibrationError.toFixed(3)} |`)
+  console.log(
+    `${boxes.length} boxes on ${records.length} pictures, ${(100 * mean(boxes.map((box) => Number(box.right)))).toFixed(1)} % right\n`
+  )
+  console.log(
+    '| | a right box scores higher than a wrong one | mean distance of score and share that is right |\n| --- | --- | --- |'
+  )
+  for (const name of scores)
+    console.log(
+      `| \`${name}\` | ${(100 * report[name].separation).toFixed(1)} % | ${report[name].calibrationError.toFixed(3)} |`
+    )
   console.log('\n| `score` | boxes | right |\n| --- | --- | --- |')
-  for (const { from, to, boxes: count, right } of report.score.bins) console.log(`| ${from.toFixed(2)} .. ${to.toFixed(2)} | ${count} | ${(100 * right).toFixed(0)} % |`)
+  for (const { from, to, boxes: count, right } of report.score.bins)
+    console.log(`| ${from.toFixed(2)} .. ${to.toFixed(2)} | ${count} | ${(100 * right).toFixed(0)} % |`)
 }

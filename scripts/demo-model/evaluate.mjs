@@ -73,7 +73,8 @@ const mean = (values) => values.reduce((sum, v) => sum + v, 0) / Math.max(1, val
 
 function expected(record, labels) {
   return labels.flatMap((label) =>
-    record.objects.filter((o) => o.label === label || o.shape === label).map((o) => ({ ...o, label })))
+    record.objects.filter((o) => o.label === label || o.shape === label).map((o) => ({ ...o, label }))
+  )
 }
 
 /**
@@ -100,8 +101,11 @@ export async function evaluate(model, records, folder) {
 
     const segments = await model.segment(join(folder, record.file), record.segment)
     const drawn = segments.map(({ label, normalized: n, mask }) => ({
-      label, box: [n.yMin, n.xMin, n.yMax, n.xMax], ...mask,
-      data: Uint8Array.from(mask.data, (v) => (v > 127 ? 1 : 0)) }))
+      label,
+      box: [n.yMin, n.xMin, n.yMax, n.xMax],
+      ...mask,
+      data: Uint8Array.from(mask.data, (v) => (v > 127 ? 1 : 0))
+    }))
     const wanted = expected(record, record.segment)
     masks.push(...match(wanted, drawn, (w, g) => maskIou(pasteTruth(w, g.width, g.height), g.data)))
     maskBoxes.push(...match(wanted, drawn, (w, g) => boxIou(w.box, g.box)))
@@ -129,8 +133,14 @@ export async function evaluate(model, records, folder) {
     'caption: exactly right': mean(captions),
     'ocr: numbers': mean(printed.numbers),
     'ocr: words': mean(printed.words),
-    'everything: each box, mask, answer, caption and text counts once':
-      mean([...boxes, ...masks, ...[...answers.values()].flat(), ...captions, ...printed.numbers, ...printed.words]),
+    'everything: each box, mask, answer, caption and text counts once': mean([
+      ...boxes,
+      ...masks,
+      ...[...answers.values()].flat(),
+      ...captions,
+      ...printed.numbers,
+      ...printed.words
+    ])
   }
 }
 
@@ -142,7 +152,11 @@ export async function evaluate(model, records, folder) {
 export async function captionLogProbs(model, records, folder) {
   const all = []
   for (const record of records) {
-    const { logProbs } = await model.score({ image: join(folder, record.file), prompt: 'caption en', suffix: record.caption })
+    const { logProbs } = await model.score({
+      image: join(folder, record.file),
+      prompt: 'caption en',
+      suffix: record.caption
+    })
     all.push(...logProbs)
   }
   return all
@@ -155,8 +169,8 @@ if (import.meta.main ?? process.argv[1]?.endsWith('evaluate.mjs')) {
       pictures: { type: 'string', default: 'test/fixtures/demo-eval' },
       limit: { type: 'string' },
       json: { type: 'boolean', default: false },
-      each: { type: 'boolean', default: false },
-    },
+      each: { type: 'boolean', default: false }
+    }
   })
   const records = JSON.parse(await readFile(join(values.pictures, 'truth.json'), 'utf8'))
   const used = records.slice(0, values.limit ? Number(values.limit) : undefined)

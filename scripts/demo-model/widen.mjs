@@ -17,7 +17,10 @@ const { layoutGguf, PartFile } = require('../../dist/formats/gguf-writer.js')
 const { native } = require('../../dist/engine/native.js')
 
 const doubled = [
-  'gemma2.embedding_length', 'gemma2.feed_forward_length', 'gemma2.attention.head_count', 'gemma2.attention.head_count_kv',
+  'gemma2.embedding_length',
+  'gemma2.feed_forward_length',
+  'gemma2.attention.head_count',
+  'gemma2.attention.head_count_kv',
   'clip.vision.projection_dim'
 ]
 
@@ -29,32 +32,37 @@ const twice = (values) => {
 }
 
 /** Each row [cols] as [cols, cols], times a factor. */
-function twiceAlong (values, cols, factor) {
+function twiceAlong(values, cols, factor) {
   const result = new Float32Array(2 * values.length)
   for (let i = 0; i < values.length; i++) {
-    const row = Math.floor(i / cols) * 2 * cols + i % cols
+    const row = Math.floor(i / cols) * 2 * cols + (i % cols)
     result[row] = result[row + cols] = values[i] * factor
   }
   return result
 }
 
 /** The wide form of a tensor: { shape, values }, or nothing where it stays. */
-function widened (name, shape, values) {
+function widened(name, shape, values) {
   const cols = shape.at(-1)
   // embeddings are multiplied by sqrt(hidden), and are the LM head as well, which the last norm makes up for
-  if (name === 'token_embd.weight') return { shape: [shape[0], 2 * cols], values: twiceAlong(values, cols, Math.SQRT1_2) }
+  if (name === 'token_embd.weight')
+    return { shape: [shape[0], 2 * cols], values: twiceAlong(values, cols, Math.SQRT1_2) }
   if (name === 'output_norm.weight') return { shape: [2 * cols], values: twice(values).map((x) => x * Math.SQRT1_2) }
-  if (/^blk\.\d+\..*norm\.weight$/.test(name) || name === 'mm.0.bias') return { shape: [2 * cols], values: twice(values) }
+  if (/^blk\.\d+\..*norm\.weight$/.test(name) || name === 'mm.0.bias')
+    return { shape: [2 * cols], values: twice(values) }
   if (name === 'mm.0.weight') return { shape: [2 * shape[0], cols], values: twice(values) }
   if (/^blk\.\d+\./.test(name)) return { shape: [2 * shape[0], 2 * cols], values: twice(twiceAlong(values, cols, 0.5)) }
   return undefined
 }
 
 /** Writes the wide copy of the model `from` to `to`. */
-export async function widen (from, to) {
+export async function widen(from, to) {
   const source = await GgufSource.open(from)
   try {
-    const metadata = source.metadata.map(({ key, type, value }) => [key, { type: 'copy', of: type, value: doubled.includes(key) ? 2 * value : value }])
+    const metadata = source.metadata.map(({ key, type, value }) => [
+      key,
+      { type: 'copy', of: type, value: doubled.includes(key) ? 2 * value : value }
+    ])
     const tensors = []
     for (const tensor of source.tensors) {
       const bytes = new Uint8Array(tensor.bytes)
@@ -62,9 +70,11 @@ export async function widen (from, to) {
       const wide = /^(token_embd|output_norm|blk|mm)\./.test(tensor.name)
         ? widened(tensor.name, tensor.shape, await readFloats(tensor, native().quantizeRows))
         : undefined
-      tensors.push(wide
-        ? { name: tensor.name, type: 'F32', shape: wide.shape, bytes: new Uint8Array(wide.values.buffer) }
-        : { name: tensor.name, type: tensor.type, shape: tensor.shape, bytes })
+      tensors.push(
+        wide
+          ? { name: tensor.name, type: 'F32', shape: wide.shape, bytes: new Uint8Array(wide.values.buffer) }
+          : { name: tensor.name, type: tensor.type, shape: tensor.shape, bytes }
+      )
     }
     const layout = layoutGguf(metadata, tensors)
     const file = await PartFile.create(to, layout.bytes)

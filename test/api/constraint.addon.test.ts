@@ -6,7 +6,12 @@ import { loadModel, parseOutput, type Constraint, type GenerateOptions, type Pal
 import { schemaToRegex, type JsonSchema } from '../../lib/output/json-schema'
 import { writeTinyModel } from '../support/tiny-model'
 
-const image = { data: Uint8Array.from({ length: 60 * 40 * 3 }, (_, i) => (i * 37) % 256), width: 60, height: 40, channels: 3 as const }
+const image = {
+  data: Uint8Array.from({ length: 60 * 40 * 3 }, (_, i) => (i * 37) % 256),
+  width: 60,
+  height: 40,
+  channels: 3 as const
+}
 const files: string[] = []
 const models: PaliGemma[] = []
 
@@ -23,10 +28,21 @@ afterAll(async () => {
 })
 
 /** Greedy and wild, on both models, all at once. */
-async function runs (constrain: Constraint | 'detect' | 'segment', options: Partial<GenerateOptions> = {}): Promise<{ text: string, finishReason: string }[]> {
-  const requests = [0, 1, 2, 3, 4, 5].map(seed => ({ image, prompt: 'answer en what', constrain, temperature: seed === 0 ? 0 : seed * 0.7, seed, maxTokens: 200, ...options }))
-  const results = await Promise.all(models.map(async model => await model.generateBatch(requests)))
-  return results.flat().map(result => {
+async function runs(
+  constrain: Constraint | 'detect' | 'segment',
+  options: Partial<GenerateOptions> = {}
+): Promise<{ text: string; finishReason: string }[]> {
+  const requests = [0, 1, 2, 3, 4, 5].map((seed) => ({
+    image,
+    prompt: 'answer en what',
+    constrain,
+    temperature: seed === 0 ? 0 : seed * 0.7,
+    seed,
+    maxTokens: 200,
+    ...options
+  }))
+  const results = await Promise.all(models.map(async (model) => await model.generateBatch(requests)))
+  return results.flat().map((result) => {
     if (result instanceof Error) throw result
     return result
   })
@@ -42,7 +58,13 @@ describe('constrained generation', () => {
   })
 
   it('writes what matches the expression', async () => {
-    for (const source of ['(cat|dog|cow)( and (cat|dog|cow)){0,2}', '[a-z]{3,8}: -?\\d{1,4}(\\.\\d)?', '\\d{4}-(0[1-9]|1[0-2])-[0-3]\\d', '[^a-z]{5}', 'the answer is (yes|no)\\.']) {
+    for (const source of [
+      '(cat|dog|cow)( and (cat|dog|cow)){0,2}',
+      '[a-z]{3,8}: -?\\d{1,4}(\\.\\d)?',
+      '\\d{4}-(0[1-9]|1[0-2])-[0-3]\\d',
+      '[^a-z]{5}',
+      'the answer is (yes|no)\\.'
+    ]) {
       for (const { text, finishReason } of await runs({ regex: source })) {
         expect(finishReason, source).toBe('stop')
         expect(text, source).toMatch(new RegExp(`^(?:${source})$`, 'u'))
@@ -65,7 +87,7 @@ describe('constrained generation', () => {
     for (const { text, finishReason } of await runs({ jsonSchema }, { maxTokens: 400 })) {
       expect(finishReason).toBe('stop')
       expect(text).toMatch(pattern)
-      const value = JSON.parse(text) as { animal: string, count: number, names: string[] }
+      const value = JSON.parse(text) as { animal: string; count: number; names: string[] }
       expect(['cow', 'cat', 'dog']).toContain(value.animal)
       expect(value.count).toBeLessThanOrEqual(12)
       expect(value.names.length).toBeLessThanOrEqual(3)
@@ -75,7 +97,10 @@ describe('constrained generation', () => {
   it('writes boxes and masks that parse as a whole', async () => {
     for (const kind of ['detect', 'segment'] as const) {
       for (const labels of [['cat', 'red cow'], undefined]) {
-        for (const { text, finishReason } of await runs({ kind, ...(labels && { labels }), maxObjects: 3 }, { maxTokens: 300 })) {
+        for (const { text, finishReason } of await runs(
+          { kind, ...(labels && { labels }), maxObjects: 3 },
+          { maxTokens: 300 }
+        )) {
           const objects = parseOutput(text, { width: 60, height: 40 })
           expect(objects.length).toBeLessThanOrEqual(3)
           // a model of random weights may go on with a free name until maxTokens
@@ -86,9 +111,11 @@ describe('constrained generation', () => {
             if (kind === 'segment') expect(object.codes).toHaveLength(16)
           }
           if (labels) {
-            expect(text).toMatch(kind === 'detect'
-              ? /^$|^((<loc\d{4}>){4} (cat|red cow)( ; (?!$)|$))+$/
-              : /^$|^((<loc\d{4}>){4}(<seg\d{3}>){16} (cat|red cow)( ; (?!$)|$))+$/)
+            expect(text).toMatch(
+              kind === 'detect'
+                ? /^$|^((<loc\d{4}>){4} (cat|red cow)( ; (?!$)|$))+$/
+                : /^$|^((<loc\d{4}>){4}(<seg\d{3}>){16} (cat|red cow)( ; (?!$)|$))+$/
+            )
           }
         }
       }
@@ -97,23 +124,37 @@ describe('constrained generation', () => {
 
   it('gives the same tokens with and without log-probabilities, alone and in company', async () => {
     // without them only a few rows of the head are computed and known tokens are fed together
-    const constraints: Constraint[] = [{ choices: ['a cat and a dog', 'the red cow', 'the red cat'] }, { regex: 'the answer is (yes|no), (the|a) (cat|dog)' },
-      { kind: 'segment', labels: ['red cow'], maxObjects: 2 }, { kind: 'detect', labels: ['cat', 'the dog'], maxObjects: 3 }]
+    const constraints: Constraint[] = [
+      { choices: ['a cat and a dog', 'the red cow', 'the red cat'] },
+      { regex: 'the answer is (yes|no), (the|a) (cat|dog)' },
+      { kind: 'segment', labels: ['red cow'], maxObjects: 2 },
+      { kind: 'detect', labels: ['cat', 'the dog'], maxObjects: 3 }
+    ]
     for (const model of models) {
       for (const temperature of [0, 1.5]) {
-        const requests = constraints.map((constrain, seed) => ({ image, prompt: 'detect cat', constrain, temperature, seed, maxTokens: 120 }))
-        const ids = ({ tokens }: { tokens: { id: number }[] }): number[] => tokens.map(token => token.id)
+        const requests = constraints.map((constrain, seed) => ({
+          image,
+          prompt: 'detect cat',
+          constrain,
+          temperature,
+          seed,
+          maxTokens: 120
+        }))
+        const ids = ({ tokens }: { tokens: { id: number }[] }): number[] => tokens.map((token) => token.id)
         const alone = []
         for (const request of requests) alone.push(await model.generate(request))
         const scored = []
         for (const request of requests) scored.push(await model.generate({ ...request, logProbs: true }))
-        const together = await model.generateBatch([...requests, ...requests.map(request => ({ ...request, logProbs: true }))])
+        const together = await model.generateBatch([
+          ...requests,
+          ...requests.map((request) => ({ ...request, logProbs: true }))
+        ])
         for (const [i, result] of alone.entries()) {
           expect(ids(scored[i]!)).toEqual(ids(result))
           expect(ids(together[i] as typeof result)).toEqual(ids(result))
           expect((together[i + requests.length] as typeof result).tokens).toEqual(scored[i]!.tokens)
-          expect(result.tokens.every(token => token.logProb === undefined)).toBe(true)
-          expect(scored[i]!.tokens.every(token => token.logProb! <= 0)).toBe(true)
+          expect(result.tokens.every((token) => token.logProb === undefined)).toBe(true)
+          expect(scored[i]!.tokens.every((token) => token.logProb! <= 0)).toBe(true)
         }
       }
     }
@@ -123,10 +164,16 @@ describe('constrained generation', () => {
     const model = models[0]!
     const suffix = 'the cat and the dog'
     const streamed: string[] = []
-    const result = await model.generate({ image, prompt: 'caption en', constrain: { choices: [suffix] }, logProbs: true, onToken: chunk => streamed.push(chunk.text) })
+    const result = await model.generate({
+      image,
+      prompt: 'caption en',
+      constrain: { choices: [suffix] },
+      logProbs: true,
+      onToken: (chunk) => streamed.push(chunk.text)
+    })
     const score = await model.score({ image, prompt: 'caption en', suffix })
     expect(streamed.join('')).toBe(suffix)
-    expect(result.tokens.map(token => token.id)).toEqual(score.tokens.slice(0, -1).map(token => token.id))
+    expect(result.tokens.map((token) => token.id)).toEqual(score.tokens.slice(0, -1).map((token) => token.id))
     for (const [i, token] of result.tokens.entries()) expect(token.logProb).toBeCloseTo(score.logProbs[i]!, 2)
   })
 
@@ -135,9 +182,15 @@ describe('constrained generation', () => {
     const constrain = { regex: 'the cat and the dog and the cow' }
     const cut = await model.generate({ image, prompt: 'x', constrain, maxTokens: 3 })
     expect([cut.tokens.length, cut.finishReason]).toEqual([3, 'length'])
-    expect(await model.generate({ image, prompt: 'x', constrain, maxTokens: 3, logProbs: true })).toMatchObject({ text: cut.text, finishReason: 'length' })
+    expect(await model.generate({ image, prompt: 'x', constrain, maxTokens: 3, logProbs: true })).toMatchObject({
+      text: cut.text,
+      finishReason: 'length'
+    })
     for (const logProbs of [false, true]) {
-      expect(await model.generate({ image, prompt: 'x', constrain, stop: [' and the cow'], logProbs })).toMatchObject({ text: 'the cat and the dog', finishReason: 'stop' })
+      expect(await model.generate({ image, prompt: 'x', constrain, stop: [' and the cow'], logProbs })).toMatchObject({
+        text: 'the cat and the dog',
+        finishReason: 'stop'
+      })
     }
   })
 
@@ -146,16 +199,44 @@ describe('constrained generation', () => {
     if (!object) return expect(object).toBeUndefined()
     expect(object.codes).toHaveLength(16)
     for (const value of [object.score, object.labelScore, object.boxScore]) expect(value > 0 && value <= 1).toBe(true)
-    expect(await models[0]!.segment(image, 'cat', { temperature: 1, seed: 4, maxObjects: 1, logProbs: true })).toEqual([object])
+    expect(await models[0]!.segment(image, 'cat', { temperature: 1, seed: 4, maxObjects: 1, logProbs: true })).toEqual([
+      object
+    ])
   })
 
   it('says what is wrong with a constraint', async () => {
-    const generate = async (constrain: unknown) => await models[0]!.generate({ image, prompt: 'x', constrain: constrain as Constraint })
-    await expect(generate({ regex: 'a(b' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('A ( without ) at position 1 of the regular expression /a(b/') as unknown })
+    const generate = async (constrain: unknown) =>
+      await models[0]!.generate({ image, prompt: 'x', constrain: constrain as Constraint })
+    await expect(generate({ regex: 'a(b' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('A ( without ) at position 1 of the regular expression /a(b/') as unknown
+    })
     await expect(generate({ regex: '(?=a)b' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
-    await expect(generate({ choices: [] })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('for constrain but received an object') as unknown })
-    await expect(generate({ jsonSchema: { type: 'string', pattern: 'x' } })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('"pattern"') as unknown })
-    await expect(generate({ jsonSchema: { type: 'string', maxLength: 10000 } })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('too large') as unknown })
-    expect(JSON.parse((await models[0]!.generate({ image, prompt: 'x', constrain: { jsonSchema: { type: 'string', minLength: 50, maxLength: 3000 } }, stop: ['never'], maxTokens: 4000, temperature: 1 })).text)).toBeTypeOf('string')
+    await expect(generate({ choices: [] })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('for constrain but received an object') as unknown
+    })
+    await expect(generate({ jsonSchema: { type: 'string', pattern: 'x' } })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('"pattern"') as unknown
+    })
+    await expect(generate({ jsonSchema: { type: 'string', maxLength: 10000 } })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('too large') as unknown
+    })
+    expect(
+      JSON.parse(
+        (
+          await models[0]!.generate({
+            image,
+            prompt: 'x',
+            constrain: { jsonSchema: { type: 'string', minLength: 50, maxLength: 3000 } },
+            stop: ['never'],
+            maxTokens: 4000,
+            temperature: 1
+          })
+        ).text
+      )
+    ).toBeTypeOf('string')
   })
 })

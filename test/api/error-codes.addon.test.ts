@@ -15,7 +15,11 @@ const picture = { data: new Uint8Array(28 * 28 * 3), width: 28, height: 28, chan
 
 beforeAll(async () => {
   model = writeTinyModel()
-  hub = await TestHub.start({ 'config.json': '{}', 'tokenizer.model': Buffer.alloc(10), 'model.safetensors': Buffer.alloc(1000) })
+  hub = await TestHub.start({
+    'config.json': '{}',
+    'tokenizer.model': Buffer.alloc(10),
+    'model.safetensors': Buffer.alloc(1000)
+  })
 })
 afterAll(async () => {
   await hub.stop()
@@ -28,23 +32,48 @@ const written = (content: string): string => {
   return path
 }
 
-async function withModel<T> (use: (model: Awaited<ReturnType<typeof loadModel>>) => Promise<T>, options: Partial<LoadOptions> = {}): Promise<T> {
+async function withModel<T>(
+  use: (model: Awaited<ReturnType<typeof loadModel>>) => Promise<T>,
+  options: Partial<LoadOptions> = {}
+): Promise<T> {
   await using loaded = await loadModel({ model, threads: 1, ...options })
   return await use(loaded)
 }
 
 const pullFrom = async (status?: number, code?: string, freeBytes?: number) => {
-  hub.intercept = (_, response) => { if (status === undefined) return false; refuse(response, status, code); return true }
-  return await pull(hub.id, { endpoint: hub.url, cacheDir: tempDir() }, {
-    env: { HF_HOME: tempDir() }, timing: { pauseMs: 1, maxPauseMs: 1, attempts: 2 }, ...(freeBytes !== undefined && { freeBytes: async () => freeBytes })
-  })
+  hub.intercept = (_, response) => {
+    if (status === undefined) return false
+    refuse(response, status, code)
+    return true
+  }
+  return await pull(
+    hub.id,
+    { endpoint: hub.url, cacheDir: tempDir() },
+    {
+      env: { HF_HOME: tempDir() },
+      timing: { pauseMs: 1, maxPauseMs: 1, attempts: 2 },
+      ...(freeBytes !== undefined && { freeBytes: async () => freeBytes })
+    }
+  )
 }
 
 /** A GGUF of one tensor of 2^40 weights: a sparse file that takes no room on the disk, but whose weights take 4 TB as float32. */
-function hugeTensor (): string {
+function hugeTensor(): string {
   const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
   const u64 = (value: bigint) => Buffer.from(BigUint64Array.of(value).buffer)
-  const header = Buffer.concat([Buffer.from('GGUF'), u32(3), u64(1n), u64(0n), u64(1n), Buffer.from('x'), u32(2), u64(256n), u64(1n << 32n), u32(10), u64(0n)])
+  const header = Buffer.concat([
+    Buffer.from('GGUF'),
+    u32(3),
+    u64(1n),
+    u64(0n),
+    u64(1n),
+    Buffer.from('x'),
+    u32(2),
+    u64(256n),
+    u64(1n << 32n),
+    u32(10),
+    u64(0n)
+  ])
   const path = join(tempDir(), 'huge.gguf')
   writeFileSync(path, header)
   truncateSync(path, Math.ceil(header.length / 32) * 32 + 84 * 2 ** 32)
@@ -55,14 +84,29 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_MODEL_NOT_FOUND: async () => await loadModel('/nowhere/model.gguf'),
   ERR_MODEL_INVALID: async () => await loadModel(written('GGUF and nothing else')),
   ERR_MODEL_UNSUPPORTED: async () => await withModel(async (loaded) => await loaded.embedText('a query')),
-  ERR_IMAGE_INVALID: async () => await withModel(async (loaded) => await loaded.generate({ image: Buffer.from('no picture'), prompt: 'x' })),
-  ERR_IMAGE_TOO_LARGE: async () => await withModel(async (loaded) => await loaded.generate({ image: { data: new Uint8Array(3), width: 1e6, height: 1e6, channels: 3 }, prompt: 'x' })),
-  ERR_PROMPT_TOO_LONG: async () => await withModel(async (loaded) => await loaded.generate({ image: picture, prompt: 'a'.repeat(10_000) })),
+  ERR_IMAGE_INVALID: async () =>
+    await withModel(async (loaded) => await loaded.generate({ image: Buffer.from('no picture'), prompt: 'x' })),
+  ERR_IMAGE_TOO_LARGE: async () =>
+    await withModel(
+      async (loaded) =>
+        await loaded.generate({ image: { data: new Uint8Array(3), width: 1e6, height: 1e6, channels: 3 }, prompt: 'x' })
+    ),
+  ERR_PROMPT_TOO_LONG: async () =>
+    await withModel(async (loaded) => await loaded.generate({ image: picture, prompt: 'a'.repeat(10_000) })),
   ERR_INVALID_OPTION: async () => await loadModel({ model, threads: -1 }),
   ERR_OUT_OF_MEMORY: async () => await dequantizeTensor(hugeTensor(), 'x'),
-  ERR_DEVICE_UNAVAILABLE: async () => await loadModel({ model, device: process.platform === 'darwin' ? 'cuda' : 'metal' }),
-  ERR_BUSY: async () => await withModel(async (loaded) => await Promise.all([1, 2].map(async () => await loaded.generate({ prompt: 'x', maxTokens: 20 }))), { maxQueue: 1 }),
-  ERR_DEADLINE: async () => await withModel(async (loaded) => await loaded.generate({ prompt: 'x', maxTokens: 100_000, ignoreEos: true, deadlineMs: 1 })),
+  ERR_DEVICE_UNAVAILABLE: async () =>
+    await loadModel({ model, device: process.platform === 'darwin' ? 'cuda' : 'metal' }),
+  ERR_BUSY: async () =>
+    await withModel(
+      async (loaded) =>
+        await Promise.all([1, 2].map(async () => await loaded.generate({ prompt: 'x', maxTokens: 20 }))),
+      { maxQueue: 1 }
+    ),
+  ERR_DEADLINE: async () =>
+    await withModel(
+      async (loaded) => await loaded.generate({ prompt: 'x', maxTokens: 100_000, ignoreEos: true, deadlineMs: 1 })
+    ),
   ERR_DISPOSED: async () => {
     const loaded = await loadModel({ model, threads: 1 })
     await loaded.dispose()
@@ -83,7 +127,9 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_DOWNLOAD_FAILED: async () => await pullFrom(503),
   ERR_DISK_FULL: async () => await pullFrom(undefined, undefined, 10),
   // A mistake of ours cannot be had to order: what the engine throws without a code of ours is one.
-  ERR_INTERNAL: async () => { throw fromNative(new Error('unexpected')) }
+  ERR_INTERNAL: async () => {
+    throw fromNative(new Error('unexpected'))
+  }
 }
 
 /** Where the message must hold more than a reason. */
@@ -104,7 +150,10 @@ describe('every error code', () => {
   it.each(errorCodes)('%s is what its cause rejects with, with a message', async (code) => {
     // NTFS gives room to what is not written
     if (code === 'ERR_OUT_OF_MEMORY' && process.platform === 'win32') return
-    const error = await provocations[code]().then(() => undefined, (reason: unknown) => reason)
+    const error = await provocations[code]().then(
+      () => undefined,
+      (reason: unknown) => reason
+    )
     expect(error).toMatchObject({ name: 'PaliGemmaError', code })
     expect((error as Error).message).toMatch(messages[code] ?? /.{20}/)
   })

@@ -9,15 +9,18 @@ import { native, type NativeEvent, type NativeRequest } from '../../lib/engine/n
 import { golden, hasGolden } from '../support/golden'
 import { readSafetensors, type FloatTensor } from '../support/safetensors'
 
-interface Variant { tokens?: number[], logprobs: number[] }
+interface Variant {
+  tokens?: number[]
+  logprobs: number[]
+}
 interface Case {
   name: string
   kind: 'generate' | 'score'
   images: string[]
   prompt: string
   input_ids: number[]
-  prefill_topk: { id: number, logit: number, logprob: number }[]
-  greedy: { tokens: number[], logprobs: number[], text: string }
+  prefill_topk: { id: number; logit: number; logprob: number }[]
+  greedy: { tokens: number[]; logprobs: number[]; text: string }
   suffix: string
   suffix_ids: number[]
   logprobs: number[]
@@ -30,26 +33,32 @@ type Stages = Extract<NativeEvent, { kind: 'end' }>['stages']
 
 const tolerance = { pixels: 1e-6, vision: 1e-3, logits: 2e-3 }
 
-function maxDifference (a: Float32Array, b: Float32Array): number {
+function maxDifference(a: Float32Array, b: Float32Array): number {
   expect(a.length).toBe(b.length)
   let worst = 0
   for (let i = 0; i < a.length; i++) {
     const d = Math.abs(a[i]! - b[i]!)
-    if (!(d <= worst)) worst = d   // also keeps NaN
+    if (!(d <= worst)) worst = d // also keeps NaN
   }
   return worst
 }
 
 /** One prefill with every intermediate value. */
-async function trace (path: string, request: Omit<NativeRequest, 'kind'>): Promise<NonNullable<Stages>> {
+async function trace(path: string, request: Omit<NativeRequest, 'kind'>): Promise<NonNullable<Stages>> {
   return await new Promise((resolve, reject) => {
-    const model = new (native().Model)({ path, threads: 2, kvCacheType: 'f32', attentionWindow: 'suffix' }, (events) => {
-      for (const event of events) {
-        if (event.kind === 'ready') model.submit({ kind: 'trace', ...request })
-        if (event.kind === 'error') reject(new Error(event.message))
-        if (event.kind === 'end') { model.dispose(); resolve(event.stages!) }
+    const model = new (native().Model)(
+      { path, threads: 2, kvCacheType: 'f32', attentionWindow: 'suffix' },
+      (events) => {
+        for (const event of events) {
+          if (event.kind === 'ready') model.submit({ kind: 'trace', ...request })
+          if (event.kind === 'error') reject(new Error(event.message))
+          if (event.kind === 'end') {
+            model.dispose()
+            resolve(event.stages!)
+          }
+        }
       }
-    })
+    )
   })
 }
 
@@ -57,7 +66,9 @@ const checkpoints = ['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k'] as con
 
 describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
   const folder = golden('hf', name)
-  const expected = hasGolden ? JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as { cases: Case[], image_tokens: number } : { cases: [], image_tokens: 0 }
+  const expected = hasGolden
+    ? (JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as { cases: Case[]; image_tokens: number })
+    : { cases: [], image_tokens: 0 }
   const generates = expected.cases.filter((c) => c.kind === 'generate')
   const scores = expected.cases.filter((c) => c.kind === 'score')
   let dir = ''
@@ -88,7 +99,7 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
     rmSync(dir, { recursive: true, force: true })
   })
 
-  it('sees the reference\'s pixels, vision states and projector output', async () => {
+  it("sees the reference's pixels, vision states and projector output", async () => {
     const model = await load()
     for (const file of new Set(expected.cases.flatMap((c) => c.images))) {
       const image = await preprocessImage(join(folder, 'images', file), { size: model.info.imageSize })
@@ -102,14 +113,18 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
       const stages = await trace(path, { images: [{ pixels: image.data }], prompt: '' })
       const vision = stages.find((s) => s.name === 'vision')!
       const projector = stages.find((s) => s.name === 'projector')!
-      expect(maxDifference(vision.data, tensor(`image.${file}.vision_last_hidden_state`).data)).toBeLessThanOrEqual(tolerance.vision)
-      expect(maxDifference(projector.data, tensor(`image.${file}.projector_output`).data)).toBeLessThanOrEqual(tolerance.vision)
+      expect(maxDifference(vision.data, tensor(`image.${file}.vision_last_hidden_state`).data)).toBeLessThanOrEqual(
+        tolerance.vision
+      )
+      expect(maxDifference(projector.data, tensor(`image.${file}.projector_output`).data)).toBeLessThanOrEqual(
+        tolerance.vision
+      )
       const embedding = await model.encodeImage(join(folder, 'images', file))
       expect(maxDifference(embedding.data, projector.data)).toBe(0)
     }
   })
 
-  it('has the reference\'s hidden states after every layer and its logits at every position', async () => {
+  it("has the reference's hidden states after every layer and its logits at every position", async () => {
     const c = generates.find((c) => c.name === 'caption')!
     const model = await load()
     const image = await preprocessImage(images(c)[0]!, { size: model.info.imageSize })
@@ -129,28 +144,47 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
   })
 
   const expectTokens = async (model: PaliGemma, c: Case, tokens: number[], logprobs: number[]): Promise<void> => {
-    const result = await model.generate({ images: images(c), prompt: c.prompt, maxTokens: tokens.length, ignoreEos: true, logProbs: 0 })
-    expect(result.tokens.map((t) => t.id), c.name).toEqual(tokens)
-    result.tokens.forEach((t, i) => expect(Math.abs(t.logProb! - logprobs[i]!), `${c.name} token ${i}`).toBeLessThanOrEqual(tolerance.logits))
+    const result = await model.generate({
+      images: images(c),
+      prompt: c.prompt,
+      maxTokens: tokens.length,
+      ignoreEos: true,
+      logProbs: 0
+    })
+    expect(
+      result.tokens.map((t) => t.id),
+      c.name
+    ).toEqual(tokens)
+    result.tokens.forEach((t, i) =>
+      expect(Math.abs(t.logProb! - logprobs[i]!), `${c.name} token ${i}`).toBeLessThanOrEqual(tolerance.logits)
+    )
     expect(result.usage.imageTokens + result.usage.promptTokens).toBe(c.input_ids.length)
   }
 
-  it('generates the reference\'s tokens with its log-probabilities', async () => {
+  it("generates the reference's tokens with its log-probabilities", async () => {
     const model = await load()
     for (const c of generates) await expectTokens(model, c, c.greedy.tokens, c.greedy.logprobs)
   })
 
-  it('lists the reference\'s best alternatives', async () => {
+  it("lists the reference's best alternatives", async () => {
     const model = await load()
     for (const c of generates) {
-      const { tokens } = await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 1, ignoreEos: true, logProbs: 10 })
+      const { tokens } = await model.generate({
+        images: images(c),
+        prompt: c.prompt,
+        maxTokens: 1,
+        ignoreEos: true,
+        logProbs: 10
+      })
       const top = tokens[0]!.top!
       expect(top.map((t) => t.id)).toEqual(c.prefill_topk.map((t) => t.id))
-      top.forEach((t, i) => expect(Math.abs(t.logProb - c.prefill_topk[i]!.logprob)).toBeLessThanOrEqual(tolerance.logits))
+      top.forEach((t, i) =>
+        expect(Math.abs(t.logProb - c.prefill_topk[i]!.logprob)).toBeLessThanOrEqual(tolerance.logits)
+      )
     }
   })
 
-  it('decodes the reference\'s text', async () => {
+  it("decodes the reference's text", async () => {
     const model = await load()
     // bytes that make no character are shown as the tokenizer's own rule says, see golden/tokenizer
     for (const c of generates.filter((c) => !c.greedy.text.includes('\ufffd'))) {
@@ -164,7 +198,10 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
       const model = await load({ threads, kvCacheType: 'f16' })
       for (const c of generates) {
         const result = await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 24, ignoreEos: true })
-        expect(result.tokens.map((t) => t.id), c.name).toEqual(c.greedy.tokens)
+        expect(
+          result.tokens.map((t) => t.id),
+          c.name
+        ).toEqual(c.greedy.tokens)
       }
     }
   })
@@ -189,7 +226,10 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
     }
   })
 
-  it.each([['none', 'full_attention'], ['causal', 'window_in_prefix']] as const)('matches the variant attentionWindow: %s', async (attentionWindow, key) => {
+  it.each([
+    ['none', 'full_attention'],
+    ['causal', 'window_in_prefix']
+  ] as const)('matches the variant attentionWindow: %s', async (attentionWindow, key) => {
     const model = await load({ attentionWindow })
     for (const c of expected.cases) {
       const variant = c[key]
@@ -204,7 +244,8 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
 
   it('answers concurrent requests exactly as one at a time', async () => {
     const model = await load({ maxSequences: 3 })
-    const run = async (c: Case) => await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 24, ignoreEos: true, logProbs: 0 })
+    const run = async (c: Case) =>
+      await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 24, ignoreEos: true, logProbs: 0 })
     const alone = []
     for (const c of generates) alone.push(await run(c))
     const together = await Promise.all(generates.map(run))
@@ -216,7 +257,12 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
     const c = generates.find((c) => c.name === 'two_images')!
     const [first, second] = images(c)
     const embedding = await model.encodeImage(first!)
-    const result = await model.generate({ images: [embedding, second!], prompt: c.prompt, maxTokens: 24, ignoreEos: true })
+    const result = await model.generate({
+      images: [embedding, second!],
+      prompt: c.prompt,
+      maxTokens: 24,
+      ignoreEos: true
+    })
     expect(result.tokens.map((t) => t.id)).toEqual(c.greedy.tokens)
   })
 
@@ -228,7 +274,13 @@ describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
       const file = join(dir, `${type}.gguf`)
       await convert({ source: folder, out: file, type })
       const model = await load({ model: file })
-      const { tokens } = await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 1, ignoreEos: true, logProbs: 10 })
+      const { tokens } = await model.generate({
+        images: images(c),
+        prompt: c.prompt,
+        maxTokens: 1,
+        ignoreEos: true,
+        logProbs: 10
+      })
       const error = c.prefill_topk.slice(0, 3).map((t) => {
         const ours = tokens[0]!.top!.find((o) => o.id === t.id)
         return ours ? Math.abs(ours.logProb - t.logprob) : Infinity

@@ -8,8 +8,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { dequantizeTensor, inspectModel, loadModel, PaliGemmaError, type PaliGemma } from '../../lib/index'
 import { writeTinyModel } from '../support/tiny-model'
 
-const image = { data: Uint8Array.from({ length: 60 * 40 * 3 }, (_, i) => (i * 37) % 256), width: 60, height: 40, channels: 3 as const }
-const other = { ...image, data: image.data.map(value => 255 - value) }
+const image = {
+  data: Uint8Array.from({ length: 60 * 40 * 3 }, (_, i) => (i * 37) % 256),
+  width: 60,
+  height: 40,
+  channels: 3 as const
+}
+const other = { ...image, data: image.data.map((value) => 255 - value) }
 
 v8.setFlagsFromString('--expose-gc')
 const collectGarbage = vm.runInNewContext('gc') as () => void
@@ -33,7 +38,17 @@ describe('a tiny model', () => {
   })
 
   it('says what it is', () => {
-    expect(model.info).toMatchObject({ architecture: 'paligemma2', variant: 'custom', imageSize: 56, imageTokens: 16, device: 'cpu', hasVision: true, hasMaskDecoder: true, threads: 2, quantization: 'F32' })
+    expect(model.info).toMatchObject({
+      architecture: 'paligemma2',
+      variant: 'custom',
+      imageSize: 56,
+      imageTokens: 16,
+      device: 'cpu',
+      hasVision: true,
+      hasMaskDecoder: true,
+      threads: 2,
+      quantization: 'F32'
+    })
     expect(model.info.bytes).toBeGreaterThan(1e5)
     expect(Object.isFrozen(model.info)).toBe(true)
   })
@@ -44,30 +59,50 @@ describe('a tiny model', () => {
     expect(alone.tokens).toHaveLength(8)
     expect(alone.usage).toMatchObject({ imageTokens: 16, completionTokens: 8 })
     expect(alone.finishReason).toBe('length')
-    expect(alone.tokens.every(({ logProb, top }) => logProb! <= 0 && top!.length === 2 && top![0]!.logProb >= top![1]!.logProb)).toBe(true)
+    expect(
+      alone.tokens.every(
+        ({ logProb, top }) => logProb! <= 0 && top!.length === 2 && top![0]!.logProb >= top![1]!.logProb
+      )
+    ).toBe(true)
     expect(alone.timings.firstTokenMs).toBeGreaterThanOrEqual(alone.timings.preprocessMs)
-    expect(alone.text).toBe(model.detokenize(alone.tokens.map(token => token.id)))
-    const ids = alone.tokens.map(token => token.id)
+    expect(alone.text).toBe(model.detokenize(alone.tokens.map((token) => token.id)))
+    const ids = alone.tokens.map((token) => token.id)
 
-    const batch = await model.generateBatch([request, { ...request, image: other }, { ...request, prompt: 'answer en how' }, { ...request, maxTokens: 0 } as never, request])
-    expect((batch[0] as typeof alone).tokens.map(token => token.id)).toEqual(ids)
-    expect((batch[4] as typeof alone).tokens.map(token => token.id)).toEqual(ids)
+    const batch = await model.generateBatch([
+      request,
+      { ...request, image: other },
+      { ...request, prompt: 'answer en how' },
+      { ...request, maxTokens: 0 } as never,
+      request
+    ])
+    expect((batch[0] as typeof alone).tokens.map((token) => token.id)).toEqual(ids)
+    expect((batch[4] as typeof alone).tokens.map((token) => token.id)).toEqual(ids)
     expect(batch[3]).toBeInstanceOf(PaliGemmaError)
 
     const embedding = await model.encodeImage(image)
-    expect([embedding.data.length, embedding.tokens, embedding.hidden]).toEqual([16 * model.info.textHidden, 16, model.info.textHidden])
+    expect([embedding.data.length, embedding.tokens, embedding.hidden]).toEqual([
+      16 * model.info.textHidden,
+      16,
+      model.info.textHidden
+    ])
     const reused = await model.generate({ ...request, image: embedding })
-    expect(reused.tokens.map(token => token.id)).toEqual(ids)
+    expect(reused.tokens.map((token) => token.id)).toEqual(ids)
 
     const stream = model.stream(request)
     let text = ''
     for await (const chunk of stream) text += chunk.text
     expect(text).toBe(alone.text)
-    expect((await stream.result).tokens.map(token => token.id)).toEqual(ids)
+    expect((await stream.result).tokens.map((token) => token.id)).toEqual(ids)
   })
 
   it('scores as it generates', async () => {
-    const generated = await model.generate({ image, prompt: 'caption en', maxTokens: 3, ignoreEos: true, logProbs: true })
+    const generated = await model.generate({
+      image,
+      prompt: 'caption en',
+      maxTokens: 3,
+      ignoreEos: true,
+      logProbs: true
+    })
     const score = await model.score({ image, prompt: 'caption en', suffix: 'cat' })
     expect(score.logProbs).toHaveLength(model.tokenize('cat').length + 1)
     expect(score.total).toBeCloseTo(score.logProbs.reduce((a, b) => a + b, 0))
@@ -82,23 +117,32 @@ describe('a tiny model', () => {
       expect(box.x).toBeGreaterThanOrEqual(0)
       expect(box.x + box.width).toBeLessThanOrEqual(60)
       expect(box.y + box.height).toBeLessThanOrEqual(40)
-      expect([normalized.yMin, normalized.xMax].every(value => value >= 0 && value <= 1)).toBe(true)
+      expect([normalized.yMin, normalized.xMax].every((value) => value >= 0 && value <= 1)).toBe(true)
       expect(score).toBeGreaterThan(0)
       expect(score).toBeLessThanOrEqual(1)
     }
     for (const { codes, mask } of await model.segment(image, 'cat', { maxObjects: 1, maxTokens: 60 })) {
       expect(codes).toHaveLength(16)
       expect([mask.width, mask.height, mask.data.length]).toEqual([60, 40, 2400])
-      expect(mask.data.every(value => value === 0 || value === 255)).toBe(true)
+      expect(mask.data.every((value) => value === 0 || value === 255)).toBe(true)
       expect(await model.decodeMask(codes)).toHaveLength(4096)
     }
   })
 
-  it('aborts at once with the signal\'s reason, before and during the work', async () => {
+  it("aborts at once with the signal's reason, before and during the work", async () => {
     const reason = new Error('enough')
     await expect(model.generate({ image, prompt: 'x', signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
     const control = new AbortController()
-    await expect(model.generate({ image, prompt: 'x', maxTokens: 5000, ignoreEos: true, signal: control.signal, onToken: () => control.abort(reason) })).rejects.toBe(reason)
+    await expect(
+      model.generate({
+        image,
+        prompt: 'x',
+        maxTokens: 5000,
+        ignoreEos: true,
+        signal: control.signal,
+        onToken: () => control.abort(reason)
+      })
+    ).rejects.toBe(reason)
     const soon = new AbortController()
     const running = model.generate({ image, prompt: 'x', maxTokens: 5000, ignoreEos: true, signal: soon.signal })
     setTimeout(() => soon.abort(reason), 1)
@@ -118,11 +162,16 @@ describe('a tiny model', () => {
 
   it('tells what does not fit', async () => {
     const small = await loadModel({ model: path, contextSize: 64 })
-    await expect(small.generate({ images: [image, image, image, image, image], prompt: 'x' })).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_PROMPT_TOO_LONG' })
-    const { finishReason, tokens } = await small.generate({ image, prompt: 'x', maxTokens: 1000, ignoreEos: true }).catch((error: PaliGemmaError) => {
-      expect(error.code).toBe('ERR_PROMPT_TOO_LONG')
-      return { finishReason: 'length', tokens: [] }
+    await expect(small.generate({ images: [image, image, image, image, image], prompt: 'x' })).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      code: 'ERR_PROMPT_TOO_LONG'
     })
+    const { finishReason, tokens } = await small
+      .generate({ image, prompt: 'x', maxTokens: 1000, ignoreEos: true })
+      .catch((error: PaliGemmaError) => {
+        expect(error.code).toBe('ERR_PROMPT_TOO_LONG')
+        return { finishReason: 'length', tokens: [] }
+      })
     expect(finishReason).toBe('length')
     expect(tokens.length).toBeLessThan(64)
     await small.dispose()
@@ -134,23 +183,52 @@ describe('a tiny model', () => {
     const bad = join(folder, 'bad.gguf')
     writeFileSync(bad, 'GGUF and nothing else')
     const text = write({ vision: false })
-    await expect(loadModel(join(folder, 'none.gguf'))).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('none.gguf') as unknown })
-    await expect(loadModel(bad)).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_INVALID', message: expect.stringContaining('bad.gguf') as unknown })
-    await expect(loadModel({ model: path, maskDecoder: bad })).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_INVALID' })
-    await expect(loadModel({ model: path, device: 'cuda' })).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_DEVICE_UNAVAILABLE' })
-    await expect((async () => {
-      const model = await loadModel(text)
-      try { await model.generate({ image, prompt: 'x' }) } finally { await model.dispose() }
-    })()).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_UNSUPPORTED' })
+    await expect(loadModel(join(folder, 'none.gguf'))).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('none.gguf') as unknown
+    })
+    await expect(loadModel(bad)).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      code: 'ERR_MODEL_INVALID',
+      message: expect.stringContaining('bad.gguf') as unknown
+    })
+    await expect(loadModel({ model: path, maskDecoder: bad })).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      code: 'ERR_MODEL_INVALID'
+    })
+    await expect(loadModel({ model: path, device: 'cuda' })).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      code: 'ERR_DEVICE_UNAVAILABLE'
+    })
+    await expect(
+      (async () => {
+        const model = await loadModel(text)
+        try {
+          await model.generate({ image, prompt: 'x' })
+        } finally {
+          await model.dispose()
+        }
+      })()
+    ).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_UNSUPPORTED' })
   })
 
   it('works on after many requests at once, and dispose ends the rest with ERR_DISPOSED', async () => {
     const busy = await loadModel({ model: path, maxSequences: 2 })
-    const done = await Promise.all(Array.from({ length: 12 }, async (_, i) => await busy.generate({ image: i % 2 ? image : other, prompt: 'caption en', maxTokens: 4, ignoreEos: true })))
-    expect(new Set(done.map(({ tokens }) => tokens.map(token => token.id).join())).size).toBeLessThanOrEqual(2)
-    const work = Array.from({ length: 5 }, async () => await busy.generate({ image, prompt: 'x', maxTokens: 5000, ignoreEos: true }))
+    const done = await Promise.all(
+      Array.from(
+        { length: 12 },
+        async (_, i) =>
+          await busy.generate({ image: i % 2 ? image : other, prompt: 'caption en', maxTokens: 4, ignoreEos: true })
+      )
+    )
+    expect(new Set(done.map(({ tokens }) => tokens.map((token) => token.id).join())).size).toBeLessThanOrEqual(2)
+    const work = Array.from(
+      { length: 5 },
+      async () => await busy.generate({ image, prompt: 'x', maxTokens: 5000, ignoreEos: true })
+    )
     const ends = Promise.allSettled(work)
-    await new Promise(resolve => setTimeout(resolve, 20))
+    await new Promise((resolve) => setTimeout(resolve, 20))
     await busy.dispose()
     for (const end of await ends) expect(end).toMatchObject({ status: 'rejected', reason: { code: 'ERR_DISPOSED' } })
     await busy.dispose()
@@ -161,24 +239,37 @@ describe('a tiny model', () => {
     const references = await (async () => {
       const list: WeakRef<object>[] = []
       for (let i = 0; i < 3; i++) {
-        const model = await loadModel({ model: path, threads: 1, onProgress: () => {}, signal: new AbortController().signal })
+        const model = await loadModel({
+          model: path,
+          threads: 1,
+          onProgress: () => {},
+          signal: new AbortController().signal
+        })
         await model.generate({ prompt: 'x', image, maxTokens: 2, ignoreEos: true })
         list.push(new WeakRef(model))
       }
       return list
     })()
-    for (let i = 0; i < 50 && references.some(reference => reference.deref()); i++) {
-      await new Promise(resolve => setTimeout(resolve, 10))
+    for (let i = 0; i < 50 && references.some((reference) => reference.deref()); i++) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
       collectGarbage()
     }
-    expect(references.map(reference => reference.deref())).toEqual([undefined, undefined, undefined])
+    expect(references.map((reference) => reference.deref())).toEqual([undefined, undefined, undefined])
   })
 
   it('keeps the event loop free', async () => {
     let longest = 0
     let last = performance.now()
-    const timer = setInterval(() => { longest = Math.max(longest, performance.now() - last); last = performance.now() }, 1)
-    await Promise.all(Array.from({ length: 4 }, async () => await model.generate({ image, prompt: 'caption en', maxTokens: 100, ignoreEos: true })))
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last)
+      last = performance.now()
+    }, 1)
+    await Promise.all(
+      Array.from(
+        { length: 4 },
+        async () => await model.generate({ image, prompt: 'caption en', maxTokens: 100, ignoreEos: true })
+      )
+    )
     clearInterval(timer)
     expect(longest).toBeLessThan(250) // generous: the machine may be busy
   })
@@ -193,7 +284,10 @@ describe('a tiny model', () => {
     expect(JSON.parse(JSON.stringify(info))).toMatchObject({ architecture: 'gemma2' })
     const { shape, data } = await dequantizeTensor(path, 'output_norm.weight')
     expect([shape, data.length]).toEqual([[model.info.textHidden], model.info.textHidden])
-    await expect(dequantizeTensor(path, 'none')).rejects.toMatchObject({ name: 'PaliGemmaError', message: expect.stringContaining('none') as unknown })
+    await expect(dequantizeTensor(path, 'none')).rejects.toMatchObject({
+      name: 'PaliGemmaError',
+      message: expect.stringContaining('none') as unknown
+    })
     await expect(inspectModel('/none.gguf')).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
   })
 })

@@ -6,9 +6,20 @@ import { writeTinyModel } from '../support/tiny-model'
 
 let path = ''
 let model: PaliGemma
-const picture = (seed: number) => ({ data: Uint8Array.from({ length: 28 * 28 * 3 }, (_, i) => (i * seed) % 251), width: 28, height: 28, channels: 3 as const })
-const request = (seed: number, more: Partial<GenerateOptions> = {}): GenerateOptions =>
-  ({ image: picture(seed), prompt: `what is ${'a'.repeat(seed % 7)}`, maxTokens: 4 + seed * 3 % 17, ignoreEos: true, logProbs: true, ...more })
+const picture = (seed: number) => ({
+  data: Uint8Array.from({ length: 28 * 28 * 3 }, (_, i) => (i * seed) % 251),
+  width: 28,
+  height: 28,
+  channels: 3 as const
+})
+const request = (seed: number, more: Partial<GenerateOptions> = {}): GenerateOptions => ({
+  image: picture(seed),
+  prompt: `what is ${'a'.repeat(seed % 7)}`,
+  maxTokens: 4 + ((seed * 3) % 17),
+  ignoreEos: true,
+  logProbs: true,
+  ...more
+})
 
 beforeAll(async () => {
   path = writeTinyModel()
@@ -21,7 +32,9 @@ afterAll(async () => {
 
 describe('in company', () => {
   it('gives every request of a batch what it gives alone, bit for bit', async () => {
-    const requests = Array.from({ length: 12 }, (_, i) => request(i + 1, i % 3 === 0 ? { temperature: 1, seed: i } : {}))
+    const requests = Array.from({ length: 12 }, (_, i) =>
+      request(i + 1, i % 3 === 0 ? { temperature: 1, seed: i } : {})
+    )
     const alone = []
     for (const r of requests) alone.push((await model.generate(r)).tokens)
     const done: number[] = []
@@ -31,8 +44,16 @@ describe('in company', () => {
   })
 
   it('lets a bad item of a batch fail alone', async () => {
-    const results = await model.generateBatch([request(1), { ...request(2), image: Buffer.from('no picture') }, request(3)])
-    expect(results.map((r) => r instanceof Error ? (r as { code?: string }).code : 'ok')).toEqual(['ok', 'ERR_IMAGE_INVALID', 'ok'])
+    const results = await model.generateBatch([
+      request(1),
+      { ...request(2), image: Buffer.from('no picture') },
+      request(3)
+    ])
+    expect(results.map((r) => (r instanceof Error ? (r as { code?: string }).code : 'ok'))).toEqual([
+      'ok',
+      'ERR_IMAGE_INVALID',
+      'ok'
+    ])
   })
 
   it('keeps running streams flowing while another request is prefilled', async () => {
@@ -69,7 +90,9 @@ describe('beams', () => {
     [{ beams: 2, temperature: 1 }, /temperature 0 with beams/],
     [{ beams: 0 }, /integer from 1 to 64 for beams/]
   ])('refuses %o', async (options, message) => {
-    await expect(model.generate(request(1, options))).rejects.toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringMatching(message) as unknown }))
+    await expect(model.generate(request(1, options))).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringMatching(message) as unknown })
+    )
   })
 })
 
@@ -93,7 +116,11 @@ describe('limits', () => {
   it('refuses a request beyond maxQueue with ERR_BUSY and takes the next one later', async () => {
     const limited = await loadModel({ model: path, maxQueue: 2 })
     const results = await Promise.allSettled([1, 2, 3].map(async (seed) => await limited.generate(request(seed))))
-    expect(results.map((r) => r.status === 'fulfilled' ? 'ok' : (r.reason as { code: string }).code)).toEqual(['ok', 'ok', 'ERR_BUSY'])
+    expect(results.map((r) => (r.status === 'fulfilled' ? 'ok' : (r.reason as { code: string }).code))).toEqual([
+      'ok',
+      'ok',
+      'ERR_BUSY'
+    ])
     await expect(limited.generate(request(4))).resolves.toBeTruthy()
     const batch = await limited.generateBatch([1, 2, 3, 4, 5].map((seed) => request(seed)))
     expect(batch.every((r) => 'tokens' in r)).toBe(true)
@@ -102,7 +129,9 @@ describe('limits', () => {
 
   it('ends a request at its deadline with ERR_DEADLINE, others go on', async () => {
     const others = model.generate(request(2, { maxTokens: 20 }))
-    await expect(model.generate(request(1, { maxTokens: 100_000, deadlineMs: 1, prompt: 'a'.repeat(60) }))).rejects.toMatchObject({ code: 'ERR_DEADLINE' })
+    await expect(
+      model.generate(request(1, { maxTokens: 100_000, deadlineMs: 1, prompt: 'a'.repeat(60) }))
+    ).rejects.toMatchObject({ code: 'ERR_DEADLINE' })
     expect((await others).tokens.length).toBe(20)
   })
 })

@@ -17,10 +17,14 @@ const root = join(__dirname, '..', '..')
 const command = join(root, 'dist', 'cli', 'main.js')
 const hf = (...parts: string[]) => golden('hf', ...parts)
 
-async function paligemma (args: string[], terminal = false, signal = new AbortController().signal) {
+async function paligemma(args: string[], terminal = false, signal = new AbortController().signal) {
   const out: string[] = []
   const err: string[] = []
-  const context: Context = { stdout: { write: (text) => out.push(text), isTTY: terminal }, stderr: { write: (text) => err.push(text) }, signal }
+  const context: Context = {
+    stdout: { write: (text) => out.push(text), isTTY: terminal },
+    stderr: { write: (text) => err.push(text) },
+    signal
+  }
   return { code: await execute(args, context), out: out.join(''), err: err.join(''), writes: out }
 }
 
@@ -33,25 +37,50 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
   beforeAll(async () => {
     dir = tempDir()
     model = join(dir, 'pg2-tiny.gguf')
-    await convert({ source: hf('pg2-tiny'), out: model, type: 'f32', maskDecoder: golden('segment', 'vae-oid.random.npz') })
+    await convert({
+      source: hf('pg2-tiny'),
+      out: model,
+      type: 'f32',
+      maskDecoder: golden('segment', 'vae-oid.random.npz')
+    })
   })
 
-  it.each(['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k'])('convert, then run --json: %s gives the reference\'s greedy tokens', async (name) => {
-    const out = join(dir, `${name}-f32.gguf`)
-    const converted = await paligemma(['convert', hf(name), '--out', out, '--type', 'f32', '--json'])
-    expect(converted).toMatchObject({ code: 0, err: '' })
-    expect(JSON.parse(converted.out)).toMatchObject({ path: out, type: 'F32' })
-    const { cases } = JSON.parse(readFileSync(hf(name, 'expected.json'), 'utf8'))
-    for (const item of cases.filter((one: { kind: string }) => one.kind === 'generate')) {
-      const images = item.images.flatMap((file: string) => ['--image', hf(name, 'images', file)])
-      const { code, out: text } = await paligemma(['run', '--model', out, ...images, '--prompt', item.prompt, '--max-tokens', '24', '--json',
-        '--ignore-eos', '--attention-window', 'suffix', '--kv-cache-type', 'f32'])
-      expect(code).toBe(0)
-      const result = JSON.parse(text)
-      expect(result.tokens.map(({ id }: { id: number }) => id), item.name).toEqual(item.greedy.tokens)
-      expect(result).toMatchObject({ finishReason: 'length', usage: { completionTokens: 24 } })
+  it.each(['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k'])(
+    "convert, then run --json: %s gives the reference's greedy tokens",
+    async (name) => {
+      const out = join(dir, `${name}-f32.gguf`)
+      const converted = await paligemma(['convert', hf(name), '--out', out, '--type', 'f32', '--json'])
+      expect(converted).toMatchObject({ code: 0, err: '' })
+      expect(JSON.parse(converted.out)).toMatchObject({ path: out, type: 'F32' })
+      const { cases } = JSON.parse(readFileSync(hf(name, 'expected.json'), 'utf8'))
+      for (const item of cases.filter((one: { kind: string }) => one.kind === 'generate')) {
+        const images = item.images.flatMap((file: string) => ['--image', hf(name, 'images', file)])
+        const { code, out: text } = await paligemma([
+          'run',
+          '--model',
+          out,
+          ...images,
+          '--prompt',
+          item.prompt,
+          '--max-tokens',
+          '24',
+          '--json',
+          '--ignore-eos',
+          '--attention-window',
+          'suffix',
+          '--kv-cache-type',
+          'f32'
+        ])
+        expect(code).toBe(0)
+        const result = JSON.parse(text)
+        expect(
+          result.tokens.map(({ id }: { id: number }) => id),
+          item.name
+        ).toEqual(item.greedy.tokens)
+        expect(result).toMatchObject({ finishReason: 'length', usage: { completionTokens: 24 } })
+      }
     }
-  })
+  )
 
   it('run streams the text as it comes, then ends the line', async () => {
     const args = ['run', '-m', model, '-i', image, '-p', 'caption en', '-n', '12', '--ignore-eos']
@@ -63,9 +92,25 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
 
   it('run --annotate writes the picture in its own size, with boxes and masks of the text', async () => {
     const png = join(dir, 'annotated.png')
-    const { code } = await paligemma(['run', '-m', model, '-i', image, '-p', 'segment cat', '--constrain', 'segment', '-n', '60', '--annotate', png])
+    const { code } = await paligemma([
+      'run',
+      '-m',
+      model,
+      '-i',
+      image,
+      '-p',
+      'segment cat',
+      '--constrain',
+      'segment',
+      '-n',
+      '60',
+      '--annotate',
+      png
+    ])
     expect(code).toBe(0)
-    const [before, after] = await Promise.all([image, png].map(async (file) => await sharp(file).removeAlpha().raw().toBuffer({ resolveWithObject: true })))
+    const [before, after] = await Promise.all(
+      [image, png].map(async (file) => await sharp(file).removeAlpha().raw().toBuffer({ resolveWithObject: true }))
+    )
     expect([after!.info.width, after!.info.height]).toEqual([before!.info.width, before!.info.height])
     expect(after!.data.equals(before!.data)).toBe(false)
   })
@@ -73,8 +118,13 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
   it('task verbs print one JSON line per image when the output is no terminal', async () => {
     const { code, out } = await paligemma(['caption', '-m', model, hf('pg2-tiny', 'images', '*.png'), '-n', '3'])
     expect(code).toBe(0)
-    const lines = out.trimEnd().split('\n').map((line) => JSON.parse(line))
-    expect(lines.map((line) => line.image)).toEqual(['d', 'e', 'f'].map((name) => hf('pg2-tiny', 'images', `${name}.png`)))
+    const lines = out
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    expect(lines.map((line) => line.image)).toEqual(
+      ['d', 'e', 'f'].map((name) => hf('pg2-tiny', 'images', `${name}.png`))
+    )
     for (const line of lines) expect(typeof line.text).toBe('string')
   })
 
@@ -87,13 +137,37 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
 
   it('answer sends the question', async () => {
     const { out } = await paligemma(['answer', '-m', model, '-q', 'how many cats?', image, '-n', '5'])
-    const { out: direct } = await paligemma(['run', '-m', model, '-p', 'answer en how many cats?', '-i', image, '-n', '5', '--json'])
+    const { out: direct } = await paligemma([
+      'run',
+      '-m',
+      model,
+      '-p',
+      'answer en how many cats?',
+      '-i',
+      image,
+      '-n',
+      '5',
+      '--json'
+    ])
     expect(JSON.parse(out).text).toBe(JSON.parse(direct).text)
   })
 
   it('detect prints boxes of the labels and draws them', async () => {
     const png = join(dir, 'boxes.png')
-    const { code, out } = await paligemma(['detect', '-m', model, image, '-l', 'cat ; dog', '--max-objects', '2', '-n', '60', '--annotate', png])
+    const { code, out } = await paligemma([
+      'detect',
+      '-m',
+      model,
+      image,
+      '-l',
+      'cat ; dog',
+      '--max-objects',
+      '2',
+      '-n',
+      '60',
+      '--annotate',
+      png
+    ])
     expect(code).toBe(0)
     const { detections } = JSON.parse(out)
     expect(detections.length).toBeGreaterThan(0)
@@ -106,7 +180,18 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
   })
 
   it('segment prints masks as grey PNGs of the whole image', async () => {
-    const { code, out } = await paligemma(['segment', '-m', model, image, '-l', 'cat', '--max-objects', '1', '-n', '60'])
+    const { code, out } = await paligemma([
+      'segment',
+      '-m',
+      model,
+      image,
+      '-l',
+      'cat',
+      '--max-objects',
+      '1',
+      '-n',
+      '60'
+    ])
     expect(code).toBe(0)
     const { segmentations } = JSON.parse(out)
     expect(segmentations[0].codes).toHaveLength(16)
@@ -120,7 +205,10 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
     const { code, out, err } = await paligemma(['caption', '-m', model, 'missing.png', image, '-n', '3'])
     expect(code).toBe(1)
     expect(err).toMatch(/^ERR_IMAGE_INVALID: missing\.png/)
-    const lines = out.trimEnd().split('\n').map((line) => JSON.parse(line))
+    const lines = out
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
     expect(lines[0]).toMatchObject({ image: 'missing.png', error: { code: 'ERR_IMAGE_INVALID' } })
     expect(lines[1]).toMatchObject({ image, text: expect.any(String) })
   })
@@ -132,11 +220,24 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
     expect((await paligemma(['caption', '-m', join(dir, 'none.gguf'), image])).code).toBe(1)
   })
 
-  it('score prints the reference\'s log-probabilities', async () => {
+  it("score prints the reference's log-probabilities", async () => {
     const { cases } = JSON.parse(readFileSync(hf('pg2-tiny', 'expected.json'), 'utf8'))
     const item = cases.find((one: { kind: string }) => one.kind === 'score')
     const images = item.images.flatMap((file: string) => ['-i', hf('pg2-tiny', 'images', file)])
-    const args = ['score', '-m', model, ...images, '-p', item.prompt, '-s', item.suffix, '--attention-window', 'suffix', '--kv-cache-type', 'f32']
+    const args = [
+      'score',
+      '-m',
+      model,
+      ...images,
+      '-p',
+      item.prompt,
+      '-s',
+      item.suffix,
+      '--attention-window',
+      'suffix',
+      '--kv-cache-type',
+      'f32'
+    ]
     const { code, out } = await paligemma([...args, '--json'])
     expect(code).toBe(0)
     const { logProbs, total } = JSON.parse(out)
@@ -153,7 +254,9 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
     const result = JSON.parse(out)
     expect(result.ids).toEqual(ids)
     expect(result.tokens.join('')).toBe(text)
-    expect((await paligemma(['tokenize', '-m', model, text])).out.split('\n')[0]).toBe(`${String(ids[0]).padStart(7)}  ${JSON.stringify(result.tokens[0])}`)
+    expect((await paligemma(['tokenize', '-m', model, text])).out.split('\n')[0]).toBe(
+      `${String(ids[0]).padStart(7)}  ${JSON.stringify(result.tokens[0])}`
+    )
   })
 
   it('inspect prints metadata and tensors', async () => {
@@ -161,20 +264,32 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
     expect(code).toBe(0)
     const info = JSON.parse(out)
     expect(info.architecture).toBe('gemma2')
-    expect(info.metadata.find((entry: { key: string }) => entry.key === 'tokenizer.ggml.tokens')).toMatchObject({ count: 2048 })
-    expect(info.tensors.find((tensor: { name: string }) => tensor.name === 'v.patch_embd.weight')).toMatchObject({ type: 'F32', shape: [64, 3, 14, 14] })
+    expect(info.metadata.find((entry: { key: string }) => entry.key === 'tokenizer.ggml.tokens')).toMatchObject({
+      count: 2048
+    })
+    expect(info.tensors.find((tensor: { name: string }) => tensor.name === 'v.patch_embd.weight')).toMatchObject({
+      type: 'F32',
+      shape: [64, 3, 14, 14]
+    })
     const text = (await paligemma(['inspect', model])).out
     expect(text).toContain('gemma2.attention.query_pre_attn_scalar (float32) = 24')
     expect(text).toMatch(/blk\.3\.ffn_down\.weight +F32 +\[96, 192\]/)
     const broken = join(dir, 'broken.gguf')
     writeFileSync(broken, readFileSync(model).subarray(0, 5000))
-    expect(await paligemma(['inspect', broken])).toMatchObject({ code: 1, err: expect.stringMatching(/^ERR_MODEL_INVALID: .*broken\.gguf/) })
+    expect(await paligemma(['inspect', broken])).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^ERR_MODEL_INVALID: .*broken\.gguf/)
+    })
   })
 
   it('an abort ends run with code 130', async () => {
     const { Interrupted } = await import('../../lib/cli/context')
     const controller = new AbortController()
-    const promise = paligemma(['run', '-m', model, '-i', image, '-p', 'x', '-n', '8000', '--ignore-eos'], false, controller.signal)
+    const promise = paligemma(
+      ['run', '-m', model, '-i', image, '-p', 'x', '-n', '8000', '--ignore-eos'],
+      false,
+      controller.signal
+    )
     setTimeout(() => controller.abort(new Interrupted()), 300)
     expect((await promise).code).toBe(130)
   })
@@ -202,12 +317,24 @@ describe.skipIf(!hasGolden)('the built command', () => {
   // 790 MB of weights with an embedding of full size; all of them zeros that take no space on the disk.
   it('converts with less than 400 MB of memory whatever the size', () => {
     const source = join(dir, 'large')
-    const bytes = writeSyntheticCheckpoint(source, hf('pg2-tiny'), { vocab: 257216, hidden: 1280, ffn: 5120, layers: 3 })
+    const bytes = writeSyntheticCheckpoint(source, hf('pg2-tiny'), {
+      vocab: 257216,
+      hidden: 1280,
+      ffn: 5120,
+      layers: 3
+    })
     expect(bytes).toBeGreaterThan(750e6)
     const preload = join(dir, 'report-memory.cjs')
-    writeFileSync(preload, 'process.on("exit", () => require("fs").writeSync(2, `peak ${process.resourceUsage().maxRSS} KB\\n`))')
+    writeFileSync(
+      preload,
+      'process.on("exit", () => require("fs").writeSync(2, `peak ${process.resourceUsage().maxRSS} KB\\n`))'
+    )
     const out = join(dir, 'large.gguf')
-    const { status, stderr, stdout } = spawnSync(process.execPath, ['-r', preload, command, 'convert', source, '-o', out, '-t', 'q8_0', '--json'], { encoding: 'utf8' })
+    const { status, stderr, stdout } = spawnSync(
+      process.execPath,
+      ['-r', preload, command, 'convert', source, '-o', out, '-t', 'q8_0', '--json'],
+      { encoding: 'utf8' }
+    )
     expect(status, stderr).toBe(0)
     expect(JSON.parse(stdout)).toMatchObject({ type: 'Q8_0' })
     const peak = Number(/peak (\d+) KB/.exec(stderr)![1]) * 1024
@@ -218,10 +345,14 @@ describe.skipIf(!hasGolden)('the built command', () => {
   it('Ctrl-C during convert leaves no file and ends with code 130', async () => {
     const folder = tempDir()
     const source = join(dir, 'large')
-    if (!existsSync(source)) writeSyntheticCheckpoint(source, hf('pg2-tiny'), { vocab: 257216, hidden: 1280, ffn: 5120, layers: 3 })
-    const child = spawn(process.execPath, [command, 'convert', source, '-o', join(folder, 'x.gguf'), '-t', 'q6_k'], { stdio: 'ignore' })
+    if (!existsSync(source))
+      writeSyntheticCheckpoint(source, hf('pg2-tiny'), { vocab: 257216, hidden: 1280, ffn: 5120, layers: 3 })
+    const child = spawn(process.execPath, [command, 'convert', source, '-o', join(folder, 'x.gguf'), '-t', 'q6_k'], {
+      stdio: 'ignore'
+    })
     const ended = new Promise<number | null>((resolve) => child.on('exit', resolve))
-    while (!readdirSync(folder).includes('x.gguf.part') && child.exitCode === null) await new Promise((resolve) => setTimeout(resolve, 20))
+    while (!readdirSync(folder).includes('x.gguf.part') && child.exitCode === null)
+      await new Promise((resolve) => setTimeout(resolve, 20))
     child.kill('SIGINT')
     expect(await ended).toBe(130)
     expect(readdirSync(folder)).toEqual([])

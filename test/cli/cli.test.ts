@@ -12,22 +12,46 @@ import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
 afterAll(removeTempDirs)
 
-function capture (): { context: Context, out: () => string, err: () => string } {
+function capture(): { context: Context; out: () => string; err: () => string } {
   const out: string[] = []
   const err: string[] = []
   return {
-    context: { stdout: { write: (text) => out.push(text) }, stderr: { write: (text) => err.push(text) }, signal: new AbortController().signal },
+    context: {
+      stdout: { write: (text) => out.push(text) },
+      stderr: { write: (text) => err.push(text) },
+      signal: new AbortController().signal
+    },
     out: () => out.join(''),
     err: () => err.join('')
   }
 }
 
-async function paligemma (...args: string[]) {
+async function paligemma(...args: string[]) {
   const { context, out, err } = capture()
   return { code: await execute(args, context), out: out(), err: err() }
 }
 
-const verbs = ['demo', 'run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'embed', 'search', 'tokenize', 'pull', 'convert', 'quantize', 'imatrix', 'quality', 'inspect', 'bench', 'build']
+const verbs = [
+  'demo',
+  'run',
+  'caption',
+  'answer',
+  'ocr',
+  'detect',
+  'segment',
+  'score',
+  'embed',
+  'search',
+  'tokenize',
+  'pull',
+  'convert',
+  'quantize',
+  'imatrix',
+  'quality',
+  'inspect',
+  'bench',
+  'build'
+]
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {
@@ -44,11 +68,27 @@ describe('paligemma --help', () => {
     expect(out).toContain(`Usage: paligemma ${verb}`)
   })
 
-  it.each(['run', 'caption', 'answer', 'ocr', 'detect', 'segment', 'score', 'search', 'tokenize', 'pull', 'convert', 'quantize', 'inspect', 'bench', 'demo'])('%s has --json', async (verb) => {
+  it.each([
+    'run',
+    'caption',
+    'answer',
+    'ocr',
+    'detect',
+    'segment',
+    'score',
+    'search',
+    'tokenize',
+    'pull',
+    'convert',
+    'quantize',
+    'inspect',
+    'bench',
+    'demo'
+  ])('%s has --json', async (verb) => {
     expect((await paligemma(verb, '--help')).out).toContain('--json')
   })
 
-  it('--version prints the package\'s version', async () => {
+  it("--version prints the package's version", async () => {
     const { code, out } = await paligemma('--version')
     expect(code).toBe(0)
     expect(out).toMatch(/^\d+\.\d+\.\d+\n$/)
@@ -58,15 +98,15 @@ describe('paligemma --help', () => {
 describe('wrong usage ends with code 2 and says what is wrong on stderr', () => {
   it.each([
     [[], 'Usage: paligemma'],
-    [['fly'], 'unknown command \'fly\''],
-    [['run', '--prompt', 'x'], 'required option \'-m, --model <file>\''],
-    [['run', '--model', 'x.gguf'], 'required option \'-p, --prompt <text>\''],
-    [['run', '-m', 'x.gguf', '-p', 'x', '--modle', 'y'], 'unknown option \'--modle\''],
+    [['fly'], "unknown command 'fly'"],
+    [['run', '--prompt', 'x'], "required option '-m, --model <file>'"],
+    [['run', '--model', 'x.gguf'], "required option '-p, --prompt <text>'"],
+    [['run', '-m', 'x.gguf', '-p', 'x', '--modle', 'y'], "unknown option '--modle'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--max-tokens', 'many'], 'Expected an integer'],
     [['run', '-m', 'x.gguf', '-p', 'x', '--temperature', ''], 'Expected a number'],
     [['run', '-m', 'x.gguf', '-p', 'x', '--device', 'abacus'], 'Allowed choices are auto, cpu, cuda, metal'],
     [['run', '-m', 'x.gguf', '-p', 'x', '--annotate', 'y.png'], '--annotate needs an --image'],
-    [['convert', 'somewhere'], 'required option \'-o, --out <file>\''],
+    [['convert', 'somewhere'], "required option '-o, --out <file>'"],
     [['convert', 'somewhere', '-o', 'x.gguf', '--type', 'q9'], 'Expected one of F32, F16'],
     [['caption', '-m', 'x.gguf'], 'Expected at least one image'],
     [['caption', '-m', 'x.gguf', 'nothing-here-*.png'], 'No file matches nothing-here-*.png'],
@@ -77,7 +117,7 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['embed', '-m', 'x.gguf', 'y.png', '--type', 'f16'], 'Allowed choices are f32, int8, binary'],
     [['search', '-m', 'x.gguf', 'total'], 'Expected images or --vectors'],
     [['search', '-m', 'x.gguf', 'total', 'y.png', '--map-token', 'total'], '--map-token needs --map'],
-    [['inspect'], 'missing required argument \'file\''],
+    [['inspect'], "missing required argument 'file'"],
     [['bench'], 'Expected --model or --synthetic'],
     [['bench', '--model', 'x.gguf', '--synthetic', 'tiny'], 'Expected --model or --synthetic, not both'],
     [['bench', '--model', 'x.gguf', '--type', 'Q4_0'], '--type and --discard are for --synthetic'],
@@ -111,7 +151,8 @@ describe('images of the task verbs', () => {
 
   it('expands globs in order, without repetitions', async () => {
     expect(await expandImages([join(dir, '[ab].png'), join(dir, '*.{png,jpg}')])).toEqual(
-      ['a.png', 'b.png', 'c.jpg', 'odd[1].png'].map((name) => join(dir, name)))
+      ['a.png', 'b.png', 'c.jpg', 'odd[1].png'].map((name) => join(dir, name))
+    )
     expect(await expandImages([join(dir, '**', 'd.png')])).toEqual([join(dir, 'sub', 'd.png')])
   })
 
@@ -140,7 +181,13 @@ describe('output', () => {
   })
 
   it('formats sizes with decimal units', () => {
-    expect([0, 999, 1000, 999_960, 3_071_300_000].map(formatBytes)).toEqual(['0 B', '999 B', '1.0 KB', '1.0 MB', '3.1 GB'])
+    expect([0, 999, 1000, 999_960, 3_071_300_000].map(formatBytes)).toEqual([
+      '0 B',
+      '999 B',
+      '1.0 KB',
+      '1.0 MB',
+      '3.1 GB'
+    ])
   })
 
   it('draws progress on a terminal only, and removes it', () => {
@@ -162,7 +209,11 @@ describe('output', () => {
   })
 
   it('asks the demo model about what its caption names', () => {
-    expect(namedIn('a red circle, two blue stars and a heart on a striped background with the number 42')).toEqual(['red circle', 'blue star', 'heart'])
+    expect(namedIn('a red circle, two blue stars and a heart on a striped background with the number 42')).toEqual([
+      'red circle',
+      'blue star',
+      'heart'
+    ])
     expect(namedIn('three green crosses and a green cross on a plain background')).toEqual(['green cross'])
     expect(namedIn('nothing')).toContain('circle')
   })

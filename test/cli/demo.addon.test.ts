@@ -11,18 +11,25 @@ import { native } from '../../lib/engine/native'
 const root = resolve(__dirname, '..', '..')
 const model = join(root, 'demo', 'paligemma2-demo.gguf')
 const picture = join(root, 'demo', 'shapes.png')
-const demoScript = (name: string, args: string[]) => spawnSync(process.execPath, [join(root, 'scripts', 'demo-model', name), ...args], { encoding: 'utf8', cwd: root })
+const demoScript = (name: string, args: string[]) =>
+  spawnSync(process.execPath, [join(root, 'scripts', 'demo-model', name), ...args], { encoding: 'utf8', cwd: root })
 
 describe('the demo model', () => {
   let paligemma: PaliGemma
-  beforeAll(async () => { paligemma = await loadModel(model) })
-  afterAll(async () => { await paligemma.dispose() })
+  beforeAll(async () => {
+    paligemma = await loadModel(model)
+  })
+  afterAll(async () => {
+    await paligemma.dispose()
+  })
 
   it('finds, counts, names and cuts out what is in held-out pictures', () => {
     const run = demoScript('evaluate.mjs', ['--json'])
     expect(run.stderr).toBe('')
     const score = JSON.parse(run.stdout) as Record<string, number>
-    const atLeast = (name: string, value: number): void => { expect(score[name], name).toBeGreaterThanOrEqual(value) }
+    const atLeast = (name: string, value: number): void => {
+      expect(score[name], name).toBeGreaterThanOrEqual(value)
+    }
     atLeast('detect: recall, IoU > 0.5 and right label', 0.85)
     atLeast('detect: mean IoU, a missed box counts 0', 0.7)
     atLeast('segment: mean mask IoU of the objects found', 0.7)
@@ -36,9 +43,21 @@ describe('the demo model', () => {
     const { isa, supported } = native().cpuInfo()
     const table = isa === 'scalar' ? supported.at(-1)! : isa
     // trained weights in blocks of 32 and of 256; docs/performance.md has all types, on more pictures
-    const run = demoScript('accuracy.mjs', ['--json', '--limit', '20', '--table', table, '--type', 'Q8_0', '--type', 'Q4_K'])
+    const run = demoScript('accuracy.mjs', [
+      '--json',
+      '--limit',
+      '20',
+      '--table',
+      table,
+      '--type',
+      'Q8_0',
+      '--type',
+      'Q4_K'
+    ])
     expect(run.status, run.stderr).toBe(0)
-    const { demo } = JSON.parse(run.stdout) as { demo: Record<string, Record<string, { scores: Record<string, number>, logProbs: number[] }>> }
+    const { demo } = JSON.parse(run.stdout) as {
+      demo: Record<string, Record<string, { scores: Record<string, number>; logProbs: number[] }>>
+    }
     for (const type of ['Q8_0', 'Q4_K']) {
       const [exact, found] = [demo[type]!['scalar']!, demo[type]![table]!]
       const everything = Object.keys(exact.scores).find((name) => name.startsWith('everything'))!
@@ -55,21 +74,29 @@ describe('the demo model', () => {
     const path = join(folder, 'wide.gguf')
     expect(demoScript('widen.mjs', [model, path]).stderr).toBe('')
     const isa = process.env['PALIGEMMA_ISA']
-    process.env['PALIGEMMA_ISA'] = 'scalar'   // 8-bit activations would hide the difference
+    process.env['PALIGEMMA_ISA'] = 'scalar' // 8-bit activations would hide the difference
     const [wide, original] = [await loadModel(path), await loadModel(model)]
     if (isa === undefined) delete process.env['PALIGEMMA_ISA']
     else process.env['PALIGEMMA_ISA'] = isa
-    const request = { image: picture, prompt: 'caption en', suffix: 'a purple ring, a blue ring and a black heart on a striped background with the number 359' }
+    const request = {
+      image: picture,
+      prompt: 'caption en',
+      suffix: 'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+    }
     const [found, expected] = [await wide.score(request), await original.score(request)]
     expect(wide.info.textHidden).toBe(2 * original.info.textHidden)
     await Promise.all([wide.dispose(), original.dispose()])
     rmSync(folder, { recursive: true })
     expect(expected.logProbs.length).toBeGreaterThan(20)
-    found.logProbs.forEach((value, i) => { expect(Math.abs(value - expected.logProbs[i]!), String(i)).toBeLessThan(1e-3) })
+    found.logProbs.forEach((value, i) => {
+      expect(Math.abs(value - expected.logProbs[i]!), String(i)).toBeLessThan(1e-3)
+    })
   })
 
   it('sees the shipped picture right', async () => {
-    expect(await paligemma.caption(picture)).toBe('a purple ring, a blue ring and a black heart on a striped background with the number 359')
+    expect(await paligemma.caption(picture)).toBe(
+      'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+    )
     expect(await paligemma.answer(picture, 'how many shapes are there?')).toBe('3')
     expect(await paligemma.ocr(picture)).toBe('359')
     const found = await paligemma.detect(picture, ['purple ring', 'blue ring', 'black heart'])
@@ -81,11 +108,14 @@ describe('the demo model', () => {
     try {
       const first = await fresh.encodeImage(picture)
       const seen: Float32Array[] = []
-      for (const turn of [90, 180, 270]) seen.push((await fresh.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data)
+      for (const turn of [90, 180, 270])
+        seen.push((await fresh.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data)
       const later = await loadModel(model)
       try {
         for (const [i, turn] of [270, 180, 90].entries()) {
-          expect((await later.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data).toEqual(seen[2 - i])
+          expect((await later.encodeImage(await sharp(picture).rotate(turn).png().toBuffer())).data).toEqual(
+            seen[2 - i]
+          )
         }
         expect((await later.encodeImage(picture)).data).toEqual(first.data)
       } finally {
@@ -106,13 +136,17 @@ describe('the demo model', () => {
         const [r, g, b] = data.subarray((y * info.width + x) * 3) as unknown as [number, number, number]
         if (r - g < 40 || b - r < 10) continue
         purple[y * info.width + x] = 1
-        box.x0 = Math.min(box.x0, x); box.x1 = Math.max(box.x1, x + 1)
-        box.y0 = Math.min(box.y0, y); box.y1 = Math.max(box.y1, y + 1)
+        box.x0 = Math.min(box.x0, x)
+        box.x1 = Math.max(box.x1, x + 1)
+        box.y0 = Math.min(box.y0, y)
+        box.y1 = Math.max(box.y1, y + 1)
       }
     }
     const [ring] = await paligemma.segment(picture, 'purple ring')
     const { x, y, width, height } = ring!.box
-    const overlap = Math.max(0, Math.min(x + width, box.x1) - Math.max(x, box.x0)) * Math.max(0, Math.min(y + height, box.y1) - Math.max(y, box.y0))
+    const overlap =
+      Math.max(0, Math.min(x + width, box.x1) - Math.max(x, box.x0)) *
+      Math.max(0, Math.min(y + height, box.y1) - Math.max(y, box.y0))
     const union = width * height + (box.x1 - box.x0) * (box.y1 - box.y0) - overlap
     expect(overlap / union).toBeGreaterThan(0.8)
     let both = 0
@@ -127,9 +161,14 @@ describe('the demo model', () => {
   it('paligemma demo prints its findings and writes the annotated picture', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'paligemma-demo-'))
     const out = join(folder, 'out.png')
-    const { stdout, status } = spawnSync(process.execPath, [join(root, 'dist', 'cli', 'main.js'), 'demo', '--out', out], { encoding: 'utf8', cwd: folder })
+    const { stdout, status } = spawnSync(
+      process.execPath,
+      [join(root, 'dist', 'cli', 'main.js'), 'demo', '--out', out],
+      { encoding: 'utf8', cwd: folder }
+    )
     expect(status).toBe(0)
-    for (const part of ['caption en', 'a purple ring', 'ocr', '359', 'detect', 'segment', 'mask']) expect(stdout).toContain(part)
+    for (const part of ['caption en', 'a purple ring', 'ocr', '359', 'detect', 'segment', 'mask'])
+      expect(stdout).toContain(part)
     const { width, height } = await sharp(readFileSync(out)).metadata()
     expect(width).toBeGreaterThan(400)
     expect(height).toBeGreaterThan(400)

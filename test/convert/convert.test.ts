@@ -3,7 +3,17 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { convert, type ConvertOptions } from '../../lib/convert'
 import { golden, hasGolden } from '../support/golden'
-import { copyCheckpoint, readGguf, readSafetensors, removeTempDirs, sourceFloats, tempDir, type TestCheckpoint, widenBf16, writeSafetensors } from '../support/convert-helpers'
+import {
+  copyCheckpoint,
+  readGguf,
+  readSafetensors,
+  removeTempDirs,
+  sourceFloats,
+  tempDir,
+  type TestCheckpoint,
+  widenBf16,
+  writeSafetensors
+} from '../support/convert-helpers'
 
 afterEach(removeTempDirs)
 
@@ -13,7 +23,7 @@ const quantizeRows = async (data: Uint8Array, from: string, to: string): Promise
   return new Uint8Array(widenBf16(data).buffer)
 }
 
-async function run (source: string, options: Partial<ConvertOptions> = {}) {
+async function run(source: string, options: Partial<ConvertOptions> = {}) {
   const out = join(tempDir(), 'model.gguf')
   const result = await convert({ source, out, type: 'f32', ...options }, { quantizeRows, verify: false })
   return { result, out, gguf: readGguf(out) }
@@ -23,14 +33,14 @@ const hf = (name: string) => golden('hf', name)
 const models = ['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k', 'colpali-tiny']
 
 /** A change to the single weights file of a copied checkpoint. */
-function edit (dir: string, change: (checkpoint: TestCheckpoint) => void): void {
+function edit(dir: string, change: (checkpoint: TestCheckpoint) => void): void {
   const path = join(dir, 'model.safetensors')
   const checkpoint = readSafetensors(path)
   change(checkpoint)
   writeSafetensors(path, checkpoint)
 }
 
-function editJson (dir: string, name: string, change: (json: any) => void): void {
+function editJson(dir: string, name: string, change: (json: any) => void): void {
   const path = join(dir, name)
   const json = JSON.parse(readFileSync(path, 'utf8'))
   change(json)
@@ -60,7 +70,14 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     expect(down.type).toBe(30)
     expect(down.bytes.equals(data.subarray(begin, end))).toBe(true)
     expect(gguf.tensors.get('token_embd.weight')!.type).toBe(30)
-    for (const vector of ['blk.0.attn_norm.weight', 'v.position_embd.weight', 'v.blk.0.ln1.bias', 'v.blk.1.ffn_up.bias', 'mm.0.bias', 'v.patch_embd.weight']) {
+    for (const vector of [
+      'blk.0.attn_norm.weight',
+      'v.position_embd.weight',
+      'v.blk.0.ln1.bias',
+      'v.blk.1.ffn_up.bias',
+      'mm.0.bias',
+      'v.patch_embd.weight'
+    ]) {
       expect(gguf.tensors.get(vector)!.type, vector).toBe(0)
     }
   })
@@ -98,11 +115,15 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
 
   it('takes a missing image size from the preprocessor, else from the image tokens, else 224', async () => {
     const dir = copyCheckpoint(hf('pg2-tiny'))
-    editJson(dir, 'config.json', (json) => { delete json.vision_config.image_size })
+    editJson(dir, 'config.json', (json) => {
+      delete json.vision_config.image_size
+    })
     expect((await run(dir)).gguf.metadata.get('clip.vision.image_size')).toBe(70)
     rmSync(join(dir, 'preprocessor_config.json'))
     expect((await run(dir)).gguf.metadata.get('clip.vision.image_size')).toBe(70)
-    editJson(dir, 'config.json', (json) => { delete json.vision_config.num_image_tokens })
+    editJson(dir, 'config.json', (json) => {
+      delete json.vision_config.num_image_tokens
+    })
     await expect(run(dir)).rejects.toThrow('position_embedding.weight is [25, 64] instead of [256, 64]')
   })
 
@@ -122,7 +143,9 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     expect(metadata.get('gemma2.attn_logit_softcapping')).toBe(50)
     expect(metadata.get('gemma2.attention.query_pre_attn_scalar')).toBe(256)
     expect(metadata.get('gemma2.attention.sliding_window')).toBe(4096)
-    editJson(dir, 'config.json', ({ text_config: text }) => { text.layer_types.reverse() })
+    editJson(dir, 'config.json', ({ text_config: text }) => {
+      text.layer_types.reverse()
+    })
     await expect(run(dir)).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
   })
 
@@ -133,42 +156,78 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
       return (await run(dir)).gguf.metadata
     }
 
-    it('leave out the patch size of 14, not of 16 as the class\'s default would have it', async () => {
-      const found = await metadata('pg1-tiny', ({ vision_config: vision }) => { delete vision.patch_size })
+    it("leave out the patch size of 14, not of 16 as the class's default would have it", async () => {
+      const found = await metadata('pg1-tiny', ({ vision_config: vision }) => {
+        delete vision.patch_size
+      })
       expect(found.get('clip.vision.patch_size')).toBe(14)
     })
 
     it('leave out the head size: 256, not hidden / heads', async () => {
-      await expect(metadata('pg2-k', ({ text_config: text }) => { delete text.head_dim })).rejects.toThrow('q_proj.weight is [256, 256] instead of [1024, 256]')
+      await expect(
+        metadata('pg2-k', ({ text_config: text }) => {
+          delete text.head_dim
+        })
+      ).rejects.toThrow('q_proj.weight is [256, 256] instead of [1024, 256]')
     })
 
     it('name an activation for the projector, which has none', async () => {
       for (const act of ['gelu_fast', 'relu']) {
-        const found = await metadata('pg1-tiny', ({ vision_config: vision }) => { vision.projector_hidden_act = act })
+        const found = await metadata('pg1-tiny', ({ vision_config: vision }) => {
+          vision.projector_hidden_act = act
+        })
         expect(found.get('clip.projector_type')).toBe('paligemma')
       }
     })
 
     it('state a number of positions that is wrong', async () => {
-      const found = await metadata('pg2-tiny', ({ vision_config: vision }) => { vision.num_positions = 256 })
+      const found = await metadata('pg2-tiny', ({ vision_config: vision }) => {
+        vision.num_positions = 256
+      })
       expect(found.get('clip.vision.image_size')).toBe(70)
     })
 
     it('say gelu where tanh gelu is meant, each Gemma under its own key', async () => {
-      expect((await metadata('pg1-tiny', ({ text_config: text }) => { text.hidden_act = 'gelu'; text.hidden_activation = null })).get('clip.use_gelu')).toBe(true)
+      expect(
+        (
+          await metadata('pg1-tiny', ({ text_config: text }) => {
+            text.hidden_act = 'gelu'
+            text.hidden_activation = null
+          })
+        ).get('clip.use_gelu')
+      ).toBe(true)
       // Gemma 2 reads hidden_activation only
-      expect((await metadata('pg2-tiny', ({ text_config: text }) => { text.hidden_act = 'silu'; text.hidden_activation = 'gelu' })).get('general.architecture')).toBe('gemma2')
-      await expect(metadata('pg1-tiny', ({ text_config: text }) => { text.hidden_act = 'silu' })).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
+      expect(
+        (
+          await metadata('pg2-tiny', ({ text_config: text }) => {
+            text.hidden_act = 'silu'
+            text.hidden_activation = 'gelu'
+          })
+        ).get('general.architecture')
+      ).toBe('gemma2')
+      await expect(
+        metadata('pg1-tiny', ({ text_config: text }) => {
+          text.hidden_act = 'silu'
+        })
+      ).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
     })
 
-    it('spell the image token\'s key in two ways', async () => {
-      const found = await metadata('pg1-tiny', (json) => { json.image_token_id = json.image_token_index; delete json.image_token_index })
+    it("spell the image token's key in two ways", async () => {
+      const found = await metadata('pg1-tiny', (json) => {
+        json.image_token_id = json.image_token_index
+        delete json.image_token_index
+      })
       expect((found.get('tokenizer.ggml.tokens') as string[])[2004]).toBe('<image>')
-      await expect(metadata('pg1-tiny', (json) => { json.image_token_id = 7; delete json.image_token_index })).rejects.toThrow('2004')
+      await expect(
+        metadata('pg1-tiny', (json) => {
+          json.image_token_id = 7
+          delete json.image_token_index
+        })
+      ).rejects.toThrow('2004')
     })
   })
 
-  it('writes Gemma 2\'s constants from the config', async () => {
+  it("writes Gemma 2's constants from the config", async () => {
     const { gguf } = await run(hf('pg2-tiny'))
     const get = (key: string) => gguf.metadata.get(key)
     expect(get('general.architecture')).toBe('gemma2')
@@ -194,17 +253,21 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     expect(gguf.metadata.get('tokenizer.ggml.add_bos_token')).toBe(false)
   })
 
-  it('does not make text_config\'s second end token one of the model', async () => {
+  it("does not make text_config's second end token one of the model", async () => {
     const { gguf } = await run(hf('pg2-tiny'))
     expect(gguf.metadata.get('tokenizer.ggml.eos_token_id')).toBe(1)
     expect(gguf.metadata.has('tokenizer.ggml.eot_token_id')).toBe(false)
 
     const dir = copyCheckpoint(hf('pg2-tiny'))
-    editJson(dir, 'generation_config.json', (json) => { json.eos_token_id = [1, 107] })
+    editJson(dir, 'generation_config.json', (json) => {
+      json.eos_token_id = [1, 107]
+    })
     expect((await run(dir)).gguf.metadata.get('tokenizer.ggml.eot_token_id')).toBe(107)
 
     rmSync(join(dir, 'generation_config.json'))
-    editJson(dir, 'config.json', (json) => { delete json.eos_token_id })
+    editJson(dir, 'config.json', (json) => {
+      delete json.eos_token_id
+    })
     const fallback = (await run(dir)).gguf.metadata
     expect(fallback.get('tokenizer.ggml.eos_token_id')).toBe(1)
     expect(fallback.has('tokenizer.ggml.eot_token_id')).toBe(false)
@@ -225,7 +288,9 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     const dir = copyCheckpoint(hf('pg1-tiny'))
     edit(dir, ({ header }) => {
       for (const name of Object.keys(header)) {
-        const renamed = name.replace(/^language_model\.model\./, 'model.language_model.').replace(/^vision_tower\.vision_model\./, 'model.vision_tower.')
+        const renamed = name
+          .replace(/^language_model\.model\./, 'model.language_model.')
+          .replace(/^vision_tower\.vision_model\./, 'model.vision_tower.')
           .replace(/^multi_modal/, 'model.multi_modal')
         if (renamed === name) continue
         header[renamed] = header[name]!
@@ -234,7 +299,8 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     })
     const classic = await run(hf('pg1-tiny'))
     const nested = await run(dir)
-    for (const [name, tensor] of classic.gguf.tensors) expect(nested.gguf.tensors.get(name)!.bytes.equals(tensor.bytes), name).toBe(true)
+    for (const [name, tensor] of classic.gguf.tensors)
+      expect(nested.gguf.tensors.get(name)!.bytes.equals(tensor.bytes), name).toBe(true)
   })
 
   it('drops a tied lm_head, and refuses one that differs from the embedding', async () => {
@@ -249,8 +315,13 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     const { gguf } = await run(dir)
     expect(gguf.order).toEqual((await run(hf('pg1-tiny'))).gguf.order)
 
-    edit(dir, ({ data }) => { data[data.length - 1]! ^= 0x40 })
-    await expect(run(dir)).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringContaining('lm_head') })
+    edit(dir, ({ data }) => {
+      data[data.length - 1]! ^= 0x40
+    })
+    await expect(run(dir)).rejects.toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringContaining('lm_head')
+    })
   })
 
   it('takes the embedding from lm_head where only that was saved', async () => {
@@ -267,9 +338,11 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
 
 describe.skipIf(!hasGolden)('convert refuses', () => {
   /** Every refusal names the file or the directory, and leaves no file. */
-  async function refused (dir: string, code: string, ...parts: string[]): Promise<void> {
+  async function refused(dir: string, code: string, ...parts: string[]): Promise<void> {
     const out = join(tempDir(), 'model.gguf')
-    const error = await convert({ source: dir, out, type: 'f32' }, { quantizeRows, verify: false }).catch((reason) => reason)
+    const error = await convert({ source: dir, out, type: 'f32' }, { quantizeRows, verify: false }).catch(
+      (reason) => reason
+    )
     expect(error).toMatchObject({ name: 'PaliGemmaError', code })
     for (const part of [dir, ...parts]) expect(error.message).toContain(part)
     expect(readdirSync(join(out, '..'))).toEqual([])
@@ -277,19 +350,31 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
 
   it('an unknown tensor, by name', async () => {
     const dir = copyCheckpoint(hf('pg1-tiny'))
-    edit(dir, ({ header }) => { header['vision_tower.vision_model.head.probe'] = header['multi_modal_projector.linear.bias']!; delete header['multi_modal_projector.linear.bias'] })
-    await refused(dir, 'ERR_MODEL_INVALID', 'unknown: vision_tower.vision_model.head.probe', 'missing: multi_modal_projector.linear.bias')
+    edit(dir, ({ header }) => {
+      header['vision_tower.vision_model.head.probe'] = header['multi_modal_projector.linear.bias']!
+      delete header['multi_modal_projector.linear.bias']
+    })
+    await refused(
+      dir,
+      'ERR_MODEL_INVALID',
+      'unknown: vision_tower.vision_model.head.probe',
+      'missing: multi_modal_projector.linear.bias'
+    )
   })
 
   it('missing tensors, by name', async () => {
     const dir = copyCheckpoint(hf('pg2-k'))
-    edit(dir, ({ header }) => { delete header['model.language_model.layers.2.pre_feedforward_layernorm.weight'] })
+    edit(dir, ({ header }) => {
+      delete header['model.language_model.layers.2.pre_feedforward_layernorm.weight']
+    })
     await refused(dir, 'ERR_MODEL_INVALID', 'missing: language_model.model.layers.2.pre_feedforward_layernorm.weight')
   })
 
   it('a shape that the config does not say', async () => {
     const dir = copyCheckpoint(hf('pg1-tiny'))
-    editJson(dir, 'config.json', (json) => { json.text_config.intermediate_size = 161 })
+    editJson(dir, 'config.json', (json) => {
+      json.text_config.intermediate_size = 161
+    })
     await refused(dir, 'ERR_MODEL_INVALID', 'layers.0.mlp.gate_proj.weight is [160, 64] instead of [161, 64]')
   })
 
@@ -298,14 +383,24 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
     edit(dir, (checkpoint) => {
       const at = checkpoint.data.length
       checkpoint.data = Buffer.concat([checkpoint.data, Buffer.alloc(256)])
-      checkpoint.header['model.multi_modal_projector.linear.bias'] = { dtype: 'F32', shape: [64], data_offsets: [at, at + 256] }
+      checkpoint.header['model.multi_modal_projector.linear.bias'] = {
+        dtype: 'F32',
+        shape: [64],
+        data_offsets: [at, at + 256]
+      }
     })
-    await refused(dir, 'ERR_MODEL_INVALID', 'twice: multi_modal_projector.linear.bias and model.multi_modal_projector.linear.bias')
+    await refused(
+      dir,
+      'ERR_MODEL_INVALID',
+      'twice: multi_modal_projector.linear.bias and model.multi_modal_projector.linear.bias'
+    )
   })
 
   it('weights of a type that cannot be converted', async () => {
     const dir = copyCheckpoint(hf('pg1-tiny'))
-    edit(dir, ({ header }) => { header['multi_modal_projector.linear.bias']!.dtype = 'I32' })
+    edit(dir, ({ header }) => {
+      header['multi_modal_projector.linear.bias']!.dtype = 'I32'
+    })
     await refused(dir, 'ERR_MODEL_UNSUPPORTED', 'multi_modal_projector.linear.bias is I32')
   })
 
@@ -326,11 +421,21 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
       await refused(dir, 'ERR_MODEL_INVALID', part)
     }
     const bias = 'multi_modal_projector.linear.bias'
-    await change((header) => { header[bias]!.shape = [65] }, 'needs 260')
-    await change((header) => { header[bias]!.shape = [-64] }, 'has the shape [-64]')
-    await change((header) => { header[bias]!.dtype = 'Q7' }, 'unknown type "Q7"')
-    await change((header) => { header[bias]!.data_offsets = [0, 256] }, 'overlap')
-    await change((header) => { header[bias]!.data_offsets = [256] }, 'data_offsets')
+    await change((header) => {
+      header[bias]!.shape = [65]
+    }, 'needs 260')
+    await change((header) => {
+      header[bias]!.shape = [-64]
+    }, 'has the shape [-64]')
+    await change((header) => {
+      header[bias]!.dtype = 'Q7'
+    }, 'unknown type "Q7"')
+    await change((header) => {
+      header[bias]!.data_offsets = [0, 256]
+    }, 'overlap')
+    await change((header) => {
+      header[bias]!.data_offsets = [256]
+    }, 'data_offsets')
   })
 
   it('a git-lfs pointer', async () => {
@@ -353,15 +458,69 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
       editJson(dir, 'config.json', patch)
       await refused(dir, code, part)
     }
-    await change((json) => { json.text_config.hidden_size = '96' }, 'ERR_MODEL_INVALID', 'expected an integer >= 1 for text_config.hidden_size but found "96"')
-    await change((json) => { json.text_config.num_key_value_heads = 3 }, 'ERR_MODEL_INVALID', 'a divisor of num_attention_heads (4)')
-    await change((json) => { delete json.vision_config }, 'ERR_MODEL_INVALID', 'vision_config')
-    await change((json) => { json.vision_config.image_size = 71 }, 'ERR_MODEL_INVALID', 'a multiple of patch_size (14)')
-    await change((json) => { json.model_type = 'llava' }, 'ERR_MODEL_UNSUPPORTED', 'llava')
-    await change((json) => { json.text_config.model_type = 'gemma3_text' }, 'ERR_MODEL_UNSUPPORTED', 'gemma3_text')
-    await change((json) => { json.text_config.hidden_activation = 'silu' }, 'ERR_MODEL_UNSUPPORTED', 'silu')
-    await change((json) => { json.text_config.rope_scaling = { factor: 2 } }, 'ERR_MODEL_UNSUPPORTED', 'rope_scaling')
-    await change((json) => { json.image_token_index = 2003 }, 'ERR_MODEL_INVALID', 'image_token_index is 2003')
+    await change(
+      (json) => {
+        json.text_config.hidden_size = '96'
+      },
+      'ERR_MODEL_INVALID',
+      'expected an integer >= 1 for text_config.hidden_size but found "96"'
+    )
+    await change(
+      (json) => {
+        json.text_config.num_key_value_heads = 3
+      },
+      'ERR_MODEL_INVALID',
+      'a divisor of num_attention_heads (4)'
+    )
+    await change(
+      (json) => {
+        delete json.vision_config
+      },
+      'ERR_MODEL_INVALID',
+      'vision_config'
+    )
+    await change(
+      (json) => {
+        json.vision_config.image_size = 71
+      },
+      'ERR_MODEL_INVALID',
+      'a multiple of patch_size (14)'
+    )
+    await change(
+      (json) => {
+        json.model_type = 'llava'
+      },
+      'ERR_MODEL_UNSUPPORTED',
+      'llava'
+    )
+    await change(
+      (json) => {
+        json.text_config.model_type = 'gemma3_text'
+      },
+      'ERR_MODEL_UNSUPPORTED',
+      'gemma3_text'
+    )
+    await change(
+      (json) => {
+        json.text_config.hidden_activation = 'silu'
+      },
+      'ERR_MODEL_UNSUPPORTED',
+      'silu'
+    )
+    await change(
+      (json) => {
+        json.text_config.rope_scaling = { factor: 2 }
+      },
+      'ERR_MODEL_UNSUPPORTED',
+      'rope_scaling'
+    )
+    await change(
+      (json) => {
+        json.image_token_index = 2003
+      },
+      'ERR_MODEL_INVALID',
+      'image_token_index is 2003'
+    )
   })
 
   it('a directory without tokenizer.model, or with a damaged one', async () => {
@@ -384,18 +543,32 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
 
   it('a shard that is missing, or lacks what the index places in it', async () => {
     const dir = copyCheckpoint(hf('pg2-tiny-sharded'))
-    editJson(dir, 'model.safetensors.index.json', (json) => { json.weight_map['language_model.model.extra.weight'] = 'model-00002-of-00003.safetensors' })
+    editJson(dir, 'model.safetensors.index.json', (json) => {
+      json.weight_map['language_model.model.extra.weight'] = 'model-00002-of-00003.safetensors'
+    })
     await refused(dir, 'ERR_MODEL_INVALID', 'model-00002-of-00003.safetensors', 'language_model.model.extra.weight')
-    editJson(dir, 'model.safetensors.index.json', (json) => { json.weight_map['language_model.model.extra.weight'] = '../other.safetensors' })
+    editJson(dir, 'model.safetensors.index.json', (json) => {
+      json.weight_map['language_model.model.extra.weight'] = '../other.safetensors'
+    })
     await refused(dir, 'ERR_MODEL_INVALID', '../other.safetensors')
-    editJson(dir, 'model.safetensors.index.json', (json) => { delete json.weight_map['language_model.model.extra.weight'] })
+    editJson(dir, 'model.safetensors.index.json', (json) => {
+      delete json.weight_map['language_model.model.extra.weight']
+    })
     rmSync(join(dir, 'model-00002-of-00003.safetensors'))
     await refused(dir, 'ERR_MODEL_NOT_FOUND', 'model-00002-of-00003.safetensors does not exist')
   })
 
   it('what is no model directory, saying what to do', async () => {
-    await refused(hf('pg1-tiny-lora'), 'ERR_MODEL_UNSUPPORTED', 'is a LoRA adapter, trained on ../pg1-tiny; convert the model that it was trained on')
-    await refused(join(hf('pg1-tiny'), 'config.json'), 'ERR_MODEL_UNSUPPORTED', 'neither a Hugging Face model directory')
+    await refused(
+      hf('pg1-tiny-lora'),
+      'ERR_MODEL_UNSUPPORTED',
+      'is a LoRA adapter, trained on ../pg1-tiny; convert the model that it was trained on'
+    )
+    await refused(
+      join(hf('pg1-tiny'), 'config.json'),
+      'ERR_MODEL_UNSUPPORTED',
+      'neither a Hugging Face model directory'
+    )
     await refused(join(tempDir(), 'nothing'), 'ERR_MODEL_NOT_FOUND')
     const dir = copyCheckpoint(hf('pg1-tiny'))
     rmSync(join(dir, 'model.safetensors'))
@@ -403,20 +576,36 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
   })
 
   it('unknown types, listing the known ones', async () => {
-    const attempt = (options: object) => convert({ source: hf('pg1-tiny'), out: join(tempDir(), 'x.gguf'), ...options }, { verify: false })
-    await expect(attempt({ type: 'q4_k_x' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('Q4_K_M') })
-    await expect(attempt({ visionType: 'q4_k' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('visionType') })
-    await expect(attempt({ out: '' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('for out') })
+    const attempt = (options: object) =>
+      convert({ source: hf('pg1-tiny'), out: join(tempDir(), 'x.gguf'), ...options }, { verify: false })
+    await expect(attempt({ type: 'q4_k_x' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('Q4_K_M')
+    })
+    await expect(attempt({ visionType: 'q4_k' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('visionType')
+    })
+    await expect(attempt({ out: '' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('for out')
+    })
   })
 })
 
 describe.skipIf(!hasGolden)('convert leaves no file', () => {
-  it('when it is aborted, and rejects with the signal\'s reason', async () => {
+  it("when it is aborted, and rejects with the signal's reason", async () => {
     const out = join(tempDir(), 'model.gguf')
     const controller = new AbortController()
     const reason = new Error('enough')
-    const onProgress = () => { expect(existsSync(`${out}.part`)).toBe(true); controller.abort(reason) }
-    const promise = convert({ source: hf('pg1-tiny'), out, type: 'f32', onProgress, signal: controller.signal }, { verify: false })
+    const onProgress = () => {
+      expect(existsSync(`${out}.part`)).toBe(true)
+      controller.abort(reason)
+    }
+    const promise = convert(
+      { source: hf('pg1-tiny'), out, type: 'f32', onProgress, signal: controller.signal },
+      { verify: false }
+    )
     await expect(promise).rejects.toBe(reason)
     expect(readdirSync(join(out, '..'))).toEqual([])
   })
@@ -424,38 +613,66 @@ describe.skipIf(!hasGolden)('convert leaves no file', () => {
   it('when a row conversion fails, and keeps an older file of that name', async () => {
     const out = join(tempDir(), 'model.gguf')
     writeFileSync(out, 'older')
-    const failing = async () => { throw new Error('no quantizer') }
-    await expect(convert({ source: hf('pg1-tiny'), out, type: 'q8_0' }, { quantizeRows: failing, verify: false })).rejects.toThrow('no quantizer')
+    const failing = async () => {
+      throw new Error('no quantizer')
+    }
+    await expect(
+      convert({ source: hf('pg1-tiny'), out, type: 'q8_0' }, { quantizeRows: failing, verify: false })
+    ).rejects.toThrow('no quantizer')
     expect(readdirSync(join(out, '..'))).toEqual(['model.gguf'])
     expect(readFileSync(out, 'utf8')).toBe('older')
   })
 
   it('when the target folder does not exist', async () => {
     const dir = tempDir()
-    await expect(convert({ source: hf('pg1-tiny'), out: join(dir, 'no', 'x.gguf'), type: 'f32' }, { verify: false })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('x.gguf') })
+    await expect(
+      convert({ source: hf('pg1-tiny'), out: join(dir, 'no', 'x.gguf'), type: 'f32' }, { verify: false })
+    ).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('x.gguf') })
     mkdirSync(join(dir, 'no'))
     expect(readdirSync(join(dir, 'no'))).toEqual([])
   })
 })
 
 /** Source and target names of a golden checkpoint, written out independently of the converter's table. */
-function renamed (model: string): [source: string, target: string][] {
+function renamed(model: string): [source: string, target: string][] {
   const gemma1 = model === 'pg1-tiny' || model === 'colpali-tiny'
   const text: Record<string, string> = {
-    input_layernorm: 'attn_norm', post_attention_layernorm: gemma1 ? 'ffn_norm' : 'post_attention_norm', pre_feedforward_layernorm: 'ffn_norm',
-    post_feedforward_layernorm: 'post_ffw_norm', 'self_attn.q_proj': 'attn_q', 'self_attn.k_proj': 'attn_k', 'self_attn.v_proj': 'attn_v',
-    'self_attn.o_proj': 'attn_output', 'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down'
+    input_layernorm: 'attn_norm',
+    post_attention_layernorm: gemma1 ? 'ffn_norm' : 'post_attention_norm',
+    pre_feedforward_layernorm: 'ffn_norm',
+    post_feedforward_layernorm: 'post_ffw_norm',
+    'self_attn.q_proj': 'attn_q',
+    'self_attn.k_proj': 'attn_k',
+    'self_attn.v_proj': 'attn_v',
+    'self_attn.o_proj': 'attn_output',
+    'mlp.gate_proj': 'ffn_gate',
+    'mlp.up_proj': 'ffn_up',
+    'mlp.down_proj': 'ffn_down'
   }
   const vision: Record<string, string> = {
-    layer_norm1: 'ln1', layer_norm2: 'ln2', 'self_attn.q_proj': 'attn_q', 'self_attn.k_proj': 'attn_k', 'self_attn.v_proj': 'attn_v',
-    'self_attn.out_proj': 'attn_out', 'mlp.fc1': 'ffn_up', 'mlp.fc2': 'ffn_down'
+    layer_norm1: 'ln1',
+    layer_norm2: 'ln2',
+    'self_attn.q_proj': 'attn_q',
+    'self_attn.k_proj': 'attn_k',
+    'self_attn.v_proj': 'attn_v',
+    'self_attn.out_proj': 'attn_out',
+    'mlp.fc1': 'ffn_up',
+    'mlp.fc2': 'ffn_down'
   }
-  const names = readdirSync(hf(model)).filter((file) => /^model.*\.safetensors$/.test(file))
-    .flatMap((file) => Object.keys(readSafetensors(join(hf(model), file)).header)).filter((name) => name !== '__metadata__')
+  const names = readdirSync(hf(model))
+    .filter((file) => /^model.*\.safetensors$/.test(file))
+    .flatMap((file) => Object.keys(readSafetensors(join(hf(model), file)).header))
+    .filter((name) => name !== '__metadata__')
   return names.map((name) => {
     const bare = name.replace(/^model\./, '')
     const block = /layers\.(\d+)\.(.*)\.(weight|bias)$/.exec(bare)
-    if (block) return [name, bare.startsWith('vision') ? `v.blk.${block[1]}.${vision[block[2]!]}.${block[3]}` : `blk.${block[1]}.${text[block[2]!]}.${block[3]}`]
+    if (block)
+      return [
+        name,
+        bare.startsWith('vision')
+          ? `v.blk.${block[1]}.${vision[block[2]!]}.${block[3]}`
+          : `blk.${block[1]}.${text[block[2]!]}.${block[3]}`
+      ]
     const last = bare.split('.').at(-1)!
     if (bare.includes('embed_tokens')) return [name, 'token_embd.weight']
     if (bare.includes('patch_embedding')) return [name, `v.patch_embd.${last}`]

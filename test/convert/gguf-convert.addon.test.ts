@@ -14,20 +14,33 @@ afterAll(removeTempDirs)
 
 const hf = (name: string) => golden('hf', name)
 
-interface Entry { name: string, type: string, shape: number[], bytes: Uint8Array }
-interface Contents { metadata: Metadata, tensors: Entry[] }
+interface Entry {
+  name: string
+  type: string
+  shape: number[]
+  bytes: Uint8Array
+}
+interface Contents {
+  metadata: Metadata
+  tensors: Entry[]
+}
 
 /** All of a file, to change and write again. */
-async function contents (path: string): Promise<Contents> {
+async function contents(path: string): Promise<Contents> {
   const file = readFileSync(path)
   const { metadata, tensors } = await native().inspect(path)
   return {
     metadata: metadata.map(({ key, type, value }) => [key, { type: 'copy', of: type, value }]),
-    tensors: tensors.map(({ name, type, shape, offset, bytes }) => ({ name, type, shape, bytes: file.subarray(offset, offset + bytes) }))
+    tensors: tensors.map(({ name, type, shape, offset, bytes }) => ({
+      name,
+      type,
+      shape,
+      bytes: file.subarray(offset, offset + bytes)
+    }))
   }
 }
 
-function write (path: string, { metadata, tensors }: Contents): string {
+function write(path: string, { metadata, tensors }: Contents): string {
   const { header, offsets, bytes } = layoutGguf(metadata, tensors)
   const file = Buffer.alloc(bytes)
   header.copy(file)
@@ -37,25 +50,37 @@ function write (path: string, { metadata, tensors }: Contents): string {
 }
 
 /** What llama.cpp's two converters make of a model: a text file, and a clip file with one of the projector's names. */
-async function split (path: string, { projector = 'mm.input_projection', swapFfn = false } = {}): Promise<{ text: string, vision: string }> {
+async function split(
+  path: string,
+  { projector = 'mm.input_projection', swapFfn = false } = {}
+): Promise<{ text: string; vision: string }> {
   const { metadata, tensors } = await contents(path)
   const isVision = (name: string) => /^(?:v|mm|mask)\./.test(name)
   const swap: Record<string, string> = { ffn_up: 'ffn_down', ffn_down: 'ffn_up' }
   const dir = dirname(path)
   const text = write(join(dir, 'text.gguf'), {
-    metadata: metadata.filter(([key]) => !key.startsWith('clip.')), tensors: tensors.filter(({ name }) => !isVision(name))
+    metadata: metadata.filter(([key]) => !key.startsWith('clip.')),
+    tensors: tensors.filter(({ name }) => !isVision(name))
   })
   const vision = write(join(dir, 'mmproj.gguf'), {
-    metadata: [['general.architecture', { type: 'string', value: 'clip' }], ['general.name', { type: 'string', value: 'tower' }], ...metadata.filter(([key]) => key.startsWith('clip.'))],
-    tensors: tensors.filter(({ name }) => isVision(name)).map((tensor) => ({
-      ...tensor,
-      name: tensor.name.replace(/^mm\.0/, projector).replace(/^(v\.blk\.\d+\.)(ffn_up|ffn_down)/, (_, layer, which) => layer + (swapFfn ? swap[which] : which))
-    }))
+    metadata: [
+      ['general.architecture', { type: 'string', value: 'clip' }],
+      ['general.name', { type: 'string', value: 'tower' }],
+      ...metadata.filter(([key]) => key.startsWith('clip.'))
+    ],
+    tensors: tensors
+      .filter(({ name }) => isVision(name))
+      .map((tensor) => ({
+        ...tensor,
+        name: tensor.name
+          .replace(/^mm\.0/, projector)
+          .replace(/^(v\.blk\.\d+\.)(ffn_up|ffn_down)/, (_, layer, which) => layer + (swapFfn ? swap[which] : which))
+      }))
   })
   return { text, vision }
 }
 
-async function base (name: string, type = 'f32'): Promise<string> {
+async function base(name: string, type = 'f32'): Promise<string> {
   const out = join(tempDir(), `${name}.gguf`)
   await convert({ source: hf(name), out, type })
   return out
@@ -63,7 +88,10 @@ async function base (name: string, type = 'f32'): Promise<string> {
 
 describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => {
   it.each([
-    ['mm.input_projection', false, 'f32'], ['mm.0', true, 'f32'], ['mm.input_projection', true, 'f16'], ['mm.0', false, 'q8_0']
+    ['mm.input_projection', false, 'f32'],
+    ['mm.0', true, 'f32'],
+    ['mm.input_projection', true, 'f16'],
+    ['mm.0', false, 'q8_0']
   ])('projector as %s, ffn swapped: %s, %s: every tensor is copied bit for bit', async (projector, swapFfn, type) => {
     const whole = await base('pg2-tiny', type)
     const { text, vision } = await split(whole, { projector, swapFfn })
@@ -79,7 +107,7 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
     expect(merged.metadata).toEqual(expected.metadata)
   })
 
-  it('gives a model that generates the reference\'s tokens', async () => {
+  it("gives a model that generates the reference's tokens", async () => {
     const whole = await base('pg1-tiny')
     const { text, vision } = await split(whole, { swapFfn: true })
     const out = join(dirname(whole), 'merged.gguf')
@@ -88,7 +116,10 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
     const item = cases.find((one: { kind: string }) => one.kind === 'generate')
     await using model = await loadModel({ model: out, kvCacheType: 'f32' })
     const { tokens } = await model.generate({
-      images: item.images.map((file: string) => join(hf('pg1-tiny'), 'images', file)), prompt: item.prompt, maxTokens: 24, ignoreEos: true
+      images: item.images.map((file: string) => join(hf('pg1-tiny'), 'images', file)),
+      prompt: item.prompt,
+      maxTokens: 24,
+      ignoreEos: true
     })
     expect(tokens.map(({ id }) => id)).toEqual(item.greedy.tokens)
   })
@@ -96,7 +127,10 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
   it('stores the merged model in another type if asked, exactly as a conversion from the checkpoint does', async () => {
     const whole = await base('pg2-k', 'bf16')
     const { text, vision } = await split(whole)
-    const [merged, direct] = ['merged.gguf', 'direct.gguf'].map((name) => join(dirname(whole), name)) as [string, string]
+    const [merged, direct] = ['merged.gguf', 'direct.gguf'].map((name) => join(dirname(whole), name)) as [
+      string,
+      string
+    ]
     await convert({ source: [text, vision], out: merged, type: 'q4_k_m' })
     await convert({ source: hf('pg2-k'), out: direct, type: 'q4_k_m' })
     sameTensors(merged, direct)
@@ -108,7 +142,9 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
     const npz = golden('segment', 'vae-oid.random.npz')
     await convert({ source: whole, out, maskDecoder: npz })
     const codes = Array.from({ length: 16 }, (_, i) => i * 8)
-    const [ours, theirs] = await Promise.all([out, npz].map(async (path) => await (await loadMaskDecoder(path)).decode(codes)))
+    const [ours, theirs] = await Promise.all(
+      [out, npz].map(async (path) => await (await loadMaskDecoder(path)).decode(codes))
+    )
     const worst = ours!.reduce((most, value, i) => Math.max(most, Math.abs(value - theirs![i]!)), 0)
     // float16 weights
     expect(worst).toBeLessThan(0.01)
@@ -118,7 +154,11 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
     sameTensors(again, out)
   })
 
-  it.each([[undefined, true], [true, true], [false, false]])('a projector with 1/sqrt(hidden) folded in, unfoldProjector %s: unfolded %s', async (unfoldProjector, done) => {
+  it.each([
+    [undefined, true],
+    [true, true],
+    [false, false]
+  ])('a projector with 1/sqrt(hidden) folded in, unfoldProjector %s: unfolded %s', async (unfoldProjector, done) => {
     const whole = await base('pg2-tiny')
     const all = await contents(whole)
     const factor = Math.sqrt(96)
@@ -126,27 +166,32 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
       if (!tensor.name.startsWith('mm.0.')) continue
       // far below any trained projector, and folded on top
       const scale = tensor.name.endsWith('weight') ? 0.05 / factor : 1 / factor
-      tensor.bytes = new Uint8Array(new Float32Array(Uint8Array.from(tensor.bytes).buffer).map((value) => value * scale).buffer)
+      tensor.bytes = new Uint8Array(
+        new Float32Array(Uint8Array.from(tensor.bytes).buffer).map((value) => value * scale).buffer
+      )
     }
     const folded = write(join(dirname(whole), 'folded.gguf'), all)
     const out = join(dirname(whole), 'out.gguf')
     const { notes } = await convert({ source: folded, out, unfoldProjector })
     expect(notes.some((note) => note.includes('sqrt(96)'))).toBe(unfoldProjector === undefined)
-    const bias = (path: string) => new Float32Array(Uint8Array.from(readGguf(path).tensors.get('mm.0.bias')!.bytes).buffer)
+    const bias = (path: string) =>
+      new Float32Array(Uint8Array.from(readGguf(path).tensors.get('mm.0.bias')!.bytes).buffer)
     const [before, after] = [bias(folded), bias(out)]
-    expect(after.every((value, i) => Math.abs(value - before[i]! * (done ? factor : 1)) <= 1e-6 * Math.abs(value))).toBe(true)
+    expect(
+      after.every((value, i) => Math.abs(value - before[i]! * (done ? factor : 1)) <= 1e-6 * Math.abs(value))
+    ).toBe(true)
   })
 })
 
 describe.skipIf(!hasGolden)('convert of GGUFs refuses', () => {
   let whole: string
-  let files: { text: string, vision: string }
+  let files: { text: string; vision: string }
   beforeAll(async () => {
     whole = await base('pg2-tiny')
     files = await split(whole)
   })
 
-  async function refused (source: string | string[], code: string, ...parts: string[]): Promise<void> {
+  async function refused(source: string | string[], code: string, ...parts: string[]): Promise<void> {
     const out = join(tempDir(), 'x.gguf')
     const error = await convert({ source, out }).catch((reason) => reason)
     expect(error).toMatchObject({ name: 'PaliGemmaError', code })
@@ -177,25 +222,38 @@ describe.skipIf(!hasGolden)('convert of GGUFs refuses', () => {
         return [tensor]
       })
     })
-    await refused([files.text, broken], 'ERR_MODEL_INVALID', 'missing: v.blk.0.attn_q.bias, v.blk.1.ln1.bias', 'unknown: v.blk.0.attn_q_norm',
-      'wrong shape: v.post_ln.bias is [32] instead of [64]')
+    await refused(
+      [files.text, broken],
+      'ERR_MODEL_INVALID',
+      'missing: v.blk.0.attn_q.bias, v.blk.1.ln1.bias',
+      'unknown: v.blk.0.attn_q_norm',
+      'wrong shape: v.post_ln.bias is [32] instead of [64]'
+    )
   })
 
-  it('a vision file of another model, by the projector\'s shape', async () => {
+  it("a vision file of another model, by the projector's shape", async () => {
     const other = await split(await base('pg1-tiny'))
     await refused([files.text, other.vision], 'ERR_MODEL_INVALID', 'mm.0.weight is [64, 48] instead of [96, 48]')
   })
 
   it('another architecture, and metadata that lacks a size', async () => {
     const { metadata, tensors } = await contents(files.text)
-    const llama = write(join(tempDir(), 'llama.gguf'), { metadata: metadata.map(([key, value]) => key === 'general.architecture' ? [key, { type: 'string', value: 'llama' }] : [key, value]), tensors })
+    const llama = write(join(tempDir(), 'llama.gguf'), {
+      metadata: metadata.map(([key, value]) =>
+        key === 'general.architecture' ? [key, { type: 'string', value: 'llama' }] : [key, value]
+      ),
+      tensors
+    })
     await refused([llama, files.vision], 'ERR_MODEL_UNSUPPORTED', '"llama"')
-    const bare = write(join(tempDir(), 'bare.gguf'), { metadata: metadata.filter(([key]) => key !== 'gemma2.block_count'), tensors })
+    const bare = write(join(tempDir(), 'bare.gguf'), {
+      metadata: metadata.filter(([key]) => key !== 'gemma2.block_count'),
+      tensors
+    })
     await refused([bare, files.vision], 'ERR_MODEL_INVALID', bare, 'gemma2.block_count is missing')
   })
 })
 
-function sameTensors (a: string, b: string): void {
+function sameTensors(a: string, b: string): void {
   const [one, other] = [readGguf(a), readGguf(b)]
   expect([...one.tensors.keys()]).toEqual([...other.tensors.keys()])
   for (const [name, tensor] of one.tensors) {
@@ -206,22 +264,27 @@ function sameTensors (a: string, b: string): void {
 
 describe.skipIf(!hasGolden)('quantize', () => {
   let wide: string
-  beforeAll(async () => { wide = await base('pg2-k', 'bf16') })
-
-  it.each(fileTypeNames.filter((type) => type !== 'F32'))('%s: gives what a conversion from the checkpoint gives', async (type) => {
-    const [out, direct] = ['out.gguf', 'direct.gguf'].map((name) => join(tempDir(), name)) as [string, string]
-    const result = await quantize({ source: wide, out, type })
-    expect(result.type).toBe(type)
-    await convert({ source: hf('pg2-k'), out: direct, type })
-    sameTensors(out, direct)
-    expect(readGguf(out).metadata).toEqual(readGguf(direct).metadata)
+  beforeAll(async () => {
+    wide = await base('pg2-k', 'bf16')
   })
 
-  it('pads SigLIP\'s feed-forward as convert does', async () => {
+  it.each(fileTypeNames.filter((type) => type !== 'F32'))(
+    '%s: gives what a conversion from the checkpoint gives',
+    async (type) => {
+      const [out, direct] = ['out.gguf', 'direct.gguf'].map((name) => join(tempDir(), name)) as [string, string]
+      const result = await quantize({ source: wide, out, type })
+      expect(result.type).toBe(type)
+      await convert({ source: hf('pg2-k'), out: direct, type })
+      sameTensors(out, direct)
+      expect(readGguf(out).metadata).toEqual(readGguf(direct).metadata)
+    }
+  )
+
+  it("pads SigLIP's feed-forward as convert does", async () => {
     const source = await base('pg2-tiny', 'f32')
     const [out, direct] = ['out.gguf', 'direct.gguf'].map((name) => join(dirname(source), name)) as [string, string]
     const result = await quantize({ source, out, type: 'q8_0' })
-    expect(result.notes).toContain('SigLIP\'s feed-forward is padded with zeros to 256')
+    expect(result.notes).toContain("SigLIP's feed-forward is padded with zeros to 256")
     await convert({ source: hf('pg2-tiny'), out: direct, type: 'q8_0' })
     sameTensors(out, direct)
     expect(readGguf(out).metadata.get('clip.vision.feed_forward_length')).toBe(256)
@@ -232,10 +295,15 @@ describe.skipIf(!hasGolden)('quantize', () => {
 
   it('works on a text or vision file alone', async () => {
     const { text, vision } = await split(await base('pg2-k', 'bf16'))
-    for (const [source, name, type] of [[text, 'blk.0.attn_q.weight', 'Q4_K'], [vision, 'v.blk.0.attn_q.weight', 'Q8_0']] as const) {
+    for (const [source, name, type] of [
+      [text, 'blk.0.attn_q.weight', 'Q4_K'],
+      [vision, 'v.blk.0.attn_q.weight', 'Q8_0']
+    ] as const) {
       const out = join(tempDir(), 'out.gguf')
       await quantize({ source, out, type: 'q4_k_s' })
-      expect((await inspectModel(out, { maxArray: 0 })).tensors.find((tensor) => tensor.name === name)).toMatchObject({ type })
+      expect((await inspectModel(out, { maxArray: 0 })).tensors.find((tensor) => tensor.name === name)).toMatchObject({
+        type
+      })
     }
   })
 
@@ -245,9 +313,13 @@ describe.skipIf(!hasGolden)('quantize', () => {
     const { notes } = await quantize({ source: small, out: plain, type: 'f32' })
     expect(notes.join()).toContain('quantized before')
     const name = 'blk.1.ffn_up.weight'
-    const [a, b] = await Promise.all([small, plain].map(async (path) => (await native().dequantizeTensor(path, name)).data))
+    const [a, b] = await Promise.all(
+      [small, plain].map(async (path) => (await native().dequantizeTensor(path, name)).data)
+    )
     expect(b).toEqual(a)
-    expect((await inspectModel(plain, { maxArray: 0 })).tensors.find((tensor) => tensor.name === name)!.type).toBe('F32')
+    expect((await inspectModel(plain, { maxArray: 0 })).tensors.find((tensor) => tensor.name === name)!.type).toBe(
+      'F32'
+    )
   })
 
   it('copies metadata of every type and tensors it does not know', async () => {
@@ -259,22 +331,41 @@ describe.skipIf(!hasGolden)('quantize', () => {
       const own = ['general.alignment', 'general.file_type', 'general.quantization_version']
       const others = ({ metadata }: Contents) => metadata.filter(([key]) => !own.includes(key))
       expect(others(after)).toEqual(others(before))
-      expect(after.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape, bytes: Buffer.from(bytes) })))
-        .toEqual(before.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape, bytes: Buffer.from(bytes) })))
+      expect(
+        after.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape, bytes: Buffer.from(bytes) }))
+      ).toEqual(
+        before.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape, bytes: Buffer.from(bytes) }))
+      )
     }
   })
 
   it('refuses to overwrite its source, unknown types and what is no GGUF', async () => {
-    await expect(quantize({ source: wide, out: wide, type: 'q8_0' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
-    await expect(quantize({ source: wide, out: join(tempDir(), 'x'), type: 'q9' })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
-    await expect(quantize({ source: golden('hf', 'pg1-tiny', 'config.json'), out: join(tempDir(), 'x'), type: 'q8_0' })).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' })
-    await expect(quantize({ source: join(tempDir(), 'no.gguf'), out: join(tempDir(), 'x'), type: 'q8_0' })).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
+    await expect(quantize({ source: wide, out: wide, type: 'q8_0' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION'
+    })
+    await expect(quantize({ source: wide, out: join(tempDir(), 'x'), type: 'q9' })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION'
+    })
+    await expect(
+      quantize({ source: golden('hf', 'pg1-tiny', 'config.json'), out: join(tempDir(), 'x'), type: 'q8_0' })
+    ).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' })
+    await expect(
+      quantize({ source: join(tempDir(), 'no.gguf'), out: join(tempDir(), 'x'), type: 'q8_0' })
+    ).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
   })
 
-  it('rejects with the signal\'s reason and leaves no file', async () => {
+  it("rejects with the signal's reason and leaves no file", async () => {
     const controller = new AbortController()
     const out = join(tempDir(), 'x.gguf')
-    const running = quantize({ source: wide, out, type: 'q4_k_m', signal: controller.signal, onProgress: () => { controller.abort(new Error('enough')) } })
+    const running = quantize({
+      source: wide,
+      out,
+      type: 'q4_k_m',
+      signal: controller.signal,
+      onProgress: () => {
+        controller.abort(new Error('enough'))
+      }
+    })
     await expect(running).rejects.toThrow('enough')
     expect(readdirSync(dirname(out))).toEqual([])
   })

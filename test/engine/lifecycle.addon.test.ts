@@ -7,29 +7,52 @@ import { writeTinyModel } from '../support/tiny-model'
 const addon = process.env.PALIGEMMA_NATIVE ?? join(__dirname, '..', '..', 'build', 'Release', 'paligemma.node')
 let model = ''
 
-interface Outcome { code: number | null, signal: string | null, stdout: string, stderr: string }
+interface Outcome {
+  code: number | null
+  signal: string | null
+  stdout: string
+  stderr: string
+}
 
-function run (scenario: string, argument: string | number = '', flags: string[] = []): Promise<Outcome> {
+function run(scenario: string, argument: string | number = '', flags: string[] = []): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [...flags, join(__dirname, '..', 'support', 'lifecycle-child.cjs'), addon, model, scenario, String(argument)])
+    const child = spawn(process.execPath, [
+      ...flags,
+      join(__dirname, '..', 'support', 'lifecycle-child.cjs'),
+      addon,
+      model,
+      scenario,
+      String(argument)
+    ])
     let stdout = ''
     let stderr = ''
-    child.stdout.on('data', (data) => { stdout += data })
-    child.stderr.on('data', (data) => { stderr += data })
+    child.stdout.on('data', (data) => {
+      stdout += data
+    })
+    child.stderr.on('data', (data) => {
+      stderr += data
+    })
     child.on('error', reject)
     child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
   })
 }
 
 /** Ended with this code, by itself, without a word of trouble; returns what it reported. */
-async function expectClean (scenario: string, argument: string | number = '', flags: string[] = [], exitCode = 0): Promise<Record<string, unknown>> {
+async function expectClean(
+  scenario: string,
+  argument: string | number = '',
+  flags: string[] = [],
+  exitCode = 0
+): Promise<Record<string, unknown>> {
   const { code, signal, stdout, stderr } = await run(scenario, argument, flags)
   expect(stderr).not.toMatch(/FATAL|Segmentation|Assertion|DEP0168|Native stack trace/)
   expect({ code, signal, stderr }).toEqual({ code: exitCode, signal: null, stderr: '' })
-  return stdout ? JSON.parse(stdout) as Record<string, unknown> : {}
+  return stdout ? (JSON.parse(stdout) as Record<string, unknown>) : {}
 }
 
-beforeAll(() => { model = writeTinyModel({ maskDecoder: true }) })
+beforeAll(() => {
+  model = writeTinyModel({ maskDecoder: true })
+})
 
 describe('workers', () => {
   it('may be terminated while models generate, load, flood the event loop or use tools', async () => {

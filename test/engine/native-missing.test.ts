@@ -19,9 +19,15 @@ for (const kind of ['absent', 'broken']) {
     if (kind === 'broken') writeFileSync(path, 'not a binary')
     vi.stubEnv('PALIGEMMA_NATIVE', path)
     const { loadModel, preprocessImage, parseOutput, prompts } = await import('../../lib/index')
-    const missing = { name: 'PaliGemmaError', code: 'ERR_NATIVE_MISSING', message: expect.stringMatching(/paligemma\.node.*npx paligemma build/s) as unknown }
+    const missing = {
+      name: 'PaliGemmaError',
+      code: 'ERR_NATIVE_MISSING',
+      message: expect.stringMatching(/paligemma\.node.*npx paligemma build/s) as unknown
+    }
     await expect(loadModel('x.gguf')).rejects.toMatchObject(missing)
-    await expect(preprocessImage({ data: new Uint8Array(3), width: 1, height: 1 }, { size: 14 })).rejects.toMatchObject(missing)
+    await expect(preprocessImage({ data: new Uint8Array(3), width: 1, height: 1 }, { size: 14 })).rejects.toMatchObject(
+      missing
+    )
     expect(parseOutput('<loc0000><loc0000><loc1023><loc1023> a', { width: 1, height: 1 })).toHaveLength(1)
     expect(prompts.detect(['a', 'b'])).toBe('detect a ; b')
   })

@@ -19,12 +19,33 @@ describe('names of hub models', () => {
     ['google/paligemma2-3b-mix-224', { id: 'google/paligemma2-3b-mix-224' }],
     ['google/paligemma2-3b-mix-224:Q4_K_M', { id: 'google/paligemma2-3b-mix-224', type: 'Q4_K_M' }],
     ['google/paligemma-3b-pt-224@bfloat16', { id: 'google/paligemma-3b-pt-224', revision: 'bfloat16' }],
-    ['vidore/colpali-v1.2-merged@refs/pr/1:Q8_0', { id: 'vidore/colpali-v1.2-merged', revision: 'refs/pr/1', type: 'Q8_0' }]
+    [
+      'vidore/colpali-v1.2-merged@refs/pr/1:Q8_0',
+      { id: 'vidore/colpali-v1.2-merged', revision: 'refs/pr/1', type: 'Q8_0' }
+    ]
   ])('%s', (text, expected) => {
     expect(parseReference(text)).toEqual(expected)
   })
 
-  it.each(['', 'gpt2', 'a/b/c', '../b', 'a/..', './a', '/a/b', 'a\\b', 'C:\\a', 'a--b/c', 'a/b.', 'a/b@../../x', 'a/b@', 'a/b:', 'a b/c', `a/${'b'.repeat(100)}`, 'https://huggingface.co/a/b'])('%j is none', (text) => {
+  it.each([
+    '',
+    'gpt2',
+    'a/b/c',
+    '../b',
+    'a/..',
+    './a',
+    '/a/b',
+    'a\\b',
+    'C:\\a',
+    'a--b/c',
+    'a/b.',
+    'a/b@../../x',
+    'a/b@',
+    'a/b:',
+    'a b/c',
+    `a/${'b'.repeat(100)}`,
+    'https://huggingface.co/a/b'
+  ])('%j is none', (text) => {
     expect(parseReference(text)).toBeUndefined()
     expect(() => expectReference(text)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }))
   })
@@ -47,25 +68,46 @@ describe('settings', () => {
 
   it('endpoint and token come from the environment; options win', async () => {
     const env = { HF_ENDPOINT: 'https://mirror.example/hf/', HF_TOKEN: ' hf_env\n', HF_HOME: '/nowhere' }
-    expect(await hubSettings({}, env)).toMatchObject({ endpoint: 'https://mirror.example/hf', token: 'hf_env', hubCacheDir: join('/nowhere', 'hub') })
-    expect(await hubSettings({ endpoint: 'http://localhost:1', token: 'hf_option' }, env)).toMatchObject({ endpoint: 'http://localhost:1', token: 'hf_option' })
+    expect(await hubSettings({}, env)).toMatchObject({
+      endpoint: 'https://mirror.example/hf',
+      token: 'hf_env',
+      hubCacheDir: join('/nowhere', 'hub')
+    })
+    expect(await hubSettings({ endpoint: 'http://localhost:1', token: 'hf_option' }, env)).toMatchObject({
+      endpoint: 'http://localhost:1',
+      token: 'hf_option'
+    })
     expect(await hubSettings({ token: false }, env)).toMatchObject({ token: undefined })
-    expect(await hubSettings({}, { HF_HOME: '/nowhere', HF_HUB_CACHE: '/hub' })).toMatchObject({ endpoint: 'https://huggingface.co', token: undefined, hubCacheDir: '/hub' })
+    expect(await hubSettings({}, { HF_HOME: '/nowhere', HF_HUB_CACHE: '/hub' })).toMatchObject({
+      endpoint: 'https://huggingface.co',
+      token: undefined,
+      hubCacheDir: '/hub'
+    })
   })
 
   it('the token that "hf auth login" stored is found', async () => {
     const home = tempDir()
     writeFileSync(join(home, 'token'), 'hf_stored\n')
     expect(await hubSettings({}, { HF_HOME: home })).toMatchObject({ token: 'hf_stored' })
-    expect(await hubSettings({}, { HF_HOME: '/nowhere', HF_TOKEN_PATH: join(home, 'token') })).toMatchObject({ token: 'hf_stored' })
+    expect(await hubSettings({}, { HF_HOME: '/nowhere', HF_TOKEN_PATH: join(home, 'token') })).toMatchObject({
+      token: 'hf_stored'
+    })
   })
 
-  it.each(['ftp://x', 'huggingface.co', 'https://user:secret@host', 'https://host?x=1'])('HF_ENDPOINT %j is refused', async (endpoint) => {
-    await expect(hubSettings({}, { HF_ENDPOINT: endpoint })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('HF_ENDPOINT') as string })
-  })
+  it.each(['ftp://x', 'huggingface.co', 'https://user:secret@host', 'https://host?x=1'])(
+    'HF_ENDPOINT %j is refused',
+    async (endpoint) => {
+      await expect(hubSettings({}, { HF_ENDPOINT: endpoint })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining('HF_ENDPOINT') as string
+      })
+    }
+  )
 
   it('a token that would break the header is refused without being shown', async () => {
-    const failure = await hubSettings({}, { HF_TOKEN: 'hf_sec ret\r\nX: y', HF_HOME: '/nowhere' }).catch((error: Error) => error)
+    const failure = await hubSettings({}, { HF_TOKEN: 'hf_sec ret\r\nX: y', HF_HOME: '/nowhere' }).catch(
+      (error: Error) => error
+    )
     expect(failure).toMatchObject({ code: 'ERR_INVALID_OPTION' })
     expect((failure as Error).message).not.toContain('sec ret')
   })
@@ -73,19 +115,33 @@ describe('settings', () => {
 
 const commit = 'a'.repeat(40)
 
-function record (type: string, pulledAt: string, extra: Partial<CacheRecord> = {}): CacheRecord {
+function record(type: string, pulledAt: string, extra: Partial<CacheRecord> = {}): CacheRecord {
   return {
-    format: recordFormat, id: 'org/name', revision: 'main', commit, type, visionType: null, maskDecoder: null, converted: true,
-    model: `name-${type}.gguf`, vision: null, bytes: 5, pulledAt, ...extra
+    format: recordFormat,
+    id: 'org/name',
+    revision: 'main',
+    commit,
+    type,
+    visionType: null,
+    maskDecoder: null,
+    converted: true,
+    model: `name-${type}.gguf`,
+    vision: null,
+    bytes: 5,
+    pulledAt,
+    ...extra
   }
 }
 
-describe('loadModel\'s way from a name to a file', () => {
-  async function filled () {
+describe("loadModel's way from a name to a file", () => {
+  async function filled() {
     const cache = new Cache(tempDir())
     const dir = cache.modelDir('org/name', commit)
     mkdirSync(dir, { recursive: true })
-    for (const [type, day] of [['Q4_K_M', '2026-01-02'], ['Q8_0', '2026-01-01']] as const) {
+    for (const [type, day] of [
+      ['Q4_K_M', '2026-01-02'],
+      ['Q8_0', '2026-01-01']
+    ] as const) {
       writeFileSync(join(dir, `name-${type}.gguf`), 'model')
       await cache.add(record(type, day))
     }
@@ -104,7 +160,10 @@ describe('loadModel\'s way from a name to a file', () => {
     writeFileSync(join(dir, 'text-F16.gguf'), 'text')
     writeFileSync(join(dir, 'mmproj.gguf'), 'eyes')
     await cache.add(record('F16', '2026-02-01', { model: 'text-F16.gguf', vision: 'mmproj.gguf', bytes: 8 }))
-    expect(await resolveModel('org/name', cache)).toEqual({ path: join(dir, 'text-F16.gguf'), vision: join(dir, 'mmproj.gguf') })
+    expect(await resolveModel('org/name', cache)).toEqual({
+      path: join(dir, 'text-F16.gguf'),
+      vision: join(dir, 'mmproj.gguf')
+    })
   })
 
   it('a path that exists wins', async () => {
@@ -123,14 +182,23 @@ describe('loadModel\'s way from a name to a file', () => {
 
   it('what was not pulled is ERR_MODEL_NOT_FOUND with the command that fetches it', async () => {
     const { cache } = await filled()
-    await expect(resolveModel('org/other', cache)).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('"npx paligemma pull org/other"') as string })
-    await expect(resolveModel('org/name@v2:q6_k', cache)).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('"npx paligemma pull org/name --revision v2 --type Q6_K"') as string })
-    await expect(resolveModel('org/name:q6_k', cache)).rejects.toMatchObject({ message: expect.stringContaining('which has it as Q8_0, Q4_K_M)') as string })
+    await expect(resolveModel('org/other', cache)).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('"npx paligemma pull org/other"') as string
+    })
+    await expect(resolveModel('org/name@v2:q6_k', cache)).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('"npx paligemma pull org/name --revision v2 --type Q6_K"') as string
+    })
+    await expect(resolveModel('org/name:q6_k', cache)).rejects.toMatchObject({
+      message: expect.stringContaining('which has it as Q8_0, Q4_K_M)') as string
+    })
   })
 
   it('paths are left to the reader', async () => {
     const { cache } = await filled()
-    for (const path of ['models/x.gguf', './a/b', '/a/b', 'a', 'a/b/c']) expect(await resolveModel(path, cache)).toEqual({ path })
+    for (const path of ['models/x.gguf', './a/b', '/a/b', 'a', 'a/b/c'])
+      expect(await resolveModel(path, cache)).toEqual({ path })
   })
 
   it('a record whose file is missing, cut or elsewhere counts for nothing', async () => {
@@ -151,13 +219,15 @@ describe('locks', () => {
     const path = join(tempDir(), 'locks', 'a.lock')
     let inside = 0
     let most = 0
-    await Promise.all(Array.from({ length: 8 }, async () => {
-      const lock = await acquireLock(path, { timing })
-      most = Math.max(most, ++inside)
-      await new Promise((resolve) => setTimeout(resolve, 5))
-      inside--
-      await lock.release()
-    }))
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        const lock = await acquireLock(path, { timing })
+        most = Math.max(most, ++inside)
+        await new Promise((resolve) => setTimeout(resolve, 5))
+        inside--
+        await lock.release()
+      })
+    )
     expect(most).toBe(1)
     expect(existsSync(path)).toBe(false)
   })
@@ -168,13 +238,15 @@ describe('locks', () => {
     const waited: string[] = []
     const control = new AbortController()
     setTimeout(() => control.abort(new Error('enough')), 500)
-    await expect(acquireLock(path, { timing, signal: control.signal, onWait: (who) => waited.push(who) })).rejects.toThrow('enough')
+    await expect(
+      acquireLock(path, { timing, signal: control.signal, onWait: (who) => waited.push(who) })
+    ).rejects.toThrow('enough')
     expect(waited).toEqual([`process ${process.pid} on ${hostname()}`])
     expect(owner.lost.aborted).toBe(false)
     await owner.release()
   })
 
-  it('a dead process\'s lock is taken over', async () => {
+  it("a dead process's lock is taken over", async () => {
     const path = join(tempDir(), 'a.lock')
     const child = spawn(process.execPath, ['-e', ''])
     await new Promise((resolve) => child.on('exit', resolve))
@@ -186,19 +258,24 @@ describe('locks', () => {
     await lock.release()
   })
 
-  it.each([['another machine\'s', JSON.stringify({ nonce: 'x', pid: 1, host: 'elsewhere' })], ['a half-written', '']])('%s lock is taken over when nobody touches it', async (_, content) => {
+  it.each([
+    ["another machine's", JSON.stringify({ nonce: 'x', pid: 1, host: 'elsewhere' })],
+    ['a half-written', '']
+  ])('%s lock is taken over when nobody touches it', async (_, content) => {
     const path = join(tempDir(), 'a.lock')
     writeFileSync(path, content)
     utimesSync(path, 1e9, 1e9)
     const start = performance.now()
     let inside = 0
-    await Promise.all([1, 2].map(async () => {
-      const lock = await acquireLock(path, { timing })
-      expect(++inside).toBe(1)
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      inside--
-      await lock.release()
-    }))
+    await Promise.all(
+      [1, 2].map(async () => {
+        const lock = await acquireLock(path, { timing })
+        expect(++inside).toBe(1)
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        inside--
+        await lock.release()
+      })
+    )
     expect(performance.now() - start).toBeGreaterThan(timing.deadMs - 20)
   })
 
@@ -215,21 +292,48 @@ describe('locks', () => {
 
 describe('the files of a model', () => {
   const file = (path: string, bytes = 10): HubFile => ({ path, bytes, hash: { kind: 'git', value: '0'.repeat(40) } })
-  const checkpoint = ['config.json', 'generation_config.json', 'preprocessor_config.json', 'added_tokens.json', 'tokenizer.model', 'tokenizer.json', 'README.md', '.gitattributes',
-    'model.safetensors.index.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'images/model.safetensors', 'optimizer.pt'].map((path) => file(path))
-  const choose = (files: HubFile[], type?: string, mustConvert = false) => chooseFiles(files, { id: 'org/name', type, mustConvert })
+  const checkpoint = [
+    'config.json',
+    'generation_config.json',
+    'preprocessor_config.json',
+    'added_tokens.json',
+    'tokenizer.model',
+    'tokenizer.json',
+    'README.md',
+    '.gitattributes',
+    'model.safetensors.index.json',
+    'model-00001-of-00002.safetensors',
+    'model-00002-of-00002.safetensors',
+    'images/model.safetensors',
+    'optimizer.pt'
+  ].map((path) => file(path))
+  const choose = (files: HubFile[], type?: string, mustConvert = false) =>
+    chooseFiles(files, { id: 'org/name', type, mustConvert })
   const names = (files: HubFile[]) => files.map(({ path }) => path)
 
   it('of a checkpoint: what convert reads, nothing else', () => {
-    expect(names(choose(checkpoint).files).sort()).toEqual(['added_tokens.json', 'config.json', 'generation_config.json', 'model-00001-of-00002.safetensors',
-      'model-00002-of-00002.safetensors', 'model.safetensors.index.json', 'preprocessor_config.json', 'tokenizer.model'])
+    expect(names(choose(checkpoint).files).sort()).toEqual([
+      'added_tokens.json',
+      'config.json',
+      'generation_config.json',
+      'model-00001-of-00002.safetensors',
+      'model-00002-of-00002.safetensors',
+      'model.safetensors.index.json',
+      'preprocessor_config.json',
+      'tokenizer.model'
+    ])
     const single = [...checkpoint.filter(({ path }) => !path.startsWith('model')), file('model.safetensors')]
     expect(names(choose(single).files)).toContain('model.safetensors')
   })
 
   it('a ready GGUF of the type is taken, unless more than it can give is asked for', () => {
     const files = [...checkpoint, file('name-Q4_K_M.gguf'), file('name-f16.gguf'), file('sub/name-Q6_K.gguf')]
-    expect(choose(files, 'Q4_K_M')).toMatchObject({ kind: 'gguf', type: 'Q4_K_M', model: { path: 'name-Q4_K_M.gguf' }, vision: undefined })
+    expect(choose(files, 'Q4_K_M')).toMatchObject({
+      kind: 'gguf',
+      type: 'Q4_K_M',
+      model: { path: 'name-Q4_K_M.gguf' },
+      vision: undefined
+    })
     expect(choose(files, 'F16')).toMatchObject({ kind: 'gguf', model: { path: 'name-f16.gguf' } })
     expect(choose(files, 'Q6_K').kind).toBe('checkpoint')
     expect(choose(files).kind).toBe('checkpoint')
@@ -237,13 +341,20 @@ describe('the files of a model', () => {
   })
 
   it('of a repository of GGUFs: the one of the type with its vision file, or the only one', () => {
-    const files = [file('mmproj-model-f16.gguf', 5), file('mmproj-model-q8_0.gguf', 3), file('text-Q8_0.gguf'), file('text-Q4_K_M.gguf')]
+    const files = [
+      file('mmproj-model-f16.gguf', 5),
+      file('mmproj-model-q8_0.gguf', 3),
+      file('text-Q8_0.gguf'),
+      file('text-Q4_K_M.gguf')
+    ]
     expect(names(choose(files, 'Q4_K_M').files)).toEqual(['text-Q4_K_M.gguf', 'mmproj-model-f16.gguf'])
     expect(choose(files)).toMatchObject({ type: 'Q8_0' })
     expect(choose([file('some.Q5_K_M.gguf')])).toMatchObject({ kind: 'gguf', type: 'Q5_K_M' })
     expect(() => choose(files, 'F32')).toThrow(/GGUFs of the types Q8_0, Q4_K_M only, not F32; choose one with --type/)
     expect(() => choose(files, 'Q8_0', true)).toThrow(/ready GGUFs only/)
-    expect(() => choose([file('a-Q8_0.gguf'), file('b-Q8_0.gguf')], 'Q8_0')).toThrow(/several files of type Q8_0: a-Q8_0.gguf, b-Q8_0.gguf/)
+    expect(() => choose([file('a-Q8_0.gguf'), file('b-Q8_0.gguf')], 'Q8_0')).toThrow(
+      /several files of type Q8_0: a-Q8_0.gguf, b-Q8_0.gguf/
+    )
   })
 
   it.each([
@@ -253,12 +364,14 @@ describe('the files of a model', () => {
     [['config.json', 'model.safetensors'], /lacks tokenizer.model/],
     [['README.md'], /lacks config.json and tokenizer.model/]
   ])('%j is refused with the reason', (paths, message) => {
-    expect(() => choose(paths.map((path) => file(path)))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringMatching(message) as string }))
+    expect(() => choose(paths.map((path) => file(path)))).toThrow(
+      expect.objectContaining({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringMatching(message) as string })
+    )
   })
 })
 
 describe('how long to wait', () => {
-  it('Retry-After in seconds or as a date, else the end of the hub\'s rate limit window', () => {
+  it("Retry-After in seconds or as a date, else the end of the hub's rate limit window", () => {
     const now = Date.parse('2026-01-01T00:00:00Z')
     expect(retryAfter(new Headers({ 'retry-after': '7' }), now)).toBe(7000)
     expect(retryAfter(new Headers({ 'retry-after': 'Thu, 01 Jan 2026 00:00:30 GMT' }), now)).toBe(30_000)

@@ -14,7 +14,11 @@ import { TestHub } from '../support/hub-server'
 afterAll(removeTempDirs)
 
 const weights = Buffer.alloc(50_000, 7)
-const files = { 'config.json': '{"model_type":"paligemma"}', 'tokenizer.model': Buffer.alloc(100), 'model.safetensors': weights }
+const files = {
+  'config.json': '{"model_type":"paligemma"}',
+  'tokenizer.model': Buffer.alloc(100),
+  'model.safetensors': weights
+}
 const downloadedBytes = Object.values(files).reduce((sum, content) => sum + content.length, 0)
 
 /** Its size tells the type. */
@@ -39,10 +43,14 @@ afterEach(async () => {
 })
 
 const run = async (options: PullOptions = {}) =>
-  await pull(hub.id, { endpoint: hub.url, cacheDir, ...options }, { convert: fakeConvert, env: { HF_HOME: join(cacheDir, 'no-hf') } })
+  await pull(
+    hub.id,
+    { endpoint: hub.url, cacheDir, ...options },
+    { convert: fakeConvert, env: { HF_HOME: join(cacheDir, 'no-hf') } }
+  )
 
 /** The branch moves on; the old commit stays in the cache. */
-async function pullNewCommit (options: PullOptions = {}): Promise<string> {
+async function pullNewCommit(options: PullOptions = {}): Promise<string> {
   const old = hub.commit
   hub.commit = 'beef'.padEnd(40, '0')
   await run(options)
@@ -62,7 +70,9 @@ describe('listPulled', () => {
     const { dir, models, downloads, bytes } = await listPulled()
     expect(dir).toBe(cacheDir)
     expect(models.map(({ name, bytes }) => ({ name, bytes }))).toEqual([
-      { name: `${hub.id}:Q4_K_M`, bytes: 1000 }, { name: `${hub.id}@${old}:Q4_K_M`, bytes: 1000 }, { name: `${hub.id}@${old}:Q8_0`, bytes: 2000 }
+      { name: `${hub.id}:Q4_K_M`, bytes: 1000 },
+      { name: `${hub.id}@${old}:Q4_K_M`, bytes: 1000 },
+      { name: `${hub.id}@${old}:Q8_0`, bytes: 2000 }
     ])
     for (const { name, path } of models) expect(await resolveModel(name)).toEqual({ path })
     expect(downloads).toMatchObject([{ id: hub.id, commit: old, bytes: downloadedBytes }])
@@ -107,7 +117,11 @@ describe('removePulled', () => {
   it('removes one type: the others and the downloads stay', async () => {
     await run({ keep: true })
     const { path } = await run({ type: 'Q4_K_M', keep: true })
-    expect(await removePulled(`${hub.id}:q8_0`)).toMatchObject({ models: [{ name: `${hub.id}:Q8_0`, bytes: 2000 }], downloads: [], bytes: 2000 })
+    expect(await removePulled(`${hub.id}:q8_0`)).toMatchObject({
+      models: [{ name: `${hub.id}:Q8_0`, bytes: 2000 }],
+      downloads: [],
+      bytes: 2000
+    })
     expect(await resolveModel(hub.id)).toEqual({ path })
     expect(readdirSync(dirname(path)).sort()).toEqual(['tiny-model-Q4_K_M.gguf', 'tiny-model-Q4_K_M.json'])
     expect((await listPulled()).downloads).toHaveLength(1)
@@ -128,7 +142,20 @@ describe('removePulled', () => {
     mkdirSync(dir, { recursive: true })
     for (const name of ['a-Q8_0.gguf', 'a-Q4_0.gguf', 'mmproj.gguf']) writeFileSync(join(dir, name), Buffer.alloc(10))
     for (const type of ['Q8_0', 'Q4_0']) {
-      await cache.add({ format: 1, id: hub.id, revision: 'main', commit: hub.commit, type, visionType: null, maskDecoder: null, converted: false, model: `a-${type}.gguf`, vision: 'mmproj.gguf', bytes: 20, pulledAt: '2026-01-01T00:00:00.000Z' })
+      await cache.add({
+        format: 1,
+        id: hub.id,
+        revision: 'main',
+        commit: hub.commit,
+        type,
+        visionType: null,
+        maskDecoder: null,
+        converted: false,
+        model: `a-${type}.gguf`,
+        vision: 'mmproj.gguf',
+        bytes: 20,
+        pulledAt: '2026-01-01T00:00:00.000Z'
+      })
     }
     await removePulled(`${hub.id}:Q4_0`)
     expect(readdirSync(dir).sort()).toEqual(['a-Q8_0.gguf', 'a-Q8_0.json', 'mmproj.gguf'])
@@ -145,10 +172,16 @@ describe('removePulled', () => {
 
   it('says what is there when the name is not', async () => {
     await run()
-    const error = { code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining(`, which has ${hub.id}:Q8_0); "npx paligemma pull --list"`) as string }
+    const error = {
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining(`, which has ${hub.id}:Q8_0); "npx paligemma pull --list"`) as string
+    }
     await expect(removePulled(`${hub.id}:F16`)).rejects.toMatchObject(error)
     await expect(removePulled(`${hub.id}@dev`)).rejects.toMatchObject(error)
-    await expect(removePulled('org/other')).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('org/other is not in the cache') as string })
+    await expect(removePulled('org/other')).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('org/other is not in the cache') as string
+    })
     await expect(removePulled('../../etc')).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
     expect((await listPulled()).models).toHaveLength(1)
   })
@@ -158,9 +191,17 @@ describe('removePulled', () => {
     const lock = await acquireLock(new Cache(cacheDir).lockFile(hub.id))
     const controller = new AbortController()
     const messages: string[] = []
-    const stopped = removePulled(hub.id, { signal: controller.signal, onMessage: (message) => { messages.push(message); controller.abort(new Error('enough')) } })
+    const stopped = removePulled(hub.id, {
+      signal: controller.signal,
+      onMessage: (message) => {
+        messages.push(message)
+        controller.abort(new Error('enough'))
+      }
+    })
     await expect(stopped).rejects.toThrow('enough')
-    expect(messages).toEqual([expect.stringMatching(/^waiting for process \d+ on .*, which is pulling org\/tiny-model$/)])
+    expect(messages).toEqual([
+      expect.stringMatching(/^waiting for process \d+ on .*, which is pulling org\/tiny-model$/)
+    ])
     expect((await listPulled()).models).toHaveLength(1)
     const removing = removePulled(hub.id)
     await lock.release()
@@ -172,7 +213,11 @@ describe('paligemma pull --list and --remove', () => {
   const cli = async (...args: string[]) => {
     const out: string[] = []
     const err: string[] = []
-    const code = await execute(['pull', ...args], { stdout: { write: (text) => out.push(text) }, stderr: { write: (text) => err.push(text) }, signal: new AbortController().signal })
+    const code = await execute(['pull', ...args], {
+      stdout: { write: (text) => out.push(text) },
+      stderr: { write: (text) => err.push(text) },
+      signal: new AbortController().signal
+    })
     return { code, out: out.join(''), err: err.join('') }
   }
 
@@ -182,17 +227,30 @@ describe('paligemma pull --list and --remove', () => {
     expect(listed).toMatchObject({ code: 0, err: '' })
     const today = new Date().toISOString().slice(0, 10)
     expect(listed.out.split('\n')).toEqual([
-      `  2.0 KB  ${hub.id}:Q8_0  (${today})`, ` 50.1 KB  ${hub.id}@${hub.commit}  (downloaded weights)`, ` 52.1 KB  in ${cacheDir}`, ''
+      `  2.0 KB  ${hub.id}:Q8_0  (${today})`,
+      ` 50.1 KB  ${hub.id}@${hub.commit}  (downloaded weights)`,
+      ` 52.1 KB  in ${cacheDir}`,
+      ''
     ])
     expect(JSON.parse((await cli('--list', '--json')).out)).toEqual(await listPulled())
-    expect(await cli('--remove', hub.id)).toMatchObject({ code: 0, out: expect.stringMatching(/ 52\.1 KB {2}removed\n$/) as string })
+    expect(await cli('--remove', hub.id)).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/ 52\.1 KB {2}removed\n$/) as string
+    })
     expect((await cli('--list')).out).toBe(`     0 B  in ${cacheDir}\n`)
-    expect(await cli('--remove', hub.id)).toMatchObject({ code: 1, err: expect.stringContaining('ERR_MODEL_NOT_FOUND') as string })
+    expect(await cli('--remove', hub.id)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('ERR_MODEL_NOT_FOUND') as string
+    })
   })
 
   it.each([
-    [[], 'Expected a model such as'], [['--remove'], 'to remove'], [['--list', 'org/x'], 'Expected no model with --list'],
-    [['--list', '--remove', 'org/x'], 'received both'], [['--remove', 'org/x', '--type', 'Q8_0'], 'received --type'], [['--remove', 'nonsense'], 'model of the Hugging Face hub']
+    [[], 'Expected a model such as'],
+    [['--remove'], 'to remove'],
+    [['--list', 'org/x'], 'Expected no model with --list'],
+    [['--list', '--remove', 'org/x'], 'received both'],
+    [['--remove', 'org/x', '--type', 'Q8_0'], 'received --type'],
+    [['--remove', 'nonsense'], 'model of the Hugging Face hub']
   ])('%j is wrong usage', async (args, part) => {
     expect(await cli(...args)).toMatchObject({ code: 2, err: expect.stringContaining(part) as string })
   })

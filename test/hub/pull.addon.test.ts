@@ -15,9 +15,12 @@ const root = join(__dirname, '..', '..')
 const command = join(root, 'dist', 'cli', 'main.js')
 const source = (name: string): string => golden('hf', name)
 
-function readModel (name: string): Record<string, Buffer> {
-  return Object.fromEntries(readdirSync(source(name)).filter((file) => /\.(json|model|safetensors)$/.test(file) && !file.startsWith('expected'))
-    .map((file) => [file, readFileSync(join(source(name), file))]))
+function readModel(name: string): Record<string, Buffer> {
+  return Object.fromEntries(
+    readdirSync(source(name))
+      .filter((file) => /\.(json|model|safetensors)$/.test(file) && !file.startsWith('expected'))
+      .map((file) => [file, readFileSync(join(source(name), file))])
+  )
 }
 
 describe.skipIf(!hasGolden)('a pulled model', () => {
@@ -35,22 +38,39 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     await hub?.stop()
   })
 
-  it.each(['pg2-tiny', 'pg2-tiny-sharded'])('%s is loaded by its name and gives the reference\'s greedy tokens', async (name) => {
-    hub = await TestHub.start(readModel(name))
-    process.env.HF_ENDPOINT = hub.url
-    await expect(loadModel(hub.id)).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining(`npx paligemma pull ${hub.id}`) as string })
-    const { path, bytes, type } = await pull(hub.id, { type: 'f32' })
-    expect({ type, exists: existsSync(path), bytes }).toEqual({ type: 'F32', exists: true, bytes: readFileSync(path).length })
-    expect(existsSync(join(cacheDir, 'downloads', 'org--tiny-model'))).toBe(false)
-    await using model = await loadModel({ model: hub.id, kvCacheType: 'f32', attentionWindow: 'suffix' })
-    expect(model.info).toMatchObject({ architecture: 'paligemma2', name: 'tiny-model' })
-    const { cases } = JSON.parse(readFileSync(join(source(name), 'expected.json'), 'utf8')) as { cases: { kind: string, images: string[], prompt: string, greedy: { tokens: number[] } }[] }
-    const item = cases.find(({ kind, images }) => kind === 'generate' && images.length === 1)!
-    const result = await model.generate({ image: join(source(name), 'images', item.images[0]!), prompt: item.prompt, maxTokens: 24, ignoreEos: true })
-    expect(result.tokens.map(({ id }) => id)).toEqual(item.greedy.tokens)
-    expect(await inspectModel(`${hub.id}:f32`)).toMatchObject({ path, architecture: 'gemma2' })
-    expect((await loadTokenizer(hub.id)).encode('a').length).toBeGreaterThan(0)
-  })
+  it.each(['pg2-tiny', 'pg2-tiny-sharded'])(
+    "%s is loaded by its name and gives the reference's greedy tokens",
+    async (name) => {
+      hub = await TestHub.start(readModel(name))
+      process.env.HF_ENDPOINT = hub.url
+      await expect(loadModel(hub.id)).rejects.toMatchObject({
+        code: 'ERR_MODEL_NOT_FOUND',
+        message: expect.stringContaining(`npx paligemma pull ${hub.id}`) as string
+      })
+      const { path, bytes, type } = await pull(hub.id, { type: 'f32' })
+      expect({ type, exists: existsSync(path), bytes }).toEqual({
+        type: 'F32',
+        exists: true,
+        bytes: readFileSync(path).length
+      })
+      expect(existsSync(join(cacheDir, 'downloads', 'org--tiny-model'))).toBe(false)
+      await using model = await loadModel({ model: hub.id, kvCacheType: 'f32', attentionWindow: 'suffix' })
+      expect(model.info).toMatchObject({ architecture: 'paligemma2', name: 'tiny-model' })
+      const { cases } = JSON.parse(readFileSync(join(source(name), 'expected.json'), 'utf8')) as {
+        cases: { kind: string; images: string[]; prompt: string; greedy: { tokens: number[] } }[]
+      }
+      const item = cases.find(({ kind, images }) => kind === 'generate' && images.length === 1)!
+      const result = await model.generate({
+        image: join(source(name), 'images', item.images[0]!),
+        prompt: item.prompt,
+        maxTokens: 24,
+        ignoreEos: true
+      })
+      expect(result.tokens.map(({ id }) => id)).toEqual(item.greedy.tokens)
+      expect(await inspectModel(`${hub.id}:f32`)).toMatchObject({ path, architecture: 'gemma2' })
+      expect((await loadTokenizer(hub.id)).encode('a').length).toBeGreaterThan(0)
+    }
+  )
 
   it('with a mask decoder it can segment', async () => {
     hub = await TestHub.start(readModel('pg2-tiny'))
@@ -79,7 +99,11 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     const cli = async (...args: string[]) => {
       const out: string[] = []
       const err: string[] = []
-      const code = await execute(args, { stdout: { write: (text) => out.push(text) }, stderr: { write: (text) => err.push(text) }, signal: new AbortController().signal })
+      const code = await execute(args, {
+        stdout: { write: (text) => out.push(text) },
+        stderr: { write: (text) => err.push(text) },
+        signal: new AbortController().signal
+      })
       return { code, out: out.join(''), err: err.join('') }
     }
     const pulled = await cli('pull', hub.id, '--type', 'q8_0', '--json')
@@ -90,33 +114,56 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     const again = await cli('pull', hub.id)
     expect(again).toMatchObject({ code: 0, out: expect.stringContaining('Q8_0, ') as string })
     expect(again.out).toContain('was in the cache')
-    const run = await cli('run', '--model', hub.id, '--image', join(source('pg2-tiny'), 'images', 'd.png'), '--prompt', 'caption en', '--max-tokens', '4', '--json')
+    const run = await cli(
+      'run',
+      '--model',
+      hub.id,
+      '--image',
+      join(source('pg2-tiny'), 'images', 'd.png'),
+      '--prompt',
+      'caption en',
+      '--max-tokens',
+      '4',
+      '--json'
+    )
     expect(run.code).toBe(0)
     expect(JSON.parse(run.out).usage.imageTokens).toBeGreaterThan(0)
-    expect(await cli('run', '--model', 'org/never', '--prompt', 'x')).toMatchObject({ code: 1, err: expect.stringContaining('npx paligemma pull org/never') as string })
+    expect(await cli('run', '--model', 'org/never', '--prompt', 'x')).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('npx paligemma pull org/never') as string
+    })
   })
 
-  it.skipIf(!existsSync(command))('killed in the middle, the next process takes over lock and part, and finishes', async () => {
-    hub = await TestHub.start(readModel('pg2-tiny'))
-    const content = hub.files.get('model.safetensors')!
-    let cut = true
-    hub.intercept = (request, response, { at, path }) => {
-      if (at !== 'files' || !path.endsWith('model.safetensors') || !cut) return false
-      response.writeHead(200, { 'content-length': content.length, etag: '"v1-model.safetensors"' }).write(content.subarray(0, 1_000_000))
-      return true
+  it.skipIf(!existsSync(command))(
+    'killed in the middle, the next process takes over lock and part, and finishes',
+    async () => {
+      hub = await TestHub.start(readModel('pg2-tiny'))
+      const content = hub.files.get('model.safetensors')!
+      let cut = true
+      hub.intercept = (request, response, { at, path }) => {
+        if (at !== 'files' || !path.endsWith('model.safetensors') || !cut) return false
+        response
+          .writeHead(200, { 'content-length': content.length, etag: '"v1-model.safetensors"' })
+          .write(content.subarray(0, 1_000_000))
+        return true
+      }
+      const env = { ...process.env, HF_ENDPOINT: hub.url }
+      const child = spawn(process.execPath, [command, 'pull', hub.id], { env, stdio: 'ignore' })
+      const part = join(cacheDir, 'downloads', 'org--tiny-model', hub.commit, 'tiny-model', 'model.safetensors.part')
+      while (!existsSync(part) || readFileSync(part).length < 1_000_000)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      child.kill('SIGKILL')
+      await new Promise((resolve) => child.on('exit', resolve))
+      expect(readdirSync(join(cacheDir, 'locks'))).toEqual(['org--tiny-model.lock'])
+      cut = false
+      const result = await pull(hub.id, { endpoint: hub.url })
+      expect(result.cached).toBe(false)
+      expect(hub.requestsFor('model.safetensors', 'files').map(({ headers }) => headers.range)).toEqual([
+        undefined,
+        'bytes=1000000-'
+      ])
+      await using model = await loadModel(hub.id)
+      expect(model.info.quantization).toBe('Q8_0')
     }
-    const env = { ...process.env, HF_ENDPOINT: hub.url }
-    const child = spawn(process.execPath, [command, 'pull', hub.id], { env, stdio: 'ignore' })
-    const part = join(cacheDir, 'downloads', 'org--tiny-model', hub.commit, 'tiny-model', 'model.safetensors.part')
-    while (!existsSync(part) || readFileSync(part).length < 1_000_000) await new Promise((resolve) => setTimeout(resolve, 20))
-    child.kill('SIGKILL')
-    await new Promise((resolve) => child.on('exit', resolve))
-    expect(readdirSync(join(cacheDir, 'locks'))).toEqual(['org--tiny-model.lock'])
-    cut = false
-    const result = await pull(hub.id, { endpoint: hub.url })
-    expect(result.cached).toBe(false)
-    expect(hub.requestsFor('model.safetensors', 'files').map(({ headers }) => headers.range)).toEqual([undefined, 'bytes=1000000-'])
-    await using model = await loadModel(hub.id)
-    expect(model.info.quantization).toBe('Q8_0')
-  })
+  )
 })

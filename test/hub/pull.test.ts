@@ -32,7 +32,9 @@ const firstContent = files[first]
 /** Joins what was downloaded, so that the result shows whether every byte came through. */
 const fakeConvert: typeof convert = async ({ source: from, out, type, onProgress }) => {
   const source = from as string
-  const names = readdirSync(source).filter((name) => name.endsWith('.safetensors')).sort()
+  const names = readdirSync(source)
+    .filter((name) => name.endsWith('.safetensors'))
+    .sort()
   writeFileSync(out, Buffer.concat(names.map((name) => readFileSync(join(source, name)))))
   onProgress?.(1)
   return { path: out, bytes: statSync(out).size, type: type!, tensors: 1, parameters: 1, notes: ['converted'] }
@@ -48,21 +50,40 @@ beforeEach(async () => {
   cacheDir = tempDir()
   messages.length = 0
 })
-afterEach(async () => { await hub.stop() })
+afterEach(async () => {
+  await hub.stop()
+})
 
 const hooks = (extra: Partial<PullHooks> = {}): PullHooks => ({
-  timing: { stallMs: 300, pauseMs: 5, maxPauseMs: 20, attempts: 4 }, convert: fakeConvert, env: { HF_HOME: join(cacheDir, 'no-hf') }, lockTiming: { beatMs: 50, deadMs: 2000 }, ...extra
+  timing: { stallMs: 300, pauseMs: 5, maxPauseMs: 20, attempts: 4 },
+  convert: fakeConvert,
+  env: { HF_HOME: join(cacheDir, 'no-hf') },
+  lockTiming: { beatMs: 50, deadMs: 2000 },
+  ...extra
 })
 const run = async (options: PullOptions = {}, extra: Partial<PullHooks> = {}) =>
-  await pull(hub.id, { endpoint: hub.url, cacheDir, onMessage: (message) => messages.push(message), ...options }, hooks(extra))
+  await pull(
+    hub.id,
+    { endpoint: hub.url, cacheDir, onMessage: (message) => messages.push(message), ...options },
+    hooks(extra)
+  )
 const downloadDir = () => new Cache(cacheDir).downloadDir(hub.id, hub.commit)
 const failure = async (options: PullOptions = {}, extra: Partial<PullHooks> = {}) => {
-  const error = await run(options, extra).then(() => { throw new Error('it did not fail') }, (reason: unknown) => reason)
-  return error as { code: string, message: string }
+  const error = await run(options, extra).then(
+    () => {
+      throw new Error('it did not fail')
+    },
+    (reason: unknown) => reason
+  )
+  return error as { code: string; message: string }
 }
 
 /** Misbehaves for the first `times` content requests of a file, at the server that has the content. */
-function misbehave (file: string, times: number, how: (response: ServerResponse, content: Buffer, from: number) => void): void {
+function misbehave(
+  file: string,
+  times: number,
+  how: (response: ServerResponse, content: Buffer, from: number) => void
+): void {
   let left = times
   hub.intercept = (request, response, { at, path }) => {
     if (at !== 'files' || !path.endsWith(file) || left-- <= 0) return false
@@ -71,15 +92,17 @@ function misbehave (file: string, times: number, how: (response: ServerResponse,
   }
 }
 
-function sendPart (response: ServerResponse, content: Buffer, from: number, count: number): void {
+function sendPart(response: ServerResponse, content: Buffer, from: number, count: number): void {
   response.writeHead(from > 0 ? 206 : 200, {
-    etag: `"v1-${first}"`, 'content-length': content.length - from, ...(from > 0 && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` })
+    etag: `"v1-${first}"`,
+    'content-length': content.length - from,
+    ...(from > 0 && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` })
   })
   response.write(content.subarray(from, from + count))
 }
 
 /** Sends a piece, then breaks the connection off. What of it arrives before the break is up to the system. */
-function breakOff (response: ServerResponse, content: Buffer, from: number, count: number): void {
+function breakOff(response: ServerResponse, content: Buffer, from: number, count: number): void {
   sendPart(response, content, from, count)
   setTimeout(() => response.destroy(), 50)
 }
@@ -89,14 +112,39 @@ describe('pull', () => {
   it('downloads what conversion needs, converts, removes the download, and is found by name', async () => {
     const plans: PullPlan[] = []
     const progress: PullProgress[] = []
-    const result = await run({ type: 'q4_k', onPlan: (plan) => plans.push(plan), onProgress: (step) => progress.push(step) })
-    expect(result).toMatchObject({ id: hub.id, commit: hub.commit, revision: 'main', type: 'Q4_K_M', converted: true, cached: false, vision: null, bytes: 900_000, notes: ['converted'] })
+    const result = await run({
+      type: 'q4_k',
+      onPlan: (plan) => plans.push(plan),
+      onProgress: (step) => progress.push(step)
+    })
+    expect(result).toMatchObject({
+      id: hub.id,
+      commit: hub.commit,
+      revision: 'main',
+      type: 'Q4_K_M',
+      converted: true,
+      cached: false,
+      vision: null,
+      bytes: 900_000,
+      notes: ['converted']
+    })
     expect(basename(result.path)).toBe('tiny-model-Q4_K_M.gguf')
     expect(readFileSync(result.path).equals(wholeModel)).toBe(true)
-    expect(plans).toEqual([{
-      id: hub.id, commit: hub.commit, type: 'Q4_K_M', converts: true,
-      files: ['config.json', 'tokenizer.model', 'model.safetensors.index.json', first, 'model-00002-of-00002.safetensors'].map((path) => ({ path, bytes: Buffer.from(files[path as keyof typeof files]).length, present: 0 }))
-    }])
+    expect(plans).toEqual([
+      {
+        id: hub.id,
+        commit: hub.commit,
+        type: 'Q4_K_M',
+        converts: true,
+        files: [
+          'config.json',
+          'tokenizer.model',
+          'model.safetensors.index.json',
+          first,
+          'model-00002-of-00002.safetensors'
+        ].map((path) => ({ path, bytes: Buffer.from(files[path as keyof typeof files]).length, present: 0 }))
+      }
+    ])
     const downloads = progress.filter(({ stage }) => stage === 'download')
     expect(downloads.at(-1)).toMatchObject({ fraction: 1, bytes: 901_000 + 2 + files['config.json'].length })
     expect(progress.at(-1)).toMatchObject({ stage: 'convert', fraction: 1 })
@@ -176,20 +224,46 @@ describe('pull', () => {
   })
 
   it('wrong options are named', async () => {
-    await expect(pull('not an id')).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('google/paligemma2') as string })
+    await expect(pull('not an id')).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('google/paligemma2') as string
+    })
     expect(await failure({ type: 'q9' })).toMatchObject({ code: 'ERR_INVALID_OPTION' })
-    expect(await failure({ revision: '../x' })).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('for revision') as string })
-    expect(await failure({ keeep: true } as PullOptions)).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('did you mean keep?') as string })
-    await expect(pull('a/b:q4_k', { type: 'q8_0' })).rejects.toMatchObject({ message: expect.stringContaining('Q4_K_M as the name says') as string })
+    expect(await failure({ revision: '../x' })).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('for revision') as string
+    })
+    expect(await failure({ keeep: true } as PullOptions)).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('did you mean keep?') as string
+    })
+    await expect(pull('a/b:q4_k', { type: 'q8_0' })).rejects.toMatchObject({
+      message: expect.stringContaining('Q4_K_M as the name says') as string
+    })
     const file = join(cacheDir, 'file')
     writeFileSync(file, '')
-    expect(await failure({ cacheDir: file })).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('PALIGEMMA_CACHE') as string })
+    expect(await failure({ cacheDir: file })).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('PALIGEMMA_CACHE') as string
+    })
   })
 
   it('what a callback throws ends the work at once, and is what pull rejects with', async () => {
     const reason = new Error('my mistake')
-    await expect(run({ onProgress: () => { throw reason } })).rejects.toBe(reason)
-    await expect(run({ onPlan: () => { throw reason } })).rejects.toBe(reason)
+    await expect(
+      run({
+        onProgress: () => {
+          throw reason
+        }
+      })
+    ).rejects.toBe(reason)
+    await expect(
+      run({
+        onPlan: () => {
+          throw reason
+        }
+      })
+    ).rejects.toBe(reason)
     expect(messages).toEqual([])
     expect(readdirSync(join(cacheDir, 'locks'))).toEqual([])
   })
@@ -212,12 +286,32 @@ describe('pull', () => {
   })
 
   it('a conversion that fails leaves the download for the next try, and no model', async () => {
-    expect(await failure({}, { convert: async () => { throw new Error('cannot convert') } })).toMatchObject({ message: 'cannot convert' })
-    await expect(resolveModel('org/tiny-model', new Cache(cacheDir))).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
+    expect(
+      await failure(
+        {},
+        {
+          convert: async () => {
+            throw new Error('cannot convert')
+          }
+        }
+      )
+    ).toMatchObject({ message: 'cannot convert' })
+    await expect(resolveModel('org/tiny-model', new Cache(cacheDir))).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND'
+    })
     hub.seen.length = 0
     expect(await run()).toMatchObject({ cached: false })
     expect(hub.requestsFor(first, 'files')).toEqual([])
-    expect(await failure({ type: 'f16' }, { convert: async () => { throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' }) } })).toMatchObject({ code: 'ERR_DISK_FULL' })
+    expect(
+      await failure(
+        { type: 'f16' },
+        {
+          convert: async () => {
+            throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })
+          }
+        }
+      )
+    ).toMatchObject({ code: 'ERR_DISK_FULL' })
   })
 })
 
@@ -289,12 +383,18 @@ describe('a connection that breaks', () => {
   it('a server that never answers is given up', async () => {
     hub.intercept = () => true
     const error = await failure()
-    expect(error).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('sent nothing for 0.3 s; gave up after 4 attempts') as string })
+    expect(error).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('sent nothing for 0.3 s; gave up after 4 attempts') as string
+    })
   })
 
   it('a server that is not there is given up', async () => {
     const error = await failure({ endpoint: 'http://127.0.0.1:9' })
-    expect(error).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringMatching(/127\.0\.0\.1:9: .*gave up/) as string })
+    expect(error).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(/127\.0\.0\.1:9: .*gave up/) as string
+    })
   })
 
   it('a part that another process left damaged is noticed and downloaded again', async () => {
@@ -317,7 +417,15 @@ describe('a connection that breaks', () => {
     misbehave(first, 99, (response, content, from) => sendPart(response, content, from, 200_000))
     const control = new AbortController()
     const reason = new Error('enough')
-    const pulling = run({ signal: control.signal, onProgress: ({ bytes }) => { if (bytes > 400_000) control.abort(reason) } }, { timing: { stallMs: 10_000 } })
+    const pulling = run(
+      {
+        signal: control.signal,
+        onProgress: ({ bytes }) => {
+          if (bytes > 400_000) control.abort(reason)
+        }
+      },
+      { timing: { stallMs: 10_000 } }
+    )
     await expect(pulling).rejects.toBe(reason)
     expect(statSync(join(downloadDir(), `${first}.part`)).size).toBeGreaterThan(50_000)
     expect(readdirSync(join(cacheDir, 'locks'))).toEqual([])
@@ -333,20 +441,28 @@ describe('a hub that lies', () => {
     expect(readdirSync(downloadDir()).filter((name) => name.startsWith(first))).toEqual([])
   })
 
-  it('about a small file: git\'s checksum is verified too', async () => {
+  it("about a small file: git's checksum is verified too", async () => {
     hub.intercept = (_, response, { path }) => {
       if (!path.endsWith('/config.json')) return false
-      response.writeHead(200, { 'content-length': files['config.json'].length }).end(files['config.json'].replace('p', 'q'))
+      response
+        .writeHead(200, { 'content-length': files['config.json'].length })
+        .end(files['config.json'].replace('p', 'q'))
       return true
     }
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringMatching(/config\.json: .*git SHA-1/) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(/config\.json: .*git SHA-1/) as string
+    })
     expect(existsSync(join(downloadDir(), 'config.json'))).toBe(false)
   })
 
   it('about a size, in the list: nothing is taken', async () => {
     hub.lies[first] = { size: 700_000 }
     const error = await failure()
-    expect(error).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('the server sends 600000 bytes, but the hub lists 700000') as string })
+    expect(error).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('the server sends 600000 bytes, but the hub lists 700000') as string
+    })
     expect(existsSync(join(downloadDir(), `${first}.part`))).toBe(false)
   })
 
@@ -355,16 +471,26 @@ describe('a hub that lies', () => {
       response.writeHead(200, { 'transfer-encoding': 'chunked' })
       response.end(noise(2_000_000, 9))
     })
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('sends more than the 600000 bytes') as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('sends more than the 600000 bytes') as string
+    })
     expect(existsSync(join(downloadDir(), `${first}.part`))).toBe(false)
   })
 
-  it.each([['with a length', { 'content-length': '26' }, /the server sends 26 bytes, but the hub lists 600000/], ['without', {}, /answers with something else than the file; gave up/]])('a page in place of the file, %s, does not cost the part that is there', async (_, headers, message) => {
+  it.each([
+    ['with a length', { 'content-length': '26' }, /the server sends 26 bytes, but the hub lists 600000/],
+    ['without', {}, /answers with something else than the file; gave up/]
+  ])('a page in place of the file, %s, does not cost the part that is there', async (_, headers, message) => {
     misbehave(first, 99, (response, content, from) => {
-      if (from > 0) response.writeHead(200, { 'content-type': 'text/html', ...headers }).end('<html>please log in</html>')
+      if (from > 0)
+        response.writeHead(200, { 'content-type': 'text/html', ...headers }).end('<html>please log in</html>')
       else breakOff(response, content, 0, 200_000)
     })
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringMatching(message) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(message) as string
+    })
     expect(statSync(join(downloadDir(), `${first}.part`)).size).toBeGreaterThan(50_000)
     hub.intercept = () => false
     expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
@@ -373,35 +499,67 @@ describe('a hub that lies', () => {
   it('a file that changed between the list and the download is noticed by its headers', async () => {
     hub.intercept = (_, response, { at, path }) => {
       if (at !== 'hub' || !path.endsWith(first)) return false
-      response.writeHead(302, { location: `${hub.filesUrl}/${first}`, 'x-linked-etag': `"${'9'.repeat(64)}"`, 'x-linked-size': '600000' }).end()
+      response
+        .writeHead(302, {
+          location: `${hub.filesUrl}/${first}`,
+          'x-linked-etag': `"${'9'.repeat(64)}"`,
+          'x-linked-size': '600000'
+        })
+        .end()
       return true
     }
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('9'.repeat(64)) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('9'.repeat(64)) as string
+    })
     expect(hub.requestsFor(first, 'files').length).toBeLessThanOrEqual(1)
   })
 
   it.each(['../evil', '/etc/passwd', 'a/../../b', 'a\\b', 'c:d', ''])('a file name %j is refused', async (path) => {
     hub.extraEntries = [{ type: 'file', path, size: 1, oid: '0'.repeat(40) }]
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('not safe') as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('not safe') as string
+    })
   })
 
-  it.each([[{ type: 'file', path: 'x', size: 1 }], [{ type: 'file', path: 'x', size: -1, oid: '0'.repeat(40) }], [{ type: 'file', path: 'x', size: 1, oid: '0'.repeat(40), lfs: { oid: 'short', size: 1 } }]])('an entry without size or checksum is refused: %j', async (entry) => {
+  it.each([
+    [{ type: 'file', path: 'x', size: 1 }],
+    [{ type: 'file', path: 'x', size: -1, oid: '0'.repeat(40) }],
+    [{ type: 'file', path: 'x', size: 1, oid: '0'.repeat(40), lfs: { oid: 'short', size: 1 } }]
+  ])('an entry without size or checksum is refused: %j', async (entry) => {
     hub.extraEntries = [entry]
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('lacks size or checksum of x') as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('lacks size or checksum of x') as string
+    })
   })
 
   it('something that is no hub is called so', async () => {
-    hub.intercept = (_, response) => { response.end('<html>welcome</html>'); return true }
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('is HF_ENDPOINT a Hugging Face hub?') as string })
-    hub.intercept = (_, response) => { response.end('{"sha":"short"}'); return true }
-    expect(await failure()).toMatchObject({ message: expect.stringContaining('is HF_ENDPOINT a Hugging Face hub?') as string })
+    hub.intercept = (_, response) => {
+      response.end('<html>welcome</html>')
+      return true
+    }
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('is HF_ENDPOINT a Hugging Face hub?') as string
+    })
+    hub.intercept = (_, response) => {
+      response.end('{"sha":"short"}')
+      return true
+    }
+    expect(await failure()).toMatchObject({
+      message: expect.stringContaining('is HF_ENDPOINT a Hugging Face hub?') as string
+    })
   })
 })
 
 describe('who gets the token', () => {
   it('the hub does, the file server it redirects to does not', async () => {
     await run({ token: 'hf_secret' })
-    expect(hub.seen.filter(({ at }) => at === 'hub').every(({ headers }) => headers.authorization === 'Bearer hf_secret')).toBe(true)
+    expect(
+      hub.seen.filter(({ at }) => at === 'hub').every(({ headers }) => headers.authorization === 'Bearer hf_secret')
+    ).toBe(true)
     const others = hub.seen.filter(({ at }) => at === 'files')
     expect(others.length).toBeGreaterThan(0)
     expect(JSON.stringify(others)).not.toContain('hf_secret')
@@ -412,23 +570,36 @@ describe('who gets the token', () => {
       if (at === 'hub' && path.includes('/tree/')) response.setHeader('link', `<${hub.filesUrl}/more>; rel="next"`)
       return false
     }
-    expect(await failure({ token: 'hf_secret' })).toMatchObject({ message: expect.stringContaining('goes on at another server') as string })
+    expect(await failure({ token: 'hf_secret' })).toMatchObject({
+      message: expect.stringContaining('goes on at another server') as string
+    })
     expect(hub.seen.filter(({ at }) => at === 'files')).toEqual([])
   })
 
-  it.each([['file:///etc/passwd', 'not safe'], ['ftp://x/y', 'not safe']])('a redirect to %s is refused', async (location, message) => {
+  it.each([
+    ['file:///etc/passwd', 'not safe'],
+    ['ftp://x/y', 'not safe']
+  ])('a redirect to %s is refused', async (location, message) => {
     hub.intercept = (_, response, { path }) => {
       if (!path.endsWith(first)) return false
       response.writeHead(302, { location }).end()
       return true
     }
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining(message) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining(message) as string
+    })
   })
 
   it('https never becomes http', async () => {
     const asked: string[] = []
-    const fetch = async (url: string) => { asked.push(url); return new Response(null, { status: 302, headers: { location: 'http://huggingface.co/x' } }) }
-    await expect(pull('a/b', { endpoint: 'https://huggingface.co', token: 'hf_secret', cacheDir, fetch }, hooks())).rejects.toMatchObject({ message: expect.stringContaining('not safe') as string })
+    const fetch = async (url: string) => {
+      asked.push(url)
+      return new Response(null, { status: 302, headers: { location: 'http://huggingface.co/x' } })
+    }
+    await expect(
+      pull('a/b', { endpoint: 'https://huggingface.co', token: 'hf_secret', cacheDir, fetch }, hooks())
+    ).rejects.toMatchObject({ message: expect.stringContaining('not safe') as string })
     expect(asked).toHaveLength(1)
   })
 
@@ -455,10 +626,14 @@ describe('refusals', () => {
     always(401, 'GatedRepo', {}, /\/resolve\//)
     const error = await failure()
     expect(error.code).toBe('ERR_ACCESS_DENIED')
-    expect(error.message).toContain(`accept the licence at ${hub.url}/org/tiny-model, then set HF_TOKEN to an access token`)
+    expect(error.message).toContain(
+      `accept the licence at ${hub.url}/org/tiny-model, then set HF_TOKEN to an access token`
+    )
     expect(error.message).toContain('GatedRepo said the hub')
     always(403, 'GatedRepo', {}, /\/resolve\//)
-    expect((await failure({ token: 'hf_secret' })).message).toMatch(/accept the licence at .* with the account of HF_TOKEN/)
+    expect((await failure({ token: 'hf_secret' })).message).toMatch(
+      /accept the licence at .* with the account of HF_TOKEN/
+    )
     always(401)
     const invalid = await failure({ token: 'hf_secret' })
     expect(invalid.message).toContain('the token of HF_TOKEN is not valid')
@@ -467,12 +642,21 @@ describe('refusals', () => {
   })
 
   it('of what is not there: repository, revision, file', async () => {
-    await expect(pull('org/other', { endpoint: hub.url, cacheDir }, hooks())).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('has no model org/other that can be seen without a token') as string })
-    expect(await failure({ revision: 'v9' })).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('has no revision v9') as string })
+    await expect(pull('org/other', { endpoint: hub.url, cacheDir }, hooks())).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('has no model org/other that can be seen without a token') as string
+    })
+    expect(await failure({ revision: 'v9' })).toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('has no revision v9') as string
+    })
     always(401, 'RepoNotFound')
     expect(await failure()).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
     always(404, 'EntryNotFound', {}, /\/resolve\//)
-    expect(await failure()).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringMatching(/has no file \S+ at revision/) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringMatching(/has no file \S+ at revision/) as string
+    })
   })
 
   it('429 waits as long as it is told, then goes on', async () => {
@@ -493,13 +677,19 @@ describe('refusals', () => {
 
   it('429 with more patience than a person has is reported', async () => {
     always(429, undefined, { 'retry-after': '3600' })
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('asks to wait 3600 s; try again then, or set HF_TOKEN') as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('asks to wait 3600 s; try again then, or set HF_TOKEN') as string
+    })
     expect(hub.seen).toHaveLength(1)
   })
 
   it('5xx is tried again, not for ever', async () => {
     always(503)
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringContaining('answers 503; gave up after 4 attempts') as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringContaining('answers 503; gave up after 4 attempts') as string
+    })
     expect(hub.seen).toHaveLength(4)
   })
 
@@ -516,7 +706,10 @@ describe('refusals', () => {
 
   it('other answers are reported as they are', async () => {
     always(418)
-    expect(await failure()).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED', message: expect.stringMatching(/answers 418/) as string })
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(/answers 418/) as string
+    })
     expect(hub.seen).toHaveLength(1)
   })
 })
@@ -525,14 +718,24 @@ describe('paligemma pull', () => {
   it('an unusable hub ends with code 1, a wrong id with code 2', async () => {
     const cli = async (...args: string[]) => {
       const err: string[] = []
-      const code = await execute(['pull', ...args], { stdout: { write: () => {} }, stderr: { write: (text) => err.push(text) }, signal: new AbortController().signal })
+      const code = await execute(['pull', ...args], {
+        stdout: { write: () => {} },
+        stderr: { write: (text) => err.push(text) },
+        signal: new AbortController().signal
+      })
       return { code, err: err.join('') }
     }
     const before = { ...process.env }
     Object.assign(process.env, { HF_ENDPOINT: hub.url, PALIGEMMA_CACHE: cacheDir, HF_HOME: cacheDir, HF_TOKEN: '' })
     try {
-      expect(await cli('org/other')).toMatchObject({ code: 1, err: expect.stringContaining('ERR_MODEL_NOT_FOUND: ') as string })
-      expect(await cli('nonsense')).toMatchObject({ code: 2, err: expect.stringContaining('ERR_INVALID_OPTION: ') as string })
+      expect(await cli('org/other')).toMatchObject({
+        code: 1,
+        err: expect.stringContaining('ERR_MODEL_NOT_FOUND: ') as string
+      })
+      expect(await cli('nonsense')).toMatchObject({
+        code: 2,
+        err: expect.stringContaining('ERR_INVALID_OPTION: ') as string
+      })
     } finally {
       process.env = before
     }

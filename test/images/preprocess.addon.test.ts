@@ -6,17 +6,29 @@ import { native } from '../../lib/engine/native'
 import { preprocessImage } from '../../lib/images/preprocess'
 import { golden, hasGolden } from '../support/golden'
 
-interface Picture { data: Uint8Array, width: number, height: number }
-interface GoldenImage { file: string, decoder_exact: boolean, cases: Record<string, { expected: string, rgb_size_wh: [number, number] }> }
+interface Picture {
+  data: Uint8Array
+  width: number
+  height: number
+}
+interface GoldenImage {
+  file: string
+  decoder_exact: boolean
+  cases: Record<string, { expected: string; rgb_size_wh: [number, number] }>
+}
 
 /** RGB8 of a picture without orientation. */
-async function decode (path: string): Promise<Picture> {
-  const { data, info } = await sharp(path).removeAlpha().toColourspace('srgb').raw().toBuffer({ resolveWithObject: true })
+async function decode(path: string): Promise<Picture> {
+  const { data, info } = await sharp(path)
+    .removeAlpha()
+    .toColourspace('srgb')
+    .raw()
+    .toBuffer({ resolveWithObject: true })
   expect(info.channels).toBe(3)
   return { data: new Uint8Array(data), width: info.width, height: info.height }
 }
 
-function difference (a: Uint8Array, b: Uint8Array): { most: number, mean: number } {
+function difference(a: Uint8Array, b: Uint8Array): { most: number; mean: number } {
   expect(a.length).toBe(b.length)
   let most = 0
   let sum = 0
@@ -28,24 +40,33 @@ function difference (a: Uint8Array, b: Uint8Array): { most: number, mean: number
   return { most, mean: sum / a.length }
 }
 
-const images = hasGolden ? (JSON.parse(readFileSync(golden('preprocess', 'index.json'), 'utf8')) as { images: GoldenImage[] }).images : []
+const images = hasGolden
+  ? (JSON.parse(readFileSync(golden('preprocess', 'index.json'), 'utf8')) as { images: GoldenImage[] }).images
+  : []
 // "224" or "224.no_exif": the part behind the dot names another decoding of the same file
-const cases = images.flatMap(image => Object.entries(image.cases).map(([key, value]) => {
-  const [size, variant] = key.split('.') as [string, string | undefined]
-  return { image, size: Number(size), variant, ...value }
-}))
+const cases = images.flatMap((image) =>
+  Object.entries(image.cases).map(([key, value]) => {
+    const [size, variant] = key.split('.') as [string, string | undefined]
+    return { image, size: Number(size), variant, ...value }
+  })
+)
 
 describe.skipIf(!hasGolden)('preprocessing', () => {
-  it('covers the reference pictures', () => { expect(cases.length).toBeGreaterThan(60) })
-
-  it.each(cases)('resizes to $expected as Pillow does', async ({ image, size, variant, expected, rgb_size_wh: [width, height] }) => {
-    const decoded = golden('preprocess', 'decoded', `${image.file}${variant ? `.${variant}` : ''}.png`)
-    const source = await decode(existsSync(decoded) ? decoded : golden('preprocess', 'src', image.file))
-    expect([source.width, source.height]).toEqual([width, height])
-    const { data, transform } = await native().resize(source.data, width, height, size, 'bicubic', 'squash')
-    expect(difference(data, (await decode(golden('preprocess', 'expected', expected))).data).most).toBe(0)
-    expect(transform).toEqual({ scaleX: size / width, scaleY: size / height, offsetX: 0, offsetY: 0 })
+  it('covers the reference pictures', () => {
+    expect(cases.length).toBeGreaterThan(60)
   })
+
+  it.each(cases)(
+    'resizes to $expected as Pillow does',
+    async ({ image, size, variant, expected, rgb_size_wh: [width, height] }) => {
+      const decoded = golden('preprocess', 'decoded', `${image.file}${variant ? `.${variant}` : ''}.png`)
+      const source = await decode(existsSync(decoded) ? decoded : golden('preprocess', 'src', image.file))
+      expect([source.width, source.height]).toEqual([width, height])
+      const { data, transform } = await native().resize(source.data, width, height, size, 'bicubic', 'squash')
+      expect(difference(data, (await decode(golden('preprocess', 'expected', expected))).data).most).toBe(0)
+      expect(transform).toEqual({ scaleX: size / width, scaleY: size / height, offsetX: 0, offsetY: 0 })
+    }
+  )
 
   // gray16.png: the reference clips 16-bit gray to 8 bits there; its high byte is the variant above
   const whole = cases.filter(({ image, variant }) => !variant && image.file !== 'gray16.png')
@@ -57,21 +78,37 @@ describe.skipIf(!hasGolden)('preprocessing', () => {
   })
 
   it('equals the pictures of the model goldens', async () => {
-    const info = JSON.parse(readFileSync(golden('hf', 'preprocess', 'expected.json'), 'utf8')) as { images: { file: string }[], sizes: number[] }
+    const info = JSON.parse(readFileSync(golden('hf', 'preprocess', 'expected.json'), 'utf8')) as {
+      images: { file: string }[]
+      sizes: number[]
+    }
     const file = readFileSync(golden('hf', 'preprocess', 'expected.safetensors'))
     const headerBytes = Number(file.readBigUInt64LE(0))
-    const header = JSON.parse(file.toString('utf8', 8, 8 + headerBytes)) as Record<string, { data_offsets: [number, number] }>
+    const header = JSON.parse(file.toString('utf8', 8, 8 + headerBytes)) as Record<
+      string,
+      { data_offsets: [number, number] }
+    >
     for (const { file: name } of info.images) {
       for (const size of info.sizes) {
         const [begin, end] = header[`${name}.${size}`]!.data_offsets
         const { data } = await preprocessImage(golden('hf', 'preprocess', name), { size })
-        expect(difference(data, file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).most, `${name} ${size}`).toBe(0)
+        expect(
+          difference(data, file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).most,
+          `${name} ${size}`
+        ).toBe(0)
       }
     }
   })
 
   it('centres a picture whose aspect ratio is kept and says where it lies', async () => {
-    const { data, transform } = await native().resize(new Uint8Array(40 * 20 * 3).fill(200), 40, 20, 16, 'bicubic', 'pad')
+    const { data, transform } = await native().resize(
+      new Uint8Array(40 * 20 * 3).fill(200),
+      40,
+      20,
+      16,
+      'bicubic',
+      'pad'
+    )
     expect(transform).toEqual({ scaleX: 0.4, scaleY: 0.4, offsetX: 0, offsetY: 4 })
     for (let y = 0; y < 16; y++) expect(data[y * 16 * 3]).toBe(y >= 4 && y < 12 ? 200 : 127)
   })

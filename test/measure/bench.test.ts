@@ -24,7 +24,13 @@ describe('statistics', () => {
   })
 
   it('takes the median of every property by itself', () => {
-    expect(medians([{ a: 1, b: 30 }, { a: 2, b: 10 }, { a: 3, b: 20 }])).toEqual({ a: 2, b: 20 })
+    expect(
+      medians([
+        { a: 1, b: 30 },
+        { a: 2, b: 10 },
+        { a: 3, b: 20 }
+      ])
+    ).toEqual({ a: 2, b: 20 })
   })
 
   it('rounds to significant digits', () => {
@@ -33,12 +39,16 @@ describe('statistics', () => {
 })
 
 /** The published model of a size as `inspectModel` would show it in F16. */
-function published (name: string): ModelInfo {
+function published(name: string): ModelInfo {
   const { config, basePieces } = parseSize(name)
   const { text, vision } = config
   const rows = syntheticVocabulary(basePieces).tokens.length
   const tensors = expectedTensors(config, rows).map(({ gguf, shape }) => ({
-    name: gguf, type: 'F16', shape, offset: 0, bytes: 2 * shape.reduce((product, n) => product * n, 1)
+    name: gguf,
+    type: 'F16',
+    shape,
+    offset: 0,
+    bytes: 2 * shape.reduce((product, n) => product * n, 1)
   }))
   const numbers = {
     [`${text.architecture}.block_count`]: text.layers,
@@ -51,7 +61,13 @@ function published (name: string): ModelInfo {
     'clip.vision.image_size': vision.imageSize
   }
   return {
-    path: name, version: 3, alignment: 32, bytes: 0, quantization: 'F16', architecture: text.architecture, tensors,
+    path: name,
+    version: 3,
+    alignment: 32,
+    bytes: 0,
+    quantization: 'F16',
+    architecture: text.architecture,
+    tensors,
     parameters: tensors.reduce((sum, { bytes }) => sum + bytes / 2, 0),
     metadata: Object.entries(numbers).map(([key, value]) => ({ key, type: 'uint32', value }))
   }
@@ -75,15 +91,23 @@ describe('synthetic sizes', () => {
   })
 
   it('refuse other names with the list', () => {
-    expect(() => parseSize('7b')).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('3b-224, 3b-448') }))
+    expect(() => parseSize('7b')).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('3b-224, 3b-448') })
+    )
   })
 })
 
 describe('synthetic vocabulary', () => {
-  it('has Gemma\'s size and its locations, segments and <image> at PaliGemma\'s ids', () => {
+  it("has Gemma's size and its locations, segments and <image> at PaliGemma's ids", () => {
     const { tokens, scores, types, imageId } = syntheticVocabulary(256000)
     expect([tokens.length, scores.length, types.length]).toEqual([257216, 257216, 257216])
-    expect([tokens[256000], tokens[257023], tokens[257024], tokens[257151], imageId]).toEqual(['<loc0000>', '<loc1023>', '<seg000>', '<seg127>', 257152])
+    expect([tokens[256000], tokens[257023], tokens[257024], tokens[257151], imageId]).toEqual([
+      '<loc0000>',
+      '<loc1023>',
+      '<seg000>',
+      '<seg127>',
+      257152
+    ])
     expect(types.filter((type) => type === 6)).toHaveLength(256)
   })
 
@@ -104,14 +128,18 @@ describe('costs', () => {
 
   it('of prefill are the matrices for every token, attention for every pair, the head once', () => {
     const layer = 2 * 2304 * 2048 + 2 * 2304 * 1024 + 3 * 2304 * 9216
-    expect(costsOf([published('3b-224')]).prefillOps(260)).toBe(2 * 260 * 26 * layer + 2 * 257216 * 2304 + 4 * 260 ** 2 * 2048 * 26)
+    expect(costsOf([published('3b-224')]).prefillOps(260)).toBe(
+      2 * 260 * 26 * layer + 2 * 257216 * 2304 + 4 * 260 ** 2 * 2048 * 26
+    )
   })
 
-  it('of decoding grow with the depth by keys and values in the cache\'s type', () => {
+  it("of decoding grow with the depth by keys and values in the cache's type", () => {
     const model = published('3b-224')
     const perToken = 2 * 26 * 4 * 256
     const at = (depth: number, type?: 'f16' | 'q8_0' | 'f32') => costsOf([model], type).decodeBytes(depth)
-    const text = model.tensors.filter(({ name }) => /^(?:blk\.|token_embd)/.test(name)).reduce((sum, { bytes }) => sum + bytes, 0)
+    const text = model.tensors
+      .filter(({ name }) => /^(?:blk\.|token_embd)/.test(name))
+      .reduce((sum, { bytes }) => sum + bytes, 0)
     expect(at(0)).toBe(text)
     expect(at(100) - at(0)).toBe(100 * perToken * 2)
     expect(at(100, 'f32') - at(0)).toBe(100 * perToken * 4)
@@ -121,8 +149,17 @@ describe('costs', () => {
   it('of a model in two files are the same', () => {
     const model = published('pg1-3b-224')
     const isVision = ({ name }: { name: string }) => /^(?:v|mm)\./.test(name)
-    const text = { ...model, tensors: model.tensors.filter((tensor) => !isVision(tensor)), metadata: model.metadata.filter(({ key }) => !key.startsWith('clip.')) }
-    const vision = { ...model, architecture: 'clip', tensors: model.tensors.filter(isVision), metadata: model.metadata.filter(({ key }) => key.startsWith('clip.')) }
+    const text = {
+      ...model,
+      tensors: model.tensors.filter((tensor) => !isVision(tensor)),
+      metadata: model.metadata.filter(({ key }) => !key.startsWith('clip.'))
+    }
+    const vision = {
+      ...model,
+      architecture: 'clip',
+      tensors: model.tensors.filter(isVision),
+      metadata: model.metadata.filter(({ key }) => key.startsWith('clip.'))
+    }
     expect(costsOf([text, vision]).visionOps).toBe(costsOf([model]).visionOps)
     expect(costsOf([text, vision]).prefillOps(7)).toBe(costsOf([model]).prefillOps(7))
     expect(costsOf([text]).visionOps).toBe(0)
@@ -153,6 +190,9 @@ describe('bench refuses', () => {
     [{ model: 'x', rums: 3 }, 'did you mean runs?'],
     [{ model: 'x', paper: true, tokens: 12 }, 'Expected no depth and tokens with paper']
   ])('%j', async (options, message) => {
-    await expect(bench(options as never)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(message) })
+    await expect(bench(options as never)).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining(message)
+    })
   })
 })

@@ -40,15 +40,23 @@ describe.skipIf(!hasGolden)('estimateMemory of a file', () => {
     const value = (key: string) => metadata.find((entry) => entry.key === `gemma2.${key}`)!.value as number
     const { weights, kv } = await estimateMemory(model, { kvCacheType: 'f32' })
     expect(weights).toBe(tensors.reduce((sum, { bytes }) => sum + bytes, 0))
-    expect(kv.perToken).toBe(value('block_count') * 2 * value('attention.head_count_kv') * value('attention.key_length') * 4)
+    expect(kv.perToken).toBe(
+      value('block_count') * 2 * value('attention.head_count_kv') * value('attention.key_length') * 4
+    )
     await expect(estimateMemory('nowhere.gguf')).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
   })
 
   it('paligemma inspect shows it', async () => {
     const out: string[] = []
-    const context = { stdout: { write: (text: string) => out.push(text) }, stderr: { write: () => {} }, signal: new AbortController().signal }
+    const context = {
+      stdout: { write: (text: string) => out.push(text) },
+      stderr: { write: () => {} },
+      signal: new AbortController().signal
+    }
     expect(await execute(['inspect', model], context)).toBe(0)
-    expect(out.join('')).toMatch(/\nmemory: about \d+(\.\d)? MB with 4 usual requests at a time \(weights 12\.0 MB, attention cache .* each\); .* with 4 that fill the context\n/)
+    expect(out.join('')).toMatch(
+      /\nmemory: about \d+(\.\d)? MB with 4 usual requests at a time \(weights 12\.0 MB, attention cache .* each\); .* with 4 that fill the context\n/
+    )
     out.length = 0
     expect(await execute(['inspect', model, '--json'], context)).toBe(0)
     expect(JSON.parse(out.join('')).memory).toEqual(await estimateMemory(model))
@@ -57,7 +65,11 @@ describe.skipIf(!hasGolden)('estimateMemory of a file', () => {
   it.skipIf(!existsSync(join(root, 'dist', 'index.js')))('is near what a process takes for a long prompt', async () => {
     const options = { contextSize: 7000, kvCacheType: 'f32' as const, maxSequences: 1, threads: 2 }
     const tokens = 6000
-    const { status, stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', '-e', child, JSON.stringify([model, options, tokens])], { encoding: 'utf8' })
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      ['--expose-gc', '-e', child, JSON.stringify([model, options, tokens])],
+      { encoding: 'utf8' }
+    )
     expect(stderr + status).toBe('0')
     const taken = Number(stdout)
     const { total } = await estimateMemory(model, { ...options, images: 0, promptTokens: tokens, maxTokens: 16 })

@@ -26,13 +26,15 @@ describe('estimateMemory of published sizes', () => {
     expect(kv.perSequence).toBe(320 * kv.perToken)
     expect(kv.perFullSequence).toBe(8192 * kv.perToken)
     expect((await estimateMemory('3b-224', { promptTokens: 21, maxTokens: 42 })).kv.perSequence).toBe(384 * kv.perToken)
-    expect((await estimateMemory('3b-224', { contextSize: 300, maxTokens: 256 })).kv.perSequence).toBe(320 * kv.perToken)
+    expect((await estimateMemory('3b-224', { contextSize: 300, maxTokens: 256 })).kv.perSequence).toBe(
+      320 * kv.perToken
+    )
   })
 
-  it('the cache\'s type, the number of sequences and the context count', async () => {
+  it("the cache's type, the number of sequences and the context count", async () => {
     const usual = await estimateMemory('3b-448')
     expect((await estimateMemory('3b-448', { kvCacheType: 'f32' })).kv.perToken).toBe(2 * usual.kv.perToken)
-    expect((await estimateMemory('3b-448', { kvCacheType: 'q8_0' })).kv.perToken).toBe(usual.kv.perToken / 64 * 34)
+    expect((await estimateMemory('3b-448', { kvCacheType: 'q8_0' })).kv.perToken).toBe((usual.kv.perToken / 64) * 34)
     const two = await estimateMemory('3b-448', { maxSequences: 2 })
     expect(usual.total - two.total).toBeGreaterThan(2 * usual.kv.perSequence)
     expect(usual.most - two.most).toBeGreaterThan(2 * usual.kv.perFullSequence)
@@ -47,19 +49,34 @@ describe('estimateMemory of published sizes', () => {
     // 4096 patches: residual and four more of 1152, beside the gathered patches of 588 values
     expect(scratch.vision).toBe(4 * 4096 * (5 * 1152 + 588))
     // one row, and the logits of one
-    expect((await estimateMemory('3b-896', { maxSequences: 1 })).scratch.decode).toBe(4 * (2304 + 2048) + 4 * (257216 + 2304))
+    expect((await estimateMemory('3b-896', { maxSequences: 1 })).scratch.decode).toBe(
+      4 * (2304 + 2048) + 4 * (257216 + 2304)
+    )
   })
 
-  it.each(['3b-896', '10b-896', '28b-896', 'pg1-3b-896'])('%s encodes a picture of 896 px in less than 1.2 GB', async (name) => {
-    const { scratch, features } = await estimateMemory(name)
-    expect(scratch.vision + scratch.kernels + features).toBeLessThan(1.2 * GB)
-  })
+  it.each(['3b-896', '10b-896', '28b-896', 'pg1-3b-896'])(
+    '%s encodes a picture of 896 px in less than 1.2 GB',
+    async (name) => {
+      const { scratch, features } = await estimateMemory(name)
+      expect(scratch.vision + scratch.kernels + features).toBeLessThan(1.2 * GB)
+    }
+  )
 
   it('says what is wrong', async () => {
-    const wrong = async (...args: Parameters<typeof estimateMemory>) => await estimateMemory(...args).catch((error: Error) => error)
-    expect(await wrong('4b-224')).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('3b-224') as string })
-    expect(await wrong('3b-224', { type: 'q9' })).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('Q4_K_M') as string })
-    expect(await wrong('3b-224', { contextSize: 100 })).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('Expected contextSize >= 258') as string })
+    const wrong = async (...args: Parameters<typeof estimateMemory>) =>
+      await estimateMemory(...args).catch((error: Error) => error)
+    expect(await wrong('4b-224')).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('3b-224') as string
+    })
+    expect(await wrong('3b-224', { type: 'q9' })).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('Q4_K_M') as string
+    })
+    expect(await wrong('3b-224', { contextSize: 100 })).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('Expected contextSize >= 258') as string
+    })
     expect(await wrong('3b-224', { sequences: 3 } as never)).toMatchObject({ code: 'ERR_INVALID_OPTION' })
     expect(await wrong('google/paligemma2-3b-mix-999')).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
     expect(await wrong('some.gguf', { type: 'Q8_0' })).toMatchObject({ code: 'ERR_INVALID_OPTION' })

@@ -7,35 +7,54 @@ const width = 120
 const height = 80
 const grey = { data: new Uint8Array(width * height * 3).fill(128), width, height, channels: 3 as const }
 
-async function draw (results: Drawable[], options = {}): Promise<{ at: (x: number, y: number) => number[], width: number, height: number }> {
+async function draw(
+  results: Drawable[],
+  options = {}
+): Promise<{ at: (x: number, y: number) => number[]; width: number; height: number }> {
   const png = await drawDetections(grey, results, options)
   const { data, info } = await sharp(png).raw().toBuffer({ resolveWithObject: true })
   expect((await sharp(png).metadata()).format).toBe('png')
   expect(info.channels).toBe(3)
-  return { at: (x, y) => [...data.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3)], width: info.width, height: info.height }
+  return {
+    at: (x, y) => [...data.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3)],
+    width: info.width,
+    height: info.height
+  }
 }
 
 describe('drawDetections', () => {
   it('draws boxes in one colour per label and leaves the rest as it was', async () => {
-    const { at, ...size } = await draw([
-      { label: 'a', box: { x: 10, y: 20, width: 30, height: 40 } },
-      { label: 'b', box: { x: 60, y: 20, width: 20, height: 40 } },
-      { label: 'a', box: { x: 90, y: 20, width: 20, height: 40 } },
-      { label: 'inverted', box: { x: 50, y: 70, width: -20, height: 5 } }
-    ], { labels: false })
+    const { at, ...size } = await draw(
+      [
+        { label: 'a', box: { x: 10, y: 20, width: 30, height: 40 } },
+        { label: 'b', box: { x: 60, y: 20, width: 20, height: 40 } },
+        { label: 'a', box: { x: 90, y: 20, width: 20, height: 40 } },
+        { label: 'inverted', box: { x: 50, y: 70, width: -20, height: 5 } }
+      ],
+      { labels: false }
+    )
     expect(size).toEqual({ width, height })
     const [a, b, again] = [at(10, 40), at(60, 40), at(90, 40)]
     expect(a).toEqual([0xe6, 0x19, 0x4b])
     expect(b).toEqual([0x3c, 0xb4, 0x4b])
     expect(again).toEqual(a)
-    for (const [x, y] of [[25, 40], [5, 5], [45, 40], [40, 72]] as const) expect(at(x, y)).toEqual([128, 128, 128])
+    for (const [x, y] of [
+      [25, 40],
+      [5, 5],
+      [45, 40],
+      [40, 72]
+    ] as const)
+      expect(at(x, y)).toEqual([128, 128, 128])
   })
 
   it('tints what a mask covers and nothing else', async () => {
     const mask = new Uint8Array(width * height)
     mask.fill(255, 40 * width, 50 * width)
     mask.fill(128, 50 * width, 60 * width)
-    const { at } = await draw([{ label: 'a', box: { x: 0, y: 30, width: 120, height: 40 }, mask: { width, height, data: mask } }], { labels: false })
+    const { at } = await draw(
+      [{ label: 'a', box: { x: 0, y: 30, width: 120, height: 40 }, mask: { width, height, data: mask } }],
+      { labels: false }
+    )
     const opaque = at(60, 45)
     const half = at(60, 55)
     expect(opaque[0]).toBeGreaterThan(165) // 128 + 0.45 * (230 - 128)
@@ -48,7 +67,8 @@ describe('drawDetections', () => {
   it('writes labels on a background of the box colour, inside the picture', async () => {
     const { at } = await draw([{ label: 'cow', score: 0.5, box: { x: 100, y: 0, width: 20, height: 30 } }])
     const colours = new Map<string, number>()
-    for (let y = 0; y < 12; y++) for (let x = 40; x < width; x++) colours.set(String(at(x, y)), (colours.get(String(at(x, y))) ?? 0) + 1)
+    for (let y = 0; y < 12; y++)
+      for (let x = 40; x < width; x++) colours.set(String(at(x, y)), (colours.get(String(at(x, y))) ?? 0) + 1)
     expect(colours.get('230,25,75')).toBeGreaterThan(300)
     expect(colours.get('255,255,255')).toBeGreaterThan(50)
     expect(at(20, 5)).toEqual([128, 128, 128])
@@ -62,17 +82,33 @@ describe('drawDetections', () => {
   })
 
   it('enlarges by whole factors', async () => {
-    const { at, ...size } = await draw([{ label: 'a', box: { x: 10, y: 20, width: 30, height: 40 } }], { scale: 3, labels: false })
+    const { at, ...size } = await draw([{ label: 'a', box: { x: 10, y: 20, width: 30, height: 40 } }], {
+      scale: 3,
+      labels: false
+    })
     expect(size).toEqual({ width: 3 * width, height: 3 * height })
-    expect([at(30, 100), at(29, 100)]).toEqual([[0xe6, 0x19, 0x4b], [128, 128, 128]])
+    expect([at(30, 100), at(29, 100)]).toEqual([
+      [0xe6, 0x19, 0x4b],
+      [128, 128, 128]
+    ])
   })
 
   it('refuses what it cannot draw', async () => {
     await expect(drawDetections(grey, [{ label: 'a' }] as never)).rejects.toThrow(/Expected array of detections/)
-    await expect(drawDetections(grey, [{ label: 'a', box: { x: 0, y: 0, width: 1, height: 1 }, mask: { width: 2, height: 2, data: new Uint8Array(4) } }]))
-      .rejects.toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('masks of 120 x 80') as unknown })
-    await expect(drawDetections({ data: new Float32Array(4), tokens: 2, hidden: 2 }, [])).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
-    await expect(drawDetections(grey, [], { colour: 'red' } as never)).rejects.toThrow(/Unknown option "colour" for drawDetections/)
+    await expect(
+      drawDetections(grey, [
+        { label: 'a', box: { x: 0, y: 0, width: 1, height: 1 }, mask: { width: 2, height: 2, data: new Uint8Array(4) } }
+      ])
+    ).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('masks of 120 x 80') as unknown
+    })
+    await expect(drawDetections({ data: new Float32Array(4), tokens: 2, hidden: 2 }, [])).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION'
+    })
+    await expect(drawDetections(grey, [], { colour: 'red' } as never)).rejects.toThrow(
+      /Unknown option "colour" for drawDetections/
+    )
   })
 })
 

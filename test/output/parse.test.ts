@@ -1,6 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { decodeLocation, encodeLocation, maskBox, parseOutput, parsePieces, type ImageTransform } from '../../lib/output/parse'
+import {
+  decodeLocation,
+  encodeLocation,
+  maskBox,
+  parseOutput,
+  parsePieces,
+  type ImageTransform
+} from '../../lib/output/parse'
 import { golden, hasGolden } from '../support/golden'
 
 interface GoldenObject {
@@ -14,22 +21,38 @@ interface GoldenObject {
 
 describe.skipIf(!hasGolden)('published reference results', () => {
   const { cases } = hasGolden
-    ? JSON.parse(readFileSync(golden('segment', 'parse.json'), 'utf8')) as { cases: { text: string, width: number, height: number, objs: GoldenObject[] }[] }
+    ? (JSON.parse(readFileSync(golden('segment', 'parse.json'), 'utf8')) as {
+        cases: { text: string; width: number; height: number; objs: GoldenObject[] }[]
+      })
     : { cases: [] }
   for (const locScale of [1023, 1024] as const) {
     it(`agree on all ${cases.length} cases with locScale ${locScale}`, () => {
       expect(cases.length).toBeGreaterThan(100)
       for (const { text, width, height, objs } of cases) {
         const pieces = parsePieces(text, { width, height, locScale })
-        expect(pieces.map(piece => piece.content)).toEqual(objs.map(obj => obj.content))
-        expect(pieces.map(({ object }) => object && {
-          label: object.label,
-          codes: object.codes,
-          loc: object.locations,
-          xyxy: [object.box.x, object.box.y, object.box.x + object.box.width, object.box.y + object.box.height]
-        })).toEqual(objs.map(obj => obj.loc_yxyx
-          ? { label: (obj.name ?? '').trim(), codes: obj.seg ?? null, loc: obj.loc_yxyx, xyxy: locScale === 1023 ? obj.xyxy_big_vision : obj.xyxy }
-          : null))
+        expect(pieces.map((piece) => piece.content)).toEqual(objs.map((obj) => obj.content))
+        expect(
+          pieces.map(
+            ({ object }) =>
+              object && {
+                label: object.label,
+                codes: object.codes,
+                loc: object.locations,
+                xyxy: [object.box.x, object.box.y, object.box.x + object.box.width, object.box.y + object.box.height]
+              }
+          )
+        ).toEqual(
+          objs.map((obj) =>
+            obj.loc_yxyx
+              ? {
+                  label: (obj.name ?? '').trim(),
+                  codes: obj.seg ?? null,
+                  loc: obj.loc_yxyx,
+                  xyxy: locScale === 1023 ? obj.xyxy_big_vision : obj.xyxy
+                }
+              : null
+          )
+        )
         for (const { object, nameSpan } of pieces) {
           if (object?.label) expect(text.slice(...nameSpan!).trim()).toBe(object.label)
         }
@@ -43,29 +66,49 @@ describe('parseOutput', () => {
 
   it('gives pixels, fractions, codes and where the text stands', () => {
     const text = `so: <loc0000><loc0512><loc1023><loc1023>${segs} cat ; rest`
-    expect(parseOutput(text, { width: 1023, height: 2046 })).toEqual([{
-      label: 'cat',
-      box: { x: 512, y: 0, width: 511, height: 2046 },
-      normalized: { yMin: 0, xMin: 512 / 1023, yMax: 1, xMax: 1 },
-      locations: [0, 512, 1023, 1023],
-      codes: Array.from({ length: 16 }, (_, i) => i),
-      valid: true,
-      span: [4, text.length - 4]
-    }])
+    expect(parseOutput(text, { width: 1023, height: 2046 })).toEqual([
+      {
+        label: 'cat',
+        box: { x: 512, y: 0, width: 511, height: 2046 },
+        normalized: { yMin: 0, xMin: 512 / 1023, yMax: 1, xMax: 1 },
+        locations: [0, 512, 1023, 1023],
+        codes: Array.from({ length: 16 }, (_, i) => i),
+        valid: true,
+        span: [4, text.length - 4]
+      }
+    ])
   })
 
   it('marks boxes and codes that cannot be', () => {
-    const valid = (text: string): boolean[] => parseOutput(text, { width: 100, height: 100 }).map(object => object.valid)
-    expect(valid('<loc0500><loc0500><loc0100><loc0100> a ; <loc0010><loc0010><loc0010><loc0020> b')).toEqual([false, false])
-    expect(valid('<loc0000><loc0000><loc1024><loc1000> a ; <loc0000><loc0000><loc1023><loc1000> b')).toEqual([false, true])
+    const valid = (text: string): boolean[] =>
+      parseOutput(text, { width: 100, height: 100 }).map((object) => object.valid)
+    expect(valid('<loc0500><loc0500><loc0100><loc0100> a ; <loc0010><loc0010><loc0010><loc0020> b')).toEqual([
+      false,
+      false
+    ])
+    expect(valid('<loc0000><loc0000><loc1024><loc1000> a ; <loc0000><loc0000><loc1023><loc1000> b')).toEqual([
+      false,
+      true
+    ])
     expect(valid(`<loc0000><loc0000><loc1000><loc1000>${segs.replace('<seg000>', '<seg128>')} a`)).toEqual([false])
   })
 
   it('maps padded pictures back', () => {
     // 200 x 100 in a 400 square: doubled, 100 pixels of border above and below
-    const transform: ImageTransform = { scaleX: 2, scaleY: 2, offsetX: 0, offsetY: 100, size: 400, sourceWidth: 200, sourceHeight: 100 }
+    const transform: ImageTransform = {
+      scaleX: 2,
+      scaleY: 2,
+      offsetX: 0,
+      offsetY: 100,
+      size: 400,
+      sourceWidth: 200,
+      sourceHeight: 100
+    }
     const options = { width: 200, height: 100, locScale: 1024 as const, transform }
-    const [inside, border] = parseOutput('<loc0256><loc0256><loc0768><loc0512> a ; <loc0000><loc0000><loc0512><loc1023> b', options)
+    const [inside, border] = parseOutput(
+      '<loc0256><loc0256><loc0768><loc0512> a ; <loc0000><loc0000><loc0512><loc1023> b',
+      options
+    )
     expect(inside!.box).toEqual({ x: 50, y: 0, width: 50, height: 100 })
     expect(inside!.normalized).toEqual({ yMin: 0, xMin: 0.25, yMax: 1, xMax: 0.5 })
     expect(border!.box).toEqual({ x: 0, y: 0, width: 200, height: 50 })
@@ -100,8 +143,13 @@ describe('locations', () => {
   })
 
   it('are clipped when written and refused when read out of range', () => {
-    expect([encodeLocation(-1), encodeLocation(0.5), encodeLocation(2)]).toEqual(['<loc0000>', '<loc0512>', '<loc1023>'])
-    for (const wrong of [1024, -1, 0.5, '<loc1024>', '<loc12>', '0012']) expect(() => decodeLocation(wrong)).toThrow(/for location but received/)
+    expect([encodeLocation(-1), encodeLocation(0.5), encodeLocation(2)]).toEqual([
+      '<loc0000>',
+      '<loc0512>',
+      '<loc1023>'
+    ])
+    for (const wrong of [1024, -1, 0.5, '<loc1024>', '<loc12>', '0012'])
+      expect(() => decodeLocation(wrong)).toThrow(/for location but received/)
     expect(() => encodeLocation(NaN)).toThrow('Expected number from 0 to 1 for value but received NaN')
   })
 })

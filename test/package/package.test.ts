@@ -3,56 +3,83 @@
  * scripts, and used from there. Its dependencies are copied from this clone, since there is no registry to ask.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { writeTinyModel } from '../support/tiny-model'
 
 const root = join(__dirname, '..', '..')
-const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string, bin: Record<string, string> }
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  version: string
+  bin: Record<string, string>
+}
 const temporary = mkdtempSync(join(tmpdir(), 'paligemma-package-'))
 const emptyCache = join(temporary, 'cache')
 const windows = process.platform === 'win32'
 
-function npm (cwd: string, ...args: string[]): string {
+function npm(cwd: string, ...args: string[]): string {
   return execFileSync('npm', [...args, '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd, encoding: 'utf8', shell: windows, env: { ...process.env, npm_config_cache: emptyCache, npm_config_offline: 'true' }
+    cwd,
+    encoding: 'utf8',
+    shell: windows,
+    env: { ...process.env, npm_config_cache: emptyCache, npm_config_offline: 'true' }
   })
 }
 
 /** Runs a program in an application folder, seeing nothing of this clone. */
-function run (app: string, command: string, ...args: string[]) {
+function run(app: string, command: string, ...args: string[]) {
   const { PALIGEMMA_NATIVE: _native, NODE_PATH: _path, ...env } = process.env
   return spawnSync(command, args, { cwd: app, encoding: 'utf8', env })
 }
 
 /** The output of a script in the application's folder. */
-function script (app: string, name: string, source: string): string {
+function script(app: string, name: string, source: string): string {
   writeFileSync(join(app, name), source)
   const { stdout, stderr, status } = run(app, process.execPath, name)
   expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
   return stdout.trim()
 }
 
-function pack (folder: string, destination: string): string {
+function pack(folder: string, destination: string): string {
   mkdirSync(destination, { recursive: true })
-  const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--pack-destination', destination)) as [{ filename: string }]
+  const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--pack-destination', destination)) as [
+    { filename: string }
+  ]
   return join(destination, filename)
 }
 
-function install (name: string, tarball: string): string {
+function install(name: string, tarball: string): string {
   const app = join(temporary, name)
   const modules = join(app, 'node_modules')
   mkdirSync(join(modules, '.bin'), { recursive: true })
   writeFileSync(join(app, 'package.json'), JSON.stringify({ name, version: '1.0.0', private: true }))
-  const folders = execFileSync('npm', ['ls', '--omit=dev', '--all', '--parseable'], { cwd: root, encoding: 'utf8', shell: windows, stdio: ['ignore', 'pipe', 'ignore'] })
+  const folders = execFileSync('npm', ['ls', '--omit=dev', '--all', '--parseable'], {
+    cwd: root,
+    encoding: 'utf8',
+    shell: windows,
+    stdio: ['ignore', 'pipe', 'ignore']
+  })
   for (const folder of folders.trim().split(/\r?\n/).slice(1)) {
     const target = join(app, relative(root, folder))
     cpSync(folder, target, { recursive: true })
     // npm fetches a package anew when its command is missing
-    const { bin = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { bin?: Record<string, string> }
-    for (const [command, file] of Object.entries(bin)) symlinkSync(relative(join(modules, '.bin'), join(target, file)), join(modules, '.bin', command))
+    const { bin = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+      bin?: Record<string, string>
+    }
+    for (const [command, file] of Object.entries(bin))
+      symlinkSync(relative(join(modules, '.bin'), join(target, file)), join(modules, '.bin', command))
   }
   npm(app, 'install', tarball)
   return app
@@ -93,19 +120,37 @@ afterAll(() => {
 
 describe('the packed package', () => {
   it('holds what the program, a source build and the licence need, and nothing else', () => {
-    for (const name of ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/main.js', 'native/sources.gypi', 'binding.gyp',
-      'CMakeLists.txt', 'LICENSE', 'NOTICE', 'README.md', 'CHANGELOG.md', 'prebuilds/README.md']) {
+    for (const name of [
+      'dist/index.js',
+      'dist/index.mjs',
+      'dist/index.d.ts',
+      'dist/index.d.mts',
+      'dist/cli/main.js',
+      'native/sources.gypi',
+      'binding.gyp',
+      'CMakeLists.txt',
+      'LICENSE',
+      'NOTICE',
+      'README.md',
+      'CHANGELOG.md',
+      'prebuilds/README.md'
+    ]) {
       expect(files).toContain(name)
     }
-    const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as { variables: Record<string, string[]> }
+    const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as {
+      variables: Record<string, string[]>
+    }
     for (const source of [...variables.engine_sources!, ...variables.addon_sources!]) expect(files).toContain(source)
     expect(files.filter((name) => /^(build|test|lib|scripts|node_modules|native\/test)\//.test(name))).toEqual([])
   })
 
   it('runs nothing at installation', () => {
-    const packed = JSON.parse(readFileSync(join(complete, 'node_modules', 'node-paligemma', 'package.json'), 'utf8')) as { scripts?: Record<string, string>, gypfile?: boolean }
+    const packed = JSON.parse(
+      readFileSync(join(complete, 'node_modules', 'node-paligemma', 'package.json'), 'utf8')
+    ) as { scripts?: Record<string, string>; gypfile?: boolean }
     expect(packed.gypfile).toBe(false)
-    for (const name of ['preinstall', 'install', 'postinstall', 'prepare']) expect(packed.scripts ?? {}).not.toHaveProperty(name)
+    for (const name of ['preinstall', 'install', 'postinstall', 'prepare'])
+      expect(packed.scripts ?? {}).not.toHaveProperty(name)
   })
 
   it('has entry points that publint accepts', async () => {
@@ -124,32 +169,52 @@ describe('an application that installs it', () => {
   const body = () => generate.replace('MODEL', JSON.stringify(model))
 
   it('uses it by require', () => {
-    expect(script(complete, 'use.cjs', `
+    expect(
+      script(
+        complete,
+        'use.cjs',
+        `
       const { loadModel } = require('node-paligemma')
       ;(async () => { ${body()}
-        console.log(tokens.length, finishReason) })()`)).toBe('3 length')
+        console.log(tokens.length, finishReason) })()`
+      )
+    ).toBe('3 length')
   })
 
   it('uses it by import, and gets the same classes both ways', () => {
-    expect(script(complete, 'use.mjs', `
+    expect(
+      script(
+        complete,
+        'use.mjs',
+        `
       import { createRequire } from 'node:module'
       import { loadModel, PaliGemmaError } from 'node-paligemma'
       ${body()}
       console.log(tokens.length, finishReason, PaliGemmaError === createRequire(import.meta.url)('node-paligemma').PaliGemmaError)
-      await loadModel('missing.gguf').catch((error) => console.log(error instanceof PaliGemmaError, error.code))`)).toBe('3 length true\ntrue ERR_MODEL_NOT_FOUND')
+      await loadModel('missing.gguf').catch((error) => console.log(error instanceof PaliGemmaError, error.code))`
+      )
+    ).toBe('3 length true\ntrue ERR_MODEL_NOT_FOUND')
   })
 
   it('uses it in a worker', () => {
-    expect(script(complete, 'worker.cjs', `
+    expect(
+      script(
+        complete,
+        'worker.cjs',
+        `
       const { Worker, isMainThread, parentPort } = require('node:worker_threads')
       const { loadModel } = require('node-paligemma')
       if (isMainThread) new Worker(__filename).on('message', (message) => console.log(message))
       else (async () => { ${body()}
-        parentPort.postMessage(tokens.length + ' ' + finishReason) })()`)).toBe('3 length')
+        parentPort.postMessage(tokens.length + ' ' + finishReason) })()`
+      )
+    ).toBe('3 length')
   })
 
   it.each(['cts', 'mts'])('is type-checked strictly as .%s', (extension) => {
-    writeFileSync(join(complete, `types.${extension}`), `
+    writeFileSync(
+      join(complete, `types.${extension}`),
+      `
       import { loadModel, parseOutput, type Detection, type GenerateResult, type PaliGemma } from 'node-paligemma'
       export async function use (path: string): Promise<string> {
         const model: PaliGemma = await loadModel({ model: path, threads: 2 })
@@ -160,9 +225,27 @@ describe('an application that installs it', () => {
         await model.generate({ prompt: 'x', maxTokens: '5' })
         await model.dispose()
         return result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
-      }`)
-    const { stdout, status } = run(complete, process.execPath, join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--noEmit', '--strict', '--exactOptionalPropertyTypes',
-      '--target', 'ES2022', '--lib', 'ES2022,ESNext.Disposable', '--module', 'nodenext', '--types', 'node', '--typeRoots', join(root, 'node_modules', '@types'), `types.${extension}`)
+      }`
+    )
+    const { stdout, status } = run(
+      complete,
+      process.execPath,
+      join(root, 'node_modules', 'typescript', 'bin', 'tsc'),
+      '--noEmit',
+      '--strict',
+      '--exactOptionalPropertyTypes',
+      '--target',
+      'ES2022',
+      '--lib',
+      'ES2022,ESNext.Disposable',
+      '--module',
+      'nodenext',
+      '--types',
+      'node',
+      '--typeRoots',
+      join(root, 'node_modules', '@types'),
+      `types.${extension}`
+    )
     expect({ stdout, status }).toEqual({ stdout: '', status: 0 })
   })
 
@@ -174,25 +257,41 @@ describe('an application that installs it', () => {
     expect(JSON.parse(stdout)).toBeTruthy()
   })
 
-  it.skipIf(!existsSync(join(root, 'demo')) || !readdirSync(join(root, 'demo')).some((name) => name.endsWith('.gguf')))('runs the demo', () => {
-    const command = join(complete, 'node_modules', '.bin', windows ? 'paligemma.cmd' : 'paligemma')
-    const { stdout, stderr, status } = run(complete, command, 'demo')
-    expect({ stderr, status }).toEqual({ stderr: expect.any(String), status: 0 })
-    expect(stdout.length).toBeGreaterThan(0)
-  })
+  it.skipIf(!existsSync(join(root, 'demo')) || !readdirSync(join(root, 'demo')).some((name) => name.endsWith('.gguf')))(
+    'runs the demo',
+    () => {
+      const command = join(complete, 'node_modules', '.bin', windows ? 'paligemma.cmd' : 'paligemma')
+      const { stdout, stderr, status } = run(complete, command, 'demo')
+      expect({ stderr, status }).toEqual({ stderr: expect.any(String), status: 0 })
+      expect(stdout.length).toBeGreaterThan(0)
+    }
+  )
 })
 
 describe('without an engine for the platform', () => {
   it('says what to do, and what needs no engine works', () => {
-    expect(script(bare, 'bare.cjs', `
+    expect(
+      script(
+        bare,
+        'bare.cjs',
+        `
       const { loadModel, parseOutput, PaliGemmaError } = require('node-paligemma')
       console.log(JSON.stringify(parseOutput('<loc0000><loc0000><loc1023><loc1023> cow', { width: 100, height: 50 }).map(({ label }) => label)))
-      loadModel(${JSON.stringify(model)}).catch((error) => console.log(error instanceof PaliGemmaError, error.code, error.message))`))
-      .toMatch(/^\["cow"\]\ntrue ERR_NATIVE_MISSING No native engine for .*prebuilds.*paligemma build/s)
+      loadModel(${JSON.stringify(model)}).catch((error) => console.log(error instanceof PaliGemmaError, error.code, error.message))`
+      )
+    ).toMatch(/^\["cow"\]\ntrue ERR_NATIVE_MISSING No native engine for .*prebuilds.*paligemma build/s)
   })
 
   it('the command fails with the same message', () => {
-    const { stderr, status } = run(bare, process.execPath, join(bare, 'node_modules', 'node-paligemma', manifest.bin.paligemma!), 'tokenize', '--model', model, 'x')
+    const { stderr, status } = run(
+      bare,
+      process.execPath,
+      join(bare, 'node_modules', 'node-paligemma', manifest.bin.paligemma!),
+      'tokenize',
+      '--model',
+      model,
+      'x'
+    )
     expect(status).toBe(1)
     expect(stderr).toMatch(/No native engine for/)
   })

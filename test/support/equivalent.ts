@@ -6,27 +6,31 @@
 import { copyFileSync, openSync, closeSync, writeSync } from 'node:fs'
 import { dequantizeTensor, inspectModel } from '../../lib/index'
 
-function permutation (length: number, seed: number): number[] {
+function permutation(length: number, seed: number): number[] {
   const order = Array.from({ length }, (_, i) => i)
   let state = seed >>> 0
   for (let i = length - 1; i > 0; i--) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    const j = Math.floor(state / 2 ** 32 * (i + 1))
+    const j = Math.floor((state / 2 ** 32) * (i + 1))
     ;[order[i], order[j]] = [order[j]!, order[i]!]
   }
   return order
 }
 
 /** Which order the rows and the columns of a text tensor take, if any. */
-function ordersOf (name: string, hidden: number[], ffn: number[]): { rows?: number[], cols?: number[] } {
-  if (/^(token_embd|output_norm)\.weight$|_norm\.weight$|^mm\.0\.bias$|attn_[qkv]\.weight$/.test(name) && !name.startsWith('v.')) return { cols: hidden }
+function ordersOf(name: string, hidden: number[], ffn: number[]): { rows?: number[]; cols?: number[] } {
+  if (
+    /^(token_embd|output_norm)\.weight$|_norm\.weight$|^mm\.0\.bias$|attn_[qkv]\.weight$/.test(name) &&
+    !name.startsWith('v.')
+  )
+    return { cols: hidden }
   if (/^mm\.0\.weight$|^blk\.\d+\.attn_output\.weight$/.test(name)) return { rows: hidden }
   if (/^blk\.\d+\.ffn_(gate|up)\.weight$/.test(name)) return { rows: ffn, cols: hidden }
   return /^blk\.\d+\.ffn_down\.weight$/.test(name) ? { rows: hidden, cols: ffn } : {}
 }
 
 /** Copies `base`, a whole model whose tensors are F32. */
-export async function equivalentCopy (base: string, out: string, seed: number): Promise<void> {
+export async function equivalentCopy(base: string, out: string, seed: number): Promise<void> {
   const { tensors } = await inspectModel(base)
   const widthOf = (name: string) => tensors.find((tensor) => tensor.name === name)!.shape.at(-1)!
   const hidden = permutation(widthOf('token_embd.weight'), seed)

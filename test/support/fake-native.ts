@@ -1,10 +1,37 @@
 /** A native binding without arithmetic: it answers requests with scripted texts, through the same events. */
-import type { NativeBinding, NativeEvent, NativeLoadOptions, NativeModel, NativeModelInfo, NativeRequest } from '../../lib/engine/native'
+import type {
+  NativeBinding,
+  NativeEvent,
+  NativeLoadOptions,
+  NativeModel,
+  NativeModelInfo,
+  NativeRequest
+} from '../../lib/engine/native'
 
 export const fakeInfo: NativeModelInfo = {
-  architecture: 'gemma2', name: 'fake', quantization: 'F32', device: 'cpu', isa: 'scalar', threads: 1, imageSize: 8, imageTokens: 4,
-  textLayers: 26, textHidden: 3, visionLayers: 1, visionHidden: 2, vocab: 10, contextSize: 100, parameters: 5, bytes: 20,
-  hasVision: true, hasMaskDecoder: true, hasRetrieval: false, retrievalDims: 0, retrievalFlavour: '', adapters: [], resizeFilter: 'bicubic'
+  architecture: 'gemma2',
+  name: 'fake',
+  quantization: 'F32',
+  device: 'cpu',
+  isa: 'scalar',
+  threads: 1,
+  imageSize: 8,
+  imageTokens: 4,
+  textLayers: 26,
+  textHidden: 3,
+  visionLayers: 1,
+  visionHidden: 2,
+  vocab: 10,
+  contextSize: 100,
+  parameters: 5,
+  bytes: 20,
+  hasVision: true,
+  hasMaskDecoder: true,
+  hasRetrieval: false,
+  retrievalDims: 0,
+  retrievalFlavour: '',
+  adapters: [],
+  resizeFilter: 'bicubic'
 }
 
 /** A token per entry; a number waits so many milliseconds first, an Error ends the job with it. */
@@ -19,11 +46,11 @@ export class FakeNative {
   /** Submitted and not ended. */
   running = 0
   mostRunning = 0
-  loadError: { code: string, message: string } | undefined
+  loadError: { code: string; message: string } | undefined
   loadDelayMs = 0
   info = fakeInfo
 
-  constructor (readonly script: (request: NativeRequest) => Script = () => ['a', 'b', 'c']) {}
+  constructor(readonly script: (request: NativeRequest) => Script = () => ['a', 'b', 'c']) {}
 
   readonly binding = (): NativeBinding => {
     const fake = this // eslint-disable-line @typescript-eslint/no-this-alias -- the class below has its own
@@ -32,14 +59,19 @@ export class FakeNative {
       private readonly ends = new Map<number, (code: string) => void>()
       private disposed = false
 
-      constructor (options: NativeLoadOptions, private readonly onEvents: (events: NativeEvent[]) => void) {
+      constructor(
+        options: NativeLoadOptions,
+        private readonly onEvents: (events: NativeEvent[]) => void
+      ) {
         fake.loads.push(options)
         setTimeout(() => {
-          this.onEvents([fake.loadError ? { kind: 'error', job: 0, ...fake.loadError } : { kind: 'ready', job: 0, info: fake.info }])
+          this.onEvents([
+            fake.loadError ? { kind: 'error', job: 0, ...fake.loadError } : { kind: 'ready', job: 0, info: fake.info }
+          ])
         }, fake.loadDelayMs)
       }
 
-      submit (request: NativeRequest): number {
+      submit(request: NativeRequest): number {
         if (this.disposed) throw Object.assign(new Error('gone'), { code: 'ERR_DISPOSED' })
         fake.requests.push(request)
         const job = ++this.jobs
@@ -48,7 +80,7 @@ export class FakeNative {
         return job
       }
 
-      private async play (job: number, request: NativeRequest): Promise<void> {
+      private async play(job: number, request: NativeRequest): Promise<void> {
         let over = false
         const end = (event: NativeEvent): void => {
           if (over) return
@@ -57,14 +89,15 @@ export class FakeNative {
           this.ends.delete(job)
           this.onEvents([event])
         }
-        this.ends.set(job, code => end({ kind: 'error', job, code, message: code }))
+        this.ends.set(job, (code) => end({ kind: 'error', job, code, message: code }))
         await new Promise(setImmediate)
         let tokens = 0
-        const spoken: { id: number, tokenText: string, logProb: number }[] = []
+        const spoken: { id: number; tokenText: string; logProb: number }[] = []
         for (const step of fake.script(request)) {
           if (over) return
-          if (typeof step === 'number') await new Promise(resolve => setTimeout(resolve, step))
-          else if (step instanceof Error) return end({ kind: 'error', job, code: step.code ?? 'odd', message: step.message })
+          if (typeof step === 'number') await new Promise((resolve) => setTimeout(resolve, step))
+          else if (step instanceof Error)
+            return end({ kind: 'error', job, code: step.code ?? 'odd', message: step.message })
           else {
             const token = { id: tokens++, tokenText: step, logProb: -0.5 }
             spoken.push(token)
@@ -72,7 +105,10 @@ export class FakeNative {
           }
         }
         end({
-          kind: 'end', job, text: '', finishReason: 'stop',
+          kind: 'end',
+          job,
+          text: '',
+          finishReason: 'stop',
           usage: { imageTokens: 4 * request.images.length, promptTokens: 3, completionTokens: tokens },
           timings: { queueMs: 1, visionMs: 2, prefillMs: 3, firstTokenMs: 4, decodeMs: 5 },
           ...(request.kind === 'score' && { scored: spoken }),
@@ -80,12 +116,12 @@ export class FakeNative {
         })
       }
 
-      cancel (job: number): void {
+      cancel(job: number): void {
         fake.cancelled.push(job)
         setImmediate(() => this.ends.get(job)?.('ERR_ABORTED'))
       }
 
-      dispose (): void {
+      dispose(): void {
         if (this.disposed) return
         this.disposed = true
         fake.disposals++
@@ -95,9 +131,15 @@ export class FakeNative {
         })
       }
 
-      tokenize (text: string, control: boolean): number[] { return [...text].map(char => char.charCodeAt(0) + (control ? 1000 : 0)) }
-      detokenize (ids: number[]): string { return String.fromCharCode(...ids) }
-      async decodeMask (codes: number[]): Promise<Float32Array> { return new Float32Array(4096).fill(codes[0]!) }
+      tokenize(text: string, control: boolean): number[] {
+        return [...text].map((char) => char.charCodeAt(0) + (control ? 1000 : 0))
+      }
+      detokenize(ids: number[]): string {
+        return String.fromCharCode(...ids)
+      }
+      async decodeMask(codes: number[]): Promise<Float32Array> {
+        return new Float32Array(4096).fill(codes[0]!)
+      }
     }
     return {
       Model,
@@ -107,13 +149,24 @@ export class FakeNative {
         return {
           data: new Uint8Array(size * size * 3).fill(data[0]!),
           transform: scale
-            ? { scaleX: scale, scaleY: scale, offsetX: (size - width * scale) / 2, offsetY: (size - height * scale) / 2 }
+            ? {
+                scaleX: scale,
+                scaleY: scale,
+                offsetX: (size - width * scale) / 2,
+                offsetY: (size - height * scale) / 2
+              }
             : { scaleX: size / width, scaleY: size / height, offsetX: 0, offsetY: 0 }
         }
       },
-      pasteMask: async (mask: Float32Array, box: { x0: number, y0: number, x1: number, y1: number }, width: number, height: number) => {
+      pasteMask: async (
+        mask: Float32Array,
+        box: { x0: number; y0: number; x1: number; y1: number },
+        width: number,
+        height: number
+      ) => {
         const data = new Uint8Array(width * height)
-        for (let y = Math.max(box.y0, 0); y < Math.min(box.y1, height); y++) data.fill(mask[0]!, y * width + Math.max(box.x0, 0), y * width + Math.min(box.x1, width))
+        for (let y = Math.max(box.y0, 0); y < Math.min(box.y1, height); y++)
+          data.fill(mask[0]!, y * width + Math.max(box.x0, 0), y * width + Math.min(box.x1, width))
         return data
       }
     } as unknown as NativeBinding

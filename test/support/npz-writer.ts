@@ -1,7 +1,7 @@
 /** .npy files and zip archives as numpy writes them, and as others may. */
 import { crc32 as crcOf, deflateRawSync } from 'node:zlib'
 
-export function npy (descr: string, shape: string, data: Buffer, order = 'False', version = 1): Buffer {
+export function npy(descr: string, shape: string, data: Buffer, order = 'False', version = 1): Buffer {
   const dict = `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': ${shape}, }`
   const length = Buffer.alloc(version === 1 ? 2 : 4)
   const text = Buffer.from(dict + '\n', 'latin1')
@@ -11,7 +11,7 @@ export function npy (descr: string, shape: string, data: Buffer, order = 'False'
 }
 
 // node:zlib has crc32 from 22.2 on only
-function crc32 (data: Buffer): number {
+function crc32(data: Buffer): number {
   if (typeof crcOf === 'function') return crcOf(data)
   let crc = ~0
   for (const byte of data) {
@@ -22,14 +22,19 @@ function crc32 (data: Buffer): number {
 }
 
 /** A zip as numpy writes it, with the sizes in zip64 fields where asked. */
-export function zip (entries: { name: string, data: Buffer, deflate?: boolean }[], zip64 = false): Buffer {
+export function zip(entries: { name: string; data: Buffer; deflate?: boolean }[], zip64 = false): Buffer {
   const parts: Buffer[] = []
   const directory: Buffer[] = []
   let offset = 0
   for (const { name, data, deflate } of entries) {
     const body = deflate ? deflateRawSync(data) : data
     const extra = zip64 ? Buffer.alloc(20) : Buffer.alloc(0)
-    if (zip64) { extra.writeUInt16LE(1, 0); extra.writeUInt16LE(16, 2); extra.writeBigUInt64LE(BigInt(data.length), 4); extra.writeBigUInt64LE(BigInt(body.length), 12) }
+    if (zip64) {
+      extra.writeUInt16LE(1, 0)
+      extra.writeUInt16LE(16, 2)
+      extra.writeBigUInt64LE(BigInt(data.length), 4)
+      extra.writeBigUInt64LE(BigInt(body.length), 12)
+    }
     const common = Buffer.alloc(26)
     common.writeUInt16LE(zip64 ? 45 : 20, 0)
     common.writeUInt16LE(deflate ? 8 : 0, 4)
@@ -41,7 +46,9 @@ export function zip (entries: { name: string, data: Buffer, deflate?: boolean }[
     const local = Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), common, Buffer.from(name), extra, body])
     const central = Buffer.alloc(14)
     central.writeUInt32LE(offset, 10)
-    directory.push(Buffer.concat([Buffer.from('PK\x01\x02\x2d\x00', 'latin1'), common, central, Buffer.from(name), extra]))
+    directory.push(
+      Buffer.concat([Buffer.from('PK\x01\x02\x2d\x00', 'latin1'), common, central, Buffer.from(name), extra])
+    )
     parts.push(local)
     offset += local.length
   }

@@ -1,13 +1,19 @@
 /** A small reader for the reference data. */
 import { readFileSync } from 'node:fs'
 
-export interface FloatTensor { shape: number[], data: Float32Array }
+export interface FloatTensor {
+  shape: number[]
+  data: Float32Array
+}
 
 /** F32 tensors of a safetensors file by name; others are left out. */
-export function readSafetensors (path: string): Map<string, FloatTensor> {
+export function readSafetensors(path: string): Map<string, FloatTensor> {
   const file = readFileSync(path)
   const headerBytes = Number(file.readBigUInt64LE(0))
-  const header = JSON.parse(file.toString('utf8', 8, 8 + headerBytes)) as Record<string, { dtype: string, shape: number[], data_offsets: [number, number] }>
+  const header = JSON.parse(file.toString('utf8', 8, 8 + headerBytes)) as Record<
+    string,
+    { dtype: string; shape: number[]; data_offsets: [number, number] }
+  >
   const tensors = new Map<string, FloatTensor>()
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
     if (dtype !== 'F32') continue

@@ -2,10 +2,19 @@
 import { copyFileSync, ftruncateSync, mkdirSync, openSync, closeSync, writeSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-export interface SyntheticOptions { vocab: number, hidden: number, ffn: number, layers: number }
+export interface SyntheticOptions {
+  vocab: number
+  hidden: number
+  ffn: number
+  layers: number
+}
 
 /** Writes a PaliGemma 2 of these sizes in bfloat16, with the tokenizer of another checkpoint; returns its weights' bytes. */
-export function writeSyntheticCheckpoint (dir: string, tokenizerFrom: string, { vocab, hidden, ffn, layers }: SyntheticOptions): number {
+export function writeSyntheticCheckpoint(
+  dir: string,
+  tokenizerFrom: string,
+  { vocab, hidden, ffn, layers }: SyntheticOptions
+): number {
   mkdirSync(dir, { recursive: true })
   const vision = { hidden: 64, ffn: 100, layers: 1 }
   const imageTokenId = 2004
@@ -14,19 +23,35 @@ export function writeSyntheticCheckpoint (dir: string, tokenizerFrom: string, { 
     model_type: 'paligemma',
     image_token_index: imageTokenId,
     text_config: {
-      model_type: 'gemma2', hidden_size: hidden, intermediate_size: ffn, num_hidden_layers: layers,
-      num_attention_heads: 2, num_key_value_heads: 1, head_dim: 256
+      model_type: 'gemma2',
+      hidden_size: hidden,
+      intermediate_size: ffn,
+      num_hidden_layers: layers,
+      num_attention_heads: 2,
+      num_key_value_heads: 1,
+      head_dim: 256
     },
     vision_config: {
-      hidden_size: vision.hidden, intermediate_size: vision.ffn, num_hidden_layers: vision.layers, num_attention_heads: 1, image_size: 28, patch_size: 14
+      hidden_size: vision.hidden,
+      intermediate_size: vision.ffn,
+      num_hidden_layers: vision.layers,
+      num_attention_heads: 1,
+      image_size: 28,
+      patch_size: 14
     }
   })
   for (const name of ['tokenizer.model', 'added_tokens.json']) copyFileSync(join(tokenizerFrom, name), join(dir, name))
 
-  const shapes: Record<string, number[]> = { 'model.language_model.embed_tokens.weight': [vocab, hidden], 'model.language_model.norm.weight': [hidden] }
+  const shapes: Record<string, number[]> = {
+    'model.language_model.embed_tokens.weight': [vocab, hidden],
+    'model.language_model.norm.weight': [hidden]
+  }
   for (let n = 0; n < layers; n++) {
-    const layer = (name: string, shape: number[]) => { shapes[`model.language_model.layers.${n}.${name}.weight`] = shape }
-    for (const norm of ['input', 'post_attention', 'pre_feedforward', 'post_feedforward']) layer(`${norm}_layernorm`, [hidden])
+    const layer = (name: string, shape: number[]) => {
+      shapes[`model.language_model.layers.${n}.${name}.weight`] = shape
+    }
+    for (const norm of ['input', 'post_attention', 'pre_feedforward', 'post_feedforward'])
+      layer(`${norm}_layernorm`, [hidden])
     layer('self_attn.q_proj', [512, hidden])
     layer('self_attn.k_proj', [256, hidden])
     layer('self_attn.v_proj', [256, hidden])
@@ -42,7 +67,8 @@ export function writeSyntheticCheckpoint (dir: string, tokenizerFrom: string, { 
   tower('embeddings.patch_embedding', [vision.hidden, 3, 14, 14])
   shapes['model.vision_tower.vision_model.embeddings.position_embedding.weight'] = [4, vision.hidden]
   for (const norm of ['layer_norm1', 'layer_norm2']) tower(`encoder.layers.0.${norm}`, [vision.hidden])
-  for (const name of ['q', 'k', 'v', 'out']) tower(`encoder.layers.0.self_attn.${name}_proj`, [vision.hidden, vision.hidden])
+  for (const name of ['q', 'k', 'v', 'out'])
+    tower(`encoder.layers.0.self_attn.${name}_proj`, [vision.hidden, vision.hidden])
   tower('encoder.layers.0.mlp.fc1', [vision.ffn, vision.hidden])
   tower('encoder.layers.0.mlp.fc2', [vision.hidden, vision.ffn])
   tower('post_layernorm', [vision.hidden])

@@ -26,13 +26,19 @@ export interface TinyModelOptions {
 }
 
 type Scalar = 'uint32' | 'int32' | 'float32' | 'bool' | 'string'
-export type GgufValue = { type: Scalar, value: number | boolean | string } | { arrayOf: Scalar, values: (number | boolean | string)[] }
+export type GgufValue =
+  | { type: Scalar; value: number | boolean | string }
+  | { arrayOf: Scalar; values: (number | boolean | string)[] }
 /** shape: outermost dimension first. */
-export interface GgufTensor { name: string, shape: number[], data: Float32Array }
+export interface GgufTensor {
+  name: string
+  shape: number[]
+  data: Float32Array
+}
 
 const typeIds: Record<Scalar, number> = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 }
 
-function scalarBytes (type: Scalar, value: number | boolean | string): Buffer {
+function scalarBytes(type: Scalar, value: number | boolean | string): Buffer {
   if (type === 'string') {
     const text = Buffer.from(String(value))
     const bytes = Buffer.alloc(8 + text.length)
@@ -48,16 +54,18 @@ function scalarBytes (type: Scalar, value: number | boolean | string): Buffer {
   return bytes
 }
 
-function u32 (value: number): Buffer { return scalarBytes('uint32', value) }
+function u32(value: number): Buffer {
+  return scalarBytes('uint32', value)
+}
 
-function u64 (value: number): Buffer {
+function u64(value: number): Buffer {
   const bytes = Buffer.alloc(8)
   bytes.writeBigUInt64LE(BigInt(value))
   return bytes
 }
 
 /** A GGUF version 3 file with F32 tensors, aligned to 32 bytes. */
-export function ggufBytes (metadata: Record<string, GgufValue>, tensors: GgufTensor[]): Buffer {
+export function ggufBytes(metadata: Record<string, GgufValue>, tensors: GgufTensor[]): Buffer {
   const parts: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(Object.keys(metadata).length)]
   for (const [key, entry] of Object.entries(metadata)) {
     parts.push(scalarBytes('string', key))
@@ -79,13 +87,16 @@ export function ggufBytes (metadata: Record<string, GgufValue>, tensors: GgufTen
   const header = parts.reduce((sum, part) => sum + part.length, 0)
   parts.push(Buffer.alloc(padded(header) - header))
   for (const { data } of tensors) {
-    parts.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength), Buffer.alloc(padded(data.byteLength) - data.byteLength))
+    parts.push(
+      Buffer.from(data.buffer, data.byteOffset, data.byteLength),
+      Buffer.alloc(padded(data.byteLength) - data.byteLength)
+    )
   }
   return Buffer.concat(parts)
 }
 
 /** mulberry32: the same numbers everywhere, 0 <= x < 1. */
-export function randomNumbers (seed: number): () => number {
+export function randomNumbers(seed: number): () => number {
   let state = seed >>> 0
   return () => {
     state = (state + 0x6d2b79f5) >>> 0
@@ -96,10 +107,14 @@ export function randomNumbers (seed: number): () => number {
   }
 }
 
-interface Piece { text: string, score: number, type: number }
+interface Piece {
+  text: string
+  score: number
+  type: number
+}
 
 /** <pad> <eos> <bos> <unk>, newlines, bytes, ASCII, some words with the merges that lead to them, loc, seg, <image>. */
-export function tinyVocabulary (): Piece[] {
+export function tinyVocabulary(): Piece[] {
   const pieces: Piece[] = []
   const known = new Set<string>()
   const add = (text: string, type: number, score: number) => {
@@ -114,10 +129,27 @@ export function tinyVocabulary (): Piece[] {
   for (let byte = 0; byte < 256; byte++) add(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, 6, 0)
   let rank = 0
   // A merge happens where its result is a piece, best score first: whole words come last, their beginnings before.
-  const words = ['caption', 'answer', 'describe', 'detect', 'segment', 'ocr', 'en', 'cat', 'cow', 'dog', 'the', 'and', 'red', 'what', 'how']
+  const words = [
+    'caption',
+    'answer',
+    'describe',
+    'detect',
+    'segment',
+    'ocr',
+    'en',
+    'cat',
+    'cow',
+    'dog',
+    'the',
+    'and',
+    'red',
+    'what',
+    'how'
+  ]
   for (const start of ['', '▁']) {
     for (const word of words) {
-      for (let length = 2; length <= start.length + word.length; length++) add((start + word).slice(0, length), 1, -++rank)
+      for (let length = 2; length <= start.length + word.length; length++)
+        add((start + word).slice(0, length), 1, -++rank)
     }
   }
   add('▁', 1, -++rank)
@@ -133,23 +165,47 @@ export const maskDecoderShapes: Record<string, number[]> = {
   '_vq_vae._embedding': [128, 512],
   'decoder.0.weight': [128, 512, 1, 1],
   'decoder.0.bias': [128],
-  ...Object.fromEntries([2, 3].flatMap((block) => [[0, 3], [2, 3], [4, 1]].flatMap(([step, size]) => [
-    [`decoder.${block}.net.${step}.weight`, [128, 128, size!, size!]],
-    [`decoder.${block}.net.${step}.bias`, [128]]
-  ]))),
-  ...Object.fromEntries([[4, 128, 128], [6, 128, 64], [8, 64, 32], [10, 32, 16]].flatMap(([layer, input, output]) => [
-    [`decoder.${layer}.weight`, [input!, output!, 4, 4]],
-    [`decoder.${layer}.bias`, [output!]]
-  ])),
+  ...Object.fromEntries(
+    [2, 3].flatMap((block) =>
+      [
+        [0, 3],
+        [2, 3],
+        [4, 1]
+      ].flatMap(([step, size]) => [
+        [`decoder.${block}.net.${step}.weight`, [128, 128, size!, size!]],
+        [`decoder.${block}.net.${step}.bias`, [128]]
+      ])
+    )
+  ),
+  ...Object.fromEntries(
+    [
+      [4, 128, 128],
+      [6, 128, 64],
+      [8, 64, 32],
+      [10, 32, 16]
+    ].flatMap(([layer, input, output]) => [
+      [`decoder.${layer}.weight`, [input!, output!, 4, 4]],
+      [`decoder.${layer}.bias`, [output!]]
+    ])
+  ),
   'decoder.12.weight': [1, 16, 1, 1],
   'decoder.12.bias': [1]
 }
 
 /** What the file holds, for tests that need the numbers or want to spoil some. */
-export function tinyModel (options: TinyModelOptions = {}): { metadata: Record<string, GgufValue>, tensors: GgufTensor[] } {
+export function tinyModel(options: TinyModelOptions = {}): {
+  metadata: Record<string, GgufValue>
+  tensors: GgufTensor[]
+} {
   const {
-    architecture = 'gemma2', imageSize = 56, layers = 2, hidden = 64, contextSize = 8192, seed = 1,
-    maskDecoder = false, vision = true
+    architecture = 'gemma2',
+    imageSize = 56,
+    layers = 2,
+    hidden = 64,
+    contextSize = 8192,
+    seed = 1,
+    maskDecoder = false,
+    vision = true
   } = options
   const heads = 4
   const kvHeads = architecture === 'gemma2' ? 2 : 1
@@ -258,7 +314,8 @@ export function tinyModel (options: TinyModelOptions = {}): { metadata: Record<s
     add('v.position_embd.weight', [imageTokens, visionHidden], 0.1)
     for (let n = 0; n < layers; n++) {
       layerNorm(`v.blk.${n}.ln1`)
-      for (const part of ['attn_q', 'attn_k', 'attn_v', 'attn_out']) withBias(`v.blk.${n}.${part}`, visionHidden, visionHidden)
+      for (const part of ['attn_q', 'attn_k', 'attn_v', 'attn_out'])
+        withBias(`v.blk.${n}.${part}`, visionHidden, visionHidden)
       layerNorm(`v.blk.${n}.ln2`)
       withBias(`v.blk.${n}.ffn_up`, visionFfn, visionHidden)
       withBias(`v.blk.${n}.ffn_down`, visionHidden, visionFfn)
@@ -268,14 +325,14 @@ export function tinyModel (options: TinyModelOptions = {}): { metadata: Record<s
   }
   if (maskDecoder) {
     for (const [name, shape] of Object.entries(maskDecoderShapes)) {
-      add(`mask.${name}`, shape, shape.length > 1 ? Math.sqrt(3 / (shape.slice(1).reduce((a, b) => a * b, 1))) : 0.02)
+      add(`mask.${name}`, shape, shape.length > 1 ? Math.sqrt(3 / shape.slice(1).reduce((a, b) => a * b, 1)) : 0.02)
     }
   }
   return { metadata, tensors }
 }
 
 /** Writes the model to a new file in a temporary folder and returns its path. */
-export function writeTinyModel (options: TinyModelOptions = {}): string {
+export function writeTinyModel(options: TinyModelOptions = {}): string {
   const { metadata, tensors } = tinyModel(options)
   const path = join(mkdtempSync(join(tmpdir(), 'paligemma-tiny-')), 'tiny.gguf')
   writeFileSync(path, ggufBytes(metadata, tensors))

@@ -71,7 +71,8 @@ PG_INLINE void nibblesK(const uint8_t* row, uint8x16_t* w) {
 
 template <int kGroup>   // of a half: 0..3
 PG_INLINE int8x16_t sixBits(uint8x16_t nibbles, uint8x16_t bits) {
-  return vsubq_s8(vreinterpretq_s8_u8(vbslq_u8(vdupq_n_u8(0x30), moveBits<2 * kGroup, 4>(bits), nibbles)), vdupq_n_s8(32));
+  return vsubq_s8(vreinterpretq_s8_u8(vbslq_u8(vdupq_n_u8(0x30), moveBits<2 * kGroup, 4>(bits), nibbles)),
+                  vdupq_n_s8(32));
 }
 
 // 128 columns of Q6_K, half h of a super-block, as -32..31

@@ -1,4 +1,5 @@
-// What the three NEON kernel files share. The including file has set PG_NEON_DOT and PG_NEON_I8MM as far as it has them.
+// What the three NEON kernel files share. The including file has set PG_NEON_DOT and PG_NEON_I8MM as far as it has
+// them.
 #include "cpu/kernels/arm/simd_neon.inl.h"
 #include "cpu/kernels/common/vector_kernels.inl.h"
 #define PG_OWN_TILE

@@ -8,13 +8,15 @@
 // 256 columns of a token
 struct TokenBlock {
   int8_t values[256];
-  float scales[8], sums[8];   // of 32 columns: scale, and scale * (sum of values)
+  float scales[8], sums[8];  // of 32 columns: scale, and scale * (sum of values)
 };
 
-PG_INLINE int32x4_t addPairs(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) { return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)); }
+PG_INLINE int32x4_t addPairs(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) {
+  return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+}
 
-// dotGroups: sums of 32 products of four groups, a lane each; w[2 * g], w[2 * g + 1]: weights of group g, of kBits bits.
-// dotHalfGroups: the same of 16 columns, the first of each group with kWhich = 0, the last with 1.
+// dotGroups: sums of 32 products of four groups, a lane each; w[2 * g], w[2 * g + 1]: weights of group g, of kBits
+// bits. dotHalfGroups: the same of 16 columns, the first of each group with kWhich = 0, the last with 1.
 #if defined(PG_NEON_DOT)
 // The four partial sums of a group, converted as tiles8_neon.h does: the first starts at its bits of 1.5 * 2^23.
 PG_INLINE int32x4_t firstStart() { return vsetq_lane_s32(0x4b400000, vdupq_n_s32(0), 0); }
@@ -23,7 +25,9 @@ template <int kBits>
 PG_INLINE V dotGroups(const int8x16_t* w, const int8_t* x) {
   int32x4_t sums[4];
   PG_UNROLL
-  for (int g = 0; g < 4; ++g) sums[g] = vdotq_s32(vdotq_s32(firstStart(), w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
+  for (int g = 0; g < 4; ++g)
+    sums[g] =
+        vdotq_s32(vdotq_s32(firstStart(), w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
   return sumValue(addPairs(sums[0], sums[1], sums[2], sums[3]));
 }
 
@@ -36,7 +40,9 @@ PG_INLINE V dotHalfGroups(const int8x16_t* w, const int8_t* x) {
 }
 #else
 // Sums stay in 16 bits while they fit.
-PG_INLINE int16x8_t multiply16(int8x16_t w, int8x16_t x) { return vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x); }
+PG_INLINE int16x8_t multiply16(int8x16_t w, int8x16_t x) {
+  return vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
+}
 PG_INLINE int16x8_t multiplyAdd16(int16x8_t sum, int8x16_t w, int8x16_t x) {
   return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w), vget_low_s8(x)), w, x);
 }
@@ -47,14 +53,17 @@ PG_INLINE V dotGroups(const int8x16_t* w, const int8_t* x) {
     int32x4_t sums[4];
     PG_UNROLL
     for (int g = 0; g < 4; ++g)
-      sums[g] = vpadalq_s16(vpaddlq_s16(multiply16(w[2 * g], vld1q_s8(x + 32 * g))), multiply16(w[2 * g + 1], vld1q_s8(x + 32 * g + 16)));
+      sums[g] = vpadalq_s16(vpaddlq_s16(multiply16(w[2 * g], vld1q_s8(x + 32 * g))),
+                            multiply16(w[2 * g + 1], vld1q_s8(x + 32 * g + 16)));
     return vcvtq_f32_s32(addPairs(sums[0], sums[1], sums[2], sums[3]));
   }
   int16x8_t sums[4];   // 4 * 31 * 127 fits twice, 4 * 15 * 127 four times
   PG_UNROLL
-  for (int g = 0; g < 4; ++g) sums[g] = multiplyAdd16(multiply16(w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
+  for (int g = 0; g < 4; ++g)
+    sums[g] = multiplyAdd16(multiply16(w[2 * g], vld1q_s8(x + 32 * g)), w[2 * g + 1], vld1q_s8(x + 32 * g + 16));
   const int16x8_t low = vpaddq_s16(sums[0], sums[1]), high = vpaddq_s16(sums[2], sums[3]);
-  return vcvtq_f32_s32(kBits == 4 ? vpaddlq_s16(vpaddq_s16(low, high)) : vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+  return vcvtq_f32_s32(kBits == 4 ? vpaddlq_s16(vpaddq_s16(low, high))
+                                  : vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 }
 
 template <int kWhich>
@@ -74,7 +83,7 @@ PG_INLINE void addHalf(V* acc, const TokenBlock* x, int64_t tokenBlocks, const i
     const TokenBlock& b = x[t * tokenBlocks];
     if (kBase) acc[t] = vfnma(base, vload(b.sums + 4 * kHalf), acc[t]);
     acc[t] = vfma(dotGroups<kBits>(w, b.values + 128 * kHalf), vmul(slope, vload(b.scales + 4 * kHalf)), acc[t]);
-    PG_FENCE   // gcc would load for several tokens, more than there are registers
+    PG_FENCE  // gcc would load for several tokens, more than there are registers
   }
 }
 
@@ -92,7 +101,8 @@ PG_INLINE void addHalf48_0(V* acc, const uint8_t* row, const TokenBlock* x, int6
 
 // Q4_0 and Q8_0: eight blocks
 template <int kTokens, bool kEight>
-static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                     int64_t outStride) {
   constexpr int kBytes = kEight ? 34 : 18;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
@@ -117,7 +127,8 @@ PG_INLINE void addHalf45K(V* acc, const uint8_t* row, const TokenBlock* x, int64
 }
 
 template <int kTokens, bool kFive>
-static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                    int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, ++x, row += kFive ? 176 : 144) {
@@ -131,7 +142,8 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
 }
 
 template <int kTokens>
-static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                   int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, ++x, row += 210) {
@@ -185,7 +197,7 @@ static double peak8(int64_t rounds) {
     PG_UNROLL
     for (int i = 0; i < 16; ++i) {
 #if defined(__GNUC__) || defined(__clang__)
-      __asm__ volatile("" : "+w"(a));   // or the product would leave the loop
+      __asm__ volatile("" : "+w"(a));  // or the product would leave the loop
 #endif
 #if defined(PG_NEON_I8MM)
       acc[i] = vmmlaq_s32(acc[i], a, a);

@@ -69,8 +69,10 @@ PG_INLINE void vprefetch(const void* p) { __builtin_prefetch(p); }
 
 // 4 x 4
 PG_INLINE void vtranspose(V* v) {
-  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
-  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
+  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])),
+                    b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
+  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])),
+                    d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
   v[0] = vreinterpretq_f32_f64(vzip1q_f64(a, c));
   v[1] = vreinterpretq_f32_f64(vzip1q_f64(b, d));
   v[2] = vreinterpretq_f32_f64(vzip2q_f64(a, c));

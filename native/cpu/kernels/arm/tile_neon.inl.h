@@ -1,17 +1,17 @@
-// The f32 tile of vector_tiles.h in NEON, which multiplies by a lane: twelve tokens are three registers where broadcasts
-// would leave none for the sums. PG_FENCE keeps gcc from loading earlier than that.
+// The f32 tile of vector_tiles.h in NEON, which multiplies by a lane: twelve tokens are three registers where
+// broadcasts would leave none for the sums. PG_FENCE keeps gcc from loading earlier than that.
 #pragma once
 
-#define PG_FMA_LANE(t, x, lane)                              \
-  acc[t][0] = vfmaq_laneq_f32(acc[t][0], w0, x, lane);       \
+#define PG_FMA_LANE(t, x, lane)                        \
+  acc[t][0] = vfmaq_laneq_f32(acc[t][0], w0, x, lane); \
   acc[t][1] = vfmaq_laneq_f32(acc[t][1], w1, x, lane);
-#define PG_FMA_FOUR(t)                                       \
-  {                                                          \
-    const V x = vload(tokens + t);                           \
-    PG_FMA_LANE(t, x, 0)                                     \
-    PG_FMA_LANE(t + 1, x, 1)                                 \
-    PG_FMA_LANE(t + 2, x, 2)                                 \
-    PG_FMA_LANE(t + 3, x, 3)                                 \
+#define PG_FMA_FOUR(t)             \
+  {                                \
+    const V x = vload(tokens + t); \
+    PG_FMA_LANE(t, x, 0)           \
+    PG_FMA_LANE(t + 1, x, 1)       \
+    PG_FMA_LANE(t + 2, x, 2)       \
+    PG_FMA_LANE(t + 3, x, 3)       \
   }
 
 static void tile(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool add) {

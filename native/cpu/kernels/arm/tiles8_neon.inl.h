@@ -36,30 +36,29 @@ PG_INLINE float levels(const float* x, int64_t n, int8_t* to) {
 // 64 bytes of kItems rows or tokens, `stride` apart, to [64 / kStep][kItems][kStep]
 template <int kItems>
 PG_INLINE void interleave(const int8_t* from, int64_t stride, uint8_t* to) {
-  for (int s = 0; s < 64; s += 16)
+  for (int s = 0; s < 64; s += 16) PG_UNROLL
+  for (int i = 0; i < kItems; i += 4) {
+    V v[4];
     PG_UNROLL
-    for (int i = 0; i < kItems; i += 4) {
-      V v[4];
-      PG_UNROLL
-      for (int j = 0; j < 4; ++j) v[j] = vreinterpretq_f32_s8(vld1q_s8(from + (i + j) * stride + s));
-      if (kStep == 4) vtranspose(v);
-      if (kStep == 8)
-        PG_UNROLL
-        for (int j = 0; j < 4; j += 2) {
-          const float64x2_t a = vreinterpretq_f64_f32(v[j]), b = vreinterpretq_f64_f32(v[j + 1]);
-          v[j] = vreinterpretq_f32_f64(vzip1q_f64(a, b));
-          v[j + 1] = vreinterpretq_f32_f64(vzip2q_f64(a, b));
-        }
-      PG_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const int column = kStep == 4 ? 4 * j : kStep == 8 ? 8 * (j % 2) : 0;
-        const int item = kStep == 4 ? 0 : kStep == 8 ? j / 2 * 2 : j;
-        vst1q_u8(to + (s + column) * kItems + (i + item) * kStep, vreinterpretq_u8_f32(v[j]));
-      }
+    for (int j = 0; j < 4; ++j) v[j] = vreinterpretq_f32_s8(vld1q_s8(from + (i + j) * stride + s));
+    if (kStep == 4) vtranspose(v);
+    if (kStep == 8) PG_UNROLL
+    for (int j = 0; j < 4; j += 2) {
+      const float64x2_t a = vreinterpretq_f64_f32(v[j]), b = vreinterpretq_f64_f32(v[j + 1]);
+      v[j] = vreinterpretq_f32_f64(vzip1q_f64(a, b));
+      v[j + 1] = vreinterpretq_f32_f64(vzip2q_f64(a, b));
     }
+    PG_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const int column = kStep == 4 ? 4 * j : kStep == 8 ? 8 * (j % 2) : 0;
+      const int item = kStep == 4 ? 0 : kStep == 8 ? j / 2 * 2 : j;
+      vst1q_u8(to + (s + column) * kItems + (i + item) * kStep, vreinterpretq_u8_f32(v[j]));
+    }
+  }
 }
 
-static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales, int32_t* offsets) {
+static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales,
+                        int32_t* offsets) {
   (void)offsets;   // of unsigned weights: there are none here
   for (int64_t c = 0; c < k; c += 64, tokens += 64 * kTileTokens, scales += kTileTokens) {
     int8_t bytes[kTileTokens][64];
@@ -77,8 +76,8 @@ PG_INLINE int32x4_t sumStart() { return vreinterpretq_s32_f32(vset(12582912)); }
 PG_INLINE V sumValue(int32x4_t sum) { return vsub(vreinterpretq_f32_s32(sum), vset(12582912)); }
 
 #if defined(PG_NEON_I8MM)
-static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
-                  const int32_t* offsets, int64_t groups) {
+static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
+                  const float* tokenScales, const int32_t* offsets, int64_t groups) {
   (void)offsets;
   V total[4][6];   // lanes: rows 2p, 2p + 1 x tokens 2q, 2q + 1
   for (int p = 0; p < 4; ++p)
@@ -86,9 +85,8 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
   for (; groups > 0; --groups, rowScales += 8, tokenScales += 12) {
     int32x4_t acc[4][6];
     PG_UNROLL
-    for (int p = 0; p < 4; ++p)
-      PG_UNROLL
-      for (int q = 0; q < 6; ++q) acc[p][q] = sumStart();
+    for (int p = 0; p < 4; ++p) PG_UNROLL
+    for (int q = 0; q < 6; ++q) acc[p][q] = sumStart();
     PG_ROLLED
     for (int s = 0; s < 8; ++s, panel += 64, tokens += 96) {
       int8x16_t w[4];
@@ -116,26 +114,27 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
     for (int p = 0; p < 4; p += 2)
       for (int odd = 0; odd < 2; ++odd) {
         float* o = out + (2 * q + odd) * 8 + 2 * p;
-        vstore(o, vadd(vload(o), odd ? vuzp2q_f32(total[p][q], total[p + 1][q]) : vuzp1q_f32(total[p][q], total[p + 1][q])));
+        vstore(o, vadd(vload(o),
+                       odd ? vuzp2q_f32(total[p][q], total[p + 1][q]) : vuzp1q_f32(total[p][q], total[p + 1][q])));
       }
 }
 #elif defined(PG_NEON_DOT)
 // Tokens t .. t + 3 with four columns
-#define PG_FOUR(t)                                            \
-  {                                                           \
+#define PG_FOUR(t)                                               \
+  {                                                              \
     const int8x16_t x = vld1q_s8((const int8_t*)tokens + 4 * t); \
-    acc[t][0] = vdotq_laneq_s32(acc[t][0], a, x, 0);          \
-    acc[t][1] = vdotq_laneq_s32(acc[t][1], b, x, 0);          \
-    acc[t + 1][0] = vdotq_laneq_s32(acc[t + 1][0], a, x, 1);  \
-    acc[t + 1][1] = vdotq_laneq_s32(acc[t + 1][1], b, x, 1);  \
-    acc[t + 2][0] = vdotq_laneq_s32(acc[t + 2][0], a, x, 2);  \
-    acc[t + 2][1] = vdotq_laneq_s32(acc[t + 2][1], b, x, 2);  \
-    acc[t + 3][0] = vdotq_laneq_s32(acc[t + 3][0], a, x, 3);  \
-    acc[t + 3][1] = vdotq_laneq_s32(acc[t + 3][1], b, x, 3);  \
+    acc[t][0] = vdotq_laneq_s32(acc[t][0], a, x, 0);             \
+    acc[t][1] = vdotq_laneq_s32(acc[t][1], b, x, 0);             \
+    acc[t + 1][0] = vdotq_laneq_s32(acc[t + 1][0], a, x, 1);     \
+    acc[t + 1][1] = vdotq_laneq_s32(acc[t + 1][1], b, x, 1);     \
+    acc[t + 2][0] = vdotq_laneq_s32(acc[t + 2][0], a, x, 2);     \
+    acc[t + 2][1] = vdotq_laneq_s32(acc[t + 2][1], b, x, 2);     \
+    acc[t + 3][0] = vdotq_laneq_s32(acc[t + 3][0], a, x, 3);     \
+    acc[t + 3][1] = vdotq_laneq_s32(acc[t + 3][1], b, x, 3);     \
   }
 
-static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
-                  const int32_t* offsets, int64_t groups) {
+static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
+                  const float* tokenScales, const int32_t* offsets, int64_t groups) {
   (void)offsets;
   for (; groups > 0; --groups, rowScales += 8, tokenScales += 12) {
     int32x4_t acc[12][2];
@@ -182,16 +181,19 @@ PG_INLINE void tile4x4(float* out, const int8_t* panel, V rowScales, const int8_
   PG_UNROLL
   for (int t = 0; t < 4; ++t) {
     const int32x4_t sums = vpaddq_s32(vpaddq_s32(acc[t][0], acc[t][1]), vpaddq_s32(acc[t][2], acc[t][3]));
-    vstore(out + kTileRows * t, vfma(vmul(rowScales, vset(tokenScales[t])), vcvtq_f32_s32(sums), vload(out + kTileRows * t)));
+    vstore(out + kTileRows * t,
+           vfma(vmul(rowScales, vset(tokenScales[t])), vcvtq_f32_s32(sums), vload(out + kTileRows * t)));
   }
 }
 
-static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
-                  const int32_t* offsets, int64_t groups) {
+static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
+                  const float* tokenScales, const int32_t* offsets, int64_t groups) {
   (void)offsets;
-  for (; groups > 0; --groups, panel += 64 * kTileRows, tokens += 64 * kTileTokens, rowScales += kTileRows, tokenScales += kTileTokens)
+  for (; groups > 0; --groups, panel += 64 * kTileRows, tokens += 64 * kTileTokens, rowScales += kTileRows,
+                     tokenScales += kTileTokens)
     for (int r = 0; r < kTileRows; r += 4)
       for (int t = 0; t < kTileTokens; t += 4)
-        tile4x4(out + kTileRows * t + r, (const int8_t*)panel + 16 * r, vload(rowScales + r), (const int8_t*)tokens + 16 * t, tokenScales + t);
+        tile4x4(out + kTileRows * t + r, (const int8_t*)panel + 16 * r, vload(rowScales + r),
+                (const int8_t*)tokens + 16 * t, tokenScales + t);
 }
 #endif

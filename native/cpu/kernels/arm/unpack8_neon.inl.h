@@ -79,7 +79,8 @@ PG_INLINE void unpackHalfK(const uint8_t* b, int8_t* to, const float* slope, con
     const float m = slope[4 * kHalf + g], c = base[4 * kHalf + g];
     const int8x16x2_t table = {{table16(0, m, c), kFive ? table16(16, m, c) : vdupq_n_s8(0)}};
     for (int i = 0; i < 2; ++i)
-      vst1q_s8(to + 128 * kHalf + 32 * g + 16 * i, kFive ? vqtbl2q_s8(table, index[2 * g + i]) : vqtbl1q_s8(table.val[0], index[2 * g + i]));
+      vst1q_s8(to + 128 * kHalf + 32 * g + 16 * i,
+               kFive ? vqtbl2q_s8(table, index[2 * g + i]) : vqtbl1q_s8(table.val[0], index[2 * g + i]));
   }
 }
 
@@ -114,7 +115,8 @@ static void unpackQ6K(const uint8_t* b, int8_t* to, float* scales) {
     PG_UNROLL
     for (int i = 0; i < 8; ++i, to += 16) {
       const int16x8_t f = vdupq_n_s16(factors[8 * h + i]);
-      const int16x8_t low = vqrdmulhq_s16(vshll_n_s8(vget_low_s8(q[i]), 2), f), high = vqrdmulhq_s16(vshll_high_n_s8(q[i], 2), f);
+      const int16x8_t low = vqrdmulhq_s16(vshll_n_s8(vget_low_s8(q[i]), 2), f),
+                      high = vqrdmulhq_s16(vshll_high_n_s8(q[i], 2), f);
       vst1q_s8(to, vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high)));
     }
   }
@@ -126,23 +128,28 @@ static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_
     case pg::DType::q4_k: return unpackQ45K<false>(row + column / 256 * 144, to, scales);
     case pg::DType::q5_k: return unpackQ45K<true>(row + column / 256 * 176, to, scales);
     case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
-    case pg::DType::q8_0: case pg::DType::q4_0: {
+    case pg::DType::q8_0:
+    case pg::DType::q4_0: {
       const size_t size = type == pg::DType::q8_0 ? 34 : 18;
       const uint8_t* blocks = row + size_t(column / 32) * size;
       uint8_t few[272] = {0};
-      if (k < 256) blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
+      if (k < 256)
+        blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
       return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
     }
     default:
-      for (int64_t g = 0; 64 * g < k; ++g) scales[g] = levels((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
+      for (int64_t g = 0; 64 * g < k; ++g)
+        scales[g] = levels((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
   }
 }
 
 static bool hasTile8(pg::DType type) {
-  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
+  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k ||
+         type == pg::DType::q6_k;
 }
 
-static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales) {
+static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
+                      uint8_t* panel, float* scales) {
   for (int64_t c = 0; c < k; c += 256) {
     const int64_t n = k - c < 256 ? k - c : 256, groups = (n + 63) / 64;
     int8_t bytes[kTileRows][256];

@@ -33,9 +33,13 @@
 #define PG_UNROLL
 #endif
 
-// Compilers older than gcc 11, clang 12 (Apple's 13) and Visual Studio 2022 do not know AVX-VNNI and leave its table out.
+// Compilers older than gcc 11, clang 12 (Apple's 13) and Visual Studio 2022 do not know AVX-VNNI and leave its table
+// out.
 #if defined(__x86_64__) || defined(_M_X64)
-#if defined(__apple_build_version__) ? __clang_major__ >= 13 : defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) ? __GNUC__ >= 11 : _MSC_VER >= 1930
+#if defined(__apple_build_version__) ? __clang_major__ >= 13 \
+: defined(__clang__)                 ? __clang_major__ >= 12 \
+: defined(__GNUC__)                  ? __GNUC__ >= 11        \
+                                     : _MSC_VER >= 1930
 #define PG_HAS_AVXVNNI 1
 #endif
 #endif

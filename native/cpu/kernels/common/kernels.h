@@ -80,48 +80,56 @@ struct Kernels {
   // out[t][c] = out[t][c] * keep[t] + sum over keys of p[t][key] * v[key][c], t < tokens <= tileTokens, c < cols;
   // rows of out are `stride` apart, of p kTileGroup, of v (f32; f16 and q8_0 too where few tokens want them) vStride
   // bytes. cols is a multiple of 16, of 32 for q8_0.
-  void (*mix)(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v, size_t vStride, int64_t keys,
-              int64_t cols, int64_t tokens);
+  void (*mix)(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v,
+              size_t vStride, int64_t keys, int64_t cols, int64_t tokens);
 
   // --- the same tiles in 8 bits; absent (packRows8 null) in the scalar table ---
-  int64_t panelBytes, tokenBytes;   // a packed weight or activation takes
+  int64_t panelBytes, tokenBytes;  // a packed weight or activation takes
   // Columns [column, column + k) as 8-bit panels with a scale per row and group: scales[group][tileRows]. Types: f32
   // and those of hasTile8. column is a multiple of 256, the last group may be cut short.
-  void (*packRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales);
+  void (*packRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
+                    uint8_t* panel, float* scales);
   bool (*hasTile8)(DType type);
   // scales, offsets: [group][tileTokens]
-  void (*packTokens8)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales, int32_t* offsets);
+  void (*packTokens8)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales,
+                      int32_t* offsets);
   // out[tileTokens][tileRows] += over `groups` groups
-  void (*tile8)(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
-                const int32_t* offsets, int64_t groups);
+  void (*tile8)(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
+                const float* tokenScales, const int32_t* offsets, int64_t groups);
 
   // --- attention in 16-bit integers, kTileGroup keys at a time; absent (scores16 null) where f32 is as fast ---
   // A row of n <= kRow16 values becomes integers of at most `level`, value = integer * *scale; `to` takes kRow16.
   void (*packQueries16)(const float* x, int64_t n, int level, int16_t* to, float* scale);
-  // `count` <= kTileGroup keys of f32, f16, bf16 or q8_0, missing ones as zeros: panels[panel][pairs of columns][tileRows][2]
-  // of n, rounded up to 8, columns
-  void (*packKeys16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales);
+  // `count` <= kTileGroup keys of f32, f16, bf16 or q8_0, missing ones as zeros: panels[panel][pairs of
+  // columns][tileRows][2] of n, rounded up to 8, columns
+  void (*packKeys16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels,
+                     float* scales);
   // The same for values, of at most kValueLevel: panels[panel][pairs of keys][tileRows][2], n rounded up to 16
-  void (*packValues16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales);
+  void (*packValues16)(DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels,
+                       float* scales);
   // out[tileTokens][kTileGroup] = products of queries and keys; n as for packKeys16. n * level^2 must fit 31 bits.
-  void (*scores16)(float* out, const int16_t* queries, const float* queryScales, const int16_t* keys, const float* keyScales, int64_t n);
+  void (*scores16)(float* out, const int16_t* queries, const float* queryScales, const int16_t* keys,
+                   const float* keyScales, int64_t n);
   // softmaxStep for a row of such a tile, scores and *top times kLog2E, of which keys [from, to) are seen, from < to.
   // p and *weight: *weight * p[key] is the probability of a key times the scale of its value.
-  float (*softmax16)(const float* scores, int64_t from, int64_t to, float cap, const float* valueScales, float* top, float* sum, int16_t* p,
-                     float* weight);
+  float (*softmax16)(const float* scores, int64_t from, int64_t to, float cap, const float* valueScales, float* top,
+                     float* sum, int16_t* p, float* weight);
   // out[t][c] = out[t][c] * keep[t] + weights[t] * sum over keys of p[t][key] * values[key][c]; n as for packValues16,
   // rounded up
-  void (*mix16)(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p, const int16_t* values, int64_t n);
+  void (*mix16)(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p,
+                const int16_t* values, int64_t n);
 
   // --- decoding: few tokens, weights used once ---
   // out[t][rows] = the products of `rows` weight rows of k values with `count` tokens; f32, f16, bf16, q8_0
   void (*dotRows)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
                   int64_t count, float* out);
   // The same for types of hasDot8, with 8-bit activations; absent in the scalar table. Activations are written first, a
-  // scale per 32 columns: of every token ceil(k / kRowBlock) blocks of tokenBlockBytes, whose layout is the table's own.
+  // scale per 32 columns: of every token ceil(k / kRowBlock) blocks of tokenBlockBytes, whose layout is the table's
+  // own.
   int64_t tokenBlockBytes;
   void (*quantizeTokens)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens);
-  void (*dotRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens, int64_t count, float* out);
+  void (*dotRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens,
+                   int64_t count, float* out);
   bool (*hasDot8)(DType type);
 
   // --- limits of the machine, for reports ---
@@ -133,7 +141,7 @@ struct Kernels {
 
 extern const Kernels kKernelsScalar;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Kernels kKernelsAvx2, kKernelsAvxVnni, kKernelsAvx512Vnni;   // the second where PG_HAS_AVXVNNI
+extern const Kernels kKernelsAvx2, kKernelsAvxVnni, kKernelsAvx512Vnni;  // the second where PG_HAS_AVXVNNI
 #elif defined(__aarch64__) || defined(_M_ARM64)
 extern const Kernels kKernelsNeon, kKernelsNeonDotprod, kKernelsNeonI8mm;
 #endif

@@ -92,7 +92,9 @@ void finish(Finish kind, float* out, int64_t outStride, const Sums& y, int64_t n
         case Finish::store: *to = a; break;
         case Finish::gelu: *to = geluTanh(a); break;
         case Finish::add: *to += a; break;
-        case Finish::geglu: *to = geluTanh(a) * (y.second[t * y.accStride + i] + (y.secondBias ? y.secondBias[i] : 0)); break;
+        case Finish::geglu:
+          *to = geluTanh(a) * (y.second[t * y.accStride + i] + (y.secondBias ? y.secondBias[i] : 0));
+          break;
       }
     }
 }
@@ -146,7 +148,8 @@ float weightAt(DType type, const uint8_t* row, int64_t c) {
 
 void packRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, float* panel) {
   for (int64_t c = 0; c < k; ++c)
-    for (int64_t r = 0; r < kTileRows; ++r) panel[c * kTileRows + r] = r < rows ? weightAt(type, w + stride * size_t(r), column + c) : 0;
+    for (int64_t r = 0; r < kTileRows; ++r)
+      panel[c * kTileRows + r] = r < rows ? weightAt(type, w + stride * size_t(r), column + c) : 0;
 }
 
 void packTokens(const float* x, int64_t stride, int64_t count, int64_t k, float* tokens) {
@@ -163,8 +166,8 @@ void tile(float* out, int64_t stride, const float* panel, const float* tokens, i
     for (int64_t r = 0; r < kTileRows; ++r) out[t * stride + r] = addTo ? out[t * stride + r] + acc[t][r] : acc[t][r];
 }
 
-void mix(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v, size_t vStride, int64_t keys,
-         int64_t cols, int64_t tokens) {
+void mix(float* out, int64_t stride, const float* keep, const float* p, DType type, const uint8_t* v, size_t vStride,
+         int64_t keys, int64_t cols, int64_t tokens) {
   for (int64_t t = 0; t < tokens; ++t) {
     float* row = out + t * stride;
     for (int64_t c = 0; c < cols; ++c) row[c] *= keep[t];
@@ -178,7 +181,8 @@ void mix(float* out, int64_t stride, const float* keep, const float* p, DType ty
   }
 }
 
-void dotRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride, int64_t count, float* out) {
+void dotRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
+             int64_t count, float* out) {
   float few[256];
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t t = 0; t < count; ++t) {

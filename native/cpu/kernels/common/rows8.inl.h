@@ -3,12 +3,14 @@
 #pragma once
 
 static bool hasDot8(pg::DType type) {
-  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
+  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k ||
+         type == pg::DType::q6_k;
 }
 
 PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
   switch (type) {
-    case pg::DType::q4_0: case pg::DType::q4_k: return 144;
+    case pg::DType::q4_0:
+    case pg::DType::q4_k: return 144;
     case pg::DType::q8_0: return 272;
     case pg::DType::q5_k: return 176;
     default: return 210;
@@ -16,7 +18,8 @@ PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
 }
 
 template <int kTokens>
-static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotRow8(pg::DType type, const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks,
+                    float* out, int64_t outStride) {
   switch (type) {
     case pg::DType::q4_0: dotQ48_0<kTokens, false>(row, supers, x, tokenBlocks, out, outStride); break;
     case pg::DType::q8_0: dotQ48_0<kTokens, true>(row, supers, x, tokenBlocks, out, outStride); break;
@@ -33,7 +36,8 @@ static void quantizeTokens(const float* x, int64_t stride, int64_t count, int64_
     for (int64_t c = 0; c < k; c += pg::kRowBlock) quantizeBlock(x + t * stride + c, k - c, to++);
 }
 
-static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens, int64_t count, float* out) {
+static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const uint8_t* tokens,
+                     int64_t count, float* out) {
   const TokenBlock* x = (const TokenBlock*)tokens;
   const int64_t supers = k / pg::kRowBlock, blocks = (k + pg::kRowBlock - 1) / pg::kRowBlock;
   const size_t superSize = superBytes(type), tailSize = size_t(k % pg::kRowBlock) / 32 * (superSize / 8);

@@ -7,7 +7,8 @@
 #pragma once
 
 static bool hasTile8(pg::DType type) {
-  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k || type == pg::DType::q6_k;
+  return type == pg::DType::q8_0 || type == pg::DType::q4_0 || type == pg::DType::q4_k || type == pg::DType::q5_k ||
+         type == pg::DType::q6_k;
 }
 
 // Up to 256 columns of one row.
@@ -16,20 +17,24 @@ static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_
     case pg::DType::q4_k: return unpackQ4K(row + column / 256 * 144, to, scales);
     case pg::DType::q5_k: return unpackQ5K(row + column / 256 * 176, to, scales);
     case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
-    case pg::DType::q8_0: case pg::DType::q4_0: {
+    case pg::DType::q8_0:
+    case pg::DType::q4_0: {
       const size_t size = type == pg::DType::q8_0 ? 34 : 18;
       const uint8_t* blocks = row + size_t(column / 32) * size;
       uint8_t few[272] = {0};
-      if (k < 256) blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
+      if (k < 256)
+        blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
       return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
     }
     default:
-      for (int64_t g = 0; 64 * g < k; ++g) scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
+      for (int64_t g = 0; 64 * g < k; ++g)
+        scales[g] = unpackF32((const float*)row + column + 64 * g, k - 64 * g, to + 64 * g);
   }
 }
 
 // Panels are [k / kWord][kTileRows][kWord]: 32-bit words of kWord columns of a row.
-static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, uint8_t* panel, float* scales) {
+static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
+                      uint8_t* panel, float* scales) {
   constexpr int64_t kWord = 4 / int64_t(sizeof(Level));
   for (int64_t c = 0; c < k; c += 256) {
     const int64_t n = k - c < 256 ? k - c : 256, groups = (n + 63) / 64;

@@ -1,6 +1,6 @@
-// Attention's tiles in 16-bit integers, in the vector words of simd_*.h: twice as many multiplications an instruction as
-// in f32, and with a scale for every row an error of about a ten-thousandth. Sums are exact and a row's scales are its
-// own, so that a row of queries gives the same bits in any company. Static functions only.
+// Attention's tiles in 16-bit integers, in the vector words of simd_*.h: twice as many multiplications an instruction
+// as in f32, and with a scale for every row an error of about a ten-thousandth. Sums are exact and a row's scales are
+// its own, so that a row of queries gives the same bits in any company. Static functions only.
 #pragma once
 #define PG_ATTENTION16
 
@@ -27,7 +27,8 @@ PG_INLINE float levels16(const uint8_t* row, int64_t n, int level, int16_t* to) 
 
 // The same for one of `count` rows; one behind them is all zeros.
 template <pg::DType kType>
-PG_INLINE float levels16OrNone(const uint8_t* x, size_t stride, int64_t row, int64_t count, int64_t n, int level, int16_t* to) {
+PG_INLINE float levels16OrNone(const uint8_t* x, size_t stride, int64_t row, int64_t count, int64_t n, int level,
+                               int16_t* to) {
   if (row < count) return levels16<kType>(x + stride * size_t(row), n, level, to);
   memset(to, 0, size_t(roundTo(n, 2 * kLanes)) * sizeof *to);
   return 0;
@@ -38,12 +39,14 @@ static void packQueries16(const float* x, int64_t n, int level, int16_t* to, flo
 }
 
 template <pg::DType kType>
-static void packKeysOf(const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales) {
+static void packKeysOf(const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels,
+                       float* scales) {
   const int64_t pairs = roundTo(n, kPairs16 * 2) / 2;
   int16_t rows[kLanes][pg::kRow16];
   for (int64_t key = 0; key < pg::kTileGroup; key += kLanes) {
-    for (int64_t i = 0; i < kLanes; ++i) scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, level, rows[i]);
-    float* panel = (float*)panels + key / kTileRows * pairs * kTileRows + key % kTileRows;   // pairs travel as floats
+    for (int64_t i = 0; i < kLanes; ++i)
+      scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, level, rows[i]);
+    float* panel = (float*)panels + key / kTileRows * pairs * kTileRows + key % kTileRows;  // pairs travel as floats
     for (int64_t c = 0; c < pairs; c += kLanes) {
       V v[kLanes];
       for (int i = 0; i < kLanes; ++i) v[i] = vload((const float*)rows[i] + c);
@@ -58,7 +61,8 @@ static void packValuesOf(const uint8_t* x, size_t stride, int64_t count, int64_t
   int16_t rows[2][pg::kRow16];
   const int64_t cols = roundTo(n, 16);
   for (int64_t key = 0; key < pg::kTileGroup; key += 2) {
-    for (int64_t i = 0; i < 2; ++i) scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, pg::kValueLevel, rows[i]);
+    for (int64_t i = 0; i < 2; ++i)
+      scales[key + i] = levels16OrNone<kType>(x, stride, key + i, count, n, pg::kValueLevel, rows[i]);
     for (int64_t c = 0; c < cols; c += kLanes) {
       const int64_t panel = c / kTileRows * kTileRows, width = cols - panel < kTileRows ? 16 : kTileRows;
       vstorePairs(panels + panel * pg::kTileGroup + key * width + 2 * (c - panel), rows[0] + c, rows[1] + c);
@@ -66,7 +70,8 @@ static void packValuesOf(const uint8_t* x, size_t stride, int64_t count, int64_t
   }
 }
 
-static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level, int16_t* panels, float* scales) {
+static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int level,
+                       int16_t* panels, float* scales) {
   switch (type) {
     case pg::DType::f32: return packKeysOf<pg::DType::f32>(x, stride, count, n, level, panels, scales);
     case pg::DType::f16: return packKeysOf<pg::DType::f16>(x, stride, count, n, level, panels, scales);
@@ -75,7 +80,8 @@ static void packKeys16(pg::DType type, const uint8_t* x, size_t stride, int64_t 
   }
 }
 
-static void packValues16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels, float* scales) {
+static void packValues16(pg::DType type, const uint8_t* x, size_t stride, int64_t count, int64_t n, int16_t* panels,
+                         float* scales) {
   switch (type) {
     case pg::DType::f32: return packValuesOf<pg::DType::f32>(x, stride, count, n, panels, scales);
     case pg::DType::f16: return packValuesOf<pg::DType::f16>(x, stride, count, n, panels, scales);
@@ -88,34 +94,33 @@ static void packValues16(pg::DType type, const uint8_t* x, size_t stride, int64_
 template <int kVectors, int kStride>
 PG_INLINE void multiply16(I (*acc)[kVectors], const int16_t* panel, const int16_t* rows, int64_t pairs) {
   PG_UNROLL
-  for (int t = 0; t < kTileTokens; ++t)
+  for (int t = 0; t < kTileTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kVectors; ++i) acc[t][i] = vzeroI();
+  for (int64_t p = 0; p < pairs; p += kPairs16) PG_UNROLL
+  for (int s = 0; s < kPairs16; ++s, panel += kVectors * kLanes * 2, rows += 2) {
+    I w[kVectors];
     PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) acc[t][i] = vzeroI();
-  for (int64_t p = 0; p < pairs; p += kPairs16)
+    for (int i = 0; i < kVectors; ++i) w[i] = vloadI(panel + i * kLanes * 2);
     PG_UNROLL
-    for (int s = 0; s < kPairs16; ++s, panel += kVectors * kLanes * 2, rows += 2) {
-      I w[kVectors];
+    for (int t = 0; t < kTileTokens; ++t) {
+      const I x = vsetPair(rows + t * kStride);
       PG_UNROLL
-      for (int i = 0; i < kVectors; ++i) w[i] = vloadI(panel + i * kLanes * 2);
-      PG_UNROLL
-      for (int t = 0; t < kTileTokens; ++t) {
-        const I x = vsetPair(rows + t * kStride);
-        PG_UNROLL
-        for (int i = 0; i < kVectors; ++i) vmultiplyAdd16(&acc[t][i], w[i], x);
-      }
+      for (int i = 0; i < kVectors; ++i) vmultiplyAdd16(&acc[t][i], w[i], x);
     }
+  }
 }
 
-static void scores16(float* out, const int16_t* queries, const float* queryScales, const int16_t* keys, const float* keyScales, int64_t n) {
+static void scores16(float* out, const int16_t* queries, const float* queryScales, const int16_t* keys,
+                     const float* keyScales, int64_t n) {
   const int64_t pairs = roundTo(n, kPairs16 * 2) / 2;
   for (int64_t key = 0; key < pg::kTileGroup; key += kTileRows) {
     I acc[kTileTokens][kTileVectors];
     multiply16<kTileVectors, pg::kRow16>(acc, keys + key * pairs * 2, queries, pairs);
     PG_UNROLL
-    for (int t = 0; t < kTileTokens; ++t)
-      PG_UNROLL
-      for (int i = 0; i < kTileVectors; ++i)
-        vstore(out + t * pg::kTileGroup + key + i * kLanes, vmul(vmul(vtoF32(acc[t][i]), vload(keyScales + key + i * kLanes)), vset(queryScales[t])));
+    for (int t = 0; t < kTileTokens; ++t) PG_UNROLL
+    for (int i = 0; i < kTileVectors; ++i)
+      vstore(out + t * pg::kTileGroup + key + i * kLanes,
+             vmul(vmul(vtoF32(acc[t][i]), vload(keyScales + key + i * kLanes)), vset(queryScales[t])));
   }
 }
 
@@ -129,7 +134,8 @@ PG_INLINE V vexp2Level(V x) {
 }
 
 // Exponents are those of 2: queries come with the factor log2(e).
-static float softmax16(const float* scores, int64_t from, int64_t to, float cap, const float* valueScales, float* top, float* sum, int16_t* p, float* weight) {
+static float softmax16(const float* scores, int64_t from, int64_t to, float cap, const float* valueScales, float* top,
+                       float* sum, int16_t* p, float* weight) {
   V e[kVectors16], most = vset(-INFINITY);
   PG_UNROLL
   for (int i = 0; i < kVectors16; ++i) e[i] = vscore(vload(scores + i * kLanes), vset(1), cap * pg::kLog2E);
@@ -156,7 +162,7 @@ static float softmax16(const float* scores, int64_t from, int64_t to, float cap,
   const V inverse = vset(largest > 0 ? pg::kProbabilityLevel / largest : 0);
   PG_UNROLL
   for (int i = 0; i < kVectors16; ++i) vstoreI16(p + i * kLanes, vmul(e[i], inverse));
-  float factors[kLanes];   // of what was before, of this tile: one of them is 1
+  float factors[kLanes];  // of what was before, of this tile: one of them is 1
   vstore(factors, vexp(vmul(vsub(vfirst(vset(*top), vset(tileTop), 1), vset(newTop)), vset(1 / pg::kLog2E))));
   *top = newTop;
   *sum = *sum * factors[0] + vsum(total) * factors[1];
@@ -165,20 +171,22 @@ static float softmax16(const float* scores, int64_t from, int64_t to, float cap,
 }
 
 template <int kVectors>
-PG_INLINE void mixPanel16(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p, const int16_t* panel) {
+PG_INLINE void mixPanel16(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p,
+                          const int16_t* panel) {
   I acc[kTileTokens][kVectors];
   multiply16<kVectors, pg::kTileGroup>(acc, panel, p, pg::kTileGroup / 2);
   PG_UNROLL
-  for (int t = 0; t < kTileTokens; ++t)
-    PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
-      float* o = out + t * stride + i * kLanes;
-      vstore(o, vfma(vtoF32(acc[t][i]), vset(weights[t]), vmul(vload(o), vset(keep[t]))));
-    }
+  for (int t = 0; t < kTileTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    float* o = out + t * stride + i * kLanes;
+    vstore(o, vfma(vtoF32(acc[t][i]), vset(weights[t]), vmul(vload(o), vset(keep[t]))));
+  }
 }
 
-static void mix16(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p, const int16_t* values, int64_t n) {
+static void mix16(float* out, int64_t stride, const float* keep, const float* weights, const int16_t* p,
+                  const int16_t* values, int64_t n) {
   int64_t c = 0;
-  for (; c + kTileRows <= n; c += kTileRows) mixPanel16<kTileVectors>(out + c, stride, keep, weights, p, values + c * pg::kTileGroup);
+  for (; c + kTileRows <= n; c += kTileRows)
+    mixPanel16<kTileVectors>(out + c, stride, keep, weights, p, values + c * pg::kTileGroup);
   if (c < n) mixPanel16<16 / kLanes>(out + c, stride, keep, weights, p, values + c * pg::kTileGroup);
 }

@@ -210,7 +210,8 @@ static void layerNorm(float* out, const float* x, const float* weight, const flo
     vstore(out + i, vfma(vmul(vsub(vload(x + i), mean), factor), vload(weight + i), vload(bias + i)));
   if (i < n) {
     const int64_t left = n - i;
-    const V y = vfma(vmul(vsub(vloadFirst(x + i, left), mean), factor), vloadFirst(weight + i, left), vloadFirst(bias + i, left));
+    const V y = vfma(vmul(vsub(vloadFirst(x + i, left), mean), factor), vloadFirst(weight + i, left),
+                     vloadFirst(bias + i, left));
     vstoreFirst(out + i, y, left);
   }
 }

@@ -23,11 +23,13 @@ PG_INLINE V vloadWeights(pg::DType type, const uint8_t* row, int64_t c, int64_t 
   return vload(few);
 }
 
-static void packRows(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k, float* panel) {
+static void packRows(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
+                     float* panel) {
   for (int64_t r = 0; r < kTileRows; r += kLanes)
     for (int64_t c = 0; c < k; c += kLanes) {
       V v[kLanes];
-      for (int i = 0; i < kLanes; ++i) v[i] = r + i < rows ? vloadWeights(type, w + stride * size_t(r + i), column + c, k - c) : vzero();
+      for (int i = 0; i < kLanes; ++i)
+        v[i] = r + i < rows ? vloadWeights(type, w + stride * size_t(r + i), column + c, k - c) : vzero();
       vtranspose(v);
       const int64_t n = k - c < kLanes ? k - c : kLanes;
       for (int64_t i = 0; i < n; ++i) vstore(panel + (c + i) * kTileRows + r, v[i]);
@@ -40,7 +42,9 @@ static void packTokens(const float* x, int64_t stride, int64_t count, int64_t k,
     for (int64_t c = 0; c < k; c += kLanes) {
       V v[kLanes];
       for (int i = 0; i < kLanes; ++i)
-        v[i] = t + i >= count ? vzero() : k - c >= kLanes ? vload(x + (t + i) * stride + c) : vloadFirst(x + (t + i) * stride + c, k - c);
+        v[i] = t + i >= count    ? vzero()
+               : k - c >= kLanes ? vload(x + (t + i) * stride + c)
+                                 : vloadFirst(x + (t + i) * stride + c, k - c);
       vtranspose(v);
       const int64_t n = k - c < kLanes ? k - c : kLanes;
       for (int64_t i = 0; i < n; ++i) vstoreFirst(tokens + (c + i) * kTileTokens + t, v[i], width);
@@ -52,9 +56,8 @@ static void packTokens(const float* x, int64_t stride, int64_t count, int64_t k,
 static void tile(float* out, int64_t stride, const float* panel, const float* tokens, int64_t k, bool add) {
   V acc[kTileTokens][kTileVectors];
   PG_UNROLL
-  for (int t = 0; t < kTileTokens; ++t)
-    PG_UNROLL
-    for (int i = 0; i < kTileVectors; ++i) acc[t][i] = vzero();
+  for (int t = 0; t < kTileTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kTileVectors; ++i) acc[t][i] = vzero();
   for (int64_t c = 0; c < k; ++c) {
     V w[kTileVectors];
     PG_UNROLL
@@ -67,27 +70,27 @@ static void tile(float* out, int64_t stride, const float* panel, const float* to
     }
   }
   PG_UNROLL
-  for (int t = 0; t < kTileTokens; ++t)
-    PG_UNROLL
-    for (int i = 0; i < kTileVectors; ++i) {
-      float* o = out + t * stride + i * kLanes;
-      vstore(o, add ? vadd(vload(o), acc[t][i]) : acc[t][i]);
-    }
+  for (int t = 0; t < kTileTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kTileVectors; ++i) {
+    float* o = out + t * stride + i * kLanes;
+    vstore(o, add ? vadd(vload(o), acc[t][i]) : acc[t][i]);
+  }
 }
 #endif
 
 // kVectors vectors of columns for kTokens tokens
 template <pg::DType kType, int kTokens, int kVectors>
-PG_INLINE void mixColumns(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t column) {
+PG_INLINE void mixColumns(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v,
+                          size_t vStride, int64_t keys, int64_t column) {
   V acc[kTokens][kVectors];
   PG_UNROLL
-  for (int t = 0; t < kTokens; ++t)
-    PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) acc[t][i] = vmul(vload(out + t * stride + column + i * kLanes), vset(keep[t]));
+  for (int t = 0; t < kTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kVectors; ++i) acc[t][i] = vmul(vload(out + t * stride + column + i * kLanes), vset(keep[t]));
   for (int64_t key = 0; key < keys; ++key) {
     V w[kVectors];
     PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) w[i] = vloadWeights(kType, v + size_t(key) * vStride, column + i * kLanes, kLanes);
+    for (int i = 0; i < kVectors; ++i)
+      w[i] = vloadWeights(kType, v + size_t(key) * vStride, column + i * kLanes, kLanes);
     PG_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const V x = vset(p[t * pg::kTileGroup + key]);
@@ -97,36 +100,42 @@ PG_INLINE void mixColumns(float* out, int64_t stride, const float* keep, const f
     }
   }
   PG_UNROLL
-  for (int t = 0; t < kTokens; ++t)
-    PG_UNROLL
-    for (int i = 0; i < kVectors; ++i) vstore(out + t * stride + column + i * kLanes, acc[t][i]);
+  for (int t = 0; t < kTokens; ++t) PG_UNROLL
+  for (int i = 0; i < kVectors; ++i) vstore(out + t * stride + column + i * kLanes, acc[t][i]);
 }
 
 template <pg::DType kType, int kTokens, int kVectors>
-static void mixTokens(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t cols) {
+static void mixTokens(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride,
+                      int64_t keys, int64_t cols) {
   int64_t c = 0;
-  for (; c + kVectors * kLanes <= cols; c += kVectors * kLanes) mixColumns<kType, kTokens, kVectors>(out, stride, keep, p, v, vStride, keys, c);
+  for (; c + kVectors * kLanes <= cols; c += kVectors * kLanes)
+    mixColumns<kType, kTokens, kVectors>(out, stride, keep, p, v, vStride, keys, c);
   for (; c < cols; c += kLanes) mixColumns<kType, kTokens, 1>(out, stride, keep, p, v, vStride, keys, c);
 }
 
 template <pg::DType kType>
-PG_INLINE void mixFew(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride, int64_t keys, int64_t cols, int64_t tokens) {
+PG_INLINE void mixFew(float* out, int64_t stride, const float* keep, const float* p, const uint8_t* v, size_t vStride,
+                      int64_t keys, int64_t cols, int64_t tokens) {
   int64_t t = 0;
-  for (; t + 2 <= tokens; t += 2) mixTokens<kType, 2, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
-  if (t < tokens) mixTokens<kType, 1, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
+  for (; t + 2 <= tokens; t += 2)
+    mixTokens<kType, 2, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
+  if (t < tokens)
+    mixTokens<kType, 1, 4>(out + t * stride, stride, keep + t, p + t * pg::kTileGroup, v, vStride, keys, cols);
 }
 
-static void mix(float* out, int64_t stride, const float* keep, const float* p, pg::DType type, const uint8_t* v, size_t vStride, int64_t keys,
-                int64_t cols, int64_t tokens) {
+static void mix(float* out, int64_t stride, const float* keep, const float* p, pg::DType type, const uint8_t* v,
+                size_t vStride, int64_t keys, int64_t cols, int64_t tokens) {
   if (type == pg::DType::f16) mixFew<pg::DType::f16>(out, stride, keep, p, v, vStride, keys, cols, tokens);
   else if (type == pg::DType::q8_0) mixFew<pg::DType::q8_0>(out, stride, keep, p, v, vStride, keys, cols, tokens);
-  else if (tokens == kTileTokens) mixTokens<pg::DType::f32, kTileTokens, kTileVectors>(out, stride, keep, p, v, vStride, keys, cols);
+  else if (tokens == kTileTokens)
+    mixTokens<pg::DType::f32, kTileTokens, kTileVectors>(out, stride, keep, p, v, vStride, keys, cols);
   else mixFew<pg::DType::f32>(out, stride, keep, p, v, vStride, keys, cols, tokens);
 }
 
 // One weight row with kTokens tokens; the order of additions does not depend on kTokens.
 template <int kTokens>
-PG_INLINE void dotRowTokens(pg::DType type, const uint8_t* row, int64_t k, const float* x, int64_t xStride, float* out, int64_t outStride) {
+PG_INLINE void dotRowTokens(pg::DType type, const uint8_t* row, int64_t k, const float* x, int64_t xStride, float* out,
+                            int64_t outStride) {
   V a[kTokens], b[kTokens];
   for (int t = 0; t < kTokens; ++t) a[t] = b[t] = vzero();
   int64_t c = 0;
@@ -148,15 +157,16 @@ PG_INLINE void dotRowTokens(pg::DType type, const uint8_t* row, int64_t k, const
 }
 
 template <int kTokens>
-PG_INLINE void dotRowAnyType(pg::DType type, const uint8_t* row, int64_t k, const float* x, int64_t xStride, float* out, int64_t outStride) {
+PG_INLINE void dotRowAnyType(pg::DType type, const uint8_t* row, int64_t k, const float* x, int64_t xStride, float* out,
+                             int64_t outStride) {
   if (type == pg::DType::f32) dotRowTokens<kTokens>(pg::DType::f32, row, k, x, xStride, out, outStride);
   else if (type == pg::DType::f16) dotRowTokens<kTokens>(pg::DType::f16, row, k, x, xStride, out, outStride);
   else if (type == pg::DType::q8_0) dotRowTokens<kTokens>(pg::DType::q8_0, row, k, x, xStride, out, outStride);
   else dotRowTokens<kTokens>(pg::DType::bf16, row, k, x, xStride, out, outStride);
 }
 
-static void dotRows(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
-                    int64_t count, float* out) {
+static void dotRows(pg::DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x,
+                    int64_t xStride, int64_t count, float* out) {
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = w + stride * size_t(r);
     int64_t t = 0;

@@ -1,19 +1,19 @@
-// Decode kernels for registers of 256 bits: a weight row in its file layout times the 8-bit activations of 1 to 8 tokens.
-// Included between PG_ISA_BEGIN and PG_ISA_END by AVX2 and AVX-VNNI, whose files say before how levels and activations
-// are multiplied: dotLevels and, for Q8_0, prepare8, dot8 and kOffset8.
+// Decode kernels for registers of 256 bits: a weight row in its file layout times the 8-bit activations of 1 to 8
+// tokens. Included between PG_ISA_BEGIN and PG_ISA_END by AVX2 and AVX-VNNI, whose files say before how levels and
+// activations are multiplied: dotLevels and, for Q8_0, prepare8, dot8 and kOffset8.
 //
-// 256 columns make eight registers that hold four columns of each of the eight groups of 32: a lane belongs to one group
-// throughout, so that products are added as integers over all registers, and one conversion, one multiplication by the
-// eight scales and one addition end a super-block. Weights are brought into this order by shuffles, once for all tokens;
-// activations are stored in it. Offsets and minimums enter as scale * (sum of activations).
+// 256 columns make eight registers that hold four columns of each of the eight groups of 32: a lane belongs to one
+// group throughout, so that products are added as integers over all registers, and one conversion, one multiplication
+// by the eight scales and one addition end a super-block. Weights are brought into this order by shuffles, once for all
+// tokens; activations are stored in it. Offsets and minimums enter as scale * (sum of activations).
 #pragma once
 
 // 256 columns of a token, groups in the order of laneGroups()
 struct TokenBlock {
-  int8_t values[8][8][4];   // [columns of a group / 4][group][column]
-  float scales[8];          // of groups
-  float sums[8];            // scale * (sum of values)
-  float halves[2][8];       // the same of the first, of the last 16 columns
+  int8_t values[8][8][4];  // [columns of a group / 4][group][column]
+  float scales[8];  // of groups
+  float sums[8];  // scale * (sum of values)
+  float halves[2][8];  // the same of the first, of the last 16 columns
 };
 
 // Of four registers, out[r]: dwords r, and in the upper half dwords 4 + r.
@@ -29,7 +29,8 @@ PG_INLINE void gather4(__m256i a, __m256i b, __m256i c, __m256i d, __m256i* out)
 // 16 bytes of each of eight blocks: out[r] has dword r of all.
 template <int kBytes>
 PG_INLINE void gather8(const uint8_t* p, __m256i* out) {
-  gather4(loadTwo(p, p + kBytes), loadTwo(p + 4 * kBytes, p + 5 * kBytes), loadTwo(p + 2 * kBytes, p + 3 * kBytes), loadTwo(p + 6 * kBytes, p + 7 * kBytes), out);
+  gather4(loadTwo(p, p + kBytes), loadTwo(p + 4 * kBytes, p + 5 * kBytes), loadTwo(p + 2 * kBytes, p + 3 * kBytes),
+          loadTwo(p + 6 * kBytes, p + 7 * kBytes), out);
 }
 
 // Registers of even and odd groups, each [dword r | dword 4 + r], to those of all.
@@ -47,7 +48,8 @@ PG_INLINE V addProducts(V acc, __m256i sums, V slope, V base, const TokenBlock& 
 }
 
 template <int kTokens, bool kEight>
-static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                     int64_t outStride) {
   constexpr int kBytes = kEight ? 34 : 18;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
@@ -74,7 +76,8 @@ static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, in
 
 // Q4_K, and Q5_K with its fifth bits
 template <int kTokens, bool kFive>
-static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                    int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
@@ -86,13 +89,16 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
     gather4(load32(qs), load32(qs + 64), load32(qs + 32), load32(qs + 96), even);
     for (int r = 0; r < 4; ++r) odd[r] = nibbles(_mm256_srli_epi16(even[r], 4)), even[r] = nibbles(even[r]);
     if (kFive) {
-      // bit g of a byte is the fifth of group g. Turned to bit 4 in the lanes of groups 0, 4, 2, 6 by two shifts, it has
-      // the bits of groups 1, 5, 3, 7 above.
+      // bit g of a byte is the fifth of group g. Turned to bit 4 in the lanes of groups 0, 4, 2, 6 by two shifts, it
+      // has the bits of groups 1, 5, 3, 7 above.
       const __m256i bits = load32(row + 16), up = _mm256_slli_epi16(bits, 4);
-      const __m256i a = _mm256_unpacklo_epi32(up, bits), b = _mm256_unpackhi_epi32(up, bits), bit4 = _mm256_set1_epi8(16);
+      const __m256i a = _mm256_unpacklo_epi32(up, bits), b = _mm256_unpackhi_epi32(up, bits),
+                    bit4 = _mm256_set1_epi8(16);
       const __m256i down = _mm256_setr_epi32(0, 0, 2, 2, 0, 0, 2, 2);
-      const __m256i turned[4] = {_mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0x44), down), _mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0xee), down),
-                                 _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0x44), down), _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0xee), down)};
+      const __m256i turned[4] = {_mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0x44), down),
+                                 _mm256_srlv_epi32(_mm256_shuffle_epi32(a, 0xee), down),
+                                 _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0x44), down),
+                                 _mm256_srlv_epi32(_mm256_shuffle_epi32(b, 0xee), down)};
       for (int r = 0; r < 4; ++r) {
         even[r] = _mm256_or_si256(even[r], _mm256_and_si256(turned[r], bit4));
         odd[r] = _mm256_or_si256(odd[r], _mm256_and_si256(_mm256_srli_epi16(turned[r], 1), bit4));
@@ -111,12 +117,15 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
 PG_INLINE void levelsQ6K(const uint8_t* row, __m256i* w) {
   // groups 0 | 2 and 4 | 6 (the low | high nibbles), then 1 | 3 and 5 | 7
   const __m256i q0 = load32(row), q1 = load32(row + 32), q2 = load32(row + 64), q3 = load32(row + 96);
-  const __m256i from[4] = {_mm256_unpacklo_epi32(q0, q2), _mm256_unpackhi_epi32(q0, q2), _mm256_unpacklo_epi32(q1, q3), _mm256_unpackhi_epi32(q1, q3)};
+  const __m256i from[4] = {_mm256_unpacklo_epi32(q0, q2), _mm256_unpackhi_epi32(q0, q2), _mm256_unpacklo_epi32(q1, q3),
+                           _mm256_unpackhi_epi32(q1, q3)};
   // bits 2j of a byte belong to group j of the first, 4 + j of the last 128 columns
-  const __m256i h0 = load32(row + 128), h1 = load32(row + 160), a = _mm256_unpacklo_epi32(h0, h1), b = _mm256_unpackhi_epi32(h0, h1);
+  const __m256i h0 = load32(row + 128), h1 = load32(row + 160), a = _mm256_unpacklo_epi32(h0, h1),
+                b = _mm256_unpackhi_epi32(h0, h1);
   const __m256i upA = _mm256_slli_epi16(a, 4), upB = _mm256_slli_epi16(b, 4), bits45 = _mm256_set1_epi8(0x30);
   // groups 0, 4, 2, 6 have theirs in bits 4 and 5, groups 1, 5, 3, 7 above
-  const __m256i turned[4] = {_mm256_unpacklo_epi64(upA, a), _mm256_unpackhi_epi64(upA, a), _mm256_unpacklo_epi64(upB, b), _mm256_unpackhi_epi64(upB, b)};
+  const __m256i turned[4] = {_mm256_unpacklo_epi64(upA, a), _mm256_unpackhi_epi64(upA, a),
+                             _mm256_unpacklo_epi64(upB, b), _mm256_unpackhi_epi64(upB, b)};
   __m256i even[4], odd[4];
   for (int i = 0; i < 4; ++i) {
     const __m256i low = nibbles(from[i]), high = nibbles(_mm256_srli_epi16(from[i], 4));
@@ -132,7 +141,8 @@ PG_INLINE void levelsQ6K(const uint8_t* row, __m256i* w) {
 }
 
 template <int kTokens>
-static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out, int64_t outStride) {
+static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
+                   int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   // the scale of the first 16 columns of each lane's group in the top byte
@@ -142,7 +152,8 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
     const __m256i scales = _mm256_broadcastsi128_si256(load16(row + 192));
     const V d = vset(vhalf(row + 208) * 0x1p-24f);
     const V first = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, place)), d);
-    const V last = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, _mm256_add_epi32(place, _mm256_set1_epi32(1 << 24)))), d);
+    const V last =
+        vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, _mm256_add_epi32(place, _mm256_set1_epi32(1 << 24)))), d);
     const V firstBase = vmul(first, vset(32)), lastBase = vmul(last, vset(32));
     __m256i w[8];
     levelsQ6K(row, w);
@@ -150,7 +161,8 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
       const TokenBlock& b = x[t * tokenBlocks + s];
       const V product = vmul(_mm256_cvtepi32_ps(dotLevels<63, 4>(w, b.values[0][0])), first);
       acc[t] = vfnma(lastBase, vload(b.halves[1]), vfnma(firstBase, vload(b.halves[0]), acc[t]));
-      acc[t] = vfma(vfma(_mm256_cvtepi32_ps(dotLevels<63, 4>(w + 4, b.values[4][0])), last, product), vload(b.scales), acc[t]);
+      acc[t] = vfma(vfma(_mm256_cvtepi32_ps(dotLevels<63, 4>(w + 4, b.values[4][0])), last, product), vload(b.scales),
+                    acc[t]);
     }
   }
   for (int t = 0; t < kTokens; ++t) out[t * outStride] = vsum(acc[t]);
@@ -167,7 +179,8 @@ static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
   float tops[8], inverses[8];
   for (int i = 0; i < 8; ++i) {
     const float* g = x + 32 * groups[i];
-    tops[i] = vmaxAcross(vmax(vmax(vabs(vload(g)), vabs(vload(g + 8))), vmax(vabs(vload(g + 16)), vabs(vload(g + 24)))));
+    tops[i] =
+        vmaxAcross(vmax(vmax(vabs(vload(g)), vabs(vload(g + 8))), vmax(vabs(vload(g + 16)), vabs(vload(g + 24)))));
   }
   const V top = vload(tops), scale = vdiv(top, vset(127));
   vstore(inverses, vselectLess(vzero(), top, vdiv(vset(127), top), vzero()));
@@ -176,7 +189,8 @@ static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
     const V inverse = vset(inverses[i]);
     __m256i q[4];
     for (int j = 0; j < 4; ++j) q[j] = _mm256_cvtps_epi32(vmul(vload(x + 32 * groups[i] + 8 * j), inverse));
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));   // within 128-bit lanes
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));  // within 128-bit lanes
     v[i] = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
   }
   vtranspose(v);

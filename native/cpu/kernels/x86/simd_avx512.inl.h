@@ -24,7 +24,9 @@ PG_INLINE V vround(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_I
 // a * 2^n for whole n in [-126, 127]
 PG_INLINE V vscale2(V a, V n) { return _mm512_scalef_ps(a, n); }
 // x < bound ? a : b
-PG_INLINE V vselectLess(V x, V bound, V a, V b) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), b, a); }
+PG_INLINE V vselectLess(V x, V bound, V a, V b) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), b, a);
+}
 
 // The first n < kLanes values; lanes beyond hold zero.
 PG_INLINE V vloadFirst(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(firstLanes(n), p); }
@@ -45,7 +47,9 @@ PG_INLINE V vloadF16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si
 PG_INLINE V vloadBf16(const uint16_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
-PG_INLINE V vloadI8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
+PG_INLINE V vloadI8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
 PG_INLINE void vstoreF16(uint16_t* p, V v) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
@@ -62,10 +66,13 @@ PG_INLINE I vzeroI() { return _mm512_setzero_si512(); }
 PG_INLINE I vloadI(const int16_t* p) { return _mm512_loadu_si512(p); }
 PG_INLINE V vtoF32(I v) { return _mm512_cvtepi32_ps(v); }
 // kLanes values, rounded
-PG_INLINE void vstoreI16(int16_t* p, V v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v))); }
+PG_INLINE void vstoreI16(int16_t* p, V v) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
+}
 // a[0], b[0], a[1], b[1] ... of kLanes values each
 PG_INLINE void vstorePairs(int16_t* p, const int16_t* a, const int16_t* b) {
-  const I low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)a)), high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)b));
+  const I low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)a)),
+          high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)b));
   _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 // the same two values in every lane

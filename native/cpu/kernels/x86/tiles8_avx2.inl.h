@@ -2,14 +2,14 @@
 // PG_ISA_END.
 //
 // vpmaddubsw would saturate with 8-bit weights, and undoing signs costs what it saves; vpmaddwd on 16 bits needs as
-// many instructions and leaves room for values of 12 bits, and of 14 for weights, whose rounding does not matter. Panels
-// are [k / 2][16 rows][2], tokens [k / 2][6][2].
+// many instructions and leaves room for values of 12 bits, and of 14 for weights, whose rounding does not matter.
+// Panels are [k / 2][16 rows][2], tokens [k / 2][6][2].
 #pragma once
 
 constexpr int kLevels16 = 2047;   // 64 products with 64 * 128, the largest weight, fit 31 bits
 
-static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens, const float* tokenScales,
-                  const int32_t* offsets, int64_t groups) {
+static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
+                  const float* tokenScales, const int32_t* offsets, int64_t groups) {
   (void)offsets;   // of unsigned weights: there are none here
   for (; groups > 0; --groups, rowScales += 16, tokenScales += 6) {
     __m256i acc[6][2];
@@ -44,13 +44,15 @@ PG_INLINE float levels(const float* x, int64_t n, int16_t* to) {
   const float max = vmaxAcross(top);
   const V inverse = vset(max > 0 ? kLevels16 / max : 0);
   for (int i = 0; i < 8; i += 2) {
-    const __m256i q = _mm256_packs_epi32(_mm256_cvtps_epi32(vmul(v[i], inverse)), _mm256_cvtps_epi32(vmul(v[i + 1], inverse)));
+    const __m256i q =
+        _mm256_packs_epi32(_mm256_cvtps_epi32(vmul(v[i], inverse)), _mm256_cvtps_epi32(vmul(v[i + 1], inverse)));
     _mm256_storeu_si256((__m256i*)(to + 8 * i), _mm256_permute4x64_epi64(q, 0xd8));
   }
   return max / kLevels16;
 }
 
-static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales, int32_t* offsets) {
+static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales,
+                        int32_t* offsets) {
   (void)offsets;
   for (int64_t c = 0; c < k; c += pg::kTileGroup, tokens += pg::kTileGroup * 12, scales += 6) {
     int32_t pairs[6][32];
