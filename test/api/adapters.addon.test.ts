@@ -13,7 +13,7 @@ import {
   type TestGguf,
   writeSafetensors
 } from '../support/convert-helpers'
-import { golden, hasGolden } from '../support/golden'
+import { golden, hasGoldens } from '../support/golden'
 import { readSafetensors, type FloatTensor } from '../support/safetensors'
 import { ggufBytes, type GgufValue } from '../support/tiny-model'
 
@@ -28,6 +28,7 @@ interface Case {
 }
 
 const tolerance = { vision: 1e-3, logits: 2e-3 }
+const present = hasGoldens('hf/pg1-tiny', 'hf/pg1-tiny-lora')
 const base = golden('hf', 'pg1-tiny')
 const lora = golden('hf', 'pg1-tiny-lora')
 const image = (file: string) => join(lora, 'images', file)
@@ -43,7 +44,7 @@ const load = async (options: Partial<LoadOptions> = {}): Promise<PaliGemma> => {
 }
 
 beforeAll(async () => {
-  if (!hasGolden) return
+  if (!present) return
   cases = (JSON.parse(readFileSync(join(lora, 'expected.json'), 'utf8')) as { cases: Case[] }).cases
   file = join(tempDir(), 'base.gguf')
   await convert({ source: base, out: file, type: 'f32' })
@@ -209,7 +210,7 @@ function ggufAdapter(
   return path
 }
 
-describe.skipIf(!hasGolden)('a PEFT adapter', () => {
+describe.skipIf(!present)('a PEFT adapter', () => {
   it("gives the reference's tokens, log-probabilities and vision features while the base stays as it is", async () => {
     const model = await load({ adapters: [lora] })
     expect(model.info.adapters).toEqual([
@@ -295,7 +296,7 @@ describe.skipIf(!hasGolden)('a PEFT adapter', () => {
   })
 })
 
-describe.skipIf(!hasGolden)('merging into a GGUF', () => {
+describe.skipIf(!present)('merging into a GGUF', () => {
   const made = async (options: Partial<ConvertOptions> & { source: string }) => {
     const out = join(tempDir(), 'merged.gguf')
     return { ...(await convert({ out, ...options })), file: readGguf(out) }
@@ -435,7 +436,7 @@ describe.skipIf(!hasGolden)('merging into a GGUF', () => {
   })
 })
 
-describe.skipIf(!hasGolden)('a GGUF adapter', () => {
+describe.skipIf(!present)('a GGUF adapter', () => {
   it("gives the reference's results", async () => {
     await expectReference(await load({ adapters: [ggufAdapter()] }))
   })
@@ -475,7 +476,7 @@ describe.skipIf(!hasGolden)('a GGUF adapter', () => {
   })
 })
 
-describe.skipIf(!hasGolden)('adapters of a loaded model', () => {
+describe.skipIf(!present)('adapters of a loaded model', () => {
   const other = () =>
     editedAdapter({
       values: (values, name) =>

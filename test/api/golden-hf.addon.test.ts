@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
 import { loadModel, preprocessImage, type LoadOptions, type PaliGemma } from '../../lib/index'
 import { native, type NativeEvent, type NativeRequest } from '../../lib/engine/native'
-import { golden, hasGolden } from '../support/golden'
+import { golden, hasGoldens } from '../support/golden'
 import { readSafetensors, type FloatTensor } from '../support/safetensors'
 
 interface Variant {
@@ -62,13 +62,16 @@ async function trace(path: string, request: Omit<NativeRequest, 'kind'>): Promis
   })
 }
 
-const checkpoints = ['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k'] as const
+const checkpoints = (['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k'] as const).filter((name) =>
+  hasGoldens(`hf/${name}`)
+)
 
-describe.skipIf(!hasGolden).each(checkpoints)('%s', (name) => {
+describe.each(checkpoints)('%s', (name) => {
   const folder = golden('hf', name)
-  const expected = hasGolden
-    ? (JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as { cases: Case[]; image_tokens: number })
-    : { cases: [], image_tokens: 0 }
+  const expected = JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as {
+    cases: Case[]
+    image_tokens: number
+  }
   const generates = expected.cases.filter((c) => c.kind === 'generate')
   const scores = expected.cases.filter((c) => c.kind === 'score')
   let dir = ''

@@ -4,7 +4,7 @@ import { PaliGemmaError } from '../../lib/base/errors'
 import { openModel, type PaliGemma } from '../../lib/api/model'
 import type { GenerateOptions, LoadOptions } from '../../lib/api/options'
 import { FakeNative, fakeInfo, picture, type Script } from '../support/fake-native'
-import { golden, hasGolden } from '../support/golden'
+import { golden, hasGoldens } from '../support/golden'
 
 const open = async (fake: FakeNative, options: Partial<LoadOptions> = {}): Promise<PaliGemma> =>
   await openModel(fake.binding, { model: 'm.gguf', ...options })
@@ -601,48 +601,53 @@ describe('tasks', () => {
     expect(fake.requests).toEqual([])
   })
 
-  it.skipIf(!hasGolden)('detect and segment give the published results for every reference text', async () => {
-    const { cases } = JSON.parse(readFileSync(golden('segment', 'parse.json'), 'utf8')) as {
-      cases: {
-        text: string
-        width: number
-        height: number
-        objs: {
-          loc_yxyx?: number[]
-          name?: string | null
-          xyxy: number[]
-          xyxy_big_vision: number[]
-          seg?: number[] | null
+  it.skipIf(!hasGoldens('segment/parse.json'))(
+    'detect and segment give the published results for every reference text',
+    async () => {
+      const { cases } = JSON.parse(readFileSync(golden('segment', 'parse.json'), 'utf8')) as {
+        cases: {
+          text: string
+          width: number
+          height: number
+          objs: {
+            loc_yxyx?: number[]
+            name?: string | null
+            xyxy: number[]
+            xyxy_big_vision: number[]
+            seg?: number[] | null
+          }[]
         }[]
-      }[]
-    }
-    for (const locScale of [1023, 1024] as const) {
-      let text = ''
-      const model = await open(new FakeNative(() => (text === '' ? [] : text.split(/(?=<)/))), { locScale })
-      for (const { width, height, objs, ...sample } of cases.filter(({ width, height }) => width * height < 500_000)) {
-        text = sample.text
-        const image = { data: new Uint8Array(width * height), width, height, channels: 1 as const }
-        const expected = objs
-          .filter((obj) => obj.loc_yxyx)
-          .map((obj) => {
-            const [x0, y0, x1, y1] = (locScale === 1023 ? obj.xyxy_big_vision : obj.xyxy) as [
-              number,
-              number,
-              number,
-              number
-            ]
-            return { label: (obj.name ?? '').trim(), box: { x: x0, y: y0, width: x1 - x0, height: y1 - y0 } }
-          })
-        const found = await model.detect(image, ['a', 'b'], { constrain: false })
-        expect(found.map(({ label, box }) => ({ label, box }))).toEqual(expected)
-        expect(found.every(({ score }) => score > 0 && score <= 1)).toBe(true)
-        const segmented = await model.segment(image, ['a', 'b'], { constrain: false })
-        expect(segmented.map(({ label, box, codes }) => ({ label, box, codes }))).toEqual(
-          expected.map((object, i) => ({ ...object, codes: objs.filter((obj) => obj.loc_yxyx)[i]!.seg ?? [] }))
-        )
+      }
+      for (const locScale of [1023, 1024] as const) {
+        let text = ''
+        const model = await open(new FakeNative(() => (text === '' ? [] : text.split(/(?=<)/))), { locScale })
+        for (const { width, height, objs, ...sample } of cases.filter(
+          ({ width, height }) => width * height < 500_000
+        )) {
+          text = sample.text
+          const image = { data: new Uint8Array(width * height), width, height, channels: 1 as const }
+          const expected = objs
+            .filter((obj) => obj.loc_yxyx)
+            .map((obj) => {
+              const [x0, y0, x1, y1] = (locScale === 1023 ? obj.xyxy_big_vision : obj.xyxy) as [
+                number,
+                number,
+                number,
+                number
+              ]
+              return { label: (obj.name ?? '').trim(), box: { x: x0, y: y0, width: x1 - x0, height: y1 - y0 } }
+            })
+          const found = await model.detect(image, ['a', 'b'], { constrain: false })
+          expect(found.map(({ label, box }) => ({ label, box }))).toEqual(expected)
+          expect(found.every(({ score }) => score > 0 && score <= 1)).toBe(true)
+          const segmented = await model.segment(image, ['a', 'b'], { constrain: false })
+          expect(segmented.map(({ label, box, codes }) => ({ label, box, codes }))).toEqual(
+            expected.map((object, i) => ({ ...object, codes: objs.filter((obj) => obj.loc_yxyx)[i]!.seg ?? [] }))
+          )
+        }
       }
     }
-  })
+  )
 })
 
 describe('other calls', () => {

@@ -4,7 +4,7 @@ import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../lib/engine/native'
 import { preprocessImage } from '../../lib/images/preprocess'
-import { golden, hasGolden } from '../support/golden'
+import { golden, hasGolden, hasGoldens } from '../support/golden'
 
 interface Picture {
   data: Uint8Array
@@ -40,7 +40,7 @@ function difference(a: Uint8Array, b: Uint8Array): { most: number; mean: number 
   return { most, mean: sum / a.length }
 }
 
-const images = hasGolden
+const images = hasGoldens('preprocess/index.json')
   ? (JSON.parse(readFileSync(golden('preprocess', 'index.json'), 'utf8')) as { images: GoldenImage[] }).images
   : []
 // "224" or "224.no_exif": the part behind the dot names another decoding of the same file
@@ -51,9 +51,9 @@ const cases = images.flatMap((image) =>
   })
 )
 
-describe.skipIf(!hasGolden)('preprocessing', () => {
+describe.skipIf(images.length === 0)('preprocessing', () => {
   it('covers the reference pictures', () => {
-    expect(cases.length).toBeGreaterThan(60)
+    expect(cases.length).toBeGreaterThan(hasGolden ? 60 : 9)
   })
 
   it.each(cases)(
@@ -77,7 +77,7 @@ describe.skipIf(!hasGolden)('preprocessing', () => {
     expect(mean).toBeLessThanOrEqual(0.5)
   })
 
-  it('equals the pictures of the model goldens', async () => {
+  it.skipIf(!hasGolden)('equals the pictures of the model goldens', async () => {
     const info = JSON.parse(readFileSync(golden('hf', 'preprocess', 'expected.json'), 'utf8')) as {
       images: { file: string }[]
       sizes: number[]

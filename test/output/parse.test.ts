@@ -8,7 +8,7 @@ import {
   parsePieces,
   type ImageTransform
 } from '../../lib/output/parse'
-import { golden, hasGolden } from '../support/golden'
+import { golden, hasGoldens } from '../support/golden'
 
 interface GoldenObject {
   content: string
@@ -19,8 +19,8 @@ interface GoldenObject {
   name?: string | null
 }
 
-describe.skipIf(!hasGolden)('published reference results', () => {
-  const { cases } = hasGolden
+describe.skipIf(!hasGoldens('segment/parse.json'))('published reference results', () => {
+  const { cases } = hasGoldens('segment/parse.json')
     ? (JSON.parse(readFileSync(golden('segment', 'parse.json'), 'utf8')) as {
         cases: { text: string; width: number; height: number; objs: GoldenObject[] }[]
       })

@@ -1,12 +1,22 @@
-/** Where the reference data lies; see its README files. */
+/**
+ * Where the reference data lies. All of it is the folder `shared` beside the repository, or what PALIGEMMA_SHARED names;
+ * a part of it that is small enough travels in test/fixtures/golden, so that a bare clone proves itself too.
+ */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 
-const root = process.env.PALIGEMMA_SHARED ?? resolve(__dirname, '..', '..', '..', 'shared')
-const folder = join(root, 'golden')
+const whole = join(process.env.PALIGEMMA_SHARED ?? resolve(__dirname, '..', '..', '..', 'shared'), 'golden')
+const part = resolve(__dirname, '..', 'fixtures', 'golden')
 
-/** False where there is none: tests skip. In CI that is an error. */
-export const hasGolden = existsSync(folder)
-if (!hasGolden && process.env.CI) throw new Error(`No reference data at ${folder}; set PALIGEMMA_SHARED`)
+/** The path of reference data: from the whole set where that is present, else from the part in the repository. */
+export const golden = (...parts: string[]): string => {
+  const path = join(whole, ...parts)
+  const own = join(part, ...parts)
+  return existsSync(path) || !existsSync(own) ? path : own
+}
 
-export const golden = (...parts: string[]): string => join(folder, ...parts)
+/** True where the whole set is present; tests that need it skip elsewhere. */
+export const hasGolden = existsSync(whole)
+
+/** True where these files or folders ("hf/pg1-tiny") are present, in the whole set or in the repository's part. */
+export const hasGoldens = (...names: string[]): boolean => names.every((name) => existsSync(golden(...name.split('/'))))
