@@ -1,7 +1,7 @@
 /** Everything the package exports. */
 export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './api/model'
-export type { GenerateResult, GeneratedToken } from './api/generation'
-export { GenerateStream, type Chunk } from './api/stream'
+export type { Chunk, GenerateResult, GeneratedToken } from './api/results'
+export { GenerateStream } from './api/stream'
 export type { Detection, Segmentation } from './api/tasks'
 export type {
   LoadOptions,

@@ -6,44 +6,7 @@ import { defaults, type GenerateOptions } from './options'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, untilAborted } from '../base/signals'
 import { wrongOption } from '../base/validate'
-import type { Chunk } from './stream'
-
-/** A token of the output. */
-export interface GeneratedToken {
-  id: number
-  /** The characters that this token completed; '' for control tokens and parts of a character. */
-  text: string
-  /** Natural logarithm, before temperature and filters; with `logProbs`. */
-  logProb?: number
-  /** Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with `beams`. */
-  nearLogProb?: number
-  /** The most probable tokens, best first; with `logProbs: n`. */
-  top?: { id: number; text: string; logProb: number }[]
-}
-
-/** What `generate` gives. */
-export interface GenerateResult {
-  text: string
-  tokens: GeneratedToken[]
-  /** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
-  finishReason: 'stop' | 'length' | 'abort'
-  /** In tokens; `promptTokens` counts the text only. */
-  usage: { imageTokens: number; promptTokens: number; completionTokens: number }
-  /** Milliseconds; parts that an abort left unknown are 0. */
-  timings: {
-    /** Reading, decoding and resizing the pictures. */
-    preprocessMs: number
-    /** Waiting for other requests on this model. */
-    queueMs: number
-    visionMs: number
-    prefillMs: number
-    /** From the call to the first token. */
-    firstTokenMs: number
-    /** From the first token to the last. */
-    decodeMs: number
-    decodeTokensPerSecond: number
-  }
-}
+import type { Chunk, GeneratedToken, GenerateResult } from './results'
 
 /** With what only our own calls ask for. */
 export interface GenerationOptions extends GenerateOptions {

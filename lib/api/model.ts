@@ -1,7 +1,8 @@
 /** A loaded model and everything it can do. */
 import { type AdapterInfo, toAdapterInfo } from './adapters'
 import { nativeCall, PaliGemmaError, fromNative } from '../base/errors'
-import { runGeneration, toToken, type GeneratedToken, type GenerateResult } from './generation'
+import { runGeneration, toToken } from './generation'
+import type { GeneratedToken, GenerateResult } from './results'
 import { definedOnly, ModelHost } from '../engine/host'
 import { resolveModel } from '../hub/cache'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'

@@ -3,7 +3,7 @@ import { adaptersRule, type AdapterOption } from './adapters'
 import { choicesRule, constraintRule, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
 import type { RetrievalFlavour } from '../retrieval/vectors'
-import type { Chunk } from './stream'
+import type { Chunk } from './results'
 import { rule, type Rule, type Rules } from '../base/validate'
 
 /** Options of {@link loadModel}. */
@@ -196,9 +196,6 @@ export interface PreprocessOptions {
   maxImagePixels?: number
   signal?: AbortSignal
 }
-
-/** 16320 x 12240 (200 megapixels, the largest phone cameras) passes; decoded this is 600 MB. */
-export const defaultMaxImagePixels = 200_000_000
 
 export const defaults = {
   maxTokens: 256,

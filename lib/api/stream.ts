@@ -1,14 +1,6 @@
 /** A running generation as an async iterable. */
-import type { GenerateResult, GeneratedToken } from './generation'
+import type { Chunk, GenerateResult } from './results'
 import { PaliGemmaError } from '../base/errors'
-
-/** What one step of a generation adds. */
-export interface Chunk {
-  /** What can be shown now; '' while a character is incomplete or a stop string may be forming. Joined, the result's text. */
-  text: string
-  /** Missing in a last chunk that only brings text which had been held back. */
-  token?: GeneratedToken
-}
 
 interface Waiter {
   resolve: (step: IteratorResult<Chunk, undefined>) => void

@@ -1,6 +1,7 @@
 /** `detect` and `segment`: prompt, constrained generation, parsing, scores and masks. */
 import { nativeCall, PaliGemmaError } from '../base/errors'
-import { runGeneration, type GeneratedToken } from './generation'
+import { runGeneration } from './generation'
+import type { GeneratedToken } from './results'
 import type { ModelHost } from '../engine/host'
 import { isEmbedding, type ImageInput } from '../images/image-input'
 import { suppressOverlaps } from '../output/nms'
@@ -147,10 +148,10 @@ export async function segment(
   for (const { object, ...detection } of found) {
     options.signal?.throwIfAborted()
     const codes = object.codes
-    const usable = codes !== null && codes.every((code) => code <= 127)
+    const usable = codes?.every((code) => code <= 127) ? codes : undefined
     const data = usable
       ? await nativeCall(async () => {
-          const mask = await host.model.decodeMask(codes)
+          const mask = await host.model.decodeMask(usable)
           return await host.binding.pasteMask(
             mask,
             maskBox(object, geometry),

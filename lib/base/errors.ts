@@ -78,7 +78,11 @@ export class PaliGemmaError extends Error {
 
   static {
     // On the prototype, as the built-in errors have it: not an own property, so it does not show when inspected.
-    Object.defineProperty(this.prototype, 'name', { value: 'PaliGemmaError', configurable: true, writable: true })
+    Object.defineProperty(PaliGemmaError.prototype, 'name', {
+      value: 'PaliGemmaError',
+      configurable: true,
+      writable: true
+    })
   }
 }
 

@@ -24,7 +24,7 @@ export class Fields {
     const found = JSON.stringify(this.values[name]) ?? 'missing'
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found.length > 80 ? found.slice(0, 77) + '...' : found}`
+      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found.length > 80 ? `${found.slice(0, 77)}...` : found}`
     )
   }
 

@@ -1,7 +1,6 @@
 /** One or two GGUFs as one: a text file and its vision file merged, a mask decoder added, types changed if asked. */
 import { nativeCall } from '../base/errors'
 import { native } from '../engine/native'
-import type { ConvertResult } from './index'
 import { modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
 import { GgufSource, readFloats, scaledTensor } from './gguf-source'
@@ -11,7 +10,7 @@ import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
 import type { QuantizeRows } from './stream'
 import { type FileType, isBlockType, type StorageType } from '../formats/types'
-import { countParameters, writeModel, type WriteOptions } from './write'
+import { type ConvertResult, countParameters, writeModel, type WriteOptions } from './write'
 
 export interface GgufOptions extends WriteOptions {
   out: string

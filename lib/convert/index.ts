@@ -17,9 +17,9 @@ import type { SourceTensor, WeightSource } from './source'
 import type { QuantizeRows } from './stream'
 import { fileTypeNames, parseFileType, parseVisionType } from '../formats/types'
 import { openVocabulary } from './vocabulary'
-import { countParameters, writeModel } from './write'
+import { type ConvertResult, countParameters, writeModel } from './write'
 
-export { fileTypeNames }
+export { fileTypeNames, type ConvertResult }
 
 export interface ConvertOptions {
   /**
@@ -47,18 +47,6 @@ export interface ConvertOptions {
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
   signal?: AbortSignal | undefined
-}
-
-export interface ConvertResult {
-  path: string
-  /** Of the file. */
-  bytes: number
-  /** "Q4_K_M" and the like; "as stored" where GGUFs kept their types. */
-  type: string
-  tensors: number
-  parameters: number
-  /** What is worth knowing: types that had to be replaced, padding. */
-  notes: string[]
 }
 
 /** What tests replace: the addon's row conversion and its reader. */

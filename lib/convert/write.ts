@@ -5,6 +5,19 @@ import { layoutGguf, type Metadata, PartFile, tensorBytes } from '../formats/ggu
 import type { PlannedTensor } from './plan'
 import { type StreamOptions, streamTensors } from './stream'
 
+/** What a conversion made. */
+export interface ConvertResult {
+  path: string
+  /** Of the file. */
+  bytes: number
+  /** "Q4_K_M" and the like; "as stored" where GGUFs kept their types. */
+  type: string
+  tensors: number
+  parameters: number
+  /** What is worth knowing: types that had to be replaced, padding. */
+  notes: string[]
+}
+
 export interface WriteOptions extends StreamOptions {
   /** Tests without the engine switch it off. */
   verify?: boolean | undefined

@@ -3,7 +3,9 @@ import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import type { VectorType } from '../retrieval/vectors'
+
+/** How the vectors of pages are stored. */
+export type VectorType = 'f32' | 'int8' | 'binary'
 
 export interface NativeTensorSource {
   [name: string]: { shape: number[]; data: Float32Array }

@@ -252,7 +252,7 @@ class InflateCursor {
   }
 
   private async fill(): Promise<void> {
-    let next
+    let next: IteratorResult<Buffer>
     try {
       next = await this.pieces.next()
     } catch (error) {

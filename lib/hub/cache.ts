@@ -96,7 +96,7 @@ export class Cache {
   /** Makes a model findable; its files are in place. */
   async add(record: CacheRecord): Promise<CachedModel> {
     const dir = this.modelDir(record.id, record.commit)
-    const path = join(dir, record.model.replace(/\.gguf$/i, '') + '.json')
+    const path = join(dir, `${record.model.replace(/\.gguf$/i, '')}.json`)
     await replaceFile(path, `${JSON.stringify(record, null, 2)}\n`)
     if (!isCommit(record.revision)) await replaceFile(this.refFile(record.id, record.revision), `${record.commit}\n`)
     return (await readRecord(path))!

@@ -4,7 +4,6 @@ import { fileURLToPath } from 'node:url'
 import sharp, { type Metadata, type Sharp } from 'sharp'
 import { decodeBmp, looksLikeBmp, readBmpHeader } from './bmp'
 import { PaliGemmaError } from '../base/errors'
-import { defaultMaxImagePixels } from '../api/options'
 import type { ImageTransform } from '../output/parse'
 import { show } from '../base/validate'
 
@@ -57,6 +56,9 @@ export interface DecodeOptions {
   maxImagePixels?: number
   signal?: AbortSignal
 }
+
+/** 16320 x 12240 (200 megapixels, the largest phone cameras) passes; decoded this is 600 MB. */
+export const defaultMaxImagePixels = 200_000_000
 
 // Encoded pictures over this are refused while they are downloaded.
 const maxDownloadBytes = 256 * 1024 * 1024

@@ -50,8 +50,8 @@ const primitives: Record<string, string> = {
   null: 'null'
 }
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
-const literal = (value: unknown): string => escape(JSON.stringify(value))
+const escapeText = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
+const literal = (value: unknown): string => escapeText(JSON.stringify(value))
 const either = (options: string[]): string =>
   options.length === 1 ? options[0]! : `(?:${[...new Set(options)].join('|')})`
 

@@ -1,6 +1,6 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
 import { PaliGemmaError } from '../base/errors'
-import type { NativeRequest } from '../engine/native'
+import type { NativeRequest, VectorType } from '../engine/native'
 import type { ImageTransform } from '../output/parse'
 import { check, rule, show, wrongOption } from '../base/validate'
 
@@ -39,7 +39,7 @@ export interface BinaryMultiVector {
   dims: number
 }
 
-export type VectorType = 'f32' | 'int8' | 'binary'
+export type { VectorType }
 export type PageVectors = MultiVector | Int8MultiVector | BinaryMultiVector
 
 /** Whose prompts the checkpoint was trained or published with. */

@@ -1,8 +1,8 @@
 #pragma once
 // Reference data for the tests: finds the folder, reads its JSON and safetensors files.
 //
-// The folder is $PALIGEMMA_SHARED, or `shared` beside the repository; a part of it travels in test/fixtures/golden. Tests
-// whose data is in neither do nothing.
+// The folder is $PALIGEMMA_SHARED, or `shared` beside the repository; a part of it travels in test/fixtures/golden.
+// Tests whose data is in neither do nothing.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert, type ConvertOptions } from '../../lib/convert'
 import { mergeIntoGguf } from '../../lib/convert/gguf-adapters'
-import { dequantizeTensor, loadModel, type LoadOptions, type PaliGemma } from '../../lib/index'
+import { dequantizeTensor, loadModel, type GeneratedToken, type LoadOptions, type PaliGemma } from '../../lib/index'
 import {
   readGguf,
   readSafetensors as readRaw,
@@ -137,7 +137,7 @@ function wideAdapter(): string {
     name: (name) =>
       name.replace(
         /(vision_tower.*layers\.2\.self_attn)\.q_proj/,
-        (_, path: string) => path.replace('self_attn', 'mlp') + '.fc1'
+        (_, path: string) => `${path.replace('self_attn', 'mlp')}.fc1`
       )
   })
   const { header, data } = readRaw(join(dir, 'adapter_model.safetensors'))
@@ -527,7 +527,7 @@ describe.skipIf(!present)('adapters of a loaded model', () => {
     const requests = choices.flatMap((adapters, i) =>
       [1, 2].map((n) => [cases[(i + n) % 5]!, adapters, 8 + 3 * ((i * n) % 5)] as const)
     )
-    const alone = []
+    const alone: GeneratedToken[][] = []
     for (const [c, adapters, length] of requests) alone.push((await generate(model, c, adapters, length)).tokens)
     const together = await Promise.all(
       requests.map(async ([c, adapters, length]) => await generate(model, c, adapters, length))

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
-import { loadModel, preprocessImage, type LoadOptions, type PaliGemma } from '../../lib/index'
+import { loadModel, preprocessImage, type GenerateResult, type LoadOptions, type PaliGemma } from '../../lib/index'
 import { native, type NativeEvent, type NativeRequest } from '../../lib/engine/native'
 import { golden, hasGoldens } from '../support/golden'
 import { readSafetensors, type FloatTensor } from '../support/safetensors'
@@ -249,7 +249,7 @@ describe.each(checkpoints)('%s', (name) => {
     const model = await load({ maxSequences: 3 })
     const run = async (c: Case) =>
       await model.generate({ images: images(c), prompt: c.prompt, maxTokens: 24, ignoreEos: true, logProbs: 0 })
-    const alone = []
+    const alone: GenerateResult[] = []
     for (const c of generates) alone.push(await run(c))
     const together = await Promise.all(generates.map(run))
     together.forEach((result, i) => expect(result.tokens).toEqual(alone[i]!.tokens))

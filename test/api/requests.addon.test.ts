@@ -1,7 +1,7 @@
 /** Many requests on one model: company, shared prefixes, beams, samples, limits. */
 import { rmSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { loadModel, type GenerateOptions, type PaliGemma } from '../../lib/index'
+import { loadModel, type GeneratedToken, type GenerateOptions, type PaliGemma } from '../../lib/index'
 import { writeTinyModel } from '../support/tiny-model'
 
 let path = ''
@@ -35,7 +35,7 @@ describe('in company', () => {
     const requests = Array.from({ length: 12 }, (_, i) =>
       request(i + 1, i % 3 === 0 ? { temperature: 1, seed: i } : {})
     )
-    const alone = []
+    const alone: GeneratedToken[][] = []
     for (const r of requests) alone.push((await model.generate(r)).tokens)
     const done: number[] = []
     const batch = await model.generateBatch(requests, { onResult: (_, i) => done.push(i) })

@@ -51,7 +51,7 @@ describe.skipIf(!hasGolden)('tokenizer', () => {
     const cases = lines<{ prefix: string; image_tokens: number; ids_big_vision: number[] }>('prompts.jsonl')
     expect(cases.length).toBe(13)
     for (const { prefix, image_tokens: count, ids_big_vision: ids } of cases) {
-      const start = tokenizer.encode('<image>'.repeat(count) + '<bos>', { allowControlTokens: true })
+      const start = tokenizer.encode(`${'<image>'.repeat(count)}<bos>`, { allowControlTokens: true })
       expect([...start, ...tokenizer.encode(prefix), ...tokenizer.encode('\n')], JSON.stringify(prefix)).toEqual(ids)
     }
   })

@@ -407,7 +407,7 @@ describe('inspect and dequantizeTensor', () => {
     )
     const all = await addon.inspect(path)
     expect(
-      (all.metadata.find((one) => one.key === 'tokenizer.ggml.tokens')?.value as { values: string[] }).values
+      (all.metadata.find((one) => one.key === 'tokenizer.ggml.tokens')!.value as { values: string[] }).values
     ).toHaveLength(tinyVocabulary().length)
   })
 

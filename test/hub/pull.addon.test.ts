@@ -140,7 +140,7 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
       hub = await TestHub.start(readModel('pg2-tiny'))
       const content = hub.files.get('model.safetensors')!
       let cut = true
-      hub.intercept = (request, response, { at, path }) => {
+      hub.intercept = (_request, response, { at, path }) => {
         if (at !== 'files' || !path.endsWith('model.safetensors') || !cut) return false
         response
           .writeHead(200, { 'content-length': content.length, etag: '"v1-model.safetensors"' })

@@ -14,7 +14,7 @@ export interface SeenRequest {
   headers: IncomingMessage['headers']
 }
 
-export type Handler = (request: IncomingMessage, response: ServerResponse, seen: SeenRequest) => boolean | void
+export type Handler = (request: IncomingMessage, response: ServerResponse, seen: SeenRequest) => boolean | undefined
 
 export class TestHub {
   readonly id = 'org/tiny-model'

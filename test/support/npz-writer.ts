@@ -4,7 +4,7 @@ import { crc32 as crcOf, deflateRawSync } from 'node:zlib'
 export function npy(descr: string, shape: string, data: Buffer, order = 'False', version = 1): Buffer {
   const dict = `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': ${shape}, }`
   const length = Buffer.alloc(version === 1 ? 2 : 4)
-  const text = Buffer.from(dict + '\n', 'latin1')
+  const text = Buffer.from(`${dict}\n`, 'latin1')
   if (version === 1) length.writeUInt16LE(text.length)
   else length.writeUInt32LE(text.length)
   return Buffer.concat([Buffer.from('\x93NUMPY', 'latin1'), Buffer.from([version, 0]), length, text, data])

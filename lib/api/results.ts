@@ -1,0 +1,46 @@
+/** What generating calls give: types alone. */
+
+/** A token of the output. */
+export interface GeneratedToken {
+  id: number
+  /** The characters that this token completed; '' for control tokens and parts of a character. */
+  text: string
+  /** Natural logarithm, before temperature and filters; with `logProbs`. */
+  logProb?: number
+  /** Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with `beams`. */
+  nearLogProb?: number
+  /** The most probable tokens, best first; with `logProbs: n`. */
+  top?: { id: number; text: string; logProb: number }[]
+}
+
+/** What `generate` gives. */
+export interface GenerateResult {
+  text: string
+  tokens: GeneratedToken[]
+  /** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
+  finishReason: 'stop' | 'length' | 'abort'
+  /** In tokens; `promptTokens` counts the text only. */
+  usage: { imageTokens: number; promptTokens: number; completionTokens: number }
+  /** Milliseconds; parts that an abort left unknown are 0. */
+  timings: {
+    /** Reading, decoding and resizing the pictures. */
+    preprocessMs: number
+    /** Waiting for other requests on this model. */
+    queueMs: number
+    visionMs: number
+    prefillMs: number
+    /** From the call to the first token. */
+    firstTokenMs: number
+    /** From the first token to the last. */
+    decodeMs: number
+    decodeTokensPerSecond: number
+  }
+}
+
+/** What one step of a generation adds. */
+export interface Chunk {
+  /** What can be shown now; '' while a character is incomplete or a stop string may be forming. Joined, the result's text. */
+  text: string
+  /** Missing in a last chunk that only brings text which had been held back. */
+  token?: GeneratedToken
+}
