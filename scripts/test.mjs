@@ -1,11 +1,14 @@
-// npm test: builds everything, then runs the C++ tests under the address and undefined-behaviour sanitizers, the
-// symbol check and vitest, what compares with reference results once for every kernel table of this machine. The last
-// line sums all of them up; the exit code is 1 when anything failed.
+// npm test and its relatives: builds what changed, runs suites, prints the slowest files and one line that sums all up.
+// The exit code is 1 when anything failed.
+//   node scripts/test.mjs            `npm test`: C++ tests under sanitizers, symbols, vitest (units, addon, package)
+//   node scripts/test.mjs quick      units, and the reference results on the best kernel table: under a minute
+//   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
+// More words run more suites: cpp, symbols, vitest, quick, tables.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
@@ -76,7 +79,7 @@ function otherTables() {
   return supported.filter((name) => name !== isa)
 }
 
-function vitest(files = [], extra = {}) {
+function vitest(args, extra = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'paligemma-test-'))
   const report = join(folder, 'report.json')
   try {
@@ -85,7 +88,7 @@ function vitest(files = [], extra = {}) {
       [
         join(root, 'node_modules', 'vitest', 'vitest.mjs'),
         'run',
-        ...files,
+        ...args,
         '--reporter=default',
         '--reporter=json',
         `--outputFile.json=${report}`
@@ -96,6 +99,7 @@ function vitest(files = [], extra = {}) {
     const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(
       readFileSync(report, 'utf8')
     )
+    printTimes(testResults)
     // a file that does not even load has no tests to count
     const broken = testResults.filter(
       (file) => file.status === 'failed' && file.assertionResults.every((test) => test.status !== 'failed')
@@ -111,21 +115,41 @@ function vitest(files = [], extra = {}) {
   }
 }
 
-const built = node('build.mjs')
-if (!built) {
-  count('build', { failed: 1 })
-} else {
-  if (!existsSync(goldens)) {
-    console.log(
-      `The reference results are not at ${goldens}: the tests that compare with them are skipped. PALIGEMMA_SHARED names another place.`
-    )
-    // somebody's clone may lack them, the machine that guards the project may not
-    if (process.env.CI) count('reference results', { failed: 1 })
-  }
-  count('C++', nativeTests())
-  count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 })
-  count('vitest', vitest())
+/** Where the time went: the files that took longest. */
+function printTimes(results) {
+  const seconds = ({ startTime, endTime }) => (endTime - startTime) / 1000
+  const slow = results.filter((file) => seconds(file) >= 1).sort((a, b) => seconds(b) - seconds(a))
+  if (slow.length) console.log('Files that took a second or more:')
+  for (const file of slow) console.log(`  ${seconds(file).toFixed(1).padStart(6)} s  ${relative(root, file.name)}`)
+}
+
+function runTables() {
   for (const isa of otherTables()) count(`vitest on ${isa}`, vitest(everyTable, { PALIGEMMA_ISA: isa }))
 }
+
+const suites = {
+  cpp: () => count('C++', nativeTests()),
+  symbols: () =>
+    count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 }),
+  vitest: () => count('vitest', vitest(['--project', 'unit', '--project', 'addon', '--project', 'package'])),
+  quick: () => {
+    count('units', vitest(['--project', 'unit']))
+    count('reference results', vitest(everyTable))
+  },
+  tables: runTables
+}
+
+const asked = process.argv.slice(2)
+const unknown = asked.filter((name) => !(name in suites))
+if (unknown.length) {
+  console.error(`There is no suite ${unknown.join(', ')}; choose among ${Object.keys(suites).join(', ')}`)
+  process.exit(2)
+}
+if (!existsSync(goldens)) {
+  console.log(`The whole set of reference results is not at ${goldens}; its part in test/fixtures/golden is used.`)
+  console.log('PALIGEMMA_SHARED names another place.')
+}
+if (!node('build.mjs')) count('build', { failed: 1 })
+else for (const name of asked.length ? asked : ['cpp', 'symbols', 'vitest']) suites[name]()
 console.log(`${total.passed} passed, ${total.failed} failed${total.skipped ? `, ${total.skipped} skipped` : ''}`)
 process.exitCode = total.failed ? 1 : 0

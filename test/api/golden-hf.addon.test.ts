@@ -294,7 +294,7 @@ describe.each(checkpoints)('%s', (name) => {
 
   it('keeps teacher-forced log-probabilities of whole suffixes close when quantized', async () => {
     // Mean absolute error over every suffix token, against the float32 reference: about twice what 8-bit activations
-    // give (docs/performance.md); with random weights these log-probabilities are near -20.
+    // give (docs/lab-book.md); with random weights these log-probabilities are near -20.
     const limits: Record<string, number> = { bf16: 0.15, q8_0: 0.8, q6_k: 1, q4_0: 3.5 }
     for (const [type, limit] of Object.entries(limits)) {
       const file = join(dir, `forced-${type}.gguf`)

@@ -42,7 +42,7 @@ describe('the demo model', () => {
   it('loses less than 1 % of its held-out scores to 8-bit activations', () => {
     const { isa, supported } = native().cpuInfo()
     const table = isa === 'scalar' ? supported.at(-1)! : isa
-    // trained weights in blocks of 32 and of 256; docs/performance.md has all types, on more pictures
+    // trained weights in blocks of 32 and of 256; docs/lab-book.md has all types, on more pictures
     const run = demoScript('accuracy.mjs', [
       '--json',
       '--limit',
