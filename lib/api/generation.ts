@@ -3,6 +3,7 @@ import { toNativeConstraint } from '../output/constraint'
 import { definedOnly, type EndEvent, type ModelHost, type PreparedImage } from '../engine/host'
 import type { NativeRequest, NativeToken } from '../engine/native'
 import { defaults, type GenerateOptions } from './options'
+import { withoutPlaceholders } from './prompts'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, untilAborted } from '../base/signals'
 import { wrongOption } from '../base/validate'
@@ -234,7 +235,7 @@ async function runOne(
     finishReason: end?.finishReason ?? 'abort',
     usage: end?.usage ?? {
       imageTokens: images.length * host.info.imageTokens,
-      promptTokens: promptTokens(host, options),
+      promptTokens: promptTokens(host, options, images.length || pictureCount(options)),
       completionTokens: tokens.length
     },
     timings: {
@@ -252,7 +253,12 @@ async function runOne(
 }
 
 /** Of an aborted run, whose end the engine does not report: <bos>, the text, the newline. */
-function promptTokens(host: ModelHost, options: GenerateOptions): number {
+function promptTokens(host: ModelHost, options: GenerateOptions, pictures: number): number {
   if (host.disposed) return 0
-  return host.model.tokenize(options.prompt.replace(/\n+$/, ''), options.allowControlTokens ?? false).length + 2
+  const text = withoutPlaceholders(options.prompt, pictures).replace(/\n+$/, '')
+  return host.model.tokenize(text, options.allowControlTokens ?? false).length + 2
+}
+
+function pictureCount({ image, images }: GenerateOptions): number {
+  return images?.length ?? (image === undefined ? 0 : 1)
 }

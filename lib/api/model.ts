@@ -31,7 +31,7 @@ import {
   type TaskOptions
 } from './options'
 import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from '../retrieval/vectors'
-import { prompts } from './prompts'
+import { prompts, withoutPlaceholders } from './prompts'
 import { anySignal, untilAborted } from '../base/signals'
 import { GenerateStream } from './stream'
 import { detect, segment, type Detection, type Segmentation } from './tasks'
@@ -262,7 +262,7 @@ export class PaliGemma {
     checkOptions<AnswerOptions>('answer', options, answerRules)
     check('question', question, rule.text)
     const { lang = defaults.lang, choices, ...sampling } = options
-    return await this.#text(image, prompts.answer(question, lang), {
+    return await this.#text(image, prompts.answer(withoutPlaceholders(question, 1), lang), {
       ...sampling,
       ...(choices && { constrain: { choices } })
     })
@@ -273,7 +273,7 @@ export class PaliGemma {
     checkOptions<TaskOptions>('ask', options, taskRules)
     check('answer', answer, rule.text)
     const { lang = defaults.lang, ...sampling } = options
-    return await this.#text(image, prompts.question(answer, lang), sampling)
+    return await this.#text(image, prompts.question(withoutPlaceholders(answer, 1), lang), sampling)
   }
 
   /** The text in the picture. */

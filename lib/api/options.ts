@@ -107,7 +107,10 @@ export interface SamplingOptions {
 
 /** Options of `generate` and `stream`. */
 export interface GenerateOptions extends SamplingOptions {
-  /** The task prompt, such as "caption en"; a newline is added. See {@link prompts}. */
+  /**
+   * The task prompt, such as "caption en"; a newline is added. See {@link prompts}. `<image>` (once per picture) and
+   * `<bos>` in front, as Hugging Face's processors want them, change nothing.
+   */
   prompt: string
   /** The picture. Either this or `images`. */
   image?: ImageInput
@@ -115,7 +118,7 @@ export interface GenerateOptions extends SamplingOptions {
   images?: ImageInput[]
   /** Only output of this form can be generated: a task's grammar, one of several texts, a regular expression, JSON. */
   constrain?: 'detect' | 'segment' | Constraint
-  /** `<bos>`, `<eos>`, `<image>` and the like in the prompt become control tokens; default false: they stay text. */
+  /** `<bos>`, `<eos>` and the like inside the prompt become control tokens; default false: they stay text. */
   allowControlTokens?: boolean
 }
 

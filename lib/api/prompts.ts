@@ -1,4 +1,5 @@
-/** The prompts that PaliGemma was trained with. */
+/** The prompts that PaliGemma was trained with, and the placeholders that processors' users write before them. */
+import { PaliGemmaError } from '../base/errors'
 
 /** The 35 languages of the multilingual caption data (big_vision, coco35l). */
 const languages: readonly string[] = [
@@ -65,3 +66,25 @@ export const prompts = {
   segment: (labels: string | readonly string[]): string => `segment ${list(labels)}`,
   languages
 } as const
+
+// What stands between two placeholders is their users' layout; what follows the last one is the prompt's own.
+const leadingPlaceholders = /^\s*(?:<image>|<bos>)(?:\s*(?:<image>|<bos>))*/
+
+/**
+ * The prompt without the `<image>` and `<bos>` placeholders that Hugging Face's processor wants in front: they name the
+ * sequence that the engine builds anyway (pictures, one `<bos>`, text, newline). Anywhere else they are text.
+ * @throws PaliGemmaError ERR_INVALID_OPTION where `<image>` is there, but not once per picture
+ */
+export function withoutPlaceholders(prompt: string, pictures: number): string {
+  const leading = leadingPlaceholders.exec(prompt)?.[0]
+  if (leading === undefined) return prompt
+  const named = leading.split('<image>').length - 1
+  if (named !== 0 && named !== pictures) {
+    const given = pictures === 1 ? '1 picture' : `${pictures} pictures`
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `The prompt begins with ${named} <image> but ${given} came with it; write one for each picture, or none`
+    )
+  }
+  return prompt.slice(leading.length)
+}

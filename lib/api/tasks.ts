@@ -9,6 +9,7 @@ import { defaults, detectRules, labelsRule, type DetectOptions } from './options
 import {
   maskBox,
   parsePieces,
+  visibleBox,
   type Box,
   type NormalizedBox,
   type OutputPiece,
@@ -21,7 +22,10 @@ import { check, checkOptions } from '../base/validate'
 export interface Detection {
   /** The name the model gave; with a single label and a model that gives none, that label. */
   label: string
-  /** Top left corner and size in pixels of the image as given (after EXIF orientation). */
+  /**
+   * Top left corner and size in pixels of the image as given (after EXIF orientation); at least one pixel where the
+   * object has an extent.
+   */
   box: Box
   /** 0..1 of height and width. */
   normalized: NormalizedBox
@@ -110,7 +114,7 @@ async function findObjects(
     .slice(0, maxObjects)
     .map(({ object, nameSpan }) => ({
       label: object.label === '' && names.length === 1 ? names[0]! : object.label,
-      box: object.box,
+      box: visibleBox(object, geometry),
       normalized: object.normalized,
       ...objectScores(result.tokens, object, nameSpan),
       object

@@ -16,6 +16,7 @@ import { looksLikeZip } from '../formats/npz'
 import { defaults, type LoadOptions } from '../api/options'
 import type { ImageTransform } from '../output/parse'
 import { preprocess } from '../images/preprocess'
+import { withoutPlaceholders } from '../api/prompts'
 import { untilAborted } from '../base/signals'
 
 export type EndEvent = Extract<NativeEvent, { kind: 'end' }>
@@ -282,7 +283,9 @@ export class ModelHost {
     if (stop?.aborted) return undefined
     let job: number
     try {
-      job = this.model.submit(request)
+      // the one way in for every call: prompts with the placeholders of other processors are understood everywhere
+      const prompt = withoutPlaceholders(request.prompt, request.images.length)
+      job = this.model.submit(prompt === request.prompt ? request : { ...request, prompt })
     } catch (error) {
       throw fromNative(error)
     }

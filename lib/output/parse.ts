@@ -62,6 +62,11 @@ export interface ParsedObject {
   span: [number, number]
 }
 
+interface Size {
+  width: number
+  height: number
+}
+
 /** A piece of output: an object, or text around objects. */
 export interface OutputPiece {
   content: string
@@ -166,6 +171,20 @@ function toPixels(
     box: { x: whole(left), y: whole(top), width: whole(right) - whole(left), height: whole(bottom) - whole(top) },
     normalized: { yMin: top / height, xMin: left / width, yMax: bottom / height, xMax: right / width }
   }
+}
+
+/**
+ * The box, at least one pixel of the picture wide and high where the object has an extent: so it can be cut out. The
+ * published rules, which {@link parseOutput} keeps to, round such a box to nothing.
+ */
+export function visibleBox({ box, normalized }: Pick<ParsedObject, 'box' | 'normalized'>, picture: Size): Box {
+  const [x, width] = visibleSpan(box.x, box.width, normalized.xMax > normalized.xMin, picture.width)
+  const [y, height] = visibleSpan(box.y, box.height, normalized.yMax > normalized.yMin, picture.height)
+  return { x, y, width, height }
+}
+
+function visibleSpan(start: number, length: number, extended: boolean, size: number): [number, number] {
+  return extended && length < 1 ? [Math.max(Math.min(start, size - 1), 0), 1] : [start, length]
 }
 
 /** The box of a mask, which a padded picture's border may cut: not clamped to the picture. */

@@ -1,5 +1,6 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
 import { PaliGemmaError } from '../base/errors'
+import { withoutPlaceholders } from '../api/prompts'
 import type { NativeRequest, VectorType } from '../engine/native'
 import type { ImageTransform } from '../output/parse'
 import { check, rule, show, wrongOption } from '../base/validate'
@@ -58,8 +59,9 @@ export function embedRequest(
   const theirs = flavour === 'transformers'
   if (query === undefined)
     return { prompt: 'Describe the image.', embed: { bosTokens: theirs ? 1 : 2, padTokens: 0, newline: true } }
+  const text = withoutPlaceholders(query, 0)
   return {
-    prompt: theirs ? `Question: ${query}` : query,
+    prompt: theirs ? `Question: ${text}` : text,
     embed: { bosTokens: 1, padTokens: queryPads, newline: theirs }
   }
 }

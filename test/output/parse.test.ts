@@ -6,6 +6,7 @@ import {
   maskBox,
   parseOutput,
   parsePieces,
+  visibleBox,
   type ImageTransform
 } from '../../lib/output/parse'
 import { golden, hasGoldens } from '../support/golden'
@@ -151,5 +152,24 @@ describe('locations', () => {
     for (const wrong of [1024, -1, 0.5, '<loc1024>', '<loc12>', '0012'])
       expect(() => decodeLocation(wrong)).toThrow(/for location but received/)
     expect(() => encodeLocation(NaN)).toThrow('Expected number from 0 to 1 for value but received NaN')
+  })
+})
+
+describe('boxes of detections', () => {
+  const seen = (text: string, width: number, height: number, locScale: 1023 | 1024 = 1023) => {
+    const [object] = parseOutput(text, { width, height, locScale })
+    return visibleBox(object!, { width, height })
+  }
+  it('cover at least a pixel of the picture where the object has an extent', () => {
+    for (const text of ['<loc0000><loc0000><loc1022><loc1022> a', '<loc0900><loc0900><loc1020><loc1021> a'])
+      expect(seen(text, 1, 1)).toEqual({ x: 0, y: 0, width: 1, height: 1 })
+    expect(seen('<loc0000><loc0000><loc1023><loc1023> a', 1, 1)).toEqual({ x: 0, y: 0, width: 1, height: 1 })
+    // demo code's rounding puts both edges on the picture's far border
+    expect(seen('<loc1020><loc1020><loc1023><loc1023> a', 3, 2, 1024)).toEqual({ x: 2, y: 1, width: 1, height: 1 })
+    expect(seen('<loc0000><loc0000><loc0500><loc0001> a', 100, 100)).toEqual({ x: 0, y: 0, width: 1, height: 48 })
+  })
+  it('stay as the model wrote them where they have none, or enough', () => {
+    expect(seen('<loc0100><loc0100><loc0100><loc0500> a', 100, 100)).toEqual({ x: 9, y: 9, width: 39, height: 0 })
+    expect(seen('<loc0500><loc0500><loc0100><loc0100> a', 100, 100)).toMatchObject({ width: -39, height: -39 })
   })
 })
