@@ -18,9 +18,10 @@
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
- * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN |
+ * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN; or the system refuses to write a file |
  * | `ERR_DOWNLOAD_FAILED` | a download failed for good: no connection, stalled, wrong size or checksum |
- * | `ERR_DISK_FULL` | there is no room for a download or a converted model |
+ * | `ERR_DISK_FULL` | there is no room for a download, a converted model or any other file, or a quota is reached |
+ * | `ERR_WRITE_FAILED` | a file could not be written for another reason, such as a failing disk |
  * | `ERR_INTERNAL` | a mistake of ours; please report it |
  */
 export type ErrorCode =
@@ -40,6 +41,7 @@ export type ErrorCode =
   | 'ERR_ACCESS_DENIED'
   | 'ERR_DOWNLOAD_FAILED'
   | 'ERR_DISK_FULL'
+  | 'ERR_WRITE_FAILED'
   | 'ERR_INTERNAL'
 
 /** All codes, in the order of the documentation. */
@@ -60,6 +62,7 @@ export const errorCodes: readonly ErrorCode[] = [
   'ERR_ACCESS_DENIED',
   'ERR_DOWNLOAD_FAILED',
   'ERR_DISK_FULL',
+  'ERR_WRITE_FAILED',
   'ERR_INTERNAL'
 ]
 

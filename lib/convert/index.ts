@@ -2,11 +2,13 @@
 import { open, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import { checkOutput } from '../base/output-file'
 import { readMaskTensors } from '../engine/mask-decoder'
 import { looksLikeZip } from '../formats/npz'
 import { readConfig, type SourceConfig } from './config'
 import { readJson } from './fields'
 import { mergeGgufs } from './gguf-merge'
+import { filesRead } from './inputs'
 import { checkImportance, readImportance } from './imatrix'
 import { readAdaptersToMerge } from './merge'
 import { modelMetadata } from './metadata'
@@ -59,7 +61,8 @@ export interface ConvertHooks {
  * Converts a checkpoint. Memory stays under 400 MB whatever the model's size.
  *
  * @throws {PaliGemmaError} `ERR_INVALID_OPTION`, `ERR_MODEL_NOT_FOUND` (a file is missing), `ERR_MODEL_INVALID` (a file
- * is damaged, or weights and config do not fit), `ERR_MODEL_UNSUPPORTED` (no PaliGemma); system errors of the disk as they are.
+ * is damaged, or weights and config do not fit), `ERR_MODEL_UNSUPPORTED` (no PaliGemma), `ERR_DISK_FULL`,
+ * `ERR_ACCESS_DENIED`, `ERR_WRITE_FAILED`.
  */
 export async function convert(options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   const type = options.type === undefined ? undefined : parseFileType(options.type)
@@ -74,11 +77,13 @@ export async function convert(options: ConvertOptions, hooks: ConvertHooks = {})
     }
   }
   options.signal?.throwIfAborted()
+  const read = await filesRead(options)
+  await checkOutput(options.out, { sources: read })
   const kind = await sourceKind(sources)
   const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
   const importance =
     options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
-  const write = { ...options, ...hooks, importance }
+  const write = { ...options, ...hooks, importance, sources: read }
   if (kind === 'gguf') return await mergeGgufs(sources, mask, { ...write, type, visionType })
   return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
 }
@@ -87,6 +92,7 @@ type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> &
   ConvertHooks & {
     type: ReturnType<typeof parseFileType>
     visionType: ReturnType<typeof parseVisionType> | undefined
+    sources: string[]
     importance: ReadonlyMap<string, Float32Array> | undefined
   }
 

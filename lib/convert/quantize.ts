@@ -1,9 +1,10 @@
 /** Any GGUF with its matrices in another type. */
-import { realpath } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
+import { checkOutput } from '../base/output-file'
 import { GgufSource } from './gguf-source'
 import { planGguf } from './gguf-plan'
 import { checkImportance, readImportance } from './imatrix'
+import { filesRead } from './inputs'
 import type { ConvertHooks, ConvertResult } from './index'
 import { parseFileType, parseVisionType } from '../formats/types'
 import { countParameters, writeModel } from './write'
@@ -29,7 +30,8 @@ export interface QuantizeOptions {
  * Stores a GGUF's matrices in another type, row by row; memory stays under 400 MB. Norms, biases, positions, the mask
  * decoder and the metadata stay as they are.
  *
- * @throws {PaliGemmaError} `ERR_INVALID_OPTION`, `ERR_MODEL_NOT_FOUND`, `ERR_MODEL_INVALID`; system errors of the disk as they are.
+ * @throws {PaliGemmaError} `ERR_INVALID_OPTION`, `ERR_MODEL_NOT_FOUND`, `ERR_MODEL_INVALID`, `ERR_DISK_FULL`,
+ * `ERR_ACCESS_DENIED`, `ERR_WRITE_FAILED`.
  */
 export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   const type = parseFileType(options.type)
@@ -43,19 +45,20 @@ export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {
     }
   }
   options.signal?.throwIfAborted()
-  if (await sameFile(options.source, options.out)) {
-    throw new PaliGemmaError(
-      'ERR_INVALID_OPTION',
-      `Expected another file than the source for out but received ${options.out}`
-    )
-  }
+  const sources = await filesRead(options)
+  await checkOutput(options.out, { sources })
   const importance =
     options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const source = await GgufSource.open(options.source)
   try {
     const plan = planGguf(source, undefined, source.tensors, { type, visionType })
     if (importance) plan.notes.push(...checkImportance(options.imatrix!, importance, plan.tensors))
-    const bytes = await writeModel(options.out, plan.metadata, plan.tensors, { ...options, ...hooks, importance })
+    const bytes = await writeModel(options.out, plan.metadata, plan.tensors, {
+      ...options,
+      ...hooks,
+      importance,
+      sources
+    })
     return {
       path: options.out,
       bytes,
@@ -67,9 +70,4 @@ export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {
   } finally {
     await source.close()
   }
-}
-
-async function sameFile(a: string, b: string): Promise<boolean> {
-  const [first, second] = await Promise.all([a, b].map(async (path) => await realpath(path).catch(() => undefined)))
-  return first !== undefined && first === second
 }

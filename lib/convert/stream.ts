@@ -2,7 +2,8 @@
 import { availableParallelism } from 'node:os'
 import { native } from '../engine/native'
 import { nativeCall } from '../base/errors'
-import { type PartFile, tensorBytes } from '../formats/gguf-writer'
+import type { OutputFile } from '../base/output-file'
+import { tensorBytes } from '../formats/gguf-writer'
 import { addUpdates, type MatrixUpdate } from './merge'
 import type { PlannedTensor } from './plan'
 import { toFloat32 } from './source'
@@ -43,7 +44,7 @@ export interface StreamOptions {
 export async function streamTensors(
   tensors: PlannedTensor[],
   offsets: number[],
-  file: PartFile,
+  file: OutputFile,
   options: StreamOptions
 ): Promise<void> {
   const quantize = options.quantizeRows ?? nativeQuantizeRows

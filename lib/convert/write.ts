@@ -1,7 +1,8 @@
 /** A planned model to a file: header, weights, and a look at the result through the engine's own reader. */
 import { PaliGemmaError, nativeCall } from '../base/errors'
 import { native } from '../engine/native'
-import { layoutGguf, type Metadata, PartFile, tensorBytes } from '../formats/gguf-writer'
+import { OutputFile, removeStaleParts } from '../base/output-file'
+import { layoutGguf, type Metadata, tensorBytes } from '../formats/gguf-writer'
 import type { PlannedTensor } from './plan'
 import { type StreamOptions, streamTensors } from './stream'
 
@@ -19,11 +20,13 @@ export interface ConvertResult {
 }
 
 export interface WriteOptions extends StreamOptions {
+  /** Files that are read meanwhile: `out` must not be one of them. */
+  sources?: readonly string[] | undefined
   /** Tests without the engine switch it off. */
   verify?: boolean | undefined
 }
 
-/** Writes `out` through `out.part`; an error or an abort leaves what was there before. Returns the file's bytes. */
+/** Writes `out` under a temporary name beside it; an error or an abort leaves what was there before. Returns the file's bytes. */
 export async function writeModel(
   out: string,
   metadata: Metadata,
@@ -34,8 +37,10 @@ export async function writeModel(
     metadata,
     tensors.map(({ name, type, shape }) => ({ name, type, shape }))
   )
-  const file = await PartFile.create(out, layout.bytes)
+  await removeStaleParts(out)
+  const file = await OutputFile.create(out, { sources: options.sources })
   try {
+    await file.truncate(layout.bytes)
     await file.write(layout.header, 0)
     await streamTensors(tensors, layout.offsets, file, options)
     await file.flush()

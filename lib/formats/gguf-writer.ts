@@ -1,6 +1,4 @@
 /** GGUF v3: the header's bytes, and a file that appears under its name only when it is complete. */
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
-import { PaliGemmaError } from '../base/errors'
 import type { NativeMetadataArray, NativeMetadataValue } from '../engine/native'
 import { bytesOf, layoutOf } from './types'
 
@@ -236,63 +234,5 @@ class ByteWriter {
   finish(multiple: number): Buffer {
     this.reserve((multiple - (this.length % multiple)) % multiple)
     return this.buffer.subarray(0, this.length)
-  }
-}
-
-/** `F.part` while it is written; `commit` makes it `F`, `discard` removes it. */
-export class PartFile {
-  private constructor(
-    readonly path: string,
-    readonly part: string,
-    private handle: FileHandle | undefined
-  ) {}
-
-  static async create(path: string, bytes: number): Promise<PartFile> {
-    const part = `${path}.part`
-    const handle = await open(part, 'w').catch((cause: Error) => {
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        `Expected a path that can be written for out but received ${path}: ${cause.message}`,
-        { cause }
-      )
-    })
-    const file = new PartFile(path, part, handle)
-    try {
-      // A sparse file of the final size: gaps between tensors read as zero.
-      await handle.truncate(bytes)
-    } catch (error) {
-      await file.discard()
-      throw error
-    }
-    return file
-  }
-
-  async write(bytes: Uint8Array, position: number): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await this.handle!.write(bytes, done, bytes.length - done, position + done)
-      done += bytesWritten
-    }
-  }
-
-  /** Everything is on the disk under the temporary name. */
-  async flush(): Promise<void> {
-    await this.handle!.sync()
-    await this.close()
-  }
-
-  async commit(): Promise<void> {
-    await this.close()
-    await rename(this.part, this.path)
-  }
-
-  async discard(): Promise<void> {
-    await this.close().catch(() => {})
-    await rm(this.part, { force: true })
-  }
-
-  private async close(): Promise<void> {
-    const handle = this.handle
-    this.handle = undefined
-    await handle?.close()
   }
 }

@@ -1,6 +1,8 @@
 /** Parts of stacked arrays in the order in which the engine wants their rows, in bounded memory. */
+import { randomBytes } from 'node:crypto'
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { writeFailure } from '../base/output-file'
 import type { NpzArray } from './npz'
 import type { ArrayPlace } from '../convert/npz-layout'
 import { readFully } from '../convert/source'
@@ -142,11 +144,19 @@ class Spill {
     const file = (this.handle ??= await this.create())
     for (let done = 0; done < bytes; ) {
       const block = await array.read(start + done, Math.min(blockBytes, bytes - done))
-      for (let written = 0; written < block.length; )
-        written += (await file.write(block, written, block.length - written, done + written)).bytesWritten
+      await this.write(file, block, done)
       done += block.length
     }
     this.holds = { array, part }
+  }
+
+  private async write(file: FileHandle, block: Buffer, position: number): Promise<void> {
+    try {
+      for (let done = 0; done < block.length; )
+        done += (await file.write(block, done, block.length - done, position + done)).bytesWritten
+    } catch (error) {
+      throw writeFailure(error, this.path)
+    }
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
@@ -163,8 +173,10 @@ class Spill {
   }
 
   private async create(): Promise<FileHandle> {
-    this.path = join(this.dir, `.paligemma-${process.pid}-${Date.now()}.part`)
-    const file = await open(this.path, 'wx+')
+    this.path = join(this.dir, `.paligemma-${randomBytes(8).toString('hex')}.part`)
+    const file = await open(this.path, 'wx+').catch((error: Error) => {
+      throw writeFailure(error, this.path)
+    })
     // Without a name it is gone even if the process is killed; where a file in use cannot be removed, close() does it.
     await rm(this.path, { force: true }).catch(() => {})
     return file

@@ -1,5 +1,5 @@
 /** Writing NumPy archives (.npz) array by array, as numpy.savez does: uncompressed. */
-import { open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { OutputFile, type OutputOptions } from '../base/output-file'
 
 export type NpyDtype = '<f4' | '|i1' | '|u1'
 
@@ -32,13 +32,10 @@ export class NpzWriter {
   readonly #directory: Buffer[] = []
   #offset = 0
 
-  private constructor(
-    private readonly path: string,
-    private readonly file: FileHandle
-  ) {}
+  private constructor(private readonly file: OutputFile) {}
 
-  static async create(path: string): Promise<NpzWriter> {
-    return new NpzWriter(path, await open(`${path}.part`, 'w'))
+  static async create(path: string, options?: OutputOptions): Promise<NpzWriter> {
+    return new NpzWriter(await OutputFile.create(path, options))
   }
 
   /** `data` in row-major order, little-endian. */
@@ -96,19 +93,16 @@ export class NpzWriter {
     end.writeUInt32LE(Math.min(directory.length, zip64From), 12)
     end.writeUInt32LE(Math.min(start, zip64From), 16)
     await this.#write(Buffer.concat([directory, far, end]))
-    await this.file.close()
-    await rename(`${this.path}.part`, this.path)
+    await this.file.commit()
   }
 
   /** Leaves nothing on the disk. */
   async abandon(): Promise<void> {
-    await this.file.close().catch(() => {})
-    await rm(`${this.path}.part`, { force: true })
+    await this.file.discard()
   }
 
   async #write(data: Uint8Array): Promise<void> {
-    for (let done = 0; done < data.length; )
-      done += (await this.file.write(data, done, data.length - done)).bytesWritten
+    await this.file.write(data, this.#offset)
     this.#offset += data.length
   }
 }

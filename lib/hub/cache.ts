@@ -9,10 +9,11 @@
  *
  * A record is written last, so a model without one is not there.
  */
-import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
+import { makeFolder, writeOutput } from '../base/output-file'
 import { cacheDirectory } from './settings'
 import { folderName, type HubReference, parseReference } from './reference'
 
@@ -105,10 +106,8 @@ export class Cache {
 
 /** Readers see the old content or the new one. */
 async function replaceFile(path: string, text: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true })
-  const part = `${path}.${process.pid}.part`
-  await writeFile(part, text)
-  await rename(part, path)
+  await makeFolder(dirname(path), 'PALIGEMMA_CACHE')
+  await writeOutput(path, text, { option: 'PALIGEMMA_CACHE' })
 }
 
 /** A record whose files are there in full size. */

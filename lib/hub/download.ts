@@ -1,21 +1,22 @@
 /** One file of the hub to the disk: resumed, checked while it streams, and there under its name only when it is right. */
 import { createHash, type Hash } from 'node:crypto'
 import {
+  constants,
   copyFile,
   type FileHandle,
   link,
-  mkdir,
+  lstat,
   open,
   readFile,
   realpath,
   rename,
   rm,
   stat,
-  symlink,
-  writeFile
+  symlink
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import { isDiskFull, makeFolder, writeFailure, writeOutput } from '../base/output-file'
 import { folderName } from './reference'
 import { fileUrl, type HubFile } from './repository'
 import { type HubClient, type OpenResponse, request, Transient, withRetries } from './request'
@@ -35,7 +36,7 @@ export async function downloadFile(client: HubClient, target: DownloadTarget): P
   const { file, path, id, onBytes } = target
   // Under its final name it was verified.
   if ((await stat(path).catch(() => undefined))?.size === file.bytes) return onBytes(file.bytes)
-  await mkdir(dirname(path), { recursive: true })
+  await makeFolder(dirname(path), cacheOption.option)
   const part = await Part.open(path, file)
   // Counts what the network brought, not what the disk had: resuming is no progress.
   let received = 0
@@ -70,7 +71,7 @@ export async function downloadFile(client: HubClient, target: DownloadTarget): P
       client.onRetry?.(`${id}/${file.path}: what was left of an earlier download is damaged; starting over`)
     }
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOSPC') {
+    if (isDiskFull(error)) {
       throw new PaliGemmaError(
         'ERR_DISK_FULL',
         `${path}: the disk is full; make room and run the same command, it goes on from here`,
@@ -197,7 +198,7 @@ class Part {
 
   static async open(path: string, file: HubFile): Promise<Part> {
     const part = new Part(path, file)
-    part.handle = await open(part.name, 'a+')
+    part.handle = await openPart(part.name)
     try {
       const { size } = await part.handle.stat()
       const [value, etag] = (await readFile(`${part.name}.etag`, 'utf8').catch(() => '')).split('\n')
@@ -232,13 +233,17 @@ class Part {
     const strong = etag !== null && /^"[^"\r\n]*"$/.test(etag) ? etag : undefined
     if (this.bytes > 0 && strong === this.etag) return
     this.etag = strong
-    await writeFile(`${this.name}.etag`, `${this.file.hash.value}\n${strong ?? ''}`)
+    await writeOutput(`${this.name}.etag`, `${this.file.hash.value}\n${strong ?? ''}`, cacheOption)
   }
 
   async append(chunk: Uint8Array): Promise<void> {
     // Opened for appending: the position is always the end.
-    for (let done = 0; done < chunk.length; )
-      done += (await this.handle!.write(chunk, done, chunk.length - done)).bytesWritten
+    try {
+      for (let done = 0; done < chunk.length; )
+        done += (await this.handle!.write(chunk, done, chunk.length - done)).bytesWritten
+    } catch (error) {
+      throw writeFailure(error, this.path, cacheOption.option)
+    }
     this.hash.update(chunk)
     this.bytes += chunk.length
   }
@@ -274,6 +279,23 @@ class Part {
   }
 }
 
+/** What an earlier run left is gone on with, but not what a link or a pipe of the name leads to. */
+async function openPart(name: string): Promise<FileHandle> {
+  try {
+    const there = await lstat(name).catch(() => undefined)
+    if (there?.isSymbolicLink()) await rm(name, { force: true })
+    else if (there && !there.isFile()) {
+      throw new PaliGemmaError('ERR_INVALID_OPTION', `${name} is in the way of a download and no file; remove it`)
+    }
+    const { O_RDWR, O_APPEND, O_CREAT, O_NOFOLLOW = 0 } = constants
+    return await open(name, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW)
+  } catch (error) {
+    throw writeFailure(error, name, cacheOption.option)
+  }
+}
+
+const cacheOption = { option: 'PALIGEMMA_CACHE' }
+
 /** Bytes of a file that need not be downloaded any more. */
 export async function presentBytes(path: string, file: HubFile): Promise<number> {
   if ((await stat(path).catch(() => undefined))?.size === file.bytes) return file.bytes
@@ -289,7 +311,7 @@ export async function takeFromHubCache(
   const source = join(hubCacheDir, `models--${folderName(id)}`, 'snapshots', commit, ...file.path.split('/'))
   if ((await stat(source).catch(() => undefined))?.size !== file.bytes) return false
   if ((await hashFile(source, file, signal)) !== file.hash.value) return false
-  await mkdir(dirname(path), { recursive: true })
+  await makeFolder(dirname(path), cacheOption.option)
   const real = await realpath(source)
   for (const take of [link, symlink, copyFile]) {
     try {

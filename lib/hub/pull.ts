@@ -1,11 +1,12 @@
 /** From a name on the hub to a model that `loadModel` takes. */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, readFile, rename, rm, rmdir, statfs } from 'node:fs/promises'
+import { readFile, rename, rm, rmdir, statfs } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { convert, type ConvertResult } from '../convert'
 import { isBlockType, parseFileType, parseVisionType, storage, type StorageType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
+import { isDiskFull, makeFolder } from '../base/output-file'
 import { inspectModel } from '../api/inspect'
 import { anySignal } from '../base/signals'
 import { check, checkOptions, rule, type Rules, wrongOption } from '../base/validate'
@@ -231,7 +232,7 @@ class Pull {
     })
     const dir = this.cache.downloadDir(this.id, commit)
     const type = choice.kind === 'gguf' ? choice.type : (this.wanted.type ?? 'Q8_0')
-    await this.makeDir(dir)
+    await makeFolder(dir, 'PALIGEMMA_CACHE')
     const files = await Promise.all(
       choice.files.map(async (file) => ({
         path: file.path,
@@ -243,7 +244,7 @@ class Pull {
 
     await this.download(choice, commit, dir, type)
     const target = this.cache.modelDir(this.id, commit)
-    await this.makeDir(target)
+    await makeFolder(target, 'PALIGEMMA_CACHE')
     const result = await fullDisk(target, async () =>
       choice.kind === 'gguf' ? await this.takeReady(choice, dir, target) : await this.convert(dir, target, type)
     )
@@ -262,16 +263,6 @@ class Pull {
     })
     if (!this.options.keep) await this.removeDownloads(dir)
     return { ...model, cached: false, notes: result.notes }
-  }
-
-  private async makeDir(dir: string): Promise<void> {
-    await mkdir(dir, { recursive: true }).catch((cause: Error) => {
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        `Expected a cache directory that can be written but ${dir} cannot: ${cause.message}; set PALIGEMMA_CACHE`,
-        { cause }
-      )
-    })
   }
 
   /** Small files first: config.json tells how large the converted model will be. */
@@ -402,7 +393,7 @@ async function fullDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+    if (!isDiskFull(error)) throw error
     throw new PaliGemmaError(
       'ERR_DISK_FULL',
       `${path}: the disk is full; make room and run the same command, the download is kept`,

@@ -1,6 +1,7 @@
 /** Importance matrices: which inputs of a model's matrices matter, measured on the user's own pictures and prompts. */
 import { type ImportanceEntry, writeImportance } from '../convert/imatrix'
 import { PaliGemmaError } from '../base/errors'
+import { checkOutput } from '../base/output-file'
 import { definedOnly, ModelHost } from '../engine/host'
 import type { ImageInput } from '../images/image-input'
 import { native } from '../engine/native'
@@ -72,6 +73,8 @@ export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
 export async function collectImportance(options: ImportanceOptions): Promise<ImportanceResult> {
   checkOptions<ImportanceOptions>('collectImportance', options, importanceRules, ['model', 'out', 'images'])
   const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
+  const sources = [load.model, load.vision, ...images].filter((path) => typeof path === 'string')
+  await checkOutput(out, { sources })
   const host = await ModelHost.open(native(), definedOnly({ ...load, signal, maxSequences: 1 }), { importance: true })
   try {
     const samples = samplesOf(images, prompts)

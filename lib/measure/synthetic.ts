@@ -1,8 +1,9 @@
 /** Full-size models of random weights, for measuring speed and memory without a download. */
-import { lstat, mkdir, rename, stat } from 'node:fs/promises'
+import { lstat, mkdir, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { layoutGguf, PartFile, tensorBytes } from '../formats/gguf-writer'
+import { OutputFile, removeStaleParts } from '../base/output-file'
+import { layoutGguf, tensorBytes } from '../formats/gguf-writer'
 import { modelMetadata } from '../convert/metadata'
 import { expectedTensors } from '../convert/names'
 import { planConversion, type PlannedTensor } from '../convert/plan'
@@ -44,7 +45,7 @@ const writeBytes = 8 << 20
  * Writes the model unless it is there. Its weights are random but every block is valid, so that it runs as a real one
  * does and says nonsense; the same options give the same bytes.
  *
- * @throws PaliGemmaError ERR_INVALID_OPTION; system errors of the disk as they are
+ * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_DISK_FULL, ERR_ACCESS_DENIED, ERR_WRITE_FAILED
  */
 export async function syntheticModel(options: SyntheticOptions): Promise<SyntheticModel> {
   const size = parseSize(options.size)
@@ -68,8 +69,10 @@ export async function syntheticModel(options: SyntheticOptions): Promise<Synthet
   if ((await sizeOf(path)) === layout.bytes) return { path, bytes: layout.bytes, reused: true }
 
   // Two processes may do this at the same time: each writes its own file, and the last one's stays.
-  const file = await PartFile.create(`${path}.${process.pid}`, layout.bytes)
+  await removeStaleParts(path)
+  const file = await OutputFile.create(path, { option: 'dir' })
   try {
+    await file.truncate(layout.bytes)
     const noise = new Noise()
     await file.write(layout.header, 0)
     for (const [i, tensor] of plan.tensors.entries()) {
@@ -79,7 +82,6 @@ export async function syntheticModel(options: SyntheticOptions): Promise<Synthet
     await file.flush()
     options.signal?.throwIfAborted()
     await file.commit()
-    await rename(file.path, path)
   } catch (error) {
     await file.discard()
     throw error
@@ -107,7 +109,7 @@ async function ownFolder(): Promise<string> {
 }
 
 async function writeTensor(
-  file: PartFile,
+  file: OutputFile,
   tensor: PlannedTensor,
   offset: number,
   noise: Noise,
