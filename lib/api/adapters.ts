@@ -1,7 +1,9 @@
 /** LoRA adapters of a loaded model: reading them, and which of them a request uses. */
 import { basename, resolve } from 'node:path'
 import { matrixName } from '../convert/names'
-import { peftDirectory, readPeft } from '../convert/peft'
+import { replacedBy } from '../convert/merge'
+import { readPeft } from '../convert/peft'
+import { peftDirectory } from '../convert/peft-folder'
 import { someOf } from '../convert/source'
 import { PaliGemmaError } from '../base/errors'
 import type { NativeAdapter, NativeAdapterInfo, NativeRequest, NativeTensorSource } from '../engine/native'
@@ -74,16 +76,17 @@ export async function readAdapters(list: readonly (string | AdapterOption)[]): P
 }
 
 async function readTensors(dir: string): Promise<NativeTensorSource> {
-  const { updates, replaced } = await readPeft(dir)
-  if (replaced.size > 0) {
+  const adapter = await readPeft(dir)
+  const replaced = replacedBy(adapter)
+  if (replaced !== '') {
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), ` +
-        `which cannot be done while running; merge it: paligemma convert BASE --adapter ${dir} --out MERGED.gguf`
+      `${dir} replaces whole tensors (${replaced}), which cannot be done while running; ` +
+        `merge it: paligemma convert BASE --adapter ${dir} --out MERGED.gguf`
     )
   }
   const tensors: NativeTensorSource = {}
-  for (const { target, a, b } of updates) {
+  for (const { target, a, b } of adapter.updates) {
     // unknown names go through: the engine lists everything that does not fit
     const name = matrixName(target) ?? target
     if (a) tensors[`${name}.lora_a`] = a

@@ -1,9 +1,9 @@
 /** LoRA adapters merged into the tensors of a GGUF, whatever their types: dequantized, added, quantized again. */
 import { PaliGemmaError } from '../base/errors'
-import { type AdapterToMerge, checkWholeScale, planUpdates } from './merge'
+import { type AdapterToMerge, checkWholeScale, mergeNote, planRows, planUpdates } from './merge'
 import type { ExpectedTensor } from './names'
 import type { PlannedTensor } from './plan'
-import { memoryTensor, someOf } from './source'
+import { someOf } from './source'
 import { isBlockType, storage } from '../formats/types'
 
 /** Adds what the adapters change to the plan, and to its notes what that means. */
@@ -20,15 +20,17 @@ export function mergeIntoGguf(
     [...planUpdates(expected, adapters, true)].map(([source, list]) => [names.get(source)!, list])
   )
   const replaced = replacements(expected, adapters)
+  const embedding = expected.find(({ role }) => role === 'embedding')
+  const newRows = embedding && planRows(embedding.shape as [number, number], adapters)
   const fixed: string[] = []
   const again = new Set<string>()
   const merged = tensors.map((tensor): PlannedTensor => {
     const [added, whole] = [updates.get(tensor.name), replaced.get(tensor.name)]
-    if (!added && !whole) return tensor
+    const rows = tensor.name === embedding?.gguf ? newRows : undefined
+    if (!added && !whole && !rows) return tensor
     if (!Object.hasOwn(storage, tensor.type)) fixed.push(`${tensor.name} (${tensor.type})`)
-    if (whole) return { ...tensor, ...whole, ...(added && { updates: added }) }
-    if (isBlockType(tensor.source.type)) again.add(tensor.source.type)
-    return { ...tensor, updates: added! }
+    if (!whole && isBlockType(tensor.source.type)) again.add(tensor.source.type)
+    return { ...tensor, ...whole, ...(added && { updates: added }), ...(rows && { newRows: rows }) }
   })
   if (fixed.length > 0) {
     throw new PaliGemmaError(
@@ -36,11 +38,7 @@ export function mergeIntoGguf(
       `Expected a type to store the merged weights in, but ${where} has them in types that are only read: ${someOf(fixed)}; give --type`
     )
   }
-  for (const { dir, updates: changed, replaced: whole } of adapters) {
-    notes.push(
-      `${dir} is merged: ${changed.length} matrices changed${whole.size > 0 ? `, ${whole.size} tensors replaced` : ''}`
-    )
-  }
+  notes.push(...adapters.map(mergeNote))
   if (again.size > 0) {
     notes.push(
       `the changed matrices were quantized before (${[...again].join(', ')}) and are rounded a second time; merge into the original where you can, or use the adapter beside the weights`
@@ -61,7 +59,8 @@ function replacements(
   for (const adapter of adapters) {
     checkWholeScale(adapter)
     const wrong: string[] = []
-    for (const [name, { shape, data }] of adapter.replaced) {
+    for (const [name, source] of adapter.replaced) {
+      const { shape } = source
       const tensor = bySource.get(name)
       // a GGUF's vision feed-forward may be wider than the model's, with zeros
       const fits =
@@ -74,8 +73,8 @@ function replacements(
       }
       const cols = shape.at(-1)!
       result.set(tensor.gguf, {
-        source: memoryTensor(tensor.gguf, shape, data),
-        rows: data.length / cols,
+        source,
+        rows: shape.reduce((product, n) => product * n, 1) / cols,
         cols,
         plusOne: tensor.role === 'textNorm'
       })

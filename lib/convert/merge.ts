@@ -1,8 +1,9 @@
 /** Merging LoRA adapters into the weights while they are converted. */
 import { PaliGemmaError } from '../base/errors'
 import type { ExpectedTensor } from './names'
-import { peftDirectory, type PeftAdapter, readPeft } from './peft'
-import { memoryTensor, someOf, type SourceTensor } from './source'
+import { type PeftAdapter, readPeft } from './peft'
+import { peftDirectory } from './peft-folder'
+import { someOf, type SourceTensor } from './source'
 
 export interface AdapterToMerge extends PeftAdapter {
   /** 1: as trained. */
@@ -45,19 +46,61 @@ export async function readAdaptersToMerge(
 export function replaceTensors(found: Map<string, SourceTensor>, adapters: readonly AdapterToMerge[]): void {
   for (const adapter of adapters) {
     checkWholeScale(adapter)
-    for (const [name, { shape, data }] of adapter.replaced) {
-      found.set(name, memoryTensor(name, shape, data))
-    }
+    for (const [name, tensor] of adapter.replaced) found.set(name, tensor)
   }
 }
 
-export function checkWholeScale({ dir, replaced, scale }: AdapterToMerge): void {
-  if (replaced.size > 0 && scale !== 1) {
+/** What an adapter replaces, for messages; empty where it only adds. */
+export function replacedBy({ replaced, tokens }: PeftAdapter): string {
+  const rows = tokens && `${tokens.indices.length} rows of the embedding (${tokens.field})`
+  return someOf([...replaced.keys(), ...(rows === undefined ? [] : [rows])])
+}
+
+export function checkWholeScale(adapter: AdapterToMerge): void {
+  const what = replacedBy(adapter)
+  if (what !== '' && adapter.scale !== 1) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `${dir} replaces whole tensors (${someOf([...replaced.keys()])}), which have no scale; merge it with scale 1`
+      `${adapter.dir} replaces whole tensors (${what}), which have no scale; merge it with scale 1`
     )
   }
+}
+
+/** What merging an adapter did, as a note. */
+export function mergeNote({ dir, updates, replaced, tokens }: PeftAdapter): string {
+  return [
+    `${dir} is merged: ${updates.length} matrices changed`,
+    ...(replaced.size > 0 ? [`${replaced.size} tensors replaced`] : []),
+    ...(tokens ? [`${tokens.indices.length} rows of the embedding replaced`] : [])
+  ].join(', ')
+}
+
+/** Rows of the embedding that adapters replace, by token; `shape` is the embedding's, [vocab, hidden]. */
+export function planRows(
+  [vocab, hidden]: readonly [number, number],
+  adapters: readonly AdapterToMerge[]
+): ReadonlyMap<number, Float32Array> | undefined {
+  const planned = new Map<number, Float32Array>()
+  for (const { dir, tokens, replaced } of adapters) {
+    // A later adapter's whole embedding replaces what earlier ones did to rows.
+    if (replaced.has('text.embed_tokens.weight')) planned.clear()
+    if (!tokens) continue
+    const { indices, field, rows } = tokens
+    const outside = indices.find((index) => index >= vocab)
+    const wrong =
+      outside !== undefined
+        ? `${field} names token ${outside}, but the embedding has ${vocab} rows`
+        : rows.shape[1] !== hidden
+          ? `its rows for ${field} have ${rows.shape[1]} values, but the embedding's have ${hidden}`
+          : undefined
+    if (wrong !== undefined)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${dir}: the adapter does not fit this model: ${wrong}; merge it into the model that it was trained on`
+      )
+    for (const [i, index] of indices.entries()) planned.set(index, rows.data.subarray(i * hidden, (i + 1) * hidden))
+  }
+  return planned.size === 0 ? undefined : planned
 }
 
 /**

@@ -1,19 +1,34 @@
-/** PEFT LoRA directories: adapter_config.json and adapter_model.safetensors as low-rank updates of named matrices. */
-import { stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+/** PEFT directories: adapter_config.json and adapter_model.safetensors as changes of named matrices. */
+import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import { type Fields, readJson } from './fields'
-import { canonicalName } from './names'
+import { readJson } from './fields'
+import { peftSettings, type PeftSettings } from './peft-config'
+import { peftWeights } from './peft-folder'
+import { type PeftTensor, peftTensor } from './peft-names'
 import { Safetensors } from '../formats/safetensors'
 import { someOf, type SourceTensor, toFloat32 } from './source'
 
+interface Matrix {
+  shape: number[]
+  data: Float32Array
+}
+
 /** weight += b a; `b` is multiplied by alpha / rank (rslora: alpha / sqrt(rank)) already. */
 export interface LowRankUpdate {
-  /** The weight it changes, as {@link canonicalName} spells it; where it is no known one, as the adapter does. */
+  /** The weight it changes, as `canonicalName` spells it; where it is no known one, as the adapter does. */
   target: string
   /** [rank, in], [out, rank]; missing where the file has only the other half. */
-  a?: { shape: number[]; data: Float32Array }
-  b?: { shape: number[]; data: Float32Array }
+  a?: Matrix
+  b?: Matrix
+}
+
+/** Rows that replace the base's, as training single tokens leaves them. */
+export interface TokenRows {
+  /** The field of adapter_config.json that names the tokens. */
+  field: string
+  indices: number[]
+  /** [tokens, hidden], in the order of the indices. */
+  rows: Matrix
 }
 
 export interface PeftAdapter {
@@ -21,126 +36,211 @@ export interface PeftAdapter {
   /** What it says it was trained on: a hub name or a path. */
   base?: string
   updates: LowRankUpdate[]
-  /** Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. */
-  replaced: Map<string, { shape: number[]; data: Float32Array }>
+  /**
+   * Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. They may be as large as
+   * an embedding: `read` opens the file for a piece at a time.
+   */
+  replaced: Map<string, SourceTensor>
+  /** Of the embedding. */
+  tokens?: TokenRows
 }
 
-/** The directory of a PEFT adapter given by itself or by one of its files; undefined where `path` is something else. */
-export async function peftDirectory(path: string): Promise<string | undefined> {
-  const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${path} cannot be read: ${cause.message}`, { cause })
-  })
-  if (info.isDirectory()) return path
-  return /\.(?:safetensors|json)$/.test(path) ? dirname(path) : undefined
-}
+const embedding = 'text.embed_tokens.weight'
+const head = 'lm_head.weight'
 
 /**
  * Reads a PEFT directory whole.
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (other methods than LoRA)
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (other methods than LoRA, settings
+ * that change what is computed)
  */
 export async function readPeft(dir: string): Promise<PeftAdapter> {
-  const config = await readJson(join(dir, 'adapter_config.json'))
-  if (config.string('peft_type', 'LORA') !== 'LORA')
-    config.unsupported('peft_type', 'but only LORA adapters can be used')
-  if (config.boolean('use_dora', false))
-    config.unsupported('use_dora', 'but DoRA is not a sum; merge it with PEFT and convert the merged model')
-  const source = await Safetensors.openFiles([join(dir, 'adapter_model.safetensors')])
+  const settings = peftSettings(await readJson(join(dir, 'adapter_config.json')))
+  const source = await Safetensors.openFiles([await peftWeights(dir)])
   try {
-    return await collect(dir, config, source)
+    return await new Collection(dir, settings).read(source.tensors)
   } finally {
     await source.close()
   }
 }
 
-async function collect(dir: string, config: Fields, source: Safetensors): Promise<PeftAdapter> {
-  const updates = new Map<string, LowRankUpdate & { module: string }>()
-  const replaced: PeftAdapter['replaced'] = new Map()
-  const unsupported: string[] = []
-  const twice: string[] = []
-  const scaleOf = scales(config)
-  for (const tensor of source.tensors) {
-    if (!['F32', 'F16', 'BF16'].includes(tensor.type)) {
-      unsupported.push(`${tensor.name} (${tensor.type})`)
-      continue
+class Collection {
+  private readonly updates = new Map<string, LowRankUpdate & { module: string }>()
+  private readonly replaced = new Map<string, SourceTensor>()
+  private readonly rows = new Map<string, TokenRows>()
+  private readonly twice: string[] = []
+  private readonly unsupported: string[] = []
+
+  constructor(
+    private readonly dir: string,
+    private readonly settings: PeftSettings
+  ) {}
+
+  async read(tensors: readonly SourceTensor[]): Promise<PeftAdapter> {
+    for (const tensor of tensors) {
+      const what = peftTensor(tensor.name)
+      if (what.kind === 'nothing') continue
+      if (what.kind === 'unsupported') this.unsupported.push(`${tensor.name} (${what.why})`)
+      else if (!['F32', 'F16', 'BF16'].includes(tensor.type))
+        this.unsupported.push(`${tensor.name} (${tensor.type}; only F32, F16 and BF16 are read)`)
+      else await this.take(tensor, what)
     }
-    const name = tensor.name.replace(/^base_model\.model\./, '')
-    // saved state dicts leave the adapter's own name ("default") out, in-memory ones have it
-    const half = /^(.+)\.lora_([AB])(?:\.[\w-]+)?\.weight$/.exec(name)
-    if (half) {
-      const [, module, which] = half as unknown as [string, string, 'A' | 'B']
-      const target = canonicalName(`${module}.weight`) ?? `${module}.weight`
-      const update = updates.get(target) ?? { target, module }
-      updates.set(target, update)
-      const side = which === 'A' ? 'a' : 'b'
-      if (update[side]) twice.push(tensor.name)
-      update[side] = await readMatrix(tensor)
-    } else if (/(?:^|\.)lora_/.test(name)) {
-      unsupported.push(tensor.name)
-    } else {
-      const whole = canonicalName(
-        name.replace(/\.modules_to_save(?:\.[\w-]+)?(?=\.(?:weight|bias)$)/, '').replace(/\.base_layer(?=\.)/, '')
-      )
-      if (whole === undefined) continue
-      if (replaced.has(whole)) twice.push(tensor.name)
-      replaced.set(whole, { shape: tensor.shape, data: await readAll(tensor) })
+    const problem = (code: 'ERR_MODEL_INVALID' | 'ERR_MODEL_UNSUPPORTED', what: string) =>
+      new PaliGemmaError(code, `${this.dir}: ${what}`)
+    if (this.twice.length > 0) throw problem('ERR_MODEL_INVALID', `holds the same matrix twice: ${someOf(this.twice)}`)
+    if (this.unsupported.length > 0)
+      throw problem('ERR_MODEL_UNSUPPORTED', `cannot be used because of ${someOf(this.unsupported)}`)
+    await this.tie()
+    if (this.updates.size === 0 && this.replaced.size === 0 && this.rows.size === 0)
+      throw problem('ERR_MODEL_INVALID', 'the adapter holds no tensors')
+    this.scale()
+    const tokens = this.rows.get(embedding)
+    return {
+      dir: this.dir,
+      ...(this.settings.base !== undefined && { base: this.settings.base }),
+      updates: [...this.updates.values()].map(({ module: _, ...update }) => update),
+      replaced: this.replaced,
+      ...(tokens && { tokens })
     }
   }
-  if (twice.length > 0)
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir} holds the same matrix twice: ${someOf(twice)}`)
-  if (unsupported.length > 0) {
-    throw new PaliGemmaError(
+
+  private async take(tensor: SourceTensor, what: PeftTensor & { target: string }): Promise<void> {
+    if (what.kind === 'whole') {
+      if (this.replaced.has(what.target)) this.twice.push(tensor.name)
+      this.replaced.set(what.target, reopened(tensor))
+      return
+    }
+    const data = await readAll(tensor)
+    if (what.kind === 'half') {
+      const update = this.updates.get(what.target) ?? { target: what.target, module: what.module }
+      this.updates.set(what.target, update)
+      if (update[what.side]) this.twice.push(tensor.name)
+      update[what.side] = asMatrix(tensor.shape, data)
+    } else if (what.kind === 'rows') {
+      if (this.rows.has(what.target)) this.twice.push(tensor.name)
+      this.rows.set(what.target, this.tokenRows(tensor, what.module, data))
+    }
+  }
+
+  private tokenRows({ name, shape }: SourceTensor, module: string, data: Float32Array): TokenRows {
+    const { file } = this.settings
+    const tokens = this.settings.tokensOf(module)
+    if (!tokens)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${file}: trainable_token_indices does not say of which tokens ${name} holds the rows`
+      )
+    if (shape.length !== 2 || shape[0] !== tokens.indices.length)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${file}: ${tokens.field} lists ${tokens.indices.length} tokens, but ${name} is [${shape.join(', ')}]`
+      )
+    return { ...tokens, rows: { shape, data } }
+  }
+
+  /** The head is the embedding: a copy of it says nothing new, anything else cannot be kept beside it. */
+  private async tie(): Promise<void> {
+    const [whole, own] = [this.replaced.get(head), this.replaced.get(embedding)]
+    if (whole && !own && this.settings.ensuresTying) this.replaced.set(embedding, whole)
+    else if (whole && !(own && (await isCopy(whole, own)))) throw this.untied('lm_head.weight', own !== undefined)
+    this.replaced.delete(head)
+    const [headRows, ownRows] = [this.rows.get(head), this.rows.get(embedding)]
+    const sameRows =
+      ownRows &&
+      String(headRows?.indices) === String(ownRows.indices) &&
+      sameValues(headRows!.rows.data, ownRows.rows.data, exact)
+    if (headRows && !sameRows) throw this.untied("lm_head's trained tokens", ownRows !== undefined)
+    const other = [...this.rows.keys()].find((target) => target !== embedding && target !== head)
+    if (other !== undefined)
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${this.dir}: single rows of ${other} were trained, but only those of the embedding can be replaced`
+      )
+  }
+
+  private untied(what: string, differs: boolean): PaliGemmaError {
+    return new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${dir}: ${someOf(unsupported)}; only F32, F16 and BF16 lora_A and lora_B of linear layers can be used`
+      `${this.dir}: ${what} ${differs ? "differs from the embedding's, embed_tokens" : 'was trained without the embedding, embed_tokens'}, ` +
+        "but PaliGemma's LM head is its embedding; train both as one (PEFT: ensure_weight_tying=True)"
     )
   }
-  if (updates.size === 0 && replaced.size === 0)
-    throw new PaliGemmaError('ERR_MODEL_INVALID', `${dir}: the adapter holds no tensors`)
-  for (const { module, a, b } of updates.values()) {
-    const rank = a?.shape[0]
-    if (!b || !rank) continue
-    const scale = scaleOf(module, rank)
-    for (let i = 0; i < b.data.length; i++) b.data[i]! *= scale
-  }
-  const base = config.string('base_model_name_or_path', '')
-  return {
-    dir,
-    ...(base !== '' && { base }),
-    updates: [...updates.values()].map(({ module: _, ...update }) => update),
-    replaced
+
+  private scale(): void {
+    for (const { module, a, b } of this.updates.values()) {
+      const rank = a?.shape[0]
+      if (!b || !rank) continue
+      const scale = this.settings.scaleOf(module, rank)
+      for (let i = 0; i < b.data.length; i++) b.data[i]! *= scale
+    }
   }
 }
 
-/** alpha / rank per module; the rank is that of the tensors, which rank_pattern describes. */
-function scales(config: Fields): (module: string, rank: number) => number {
-  const alpha = config.number('lora_alpha', 8)
-  const rslora = config.boolean('use_rslora', false)
-  const patterns = Object.keys(config.object('alpha_pattern', true).values).map((key) => {
-    try {
-      // as PEFT matches: the whole module path, or its end after a dot
-      return { pattern: new RegExp(`^(?:.*\\.)?(?:${key})$`), alpha: config.object('alpha_pattern').number(key) }
-    } catch (cause) {
-      if (cause instanceof PaliGemmaError) throw cause
-      throw new PaliGemmaError(
-        'ERR_MODEL_INVALID',
-        `${config.file}: alpha_pattern: ${JSON.stringify(key)} is no regular expression`,
-        { cause }
-      )
-    }
+const exact = { relative: 0, absolute: 0 }
+const rounding: Record<string, typeof exact> = {
+  BF16: { relative: 2 ** -8, absolute: 0 },
+  F16: { relative: 2 ** -11, absolute: 2 ** -25 } // with subnormal numbers
+}
+
+/** The same values, as far as the types that they were stored in can tell. */
+async function isCopy(a: SourceTensor, b: SourceTensor): Promise<boolean> {
+  if (String(a.shape) !== String(b.shape)) return false
+  const coarser = ['BF16', 'F16'].find((type) => a.type === type || b.type === type)
+  const tolerance = a.type === b.type || coarser === undefined ? exact : rounding[coarser]!
+  const count = a.shape.reduce((product, n) => product * n, 1)
+  const step = 1 << 20
+  for (let first = 0; first < count; first += step) {
+    const size = Math.min(step, count - first)
+    const [one, other] = await Promise.all([a, b].map(async (tensor) => await readPart(tensor, first, size)))
+    if (!sameValues(one!, other!, tolerance)) return false
+  }
+  return true
+}
+
+function sameValues(a: Float32Array, b: Float32Array, { relative, absolute }: typeof exact): boolean {
+  if (a.length !== b.length) return false
+  return a.every((value, i) => {
+    const other = b[i]!
+    return (
+      value === other || Math.abs(value - other) <= absolute + relative * Math.max(Math.abs(value), Math.abs(other))
+    )
   })
-  return (module, rank) => {
-    const own = patterns.find(({ pattern }) => pattern.test(module))?.alpha ?? alpha
-    return own / (rslora ? Math.sqrt(rank) : rank)
+}
+
+/** Elements of a tensor of plain type. */
+async function readPart(tensor: SourceTensor, first: number, count: number): Promise<Float32Array> {
+  const width = tensor.type === 'F32' ? 4 : 2
+  const bytes = Buffer.alloc(count * width)
+  await tensor.read(first * width, bytes)
+  return toFloat32(bytes, tensor.type)
+}
+
+/** The tensor for later: its file is open only while a piece of it is read. */
+function reopened(tensor: SourceTensor): SourceTensor {
+  return {
+    ...tensor,
+    read: async (start, target) => {
+      const source = await Safetensors.openFiles([tensor.file])
+      try {
+        const again = source.tensors.find(({ name }) => name === tensor.name)
+        if (again?.bytes !== tensor.bytes)
+          throw new PaliGemmaError('ERR_MODEL_INVALID', `${tensor.file} changed while it was read`)
+        await again.read(start, target)
+      } finally {
+        await source.close()
+      }
+    }
   }
 }
 
 async function readAll(tensor: SourceTensor): Promise<Float32Array> {
-  const bytes = Buffer.alloc(tensor.bytes)
-  await tensor.read(0, bytes)
-  return toFloat32(bytes, tensor.type)
+  return await readPart(
+    tensor,
+    0,
+    tensor.shape.reduce((product, n) => product * n, 1)
+  )
 }
 
 /** Convolutions are matrices over flattened patches: [rank, 3, p, p] and [out, rank, 1, 1]. */
-async function readMatrix(tensor: SourceTensor): Promise<{ shape: number[]; data: Float32Array }> {
-  const [rows = 0, ...rest] = tensor.shape
-  return { shape: [rows, rest.reduce((product, n) => product * n, 1)], data: await readAll(tensor) }
+function asMatrix([rows = 0, ...rest]: number[], data: Float32Array): Matrix {
+  return { shape: [rows, rest.reduce((product, n) => product * n, 1)], data }
 }

@@ -1,7 +1,7 @@
 /** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
 import { PaliGemmaError } from '../base/errors'
 import type { SourceConfig } from './config'
-import { type AdapterToMerge, type MatrixUpdate, planUpdates, replaceTensors } from './merge'
+import { type AdapterToMerge, type MatrixUpdate, mergeNote, planRows, planUpdates, replaceTensors } from './merge'
 import { canonicalName, expectedTensors, type ExpectedTensor, retrievalFlavour, retrievalTensors } from './names'
 import { memoryTensor, someOf, type SourceTensor } from './source'
 import type { RetrievalFlavour } from '../retrieval/vectors'
@@ -21,6 +21,8 @@ export interface PlannedTensor {
   plusOne: boolean
   /** What merged adapters add. */
   updates?: MatrixUpdate[]
+  /** Rows that merged adapters replace, before anything is added. */
+  newRows?: ReadonlyMap<number, Float32Array>
 }
 
 export interface Plan {
@@ -61,6 +63,7 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
   checkTensors(options.dir, 'config.json', expected, found, hfName)
   checkTypes(options.dir, expected, found)
   const updates = planUpdates(expected, options.adapters ?? [])
+  const newRows = planRows([vocab, config.text.hidden], options.adapters ?? [])
 
   const visionType = options.visionType ?? defaultVisionType(options.type)
   const pad = isBlockType(visionType)
@@ -89,7 +92,8 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
       rows,
       cols,
       plusOne: tensor.role === 'textNorm',
-      ...(added && { updates: added })
+      ...(added && { updates: added }),
+      ...(newRows && tensor.role === 'embedding' && { newRows })
     }
   })
   tensors.push(
@@ -100,11 +104,7 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
   )
   if (visionFfn !== config.vision.ffn)
     notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
-  for (const { dir, updates, replaced } of options.adapters ?? []) {
-    notes.push(
-      `${dir} is merged: ${updates.length} matrices changed${replaced.size > 0 ? `, ${replaced.size} tensors replaced` : ''}`
-    )
-  }
+  notes.push(...(options.adapters ?? []).map(mergeNote))
   return {
     tensors,
     vocab,

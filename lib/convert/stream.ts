@@ -134,11 +134,13 @@ class ChunkReader {
     const bytes = this.take(rows * storedBytes)
     const packed = bytes.subarray(0, sourceRows * rowBytes)
     await tensor.source.read(firstRow * rowBytes, packed)
-    if (tensor.updates) {
+    const newRows = [...(tensor.newRows ?? [])].filter(([row]) => row >= firstRow && row < firstRow + rows)
+    if (tensor.updates || newRows.length > 0) {
       const values = isPlain(type)
         ? toFloat32(packed, type)
         : new Float32Array(Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols)).buffer)
-      return merged(tensor, tensor.updates, values, firstRow, rows)
+      for (const [row, data] of newRows) values.set(data, (row - firstRow) * tensor.cols)
+      return merged(tensor, tensor.updates ?? [], values, firstRow, rows)
     }
     if (cols > tensor.cols) widen(bytes, sourceRows, rowBytes, storedBytes)
     bytes.fill(0, sourceRows * storedBytes)

@@ -41,6 +41,10 @@ TensorMap readGguf(const AdapterSource& source, const std::string& architecture)
   require("general.type", "adapter", "give a LoRA adapter as GGUF, or a PEFT directory");
   require("adapter.type", "lora", "only LoRA adapters are supported");
   require("general.architecture", architecture, "the adapter was made for another model");
+  if (file->find("adapter.alora.invocation_tokens"))
+    fail(Code::modelUnsupported, source.path,
+         ": metadata key adapter.alora.invocation_tokens makes it an activated LoRA, ",
+         "which works from these tokens on only; adapters are applied to whole requests here");
   const double alpha = file->number("adapter.lora.alpha").value_or(0);
   if (!std::isfinite(alpha)) fail(Code::modelInvalid, source.path, ": metadata key adapter.lora.alpha is not finite");
   TensorMap tensors;

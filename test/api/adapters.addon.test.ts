@@ -134,6 +134,7 @@ function editedAdapter(edit: {
 /** The adapter with an update of a SigLIP feed-forward, which block types store wider than it is. */
 function wideAdapter(): string {
   const dir = editedAdapter({
+    config: { rank_pattern: { 'layers.2.mlp.fc1': 2 } },
     name: (name) =>
       name.replace(
         /(vision_tower.*layers\.2\.self_attn)\.q_proj/,
@@ -455,6 +456,10 @@ describe.skipIf(!present)('a GGUF adapter', () => {
     )
     expect(await bad({ metadata: { 'adapter.type': { type: 'string', value: 'control_vector' } } })).toMatch(
       /ERR_MODEL_UNSUPPORTED.*only LoRA/
+    )
+    const tokens: GgufValue = { arrayOf: 'uint32', values: [5, 6] }
+    expect(await bad({ metadata: { 'adapter.alora.invocation_tokens': tokens } })).toMatch(
+      /ERR_MODEL_UNSUPPORTED.*adapter\.alora\.invocation_tokens/
     )
     expect(await bad({ keep: (name) => name !== 'blk.1.attn_q.weight.lora_b' })).toMatch(
       /ERR_MODEL_INVALID.*only one of lora_a and lora_b: blk\.1\.attn_q\.weight\.lora_a/
