@@ -1,6 +1,10 @@
 /** A Hugging Face directory's config files as the sizes and constants of one PaliGemma, with every omitted default filled in. */
+import { readdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { type Fields, readJson } from './fields'
+import { modelLimits as most } from './limits'
+import { refuseQuantized } from './quantized'
+import { type ImageRecipe, readProcessor, readRecipe, statedSize } from './recipe'
 
 export interface TextConfig {
   architecture: 'gemma' | 'gemma2'
@@ -35,7 +39,7 @@ export interface VisionConfig {
   normEps: number
 }
 
-export interface SourceConfig {
+export interface SourceConfig extends ImageRecipe {
   name: string
   text: TextConfig
   vision: VisionConfig
@@ -45,18 +49,16 @@ export interface SourceConfig {
   /** A further end token, where generation_config.json or the top level of config.json lists one. */
   eotId?: number
   padId: number
-  resize: 'bicubic' | 'bilinear'
-  imageMean: number[]
-  imageStd: number[]
 }
 
 const tanhGelu = ['gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_tanh']
 
-/** Reads config.json, generation_config.json and preprocessor_config.json of `dir`. */
+/** Reads config.json, generation_config.json and the image processor's settings of `dir`. */
 export async function readConfig(dir: string): Promise<SourceConfig> {
   const config = await readJson(join(dir, 'config.json'))
+  refuseQuantized(dir, config.values, await readdir(dir))
   const generation = await readJson(join(dir, 'generation_config.json'), true)
-  const preprocessor = await readJson(join(dir, 'preprocessor_config.json'), true)
+  const preprocessor = await readProcessor(dir)
 
   const modelType = config.string('model_type', 'paligemma')
   if (!['paligemma', 'colpali'].includes(modelType))
@@ -78,7 +80,7 @@ export async function readConfig(dir: string): Promise<SourceConfig> {
     eosId: stop.eos,
     ...(stop.eot === undefined ? {} : { eotId: stop.eot }),
     padId: tokenId(generation, ['pad_token_id']) ?? tokenId(root, ['pad_token_id']) ?? 0,
-    ...readRecipe(preprocessor)
+    ...readRecipe(preprocessor, vision.imageSize)
   }
 }
 
@@ -88,61 +90,88 @@ function readText(config: Fields): TextConfig {
   if (type !== 'gemma' && type !== 'gemma2')
     config.unsupported('model_type', 'but PaliGemma 1 has gemma and PaliGemma 2 has gemma2')
   const second = type === 'gemma2'
-  const rope = config.object('rope_parameters', true)
   const text: TextConfig = {
     architecture: type,
     // Gemma 2's defaults are the 2B model's, so a PaliGemma 2 3B config may leave them out; Gemma 1's are the 7B's.
-    hidden: config.integer('hidden_size', 1, second ? 2304 : undefined),
-    ffn: config.integer('intermediate_size', 1, second ? 9216 : undefined),
-    layers: config.integer('num_hidden_layers', 1, second ? 26 : undefined),
-    heads: config.integer('num_attention_heads', 1, second ? 8 : undefined),
-    kvHeads: config.integer('num_key_value_heads', 1, second ? 4 : undefined),
-    headDim: config.integer('head_dim', 2, 256),
-    contextLength: config.integer('max_position_embeddings', 1, 8192),
-    normEps: config.number('rms_norm_eps', 1e-6),
-    ropeTheta: config.has('rope_theta') ? config.number('rope_theta') : rope.number('rope_theta', 10000)
+    hidden: config.integer('hidden_size', 1, second ? 2304 : undefined, most.width),
+    ffn: config.integer('intermediate_size', 1, second ? 9216 : undefined, most.width),
+    layers: config.integer('num_hidden_layers', 1, second ? 26 : undefined, most.layers),
+    heads: config.integer('num_attention_heads', 1, second ? 8 : undefined, most.heads),
+    kvHeads: config.integer('num_key_value_heads', 1, second ? 4 : undefined, most.heads),
+    headDim: config.integer('head_dim', 2, 256, most.headDim),
+    contextLength: config.integer('max_position_embeddings', 1, 8192, most.context),
+    normEps: config.within('rms_norm_eps', most.eps, 1e-6),
+    ropeTheta: readRope(config)
   }
   if (text.heads % text.kvHeads !== 0)
     config.fail('num_key_value_heads', `a divisor of num_attention_heads (${text.heads})`)
   if (text.headDim % 2 !== 0) config.fail('head_dim', 'an even number')
   if (config.boolean('attention_bias', false)) config.unsupported('attention_bias', 'but Gemma has no attention biases')
-  if (config.has('rope_scaling')) config.unsupported('rope_scaling', 'but PaliGemma uses plain rotary positions')
-  if (rope.string('rope_type', 'default') !== 'default')
-    rope.unsupported('rope_type', 'but PaliGemma uses plain rotary positions')
   const activation = second ? 'hidden_activation' : config.has('hidden_activation') ? 'hidden_activation' : 'hidden_act'
   // "gelu" in a Gemma config means the tanh form as well: so the training code computes it.
   checkActivation(config, activation, [...tanhGelu, 'gelu'])
   if (second) {
-    text.queryPreAttnScalar = config.number('query_pre_attn_scalar', 256)
-    if (text.queryPreAttnScalar === 0) config.fail('query_pre_attn_scalar', 'a number > 0')
-    // An explicit null switches a cap off; only a missing key means the default.
-    text.attnSoftcap =
-      config.values['attn_logit_softcapping'] === null ? 0 : config.number('attn_logit_softcapping', 50)
-    text.finalSoftcap =
-      config.values['final_logit_softcapping'] === null ? 0 : config.number('final_logit_softcapping', 30)
-    text.slidingWindow = config.integer('sliding_window', 1, 4096)
+    text.queryPreAttnScalar = config.within('query_pre_attn_scalar', most.attentionScalar, 256)
+    text.attnSoftcap = readSoftcap(config, 'attn_logit_softcapping', 50)
+    text.finalSoftcap = readSoftcap(config, 'final_logit_softcapping', 30)
+    text.slidingWindow = config.integer('sliding_window', 1, 4096, most.context)
     checkLayerTypes(config, text.layers)
   }
   return text
 }
 
+/** An explicit null switches a cap off; only a missing key means the default. */
+function readSoftcap(config: Fields, name: string, usual: number): number {
+  if (config.values[name] === null || config.values[name] === 0) return 0
+  return config.within(name, most.softcap, usual)
+}
+
+/**
+ * The base of the rotary positions. Newer configs move it into `rope_parameters`, older ones had `rope_scaling` for
+ * everything else; of both only the type "default" is what Gemma computes, and it scales nothing.
+ */
+function readRope(config: Fields): number {
+  let theta = config.within('rope_theta', most.theta, 10000)
+  for (const name of ['rope_scaling', 'rope_parameters']) {
+    const rope = config.object(name, true)
+    const perLayerType = ['sliding_attention', 'full_attention'].filter((layers) => rope.has(layers))
+    const bases = (perLayerType.length > 0 ? perLayerType.map((layers) => rope.object(layers)) : [rope]).map(
+      (fields) => {
+        if (!fields.has('rope_type') && !fields.has('type') && fields.has('factor'))
+          config.unsupported(name, 'but PaliGemma uses plain rotary positions')
+        for (const key of ['rope_type', 'type'])
+          if (fields.string(key, 'default') !== 'default')
+            fields.unsupported(key, 'but PaliGemma uses plain rotary positions')
+        if (fields.number('partial_rotary_factor', 1) !== 1)
+          fields.unsupported('partial_rotary_factor', 'but Gemma rotates the whole head')
+        return fields.within('rope_theta', most.theta, theta)
+      }
+    )
+    if (bases.some((base) => base !== bases[0])) config.unsupported(name, 'but all layers of Gemma have one base')
+    theta = bases[0]!
+  }
+  return theta
+}
+
 /** Missing keys take SiglipVisionConfig's defaults, except the patch size, whose default of 16 no PaliGemma uses. */
 function readVision(config: Fields, preprocessor: Fields | undefined): VisionConfig {
-  const patchSize = config.integer('patch_size', 1, 14)
+  const patchSize = config.integer('patch_size', 1, 14, most.patch)
   const imageSize = config.has('image_size')
-    ? config.integer('image_size', 1)
+    ? config.integer('image_size', 1, undefined, most.imageSize)
     : guessImageSize(config, preprocessor, patchSize)
   if (imageSize % patchSize !== 0) config.fail('image_size', `a multiple of patch_size (${patchSize})`)
   const vision: VisionConfig = {
-    hidden: config.integer('hidden_size', 1),
-    ffn: config.integer('intermediate_size', 1),
-    layers: config.integer('num_hidden_layers', 1),
-    heads: config.integer('num_attention_heads', 1),
+    hidden: config.integer('hidden_size', 1, undefined, most.width),
+    ffn: config.integer('intermediate_size', 1, undefined, most.width),
+    layers: config.integer('num_hidden_layers', 1, undefined, most.layers),
+    heads: config.integer('num_attention_heads', 1, undefined, most.heads),
     imageSize,
     patchSize,
     tokens: (imageSize / patchSize) ** 2,
-    normEps: config.number('layer_norm_eps', 1e-6)
+    normEps: config.within('layer_norm_eps', most.eps, 1e-6)
   }
+  if (vision.tokens > most.imageTokens)
+    config.fail('image_size', `a size that makes at most ${most.imageTokens} image tokens of patch_size ${patchSize}`)
   if (vision.hidden % vision.heads !== 0)
     config.fail('num_attention_heads', `a divisor of hidden_size (${vision.hidden})`)
   if (config.integer('num_channels', 1, 3) !== 3) config.unsupported('num_channels', 'but pictures are RGB')
@@ -151,11 +180,10 @@ function readVision(config: Fields, preprocessor: Fields | undefined): VisionCon
 }
 
 function guessImageSize(config: Fields, preprocessor: Fields | undefined, patchSize: number): number {
-  const size = preprocessor?.values['size']
-  if (typeof size === 'number') return preprocessor!.integer('size', 1)
-  if (preprocessor?.has('size')) return preprocessor.object('size').integer('height', 1)
+  const stated = statedSize(preprocessor)
+  if (stated !== undefined) return stated
   if (config.has('num_image_tokens')) {
-    const side = Math.sqrt(config.integer('num_image_tokens', 1))
+    const side = Math.sqrt(config.integer('num_image_tokens', 1, undefined, most.imageTokens))
     if (!Number.isInteger(side)) config.fail('num_image_tokens', 'a square number')
     return side * patchSize
   }
@@ -178,7 +206,7 @@ function checkLayerTypes(config: Fields, layers: number): void {
 }
 
 function tokenId(config: Fields | undefined, names: string[]): number | undefined {
-  for (const name of names) if (config?.has(name)) return config.integer(name, 0)
+  for (const name of names) if (config?.has(name)) return config.integer(name, 0, undefined, most.tokenId)
   return undefined
 }
 
@@ -191,7 +219,9 @@ function endTokens(sources: (Fields | undefined)[]): { eos: number; eot?: number
     if (!source?.has('eos_token_id')) continue
     const value = source.values['eos_token_id']
     const list: unknown[] = Array.isArray(value) ? value : [value]
-    const valid = list.length > 0 && list.every((id) => typeof id === 'number' && Number.isSafeInteger(id) && id >= 0)
+    const valid =
+      list.length > 0 &&
+      list.every((id) => typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && id <= most.tokenId)
     if (!valid) source.fail('eos_token_id', 'a token id or a list of them')
     const [eos, eot] = list as [number, number?]
     return eot === undefined || i === sources.length - 1 ? { eos } : { eos, eot }
@@ -204,22 +234,4 @@ function readName(config: Fields, dir: string): string {
   if (typeof stated === 'string' && stated !== '' && !stated.startsWith('/') && !stated.startsWith('.'))
     return basename(stated)
   return basename(resolve(dir))
-}
-
-/** How pictures become pixels. PIL's resample numbers: 2 bilinear, 3 bicubic. */
-function readRecipe(config: Fields | undefined): Pick<SourceConfig, 'resize' | 'imageMean' | 'imageStd'> {
-  const recipe = { resize: 'bicubic' as 'bicubic' | 'bilinear', imageMean: [0.5, 0.5, 0.5], imageStd: [0.5, 0.5, 0.5] }
-  if (!config) return recipe
-  const resample = config.integer('resample', 0, 3)
-  if (resample !== 2 && resample !== 3)
-    config.unsupported('resample', 'but pictures are resized bicubic (3) or bilinear (2)')
-  recipe.resize = resample === 2 ? 'bilinear' : 'bicubic'
-  for (const name of ['image_mean', 'image_std']) {
-    if (!config.has(name)) continue
-    const value = config.values[name]
-    if (!Array.isArray(value) || value.length !== 3 || !value.every((v) => v === 0.5)) {
-      config.unsupported(name, 'but PaliGemma normalises every channel with 0.5')
-    }
-  }
-  return recipe
 }

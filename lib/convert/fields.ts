@@ -1,5 +1,5 @@
 /** JSON files with errors that name the file and the field. */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 
 /** A JSON object of a file: `get...` checks types and ranges and names file and field in every error. */
@@ -21,26 +21,36 @@ export class Fields {
   }
 
   fail(name: string, expected: string): never {
-    const found = JSON.stringify(this.values[name]) ?? 'missing'
+    const found = shown(this.values[name])
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found.length > 80 ? `${found.slice(0, 77)}...` : found}`
+      `${this.file}: expected ${expected} for ${this.path(name)} but found ${found}`
     )
   }
 
   unsupported(name: string, why: string): never {
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${this.file}: ${this.path(name)} is ${JSON.stringify(this.values[name])}, ${why}`
+      `${this.file}: ${this.path(name)} is ${shown(this.values[name])}, ${why}`
     )
   }
 
-  /** A whole number >= min; `fallback` where the field is missing, an error where there is none. */
-  integer(name: string, min: number, fallback?: number): number {
+  /** A whole number from min to most; `fallback` where the field is missing, an error where there is none. */
+  integer(name: string, min: number, fallback?: number, most = Number.MAX_SAFE_INTEGER): number {
     if (!this.has(name) && fallback !== undefined) return fallback
     const value = this.values[name]
     if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min)
       this.fail(name, `an integer >= ${min}`)
+    if (value > most) this.fail(name, `an integer from ${min} to ${most}`)
+    return value
+  }
+
+  /** A number of this range, both ends included. */
+  within(name: string, [least, most]: readonly [number, number], fallback?: number): number {
+    if (!this.has(name) && fallback !== undefined) return fallback
+    const value = this.values[name]
+    if (typeof value !== 'number' || !(value >= least && value <= most))
+      this.fail(name, `a number from ${least} to ${most}`)
     return value
   }
 
@@ -75,31 +85,53 @@ export class Fields {
   }
 }
 
+/** A value as JSON, cut where it is long; what nests too deeply for JSON is named by its kind. */
+function shown(value: unknown): string {
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value)
+  } catch {
+    text = Array.isArray(value) ? '[...]' : '{...}'
+  }
+  if (text === undefined) return 'missing'
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+}
+
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+// tokenizer.json of 256,000 pieces has 35 MB.
+const maxJsonBytes = 256 << 20
+
+/** A whole file of at most this many bytes; undefined where there is none. Pipes and devices, which may never end, are refused. */
+export async function readRegularFile(file: string, maxBytes: number): Promise<Buffer | undefined> {
+  try {
+    const info = await stat(file)
+    if (!info.isFile()) throw new Error('it is no regular file')
+    if (info.size > maxBytes) throw new Error(`it has ${info.size} bytes, more than such a file can have (${maxBytes})`)
+    return await readFile(file)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${file} cannot be read: ${(cause as Error).message}`, { cause })
+  }
 }
 
 /** The object that a JSON file holds; undefined where the file does not exist and `optional` is set. */
 export async function readJson(file: string, optional: true): Promise<Fields | undefined>
 export async function readJson(file: string, optional?: false): Promise<Fields>
 export async function readJson(file: string, optional = false): Promise<Fields | undefined> {
-  let text: string
-  try {
-    text = await readFile(file, 'utf8')
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-    if (missing && optional) return undefined
+  const bytes = await readRegularFile(file, maxJsonBytes)
+  if (bytes === undefined) {
+    if (optional) return undefined
     throw new PaliGemmaError(
       'ERR_MODEL_NOT_FOUND',
-      missing
-        ? `${file} does not exist; a Hugging Face model directory has it, download all its files`
-        : `${file} cannot be read: ${(cause as Error).message}`,
-      { cause }
+      `${file} does not exist; a Hugging Face model directory has it, download all its files`
     )
   }
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = JSON.parse(bytes.toString('utf8'))
   } catch (cause) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',

@@ -1,6 +1,4 @@
 /** One or two GGUFs as one: a text file and its vision file merged, a mask decoder added, types changed if asked. */
-import { nativeCall } from '../base/errors'
-import { native } from '../engine/native'
 import { modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
 import { GgufSource, readFloats, scaledTensor } from './gguf-source'
@@ -8,7 +6,7 @@ import { mergeIntoGguf } from './gguf-adapters'
 import { readAdaptersToMerge } from './merge'
 import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
-import type { QuantizeRows } from './stream'
+import { nativeQuantizeRows } from './stream'
 import { type FileType, isBlockType, type StorageType } from '../formats/types'
 import { type ConvertResult, countParameters, writeModel, type WriteOptions } from './write'
 
@@ -20,9 +18,6 @@ export interface GgufOptions extends WriteOptions {
   unfoldProjector?: boolean | undefined
   adapters?: readonly (string | { path: string; scale?: number })[] | undefined
 }
-
-const nativeQuantizeRows: QuantizeRows = (data, from, to, cols) =>
-  nativeCall(() => native().quantizeRows(data, from, to, cols))
 
 export async function openGgufs(paths: string[]): Promise<GgufSource[]> {
   const opened = await Promise.allSettled(paths.map(async (path) => await GgufSource.open(path)))

@@ -13,10 +13,12 @@ import { checkImportance, readImportance } from './imatrix'
 import { readAdaptersToMerge } from './merge'
 import { modelMetadata } from './metadata'
 import { openNpz } from './npz-source'
-import { type MaskSource, planConversion, tiedHead } from './plan'
+import { type MaskSource, type NamedTensors, namedTensors, planConversion } from './plan'
+import { quantizedError, quantizedTensors } from './quantized'
 import { Safetensors } from '../formats/safetensors'
-import type { SourceTensor, WeightSource } from './source'
-import type { QuantizeRows } from './stream'
+import type { WeightSource } from './source'
+import { nativeQuantizeRows, type QuantizeRows } from './stream'
+import { untiedBecause } from './tied-head'
 import { fileTypeNames, parseFileType, parseVisionType } from '../formats/types'
 import { openVocabulary } from './vocabulary'
 import { type ConvertResult, countParameters, writeModel } from './write'
@@ -112,7 +114,7 @@ async function convertCheckpoint(
       mask,
       adapters
     })
-    await checkTiedHead(source.tensors, path)
+    plan.notes.push(...(await checkTiedHead(namedTensors(path, source.tensors), path, options.quantizeRows)))
     const vocabulary = await openVocabulary(options.tokenizer, path, kind, plan.vocab, config)
     const metadata = modelMetadata(config, plan, vocabulary, options.type)
     if (options.importance) plan.notes.push(...checkImportance(options.imatrix!, options.importance, plan.tensors))
@@ -137,7 +139,12 @@ async function openCheckpoint(
 ): Promise<{ config: SourceConfig; source: WeightSource }> {
   if (kind === 'npz') return await openNpz(path, scratchDir)
   await refuseAdapter(path)
-  return { config: await readConfig(path), source: await Safetensors.open(path) }
+  const config = await readConfig(path)
+  const source = await Safetensors.open(path)
+  const method = quantizedTensors(source.tensors)
+  if (method === undefined) return { config, source }
+  await source.close()
+  throw quantizedError(path, method)
 }
 
 /** An adapter alone is no model: say what to convert. */
@@ -189,24 +196,18 @@ async function looksLikeGguf(path: string): Promise<boolean> {
   }
 }
 
-/** An LM head that is not the embedding would be lost: compare the two at 64 places before leaving it out. */
-async function checkTiedHead(tensors: readonly SourceTensor[], dir: string): Promise<void> {
-  const pair = tiedHead(tensors)
-  if (!pair) return
-  const { head, embedding } = pair
-  const untied = (why: string) =>
-    new PaliGemmaError(
-      'ERR_MODEL_UNSUPPORTED',
-      `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`
-    )
-  if (head.type !== embedding.type || head.bytes !== embedding.bytes) throw untied('has another type or shape than')
-  const places = 64
-  const size = Math.min(1 << 16, head.bytes)
-  const [a, b] = [Buffer.alloc(size), Buffer.alloc(size)]
-  for (let i = 0; i < places; i++) {
-    const start = Math.floor(((head.bytes - size) * i) / (places - 1))
-    await Promise.all([head.read(start, a), embedding.read(start, b)])
-    if (!a.equals(b)) throw untied('differs from')
-    if (size === head.bytes) break
-  }
+/** An LM head that is not the embedding would be lost: only a copy may be left out. */
+async function checkTiedHead(
+  { head, found }: NamedTensors,
+  dir: string,
+  quantizeRows: QuantizeRows | undefined
+): Promise<string[]> {
+  const embedding = found.get('text.embed_tokens.weight')
+  if (!head || !embedding) return []
+  const why = await untiedBecause(head, embedding, quantizeRows ?? nativeQuantizeRows)
+  if (why === undefined) return [`left out, as it is a copy of ${embedding.name}: ${head.name}`]
+  throw new PaliGemmaError(
+    'ERR_MODEL_UNSUPPORTED',
+    `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`
+  )
 }

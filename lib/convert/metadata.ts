@@ -1,4 +1,5 @@
 /** The GGUF keys of a converted model; docs/gguf.md documents them. */
+import { PaliGemmaError } from '../base/errors'
 import type { SourceConfig } from './config'
 import type { Metadata } from '../formats/gguf-writer'
 import type { Plan } from './plan'
@@ -58,6 +59,7 @@ export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Voca
   list.push(['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }])
   list.push(['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }])
   list.push(['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }])
+  checkTokenIds(config, vocabulary)
   u32('tokenizer.ggml.bos_token_id', config.bosId)
   u32('tokenizer.ggml.eos_token_id', config.eosId)
   if (config.eotId !== undefined) u32('tokenizer.ggml.eot_token_id', config.eotId)
@@ -67,4 +69,21 @@ export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Voca
   bool('tokenizer.ggml.add_eos_token', false)
   bool('tokenizer.ggml.add_space_prefix', false)
   return list
+}
+
+/** The engine looks these tokens up by their ids. */
+function checkTokenIds(config: SourceConfig, { tokens }: Vocabulary): void {
+  const ids = {
+    bos: config.bosId,
+    eos: config.eosId,
+    pad: config.padId,
+    ...(config.eotId !== undefined && { eos: config.eotId })
+  }
+  for (const [name, id] of Object.entries(ids)) {
+    if (id < tokens.length) continue
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${config.name}: ${name}_token_id is ${id}, but the vocabulary has ${tokens.length} tokens; check config.json and generation_config.json`
+    )
+  }
 }

@@ -39,19 +39,26 @@ export interface ExpectedTensor {
   layer?: number
 }
 
-/** Tensors that some checkpoints carry and no model needs. */
-const ignored = /(?:^|\.)(?:position_ids|rotary_emb\.inv_freq)$/
+/** Buffers that some checkpoints carry beside the weights, and SigLIP's pooling head, which PaliGemma does not use. */
+const unused = [
+  /(?:^|\.)(?:position_ids|embed_scale|normalizer|logit_scale|logit_bias)$/,
+  /(?:^|\.)rotary_emb\.(?:inv_freq|original_inv_freq|cos_cached|sin_cached)$/,
+  /(?:^|\.)vision_(?:tower|model)\.(?:vision_model\.)?head\./
+]
+
+/** What wrappers put into names: DistributedDataParallel, torch.compile, FSDP, activation checkpoints, PEFT. */
+const wrapper =
+  /(^|\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|base_layer)(?=\.)/g
+const outer =
+  /^(?:(?:base_model|model|vlm)\.)+(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/
 
 /**
  * One spelling for all generations of names: `text.…`, `vision.…`, `projector.…`, `retrieval.…`, `lm_head.weight`;
- * undefined for buffers that are not weights. Unknown names come back as they are.
+ * undefined for what is no weight of a PaliGemma. Unknown names come back as they are.
  */
 export function canonicalName(name: string): string | undefined {
-  if (ignored.test(name)) return undefined
-  const bare = name.replace(
-    /^(?:vlm\.)?(?:model\.)*(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/,
-    ''
-  )
+  const bare = name.replace(wrapper, '').replace(/^\./, '').replace(outer, '')
+  if (unused.some((pattern) => pattern.test(bare))) return undefined
   const rules: [RegExp, string][] = [
     [/^language_model\.lm_head\./, 'lm_head.'],
     [/^language_model\.(?:model\.)?/, 'text.'],
@@ -61,6 +68,19 @@ export function canonicalName(name: string): string | undefined {
   ]
   for (const [pattern, prefix] of rules) if (pattern.test(bare)) return bare.replace(pattern, prefix)
   return bare
+}
+
+/**
+ * What stands in front of every name of a checkpoint, up to its last dot: whatever a trainer calls the model that it
+ * holds ("student."), it says nothing about the weights.
+ */
+export function commonPrefix(names: readonly string[]): string {
+  const [first = '', ...others] = names
+  let length = first.lastIndexOf('.') + 1
+  for (const name of others) {
+    while (length > 0 && !name.startsWith(first.slice(0, length))) length = first.lastIndexOf('.', length - 2) + 1
+  }
+  return first.slice(0, length)
 }
 
 /** The GGUF name of a matrix that adapters may change, of its canonical name; undefined for everything else. */

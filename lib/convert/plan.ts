@@ -2,7 +2,14 @@
 import { PaliGemmaError } from '../base/errors'
 import type { SourceConfig } from './config'
 import { type AdapterToMerge, type MatrixUpdate, mergeNote, planRows, planUpdates, replaceTensors } from './merge'
-import { canonicalName, expectedTensors, type ExpectedTensor, retrievalFlavour, retrievalTensors } from './names'
+import {
+  canonicalName,
+  commonPrefix,
+  expectedTensors,
+  type ExpectedTensor,
+  retrievalFlavour,
+  retrievalTensors
+} from './names'
 import { memoryTensor, someOf, type SourceTensor } from './source'
 import type { RetrievalFlavour } from '../retrieval/vectors'
 import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from '../formats/types'
@@ -53,14 +60,14 @@ export const visionFfnMultiple = 256
 
 /** Matches the checkpoint's tensors with what its config says it has. */
 export function planConversion(config: SourceConfig, source: readonly SourceTensor[], options: PlanOptions): Plan {
-  const found = byCanonicalName(options.dir, source)
+  const { found, unused } = namedTensors(options.dir, source)
   replaceTensors(found, options.adapters ?? [])
   const vocab = found.get('text.embed_tokens.weight')?.shape[0] ?? 0
   const expected = expectedTensors(config, vocab)
   const retrieval = found.get('retrieval.weight')
   if (retrieval) expected.push(...retrievalTensors(config, retrieval.shape[0] ?? 0))
   checkHead(options.dir, retrieval, options.adapters ?? [])
-  checkTensors(options.dir, 'config.json', expected, found, hfName)
+  checkTensors(options.dir, 'config.json', expected, found, hfName, wrongSizes(config, found))
   checkTypes(options.dir, expected, found)
   const updates = planUpdates(expected, options.adapters ?? [])
   const newRows = planRows([vocab, config.text.hidden], options.adapters ?? [])
@@ -104,6 +111,7 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
   )
   if (visionFfn !== config.vision.ffn)
     notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
+  if (unused.length > 0) notes.push(`left out, as PaliGemma does not use them: ${someOf(unused)}`)
   notes.push(...(options.adapters ?? []).map(mergeNote))
   return {
     tensors,
@@ -133,19 +141,30 @@ export function maskTensors(mask: MaskSource | undefined, type: StorageType): Pl
   })
 }
 
-/** The duplicate of the embedding that some checkpoints carry as LM head, with the embedding itself, if both are there. */
-export function tiedHead(source: readonly SourceTensor[]): { head: SourceTensor; embedding: SourceTensor } | undefined {
-  const head = source.find((tensor) => canonicalName(tensor.name) === 'lm_head.weight')
-  const embedding = source.find((tensor) => canonicalName(tensor.name) === 'text.embed_tokens.weight')
-  return head && embedding ? { head, embedding } : undefined
+export interface NamedTensors {
+  /** By canonical name. */
+  found: Map<string, SourceTensor>
+  /** A second copy of the embedding, which some checkpoints carry as LM head. */
+  head?: SourceTensor
+  /** No PaliGemma uses them. */
+  unused: string[]
 }
 
-function byCanonicalName(dir: string, source: readonly SourceTensor[]): Map<string, SourceTensor> {
+/** The checkpoint's tensors under canonical names, whatever wraps the names. */
+export function namedTensors(dir: string, source: readonly SourceTensor[]): NamedTensors {
   const found = new Map<string, SourceTensor>()
   const twice: string[] = []
+  const unused: string[] = []
+  const prefix = commonPrefix(source.map(({ name }) => name))
   for (const tensor of source) {
-    const name = canonicalName(tensor.name)
-    if (name === undefined) continue
+    // A few tensors of one kind have a prefix in common that does tell what they are.
+    const name = canonicalName(
+      canonicalName(tensor.name) === tensor.name ? tensor.name.slice(prefix.length) : tensor.name
+    )
+    if (name === undefined) {
+      unused.push(tensor.name)
+      continue
+    }
     const other = found.get(name)
     if (other) twice.push(`${other.name} and ${tensor.name}`)
     found.set(name, tensor)
@@ -155,8 +174,10 @@ function byCanonicalName(dir: string, source: readonly SourceTensor[]): Map<stri
   // Tied weights are stored once, sometimes under the head's name.
   const head = found.get('lm_head.weight')
   found.delete('lm_head.weight')
-  if (head && !found.has('text.embed_tokens.weight')) found.set('text.embed_tokens.weight', head)
-  return found
+  if (!head) return { found, unused }
+  if (found.has('text.embed_tokens.weight')) return { found, head, unused }
+  found.set('text.embed_tokens.weight', head)
+  return { found, unused }
 }
 
 /** Lists every missing, unknown and misshapen tensor in one error. */
@@ -165,7 +186,8 @@ export function checkTensors(
   config: string,
   expected: ExpectedTensor[],
   found: Map<string, SourceTensor>,
-  spelling: (name: string) => string
+  spelling: (name: string) => string,
+  claims: readonly string[] = []
 ): void {
   const problems: string[] = []
   const known = new Set(expected.map((tensor) => tensor.source))
@@ -180,12 +202,48 @@ export function checkTensors(
   if (missing.length > 0) problems.push(`missing: ${someOf(missing)}`)
   if (unknown.length > 0) problems.push(`unknown: ${someOf(unknown)}`)
   if (misshapen.length > 0) problems.push(`wrong shape: ${someOf(misshapen)}`)
+  if (problems.length > 0) problems.push(...claims)
   if (problems.length > 0) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
       `${where}: the weights do not fit ${config} (${problems.join('; ')}); check that all files are of one model`
     )
   }
+}
+
+/** Sizes of config.json that the weights do not have, by the fields' names. */
+function wrongSizes({ text, vision }: SourceConfig, found: ReadonlyMap<string, SourceTensor>): string[] {
+  const layersOf = (tower: string) =>
+    [...found.keys()].reduce((most, name) => {
+      const index = name.startsWith(tower) ? /^\.(\d+)\./.exec(name.slice(tower.length))?.[1] : undefined
+      return index === undefined ? most : Math.max(most, Number(index) + 1)
+    }, 0)
+  const size = (name: string, axis: number) => found.get(name)?.shape[axis]
+  const first = 'text.layers.0'
+  const tower = 'vision.encoder.layers'
+  const claims: [field: string, claimed: number, stored: number | undefined][] = [
+    ['text_config.hidden_size', text.hidden, size('text.embed_tokens.weight', 1)],
+    ['text_config.num_hidden_layers', text.layers, layersOf('text.layers')],
+    ['text_config.intermediate_size', text.ffn, size(`${first}.mlp.gate_proj.weight`, 0)],
+    [
+      'text_config.num_attention_heads x head_dim',
+      text.heads * text.headDim,
+      size(`${first}.self_attn.q_proj.weight`, 0)
+    ],
+    [
+      'text_config.num_key_value_heads x head_dim',
+      text.kvHeads * text.headDim,
+      size(`${first}.self_attn.k_proj.weight`, 0)
+    ],
+    ['vision_config.hidden_size', vision.hidden, size('vision.embeddings.patch_embedding.weight', 0)],
+    ['vision_config.num_hidden_layers', vision.layers, layersOf(tower)],
+    ['vision_config.intermediate_size', vision.ffn, size(`${tower}.0.mlp.fc1.weight`, 0)],
+    ['vision_config.patch_size', vision.patchSize, size('vision.embeddings.patch_embedding.weight', 3)],
+    ['(vision_config.image_size / patch_size)^2', vision.tokens, size('vision.embeddings.position_embedding.weight', 0)]
+  ]
+  return claims
+    .filter(([, claimed, stored]) => stored && stored !== claimed)
+    .map(([field, claimed, stored]) => `${field} is ${claimed}, but the weights have ${stored}`)
 }
 
 /** ColPali's published adapters change the head of a base that has one, untrained; a plain PaliGemma has none. */

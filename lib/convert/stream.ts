@@ -18,7 +18,7 @@ export type QuantizeRows = (
   importance?: Float32Array
 ) => Promise<Uint8Array>
 
-const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
+export const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
   nativeCall(() => native().quantizeRows(data, from, to, cols, importance))
 
 /** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */

@@ -28,7 +28,15 @@ const elementBytes: Record<string, number> = {
   U8: 1,
   BOOL: 1,
   F8_E4M3: 1,
-  F8_E5M2: 1
+  F8_E5M2: 1,
+  // Read so that what they belong to can be named: none of them holds weights that could be converted.
+  F8_E8M0: 1,
+  F8_E4M3FNUZ: 1,
+  F8_E5M2FNUZ: 1,
+  F4: 0.5,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
+  C64: 8
 }
 
 /** The weights of a model directory, open for reading. */

@@ -5,14 +5,14 @@ import { convert, type ConvertOptions } from '../../lib/convert'
 import { golden, hasGolden } from '../support/golden'
 import {
   copyCheckpoint,
+  edit,
+  editJson,
   readGguf,
   readSafetensors,
   removeTempDirs,
   sourceFloats,
   tempDir,
-  type TestCheckpoint,
-  widenBf16,
-  writeSafetensors
+  widenBf16
 } from '../support/convert-helpers'
 
 afterEach(removeTempDirs)
@@ -31,21 +31,6 @@ async function run(source: string, options: Partial<ConvertOptions> = {}) {
 
 const hf = (name: string) => golden('hf', name)
 const models = ['pg1-tiny', 'pg2-tiny', 'pg2-tiny-sharded', 'pg2-k', 'colpali-tiny']
-
-/** A change to the single weights file of a copied checkpoint. */
-function edit(dir: string, change: (checkpoint: TestCheckpoint) => void): void {
-  const path = join(dir, 'model.safetensors')
-  const checkpoint = readSafetensors(path)
-  change(checkpoint)
-  writeSafetensors(path, checkpoint)
-}
-
-function editJson(dir: string, name: string, change: (json: any) => void): void {
-  const path = join(dir, name)
-  const json = JSON.parse(readFileSync(path, 'utf8'))
-  change(json)
-  writeFileSync(path, JSON.stringify(json))
-}
 
 describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
   it.each(models)('%s: every source value is in the f32 file, text norms plus one', async (name) => {
@@ -351,13 +336,13 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
   it('an unknown tensor, by name', async () => {
     const dir = copyCheckpoint(hf('pg1-tiny'))
     edit(dir, ({ header }) => {
-      header['vision_tower.vision_model.head.probe'] = header['multi_modal_projector.linear.bias']!
+      header['vision_tower.vision_model.neck.probe'] = header['multi_modal_projector.linear.bias']!
       delete header['multi_modal_projector.linear.bias']
     })
     await refused(
       dir,
       'ERR_MODEL_INVALID',
-      'unknown: vision_tower.vision_model.head.probe',
+      'unknown: vision_tower.vision_model.neck.probe',
       'missing: multi_modal_projector.linear.bias'
     )
   })

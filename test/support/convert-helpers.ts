@@ -158,3 +158,18 @@ export function copyCheckpoint(from: string): string {
   }
   return to
 }
+
+/** A change to the single weights file of a copied checkpoint. */
+export function edit(dir: string, change: (checkpoint: TestCheckpoint) => void): void {
+  const path = join(dir, 'model.safetensors')
+  const checkpoint = readSafetensors(path)
+  change(checkpoint)
+  writeSafetensors(path, checkpoint)
+}
+
+export function editJson(dir: string, name: string, change: (json: any) => void): void {
+  const path = join(dir, name)
+  const json = JSON.parse(readFileSync(path, 'utf8'))
+  change(json)
+  writeFileSync(path, JSON.stringify(json))
+}
