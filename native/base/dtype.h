@@ -44,54 +44,56 @@ enum class DType : uint32_t {
 };
 
 struct DTypeInfo {
+  DType type;
   const char* name;   // as GGUF tools print it: "Q4_K"
   uint32_t block;     // values a block holds
-  uint32_t bytes;     // bytes a block takes
+  uint32_t bytes;     // bytes a block takes (format/blocks.h)
   bool quantized;     // false: plain numbers
+  bool weights;       // holds weights: quantize.h reads it
+  bool written;       // quantize.h writes it
+};
+
+// All that is known of the types.
+inline constexpr DTypeInfo kDTypes[] = {
+    {DType::f32, "F32", 1, 4, false, true, true},
+    {DType::f16, "F16", 1, 2, false, true, true},
+    {DType::bf16, "BF16", 1, 2, false, true, true},
+    {DType::f64, "F64", 1, 8, false, true, false},
+    {DType::i8, "I8", 1, 1, false, false, false},
+    {DType::i16, "I16", 1, 2, false, false, false},
+    {DType::i32, "I32", 1, 4, false, false, false},
+    {DType::i64, "I64", 1, 8, false, false, false},
+    {DType::q4_0, "Q4_0", 32, 18, true, true, true},
+    {DType::q4_1, "Q4_1", 32, 20, true, true, true},
+    {DType::q5_0, "Q5_0", 32, 22, true, true, true},
+    {DType::q5_1, "Q5_1", 32, 24, true, true, true},
+    {DType::q8_0, "Q8_0", 32, 34, true, true, true},
+    {DType::q2_k, "Q2_K", 256, 84, true, true, true},
+    {DType::q3_k, "Q3_K", 256, 110, true, true, true},
+    {DType::q4_k, "Q4_K", 256, 144, true, true, true},
+    {DType::q5_k, "Q5_K", 256, 176, true, true, true},
+    {DType::q6_k, "Q6_K", 256, 210, true, true, true},
+    {DType::iq2_xxs, "IQ2_XXS", 256, 66, true, true, false},
+    {DType::iq2_xs, "IQ2_XS", 256, 74, true, true, false},
+    {DType::iq2_s, "IQ2_S", 256, 82, true, true, false},
+    {DType::iq3_xxs, "IQ3_XXS", 256, 98, true, true, false},
+    {DType::iq3_s, "IQ3_S", 256, 110, true, true, false},
+    {DType::iq1_s, "IQ1_S", 256, 50, true, true, false},
+    {DType::iq1_m, "IQ1_M", 256, 56, true, true, false},
+    {DType::iq4_nl, "IQ4_NL", 32, 18, true, true, true},
+    {DType::iq4_xs, "IQ4_XS", 256, 136, true, true, true},
+    {DType::tq1_0, "TQ1_0", 256, 54, true, true, false},
+    {DType::tq2_0, "TQ2_0", 256, 66, true, true, false},
+    {DType::mxfp4, "MXFP4", 32, 17, true, true, false},
+    {DType::nvfp4, "NVFP4", 64, 36, true, true, false},
+    {DType::q1_0, "Q1_0", 128, 18, true, true, false},
+    {DType::q2_0, "Q2_0", 64, 18, true, true, false},
 };
 
 // nullptr for an id that no file may use.
-inline const DTypeInfo* dtypeInfo(DType type) {
-  static constexpr struct {
-    DType type;
-    DTypeInfo info;
-  } kTypes[] = {
-      {DType::f32, {"F32", 1, 4, false}},
-      {DType::f16, {"F16", 1, 2, false}},
-      {DType::bf16, {"BF16", 1, 2, false}},
-      {DType::f64, {"F64", 1, 8, false}},
-      {DType::i8, {"I8", 1, 1, false}},
-      {DType::i16, {"I16", 1, 2, false}},
-      {DType::i32, {"I32", 1, 4, false}},
-      {DType::i64, {"I64", 1, 8, false}},
-      {DType::q4_0, {"Q4_0", 32, 18, true}},
-      {DType::q4_1, {"Q4_1", 32, 20, true}},
-      {DType::q5_0, {"Q5_0", 32, 22, true}},
-      {DType::q5_1, {"Q5_1", 32, 24, true}},
-      {DType::q8_0, {"Q8_0", 32, 34, true}},
-      {DType::q2_k, {"Q2_K", 256, 84, true}},
-      {DType::q3_k, {"Q3_K", 256, 110, true}},
-      {DType::q4_k, {"Q4_K", 256, 144, true}},
-      {DType::q5_k, {"Q5_K", 256, 176, true}},
-      {DType::q6_k, {"Q6_K", 256, 210, true}},
-      {DType::iq2_xxs, {"IQ2_XXS", 256, 66, true}},
-      {DType::iq2_xs, {"IQ2_XS", 256, 74, true}},
-      {DType::iq2_s, {"IQ2_S", 256, 82, true}},
-      {DType::iq3_xxs, {"IQ3_XXS", 256, 98, true}},
-      {DType::iq3_s, {"IQ3_S", 256, 110, true}},
-      {DType::iq1_s, {"IQ1_S", 256, 50, true}},
-      {DType::iq1_m, {"IQ1_M", 256, 56, true}},
-      {DType::iq4_nl, {"IQ4_NL", 32, 18, true}},
-      {DType::iq4_xs, {"IQ4_XS", 256, 136, true}},
-      {DType::tq1_0, {"TQ1_0", 256, 54, true}},
-      {DType::tq2_0, {"TQ2_0", 256, 66, true}},
-      {DType::mxfp4, {"MXFP4", 32, 17, true}},
-      {DType::nvfp4, {"NVFP4", 64, 36, true}},
-      {DType::q1_0, {"Q1_0", 128, 18, true}},
-      {DType::q2_0, {"Q2_0", 64, 18, true}},
-  };
-  for (const auto& entry : kTypes)
-    if (entry.type == type) return &entry.info;
+constexpr const DTypeInfo* dtypeInfo(DType type) {
+  for (const DTypeInfo& info : kDTypes)
+    if (info.type == type) return &info;
   return nullptr;
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/math.h"
 
 #ifdef _WIN32
 #define WIN32_LEAN_AND_MEAN
@@ -140,7 +141,7 @@ void MappedFile::release(size_t offset, size_t size) const {
   if (size > size_ - offset) size = size_ - offset;
   // whole pages inside the range only: their neighbours may still be in use
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
-  const size_t begin = (offset + page - 1) / page * page, end = (offset + size) / page * page;
+  const size_t begin = roundUp(offset, page), end = (offset + size) / page * page;
   // posix_madvise(DONTNEED) does nothing on Linux
   if (begin < end) madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
 }

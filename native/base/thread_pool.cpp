@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/math.h"
+
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -105,7 +107,7 @@ int ThreadPool::threads() const { return int(impl_->workers.size()) + 1; }
 void ThreadPool::run(int64_t count, int64_t grain, Chunk chunk, const void* context) {
   if (count <= 0) return;
   grain = std::max<int64_t>(grain, 1);
-  const int64_t chunks = (count + grain - 1) / grain;
+  const int64_t chunks = ceilDiv(count, grain);
   assert(chunks < int64_t(1) << 32);
   Impl& p = *impl_;
   if (chunks == 1 || p.workers.empty()) {

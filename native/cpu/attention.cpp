@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/math.h"
+
 namespace pg {
 namespace {
 
@@ -11,8 +13,6 @@ constexpr int64_t kTile = kPageTokens;   // keys of a tile
 constexpr int64_t kStates = 96;          // query rows of a work item
 constexpr int64_t kSplit = 4 * kTile;    // keys of a piece in decoding
 static_assert(kTile == kTileGroup, "a page is a tile of the kernels");
-
-int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Work item -> (job, item of the job)
 size_t jobOf(const std::vector<int64_t>& firstItem, int64_t item) {
@@ -45,8 +45,8 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
   firstItem_.assign(1, 0);
   firstTile_.assign(1, 0);
   for (const AttentionJob& job : jobs) {
-    const int64_t pages = (job.mask.end(job.position + job.q.rows - 1) + kTile - 1) / kTile - firstPage(job);
-    firstItem_.push_back(firstItem_.back() + (job.q.rows + queryRows - 1) / queryRows * kvHeads);
+    const int64_t pages = ceilDiv(job.mask.end(job.position + job.q.rows - 1), kTile) - firstPage(job);
+    firstItem_.push_back(firstItem_.back() + ceilDiv(job.q.rows, queryRows) * kvHeads);
     firstTile_.push_back(firstTile_.back() + pages * kvHeads);
   }
   tiles_.begin(firstTile_.back(), headDim, precision);
@@ -96,7 +96,7 @@ void Attention::prefill(std::span<const AttentionJob> jobs, int64_t layer, float
 
 void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap) {
   const KvLayout& layout = *jobs.front().kv.layout;
-  const int64_t headDim = layout.headDim, padded = roundUp(headDim, 16), kvHeads = layout.kvHeads;
+  const int64_t headDim = layout.headDim, padded = roundUp<int64_t>(headDim, 16), kvHeads = layout.kvHeads;
   const int64_t group = jobs.front().q.cols / headDim / kvHeads;
   const auto pieces = [](const AttentionJob& job) {
     return (job.mask.end(job.position) - 1) / kSplit - job.mask.first(job.position) / kSplit + 1;
@@ -190,7 +190,7 @@ void Attention::decode(std::span<const AttentionJob> jobs, int64_t layer, float 
 void Attention::dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
                       Precision precision) {
   const int64_t headDim = q.cols / heads, tokens = k.rows;
-  const int64_t blocks = (q.rows + kStates - 1) / kStates, tiles = (tokens + kTile - 1) / kTile;
+  const int64_t blocks = ceilDiv(q.rows, kStates), tiles = ceilDiv(tokens, kTile);
   tiles_.begin(tiles * heads, headDim, precision);
   pool_.forRange(tiles * heads, 1, [&](int64_t item, int64_t, int) {
     if (cancelled()) return;

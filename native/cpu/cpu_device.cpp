@@ -6,6 +6,8 @@
 #include <new>
 #include <vector>
 
+#include "base/math.h"
+
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -64,7 +66,7 @@ Buffer CpuDevice::pack(std::span<Linear* const> weights) {
 #ifdef __linux__
   // a fault for every 2 MB instead of 4 KB; a wish, nothing depends on it
   constexpr uintptr_t kHuge = 2 << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(buffer.data()) + kHuge - 1) / kHuge * kHuge;
+  const uintptr_t begin = roundUp(reinterpret_cast<uintptr_t>(buffer.data()), kHuge);
   const uintptr_t end = (reinterpret_cast<uintptr_t>(buffer.data()) + bytes) / kHuge * kHuge;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
@@ -157,7 +159,7 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
   if (rope_.headDim != headDim || rope_.theta != theta) rope_ = {headDim, theta, {}};
   const int64_t known = int64_t(rope_.angles.size()) / headDim, half = headDim / 2;
   if (positions > known) {
-    const int64_t upTo = (positions + 255) / 256 * 256;
+    const int64_t upTo = roundUp<int64_t>(positions, 256);
     rope_.angles.resize(size_t(upTo * headDim));
     std::vector<float> frequencies(static_cast<size_t>(half));   // float32, as the reference computes them
     for (int64_t i = 0; i < half; ++i)

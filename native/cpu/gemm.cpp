@@ -2,20 +2,18 @@
 
 #include <algorithm>
 
+#include "base/math.h"
+
 namespace pg {
 
 void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
   parts_.clear();
-  for (const MatmulJob& job : jobs)
-    parts_.push_back(part(job.out, *job.linear,
-                          job.epilogue == Epilogue::gelu  ? Finish::gelu
-                          : job.epilogue == Epilogue::add ? Finish::add
-                                                          : Finish::store));
+  for (const MatmulJob& job : jobs) parts_.push_back(part(job.out, *job.linear, job.epilogue));
   run(x, parts_);
 }
 
 void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
-  parts_.assign(1, part(out, gate, Finish::geglu));
+  parts_.assign(1, part(out, gate, Epilogue::geglu));
   parts_[0].second = up.weight;
   parts_[0].secondPacked = up.packed;
   parts_[0].secondBias = up.bias;
@@ -36,7 +34,7 @@ void Gemm::forChunks(std::span<Part> parts, const Body& body) {
   int64_t chunks = 0;
   for (Part& p : parts) {
     p.firstChunk = chunks;
-    chunks += (p.weight.rows + p.chunkRows - 1) / p.chunkRows;
+    chunks += ceilDiv(p.weight.rows, p.chunkRows);
   }
   pool_.forRange(chunks, 1, [&](int64_t chunk, int64_t, int worker) {
     if (cancelled()) return;
@@ -60,7 +58,7 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
     p.chunkRows = std::max<int64_t>(4, bytes / rowBytes);
   }
   if (any8) {
-    const int64_t blocks = (x.cols + kRowBlock - 1) / kRowBlock;
+    const int64_t blocks = ceilDiv(x.cols, kRowBlock);
     tokens = tokens8_.get<uint8_t>(size_t(x.rows * blocks * kernels_.tokenBlockBytes));
     kernels_.quantizeTokens(x.row<float>(0), int64_t(x.stride / sizeof(float)), x.rows, x.cols, tokens);
   }
@@ -101,8 +99,6 @@ constexpr int64_t kChunkRows = 64;       // weight rows of one claim
 constexpr int64_t kDepth8 = 768;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
 constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same bytes
 
-int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 void prefetch(const uint8_t* p, int64_t bytes) {
 #if defined(__GNUC__) || defined(__clang__)
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
@@ -115,7 +111,7 @@ void prefetch(const uint8_t* p, int64_t bytes) {
 
 size_t Gemm::packedBytes(const Linear& linear) const {
   if (!tiles8(linear.weight.type) || !kernels_.hasTile8(linear.weight.type)) return 0;
-  const int64_t groups = (linear.in() + kTileGroup - 1) / kTileGroup;
+  const int64_t groups = ceilDiv(linear.in(), kTileGroup);
   const size_t bytes = size_t(roundUp(linear.out(), kernels_.tileRows) * groups) *
                        (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
   // not where panels are much larger than the file's rows; Q8_0 takes the same but for padding
@@ -125,8 +121,7 @@ size_t Gemm::packedBytes(const Linear& linear) const {
 
 void Gemm::pack(const Linear& linear, uint8_t* to) {
   const ConstView w = linear.weight;
-  const int64_t height = kernels_.tileRows, groups = (w.cols + kTileGroup - 1) / kTileGroup,
-                panels = (w.rows + height - 1) / height;
+  const int64_t height = kernels_.tileRows, groups = ceilDiv(w.cols, kTileGroup), panels = ceilDiv(w.rows, height);
   float* scales = reinterpret_cast<float*>(to + panels * height * groups * kTileGroup);
   pool_.forRange(panels, 1, [&](int64_t p, int64_t, int) {
     kernels_.packRows8(w.type, w.row<uint8_t>(p * height), w.stride, std::min(height, w.rows - p * height), 0, w.cols,
@@ -158,8 +153,8 @@ void Gemm::tile(ConstView x, std::span<Part> parts) {
 }
 
 Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
-  const int64_t width = kernels_.tileTokens, tiles = (x.rows + width - 1) / width, k = x.cols;
-  const int64_t groups = (k + kTileGroup - 1) / kTileGroup, padded = groups * kTileGroup;
+  const int64_t width = kernels_.tileTokens, tiles = ceilDiv(x.rows, width), k = x.cols;
+  const int64_t groups = ceilDiv(k, kTileGroup), padded = groups * kTileGroup;
   float* tokens32 = need32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
   uint8_t* tokens8 = need8 ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
   float* scales = need8 ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
@@ -178,10 +173,10 @@ Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
 void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker,
                     float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
-  const int64_t groups = (k + kTileGroup - 1) / kTileGroup;
+  const int64_t groups = ceilDiv(k, kTileGroup);
   const bool eight = tiles8(w.type), quantized = dtypeInfo(w.type)->quantized;
   const bool direct = eight ? kernels_.hasTile8(w.type) : !quantized;   // the kernels read the rows as they are
-  const int64_t depth = eight ? kDepth8 : kDepth32, panels = (rows + height - 1) / height;
+  const int64_t depth = eight ? kDepth8 : kDepth32, panels = ceilDiv(rows, height);
   if (eight) std::fill_n(acc, panels * x.tiles * area, 0.0f);
 
   for (int64_t c = 0; c < k; c += depth) {
@@ -218,13 +213,13 @@ void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t r
           panel = to, scales = toScales;
         }
         // the next panel comes to the second-level cache meanwhile, a little with each tile
-        const int64_t share = roundUp((height * n + x.tiles - 1) / x.tiles, 64);
+        const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
         for (int64_t t = 0; t < x.tiles; ++t) {
           if (next) prefetch(next + t * share, share);
           kernels_.tile8(out + t * area, panel, scales,
                          x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
                          x.scales + (t * groups + c / kTileGroup) * width,
-                         x.offsets + (t * groups + c / kTileGroup) * width, (n + kTileGroup - 1) / kTileGroup);
+                         x.offsets + (t * groups + c / kTileGroup) * width, ceilDiv(n, kTileGroup));
         }
       } else {
         float* panel = worker.panel.get<float>(size_t(height * kDepth32));

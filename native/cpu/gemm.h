@@ -36,7 +36,7 @@ class Gemm {
     ConstView weight, second;
     const uint8_t *packed, *secondPacked;
     const float *bias, *secondBias;
-    Finish kind;
+    Epilogue kind;
     int64_t chunkRows, firstChunk;
   };
   // x as the tiles read it
@@ -51,7 +51,7 @@ class Gemm {
     Scratch panel, scales, acc, second, rows;
   };
 
-  static Part part(View out, const Linear& linear, Finish kind) {
+  static Part part(View out, const Linear& linear, Epilogue kind) {
     return {out, linear.weight, {}, linear.packed, nullptr, linear.bias, nullptr, kind, 0, 0};
   }
   void run(ConstView x, std::span<Part> parts);

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/math.h"
+
 namespace pg {
 
 void KvTiles::begin(int64_t tiles, int64_t headDim, Precision precision) {
   headDim_ = headDim;
-  padded_ = (headDim + 15) / 16 * 16;
+  padded_ = roundUp<int64_t>(headDim, 16);
   narrow_ = precision == Precision::fast && kernels_.scores16 && headDim <= kRow16;
   level_ = std::min(32767, int(std::sqrt(2147483647.0 / double(headDim))));   // sums of headDim products fit 31 bits
   keyBytes_ = valueBytes_ = size_t(kTileGroup * padded_) * (narrow_ ? sizeof(int16_t) : sizeof(float));

@@ -4,13 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/math.h"
+
 namespace pg {
-namespace {
-
-int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-}  // namespace
-
 float softmaxTileRow(const Kernels& kernels, float* scores, int64_t count, SeenKeys seen, float scale, float softcap,
                      float& max, float& sum) {
   const int64_t from = std::max<int64_t>(seen.from, 0), to = std::min(seen.to, count);

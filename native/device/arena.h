@@ -1,5 +1,6 @@
 #pragma once
 // Scratch views carved one after another out of one Buffer; lifetimes nest (a Scope gives back what was taken in it).
+#include "base/math.h"
 #include "device/device.h"
 
 namespace pg {
@@ -28,7 +29,7 @@ class Arena {
   }
   // What take() uses: rounded to cache lines.
   static size_t sizeOf(int64_t rows, int64_t cols, DType type = DType::f32) {
-    return (bytesFor(type, cols) * size_t(rows) + 63) & ~size_t(63);
+    return roundUp<size_t>(bytesFor(type, cols) * size_t(rows), 64);
   }
 
   class Scope {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/epilogue.h"
 #include "base/error.h"
 #include "base/view.h"
 
@@ -47,12 +48,10 @@ struct Linear {
   int64_t in() const { return weight.cols; }
 };
 
-enum class Epilogue { store, gelu, add };  // out = y, out = gelu_tanh(y), out += y
-
 struct MatmulJob {
   View out;                     // [m, linear.out] f32
   const Linear* linear;
-  Epilogue epilogue = Epilogue::store;
+  Epilogue epilogue = Epilogue::store;   // not geglu, which is an op of its own
 };
 
 // One sequence's cache: pages of kPageTokens tokens, each [layer][k, v][kvHead][token][headDim].

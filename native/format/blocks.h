@@ -5,10 +5,14 @@
 // In the comments x[i] is value i of the block, and "low/high" mean the lower/upper four bits of a byte.
 #include <cstdint>
 
+#include "base/dtype.h"
+
 namespace pg {
 
 constexpr int kBlock = 32;        // values of a block of the simple types
 constexpr int kSuperBlock = 256;  // values of a block of the K, IQ and TQ types
+constexpr int kBlock64 = 64;      // of NVFP4 and Q2_0
+constexpr int kBlock128 = 128;    // of Q1_0
 
 // x[i] = d * (q - 8); x[0..15] low, x[16..31] high
 struct BlockQ4_0 {
@@ -183,16 +187,31 @@ inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -
 // MXFP4, NVFP4: twice the E2M1 values, so that they are whole numbers
 inline constexpr int8_t kE2m1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22);
-static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34);
-static_assert(sizeof(BlockQ2K) == 84 && sizeof(BlockQ3K) == 110 && sizeof(BlockQ4K) == 144);
-static_assert(sizeof(BlockQ5K) == 176 && sizeof(BlockQ6K) == 210);
-static_assert(sizeof(BlockIQ4NL) == 18 && sizeof(BlockIQ4XS) == 136);
-static_assert(sizeof(BlockIQ2XXS) == 66 && sizeof(BlockIQ2XS) == 74 && sizeof(BlockIQ2S) == 82);
-static_assert(sizeof(BlockIQ3XXS) == 98 && sizeof(BlockIQ3S) == 110);
-static_assert(sizeof(BlockIQ1S) == 50 && sizeof(BlockIQ1M) == 56);
-static_assert(sizeof(BlockTQ1_0) == 54 && sizeof(BlockTQ2_0) == 66);
-static_assert(sizeof(BlockMXFP4) == 17 && sizeof(BlockNVFP4) == 36);
-static_assert(sizeof(BlockQ1_0) == 18 && sizeof(BlockQ2_0) == 18);
+// Bytes of a block, for kernels that step from block to block.
+enum : int {
+  kBytesQ4_0 = sizeof(BlockQ4_0),
+  kBytesQ8_0 = sizeof(BlockQ8_0),
+  kBytesQ4K = sizeof(BlockQ4K),
+  kBytesQ5K = sizeof(BlockQ5K),
+  kBytesQ6K = sizeof(BlockQ6K),
+};
+
+// The table of types and these structs say the same.
+template <class Block>
+constexpr bool isBlockOf(DType type, uint32_t values = kSuperBlock) {
+  return dtypeInfo(type)->bytes == sizeof(Block) && dtypeInfo(type)->block == values && alignof(Block) <= 2;
+}
+static_assert(isBlockOf<BlockQ4_0>(DType::q4_0, kBlock) && isBlockOf<BlockQ4_1>(DType::q4_1, kBlock));
+static_assert(isBlockOf<BlockQ5_0>(DType::q5_0, kBlock) && isBlockOf<BlockQ5_1>(DType::q5_1, kBlock));
+static_assert(isBlockOf<BlockQ8_0>(DType::q8_0, kBlock) && isBlockOf<BlockIQ4NL>(DType::iq4_nl, kBlock));
+static_assert(isBlockOf<BlockQ2K>(DType::q2_k) && isBlockOf<BlockQ3K>(DType::q3_k) && isBlockOf<BlockQ4K>(DType::q4_k));
+static_assert(isBlockOf<BlockQ5K>(DType::q5_k) && isBlockOf<BlockQ6K>(DType::q6_k));
+static_assert(isBlockOf<BlockIQ4XS>(DType::iq4_xs) && isBlockOf<BlockIQ2XXS>(DType::iq2_xxs));
+static_assert(isBlockOf<BlockIQ2XS>(DType::iq2_xs) && isBlockOf<BlockIQ2S>(DType::iq2_s));
+static_assert(isBlockOf<BlockIQ3XXS>(DType::iq3_xxs) && isBlockOf<BlockIQ3S>(DType::iq3_s));
+static_assert(isBlockOf<BlockIQ1S>(DType::iq1_s) && isBlockOf<BlockIQ1M>(DType::iq1_m));
+static_assert(isBlockOf<BlockTQ1_0>(DType::tq1_0) && isBlockOf<BlockTQ2_0>(DType::tq2_0));
+static_assert(isBlockOf<BlockMXFP4>(DType::mxfp4, kBlock) && isBlockOf<BlockNVFP4>(DType::nvfp4, kBlock64));
+static_assert(isBlockOf<BlockQ1_0>(DType::q1_0, kBlock128) && isBlockOf<BlockQ2_0>(DType::q2_0, kBlock64));
 
 }  // namespace pg

@@ -8,7 +8,7 @@
 namespace pg {
 
 void dequantize(const BlockQ4_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int i = 0; i < 16; ++i) {
       y[i] = float((b->qs[i] & 15) - 8) * d;
@@ -18,7 +18,7 @@ void dequantize(const BlockQ4_0* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ4_1* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d), m = f16ToF32(b->m);
     for (int i = 0; i < 16; ++i) {
       y[i] = float(b->qs[i] & 15) * d + m;
@@ -28,7 +28,7 @@ void dequantize(const BlockQ4_1* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ5_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d);
     uint32_t high;
     std::memcpy(&high, b->qh, 4);
@@ -40,7 +40,7 @@ void dequantize(const BlockQ5_0* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ5_1* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d), m = f16ToF32(b->m);
     uint32_t high;
     std::memcpy(&high, b->qh, 4);
@@ -52,14 +52,14 @@ void dequantize(const BlockQ5_1* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ8_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int i = 0; i < 32; ++i) y[i] = float(b->qs[i]) * d;
   }
 }
 
 void dequantize(const BlockQ2K* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d), dmin = f16ToF32(b->dmin);
     for (int g = 0; g < 16; ++g, y += 16) {
       const float scale = d * float(b->scales[g] & 15), min = dmin * float(b->scales[g] >> 4);
@@ -71,7 +71,7 @@ void dequantize(const BlockQ2K* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ3K* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int g = 0; g < 16; ++g, y += 16) {
       const float scale = d * float(unpackScaleQ3K(b->scales, g) - 32);
@@ -84,7 +84,7 @@ void dequantize(const BlockQ3K* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ4K* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d), dmin = f16ToF32(b->dmin);
     for (int g = 0; g < 8; ++g, y += 32) {
       int scale, min;
@@ -97,7 +97,7 @@ void dequantize(const BlockQ4K* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ5K* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d), dmin = f16ToF32(b->dmin);
     for (int g = 0; g < 8; ++g, y += 32) {
       int scale, min;
@@ -110,7 +110,7 @@ void dequantize(const BlockQ5K* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ6K* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int g = 0; g < 16; ++g, y += 16) {
       const float scale = d * float(b->scales[g]);
@@ -124,7 +124,7 @@ void dequantize(const BlockQ6K* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ4NL* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int i = 0; i < 16; ++i) {
       y[i] = d * float(kIq4Values[b->qs[i] & 15]);
@@ -134,7 +134,7 @@ void dequantize(const BlockIQ4NL* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ4XS* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int g = 0; g < 8; ++g, y += 32) {
       const int scale = (b->scales_l[g / 2] >> (4 * (g % 2)) & 15) | (b->scales_h >> (2 * g) & 3) << 4;
@@ -151,7 +151,7 @@ void dequantize(const BlockTQ1_0* b, float* y, int64_t n) {
   // Multiplying by 3^k modulo 256 moves digit k of the fraction to the front; times 3 / 256 is its value.
   static constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
   const auto digit = [](uint8_t byte, int k) { return float(int(uint8_t(byte * kPowers[k]) * 3 >> 8) - 1); };
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int k = 0; k < 5; ++k)
       for (int i = 0; i < 32; ++i) *y++ = digit(b->qs[i], k) * d;
@@ -163,7 +163,7 @@ void dequantize(const BlockTQ1_0* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockTQ2_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int half = 0; half < 2; ++half)
       for (int k = 0; k < 4; ++k)
@@ -172,7 +172,7 @@ void dequantize(const BlockTQ2_0* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockMXFP4* b, float* y, int64_t n) {
-  for (; n > 0; n -= 32, y += 32, ++b) {
+  for (; n > 0; n -= kBlock, y += kBlock, ++b) {
     // half the scale, 2^(e - 128), because the table is doubled; the two smallest are subnormal
     const float d = bitsToFloat(b->e < 2 ? uint32_t(0x00200000) << b->e : uint32_t(b->e - 1) << 23);
     for (int i = 0; i < 16; ++i) {
@@ -183,7 +183,7 @@ void dequantize(const BlockMXFP4* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockNVFP4* b, float* y, int64_t n) {
-  for (; n > 0; n -= 64, ++b) {
+  for (; n > 0; n -= kBlock64, ++b) {
     for (int g = 0; g < 4; ++g, y += 16) {
       // unsigned E4M3, halved as in MXFP4; 0x7f is NaN in the standard and read as 0 here
       const int code = b->d[g] & 127, exponent = code >> 3, mantissa = code & 7;
@@ -199,16 +199,16 @@ void dequantize(const BlockNVFP4* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockQ1_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 128, y += 128, ++b) {
+  for (; n > 0; n -= kBlock128, y += kBlock128, ++b) {
     const float d = f16ToF32(b->d);
-    for (int i = 0; i < 128; ++i) y[i] = b->qs[i / 8] >> (i % 8) & 1 ? d : -d;
+    for (int i = 0; i < kBlock128; ++i) y[i] = b->qs[i / 8] >> (i % 8) & 1 ? d : -d;
   }
 }
 
 void dequantize(const BlockQ2_0* b, float* y, int64_t n) {
-  for (; n > 0; n -= 64, y += 64, ++b) {
+  for (; n > 0; n -= kBlock64, y += kBlock64, ++b) {
     const float d = f16ToF32(b->d);
-    for (int i = 0; i < 64; ++i) y[i] = float((b->qs[i / 4] >> (2 * (i % 4)) & 3) - 1) * d;
+    for (int i = 0; i < kBlock64; ++i) y[i] = float((b->qs[i / 4] >> (2 * (i % 4)) & 3) - 1) * d;
   }
 }
 

@@ -26,7 +26,7 @@ void expand(float* y, float dl, const uint8_t* levels, uint32_t signs) {
 }  // namespace
 
 void dequantize(const BlockIQ2XXS* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int g = 0; g < 8; ++g) {
       const uint32_t indices = word(b->qs + 4 * g), rest = word(b->qs + 4 * g + 2);
@@ -38,7 +38,7 @@ void dequantize(const BlockIQ2XXS* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ2XS* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int k = 0; k < 32; ++k, y += 8) {
       const int scale = b->scales[k / 4] >> (k % 4 < 2 ? 0 : 4) & 15;
@@ -49,7 +49,7 @@ void dequantize(const BlockIQ2XS* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ2S* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int k = 0; k < 32; ++k, y += 8) {
       const int scale = b->scales[k / 4] >> (k % 4 < 2 ? 0 : 4) & 15;
@@ -61,7 +61,7 @@ void dequantize(const BlockIQ2S* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ3XXS* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int g = 0; g < 8; ++g) {
       const uint32_t rest = word(b->signs + 4 * g);
@@ -77,7 +77,7 @@ void dequantize(const BlockIQ3XXS* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ3S* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int k = 0; k < 64; ++k, y += 4) {
       const int group = k / 8;
@@ -89,7 +89,7 @@ void dequantize(const BlockIQ3S* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ1S* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     const float d = f16ToF32(b->d);
     for (int k = 0; k < 32; ++k, y += 8) {
       const int high = b->qh[k / 4];
@@ -102,7 +102,7 @@ void dequantize(const BlockIQ1S* b, float* y, int64_t n) {
 }
 
 void dequantize(const BlockIQ1M* b, float* y, int64_t n) {
-  for (; n > 0; n -= 256, ++b) {
+  for (; n > 0; n -= kSuperBlock, ++b) {
     uint16_t scales[4];
     std::memcpy(scales, b->scales, 8);
     const float d =

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "format/quantize.h"
 
 namespace pg {
@@ -370,7 +371,7 @@ void GgufFile::parse() {
   }
   if (tensors_.empty()) return;
 
-  const uint64_t dataStart = (in.position() + alignment_ - 1) / alignment_ * alignment_;
+  const uint64_t dataStart = roundUp(in.position(), alignment_);
   uint64_t needed = 0;
   const GgufTensor* last = nullptr;
   for (GgufTensor& t : tensors_) {

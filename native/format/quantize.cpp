@@ -13,34 +13,13 @@
 namespace pg {
 
 bool canQuantize(DType type) {
-  switch (type) {
-    case DType::f32:
-    case DType::f16:
-    case DType::bf16:
-    case DType::q8_0:
-    case DType::q4_0:
-    case DType::q4_1:
-    case DType::q5_0:
-    case DType::q5_1:
-    case DType::q2_k:
-    case DType::q3_k:
-    case DType::q4_k:
-    case DType::q5_k:
-    case DType::q6_k:
-    case DType::iq4_nl:
-    case DType::iq4_xs: return true;
-    default: return false;
-  }
+  const DTypeInfo* info = dtypeInfo(type);
+  return info && info->written;
 }
 
 bool canDequantize(DType type) {
-  switch (type) {
-    case DType::i8:
-    case DType::i16:
-    case DType::i32:
-    case DType::i64: return false;
-    default: return dtypeInfo(type) != nullptr;
-  }
+  const DTypeInfo* info = dtypeInfo(type);
+  return info && info->weights;
 }
 
 void dequantizeRow(DType type, const void* src, float* dst, int64_t n) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "format/quantize.h"
 #include "image/image.h"
 
@@ -16,7 +17,7 @@ constexpr int kLanes = 8;   // outputs that one inner step makes; channel counts
 constexpr int kPixels = 4;  // pixels that share the weights of an inner step
 constexpr int kStart = 4;   // codes form a 4x4 picture
 
-int padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
+int padded(int channels) { return roundUp(channels, kLanes); }
 
 // A picture [size, size, channels] with the channels innermost and padded with zeros.
 struct Picture {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/math.h"
 #include "format/gguf.h"
 #include "format/quantize.h"
 
@@ -189,7 +190,7 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
   for (const auto& [adapter, scale] : uses)
     for (const auto& update : adapter->updates) ranks[update.linear] += update.rank;
   const auto bytesOf = [](int64_t rows, int64_t cols) {
-    return (size_t(rows * cols) * sizeof(float) + 63) & ~size_t(63);
+    return roundUp<size_t>(size_t(rows * cols) * sizeof(float), 64);
   };
   size_t bytes = 0;
   for (const auto& [linear, rank] : ranks) bytes += bytesOf(rank, linear->in()) + bytesOf(linear->out(), rank);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "cpu/cpu_info.h"
 
 namespace pg {
@@ -11,7 +12,7 @@ namespace {
 // Query tokens in panels of `lanes`: value i of a group of a lane of a panel of [panels][groups][lanes][group].
 template <class Out, class In>
 void packPanels(Out* out, const In* rows, int64_t tokens, int64_t values, int64_t lanes, int64_t group) {
-  const int64_t groups = (values + group - 1) / group;
+  const int64_t groups = ceilDiv(values, group);
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t k = 0; k < values; ++k)
       out[((t / lanes * groups + k / group) * lanes + t % lanes) * group + k % group] = Out(rows[t * values + k]);
@@ -46,7 +47,7 @@ MaxSimQuery::MaxSimQuery(const MaxSimKernels& kernels, const Vectors& query)
   if (dims_ < 1 || dims_ > kMaxVectorDims)
     fail(Code::invalidOption, "Expected vectors of 1 to ", kMaxVectorDims, " values but received ", dims_);
   lanes_ = type_ == VectorType::binary ? kernels.bitLanes : kernels.lanes;
-  panels_ = (tokens_ + lanes_ - 1) / lanes_;
+  panels_ = ceilDiv(tokens_, lanes_);
   const size_t rows = size_t(panels_ * lanes_);
   switch (type_) {
     case VectorType::f32:
@@ -56,7 +57,7 @@ MaxSimQuery::MaxSimQuery(const MaxSimKernels& kernels, const Vectors& query)
       break;
     case VectorType::int8: {
       const int64_t group = kernels.group;
-      const size_t values = rows * size_t((dims_ + group - 1) / group * group);
+      const size_t values = rows * size_t(roundUp(dims_, group));
       const auto* from = static_cast<const int8_t*>(query.data);
       packed_.resize(values * (group == 4 ? 1 : 2));
       if (group == 4) packPanels(reinterpret_cast<int8_t*>(packed_.data()), from, tokens_, dims_, lanes_, group);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/math.h"
 
 namespace pg {
 namespace {
@@ -17,7 +18,7 @@ constexpr int64_t kChunkPages = 4096;
 // Pages that a thread takes at a time.
 constexpr int64_t kGrain = 16;
 
-size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+size_t aligned(size_t bytes) { return roundUp(bytes, kAlign); }
 
 // As stored: rows of bits in whole words.
 size_t storedRow(VectorType type, int64_t dims) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/math.h"
 #include "serve/make_device.h"
 
 namespace pg {
@@ -85,9 +86,9 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   if (textConfig.headDim % dtypeInfo(layout.type)->block)
     fail(Code::invalidOption, "kvCacheType q8_0 needs a head size that is a multiple of 32, but this model's is ",
          textConfig.headDim);
-  const int64_t pagesPerSequence = (context + kPageTokens - 1) / kPageTokens;
+  const int64_t pagesPerSequence = ceilDiv(context, kPageTokens);
   // kept prefixes come on top: they never take a page that a running sequence needs
-  keptPrefixPages = kKeptPrefixes * ((visionConfig.tokens + kPromptTokens + kPageTokens - 1) / kPageTokens);
+  keptPrefixPages = kKeptPrefixes * ceilDiv(visionConfig.tokens + kPromptTokens, kPageTokens);
   kvPool =
       std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences) + keptPrefixPages);
 

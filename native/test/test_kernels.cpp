@@ -174,7 +174,7 @@ TEST(kernels_activations_match_plain_loops_at_every_length) {
 TEST(kernels_finish_sums_as_plain_loops_do) {
   for (const Kernels* k : everyTable())
     for (int64_t n : {1, 5, 8, 15, 16, 17, 31, 32, 35})
-      for (Finish kind : {Finish::store, Finish::gelu, Finish::add, Finish::geglu})
+      for (Epilogue kind : {Epilogue::store, Epilogue::gelu, Epilogue::add, Epilogue::geglu})
         for (bool bias : {false, true}) {
           const int64_t tokens = 3, stride = n + 7;
           const std::vector<float> acc = randoms(size_t(tokens * 40), 23), second = randoms(size_t(tokens * 40), 24),
@@ -189,9 +189,9 @@ TEST(kernels_finish_sums_as_plain_loops_do) {
               if (i < n) {
                 const double y = acc[size_t(t * 40 + i)] + (bias ? add[size_t(i)] : 0),
                              z = second[size_t(t * 40 + i)] + (bias ? more[size_t(i)] : 0);
-                want = kind == Finish::store ? y
-                       : kind == Finish::add ? 5 + y
-                                             : geluTanh(y) * (kind == Finish::geglu ? z : 1);
+                want = kind == Epilogue::store ? y
+                       : kind == Epilogue::add ? 5 + y
+                                               : geluTanh(y) * (kind == Epilogue::geglu ? z : 1);
               }
               CHECK_CLOSE(out[size_t(t * stride + i)], want, 2e-6 * std::max(1.0, std::fabs(want)));
             }

@@ -92,7 +92,7 @@ PG_INLINE void addHalf48_0(V* acc, const uint8_t* row, const TokenBlock* x, int6
   int8x16_t w[8];
   PG_UNROLL
   for (int g = 0; g < 4; ++g) {
-    const uint8_t* q = row + (kEight ? 34 : 18) * (4 * kHalf + g) + 2;
+    const uint8_t* q = row + (kEight ? pg::kBytesQ8_0 : pg::kBytesQ4_0) * (4 * kHalf + g) + 2;
     w[2 * g] = kEight ? vld1q_s8((const int8_t*)q) : vreinterpretq_s8_u8(lowNibbles(vld1q_u8(q)));
     w[2 * g + 1] = kEight ? vld1q_s8((const int8_t*)q + 16) : vreinterpretq_s8_u8(highNibbles(vld1q_u8(q)));
   }
@@ -103,7 +103,7 @@ PG_INLINE void addHalf48_0(V* acc, const uint8_t* row, const TokenBlock* x, int6
 template <int kTokens, bool kEight>
 static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
                      int64_t outStride) {
-  constexpr int kBytes = kEight ? 34 : 18;
+  constexpr int kBytes = kEight ? pg::kBytesQ8_0 : pg::kBytesQ4_0;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, ++x, row += 8 * kBytes) {
@@ -131,8 +131,8 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
                     int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
-  for (int64_t s = 0; s < supers; ++s, ++x, row += kFive ? 176 : 144) {
-    prefetchBlocks(row, kFive ? 176 : 144);
+  for (int64_t s = 0; s < supers; ++s, ++x, row += kFive ? pg::kBytesQ5K : pg::kBytesQ4K) {
+    prefetchBlocks(row, kFive ? pg::kBytesQ5K : pg::kBytesQ4K);
     V slope[2], base[2];
     slopes(row, slope, base);
     addHalf45K<kTokens, 0, kFive>(acc, row, x, tokenBlocks, slope[0], base[0]);
@@ -146,8 +146,8 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
                    int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
-  for (int64_t s = 0; s < supers; ++s, ++x, row += 210) {
-    prefetchBlocks(row, 210);
+  for (int64_t s = 0; s < supers; ++s, ++x, row += pg::kBytesQ6K) {
+    prefetchBlocks(row, pg::kBytesQ6K);
     const V d = vset(vhalf(row + 208));
     for (int h = 0; h < 2; ++h) {
       // a scale per 16 columns: of the first and of the last halves of four groups

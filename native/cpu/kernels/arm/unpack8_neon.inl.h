@@ -21,7 +21,7 @@ PG_INLINE V inverseOf(float of, V v) {   // of / v, 0 for 0
 
 static void unpackQ4_0(const uint8_t* b, int8_t* to, float* scales) {
   V d[2];
-  eightScales<18>(b, d);
+  eightScales<pg::kBytesQ4_0>(b, d);
   // sixteenths of the larger scale of each pair: its block is exact, and it decides the sign so that -8 fits a byte
   const V even = vuzp1q_f32(d[0], d[1]), odd = vuzp2q_f32(d[0], d[1]);
   const V larger = vbslq_f32(vcageq_f32(even, odd), even, odd), inverse = inverseOf(16, larger);
@@ -29,7 +29,7 @@ static void unpackQ4_0(const uint8_t* b, int8_t* to, float* scales) {
   float ratio[2][4];
   vstore(ratio[0], vmul(even, inverse));
   vstore(ratio[1], vmul(odd, inverse));
-  for (int i = 0; i < 8; ++i, b += 18, to += 32) {
+  for (int i = 0; i < 8; ++i, b += pg::kBytesQ4_0, to += 32) {
     const uint8x16_t q = vld1q_u8(b + 2);
     const int8x16_t table = table16(-8, ratio[i % 2][i / 2], 0);
     vst1q_s8(to, vqtbl1q_s8(table, lowNibbles(q)));
@@ -39,7 +39,7 @@ static void unpackQ4_0(const uint8_t* b, int8_t* to, float* scales) {
 
 static void unpackQ8_0(const uint8_t* b, int8_t* to, float* scales) {
   V d[2];
-  eightScales<34>(b, d);
+  eightScales<pg::kBytesQ8_0>(b, d);
   const V even = vuzp1q_f32(d[0], d[1]), odd = vuzp2q_f32(d[0], d[1]), top = vmax(vabs(even), vabs(odd));
   vstore(scales, top);
   // a rounding product of 16 bits: the block with the larger scale keeps its values
@@ -47,7 +47,7 @@ static void unpackQ8_0(const uint8_t* b, int8_t* to, float* scales) {
   int16_t ratio[2][4];
   vst1_s16(ratio[0], vqmovn_s32(vcvtnq_s32_f32(vmul(even, inverse))));
   vst1_s16(ratio[1], vqmovn_s32(vcvtnq_s32_f32(vmul(odd, inverse))));
-  for (int i = 0; i < 8; ++i, b += 34) {
+  for (int i = 0; i < 8; ++i, b += pg::kBytesQ8_0) {
     const int16x8_t r = vdupq_n_s16(ratio[i % 2][i / 2]);
     for (int j = 0; j < 32; j += 16, to += 16) {
       const int8x16_t q = vld1q_s8((const int8_t*)b + 2 + j);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/dtype.h"
+#include "base/epilogue.h"
 
 namespace pg {
 
@@ -25,9 +26,7 @@ inline constexpr int kProbabilityLevel = 8191, kValueLevel = 4095;
 // Their scores are exponents of 2.
 inline constexpr float kLog2E = 1.44269504f;
 
-// What becomes of a product's sums y (plus their bias, where there is one): out = y, out = gelu_tanh(y), out += y,
-// out = gelu_tanh(y) * (second + secondBias). acc and second: [tokens][n], rows accStride apart.
-enum class Finish { store, gelu, add, geglu };
+// Sums on their way to an Epilogue. acc and second: [tokens][n], rows accStride apart; biases may be none.
 struct Sums {
   const float *acc, *second;
   int64_t accStride;
@@ -58,7 +57,7 @@ struct Kernels {
   // out[i] = gelu_tanh(gate[i]) * up[i]; out may be gate
   void (*geluMul)(float* out, const float* gate, const float* up, int64_t n);
   // [tokens][n] sums to rows of out, outStride apart
-  void (*finish)(Finish kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens);
+  void (*finish)(Epilogue kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens);
   // out = x / rms(x) * weight, or out += that; out may be x
   void (*rmsNorm)(float* out, const float* x, const float* weight, float eps, bool add, int64_t n);
   void (*layerNorm)(float* out, const float* x, const float* weight, const float* bias, float eps, int64_t n);

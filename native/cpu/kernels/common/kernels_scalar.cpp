@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "cpu/kernels/common/kernels.h"
+#include "format/blocks.h"
 #include "format/quantize.h"
 
 namespace pg {
@@ -83,16 +84,16 @@ void geluMul(float* out, const float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = geluTanh(gate[i]) * up[i];
 }
 
-void finish(Finish kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens) {
+void finish(Epilogue kind, float* out, int64_t outStride, const Sums& y, int64_t n, int64_t tokens) {
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t i = 0; i < n; ++i) {
       float* to = out + t * outStride + i;
       const float a = y.acc[t * y.accStride + i] + (y.bias ? y.bias[i] : 0);
       switch (kind) {
-        case Finish::store: *to = a; break;
-        case Finish::gelu: *to = geluTanh(a); break;
-        case Finish::add: *to += a; break;
-        case Finish::geglu:
+        case Epilogue::store: *to = a; break;
+        case Epilogue::gelu: *to = geluTanh(a); break;
+        case Epilogue::add: *to += a; break;
+        case Epilogue::geglu:
           *to = geluTanh(a) * (y.second[t * y.accStride + i] + (y.secondBias ? y.secondBias[i] : 0));
           break;
       }
@@ -138,9 +139,9 @@ float weightAt(DType type, const uint8_t* row, int64_t c) {
     return f;
   }
   if (type == DType::q8_0) {
-    const uint8_t* block = row + c / 32 * 34;
+    const uint8_t* block = row + c / kBlock * kBytesQ8_0;
     memcpy(&half, block, 2);
-    return float(int8_t(block[2 + c % 32])) * f16ToF32(half);
+    return float(int8_t(block[2 + c % kBlock])) * f16ToF32(half);
   }
   memcpy(&half, row + 2 * c, 2);
   return type == DType::f16 ? f16ToF32(half) : bf16ToF32(half);
@@ -183,7 +184,7 @@ void mix(float* out, int64_t stride, const float* keep, const float* p, DType ty
 
 void dotRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t k, const float* x, int64_t xStride,
              int64_t count, float* out) {
-  float few[256];
+  float few[kRowBlock];
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t t = 0; t < count; ++t) {
       const uint8_t* row = w + stride * size_t(r);
@@ -192,8 +193,8 @@ void dotRows(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t 
         continue;
       }
       float sum = 0;
-      for (int64_t c = 0; c < k; c += 256) {
-        const int64_t n = k - c < 256 ? k - c : 256;
+      for (int64_t c = 0; c < k; c += kRowBlock) {
+        const int64_t n = k - c < kRowBlock ? k - c : kRowBlock;
         for (int64_t i = 0; i < n; ++i) few[i] = weightAt(type, row, c + i);
         sum += dot(few, x + t * xStride + c, n);
       }

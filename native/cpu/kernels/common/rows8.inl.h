@@ -9,11 +9,11 @@ static bool hasDot8(pg::DType type) {
 
 PG_INLINE size_t superBytes(pg::DType type) {  // of 256 columns
   switch (type) {
-    case pg::DType::q4_0:
-    case pg::DType::q4_k: return 144;
-    case pg::DType::q8_0: return 272;
-    case pg::DType::q5_k: return 176;
-    default: return 210;
+    case pg::DType::q4_0: return 8 * pg::kBytesQ4_0;
+    case pg::DType::q8_0: return 8 * pg::kBytesQ8_0;
+    case pg::DType::q4_k: return pg::kBytesQ4K;
+    case pg::DType::q5_k: return pg::kBytesQ5K;
+    default: return pg::kBytesQ6K;
   }
 }
 
@@ -40,9 +40,9 @@ static void dotRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t ro
                      int64_t count, float* out) {
   const TokenBlock* x = (const TokenBlock*)tokens;
   const int64_t supers = k / pg::kRowBlock, blocks = (k + pg::kRowBlock - 1) / pg::kRowBlock;
-  const size_t superSize = superBytes(type), tailSize = size_t(k % pg::kRowBlock) / 32 * (superSize / 8);
+  const size_t superSize = superBytes(type), tailSize = size_t(k % pg::kRowBlock) / pg::kBlock * (superSize / 8);
   // Blocks behind the last whole super-block (32-column types only) go through a copy that is padded with zeros.
-  uint8_t tail[272] = {0};
+  uint8_t tail[8 * pg::kBytesQ8_0] = {0};
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = w + stride * size_t(r);
     int64_t t = 0;

@@ -14,16 +14,17 @@ static bool hasTile8(pg::DType type) {
 // Up to 256 columns of one row.
 static void unpackRow(pg::DType type, const uint8_t* row, int64_t column, int64_t k, Level* to, float* scales) {
   switch (type) {
-    case pg::DType::q4_k: return unpackQ4K(row + column / 256 * 144, to, scales);
-    case pg::DType::q5_k: return unpackQ5K(row + column / 256 * 176, to, scales);
-    case pg::DType::q6_k: return unpackQ6K(row + column / 256 * 210, to, scales);
+    case pg::DType::q4_k: return unpackQ4K(row + column / pg::kSuperBlock * pg::kBytesQ4K, to, scales);
+    case pg::DType::q5_k: return unpackQ5K(row + column / pg::kSuperBlock * pg::kBytesQ5K, to, scales);
+    case pg::DType::q6_k: return unpackQ6K(row + column / pg::kSuperBlock * pg::kBytesQ6K, to, scales);
     case pg::DType::q8_0:
     case pg::DType::q4_0: {
-      const size_t size = type == pg::DType::q8_0 ? 34 : 18;
-      const uint8_t* blocks = row + size_t(column / 32) * size;
-      uint8_t few[272] = {0};
-      if (k < 256)
-        blocks = (const uint8_t*)memcpy(few, blocks, size_t(k / 32) * size);   // blocks that do not exist are zeros
+      const size_t size = type == pg::DType::q8_0 ? pg::kBytesQ8_0 : pg::kBytesQ4_0;
+      const uint8_t* blocks = row + size_t(column / pg::kBlock) * size;
+      uint8_t few[8 * pg::kBytesQ8_0] = {0};
+      if (k < pg::kSuperBlock)
+        blocks =
+            (const uint8_t*)memcpy(few, blocks, size_t(k / pg::kBlock) * size);  // blocks that do not exist are zeros
       return type == pg::DType::q8_0 ? unpackQ8_0(blocks, to, scales) : unpackQ4_0(blocks, to, scales);
     }
     default:

@@ -139,19 +139,19 @@ static void geluMul(float* out, const float* gate, const float* up, int64_t n) {
   if (i < n) vstoreFirst(out + i, vmul(vgelu(vloadFirst(gate + i, n - i)), vloadFirst(up + i, n - i)), n - i);
 }
 
-template <pg::Finish kKind>
+template <pg::Epilogue kKind>
 PG_INLINE V vfinish(V y, V before, V second) {
   switch (kKind) {
-    case pg::Finish::gelu: return vgelu(y);
-    case pg::Finish::add: return vadd(before, y);
-    case pg::Finish::geglu: return vmul(vgelu(y), second);
+    case pg::Epilogue::gelu: return vgelu(y);
+    case pg::Epilogue::add: return vadd(before, y);
+    case pg::Epilogue::geglu: return vmul(vgelu(y), second);
     default: return y;
   }
 }
 
-template <pg::Finish kKind>
+template <pg::Epilogue kKind>
 static void finishRows(float* out, int64_t outStride, const pg::Sums& y, int64_t n, int64_t tokens) {
-  const bool adds = kKind == pg::Finish::add, two = kKind == pg::Finish::geglu;
+  const bool adds = kKind == pg::Epilogue::add, two = kKind == pg::Epilogue::geglu;
   for (int64_t t = 0; t < tokens; ++t, out += outStride) {
     const float *acc = y.acc + t * y.accStride, *second = two ? y.second + t * y.accStride : acc;
     int64_t i = 0;
@@ -169,12 +169,12 @@ static void finishRows(float* out, int64_t outStride, const pg::Sums& y, int64_t
   }
 }
 
-static void finish(pg::Finish kind, float* out, int64_t outStride, const pg::Sums& y, int64_t n, int64_t tokens) {
+static void finish(pg::Epilogue kind, float* out, int64_t outStride, const pg::Sums& y, int64_t n, int64_t tokens) {
   switch (kind) {
-    case pg::Finish::store: return finishRows<pg::Finish::store>(out, outStride, y, n, tokens);
-    case pg::Finish::gelu: return finishRows<pg::Finish::gelu>(out, outStride, y, n, tokens);
-    case pg::Finish::add: return finishRows<pg::Finish::add>(out, outStride, y, n, tokens);
-    case pg::Finish::geglu: return finishRows<pg::Finish::geglu>(out, outStride, y, n, tokens);
+    case pg::Epilogue::store: return finishRows<pg::Epilogue::store>(out, outStride, y, n, tokens);
+    case pg::Epilogue::gelu: return finishRows<pg::Epilogue::gelu>(out, outStride, y, n, tokens);
+    case pg::Epilogue::add: return finishRows<pg::Epilogue::add>(out, outStride, y, n, tokens);
+    case pg::Epilogue::geglu: return finishRows<pg::Epilogue::geglu>(out, outStride, y, n, tokens);
   }
 }
 

@@ -12,8 +12,8 @@ constexpr int kTileRows = kTileVectors * kLanes;
 // kLanes values of a row of f32, f16, bf16 or q8_0 from column c on, of which n exist.
 PG_INLINE V vloadWeights(pg::DType type, const uint8_t* row, int64_t c, int64_t n) {
   if (type == pg::DType::q8_0) {   // n is never cut short: blocks hold 32 values
-    const uint8_t* block = row + c / 32 * 34;
-    return vmul(vloadI8((const int8_t*)block + 2 + c % 32), vset(vhalf(block)));
+    const uint8_t* block = row + c / pg::kBlock * pg::kBytesQ8_0;
+    return vmul(vloadI8((const int8_t*)block + 2 + c % pg::kBlock), vset(vhalf(block)));
   }
   if (type == pg::DType::f32) return n >= kLanes ? vload((const float*)row + c) : vloadFirst((const float*)row + c, n);
   const uint16_t* half = (const uint16_t*)row + c;

@@ -25,7 +25,7 @@ PG_INLINE __m256i inOrder() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); 
 // the halves of a register; Q8_0's are words 17i, word i of 32 bytes.
 template <int kBytes>
 PG_INLINE __m128i scaleWords(const uint8_t* p) {
-  if (kBytes == 18) {
+  if (kBytes == pg::kBytesQ4_0) {
     const __m256i a = _mm256_blend_epi32(load32(p), load32(p + 32), 0x22),
                   b = _mm256_blend_epi32(load32(p + 64), load32(p + 96), 0x88);
     const __m256i both = _mm256_blend_epi32(a, b, 0xcc);
@@ -77,24 +77,24 @@ PG_INLINE void linear(Level* to, __m256i q, __m256i factor, __m256i base) {
 }
 
 static void unpackQ8_0(const uint8_t* b, Level* to, float* scales) {
-  const V d = _mm256_cvtph_ps(scaleWords<34>(b)), top = pairMax(vabs(d));
+  const V d = _mm256_cvtph_ps(scaleWords<pg::kBytesQ8_0>(b)), top = pairMax(vabs(d));
   storeScales(scales, top, 1);
   int16_t factor[8];
   vstoreI16(factor, vmul(d, inverseOf(64 * 128, top)));  // the block with the larger scale keeps its values
   for (int g = 0; g < 8; ++g)
-    linear<0>(to + 32 * g, load32(b + 34 * g + 2), _mm256_set1_epi16(factor[g]), _mm256_setzero_si256());
+    linear<0>(to + 32 * g, load32(b + pg::kBytesQ8_0 * g + 2), _mm256_set1_epi16(factor[g]), _mm256_setzero_si256());
 }
 
 static void unpackQ4_0(const uint8_t* b, Level* to, float* scales) {
   // sixteenths of the larger scale: its block is exact, and it decides the sign so that -8 fits a byte
-  const V d = _mm256_cvtph_ps(scaleWords<18>(b)), even = _mm256_moveldup_ps(d), odd = _mm256_movehdup_ps(d);
+  const V d = _mm256_cvtph_ps(scaleWords<pg::kBytesQ4_0>(b)), even = _mm256_moveldup_ps(d), odd = _mm256_movehdup_ps(d);
   const V larger = vselectLess(vabs(even), vabs(odd), odd, even), ratio = vmul(d, inverseOf(64 * 16, larger));
   storeScales(scales, larger, 0.0625f);
   int16_t factor[8], base[8];
   vstoreI16(factor, vmul(ratio, vset(16)));
   vstoreI16(base, vmul(ratio, vset(8)));
   for (int g = 0; g < 8; ++g) {
-    const __m128i q = load16(b + 18 * g + 2);
+    const __m128i q = load16(b + pg::kBytesQ4_0 * g + 2);
     linear<3>(to + 32 * g, nibbles(_mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1)),
               _mm256_set1_epi16(factor[g]), _mm256_set1_epi16(base[g]));
   }

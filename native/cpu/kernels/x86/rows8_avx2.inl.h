@@ -50,7 +50,7 @@ PG_INLINE V addProducts(V acc, __m256i sums, V slope, V base, const TokenBlock& 
 template <int kTokens, bool kEight>
 static void dotQ48_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int64_t tokenBlocks, float* out,
                      int64_t outStride) {
-  constexpr int kBytes = kEight ? 34 : 18;
+  constexpr int kBytes = kEight ? pg::kBytesQ8_0 : pg::kBytesQ4_0;
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t s = 0; s < supers; ++s, row += 8 * kBytes) {
@@ -80,8 +80,8 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
                     int64_t outStride) {
   V acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
-  for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
-    prefetchBlocks(row, kFive ? 176 : 144);
+  for (int64_t s = 0; s < supers; ++s, row += kFive ? pg::kBytesQ5K : pg::kBytesQ4K) {
+    prefetchBlocks(row, kFive ? pg::kBytesQ5K : pg::kBytesQ4K);
     V slope, base;
     slopes(row, laneGroups(), &slope, &base);
     const uint8_t* qs = row + (kFive ? 48 : 16);
@@ -147,8 +147,8 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   // the scale of the first 16 columns of each lane's group in the top byte
   const __m256i place = _mm256_or_si256(_mm256_slli_epi32(laneGroups(), 25), _mm256_set1_epi32(0x00808080));
-  for (int64_t s = 0; s < supers; ++s, row += 210) {
-    prefetchBlocks(row, 210);
+  for (int64_t s = 0; s < supers; ++s, row += pg::kBytesQ6K) {
+    prefetchBlocks(row, pg::kBytesQ6K);
     const __m256i scales = _mm256_broadcastsi128_si256(load16(row + 192));
     const V d = vset(vhalf(row + 208) * 0x1p-24f);
     const V first = vmul(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(scales, place)), d);

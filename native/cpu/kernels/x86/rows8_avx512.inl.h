@@ -55,8 +55,8 @@ static void dotQ4_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int
   const __m512i nibble = _mm512_set1_epi8(15);
   const V factors = _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, 8, 8, 8, 8, 8, 8, 8, 8);
   PG_BEGIN_SUMS
-  for (int64_t s = 0; s < supers; ++s, row += 144) {
-    prefetchBlocks(row, 144);
+  for (int64_t s = 0; s < supers; ++s, row += 8 * pg::kBytesQ4_0) {
+    prefetchBlocks(row, 8 * pg::kBytesQ4_0);
     const __m512i front = _mm512_loadu_si512(row), middle = _mm512_loadu_si512(row + 64);
     const __m128i back = _mm_loadu_si128((const __m128i*)(row + 128));
     const __m512i scales = _mm512_permutex2var_epi16(front, scalePlace, middle);  // all eight, twice
@@ -79,9 +79,9 @@ static void dotQ8_0(const uint8_t* row, int64_t supers, const TokenBlock* x, int
   const __m512i sign = _mm512_set1_epi8((char)128);
   const V factors = _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, 128, 128, 128, 128, 128, 128, 128, 128);
   PG_BEGIN_SUMS
-  for (int64_t s = 0; s < supers; ++s, row += 272) {
-    prefetchBlocks(row, 272);
-    const __m128i scales = _mm_unpacklo_epi64(fourScales<34>(row), fourScales<34>(row + 136));
+  for (int64_t s = 0; s < supers; ++s, row += 8 * pg::kBytesQ8_0) {
+    prefetchBlocks(row, 8 * pg::kBytesQ8_0);
+    const __m128i scales = _mm_unpacklo_epi64(fourScales<pg::kBytesQ8_0>(row), fourScales<pg::kBytesQ8_0>(row + 136));
     PG_BEGIN_SUPER(vmul(_mm512_cvtph_ps(_mm256_broadcastsi128_si256(scales)), factors))
     PG_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -117,8 +117,8 @@ static void dotQ45K(const uint8_t* row, int64_t supers, const TokenBlock* x, int
   // turns bits 0 and 2 to bit 4
   const __m512i turn = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
   PG_BEGIN_SUMS
-  for (int64_t s = 0; s < supers; ++s, row += kFive ? 176 : 144) {
-    prefetchBlocks(row, kFive ? 176 : 144);
+  for (int64_t s = 0; s < supers; ++s, row += kFive ? pg::kBytesQ5K : pg::kBytesQ4K) {
+    prefetchBlocks(row, kFive ? pg::kBytesQ5K : pg::kBytesQ4K);
     PG_BEGIN_SUPER(slopes16(row))
     const uint8_t* qs = row + (kFive ? 48 : 16);
     const __m512i high =
@@ -151,8 +151,8 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
   const __m512i turnLow = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2);
   const __m512i turnHigh = _mm512_sub_epi32(turnLow, _mm512_set1_epi32(4));
   PG_BEGIN_SUMS
-  for (int64_t s = 0; s < supers; ++s, row += 210) {
-    prefetchBlocks(row, 210);
+  for (int64_t s = 0; s < supers; ++s, row += pg::kBytesQ6K) {
+    prefetchBlocks(row, pg::kBytesQ6K);
     const V scales = vmul(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(row + 192)))),
                           vset(vhalf(row + 208)));
     PG_UNROLL

@@ -189,14 +189,15 @@ PG_INLINE __m128i fourScales(const uint8_t* p) {
 }
 
 static void unpackQ8_0(const uint8_t* b, int8_t* to, float* scales) {
-  const __m256 d = _mm256_cvtph_ps(_mm_unpacklo_epi64(fourScales<34>(b), fourScales<34>(b + 136))),
+  const __m256 d = _mm256_cvtph_ps(
+                   _mm_unpacklo_epi64(fourScales<pg::kBytesQ8_0>(b), fourScales<pg::kBytesQ8_0>(b + 136))),
                top = pairMax(absolute(d));
   storeScales(scales, top);
   // a rounding product of 16 bits: the block with the larger scale keeps its values
   const __m128i ratios = _mm256_cvtsepi32_epi16(_mm256_cvtps_epi32(_mm256_mul_ps(d, inverseOf(32768, top))));
   const __m512i ratio = _mm512_castsi128_si512(ratios);
   for (int i = 0; i < 8; ++i) {
-    const __m512i q = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(b + 34 * i + 2)));
+    const __m512i q = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(b + pg::kBytesQ8_0 * i + 2)));
     const __m512i r = _mm512_permutexvar_epi16(_mm512_set1_epi16((short)i), ratio);
     _mm256_storeu_si256((__m256i*)(to + 32 * i), _mm512_cvtsepi16_epi8(_mm512_mulhrs_epi16(q, r)));
   }
