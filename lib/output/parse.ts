@@ -74,9 +74,10 @@ export interface OutputPiece {
   nameSpan?: [number, number]
 }
 
-// The grammar of published demo code, anchored at the current position: text up to the first four locations, spaces,
-// 16 codes if they are there, spaces, a name without ";<>", one space, "; ".
-const objectPattern = /([^\n]*?)((?:<loc[0-9]{4}>){4})\s*((?:<seg[0-9]{3}>){16})?\s*([^;<>]+)? ?(?:; )?/y
+// The grammar of published demo code: four locations, spaces, 16 codes if they are there, spaces, a name without ";<>",
+// one space, "; ". Two things differ where text has several lines: objects are looked for on all of them, and a name ends
+// with its line. Nothing after the locations can fail, so the time is in proportion to the text.
+const objectPattern = /((?:<loc[0-9]{4}>){4})\s*((?:<seg[0-9]{3}>){16})?\s*([^;<>\r\n]+)?(?:[\r\n]\s*)? ?(?:; )?/g
 const locPattern = /<loc([0-9]{4})>/g
 const segPattern = /<seg([0-9]{3})>/g
 
@@ -91,14 +92,11 @@ const parseRules: Rules<ParseOptions> = {
 export function parsePieces(text: string, options: ParseOptions): OutputPiece[] {
   const pieces: OutputPiece[] = []
   let at = 0
-  while (at < text.length) {
-    objectPattern.lastIndex = at
-    const match = objectPattern.exec(text)
-    if (!match) break
-    const [whole, before = '', locs = '', segs, name] = match
-    if (before !== '') pieces.push({ content: before, object: null })
-    const start = at + before.length
-    const end = at + whole.length
+  for (const match of text.matchAll(objectPattern)) {
+    const [whole, locs = '', segs, name] = match
+    const start = match.index
+    const end = start + whole.length
+    if (start > at) pieces.push({ content: text.slice(at, start), object: null })
     const locations = numbers(locs, locPattern) as [number, number, number, number]
     const codes = segs === undefined ? null : numbers(segs, segPattern)
     const { box, normalized } = toPixels(locations, options)
@@ -122,7 +120,7 @@ export function parsePieces(text: string, options: ParseOptions): OutputPiece[] 
   return pieces
 }
 
-/** The name without the spaces after it: they are the separator's. It is the last thing of its object but for one space and "; ". */
+/** The name without the spaces after it: they are the separator's. It is the last thing of its object but for spaces and "; ". */
 function nameSpan(text: string, name: string, end: number): [number, number] {
   const from = text.lastIndexOf(name, end - name.length)
   return [from, from + name.trimEnd().length]
@@ -209,7 +207,8 @@ export function maskBox(
 
 /**
  * The objects that a model's text names, in order. Never throws because of the text: what cannot be parsed is left out.
- * Grammar: four `<locNNNN>` (y0 x0 y1 x1), optionally 16 `<segNNN>`, a name, " ; " between objects.
+ * Grammar: four `<locNNNN>` (y0 x0 y1 x1), optionally 16 `<segNNN>`, a name up to the end of its line, " ; " or a line
+ * break between objects. Other text may stand before, between and after them.
  * @throws PaliGemmaError ERR_INVALID_OPTION for wrong options
  */
 export function parseOutput(text: string, options: ParseOptions): ParsedObject[] {

@@ -117,6 +117,53 @@ describe('parseOutput', () => {
     expect(maskBox(inside!, { width: 200, height: 100 })).toEqual({ x0: 50, y0: 0, x1: 100, y1: 100 })
   })
 
+  describe('finds every object, whatever line it stands on', () => {
+    const [a, b, c] = [
+      '<loc0001><loc0002><loc0003><loc0004>',
+      '<loc0010><loc0020><loc0030><loc0040>',
+      '<loc0100><loc0200><loc0300><loc0400>'
+    ]
+    const found = (text: string): string[] =>
+      parseOutput(text, { width: 100, height: 100 }).map(({ label, locations, span }) => {
+        expect(text.slice(...span).startsWith(`<loc${String(locations[0]).padStart(4, '0')}>`)).toBe(true)
+        return `${locations[0]} ${label}`
+      })
+    for (const [what, text, want] of [
+      ['a heading', `I see:\n${a} cat ; ${b} dog`, ['1 cat', '10 dog']],
+      ['a heading and empty lines', `# Objects\n\n\n${a} cat\n\n${b} dog\n`, ['1 cat', '10 dog']],
+      ['Windows line breaks', `one:\r\n${a} cat\r\ntwo:\r\n${b} red dog\r\n`, ['1 cat', '10 red dog']],
+      ['text between the objects', `${a} cat\nand then\n${b} dog ; or ${c} cow`, ['1 cat', '10 dog', '100 cow']],
+      ['text after them', `${a} cat ; ${b} dog\nThat is all; nothing else <end>`, ['1 cat', '10 dog']],
+      ['a list', `1. ${a} cat\n2. ${b} dog\n- ${c} cow`, ['1 cat', '10 dog', '100 cow']],
+      ['a separator on the next line', `${a} cat\n; ${b} dog\n;${c} cow`, ['1 cat', '10 dog', '100 cow']],
+      ['no separator', `${a} cat${b} dog${c}`, ['1 cat', '10 dog', '100 ']],
+      ['codes', `here:\n${a}${segs} cat ; ${b} ${segs}\ndog\n`, ['1 cat', '10 dog']],
+      ['locations alone, one set a line', `boxes\n${a}\n${b}\n`, ['1 ', '10 ']],
+      ['incomplete ones between', `<loc0001><loc0002>\n${a} cat\n<loc0009>\n${b} dog`, ['1 cat', '10 dog']],
+      ['old line breaks', `text\r${a} cat\r${b} dog`, ['1 cat', '10 dog']]
+    ] as const)
+      it(what, () => {
+        expect(found(text)).toEqual(want)
+        const pieces = parsePieces(text, { width: 100, height: 100 })
+        expect(pieces.map(({ content }) => content).join('')).toBe(text)
+      })
+  })
+
+  it('reads long text in time proportional to them', () => {
+    const start = performance.now()
+    const line = '<loc0001><loc0002><loc0003>\n  ; no object\n'
+    expect(
+      parseOutput(`${line.repeat(100_000)}<loc0001><loc0002><loc0003><loc0004>${' '.repeat(1e6)}\ncat`, {
+        width: 10,
+        height: 10
+      })
+    ).toMatchObject([{ label: 'cat' }])
+    expect(
+      parseOutput('<loc0001><loc0002><loc0003><loc0004>\n'.repeat(50_000), { width: 10, height: 10 })
+    ).toHaveLength(50_000)
+    expect(performance.now() - start).toBeLessThan(4000)
+  })
+
   it('takes time in proportion to hostile text', () => {
     const text = '<loc0001>'.repeat(3) + '<loc0001><loc0002><loc0003>x'.repeat(20000)
     const start = performance.now()
