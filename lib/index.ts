@@ -1,8 +1,8 @@
 /** Everything the package exports. */
 export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './api/model'
-export type { Chunk, GenerateResult, GeneratedToken } from './api/results'
+export type { ChoiceResult, Chunk, GenerateResult, GeneratedToken } from './api/results'
 export { GenerateStream } from './api/stream'
-export type { Detection, Segmentation } from './api/tasks'
+export { recommendedMinScore, type Detection, type Segmentation } from './api/tasks'
 export type {
   LoadOptions,
   GenerateOptions,
@@ -12,6 +12,7 @@ export type {
   TaskOptions,
   AnswerOptions,
   CaptionOptions,
+  ChoiceOptions,
   DetectOptions,
   EncodeImageOptions,
   EmbedOptions,
@@ -26,7 +27,9 @@ export type {
   JsonSchemaConstraint
 } from './output/constraint'
 export type { JsonSchema } from './output/json-schema'
-export { boxOverlap, suppressOverlaps, type ScoredBox } from './output/nms'
+export type { JsonSchemaValue, SchemaValue, StandardSchema } from './output/standard-schema'
+export type { ObjectOptions } from './api/object'
+export { boxOverlap, suppressOverlaps, type OverlapOptions, type ScoredBox } from './output/nms'
 export type { ImageInput, ImageEmbedding, RawPixels } from './images/image-input'
 export { preprocessImage, type PreprocessedImage } from './images/preprocess'
 export {

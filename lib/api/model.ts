@@ -1,8 +1,8 @@
 /** A loaded model and everything it can do. */
 import { type AdapterInfo, toAdapterInfo } from './adapters'
-import { nativeCall, PaliGemmaError, fromNative } from '../base/errors'
+import { nativeCall, PaliGemmaError, fromNative, incomplete } from '../base/errors'
 import { runGeneration, toToken } from './generation'
-import type { GeneratedToken, GenerateResult } from './results'
+import type { ChoiceResult, GeneratedToken, GenerateResult } from './results'
 import { definedOnly, ModelHost } from '../engine/host'
 import { resolveModel } from '../hub/cache'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
@@ -22,6 +22,7 @@ import {
   type AnswerOptions,
   type BatchOptions,
   type CaptionOptions,
+  type ChoiceOptions,
   type DetectOptions,
   type EmbedOptions,
   type EncodeImageOptions,
@@ -31,6 +32,8 @@ import {
   type TaskOptions
 } from './options'
 import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from '../retrieval/vectors'
+import { generateObject, type ObjectOptions } from './object'
+import type { SchemaValue } from '../output/standard-schema'
 import { prompts, withoutPlaceholders } from './prompts'
 import { anySignal, untilAborted } from '../base/signals'
 import { GenerateStream } from './stream'
@@ -130,6 +133,8 @@ export interface ScoreResult {
   mean: number
 }
 
+type TaskSampling = Omit<GenerateOptions, 'prompt' | 'image' | 'images'>
+
 /** A loaded PaliGemma. All methods may be called at any time and together; requests beyond `maxSequences` queue. */
 export class PaliGemma {
   readonly info: Readonly<LoadedModelInfo>
@@ -146,6 +151,8 @@ export class PaliGemma {
    * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_PROMPT_TOO_LONG,
    * ERR_OUT_OF_MEMORY, ERR_DISPOSED; an abort rejects with the signal's reason
    */
+  async generate<const Choice extends string>(options: ChoiceOptions<Choice>): Promise<ChoiceResult<Choice>>
+  async generate(options: GenerateOptions): Promise<GenerateResult>
   async generate(options: GenerateOptions): Promise<GenerateResult> {
     checkOptions<GenerateOptions>('generate', options, generateRules, ['prompt'])
     return (await runGeneration(this.#host, options)).result
@@ -166,9 +173,27 @@ export class PaliGemma {
   }
 
   /**
+   * An object of a schema: `await model.generateObject({ image, prompt, schema: z.object({ animal: z.string() }) })`. The
+   * schema is a JSON Schema or any Standard Schema (zod, valibot, arktype, ...), and types the result. Default `maxTokens` 512.
+   * @throws as {@link generate}; ERR_OUTPUT_INCOMPLETE where `maxTokens` or `stop` ends the text too early (its `text` is
+   * what there is), ERR_OUTPUT_INVALID where checks of the schema that JSON Schema cannot express fail
+   */
+  async generateObject<const Schema>(options: ObjectOptions<Schema>): Promise<SchemaValue<Schema>> {
+    return await generateObject(this.#host, options)
+  }
+
+  /**
    * Many requests, decoded together. The result has one entry per request, in order: its result, or the error that
    * ended it. Pictures are decoded just ahead of the work, so memory does not grow with the number of requests.
    */
+  async generateBatch<const Choice extends string>(
+    requests: ChoiceOptions<Choice>[],
+    options?: BatchOptions<ChoiceResult<Choice> | Error>
+  ): Promise<(ChoiceResult<Choice> | Error)[]>
+  async generateBatch(
+    requests: GenerateOptions[],
+    options?: BatchOptions<GenerateResult | Error>
+  ): Promise<(GenerateResult | Error)[]>
   async generateBatch(
     requests: GenerateOptions[],
     options: BatchOptions<GenerateResult | Error> = {}
@@ -257,15 +282,27 @@ export class PaliGemma {
     return await this.#text(image, write(lang), sampling)
   }
 
-  /** The answer to a question about the picture; with `choices` exactly one of them. */
+  /**
+   * The answer to a question about the picture; with `choices` exactly one of them, and typed so.
+   * @throws as {@link generate}; ERR_OUTPUT_INCOMPLETE where `maxTokens` or `stop` ends the text inside a choice
+   */
+  async answer<const Choice extends string>(
+    image: ImageInput,
+    question: string,
+    options: AnswerOptions<Choice> & { choices: readonly Choice[] }
+  ): Promise<Choice>
+  async answer(image: ImageInput, question: string, options?: AnswerOptions): Promise<string>
   async answer(image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
     checkOptions<AnswerOptions>('answer', options, answerRules)
     check('question', question, rule.text)
     const { lang = defaults.lang, choices, ...sampling } = options
-    return await this.#text(image, prompts.answer(withoutPlaceholders(question, 1), lang), {
+    const { text, finishReason } = await this.#result(image, prompts.answer(withoutPlaceholders(question, 1), lang), {
       ...sampling,
       ...(choices && { constrain: { choices } })
     })
+    const cut = finishReason === 'length' || sampling.stop !== undefined
+    if (choices && cut && !choices.includes(text)) throw incomplete('one of the choices', text)
+    return text
   }
 
   /** A question that has this answer. Pretrained ("pt") checkpoints only. */
@@ -283,13 +320,13 @@ export class PaliGemma {
     return await this.#text(image, prompts.ocr(), sampling)
   }
 
-  async #text(
-    image: ImageInput,
-    prompt: string,
-    sampling: Omit<GenerateOptions, 'prompt' | 'image' | 'images'>
-  ): Promise<string> {
+  async #text(image: ImageInput, prompt: string, sampling: TaskSampling): Promise<string> {
+    return (await this.#result(image, prompt, sampling)).text
+  }
+
+  async #result(image: ImageInput, prompt: string, sampling: TaskSampling): Promise<GenerateResult> {
     if (image === undefined) throw wrongOption('image', 'a picture', image)
-    return (await runGeneration(this.#host, { ...sampling, image, prompt })).result.text
+    return (await runGeneration(this.#host, { ...sampling, image, prompt })).result
   }
 
   /**

@@ -1,6 +1,6 @@
 /** The options of every call: types, defaults and the rules that check them. */
 import { adaptersRule, type AdapterOption } from './adapters'
-import { choicesRule, constraintRule, type Constraint } from '../output/constraint'
+import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
 import type { RetrievalFlavour } from '../retrieval/vectors'
 import type { Chunk } from './results'
@@ -122,6 +122,12 @@ export interface GenerateOptions extends SamplingOptions {
   allowControlTokens?: boolean
 }
 
+/** With `choices` and nothing else that ends the text: what comes back is typed as one of them. */
+export type ChoiceOptions<Choice extends string> = Omit<GenerateOptions, 'constrain' | 'stop'> & {
+  constrain: ChoicesConstraint<Choice>
+  stop?: undefined
+}
+
 /** Options of `score`. */
 export interface ScoreOptions {
   prompt: string
@@ -150,9 +156,9 @@ export interface TaskOptions extends SamplingOptions {
 }
 
 /** Options of `answer`. */
-export interface AnswerOptions extends TaskOptions {
+export interface AnswerOptions<Choice extends string = string> extends TaskOptions {
   /** The answer is exactly one of these: at each token, what the model finds most probable among what is left of them. */
-  choices?: string[]
+  choices?: readonly Choice[]
 }
 
 export interface CaptionOptions extends TaskOptions {
@@ -166,13 +172,14 @@ export interface DetectOptions extends SamplingOptions {
   constrain?: boolean
   /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
   maxObjects?: number
-  /** Leave out objects with a lower `score`; 0..1, default 0. */
+  /** Leave out objects with a lower `score`; 0..1, default 0. {@link recommendedMinScore} leaves out what is not there. */
   minScore?: number
   /**
    * Of objects with the same label whose boxes overlap more than this (intersection over union, 0..1), keep only the one
-   * with the highest score. Default: keep all; the model rarely repeats itself when it is greedy.
+   * with the highest score; `{ iou, classAgnostic: true }`: of objects with any labels. Default: keep all; the model
+   * rarely repeats itself when it is greedy.
    */
-  nms?: number
+  nms?: number | { iou: number; classAgnostic?: boolean | undefined }
 }
 
 export interface EncodeImageOptions {
@@ -293,11 +300,25 @@ const lang: Rule = {
 export const taskRules: Rules<TaskOptions> = { lang, ...samplingRules }
 export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 'coco', 'long'), ...taskRules }
 export const answerRules: Rules<AnswerOptions> = { choices: choicesRule, ...taskRules }
+const nmsRule: Rule = {
+  expected: 'number from 0 to 1 or { iou: number from 0 to 1, classAgnostic?: boolean }',
+  accepts: (v) => {
+    const overlap = rule.number(0, 1)
+    if (typeof v !== 'object' || v === null) return overlap.accepts(v)
+    const { iou, classAgnostic, ...other } = v as Record<string, unknown>
+    return (
+      overlap.accepts(iou) &&
+      (classAgnostic === undefined || typeof classAgnostic === 'boolean') &&
+      Object.keys(other).length === 0
+    )
+  }
+}
+
 export const detectRules: Rules<DetectOptions> = {
   constrain: rule.flag,
   maxObjects: rule.integer(1, 65535),
   minScore: rule.number(0, 1),
-  nms: rule.number(0, 1),
+  nms: nmsRule,
   ...samplingRules
 }
 export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }

@@ -37,6 +37,10 @@ export interface GenerateResult {
   }
 }
 
+/** What `generate` gives with `constrain: { choices }`: one of them, unless it was cut. */
+export type ChoiceResult<Choice extends string> = Omit<GenerateResult, 'text' | 'finishReason'> &
+  ({ text: Choice; finishReason: 'stop' } | { text: string; finishReason: 'length' | 'abort' })
+
 /** What one step of a generation adds. */
 export interface Chunk {
   /** What can be shown now; '' while a character is incomplete or a stop string may be forming. Joined, the result's text. */

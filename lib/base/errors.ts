@@ -16,6 +16,8 @@
  * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
  * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
+ * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; the error's `text` is what there is |
+ * | `ERR_OUTPUT_INVALID` | a whole object came, but the schema's own checks refuse it; `text` is what came, `cause` their issues |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
  * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN; or the system refuses to write a file |
@@ -36,6 +38,8 @@ export type ErrorCode =
   | 'ERR_DEVICE_UNAVAILABLE'
   | 'ERR_BUSY'
   | 'ERR_DEADLINE'
+  | 'ERR_OUTPUT_INCOMPLETE'
+  | 'ERR_OUTPUT_INVALID'
   | 'ERR_DISPOSED'
   | 'ERR_NATIVE_MISSING'
   | 'ERR_ACCESS_DENIED'
@@ -57,6 +61,8 @@ export const errorCodes: readonly ErrorCode[] = [
   'ERR_DEVICE_UNAVAILABLE',
   'ERR_BUSY',
   'ERR_DEADLINE',
+  'ERR_OUTPUT_INCOMPLETE',
+  'ERR_OUTPUT_INVALID',
   'ERR_DISPOSED',
   'ERR_NATIVE_MISSING',
   'ERR_ACCESS_DENIED',
@@ -73,10 +79,13 @@ export const errorCodes: readonly ErrorCode[] = [
 export class PaliGemmaError extends Error {
   /** Stable and comparable; see {@link ErrorCode}. */
   readonly code: ErrorCode
+  /** What the model wrote; with ERR_OUTPUT_INCOMPLETE and ERR_OUTPUT_INVALID. */
+  readonly text?: string
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; text?: string }) {
     super(message, options)
     this.code = code
+    if (options?.text !== undefined) this.text = options.text
   }
 
   static {
@@ -87,6 +96,16 @@ export class PaliGemmaError extends Error {
       writable: true
     })
   }
+}
+
+/** Output that ended before it was what was asked for. */
+export function incomplete(wanted: string, text: string): PaliGemmaError {
+  const shown = text.length > 80 ? `${text.slice(0, 77)}...` : text
+  return new PaliGemmaError(
+    'ERR_OUTPUT_INCOMPLETE',
+    `The output ended before it was ${wanted}: ${JSON.stringify(shown)}. Raise maxTokens, leave out stop strings, or limit the lengths of strings and arrays`,
+    { text }
+  )
 }
 
 /** The spelling the engine uses for a cancelled job. Users never see it: they get the signal's reason. */

@@ -1,5 +1,6 @@
 /** `paligemma detect` */
 import type { Command } from 'commander'
+import type { DetectOptions } from '../api/options'
 import { collect, integer, number, pick, samplingOptions } from './args'
 import { annotationPath, draw } from './annotate'
 import { type Context, usageError } from './context'
@@ -13,7 +14,7 @@ export function addDetect(program: Command, context: Context, onFailure: () => v
     .description('Finds things by name and prints their boxes.')
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
-    const call = objectCall(options, context)
+    const call = await objectCall(options, labels, context)
     const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {
@@ -35,8 +36,13 @@ export function addObjectOptions(command: Command): Command {
       collect
     )
     .option('--max-objects <n>', 'stop after so many objects', integer)
-    .option('--min-score <p>', 'leave out objects with a lower score, 0..1', number)
+    .option(
+      '--min-score <p>',
+      'leave out objects with a lower score, 0..1; 0 shows all (default: 0.7 divided by the number of names)',
+      number
+    )
     .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best', number)
+    .option('--class-agnostic', '--nms compares boxes of different names too')
     .option('--no-constrain', 'let the model write anything, and print what can be parsed')
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
 }
@@ -50,9 +56,19 @@ export function labelsOf(options: Record<string, unknown>): string[] {
   return labels
 }
 
-export function objectCall(options: Record<string, unknown>, context: Context): Record<string, unknown> {
+export async function objectCall(
+  options: Record<string, unknown>,
+  labels: string[],
+  context: Context
+): Promise<DetectOptions> {
+  const { recommendedMinScore } = await import('../index.js')
+  const iou = options['nms'] as number | undefined
+  const classAgnostic = options['classAgnostic'] === true
+  if (classAgnostic && iou === undefined) throw usageError('--class-agnostic needs --nms')
   return {
-    ...pick(options, ['maxObjects', 'minScore', 'nms']),
+    minScore: recommendedMinScore(labels),
+    ...pick(options, ['maxObjects', 'minScore']),
+    ...(iou !== undefined && { nms: classAgnostic ? { iou, classAgnostic } : iou }),
     ...(options['constrain'] === false ? { constrain: false } : {}),
     ...samplingOptions(options, context.signal)
   }

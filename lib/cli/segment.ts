@@ -16,7 +16,7 @@ export function addSegment(program: Command, context: Context, onFailure: () => 
     )
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
-    const call = objectCall(options, context)
+    const call = await objectCall(options, labels, context)
     const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {

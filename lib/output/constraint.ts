@@ -1,5 +1,6 @@
 /** What a generated text may be: the user's forms, their checks, and the addon's form. */
 import { schemaToRegex, type JsonSchema } from './json-schema'
+import { isStandardSchema, toJsonSchema, type StandardSchema } from './standard-schema'
 import type { NativeRequest } from '../engine/native'
 import { rule, wrongOption, type Rule } from '../base/validate'
 
@@ -13,8 +14,8 @@ export interface TaskConstraint {
 }
 
 /** One of these texts, exactly. */
-export interface ChoicesConstraint {
-  choices: string[]
+export interface ChoicesConstraint<Choice extends string = string> {
+  choices: readonly Choice[]
 }
 
 /**
@@ -26,18 +27,28 @@ export interface RegexConstraint {
   regex: string | RegExp
 }
 
-/** A JSON text of this schema, without spaces and with properties in the schema's order. See {@link JsonSchema}. */
+/**
+ * A JSON text of this schema, without spaces and with properties in the schema's order. See {@link JsonSchema}. A Standard
+ * Schema (zod, arktype, ...) that gives its JSON Schema may stand here too.
+ */
 export interface JsonSchemaConstraint {
-  jsonSchema: JsonSchema
+  jsonSchema: JsonSchema | StandardSchema
 }
 
 /** What generated text may be. Tokens that would leave it cannot be picked, whatever the model would like to say. */
 export type Constraint = TaskConstraint | ChoicesConstraint | RegexConstraint | JsonSchemaConstraint
 
+const maxChoices = 10_000
+
 /** Of `choices`, here and in `answer`. */
 export const choicesRule: Rule = {
-  expected: 'non-empty array of non-empty strings',
-  accepts: (v) => Array.isArray(v) && v.length > 0 && v.every((item) => typeof item === 'string' && item !== '')
+  expected: `non-empty array of at most ${maxChoices} non-empty strings`,
+  accepts: (v) =>
+    Array.isArray(v) &&
+    v.length > 0 &&
+    v.length <= maxChoices &&
+    // unlike every, this looks at holes too
+    v.findIndex((item) => typeof item !== 'string' || item === '') < 0
 }
 
 const isObject = (v: unknown): v is object => typeof v === 'object' && v !== null && !Array.isArray(v)
@@ -49,7 +60,7 @@ const forms: Record<string, Record<string, Rule>> = {
   },
   choices: { choices: choicesRule },
   regex: { regex: { expected: 'string or RegExp', accepts: (v) => typeof v === 'string' || v instanceof RegExp } },
-  jsonSchema: { jsonSchema: { expected: 'object', accepts: isObject } }
+  jsonSchema: { jsonSchema: { expected: 'object', accepts: (v) => isObject(v) || isStandardSchema(v) } }
 }
 
 export const constraintRule: Rule = {
@@ -77,9 +88,10 @@ export function toNativeConstraint(
 ): NativeRequest['constraint'] {
   if (constrain === undefined) return undefined
   if (typeof constrain === 'string') return { kind: constrain, labels: [] }
-  if ('choices' in constrain && constrain.choices !== undefined) return { kind: 'choices', choices: constrain.choices }
+  if ('choices' in constrain && constrain.choices !== undefined)
+    return { kind: 'choices', choices: [...constrain.choices] }
   if ('jsonSchema' in constrain && constrain.jsonSchema !== undefined)
-    return { kind: 'regex', pattern: schemaToRegex(constrain.jsonSchema) }
+    return { kind: 'regex', pattern: schemaToRegex(toJsonSchema(constrain.jsonSchema)) }
   if ('regex' in constrain && constrain.regex !== undefined) {
     const { regex } = constrain
     if (typeof regex === 'string') return { kind: 'regex', pattern: regex }

@@ -18,14 +18,26 @@ export function boxOverlap(a: NormalizedBox, b: NormalizedBox): number {
   return either > 0 ? both / either : 0
 }
 
+/** How {@link suppressOverlaps} compares. */
+export interface OverlapOptions {
+  /** true: boxes of different labels suppress each other too. Default false: only those of the same label do. */
+  classAgnostic?: boolean | undefined
+}
+
 /**
- * Class-aware non-maximum suppression: of boxes with the same label that overlap more than `threshold` (intersection
- * over union), only the one with the highest score stays; of equal scores, the first. The order of the rest is kept.
+ * Non-maximum suppression: of boxes with the same label that overlap more than `threshold` (intersection over union),
+ * only the one with the highest score stays; of equal scores, the first. With `classAgnostic` labels make no difference.
+ * The order of the rest is kept.
  */
-export function suppressOverlaps<T extends ScoredBox>(boxes: readonly T[], threshold: number): T[] {
+export function suppressOverlaps<T extends ScoredBox>(
+  boxes: readonly T[],
+  threshold: number,
+  { classAgnostic = false }: OverlapOptions = {}
+): T[] {
   const kept: T[] = []
+  const same = (a: T, b: T): boolean => classAgnostic || a.label === b.label
   for (const box of [...boxes].sort((a, b) => b.score - a.score)) {
-    if (!kept.some((other) => other.label === box.label && boxOverlap(other.normalized, box.normalized) > threshold))
+    if (!kept.some((other) => same(other, box) && boxOverlap(other.normalized, box.normalized) > threshold))
       kept.push(box)
   }
   const stays = new Set(kept)

@@ -28,13 +28,14 @@ async function collect(model, records, folder) {
       const truths = record.objects
         .filter((object) => object.label === label)
         .map(({ box: [yMin, xMin, yMax, xMax] }) => ({ yMin, xMin, yMax, xMax }))
+      const nothing = truths.length === 0
       const found = (await model.detect(image, label)).sort((a, b) => b.score - a.score)
       for (const box of found) {
         const overlaps = truths.map((truth) => boxOverlap(truth, box.normalized))
         const best = overlaps.indexOf(Math.max(...overlaps))
         const right = best >= 0 && overlaps[best] > 0.5
         if (right) truths.splice(best, 1)
-        boxes.push({ right, ...Object.fromEntries(scores.map((name) => [name, box[name]])) })
+        boxes.push({ right, absent: nothing, ...Object.fromEntries(scores.map((name) => [name, box[name]])) })
       }
     }
   }
@@ -69,6 +70,23 @@ function separation(boxes, name) {
   return wins / Math.max(1, right.length * wrong.length)
 }
 
+/** What each `minScore` leaves: boxes, how many of them are right, how many of the right ones are kept, and their F1. */
+function thresholds(boxes) {
+  const right = boxes.filter((box) => box.right).length
+  return [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9].map((minScore) => {
+    const kept = boxes.filter((box) => box.score >= minScore)
+    const good = kept.filter((box) => box.right).length
+    return {
+      minScore,
+      boxes: kept.length,
+      precision: good / Math.max(1, kept.length),
+      kept: good / Math.max(1, right),
+      absent: kept.filter((box) => box.absent).length,
+      f1: (2 * good) / Math.max(1, kept.length + right)
+    }
+  })
+}
+
 const { values } = parseArgs({
   options: {
     model: { type: 'string', default: 'demo/paligemma2-demo.gguf' },
@@ -96,7 +114,16 @@ const report = Object.fromEntries(
 )
 if (values.json)
   console.log(
-    JSON.stringify({ boxes: boxes.length, right: mean(boxes.map((box) => Number(box.right))), ...report }, null, 2)
+    JSON.stringify(
+      {
+        boxes: boxes.length,
+        right: mean(boxes.map((box) => Number(box.right))),
+        ...report,
+        thresholds: thresholds(boxes)
+      },
+      null,
+      2
+    )
   )
 else {
   console.log(
@@ -112,4 +139,11 @@ else {
   console.log('\n| `score` | boxes | right |\n| --- | --- | --- |')
   for (const { from, to, boxes: count, right } of report.score.bins)
     console.log(`| ${from.toFixed(2)} .. ${to.toFixed(2)} | ${count} | ${(100 * right).toFixed(0)} % |`)
+  console.log(
+    '\n| `minScore` | boxes | right | of the right ones kept | boxes of absent things | F1 |\n| --- | --- | --- | --- | --- | --- |'
+  )
+  for (const { minScore, boxes: count, precision, kept, absent, f1 } of thresholds(boxes))
+    console.log(
+      `| ${minScore} | ${count} | ${(100 * precision).toFixed(0)} % | ${(100 * kept).toFixed(0)} % | ${absent} | ${f1.toFixed(3)} |`
+    )
 }

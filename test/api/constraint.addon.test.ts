@@ -1,7 +1,7 @@
 /** Constraints over the engine: whatever weights, temperature and seed say, the output has the form that was asked for. */
 import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'
 import { loadModel, parseOutput, type Constraint, type GenerateOptions, type PaliGemma } from '../../lib/index'
 import { schemaToRegex, type JsonSchema } from '../../lib/output/json-schema'
 import { writeTinyModel } from '../support/tiny-model'
@@ -55,6 +55,32 @@ describe('constrained generation', () => {
     expect(results.every(({ text, finishReason }) => choices.includes(text) && finishReason === 'stop')).toBe(true)
     expect(new Set(results.map(({ text }) => text)).size).toBeGreaterThan(1)
     expect(['red', 'green']).toContain(await models[0]!.answer(image, 'which colour?', { choices: ['red', 'green'] }))
+  })
+
+  it('types answers as the union of the choices, and says when one was cut', async () => {
+    const [model] = models
+    const answer = await model!.answer(image, 'is it?', { choices: ['yes', 'no'] })
+    expectTypeOf(answer).toEqualTypeOf<'yes' | 'no'>()
+    expect(['yes', 'no']).toContain(answer)
+    expectTypeOf(await model!.answer(image, 'is it?')).toEqualTypeOf<string>()
+    const choices: string[] = ['a', 'b']
+    expectTypeOf(await model!.answer(image, 'is it?', { choices })).toEqualTypeOf<string>()
+
+    const request = { image, prompt: 'answer en is it?', constrain: { choices: ['yes', 'no'] } } as const
+    const result = await model!.generate(request)
+    if (result.finishReason === 'stop') expectTypeOf(result.text).toEqualTypeOf<'yes' | 'no'>()
+    const [first] = await model!.generateBatch([request])
+    if (first instanceof Error || first!.finishReason !== 'stop') throw new Error('was cut')
+    expectTypeOf(first!.text).toEqualTypeOf<'yes' | 'no'>()
+    expect(first!.text).toBe(result.text)
+
+    await expect(
+      model!.answer(image, 'is it?', { choices: ['not really at all'], maxTokens: 1 })
+    ).rejects.toMatchObject({ code: 'ERR_OUTPUT_INCOMPLETE', text: expect.stringMatching(/^n/) as unknown })
+    for (const wrong of [[], [''], new Array(3), new Array(2 ** 32 - 1), ['a', 5], 'yes'])
+      await expect(model!.answer(image, 'x', { choices: wrong as string[] })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION'
+      })
   })
 
   it('writes what matches the expression', async () => {

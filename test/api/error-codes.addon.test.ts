@@ -107,6 +107,19 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
     await withModel(
       async (loaded) => await loaded.generate({ prompt: 'x', maxTokens: 100_000, ignoreEos: true, deadlineMs: 1 })
     ),
+  ERR_OUTPUT_INCOMPLETE: async () =>
+    await withModel(
+      async (loaded) => await loaded.generateObject({ prompt: 'x', schema: { const: 'a cat' }, maxTokens: 2 })
+    ),
+  ERR_OUTPUT_INVALID: async () =>
+    await withModel(
+      async (loaded) =>
+        await loaded.generateObject({
+          prompt: 'x',
+          jsonSchema: { const: 'a cat' },
+          schema: { '~standard': { version: 1, vendor: 'test', validate: () => ({ issues: [{ message: 'no dog' }] }) } }
+        })
+    ),
   ERR_DISPOSED: async () => {
     const loaded = await loadModel({ model, threads: 1 })
     await loaded.dispose()
@@ -137,6 +150,8 @@ const messages: Partial<Record<ErrorCode, RegExp>> = {
   ERR_PROMPT_TOO_LONG: /\d+ tokens.*contextSize is \d+/,
   ERR_BUSY: /maxQueue/,
   ERR_DEADLINE: /deadlineMs = 1/,
+  ERR_OUTPUT_INCOMPLETE: /maxTokens/,
+  ERR_OUTPUT_INVALID: /no dog/,
   ERR_ACCESS_DENIED: /licence.*HF_TOKEN/s,
   ERR_DISK_FULL: /are free/,
   ERR_NATIVE_MISSING: /npx paligemma build/

@@ -498,7 +498,11 @@ describe('tasks', () => {
     expect(await at({ nms: 1 })).toEqual([0, 20, 20, 500])
     expect(await at({ minScore: 0.36 })).toEqual([0, 20, 20, 500])
     expect(await at({ minScore: 0.37 })).toEqual([])
-    await expect(at({ nms: 2 })).rejects.toThrow('Expected number from 0 to 1 for nms but received 2')
+    expect(await at({ nms: { iou: 0.5 } })).toEqual([0, 20, 500])
+    expect((await at({ nms: { iou: 0.5, classAgnostic: true } })).length).toBeLessThan(3)
+    await expect(at({ nms: 2 })).rejects.toThrow('Expected number from 0 to 1 or { iou: number from 0 to 1,')
+    await expect(at({ nms: { iou: 0.5, other: 1 } as never })).rejects.toThrow('for nms but received an object')
+    await expect(at({ nms: {} as never })).rejects.toThrow('for nms but received an object')
     await expect(at({ minScore: -1 })).rejects.toThrow('for minScore')
   })
 

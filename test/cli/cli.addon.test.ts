@@ -165,6 +165,8 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
       '2',
       '-n',
       '60',
+      '--min-score',
+      '0',
       '--annotate',
       png
     ])
@@ -190,7 +192,9 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
       '--max-objects',
       '1',
       '-n',
-      '60'
+      '60',
+      '--min-score',
+      '0'
     ])
     expect(code).toBe(0)
     const { segmentations } = JSON.parse(out)

@@ -175,6 +175,22 @@ describe('the demo model', () => {
     rmSync(folder, { recursive: true })
   })
 
+  it('the command finds what is there and nothing else, unless --min-score says so', () => {
+    const labels = (...args: string[]): string[] => {
+      const { stdout, status, stderr } = spawnSync(
+        process.execPath,
+        [join(root, 'dist', 'cli', 'main.js'), 'detect', '-m', model, picture, ...args],
+        { encoding: 'utf8' }
+      )
+      expect(status, stderr).toBe(0)
+      return (JSON.parse(stdout) as { detections: { label: string }[] }).detections.map(({ label }) => label)
+    }
+    expect(labels('-l', 'ring')).toEqual(['ring', 'ring'])
+    expect(labels('-l', 'purple ring ; blue ring ; black heart')).toEqual(['purple ring', 'blue ring', 'black heart'])
+    for (const absent of ['yellow star', 'green square', 'red circle', 'cow']) expect(labels('-l', absent)).toEqual([])
+    expect(labels('-l', 'red circle', '--min-score', '0', '--nms', '0.5', '--class-agnostic')).toEqual(['red circle'])
+  })
+
   it('is small enough to ship', () => {
     expect(existsSync(model) && statSync(model).size + statSync(picture).size).toBeLessThan(8e6)
   })

@@ -211,6 +211,12 @@ describe('overlapping boxes', () => {
     expect(suppressOverlaps([], 0.5)).toEqual([])
   })
 
+  it('of any labels suppress each other with classAgnostic', () => {
+    const boxes = [box('a', 0.5, 0, 0.5), box('b', 0.9, 0.01, 0.5), box('c', 0.4, 0.6, 1), box('a', 0.9, 0.6, 0.99)]
+    expect(suppressOverlaps(boxes, 0.5)).toEqual(boxes)
+    expect(suppressOverlaps(boxes, 0.5, { classAgnostic: true })).toEqual([boxes[1], boxes[3]])
+  })
+
   it('do not chain: what overlaps only a dropped box stays', () => {
     const boxes = [box('a', 0.9, 0, 0.4), box('a', 0.8, 0.1, 0.5), box('a', 0.7, 0.2, 0.6)]
     expect(suppressOverlaps(boxes, 0.5)).toEqual([boxes[0], boxes[2]])
