@@ -75,7 +75,8 @@ export {
   type InspectOptions
 } from './api/inspect'
 export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './measure/estimate'
-export { pull, type PullOptions, type PullPlan, type PullProgress, type PullResult } from './hub/pull'
+export { pull } from './hub/pull'
+export type { PullOptions, PullPlan, PullProgress, PullResult } from './hub/pull-options'
 export {
   listPulled,
   removePulled,

@@ -19,7 +19,9 @@ import { PaliGemmaError } from '../base/errors'
 import { isDiskFull, makeFolder, writeFailure, writeOutput } from '../base/output-file'
 import { folderName } from './reference'
 import { fileUrl, type HubFile } from './repository'
-import { type HubClient, type OpenResponse, request, Transient, withRetries } from './request'
+import { type HubClient, Transient } from './client'
+import { type OpenResponse, request } from './request'
+import { withRetries } from './retries'
 
 export interface DownloadTarget {
   id: string

@@ -1,10 +1,13 @@
 /** One process at a time works on a model, also across containers and machines that share a cache. */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rm, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import { sleep } from './request'
+import { makeFolder, writeFailure } from '../base/output-file'
+import { sleep } from './retries'
+
+const cacheOption = 'PALIGEMMA_CACHE'
 
 /** What tests shorten. */
 export interface LockTiming {
@@ -26,6 +29,8 @@ interface Owner {
   nonce: string
   pid: number
   host: string
+  /** When it started, where the system tells: a restarted container has the same numbers again. */
+  started?: string
 }
 
 /**
@@ -46,15 +51,14 @@ export async function acquireLock(
   } = {}
 ): Promise<Lock> {
   const nonce = randomUUID()
-  await mkdir(dirname(path), { recursive: true }).catch((cause: Error) => {
-    throw unwritable(dirname(path), cause)
-  })
+  const started = await startOf(process.pid)
+  const self: Owner = { nonce, pid: process.pid, host: hostname(), ...(started !== undefined && { started }) }
+  await makeFolder(dirname(path), cacheOption)
   let seen = { mark: '', since: 0 }
   let told = false
   for (;;) {
     signal?.throwIfAborted()
-    if (await createExclusive(path, JSON.stringify({ nonce, pid: process.pid, host: hostname() } satisfies Owner)))
-      return hold(path, nonce, timing)
+    if (await createExclusive(path, JSON.stringify(self))) return hold(path, nonce, timing)
     const [owner, time] = await Promise.all([
       readOwner(path),
       stat(path).then(
@@ -67,9 +71,10 @@ export async function acquireLock(
     const now = performance.now()
     if (mark !== seen.mark) seen = { mark, since: now }
     // A process of this machine that is gone may also live in another container: then its beats go on.
-    const dead = owner !== undefined && isGone(owner)
+    const dead = owner !== undefined && (await isGone(owner))
     if (
       now - seen.since > (dead ? Math.min(timing.deadMs, 2.5 * timing.beatMs) : timing.deadMs) ||
+      (dead === 'surely' && Date.now() - time > 2.5 * timing.beatMs) ||
       (dead && Date.now() - time > timing.deadMs)
     ) {
       await removeStale(path, owner?.nonce, timing)
@@ -83,14 +88,6 @@ export async function acquireLock(
   }
 }
 
-function unwritable(path: string, cause: Error): PaliGemmaError {
-  return new PaliGemmaError(
-    'ERR_INVALID_OPTION',
-    `Expected a cache directory that can be written but ${path} cannot: ${cause.message}; set PALIGEMMA_CACHE`,
-    { cause }
-  )
-}
-
 /** False where the file exists. */
 async function createExclusive(path: string, text: string): Promise<boolean> {
   let handle: FileHandle
@@ -100,11 +97,14 @@ async function createExclusive(path: string, text: string): Promise<boolean> {
     const { code } = error as NodeJS.ErrnoException
     // Windows answers EPERM while a file of the name is being deleted.
     if (code === 'EEXIST' || (process.platform === 'win32' && code === 'EPERM')) return false
-    throw unwritable(path, error as Error)
+    throw writeFailure(error, path, cacheOption)
   }
   try {
     await handle.writeFile(text)
     return true
+  } catch (error) {
+    await rm(path, { force: true })
+    throw writeFailure(error, path, cacheOption)
   } finally {
     await handle.close()
   }
@@ -121,13 +121,31 @@ async function readOwner(path: string): Promise<Owner | undefined> {
   }
 }
 
-function isGone({ pid, host }: Owner): boolean {
+/** 'surely': the same boot of this machine says so, whose clock is that of the file's times. */
+async function isGone({ pid, host, started }: Owner): Promise<boolean | 'surely'> {
   if (host !== hostname()) return false
+  const now = await startOf(pid)
+  if (started !== undefined && now !== undefined && now !== started)
+    return now.split(' ')[0] === started.split(' ')[0] ? 'surely' : true
   try {
     process.kill(pid, 0)
     return false
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ESRCH'
+  }
+}
+
+/** Linux: the boot's identity, and the clock ticks from the boot to the process's start. */
+async function startOf(pid: number): Promise<string | undefined> {
+  try {
+    const [boot, text] = await Promise.all(
+      ['/proc/sys/kernel/random/boot_id', `/proc/${pid}/stat`].map(async (file) => await readFile(file, 'utf8'))
+    )
+    // The second field is the program's name in parentheses, which may hold spaces; the start is field 22.
+    const start = text!.slice(text!.lastIndexOf(')') + 2).split(' ')[19]
+    return start === undefined ? undefined : `${boot!.trim()} ${start}`
+  } catch {
+    return undefined // another system, or no such process
   }
 }
 

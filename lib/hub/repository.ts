@@ -1,7 +1,8 @@
 /** What a repository holds, and which of its files a model needs. */
 import { PaliGemmaError } from '../base/errors'
 import { fileTypeNames } from '../formats/types'
-import { type HubClient, requestJson, type Subject } from './request'
+import type { HubClient, Subject } from './client'
+import { requestJson } from './request'
 import { isCommit } from './cache'
 
 export interface HubFile {

@@ -1,59 +1,15 @@
-/** Requests to the hub: who gets the token, what is tried again, and what its refusals mean. */
+/** Requests to the hub: who gets the token, where redirects may lead, and how long an answer may take. */
+import { privateAddress } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, untilAborted } from '../base/signals'
-
-export type Fetch = (url: string, init: RequestInit) => Promise<Response>
-
-/** What tests shorten. */
-export interface Timing {
-  /** An answer, or the next piece of one, takes no longer than this. */
-  stallMs: number
-  /** The first pause between attempts; each one doubles it, up to `maxPauseMs`. */
-  pauseMs: number
-  maxPauseMs: number
-  /** A server that asks for more patience than this has its wish reported instead. */
-  maxRetryAfterMs: number
-  /** Attempts in a row that bring nothing. */
-  attempts: number
-}
-
-export const defaultTiming: Timing = {
-  stallMs: 30_000,
-  pauseMs: 1000,
-  maxPauseMs: 30_000,
-  maxRetryAfterMs: 330_000,
-  attempts: 6
-}
-
-export interface HubClient {
-  endpoint: string
-  token: string | undefined
-  fetch: Fetch
-  timing: Timing
-  signal: AbortSignal | undefined
-  /** Told before each pause. */
-  onRetry: ((message: string) => void) | undefined
-}
-
-/** A failure that another attempt may mend. */
-export class Transient extends Error {
-  constructor(
-    message: string,
-    readonly retryAfterMs?: number,
-    options?: { cause?: unknown }
-  ) {
-    super(message, options)
-  }
-}
+import { type HubClient, type Subject, Transient } from './client'
+import { connectionError, refusal } from './failures'
+import { withRetries } from './retries'
 
 const maxRedirects = 10
-
-/** What a request is about, for messages. */
-export interface Subject {
-  id: string
-  revision: string
-  file?: string
-}
+// A server that sends a byte now and then would hold us for ever: so much must come in so many stall times.
+const slowAfterStalls = 4
+const leastBytes = 1 << 16
 
 /** An answer whose body is still to be read; `release` it at the end. */
 export interface OpenResponse {
@@ -93,6 +49,7 @@ export async function request(
   let body: ReadableStreamDefaultReader<Uint8Array> | undefined
   async function* readBody(response: Response): AsyncGenerator<Uint8Array, void, void> {
     body = response.body?.getReader()
+    let [since, bytes] = [performance.now(), 0]
     while (body) {
       touch()
       const { done, value } = await untilAborted(body.read(), signal).catch((error: unknown) => {
@@ -100,6 +57,12 @@ export async function request(
       })
       if (done) return
       clearTimeout(timer) // the disk may take its time
+      bytes += value.length
+      const seconds = (performance.now() - since) / 1000
+      if (seconds * 1000 > slowAfterStalls * client.timing.stallMs) {
+        if (bytes < leastBytes) throw new Transient(`${host} sent only ${bytes} bytes in ${seconds.toFixed(0)} s`)
+        ;[since, bytes] = [performance.now(), 0]
+      }
       yield value
     }
   }
@@ -108,7 +71,7 @@ export async function request(
     if (client.signal?.aborted) return client.signal.reason
     if (stalled.signal.aborted) return new Transient(`${host} sent nothing for ${client.timing.stallMs / 1000} s`)
     if (error instanceof Transient || error instanceof PaliGemmaError) return error
-    return connectionError(host, error)
+    return connectionError(client, host, error)
   }
   try {
     client.signal?.throwIfAborted()
@@ -131,19 +94,13 @@ export async function request(
         }),
         signal
       )
+      client.reached.add(host)
       hops.push(response.headers)
       if (response.status >= 300 && response.status < 400 && response.headers.has('location')) {
         response.body?.cancel().catch(() => {})
         if (hops.length > maxRedirects)
           throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${url}: more than ${maxRedirects} redirects`)
-        const next = new URL(response.headers.get('location')!, target)
-        if (next.protocol !== 'https:' && (next.protocol !== 'http:' || target.protocol === 'https:')) {
-          throw new PaliGemmaError(
-            'ERR_DOWNLOAD_FAILED',
-            `${target.origin} redirects to ${next.protocol}//${next.host}, which is not safe`
-          )
-        }
-        target = next
+        target = await untilAborted(nextTarget(client, target, response.headers.get('location')!), signal)
         continue
       }
       if (!response.ok && response.status !== 416 && response.status !== 412)
@@ -157,145 +114,24 @@ export async function request(
   }
 }
 
-/** Certificates do not get better by trying again. */
-const certificateError = /CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)/
-
-function connectionError(host: string, error: unknown): Error {
-  const { cause } = error as { cause?: unknown }
-  const inner = cause instanceof Error ? cause : (error as Error)
-  const code = String((inner as NodeJS.ErrnoException).code ?? '')
-  const text = inner.message || code || String(error)
-  if (certificateError.test(code)) {
-    return new PaliGemmaError(
-      'ERR_DOWNLOAD_FAILED',
-      `${host}: ${text} (${code}); behind a proxy with its own certificates set NODE_EXTRA_CA_CERTS`,
-      { cause: error }
+/** Where a redirect may lead: not from https to http, not with a password, not into this network from outside of it. */
+async function nextTarget(client: HubClient, from: URL, location: string): Promise<URL> {
+  const unsafe = (where: string, why: string) =>
+    new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${from.origin} redirects to ${where}, which is not safe${why}`)
+  if (!URL.canParse(location, from.href)) throw unsafe(JSON.stringify(location.slice(0, 200)), ': no address')
+  const next = new URL(location, from)
+  const secure = next.protocol === 'https:' || (next.protocol === 'http:' && from.protocol === 'http:')
+  if (!secure || next.username || next.password) throw unsafe(`${next.protocol}//${next.host}`, '')
+  const home = new URL(client.endpoint)
+  if (next.origin === home.origin || next.origin === from.origin || client.allowPrivate) return next
+  const found = await privateAddress(next, client.lookUp)
+  if (found !== undefined && (await privateAddress(home, client.lookUp)) === undefined) {
+    throw unsafe(
+      next.host,
+      `: ${found} is an address inside this network; set PALIGEMMA_ALLOW_PRIVATE_ADDRESSES=1 if the hub's files are there`
     )
   }
-  return new Transient(`${host}: ${text}`, undefined, { cause: error })
-}
-
-/** What an error status means. The hub puts its reason into X-Error-Code and X-Error-Message. */
-function refusal(client: HubClient, { id, revision, file }: Subject, response: Response, atHome: boolean): Error {
-  response.body?.cancel().catch(() => {})
-  const { status, headers } = response
-  const reason = headers.get('x-error-code')
-  const said = (headers.get('x-error-message') ?? '').slice(0, 300)
-  const what = file === undefined ? id : `${id}/${file}`
-  const page = `${client.endpoint}/${id}`
-  if (status === 404 || reason === 'RepoNotFound' || reason === 'RevisionNotFound') {
-    if (reason === 'RevisionNotFound')
-      return new PaliGemmaError(
-        'ERR_MODEL_NOT_FOUND',
-        `${id} has no revision ${revision}; ${page}/tree/main lists branches and tags`
-      )
-    if (reason === 'EntryNotFound' || file !== undefined)
-      return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${id} has no file ${file ?? ''} at revision ${revision}`)
-    return new PaliGemmaError(
-      'ERR_MODEL_NOT_FOUND',
-      `${client.endpoint} has no model ${id}${client.token === undefined ? ' that can be seen without a token' : ''}; ` +
-        'check the name, and for a private repository set HF_TOKEN to a token that may read it'
-    )
-  }
-  if (status === 401 || status === 403) {
-    // A signed address of a file server expires; the next attempt gets a new one from the hub.
-    if (!atHome) return new Transient(`${new URL(response.url || client.endpoint).host} answers ${status}`)
-    const licence = `accept the licence at ${page}`
-    const help =
-      client.token === undefined
-        ? `${licence}, then set HF_TOKEN to an access token (${client.endpoint}/settings/tokens, permission to read)`
-        : status === 401 && reason !== 'GatedRepo'
-          ? `the token of HF_TOKEN is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
-          : `${licence} with the account of HF_TOKEN, and let the token read gated repositories`
-    return new PaliGemmaError(
-      'ERR_ACCESS_DENIED',
-      `${what} may not be read (${status}${reason ? ` ${reason}` : ''}): ${help}${said && `. The hub says: ${said}`}`
-    )
-  }
-  if (status === 429 || status === 408 || status >= 500) {
-    const wait = retryAfter(headers)
-    const text = `${atHome ? client.endpoint : 'the file server'} answers ${status}${status === 429 ? ' (too many requests)' : ''}`
-    if (wait !== undefined && wait > client.timing.maxRetryAfterMs) {
-      return new PaliGemmaError(
-        'ERR_DOWNLOAD_FAILED',
-        `${what}: ${text} and asks to wait ${Math.ceil(wait / 1000)} s; try again then` +
-          (client.token === undefined ? ', or set HF_TOKEN: known users may ask more often' : '')
-      )
-    }
-    return new Transient(text, wait)
-  }
-  return new PaliGemmaError(
-    'ERR_DOWNLOAD_FAILED',
-    `${what}: ${atHome ? client.endpoint : 'the file server'} answers ${status} ${response.statusText}${said && `: ${said}`}`
-  )
-}
-
-/** Retry-After in seconds or as a date; else the hub's RateLimit header, whose t is the seconds until its window ends. */
-export function retryAfter(headers: Headers, now = Date.now()): number | undefined {
-  const value = headers.get('retry-after')?.trim()
-  if (value) {
-    if (/^\d+(\.\d+)?$/.test(value)) return Number(value) * 1000
-    const date = Date.parse(value)
-    if (!Number.isNaN(date)) return Math.max(0, date - now)
-  }
-  const window = /(?:^|;)\s*t=(\d+)/.exec(headers.get('ratelimit') ?? '')
-  return window ? Number(window[1]) * 1000 : undefined
-}
-
-/**
- * Runs `attempt` until it succeeds, fails for good, or failed `timing.attempts` times in a row. `progress` counts
- * what earlier attempts brought: an attempt that moved it starts the count anew.
- */
-export async function withRetries<T>(
-  client: HubClient,
-  what: string,
-  attempt: () => Promise<T>,
-  progress: () => number = () => 0
-): Promise<T> {
-  const { timing, signal } = client
-  // Something worth having per attempt, else a server that sends a byte each time would hold us for ever.
-  const worth = 1 << 16
-  let before = progress()
-  for (let failures = 1; ; failures++) {
-    try {
-      return await attempt()
-    } catch (error) {
-      signal?.throwIfAborted()
-      if (!(error instanceof Transient)) throw error
-      if (progress() - before >= worth) failures = 1
-      before = progress()
-      if (failures >= timing.attempts) {
-        throw new PaliGemmaError(
-          'ERR_DOWNLOAD_FAILED',
-          `${what}: ${error.message}; gave up after ${failures} attempts. ` +
-            'What was downloaded is kept: the same command goes on from there',
-          { cause: error }
-        )
-      }
-      const pause = Math.min(timing.maxPauseMs, timing.pauseMs * 2 ** (failures - 1))
-      // Spread out, so that many clients do not come back at the same moment.
-      const wait = Math.max(error.retryAfterMs ?? 0, pause * (0.75 + Math.random() / 2))
-      client.onRetry?.(
-        `${what}: ${error.message}; trying again in ${wait < 10_000 ? (wait / 1000).toFixed(1) : Math.round(wait / 1000)} s`
-      )
-      await sleep(wait, signal)
-    }
-  }
-}
-
-export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  signal?.throwIfAborted()
-  await new Promise<void>((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(signal!.reason)
-    }
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }, ms)
-    signal?.addEventListener('abort', onAbort, { once: true })
-  })
+  return next
 }
 
 /** Larger answers of the API are refused. */

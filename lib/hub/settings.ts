@@ -3,9 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import { type Environment, expandPath } from '../base/expand-path'
 import { show } from '../base/validate'
-
-type Environment = Record<string, string | undefined>
 
 export interface HubSettings {
   /** Without a slash at its end. */
@@ -15,6 +14,10 @@ export interface HubSettings {
   cacheDir: string
   /** The cache of Hugging Face's Python library: files that it has are not downloaded again. */
   hubCacheDir: string
+  /** No request is to be made. The variable that says so. */
+  offline: string | undefined
+  /** Redirects may lead to addresses inside this network, though the endpoint is outside. */
+  allowPrivate: boolean
 }
 
 function setting(env: Environment, name: string): string | undefined {
@@ -22,23 +25,34 @@ function setting(env: Environment, name: string): string | undefined {
   return value === '' ? undefined : value
 }
 
+/** A path, with `~` and `$NAME` expanded as Hugging Face's library does. */
+function pathSetting(env: Environment, name: string): string | undefined {
+  const value = setting(env, name)
+  return value === undefined ? undefined : expandPath(value, name, env)
+}
+
+/** As Hugging Face's library reads its switches. */
+function flag(env: Environment, name: string): boolean {
+  return ['1', 'ON', 'YES', 'TRUE'].includes(setting(env, name)?.toUpperCase() ?? '')
+}
+
 /**
  * Where this package keeps downloaded models: `PALIGEMMA_CACHE`, else `paligemma` in the system's cache folder
  * (`XDG_CACHE_HOME` or ~/.cache, ~/Library/Caches, `LOCALAPPDATA`).
  */
 export function cacheDirectory(env: Environment = process.env, platform: string = process.platform): string {
-  const own = setting(env, 'PALIGEMMA_CACHE')
+  const own = pathSetting(env, 'PALIGEMMA_CACHE')
   if (own) return own
   if (platform === 'win32')
-    return join(setting(env, 'LOCALAPPDATA') ?? join(homedir(), 'AppData', 'Local'), 'paligemma')
-  if (platform === 'darwin') return join(homedir(), 'Library', 'Caches', 'paligemma')
+    return join(pathSetting(env, 'LOCALAPPDATA') ?? join(homedir(), 'AppData', 'Local'), 'paligemma')
+  if (platform === 'darwin') return join(expandPath('~', 'HOME', env), 'Library', 'Caches', 'paligemma')
   return join(xdgCache(env), 'paligemma')
 }
 
 /** The XDG specification: relative values are to be ignored. */
 function xdgCache(env: Environment): string {
-  const xdg = setting(env, 'XDG_CACHE_HOME')
-  return xdg && isAbsolute(xdg) ? xdg : join(homedir(), '.cache')
+  const xdg = pathSetting(env, 'XDG_CACHE_HOME')
+  return xdg && isAbsolute(xdg) ? xdg : join(expandPath('~', 'HOME', env), '.cache')
 }
 
 export interface SettingOptions {
@@ -49,24 +63,24 @@ export interface SettingOptions {
 
 /** Options win over the environment; names and defaults of the latter are those of Hugging Face's own library. */
 export async function hubSettings(options: SettingOptions = {}, env: Environment = process.env): Promise<HubSettings> {
-  const home = setting(env, 'HF_HOME') ?? join(xdgCache(env), 'huggingface')
+  const home = pathSetting(env, 'HF_HOME') ?? join(xdgCache(env), 'huggingface')
   return {
     endpoint: checkEndpoint(
       options.endpoint ?? setting(env, 'HF_ENDPOINT') ?? 'https://huggingface.co',
       options.endpoint === undefined ? 'HF_ENDPOINT' : 'endpoint'
     ),
-    token:
-      options.token === false
-        ? undefined
-        : checkToken(
-            options.token ??
-              setting(env, 'HF_TOKEN') ??
-              setting(env, 'HUGGING_FACE_HUB_TOKEN') ??
-              (await storedToken(setting(env, 'HF_TOKEN_PATH') ?? join(home, 'token')))
-          ),
+    token: options.token === false ? undefined : checkToken(options.token ?? (await tokenOf(env, home))),
     cacheDir: options.cacheDir ?? cacheDirectory(env),
-    hubCacheDir: setting(env, 'HF_HUB_CACHE') ?? join(home, 'hub')
+    hubCacheDir: pathSetting(env, 'HF_HUB_CACHE') ?? pathSetting(env, 'HUGGINGFACE_HUB_CACHE') ?? join(home, 'hub'),
+    offline: offlineVariable(env),
+    allowPrivate: flag(env, 'PALIGEMMA_ALLOW_PRIVATE_ADDRESSES')
   }
+}
+
+/** `HF_HUB_OFFLINE` decides; only where it is not set does `TRANSFORMERS_OFFLINE`. */
+function offlineVariable(env: Environment): string | undefined {
+  const name = setting(env, 'HF_HUB_OFFLINE') === undefined ? 'TRANSFORMERS_OFFLINE' : 'HF_HUB_OFFLINE'
+  return flag(env, name) ? name : undefined
 }
 
 function checkEndpoint(value: string, name: string): string {
@@ -96,6 +110,16 @@ function checkToken(token: string | undefined): string | undefined {
     )
   }
   return trimmed
+}
+
+/** A token that nobody gave to this call. */
+async function tokenOf(env: Environment, home: string): Promise<string | undefined> {
+  if (flag(env, 'HF_HUB_DISABLE_IMPLICIT_TOKEN')) return undefined
+  return (
+    setting(env, 'HF_TOKEN') ??
+    setting(env, 'HUGGING_FACE_HUB_TOKEN') ??
+    (await storedToken(pathSetting(env, 'HF_TOKEN_PATH') ?? join(home, 'token')))
+  )
 }
 
 /** What `hf auth login` writes. */

@@ -8,7 +8,7 @@ import { Cache, type CacheRecord, recordFormat, resolveModel } from '../../lib/h
 import { acquireLock } from '../../lib/hub/lock'
 import { expectReference, parseReference } from '../../lib/hub/reference'
 import { chooseFiles, type HubFile } from '../../lib/hub/repository'
-import { retryAfter } from '../../lib/hub/request'
+import { retryAfter } from '../../lib/hub/failures'
 import { cacheDirectory, hubSettings } from '../../lib/hub/settings'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
@@ -257,6 +257,29 @@ describe('locks', () => {
     expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ pid: process.pid })
     await lock.release()
   })
+
+  // A container that starts again has the same host name and the same process number, that of the lock.
+  it.skipIf(process.platform !== 'linux')(
+    'a process that has the number of a dead owner is told by its start',
+    async () => {
+      const path = join(tempDir(), 'a.lock')
+      const slow = { beatMs: 100, deadMs: 60_000 }
+      const owner = await acquireLock(path, { timing: slow })
+      const record = JSON.parse(readFileSync(path, 'utf8')) as { started: string }
+      expect(record.started).toMatch(/^[0-9a-f-]{36} \d+$/)
+      await owner.release()
+      const [boot, start] = record.started.split(' ')
+      for (const started of [`${boot} ${Number(start) - 1}`, `another-boot ${start}`]) {
+        writeFileSync(path, JSON.stringify({ ...record, nonce: 'x', started }))
+        const old = new Date(Date.now() - 10_000)
+        utimesSync(path, old, old)
+        const before = performance.now()
+        const lock = await acquireLock(path, { timing: slow })
+        expect(performance.now() - before).toBeLessThan(started.startsWith(boot!) ? 100 : 2000)
+        await lock.release()
+      }
+    }
+  )
 
   it.each([
     ["another machine's", JSON.stringify({ nonce: 'x', pid: 1, host: 'elsewhere' })],

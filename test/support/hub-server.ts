@@ -38,18 +38,18 @@ export class TestHub {
     )
     hub.hub = await listen((request, response) => hub.answer('hub', request, response))
     hub.fileServer = await listen((request, response) => hub.answer('files', request, response))
+    // Known after `stop` too.
+    const address = (server: Server) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    hub.url = address(hub.hub)
+    hub.filesUrl = address(hub.fileServer)
     return hub
   }
 
-  get url(): string {
-    return `http://127.0.0.1:${(this.hub.address() as AddressInfo).port}`
-  }
-  get filesUrl(): string {
-    return `http://127.0.0.1:${(this.fileServer.address() as AddressInfo).port}`
-  }
+  url = ''
+  filesUrl = ''
 
   async stop(): Promise<void> {
-    for (const server of [this.hub, this.fileServer]) {
+    for (const server of [this.hub, this.fileServer].filter(({ listening }) => listening)) {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
     }

@@ -1,0 +1,54 @@
+/** Addresses that strangers must not make us ask: this machine, its neighbours and cloud providers' metadata. */
+import { lookup } from 'node:dns/promises'
+import { BlockList, isIP } from 'node:net'
+
+const inside = new BlockList()
+for (const [network, prefix] of [
+  ['0.0.0.0', 8], // "this" network; 0.0.0.0 is this machine
+  ['10.0.0.0', 8],
+  ['100.64.0.0', 10], // behind a carrier's NAT
+  ['127.0.0.0', 8],
+  ['169.254.0.0', 16], // link-local, with the clouds' metadata services
+  ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
+  ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
+  ['224.0.0.0', 3] // multicast, reserved, broadcast
+] as const)
+  inside.addSubnet(network, prefix, 'ipv4')
+for (const [network, prefix] of [
+  ['::', 127], // unspecified and loopback
+  ['64:ff9b:1::', 48],
+  ['fc00::', 7],
+  ['fe80::', 10],
+  ['fec0::', 10],
+  ['ff00::', 8]
+] as const)
+  inside.addSubnet(network, prefix, 'ipv6')
+
+/** IPv4 inside IPv6 (`::ffff:10.0.0.1`, `64:ff9b::a00:1`) is what it holds. */
+function isPrivateAddress(address: string): boolean {
+  const family = isIP(address)
+  if (family === 4) return inside.check(address, 'ipv4')
+  if (family !== 6) return false
+  if (inside.check(address, 'ipv6')) return true
+  const [high, low] = new URL(`http://[${address}]`).hostname
+    .match(/^\[(?:::ffff|64:ff9b:):([0-9a-f]+):([0-9a-f]+)\]$/)
+    ?.slice(1)
+    .map((part) => Number.parseInt(part, 16)) ?? [undefined, undefined]
+  if (high === undefined || low === undefined) return false
+  return inside.check([high >> 8, high & 255, low >> 8, low & 255].join('.'), 'ipv4')
+}
+
+/**
+ * The first private address that a URL's host stands for; undefined where it has none, or where its name is not looked up
+ * (`lookUp` false: somebody else connects, such as a proxy) or not known.
+ */
+export async function privateAddress(url: URL, lookUp = true): Promise<string | undefined> {
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  if (isIP(host)) return isPrivateAddress(host) ? host : undefined
+  if (/(?:^|\.)localhost\.?$/.test(host)) return host
+  if (!lookUp) return undefined
+  const found = await lookup(host, { all: true }).catch(() => [])
+  return found.find(({ address }) => isPrivateAddress(address))?.address
+}

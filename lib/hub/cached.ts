@@ -1,0 +1,110 @@
+/** What the cache has of a model, and when that is enough: without a network, and without writing. */
+import { readFile } from 'node:fs/promises'
+import { PaliGemmaError } from '../base/errors'
+import type { StorageType } from '../formats/types'
+import { type Cache, type CachedModel, type CacheRecord, isCommit, recordFormat } from './cache'
+import type { HubClient } from './client'
+import type { PullResult } from './pull-options'
+import { resolveRevision } from './repository'
+
+/** Which of a repository's models: two that agree in this are the same. */
+export interface Wanted {
+  type: string | undefined
+  visionType: StorageType | undefined
+  /** SHA-256 of the mask decoder's file. */
+  maskHash: string | null
+}
+
+export interface Lookup {
+  id: string
+  revision: string
+  wanted: Wanted
+  cache: Cache
+  client: HubClient
+  /** The variable that forbids requests. */
+  offline: string | undefined
+  /** Only what the hub has now will do. */
+  force: boolean
+}
+
+/** With a cached copy at hand nobody waits long for a hub that may not be there. */
+const impatientMs = 4000
+
+/** The cached model that is asked for, or the commit that has to be pulled. */
+export async function lookUp(lookup: Lookup): Promise<{ commit: string; found?: PullResult }> {
+  const { id, revision, wanted, cache, client, offline, force } = lookup
+  const known = await cache.commitOf(id, revision)
+  const local = known === undefined || force ? undefined : await findSame(cache, id, known, wanted)
+  if (local && isCommit(revision)) return { commit: revision, found: asFound(local) }
+  if (offline !== undefined) return { commit: known ?? '', found: await offlineModel(lookup, known, local) }
+  let commit: string
+  try {
+    commit = await resolveRevision(local ? impatient(client) : client, id, revision)
+  } catch (error) {
+    client.signal?.throwIfAborted()
+    if (!local || !(error instanceof PaliGemmaError)) throw error
+    return { commit: local.commit, found: asFound(local, `the cached model is used, since ${error.message}`) }
+  }
+  const found = force ? undefined : commit === known ? local : await findSame(cache, id, commit, wanted)
+  return { commit, ...(found && { found: await touched(cache, found, revision) }) }
+}
+
+/** A model of the cache that is what would be made. Without a wish for a mask decoder one does no harm. */
+export async function findSame(
+  cache: Cache,
+  id: string,
+  commit: string,
+  { type, visionType, maskHash }: Wanted
+): Promise<CachedModel | undefined> {
+  return (await cache.modelsOf(id, commit)).find(
+    (model) =>
+      model.format === recordFormat &&
+      (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
+      model.visionType === (visionType ?? null) &&
+      (maskHash === null || model.maskDecoder === maskHash)
+  )
+}
+
+const asFound = (model: CachedModel, ...notes: string[]): PullResult => ({ ...model, cached: true, notes })
+
+const impatient = (client: HubClient): HubClient => ({
+  ...client,
+  timing: { ...client.timing, attempts: 1, stallMs: Math.min(client.timing.stallMs, impatientMs) }
+})
+
+/** The branch may have come back to a commit that is here, or be asked for by another name. Written down where that can be. */
+async function touched(cache: Cache, found: CachedModel, revision: string): Promise<PullResult> {
+  try {
+    const record = JSON.parse(await readFile(found.path.replace(/\.gguf$/i, '.json'), 'utf8')) as CacheRecord
+    return asFound(await cache.add({ ...record, revision, pulledAt: new Date().toISOString() }))
+  } catch {
+    const stays = (await cache.commitOf(found.id, revision)) === found.commit
+    return asFound(
+      found,
+      ...(stays
+        ? []
+        : [`${cache.dir} cannot be written: load ${found.id}@${found.commit}, which ${revision} now means`])
+    )
+  }
+}
+
+/** Without requests any type will do where none is asked for. */
+async function offlineModel(
+  { id, revision, wanted, cache, offline, force }: Lookup,
+  commit: string | undefined,
+  local: CachedModel | undefined
+): Promise<PullResult> {
+  if (local) return asFound(local)
+  const others = commit === undefined ? [] : await cache.modelsOf(id, commit)
+  const { type, visionType, maskHash } = wanted
+  const [last] = others
+  if (last && !force && type === undefined && visionType === undefined && maskHash === null)
+    return asFound(last, `${offline} forbids requests, so the cached model of type ${last.type} is used`)
+  throw new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `${id}${revision === 'main' ? '' : `@${revision}`}${type === undefined ? '' : ` as ${type}`} ` +
+      (force ? 'cannot be pulled anew' : `is not in the cache (${cache.dir}`) +
+      (force ? '' : others.length > 0 ? `, which has it as ${others.map((one) => one.type).join(', ')})` : ')') +
+      `, and ${offline} forbids requests to the hub; unset it to fetch the model, or pull it where there is a network and copy the cache`
+  )
+}

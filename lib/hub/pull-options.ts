@@ -1,0 +1,101 @@
+/** What `pull` takes and gives. */
+import type { convert } from '../convert'
+import { rule, type Rules } from '../base/validate'
+import type { Environment } from '../base/expand-path'
+import type { CachedModel } from './cache'
+import type { Fetch, Timing } from './client'
+import type { LockTiming } from './lock'
+import { isRevision } from './reference'
+
+/** How far `pull` is. */
+export interface PullProgress {
+  stage: 'download' | 'convert'
+  /** 0..1 of the stage */
+  fraction: number
+  /** Of the download: bytes that are there, and all. */
+  bytes: number
+  totalBytes: number
+}
+
+/** What `pull` is about to do; called before the first large download. */
+export interface PullPlan {
+  id: string
+  /** The commit that the revision stands for. */
+  commit: string
+  /** Of the model that results. */
+  type: string
+  /** Whether weights are converted, or a ready GGUF is taken. */
+  converts: boolean
+  /** What is downloaded; `present` bytes of it are there already. */
+  files: { path: string; bytes: number; present: number }[]
+}
+
+/** Options of `pull`. */
+export interface PullOptions {
+  /** Type of the weights, as for `convert`; default Q8_0, or the only GGUF of a repository without a checkpoint. */
+  type?: string
+  /** Type of the vision tower; default Q8_0 in quantized files, else `type`. */
+  visionType?: string
+  /** Branch, tag or commit; default "main". */
+  revision?: string
+  /** `vae-oid.npz`: its decoder goes into the model, for `segment`. */
+  maskDecoder?: string
+  /** Keep the downloaded weights: for another type later. Default false. */
+  keep?: boolean
+  /** Convert again though the model is in the cache. Default false. */
+  force?: boolean
+  /** Default: `HF_ENDPOINT`, else https://huggingface.co. */
+  endpoint?: string
+  /** Access token; default: `HF_TOKEN`, else what `hf auth login` stored. false: none. It is sent to the endpoint only. */
+  token?: string | false
+  /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
+  cacheDir?: string
+  /** Used in place of the global one; for proxies. It must leave redirects to the caller (`redirect: 'manual'`). */
+  fetch?: Fetch
+  onPlan?: (plan: PullPlan) => void
+  onProgress?: (progress: PullProgress) => void
+  /** What is worth telling a person: a pause before another attempt, waiting for another process. */
+  onMessage?: (message: string) => void
+  /** Rejects with the signal's reason. What was downloaded is kept, and used by the next pull. */
+  signal?: AbortSignal
+}
+
+/** What `pull` made. */
+export interface PullResult extends CachedModel {
+  /** It was in the cache; nothing was downloaded. */
+  cached: boolean
+  /** What the conversion had to say. */
+  notes: string[]
+}
+
+/** What tests replace. */
+export interface PullHooks {
+  timing?: Partial<Timing>
+  lockTiming?: LockTiming
+  /** Bytes that can be written at a path; undefined: not known. */
+  freeBytes?: (path: string) => Promise<number | undefined>
+  convert?: typeof convert
+  env?: Environment
+}
+
+const optional = (accepts: (text: string) => boolean, expected: string) => ({
+  expected,
+  accepts: (v: unknown) => typeof v === 'string' && accepts(v)
+})
+
+export const pullRules: Rules<PullOptions> = {
+  type: rule.text,
+  visionType: rule.text,
+  revision: optional(isRevision, 'branch, tag or commit'),
+  maskDecoder: rule.path,
+  keep: rule.flag,
+  force: rule.flag,
+  endpoint: rule.text,
+  token: { expected: 'access token or false', accepts: (v) => typeof v === 'string' || v === false },
+  cacheDir: rule.path,
+  fetch: rule.callback,
+  onPlan: rule.callback,
+  onProgress: rule.callback,
+  onMessage: rule.callback,
+  signal: rule.signal
+}
