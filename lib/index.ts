@@ -1,12 +1,15 @@
 /** Everything the package exports. */
-export { loadModel, PaliGemma, type LoadedModelInfo, type ScoreResult } from './api/model'
-export type { ChoiceResult, Chunk, GenerateResult, GeneratedToken } from './api/results'
+export { loadModel, PaliGemma } from './api/model'
+export type { LoadedModelInfo } from './api/info'
+export type { ScoreResult } from './api/score'
+export type { ChoiceResult, Chunk, FinishReason, GenerateResult, GeneratedToken } from './api/results'
+export type { SamplingOptions } from './api/sampling'
+export type { ResponseOptions } from './api/stream-body'
 export { GenerateStream } from './api/stream'
-export { recommendedMinScore, type Detection, type Segmentation } from './api/tasks'
+export { recommendedMinScore, type Detection, type ObjectList, type Segmentation } from './api/tasks'
 export type {
   LoadOptions,
   GenerateOptions,
-  SamplingOptions,
   ScoreOptions,
   BatchOptions,
   TaskOptions,
@@ -18,7 +21,8 @@ export type {
   EmbedOptions,
   PreprocessOptions
 } from './api/options'
-export type { AdapterInfo, AdapterOption } from './api/adapters'
+export type { AdapterInfo } from './api/adapters'
+export type { AdapterOption } from './api/adapter-option'
 export type {
   Constraint,
   TaskConstraint,

@@ -1,8 +1,9 @@
 /** Looking into GGUF files. */
 import { nativeCall } from '../base/errors'
+import { checkReadable } from '../base/permission'
 import { resolveModel } from '../hub/cache'
 import { native, type NativeMetadataArray, type NativeMetadataValue } from '../engine/native'
-import { check, checkOptions, rule, type Rules } from '../base/validate'
+import { check, readOptions, rule, take, type Rules } from '../base/validate'
 
 /** A metadata value; 64-bit integers beyond 2^53 are bigint. */
 export type MetadataValue = number | bigint | boolean | string | MetadataValue[]
@@ -71,9 +72,10 @@ function typeName(value: NativeMetadataArray): string {
  */
 export async function inspectModel(path: string, options: InspectOptions = {}): Promise<ModelInfo> {
   check('path', path, rule.path)
-  checkOptions<InspectOptions>('inspectModel', options, inspectRules)
+  const { maxArray } = readOptions<InspectOptions>('inspectModel', options, inspectRules)
   const { path: resolved } = await resolveModel(path)
-  const file = await nativeCall(() => native().inspect(resolved, options.maxArray))
+  await checkReadable(resolved)
+  const file = await nativeCall(() => native().inspect(resolved, maxArray))
   const bytesOf = new Map<string, number>()
   let parameters = 0
   for (const tensor of file.tensors) {
@@ -102,8 +104,12 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
  * One tensor as float32, row-major; for tools and tests.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor), ERR_NATIVE_MISSING
  */
-export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array }> {
-  check('path', path, rule.path)
+export async function dequantizeTensor(
+  path: string,
+  name: string
+): Promise<{ shape: number[]; data: Float32Array<ArrayBuffer> }> {
+  const file = take('path', path, rule.file)
   check('name', name, rule.text)
-  return await nativeCall(() => native().dequantizeTensor(path, name))
+  await checkReadable(file)
+  return await nativeCall(() => native().dequantizeTensor(file, name))
 }

@@ -1,21 +1,31 @@
-/** A loaded model and everything it can do. */
-import { type AdapterInfo, toAdapterInfo } from './adapters'
-import { nativeCall, PaliGemmaError, fromNative, incomplete } from '../base/errors'
-import { runGeneration, toToken } from './generation'
-import type { ChoiceResult, GeneratedToken, GenerateResult } from './results'
+/** A loaded model and everything it can do. Each method checks what it is given; the work is in the files beside it. */
+import { publicCall } from '../base/call'
+import { fromNative, incomplete, nativeCall } from '../base/errors'
+import { check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
 import { definedOnly, ModelHost } from '../engine/host'
+import { codesRule } from '../engine/mask-decoder'
+import { native, type NativeBinding } from '../engine/native'
 import { resolveModel } from '../hub/cache'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
-import { codesRule } from '../engine/mask-decoder'
-import { native, type NativeBinding, type NativeModelInfo } from '../engine/native'
+import { takeImage } from '../images/image-rule'
+import type { SchemaValue } from '../output/standard-schema'
+import type { MultiVector } from '../retrieval/vectors'
+import { generateBatch } from './batch'
+import { warnBeyondTraining } from './context-size'
+import { embed, encodeImage } from './embed'
+import { runGeneration } from './generation'
+import { toInfo, type LoadedModelInfo } from './info'
+import { generateObject, type ObjectOptions } from './object'
 import {
   answerRules,
   batchRules,
   captionRules,
   defaults,
+  detectRules,
   embedRules,
   encodeImageRules,
   generateRules,
+  labelsRule,
   loadRules,
   scoreRules,
   taskRules,
@@ -31,117 +41,36 @@ import {
   type ScoreOptions,
   type TaskOptions
 } from './options'
-import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from '../retrieval/vectors'
-import { generateObject, type ObjectOptions } from './object'
-import type { SchemaValue } from '../output/standard-schema'
 import { prompts, withoutPlaceholders } from './prompts'
-import { anySignal, untilAborted } from '../base/signals'
+import type { ChoiceResult, GenerateResult } from './results'
+import { score, type ScoreResult } from './score'
 import { GenerateStream } from './stream'
-import { detect, segment, type Detection, type Segmentation } from './tasks'
+import { detect, segment, type Detection, type ObjectList, type Segmentation } from './tasks'
 import { encodeRules, idsRule, type EncodeOptions } from './tokenizer'
-import { check, checkOptions, rule, wrongOption } from '../base/validate'
 
 // Node 20's first releases lack the symbol; compiled `await using` looks it up here.
 if (!Symbol.asyncDispose) Object.defineProperty(Symbol, 'asyncDispose', { value: Symbol('Symbol.asyncDispose') })
 
-/** What a loaded model is. */
-export interface LoadedModelInfo {
-  architecture: 'paligemma' | 'paligemma2'
-  /** "3b-224", "10b-448", "28b-896"; other sizes: "custom". */
-  variant: string
-  /** The file's own name, or ''. */
-  name: string
-  /** The type that holds most of the weights: "Q4_K", "BF16", ... */
-  quantization: string
-  /** Sum of all tensor elements. */
-  parameters: number
-  /** Of the model files. */
-  bytes: number
-  /** Width and height in pixels that pictures are resized to; 0 without vision. */
-  imageSize: number
-  /** Tokens per picture. */
-  imageTokens: number
-  textLayers: number
-  textHidden: number
-  visionLayers: number
-  visionHidden: number
-  vocab: number
-  /** Tokens per sequence, images included. */
-  contextSize: number
-  hasVision: boolean
-  hasMaskDecoder: boolean
-  /** `embedImage` and `embedText` work. */
-  hasRetrieval: boolean
-  /** Whose prompts these calls write unless told otherwise: what the file says, else "colpali-engine". */
-  retrievalFlavour: RetrievalFlavour
-  /** LoRA adapters that were loaded with the model. */
-  adapters: AdapterInfo[]
-  /** How pictures are resized. */
-  resize: 'bicubic' | 'bilinear'
-  /** "cpu", "cuda" or "metal". */
-  device: string
-  /** Instruction set in use, such as "avx2". */
-  isa: string
-  threads: number
+// Larger batches are better cut: their results are all in memory at the end.
+const mostRequests = 1_000_000
+const requestsRule = {
+  expected: `array of at most ${mostRequests} generate options`,
+  take: (v: unknown) => takeList(v, mostRequests),
+  accepts: Array.isArray
 }
 
-// Published sizes (transformers' conversion scripts).
-const sizes: Record<string, string> = {
-  'gemma 18 2048': '3b',
-  'gemma2 26 2304': '3b',
-  'gemma2 42 3584': '10b',
-  'gemma2 46 4608': '28b'
-}
-
-function toInfo(info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | undefined): LoadedModelInfo {
-  const size = sizes[`${info.architecture} ${info.textLayers} ${info.textHidden}`]
-  return {
-    architecture: info.architecture === 'gemma' ? 'paligemma' : 'paligemma2',
-    variant: size ? `${size}${info.imageSize ? `-${info.imageSize}` : ''}` : 'custom',
-    name: info.name,
-    quantization: info.quantization,
-    parameters: info.parameters,
-    bytes: info.bytes,
-    imageSize: info.imageSize,
-    imageTokens: info.imageTokens,
-    textLayers: info.textLayers,
-    textHidden: info.textHidden,
-    visionLayers: info.visionLayers,
-    visionHidden: info.visionHidden,
-    vocab: info.vocab,
-    contextSize: info.contextSize,
-    hasVision: info.hasVision,
-    hasMaskDecoder: info.hasMaskDecoder,
-    hasRetrieval: info.hasRetrieval,
-    retrievalFlavour: info.retrievalFlavour === 'transformers' ? 'transformers' : 'colpali-engine',
-    adapters: info.adapters.map(toAdapterInfo),
-    resize: resize ?? info.resizeFilter,
-    device: info.device,
-    isa: info.isa,
-    threads: info.threads
-  }
-}
-
-/** What `score` gives: one entry per token of the suffix, the end token last. */
-export interface ScoreResult {
-  tokens: GeneratedToken[]
-  /** Natural logarithms. */
-  logProbs: number[]
-  /** Their sum. */
-  total: number
-  /** Per token. */
-  mean: number
-}
-
-type TaskSampling = Omit<GenerateOptions, 'prompt' | 'image' | 'images'>
-
-/** A loaded PaliGemma. All methods may be called at any time and together; requests beyond `maxSequences` queue. */
+/**
+ * A loaded PaliGemma. All methods may be called at any time and together; requests beyond `maxSequences` queue.
+ * Callbacks run in the AsyncLocalStorage context of the call that they were given to; what they throw ends that call
+ * and rejects it, unchanged. Relative paths begin in the working folder of the moment of the call.
+ */
 export class PaliGemma {
   readonly info: Readonly<LoadedModelInfo>
   readonly #host: ModelHost
 
   /** @internal */
   constructor(host: ModelHost) {
+    if (!(host instanceof ModelHost)) throw wrongOption('a new PaliGemma', 'what loadModel makes', host)
     this.#host = host
     this.info = Object.freeze(toInfo(host.info, host.options.resize))
   }
@@ -154,8 +83,13 @@ export class PaliGemma {
   async generate<const Choice extends string>(options: ChoiceOptions<Choice>): Promise<ChoiceResult<Choice>>
   async generate(options: GenerateOptions): Promise<GenerateResult>
   async generate(options: GenerateOptions): Promise<GenerateResult> {
-    checkOptions<GenerateOptions>('generate', options, generateRules, ['prompt'])
-    return (await runGeneration(this.#host, options)).result
+    return await publicCall<GenerateOptions, GenerateResult>(
+      'generate',
+      options,
+      generateRules,
+      ['prompt'],
+      async (options) => (await runGeneration(this.#host, options)).result
+    )
   }
 
   /**
@@ -164,11 +98,17 @@ export class PaliGemma {
    */
   stream(options: GenerateOptions): GenerateStream {
     return new GenerateStream(
-      async (emit, stop) => {
-        checkOptions<GenerateOptions>('stream', options, generateRules, ['prompt'])
-        return (await runGeneration(this.#host, options, emit, stop)).result
-      },
-      options?.signal instanceof AbortSignal ? options.signal : undefined
+      async (emit, stop, onAbort) =>
+        await publicCall<GenerateOptions, GenerateResult>(
+          'stream',
+          options,
+          generateRules,
+          ['prompt'],
+          async (options) => {
+            options.signal.addEventListener('abort', onAbort, { once: true })
+            return (await runGeneration(this.#host, options, { emit, stop })).result
+          }
+        )
     )
   }
 
@@ -198,42 +138,15 @@ export class PaliGemma {
     requests: GenerateOptions[],
     options: BatchOptions<GenerateResult | Error> = {}
   ): Promise<(GenerateResult | Error)[]> {
-    check('requests', requests, { expected: 'array of generate options', accepts: Array.isArray })
-    checkOptions<BatchOptions<unknown>>('generateBatch', options, batchRules)
-    const stopAll = new AbortController()
-    const results = new Array<GenerateResult | Error>(requests.length)
-    let next = 0
-    const work = async (): Promise<void> => {
-      while (next < requests.length) {
-        const index = next++
-        const result = await this.#batchItem(requests[index]!, [options.signal, stopAll.signal])
-        if (options.signal?.aborted || stopAll.signal.aborted) return
-        results[index] = result
-        options.onResult?.(result, index)
-      }
-    }
-    const lookAhead = Math.min(this.#host.maxSequences + 2, this.#host.options.maxQueue ?? Infinity, requests.length)
-    try {
-      await untilAborted(Promise.all(Array.from({ length: lookAhead }, work)), options.signal)
-    } catch (error) {
-      stopAll.abort(error)
-      throw error
-    }
-    return results
-  }
-
-  async #batchItem(request: GenerateOptions, outer: (AbortSignal | undefined)[]): Promise<GenerateResult | Error> {
-    try {
-      checkOptions<GenerateOptions>('generateBatch', request, generateRules, ['prompt'])
-      const { signal, release } = anySignal([request.signal, ...outer])
-      try {
-        return (await runGeneration(this.#host, { ...request, ...(signal && { signal }) })).result
-      } finally {
-        release()
-      }
-    } catch (error) {
-      return error instanceof Error ? error : new Error(String(error), { cause: error })
-    }
+    const list = take('requests', requests, requestsRule)
+    const folder = process.cwd()
+    return await publicCall<BatchOptions<GenerateResult | Error>, (GenerateResult | Error)[]>(
+      'generateBatch',
+      options,
+      batchRules,
+      [],
+      async (options) => await generateBatch(this.#host, list, options, folder)
+    )
   }
 
   /**
@@ -242,44 +155,26 @@ export class PaliGemma {
    * @throws as {@link generate}
    */
   async score(options: ScoreOptions): Promise<ScoreResult> {
-    checkOptions<ScoreOptions>('score', options, scoreRules, ['prompt', 'suffix'])
-    const { prompt, suffix, allowControlTokens, signal } = options
-    const adapters = this.#host.adapterUses(options.adapters)
-    const end = await this.#host.admit(async () => {
-      const images = await this.#prepare(options, signal)
-      return await this.#host.run(
-        definedOnly({
-          kind: 'score' as const,
-          images: images.map((image) => image.native),
-          prompt,
-          suffix,
-          allowControlTokens,
-          adapters
-        }),
-        { signal }
-      )
-    })
-    const tokens = (end?.scored ?? []).map(toToken)
-    const logProbs = tokens.map((token) => token.logProb ?? NaN)
-    const total = logProbs.reduce((sum, logProb) => sum + logProb, 0)
-    return { tokens, logProbs, total, mean: total / logProbs.length }
-  }
-
-  async #prepare(
-    options: { image?: ImageInput; images?: ImageInput[] },
-    signal?: AbortSignal
-  ): ReturnType<ModelHost['prepareImages']> {
-    signal?.throwIfAborted()
-    this.#host.throwIfDisposed()
-    return await untilAborted(this.#host.prepareImages(options, signal), signal)
+    return await publicCall<ScoreOptions, ScoreResult>(
+      'score',
+      options,
+      scoreRules,
+      ['prompt', 'suffix'],
+      async (options) => await score(this.#host, options)
+    )
   }
 
   /** A caption. `style` "short" needs a pretrained ("pt") checkpoint. Options as for `generate`. */
   async caption(image: ImageInput, options: CaptionOptions = {}): Promise<string> {
-    checkOptions<CaptionOptions>('caption', options, captionRules)
-    const { style = defaults.style, lang = defaults.lang, ...sampling } = options
-    const write = { short: prompts.shortCaption, coco: prompts.caption, long: prompts.describe }[style]
-    return await this.#text(image, write(lang), sampling)
+    const write = { short: prompts.shortCaption, coco: prompts.caption, long: prompts.describe }
+    return await publicCall<CaptionOptions, string>(
+      'caption',
+      options,
+      captionRules,
+      [],
+      async ({ style = defaults.style, lang = defaults.lang, ...sampling }) =>
+        await this.#text({ ...sampling, image, prompt: write[style](lang) })
+    )
   }
 
   /**
@@ -293,75 +188,101 @@ export class PaliGemma {
   ): Promise<Choice>
   async answer(image: ImageInput, question: string, options?: AnswerOptions): Promise<string>
   async answer(image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
-    checkOptions<AnswerOptions>('answer', options, answerRules)
     check('question', question, rule.text)
-    const { lang = defaults.lang, choices, ...sampling } = options
-    const { text, finishReason } = await this.#result(image, prompts.answer(withoutPlaceholders(question, 1), lang), {
-      ...sampling,
-      ...(choices && { constrain: { choices } })
-    })
-    const cut = finishReason === 'length' || sampling.stop !== undefined
-    if (choices && cut && !choices.includes(text)) throw incomplete('one of the choices', text)
-    return text
+    return await publicCall<AnswerOptions, string>(
+      'answer',
+      options,
+      answerRules,
+      [],
+      async ({ lang = defaults.lang, choices, ...sampling }) => {
+        const prompt = prompts.answer(withoutPlaceholders(question, 1), lang)
+        const constrain = choices && { choices }
+        const { text, finishReason } = await this.#result({ ...sampling, image, prompt, constrain })
+        const cut = finishReason === 'length' || sampling.stop !== undefined
+        if (choices && cut && !choices.includes(text)) throw incomplete('one of the choices', text)
+        return text
+      }
+    )
   }
 
   /** A question that has this answer. Pretrained ("pt") checkpoints only. */
   async ask(image: ImageInput, answer: string, options: TaskOptions = {}): Promise<string> {
-    checkOptions<TaskOptions>('ask', options, taskRules)
     check('answer', answer, rule.text)
-    const { lang = defaults.lang, ...sampling } = options
-    return await this.#text(image, prompts.question(withoutPlaceholders(answer, 1), lang), sampling)
+    return await publicCall<TaskOptions, string>(
+      'ask',
+      options,
+      taskRules,
+      [],
+      async ({ lang = defaults.lang, ...sampling }) =>
+        await this.#text({ ...sampling, image, prompt: prompts.question(withoutPlaceholders(answer, 1), lang) })
+    )
   }
 
   /** The text in the picture. */
   async ocr(image: ImageInput, options: Omit<TaskOptions, 'lang'> = {}): Promise<string> {
-    checkOptions<TaskOptions>('ocr', options, taskRules)
-    const { lang: _, ...sampling }: TaskOptions = options
-    return await this.#text(image, prompts.ocr(), sampling)
+    return await publicCall<TaskOptions, string>(
+      'ocr',
+      options,
+      taskRules,
+      [],
+      async ({ lang: _, ...sampling }) => await this.#text({ ...sampling, image, prompt: prompts.ocr() })
+    )
   }
 
-  async #text(image: ImageInput, prompt: string, sampling: TaskSampling): Promise<string> {
-    return (await this.#result(image, prompt, sampling)).text
+  async #text(options: GenerateOptions & { signal: AbortSignal }): Promise<string> {
+    return (await this.#result(options)).text
   }
 
-  async #result(image: ImageInput, prompt: string, sampling: TaskSampling): Promise<GenerateResult> {
-    if (image === undefined) throw wrongOption('image', 'a picture', image)
-    return (await runGeneration(this.#host, { ...sampling, image, prompt })).result
+  async #result(options: GenerateOptions & { signal: AbortSignal }): Promise<GenerateResult> {
+    return (await runGeneration(this.#host, { ...options, image: takeImage(options.image) })).result
   }
 
   /**
    * Finds objects. Boxes are in pixels of the image as given (after EXIF orientation). Generation is constrained to the
-   * task's grammar and the labels unless `constrain: false`.
+   * task's grammar and the labels unless `constrain: false`. The list says with `finishReason` whether it was cut.
    * @throws as {@link generate}
    */
-  async detect(image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Detection[]> {
-    return await detect(this.#host, image, labels, options)
+  async detect(
+    image: ImageInput,
+    labels: string | string[],
+    options: DetectOptions = {}
+  ): Promise<ObjectList<Detection>> {
+    return await publicCall<DetectOptions, ObjectList<Detection>>(
+      'detect',
+      options,
+      detectRules,
+      [],
+      async (options) => await detect(this.#host, takeImage(image), take('labels', labels, labelsRule), options)
+    )
   }
 
   /**
    * Finds objects with their masks.
    * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without a mask decoder
    */
-  async segment(image: ImageInput, labels: string | string[], options: DetectOptions = {}): Promise<Segmentation[]> {
-    return await segment(this.#host, image, labels, options)
+  async segment(
+    image: ImageInput,
+    labels: string | string[],
+    options: DetectOptions = {}
+  ): Promise<ObjectList<Segmentation>> {
+    return await publicCall<DetectOptions, ObjectList<Segmentation>>(
+      'segment',
+      options,
+      detectRules,
+      [],
+      async (options) => await segment(this.#host, takeImage(image), take('labels', labels, labelsRule), options)
+    )
   }
 
   /** A picture as the decoder sees it, reusable as `image` in any call of this model. */
   async encodeImage(image: ImageInput, options: EncodeImageOptions = {}): Promise<ImageEmbedding> {
-    checkOptions<EncodeImageOptions>('encodeImage', options, encodeImageRules)
-    if (image === undefined) throw wrongOption('image', 'a picture', image)
-    const adapters = this.#host.adapterUses(options.adapters)
-    const [prepared] = await this.#prepare({ image }, options.signal)
-    const { transform, native: source } = prepared!
-    const data =
-      source.embedding ??
-      (
-        await this.#host.run(definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters }), {
-          signal: options.signal
-        })
-      )?.embedding
-    if (!data) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
-    return { data, tokens: this.info.imageTokens, hidden: this.info.textHidden, ...(transform && { transform }) }
+    return await publicCall<EncodeImageOptions, ImageEmbedding>(
+      'encodeImage',
+      options,
+      encodeImageRules,
+      [],
+      async (options) => await encodeImage(this.#host, takeImage(image), options)
+    )
   }
 
   /**
@@ -369,57 +290,40 @@ export class PaliGemma {
    * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without the retrieval head
    */
   async embedImage(image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector> {
-    checkOptions<EmbedOptions>('embedImage', options, embedRules)
-    if (image === undefined) throw wrongOption('image', 'a picture', image)
-    return await this.#embed(options, image)
+    return await publicCall<EmbedOptions, MultiVector>(
+      'embedImage',
+      options,
+      embedRules,
+      [],
+      async (options) => await embed(this.#host, { image: takeImage(image) }, options, this.info.retrievalFlavour)
+    )
   }
 
   /** A query's vectors for {@link maxSim}. @throws as {@link embedImage} */
   async embedText(query: string, options: EmbedOptions = {}): Promise<MultiVector> {
-    checkOptions<EmbedOptions>('embedText', options, embedRules)
     check('query', query, rule.text)
-    return await this.#embed(options, undefined, query)
-  }
-
-  async #embed(options: EmbedOptions, image?: ImageInput, query?: string): Promise<MultiVector> {
-    const { flavour = this.info.retrievalFlavour, signal } = options
-    const adapters = this.#host.adapterUses(options.adapters)
-    const request = embedRequest(flavour, query)
-    return await this.#host.admit(async () => {
-      const images = await this.#prepare(image === undefined ? {} : { image }, signal)
-      const end = await this.#host.run(
-        definedOnly({ kind: 'embed' as const, images: images.map(({ native }) => native), ...request, adapters }),
-        { signal }
-      )
-      if (!end?.embedding) throw new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')
-      const dims = this.#host.info.retrievalDims
-      const vectors = { data: end.embedding, tokens: end.embedding.length / dims, dims }
-      const [page] = images
-      if (page)
-        return { ...vectors, imageTokens: this.info.imageTokens, ...(page.transform && { transform: page.transform }) }
-      return {
-        ...vectors,
-        texts: queryTexts(
-          request,
-          this.tokenize(request.prompt).map((id) => this.detokenize([id]))
-        )
-      }
-    })
+    return await publicCall<EmbedOptions, MultiVector>(
+      'embedText',
+      options,
+      embedRules,
+      [],
+      async (options) => await embed(this.#host, { query }, options, this.info.retrievalFlavour)
+    )
   }
 
   /** Token ids of a text; nothing is added. */
   tokenize(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, rule.text)
-    checkOptions<EncodeOptions>('tokenize', options, encodeRules)
+    const { allowControlTokens = false } = readOptions<EncodeOptions>('tokenize', options, encodeRules)
     this.#host.throwIfDisposed()
-    return this.#sync(() => this.#host.model.tokenize(text, options.allowControlTokens ?? false))
+    return this.#sync(() => this.#host.model.tokenize(text, allowControlTokens))
   }
 
   /** The text of token ids; control tokens give nothing. */
   detokenize(ids: number[]): string {
-    check('ids', ids, idsRule)
+    const list = take('ids', ids, idsRule)
     this.#host.throwIfDisposed()
-    return this.#sync(() => this.#host.model.detokenize(ids))
+    return this.#sync(() => this.#host.model.detokenize(list))
   }
 
   #sync<T>(call: () => T): T {
@@ -434,10 +338,10 @@ export class PaliGemma {
    * The mask decoder's raw output for 16 codes: [64, 64] row-major, about -1..1, relative to the object's box.
    * @throws PaliGemmaError ERR_MODEL_UNSUPPORTED without a mask decoder
    */
-  async decodeMask(codes: number[]): Promise<Float32Array> {
-    check('codes', codes, codesRule)
+  async decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
+    const list = take('codes', codes, codesRule)
     this.#host.throwIfDisposed()
-    return await nativeCall(() => this.#host.model.decodeMask(codes))
+    return await nativeCall(() => this.#host.model.decodeMask(list))
   }
 
   /** Ends running work with ERR_DISPOSED and frees the native memory; resolves when nothing runs any more. Idempotent. */
@@ -452,12 +356,19 @@ export class PaliGemma {
 
 /** {@link loadModel} over a given binding. */
 export async function openModel(binding: () => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
-  const options = typeof source === 'string' ? { model: source } : source
-  checkOptions<LoadOptions>('loadModel', options, loadRules, ['model'])
-  options.signal?.throwIfAborted()
-  const { path, vision } = await resolveModel(options.model)
-  return new PaliGemma(
-    await ModelHost.open(binding(), { ...(vision !== undefined && { vision }), ...definedOnly(options), model: path })
+  return await publicCall<LoadOptions, PaliGemma>(
+    'loadModel',
+    typeof source === 'string' ? { model: source } : source,
+    loadRules,
+    ['model'],
+    async (options) => {
+      const { path, vision } = await resolveModel(options.model)
+      const resolved = { ...definedOnly({ vision }), ...options, model: path }
+      const engine = binding()
+      const host = await ModelHost.open(engine, resolved)
+      await warnBeyondTraining(engine, resolved)
+      return new PaliGemma(host)
+    }
   )
 }
 

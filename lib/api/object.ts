@@ -1,6 +1,7 @@
 /** `generateObject`: output held to a schema, parsed and checked. */
 import { incomplete, PaliGemmaError } from '../base/errors'
-import { checkOptions, rule, type Rules } from '../base/validate'
+import { publicCall } from '../base/call'
+import { rule, type Rules } from '../base/validate'
 import type { ModelHost } from '../engine/host'
 import type { JsonSchema } from '../output/json-schema'
 import { isStandardSchema, toJsonSchema, type SchemaValue, type StandardSchema } from '../output/standard-schema'
@@ -32,13 +33,19 @@ export async function generateObject<const Schema>(
   host: ModelHost,
   options: ObjectOptions<Schema>
 ): Promise<SchemaValue<Schema>> {
-  checkOptions<ObjectOptions>('generateObject', options, objectRules, ['prompt', 'schema'])
-  const { schema, jsonSchema = toJsonSchema(schema), ...generating } = options
-  const request = { maxTokens: defaults.detectMaxTokens, ...generating, constrain: { jsonSchema } }
-  const { text, finishReason } = (await runGeneration(host, request)).result
-  const value = finishReason === 'stop' ? parsed(text) : undefined
-  if (!value) throw incomplete('a whole JSON text', text)
-  return (await validated(schema, value.json, text)) as SchemaValue<Schema>
+  return await publicCall<ObjectOptions, SchemaValue<Schema>>(
+    'generateObject',
+    options,
+    objectRules,
+    ['prompt', 'schema'],
+    async ({ schema, jsonSchema = toJsonSchema(schema), maxTokens = defaults.detectMaxTokens, ...generating }) => {
+      const request = { ...generating, maxTokens, constrain: { jsonSchema } }
+      const { text, finishReason } = (await runGeneration(host, request)).result
+      const value = finishReason === 'stop' ? parsed(text) : undefined
+      if (!value) throw incomplete('a whole JSON text', text)
+      return (await validated(schema, value.json, text)) as SchemaValue<Schema>
+    }
+  )
 }
 
 /** undefined: no JSON, cut by a stop string. */

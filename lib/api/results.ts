@@ -13,12 +13,16 @@ export interface GeneratedToken {
   top?: { id: number; text: string; logProb: number }[]
 }
 
+/** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
+export type FinishReason = 'stop' | 'length' | 'abort'
+
 /** What `generate` gives. */
 export interface GenerateResult {
   text: string
   tokens: GeneratedToken[]
-  /** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
-  finishReason: 'stop' | 'length' | 'abort'
+  finishReason: FinishReason
+  /** With it as `seed` the same request gives the same text again. 0 where nothing was sampled. */
+  seed: number
   /** In tokens; `promptTokens` counts the text only. */
   usage: { imageTokens: number; promptTokens: number; completionTokens: number }
   /** Milliseconds; parts that an abort left unknown are 0. */

@@ -1,11 +1,16 @@
-/** A running generation as an async iterable. */
-import type { Chunk, GenerateResult } from './results'
+/** A running generation as an async iterable, and as what goes over HTTP. */
 import { PaliGemmaError } from '../base/errors'
+import { ownController } from '../base/signals'
+import { wrongOption } from '../base/validate'
+import type { Chunk, GenerateResult } from './results'
+import { bodyOf, responseOf, type ResponseOptions } from './stream-body'
 
 interface Waiter {
   resolve: (step: IteratorResult<Chunk, undefined>) => void
   reject: (error: unknown) => void
 }
+
+type Start = (emit: (chunk: Chunk) => void, stop: AbortSignal, onAbort: () => void) => Promise<GenerateResult>
 
 /**
  * A running generation. Iterate it once for the chunks, or await `result`, or both. Work starts when it is created and
@@ -18,19 +23,23 @@ export class GenerateStream implements AsyncIterable<Chunk> {
   /** The whole result, as `generate` gives it. */
   readonly result: Promise<GenerateResult>
 
-  private readonly stop = new AbortController()
+  private readonly stop = ownController()
   private chunks: Chunk[] = []
   private waiting: Waiter[] = []
   private ended = false
   private failure: { error: unknown } | undefined
   private iterated = false
+  private aborted = false
 
   /** @internal */
-  constructor(
-    start: (emit: (chunk: Chunk) => void, stop: AbortSignal) => Promise<GenerateResult>,
-    private readonly signal?: AbortSignal
-  ) {
-    this.result = start((chunk) => this.push(chunk), this.stop.signal)
+  constructor(start: Start) {
+    if (typeof start !== 'function') throw wrongOption('a new GenerateStream', 'what model.stream() makes', start)
+    const onAbort = (): void => {
+      // nobody wants what is still queued
+      this.aborted = true
+      this.chunks = []
+    }
+    this.result = start((chunk) => this.push(chunk), this.stop.signal, onAbort)
     // Also marks the rejection as handled: the loop reports it, or nobody asked.
     this.result.then(
       () => this.end(),
@@ -61,27 +70,31 @@ export class GenerateStream implements AsyncIterable<Chunk> {
     }
   }
 
+  /** The whole text, when it is complete. */
+  async text(): Promise<string> {
+    return (await this.result).text
+  }
+
   /**
    * The chunks as newline-separated JSON in UTF-8, to send over HTTP: `new Response(stream.toReadableStream())`.
-   * Cancelling the readable stream cancels the work.
+   * Read as fast as the reader takes it; cancelling the readable stream cancels the work.
    */
-  toReadableStream(): ReadableStream<Uint8Array> {
-    const iterator = this[Symbol.asyncIterator]()
-    const encoder = new TextEncoder()
-    return new ReadableStream<Uint8Array>({
-      async pull(controller) {
-        try {
-          const { done, value } = await iterator.next()
-          if (done) controller.close()
-          else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
-        } catch (error) {
-          controller.error(error)
-        }
-      },
-      async cancel() {
-        await iterator.return?.()
-      }
-    })
+  toReadableStream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return bodyOf(this, 'jsonl')
+  }
+
+  /** The text alone, in UTF-8; otherwise as {@link toReadableStream}. */
+  toTextStream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return bodyOf(this, 'text')
+  }
+
+  /**
+   * The generation as the answer of a web handler: `return model.stream(request).toResponse({ format: 'sse' })`. The
+   * client's leaving cancels the work. See {@link ResponseOptions.format} for what is sent, also in case of an error.
+   * @throws PaliGemmaError ERR_INVALID_OPTION
+   */
+  toResponse(options: ResponseOptions = {}): Response {
+    return responseOf(this, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -90,7 +103,7 @@ export class GenerateStream implements AsyncIterable<Chunk> {
   }
 
   private push(chunk: Chunk): void {
-    if (this.ended) return
+    if (this.ended || this.aborted) return
     const waiter = this.waiting.shift()
     if (waiter) waiter.resolve({ done: false, value: chunk })
     else this.chunks.push(chunk)
@@ -103,8 +116,6 @@ export class GenerateStream implements AsyncIterable<Chunk> {
 
   private fail(error: unknown): void {
     if (this.ended) return
-    // After an abort nobody wants what is still queued.
-    if (this.signal?.aborted) this.chunks = []
     this.ended = true
     const waiters = this.waiting.splice(0)
     if (waiters.length === 0) this.failure = { error }
@@ -112,7 +123,7 @@ export class GenerateStream implements AsyncIterable<Chunk> {
   }
 
   private async next(): Promise<IteratorResult<Chunk, undefined>> {
-    const chunk = this.signal?.aborted && !this.ended ? undefined : this.chunks.shift()
+    const chunk = this.chunks.shift()
     if (chunk) return { done: false, value: chunk }
     if (this.failure) {
       const { error } = this.failure

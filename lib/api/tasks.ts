@@ -1,11 +1,13 @@
 /** `detect` and `segment`: prompt, constrained generation, parsing, scores and masks. */
 import { nativeCall, PaliGemmaError } from '../base/errors'
+import type { Taken } from '../base/call'
 import { runGeneration } from './generation'
-import type { GeneratedToken } from './results'
+import type { FinishReason, GeneratedToken, GenerateResult } from './results'
 import type { ModelHost } from '../engine/host'
 import { isEmbedding, type ImageInput } from '../images/image-input'
 import { suppressOverlaps } from '../output/nms'
-import { defaults, detectRules, labelsRule, type DetectOptions } from './options'
+import { defaults, labelsRule, type DetectOptions } from './options'
+import { take } from '../base/validate'
 import {
   maskBox,
   parsePieces,
@@ -16,7 +18,6 @@ import {
   type ParsedObject
 } from '../output/parse'
 import { prompts } from './prompts'
-import { check, checkOptions } from '../base/validate'
 
 /** An object found by `detect`. */
 export interface Detection {
@@ -43,7 +44,7 @@ export interface Detection {
 /** An object found by `segment`. */
 export interface Segmentation extends Detection {
   /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
-  mask: { width: number; height: number; data: Uint8Array }
+  mask: { width: number; height: number; data: Uint8Array<ArrayBuffer> }
   /** The model's 16 mask codes; empty where it wrote none. */
   codes: number[]
 }
@@ -54,8 +55,8 @@ export interface Segmentation extends Detection {
  * share the probability of the first location. The command's default; models differ, see docs/constraints.md.
  */
 export function recommendedMinScore(labels: string | readonly string[]): number {
-  check('labels', labels, labelsRule)
-  return 0.7 / (typeof labels === 'string' ? 1 : new Set(labels.map((label) => label.trim())).size)
+  const taken = take('labels', labels, labelsRule)
+  return 0.7 / (typeof taken === 'string' ? 1 : new Set(taken.map((label) => label.trim())).size)
 }
 
 type Scores = Pick<Detection, 'score' | 'labelScore' | 'boxScore'>
@@ -84,16 +85,47 @@ export function objectScores(tokens: GeneratedToken[], object: ParsedObject, nam
   return { score: boxScore * labelScore, labelScore, boxScore }
 }
 
+type Found = Detection & { object: ParsedObject }
+type Geometry = Parameters<typeof parsePieces>[1]
+type Kind = 'detect' | 'segment'
+
+/** Objects in the order of the model's text. An ordinary array with two more properties, which JSON and copies leave out. */
+export type ObjectList<T> = T[] & {
+  /** "length": `maxTokens` or the context cut the list, there may be more; "stop": the model ended it. */
+  readonly finishReason: Exclude<FinishReason, 'abort'>
+  /** As {@link GenerateResult.seed}. */
+  readonly seed: number
+}
+
+/** Not enumerable: an array of objects stays equal to its copy, in loops and in comparisons of tests. */
+function objectList<T>(objects: T[], { finishReason, seed }: GenerateResult): ObjectList<T> {
+  return Object.defineProperties(objects, {
+    finishReason: { value: finishReason },
+    seed: { value: seed }
+  }) as ObjectList<T>
+}
+
+// Room for four objects of each name: four locations, a name of some tokens and the separator; segment: 16 codes more.
+const tokensPerLabel = { detect: 4 * 12, segment: 4 * 28 }
+
+/** Grows with what is looked for, as far as the context allows. */
+function defaultMaxTokens(host: ModelHost, kind: Kind, names: string[]): number {
+  const wanted = Math.max(defaults.detectMaxTokens, tokensPerLabel[kind] * names.length)
+  if (wanted === defaults.detectMaxTokens) return wanted
+  // <bos> and the newline around the prompt
+  const prompt = host.model.tokenize(prompts[kind](names), false).length + 2
+  const room = host.info.contextSize - host.info.imageTokens - prompt
+  return Math.max(Math.min(wanted, room), defaults.detectMaxTokens)
+}
+
 async function findObjects(
   host: ModelHost,
-  kind: 'detect' | 'segment',
+  kind: Kind,
   image: ImageInput,
   labels: string | string[],
-  options: DetectOptions
-): Promise<{ found: (Detection & { object: ParsedObject })[]; geometry: Parameters<typeof parsePieces>[1] }> {
-  checkOptions<DetectOptions>(kind, options, detectRules)
-  check('labels', labels, labelsRule)
-  if (image === undefined) throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected an image but received undefined')
+  options: Taken<DetectOptions>
+): Promise<{ found: Found[]; geometry: Geometry; result: GenerateResult }> {
+  host.throwIfDisposed()
   if (isEmbedding(image) && !image.transform) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
@@ -103,8 +135,8 @@ async function findObjects(
   const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map((label) => label.trim()))]
   const { constrain = true, maxObjects, minScore = 0, nms, logProbs, ...sampling } = options
   const { result, images } = await runGeneration(host, {
-    maxTokens: defaults.detectMaxTokens,
     ...sampling,
+    maxTokens: sampling.maxTokens ?? defaultMaxTokens(host, kind, names),
     image,
     prompt: prompts[kind](names),
     logProbs: typeof logProbs === 'number' ? logProbs : true,
@@ -119,37 +151,44 @@ async function findObjects(
     locScale: host.options.locScale ?? defaults.locScale,
     transform
   }
-  const all = parsePieces(result.text, geometry)
-    .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
+  const all = readObjects(result, geometry, names)
     .slice(0, maxObjects)
+    .filter(({ score }) => score >= minScore)
+  const { iou, classAgnostic } = typeof nms === 'object' ? nms : { iou: nms, classAgnostic: false }
+  return { geometry, result, found: iou === undefined ? all : suppressOverlaps(all, iou, { classAgnostic }) }
+}
+
+function readObjects({ text, tokens }: GenerateResult, geometry: Geometry, names: string[]): Found[] {
+  return parsePieces(text, geometry)
+    .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
     .map(({ object, nameSpan }) => ({
       label: object.label === '' && names.length === 1 ? names[0]! : object.label,
       box: visibleBox(object, geometry),
       normalized: object.normalized,
-      ...objectScores(result.tokens, object, nameSpan),
+      ...objectScores(tokens, object, nameSpan),
       object
     }))
-    .filter(({ score }) => score >= minScore)
-  const { iou, classAgnostic } = typeof nms === 'object' ? nms : { iou: nms, classAgnostic: false }
-  return { geometry, found: iou === undefined ? all : suppressOverlaps(all, iou, { classAgnostic }) }
 }
 
 export async function detect(
   host: ModelHost,
   image: ImageInput,
   labels: string | string[],
-  options: DetectOptions
-): Promise<Detection[]> {
-  const { found } = await findObjects(host, 'detect', image, labels, options)
-  return found.map(({ object: _, ...detection }) => detection)
+  options: Taken<DetectOptions>
+): Promise<ObjectList<Detection>> {
+  const { found, result } = await findObjects(host, 'detect', image, labels, options)
+  return objectList(
+    found.map(({ object: _, ...detection }) => detection),
+    result
+  )
 }
 
 export async function segment(
   host: ModelHost,
   image: ImageInput,
   labels: string | string[],
-  options: DetectOptions
-): Promise<Segmentation[]> {
+  options: Taken<DetectOptions>
+): Promise<ObjectList<Segmentation>> {
   host.throwIfDisposed()
   if (!host.info.hasMaskDecoder) {
     throw new PaliGemmaError(
@@ -157,26 +196,28 @@ export async function segment(
       "The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: 'vae-oid.npz' }) or convert with --mask-decoder"
     )
   }
-  const { found, geometry } = await findObjects(host, 'segment', image, labels, options)
+  const { found, geometry, result } = await findObjects(host, 'segment', image, labels, options)
   const { width, height } = geometry
   const results: Segmentation[] = []
   for (const { object, ...detection } of found) {
-    options.signal?.throwIfAborted()
-    const codes = object.codes
+    options.signal.throwIfAborted()
+    const { codes } = object
     const usable = codes?.every((code) => code <= 127) ? codes : undefined
-    const data = usable
-      ? await nativeCall(async () => {
-          const mask = await host.model.decodeMask(usable)
-          return await host.binding.pasteMask(
-            mask,
-            maskBox(object, geometry),
-            width,
-            height,
-            host.options.maskConvention ?? defaults.maskConvention
-          )
-        })
-      : new Uint8Array(width * height)
+    const data = usable ? await fullMask(host, usable, object, geometry) : new Uint8Array(width * height)
     results.push({ ...detection, mask: { width, height, data }, codes: codes ?? [] })
   }
-  return results
+  return objectList(results, result)
+}
+
+async function fullMask(
+  host: ModelHost,
+  codes: number[],
+  object: ParsedObject,
+  geometry: Geometry
+): Promise<Uint8Array<ArrayBuffer>> {
+  const convention = host.options.maskConvention ?? defaults.maskConvention
+  return await nativeCall(async () => {
+    const mask = await host.model.decodeMask(codes)
+    return await host.binding.pasteMask(mask, maskBox(object, geometry), geometry.width, geometry.height, convention)
+  })
 }

@@ -1,16 +1,17 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
 import { resolveModel } from '../hub/cache'
 import { nativeCall } from '../base/errors'
+import { checkReadable } from '../base/permission'
 import { native, type NativeTokenizer } from '../engine/native'
-import { check, checkOptions, rule, type Rules } from '../base/validate'
+import { check, readOptions, rule, take, type Rules } from '../base/validate'
 
 export interface EncodeOptions {
   /** `<bos>`, `<eos>`, `<pad>`, `<unk>` and `<image>` become their ids; default false: they are plain text. */
-  allowControlTokens?: boolean
+  allowControlTokens?: boolean | undefined
 }
 
 export const encodeRules: Rules<EncodeOptions> = { allowControlTokens: rule.flag }
-export const idsRule = rule.listOf('token ids (integers >= 0)', rule.integer(0, 2 ** 31 - 1).accepts)
+export const idsRule = rule.listOf('token ids (integers >= 0)', rule.integer(0, 2 ** 31 - 1).accepts, { most: 1 << 20 })
 
 /** Decodes one token at a time and never shows half a character. Made by {@link Tokenizer.stream}. */
 export class TokenStream {
@@ -18,7 +19,12 @@ export class TokenStream {
   private held: Buffer = Buffer.alloc(0)
 
   /** @internal */
-  constructor(private readonly pieceBytes: (id: number) => Uint8Array) {}
+  constructor(private readonly pieceBytes: (id: number) => Uint8Array) {
+    check('a new TokenStream', pieceBytes, {
+      expected: 'what tokenizer.stream() makes',
+      accepts: rule.function.accepts
+    })
+  }
 
   /** The text that can be shown after this token; '' while a character is incomplete. */
   push(id: number): string {
@@ -46,7 +52,12 @@ function surrogateStart(bytes: Buffer): number {
 /** SentencePiece BPE with byte fallback, as Gemma and PaliGemma use it. Made by {@link loadTokenizer}. */
 export class Tokenizer {
   /** @internal */
-  constructor(private readonly tokenizer: NativeTokenizer) {}
+  constructor(private readonly tokenizer: NativeTokenizer) {
+    check('a new Tokenizer', tokenizer?.encode, {
+      expected: 'what loadTokenizer makes',
+      accepts: rule.function.accepts
+    })
+  }
 
   /** Number of entries of the vocabulary, padding included. */
   get size(): number {
@@ -56,14 +67,13 @@ export class Tokenizer {
   /** Token ids of a text; nothing is added. `<locNNNN>` and `<segNNN>` become their tokens. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, rule.text)
-    checkOptions<EncodeOptions>('encode', options, encodeRules)
-    return this.tokenizer.encode(text, options.allowControlTokens ?? false)
+    const { allowControlTokens = false } = readOptions<EncodeOptions>('encode', options, encodeRules)
+    return this.tokenizer.encode(text, allowControlTokens)
   }
 
   /** The text of token ids; control tokens give nothing, bytes that are not UTF-8 become U+FFFD. */
   decode(ids: number[]): string {
-    check('ids', ids, idsRule)
-    return this.tokenizer.decode(ids)
+    return this.tokenizer.decode(take('ids', ids, idsRule))
   }
 
   /** The vocabulary's spelling of a token ("▁cat", "<0x0A>", "<loc0001>"); '' for ids out of range. */
@@ -86,5 +96,6 @@ export class Tokenizer {
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
   check('path', path, rule.path)
   const { path: file } = await resolveModel(path)
+  await checkReadable(file)
   return new Tokenizer(await nativeCall(() => native().openTokenizer(file)))
 }

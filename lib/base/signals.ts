@@ -1,4 +1,83 @@
-/** Small helpers around AbortSignal. */
+/**
+ * AbortSignals of other people and of our own. A signal that users give may be shared by any number of calls, come from
+ * another realm or be a polyfill: only `follow` touches it. Inside a call there is one signal of our own, see call.ts.
+ */
+import { setMaxListeners } from 'node:events'
+import { PaliGemmaError } from './errors'
+
+type Follower = (reason: unknown) => void
+
+/** Per signal one listener, whatever the number of calls: more would make Node warn of a leak. */
+const followed = new WeakMap<AbortSignal, { followers: Set<Follower>; stop: () => void }>()
+
+/**
+ * Calls `onAbort` when the signal aborts, at once if it has. The result ends that; with the last follower gone nothing
+ * is left on the signal.
+ * @throws PaliGemmaError ERR_INVALID_OPTION for a signal whose members throw
+ */
+export function follow(source: AbortSignal, onAbort: Follower): () => void {
+  const aborted = ask(() => source.aborted)
+  if (aborted) {
+    onAbort(reasonOf(source))
+    return () => {}
+  }
+  const entry = followed.get(source) ?? listen(source)
+  // one function may follow for several calls
+  const follower: Follower = (reason) => onAbort(reason)
+  entry.followers.add(follower)
+  return () => {
+    if (entry.followers.delete(follower) && entry.followers.size === 0) entry.stop()
+  }
+}
+
+function listen(source: AbortSignal): { followers: Set<Follower>; stop: () => void } {
+  const followers = new Set<Follower>()
+  const stop = (): void => {
+    if (followed.get(source) === entry) followed.delete(source)
+    try {
+      source.removeEventListener('abort', onAbort)
+    } catch {} // it is of no use any more
+  }
+  const onAbort = (): void => {
+    const reason = reasonOf(source)
+    const all = [...followers]
+    followers.clear()
+    stop()
+    for (const follower of all) follower(reason)
+  }
+  const entry = { followers, stop }
+  ask(() => source.addEventListener('abort', onAbort))
+  followed.set(source, entry)
+  return entry
+}
+
+function ask<T>(question: () => T): T {
+  try {
+    return question()
+  } catch (cause) {
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      'Expected AbortSignal for signal but received an object of that kind whose members throw',
+      { cause }
+    )
+  }
+}
+
+/** undefined, which becomes an AbortError, where an old or foreign signal has none. */
+function reasonOf(source: AbortSignal): unknown {
+  try {
+    return source.reason
+  } catch {
+    return undefined
+  }
+}
+
+/** A controller whose signal any number of our own functions may listen to. */
+export function ownController(): AbortController {
+  const control = new AbortController()
+  setMaxListeners(0, control.signal)
+  return control
+}
 
 /**
  * The promise, unless the signal aborts first: then its reason at once, whatever the promise does later. The listener
@@ -7,31 +86,24 @@
 export async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return await promise
   return await new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    const release = follow(signal, reject)
+    promise.then(resolve, reject).finally(release)
   })
 }
 
-/** A signal that aborts when one of several does. Unlike AbortSignal.any it exists in Node 20.0; `release` it. */
+/** A signal that aborts when one of several does; `release` it. AbortSignal.any leaks on signals that live long (Node 20). */
 export function anySignal(signals: (AbortSignal | undefined)[]): {
   signal: AbortSignal | undefined
   release: () => void
 } {
   const sources = signals.filter((signal) => signal !== undefined)
   if (sources.length < 2) return { signal: sources[0], release: () => {} }
-  const control = new AbortController()
-  const listeners = sources.map((source) => {
-    const onAbort = (): void => control.abort(source.reason)
-    if (source.aborted) onAbort()
-    else source.addEventListener('abort', onAbort, { once: true })
-    return () => source.removeEventListener('abort', onAbort)
-  })
+  const control = ownController()
+  const releases = sources.map((source) => follow(source, (reason) => control.abort(reason)))
   return {
     signal: control.signal,
     release: () => {
-      for (const release of listeners) release()
+      for (const release of releases) release()
     }
   }
 }

@@ -1,10 +1,20 @@
 /** Checking options: one table of rules per call, one sentence for every mistake. */
+import { resolve } from 'node:path'
 import { PaliGemmaError } from './errors'
 
 /** What an option may be, in words that complete "Expected ... for name", and the test itself. */
 export interface Rule {
   expected: string
+  /** May throw, as foreign objects do: then the value is refused. */
   accepts: (value: unknown) => boolean
+  /**
+   * The value as it is used: a copy of what its owner may still change, or that is read by code of its own (getters,
+   * proxies). Called before `accepts`, which then sees the copy. `folder`: where relative paths begin; '': in
+   * the working folder.
+   */
+  take?: (value: unknown, folder: string) => unknown
+  /** callback: called for its effect, in the context of the call. function: its result is used. */
+  kind?: 'callback' | 'function'
 }
 
 /** One rule for every key of an options type: a new option without a rule does not compile. */
@@ -12,12 +22,44 @@ export type Rules<T> = { [K in keyof Required<T>]: Rule }
 
 const isInteger = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value)
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value)
+const isFunction = (value: unknown): boolean => typeof value === 'function'
+const isPath = (value: unknown): boolean => typeof value === 'string' && value !== '' && !value.includes('\0')
+
+// What a list may hold unless its rule says so: an array of 4 billion holes costs 16 bytes to make.
+const mostItems = 65_536
+
+/** A dense copy of a list of at most so many items; anything else comes back as it is, to be refused. */
+export function takeList(value: unknown, most = mostItems): unknown {
+  if (!Array.isArray(value)) return value
+  const { length } = value
+  if (length > most) return new TooLong(length, most)
+  // not slice or map, which a subclass may have made its own
+  const copy = new Array<unknown>(length)
+  for (let i = 0; i < length; i++) copy[i] = value[i]
+  return copy
+}
+
+/** Stands for a list that is not looked at. */
+class TooLong {
+  constructor(
+    readonly length: number,
+    readonly most: number
+  ) {}
+}
 
 export const rule = {
   text: { expected: 'string', accepts: (v: unknown) => typeof v === 'string' },
-  path: { expected: 'non-empty path', accepts: (v: unknown) => typeof v === 'string' && v !== '' },
+  path: { expected: 'non-empty path', accepts: isPath },
+  /** A path of this machine, made absolute: later changes of the working folder do not matter. */
+  file: {
+    expected: 'non-empty path',
+    accepts: isPath,
+    take: (v: unknown, folder: string) => (isPath(v) ? resolve(folder, v as string) : v)
+  },
+  object: { expected: 'object', accepts: (v: unknown) => typeof v === 'object' && v !== null },
   flag: { expected: 'boolean', accepts: (v: unknown) => typeof v === 'boolean' },
-  callback: { expected: 'function', accepts: (v: unknown) => typeof v === 'function' },
+  callback: { expected: 'function', accepts: isFunction, kind: 'callback' } as Rule,
+  function: { expected: 'function', accepts: isFunction, kind: 'function' } as Rule,
   signal: { expected: 'AbortSignal', accepts: isSignal },
   anything: { expected: 'value', accepts: () => true },
   integer: (min: number, max = Number.MAX_SAFE_INTEGER): Rule => ({
@@ -37,44 +79,81 @@ export const rule = {
     expected: values.map((v) => JSON.stringify(v)).join(' or '),
     accepts: (v) => (typeof v === 'string' || typeof v === 'number') && values.includes(v)
   }),
-  listOf: (what: string, accepts: (v: unknown) => boolean): Rule => ({
-    expected: `array of ${what}`,
-    accepts: (v) => Array.isArray(v) && v.every(accepts)
+  listOf: (what: string, accepts: (v: unknown) => boolean, { least = 0, most = mostItems } = {}): Rule => ({
+    expected: `${least > 0 ? 'non-empty ' : ''}array of ${what}`,
+    accepts: (v) => Array.isArray(v) && v.length >= least && v.length <= most && everyItem(v, accepts),
+    take: (v) => takeList(v, most)
   })
 }
 
+/** Array.every passes over holes, of which there may be 4 billion. */
+export function everyItem(list: readonly unknown[], accepts: (v: unknown) => boolean): boolean {
+  for (let i = 0; i < list.length; i++) if (!accepts(list[i])) return false
+  return true
+}
+
+/** What `follow` needs; signals of other realms and of polyfills have no more in common. */
 function isSignal(value: unknown): boolean {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    typeof (value as AbortSignal).aborted === 'boolean' &&
-    typeof (value as AbortSignal).addEventListener === 'function'
-  )
+  const { aborted, addEventListener, removeEventListener } = value as AbortSignal
+  return typeof aborted === 'boolean' && isFunction(addEventListener) && isFunction(removeEventListener)
 }
 
 /** A value as an error message shows it: short, and recognizable. */
 export function show(value: unknown): string {
+  try {
+    return showReadable(value)
+  } catch {
+    return 'an object that cannot be read'
+  }
+}
+
+function showReadable(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value)
-  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'bigint') return value > -(10n ** 30n) && value < 10n ** 30n ? `${value}n` : 'a large bigint'
   if (typeof value === 'function') return 'a function'
+  if (value instanceof TooLong) return `an array of ${value.length}, more than ${value.most}`
   if (Array.isArray(value)) {
-    const items = value.slice(0, 4).map((item) => (Array.isArray(item) ? 'an array' : show(item)))
-    return `[${items.join(', ')}${value.length > 4 ? `, ... ${value.length} in all` : ''}]`
+    const { length } = value
+    const items = Array.from({ length: Math.min(length, 4) }, (_, i) => value[i] as unknown)
+    const shown = items.map((item) => (Array.isArray(item) ? 'an array' : show(item))).join(', ')
+    return `[${shown}${length > 4 ? `, ... ${length} in all` : ''}]`
   }
   if (typeof value === 'object' && value !== null) {
-    const name = (Object.getPrototypeOf(value) as object | null)?.constructor?.name
-    return name && name !== 'Object' ? `an instance of ${name}` : 'an object'
+    const name: unknown = (Object.getPrototypeOf(value) as object | null)?.constructor?.name
+    return typeof name === 'string' && name !== '' && name !== 'Object' ? `an instance of ${name}` : 'an object'
   }
   return String(value)
 }
 
 /** "Expected integer >= 1 for maxTokens but received 0" */
-export function wrongOption(name: string, expected: string, received: unknown): PaliGemmaError {
-  return new PaliGemmaError('ERR_INVALID_OPTION', `Expected ${expected} for ${name} but received ${show(received)}`)
+export function wrongOption(name: string, expected: string, received: unknown, cause?: unknown): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected ${expected} for ${name} but received ${show(received)}`,
+    cause === undefined ? undefined : { cause }
+  )
 }
 
+/** The value as it is to be used, see {@link Rule.take}; throws ERR_INVALID_OPTION if it may not be. */
+export function take<T>(name: string, value: T, wanted: Rule, folder = ''): T {
+  let taken: unknown = value
+  let accepted = false
+  let cause: unknown
+  try {
+    taken = wanted.take ? wanted.take(value, folder) : value
+    accepted = wanted.accepts(taken)
+  } catch (error) {
+    // a mistake that has its own words
+    if (error instanceof PaliGemmaError) throw error
+    cause = error
+  }
+  if (!accepted) throw wrongOption(name, wanted.expected, taken, cause)
+  return taken as T
+}
+
+/** {@link take}, where the value itself can be used. */
 export function check(name: string, value: unknown, wanted: Rule): void {
-  if (!wanted.accepts(value)) throw wrongOption(name, wanted.expected, value)
+  take(name, value, wanted)
 }
 
 /** Throws ERR_INVALID_OPTION for the first unknown or wrong option. `undefined` means "not given". */
@@ -84,29 +163,62 @@ export function checkOptions<T extends object>(
   rules: Rules<T>,
   required: (keyof T)[] = []
 ): asserts options is T {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw wrongOption(`the options of ${call}`, 'object', options)
-  }
+  readOptions(call, options, rules, required)
+}
+
+/**
+ * The options as they are now: one plain object with all of them that are given, each read once. Throws
+ * ERR_INVALID_OPTION for the first unknown or wrong one.
+ */
+export function readOptions<T extends object>(
+  call: string,
+  options: unknown,
+  rules: Rules<T>,
+  required: (keyof T)[] = [],
+  folder = ''
+): T {
   const table = rules as Record<string, Rule>
-  for (const [name, value] of Object.entries(options)) {
-    const wanted = Object.hasOwn(table, name) ? table[name] : undefined
-    if (!wanted) {
-      const known = Object.keys(table)
-      const near = nearest(name, known)
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        `Unknown option ${show(name)} for ${call}${near ? `, did you mean ${near}?` : ''} Known options: ${known.join(', ')}`.replace(
-          /([^?]) Known/,
-          '$1. Known'
-        )
-      )
+  const { given, names } = readObject(call, options, table)
+  for (const name of names) if (!Object.hasOwn(table, name)) throw unknownOption(call, name, Object.keys(table))
+  const taken: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(given)) taken[name] = take(name, value, table[name]!, folder)
+  for (const name of required as string[])
+    if (taken[name] === undefined) throw wrongOption(name, table[name]?.expected ?? 'a value', undefined)
+  return taken as T
+}
+
+/** Known properties with values, inherited ones too (defaults), and the names of all of its own. */
+function readObject(
+  call: string,
+  options: unknown,
+  table: Record<string, Rule>
+): { given: Record<string, unknown>; names: string[] } {
+  let reading = `the options of ${call}`
+  try {
+    if (typeof options !== 'object' || options === null || Array.isArray(options))
+      throw wrongOption(reading, 'object', options)
+    const names = Object.keys(options)
+    const given: Record<string, unknown> = {}
+    for (const name of Object.keys(table)) {
+      reading = name
+      const value = (options as Record<string, unknown>)[name]
+      if (value !== undefined) given[name] = value
     }
-    if (value !== undefined) check(name, value, wanted)
+    return { given, names }
+  } catch (error) {
+    if (error instanceof PaliGemmaError) throw error
+    throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected ${reading} to be readable but reading it throws`, {
+      cause: error
+    })
   }
-  for (const name of required) {
-    if ((options as T)[name] === undefined)
-      throw wrongOption(String(name), table[String(name)]?.expected ?? 'a value', undefined)
-  }
+}
+
+function unknownOption(call: string, name: string, known: string[]): PaliGemmaError {
+  const near = nearest(name, known)
+  return new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Unknown option ${show(name)} for ${call}${near ? `, did you mean ${near}?` : '.'} Known options: ${known.join(', ')}`
+  )
 }
 
 /** The known name at edit distance <= 2, ignoring case. */

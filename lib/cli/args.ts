@@ -1,6 +1,7 @@
 /** Options that several verbs share, and the parsers of their values. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { LoadOptions, SamplingOptions } from '../api/options'
+import type { LoadOptions } from '../api/options'
+import type { SamplingOptions } from '../api/sampling'
 
 export function integer(value: string): number {
   if (!/^[+-]?\d+$/.test(value)) throw new InvalidArgumentError('Expected an integer.')

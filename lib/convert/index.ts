@@ -1,8 +1,11 @@
 /** A PaliGemma checkpoint of any kind to one GGUF. */
 import { open, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { adaptersRule, type TakenAdapter } from '../api/adapter-option'
+import { publicCall } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { checkOutput } from '../base/output-file'
+import { check, rule, takeList, type Rules } from '../base/validate'
 import { readMaskTensors } from '../engine/mask-decoder'
 import { looksLikeZip } from '../formats/npz'
 import { readConfig, type SourceConfig } from './config'
@@ -46,7 +49,7 @@ export interface ConvertOptions {
   /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
   unfoldProjector?: boolean | undefined
   /** PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second time. */
-  adapters?: readonly (string | { path: string; scale?: number })[] | undefined
+  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -67,18 +70,50 @@ export interface ConvertHooks {
  * `ERR_ACCESS_DENIED`, `ERR_WRITE_FAILED`.
  */
 export async function convert(options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
+  check('hooks', hooks, rule.object)
+  return await publicCall<ConvertOptions, ConvertResult>(
+    'convertModel',
+    options,
+    convertRules,
+    ['source', 'out'],
+    async (options) => await convertTaken(options, hooks)
+  )
+}
+
+const isFile = (v: unknown): boolean => rule.file.accepts(v)
+const takeFile = rule.file.take!
+
+const convertRules: Rules<ConvertOptions> = {
+  source: {
+    expected: 'path or array of paths',
+    take: (v, folder) => {
+      const list = takeList(v)
+      return Array.isArray(list) ? list.map((path) => takeFile(path, folder)) : takeFile(list, folder)
+    },
+    accepts: (v) => isFile(v) || (Array.isArray(v) && v.every(isFile))
+  },
+  out: rule.file,
+  type: rule.text,
+  visionType: rule.text,
+  maskDecoder: rule.file,
+  tokenizer: rule.file,
+  imatrix: rule.file,
+  unfoldProjector: rule.flag,
+  adapters: {
+    ...adaptersRule,
+    take: (v, folder) => {
+      const list = adaptersRule.take!(v, folder)
+      return Array.isArray(list) ? (list as TakenAdapter[]).map(({ file, scale }) => ({ path: file, scale })) : list
+    }
+  },
+  onProgress: rule.callback,
+  signal: rule.signal
+}
+
+async function convertTaken(options: ConvertOptions, hooks: ConvertHooks): Promise<ConvertResult> {
   const type = options.type === undefined ? undefined : parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   const sources = Array.isArray(options.source) ? options.source : [options.source]
-  for (const [name, value] of [
-    ...sources.map((source) => ['source', source] as const),
-    ['out', options.out] as const
-  ]) {
-    if (typeof value !== 'string' || value === '') {
-      throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path for ${name} but received ${String(value)}`)
-    }
-  }
-  options.signal?.throwIfAborted()
   const read = await filesRead(options)
   await checkOutput(options.out, { sources: read })
   const kind = await sourceKind(sources)

@@ -1,6 +1,7 @@
 /** Any GGUF with its matrices in another type. */
-import { PaliGemmaError } from '../base/errors'
+import { publicCall } from '../base/call'
 import { checkOutput } from '../base/output-file'
+import { check, rule, type Rules } from '../base/validate'
 import { GgufSource } from './gguf-source'
 import { planGguf } from './gguf-plan'
 import { checkImportance, readImportance } from './imatrix'
@@ -34,17 +35,29 @@ export interface QuantizeOptions {
  * `ERR_ACCESS_DENIED`, `ERR_WRITE_FAILED`.
  */
 export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
+  check('hooks', hooks, rule.object)
+  return await publicCall<QuantizeOptions, ConvertResult>(
+    'quantizeModel',
+    options,
+    quantizeRules,
+    ['source', 'out', 'type'],
+    async (options) => await quantizeTaken(options, hooks)
+  )
+}
+
+const quantizeRules: Rules<QuantizeOptions> = {
+  source: rule.file,
+  out: rule.file,
+  type: rule.text,
+  visionType: rule.text,
+  imatrix: rule.file,
+  onProgress: rule.callback,
+  signal: rule.signal
+}
+
+async function quantizeTaken(options: QuantizeOptions, hooks: ConvertHooks): Promise<ConvertResult> {
   const type = parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
-  for (const name of ['source', 'out'] as const) {
-    if (typeof options[name] !== 'string' || options[name] === '') {
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        `Expected a path for ${name} but received ${String(options[name])}`
-      )
-    }
-  }
-  options.signal?.throwIfAborted()
   const sources = await filesRead(options)
   await checkOutput(options.out, { sources })
   const importance =

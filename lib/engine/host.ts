@@ -1,5 +1,7 @@
 /** A loaded native model with its running jobs: what all calls of a PaliGemma share. */
+import type { TakenAdapter } from '../api/adapter-option'
 import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '../api/adapters'
+import { inNoContext } from '../base/call'
 import { PaliGemmaError, fromNative, nativeAborted } from '../base/errors'
 import { checkImage, isEmbedding, type ImageInput } from '../images/image-input'
 import { readMaskTensors } from './mask-decoder'
@@ -17,6 +19,7 @@ import { defaults, type LoadOptions } from '../api/options'
 import type { ImageTransform } from '../output/parse'
 import { preprocess } from '../images/preprocess'
 import { withoutPlaceholders } from '../api/prompts'
+import { checkReadable } from '../base/permission'
 import { untilAborted } from '../base/signals'
 
 export type EndEvent = Extract<NativeEvent, { kind: 'end' }>
@@ -114,6 +117,7 @@ export interface PreparedImage {
 
 export class ModelHost {
   readonly adapters: AdapterInfo[]
+  private readonly adapterFiles: string[]
   private disposing: Promise<void> | undefined
   private requests = 0
 
@@ -125,6 +129,7 @@ export class ModelHost {
     private readonly jobs: Jobs
   ) {
     this.adapters = info.adapters.map(toAdapterInfo)
+    this.adapterFiles = (options.adapters as TakenAdapter[] | undefined)?.map(({ file }) => file) ?? []
   }
 
   /** Loads with options already checked; `importance` observes the inputs of all matrices. */
@@ -149,31 +154,35 @@ export class ModelHost {
       finalSoftcap
     } = options
     signal?.throwIfAborted()
+    await checkReadable(
+      path,
+      vision,
+      maskDecoder,
+      ...((adapters as TakenAdapter[] | undefined) ?? []).map(({ file }) => file)
+    )
     onProgress?.(0)
     const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
     const mask = isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder
-    const updates = adapters && (await untilAborted(readAdapters(adapters), signal))
+    const updates = adapters && (await untilAborted(readAdapters(adapters as TakenAdapter[]), signal))
     let model: NativeModel
     try {
-      model = new binding.Model(
-        definedOnly({
-          path,
-          visionPath: vision,
-          maskDecoder: mask,
-          adapters: updates,
-          device,
-          threads,
-          contextSize,
-          maxSequences,
-          kvCacheType,
-          attentionWindow,
-          finalSoftcap,
-          importance
-        }),
-        jobs.deliver
-      )
+      const given = definedOnly({
+        path,
+        visionPath: vision,
+        maskDecoder: mask,
+        adapters: updates,
+        device,
+        threads,
+        contextSize,
+        maxSequences,
+        kvCacheType,
+        attentionWindow,
+        finalSoftcap,
+        importance
+      })
+      model = inNoContext(() => new binding.Model(given, jobs.deliver))
     } catch (error) {
       throw fromNative(error)
     }
@@ -220,19 +229,19 @@ export class ModelHost {
 
   /** The `adapters` option of a request as the addon takes it. */
   adapterUses(chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
-    return chooseAdapters(this.adapters, chosen)
+    return chooseAdapters(this.adapters, this.adapterFiles, chosen as TakenAdapter[] | undefined)
   }
 
   /** Decodes and resizes pictures to what the model takes. `images` and `image` as in the options of the calls. */
   async prepareImages(
-    options: { image?: ImageInput; images?: ImageInput[] },
+    options: { image?: ImageInput | undefined; images?: ImageInput[] | undefined },
     signal?: AbortSignal
   ): Promise<PreparedImage[]> {
     if (options.image !== undefined && options.images !== undefined) {
       throw new PaliGemmaError('ERR_INVALID_OPTION', 'Expected image or images but received both')
     }
     const images = options.images ?? (options.image === undefined ? [] : [options.image])
-    images.forEach((image, i) => checkImage(image, options.images ? `images[${i}]` : 'image'))
+    for (const [i, image] of images.entries()) checkImage(image, options.images ? `images[${i}]` : 'image')
     if (images.length > 0 && !this.info.hasVision) {
       throw new PaliGemmaError(
         'ERR_MODEL_UNSUPPORTED',

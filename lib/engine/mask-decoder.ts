@@ -1,8 +1,9 @@
 /** The mask decoder on its own: 16 `<seg>` codes to a 64 x 64 mask, without a model. */
 import { nativeCall, PaliGemmaError } from '../base/errors'
+import { checkReadable } from '../base/permission'
 import { native, type NativeMaskDecoder, type NativeTensorSource } from './native'
 import { NpzArchive, looksLikeZip } from '../formats/npz'
-import { check, rule } from '../base/validate'
+import { check, rule, take, takeList, type Rule } from '../base/validate'
 
 // The official decoder holds 7 MB of float32; a file that claims much more is something else.
 const maxBytes = 256 << 20
@@ -34,24 +35,30 @@ export async function readMaskTensors(path: string): Promise<NativeTensorSource>
   }
 }
 
-export const codesRule = {
+export const codesRule: Rule = {
   expected: '16 integers from 0 to 127',
-  accepts: (v: unknown) => Array.isArray(v) && v.length === 16 && v.every(rule.integer(0, 127).accepts)
+  take: (v) => takeList(v, 16),
+  accepts: (v) => Array.isArray(v) && v.length === 16 && v.every(rule.integer(0, 127).accepts)
 }
 
 /** Decodes the 16 codes of a `segment` result. Made by {@link loadMaskDecoder}. */
 export class MaskDecoder {
   /** @internal */
-  constructor(private readonly decoder: NativeMaskDecoder) {}
+  constructor(private readonly decoder: NativeMaskDecoder) {
+    check('a new MaskDecoder', decoder?.decode, {
+      expected: 'what loadMaskDecoder makes',
+      accepts: rule.function.accepts
+    })
+  }
 
   /**
    * The decoder's raw output for 16 codes in 0..127: [64, 64] row-major, about -1..1, object where positive. It covers
    * the object's box, not the picture.
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
-  async decode(codes: number[]): Promise<Float32Array> {
-    check('codes', codes, codesRule)
-    return await nativeCall(() => this.decoder.decode(codes))
+  async decode(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
+    const list = take('codes', codes, codesRule)
+    return await nativeCall(() => this.decoder.decode(list))
   }
 }
 
@@ -60,13 +67,14 @@ export class MaskDecoder {
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION, ERR_NATIVE_MISSING
  */
 export async function loadMaskDecoder(path: string): Promise<MaskDecoder> {
-  check('path', path, rule.path)
-  const source = (await looksLikeZip(path)) ? await readMaskTensors(path) : path
+  const file = take('path', path, rule.file)
+  await checkReadable(file)
+  const source = (await looksLikeZip(file)) ? await readMaskTensors(file) : file
   try {
     return new MaskDecoder(await nativeCall(() => native().openMaskDecoder(source)))
   } catch (error) {
     // the engine knows only the tensors, not where they came from
     const { code, message } = error as PaliGemmaError
-    throw message.includes(path) ? error : new PaliGemmaError(code, `${path}: ${message}`, { cause: error })
+    throw message.includes(file) ? error : new PaliGemmaError(code, `${file}: ${message}`, { cause: error })
   }
 }

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import type { EngineSampling } from '../api/sampling'
 
 /** How the vectors of pages are stored. */
 export type VectorType = 'f32' | 'int8' | 'binary'
@@ -81,7 +82,8 @@ export interface NativeImage {
   embedding?: Float32Array
 }
 
-export interface NativeRequest {
+/** Sampling: as the options of the same names; beams: greedy only, at most maxSequences, tokens come at the end. */
+export interface NativeRequest extends EngineSampling {
   /**
    * trace: one prefill that returns every stage's values, to compare with a reference implementation. importance:
    * nothing runs; what a model loaded with `importance` has gathered.
@@ -92,22 +94,8 @@ export interface NativeRequest {
   /** score only */
   suffix?: string
   allowControlTokens?: boolean
-  maxTokens?: number
-  temperature?: number
-  topK?: number
-  topP?: number
-  minP?: number
-  repeatPenalty?: number
-  /** > 1: beam search, greedy only, at most maxSequences; tokens come at the end */
-  beams?: number
-  /** beams: a hypothesis scores its log-probability / length^lengthPenalty */
-  lengthPenalty?: number
-  /** 0 .. 2^53 - 1 */
-  seed?: number
   /** -1 none, 0 of the chosen token, n also of the n best */
   logProbs?: number
-  stop?: string[]
-  ignoreEos?: boolean
   /** score only: also the stage "logits", a row per token of the suffix; at most 256 */
   logits?: boolean
   constraint?:
@@ -148,9 +136,9 @@ export type NativeEvent =
       /** score: one entry per suffix token, eos last. */
       scored?: NativeToken[]
       /** encodeImage: [imageTokens, textHidden]. */
-      embedding?: Float32Array
+      embedding?: Float32Array<ArrayBuffer>
       /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
-      stages?: { name: string; rows: number; cols: number; data: Float32Array }[]
+      stages?: { name: string; rows: number; cols: number; data: Float32Array<ArrayBuffer> }[]
     }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */
   | { kind: 'error'; job: number; code: string; message: string }
@@ -167,14 +155,14 @@ export interface NativeModel {
   tokenize(text: string, allowControlTokens: boolean): number[]
   detokenize(ids: number[]): string
   /** [64, 64]; rejects with ERR_MODEL_UNSUPPORTED without a mask decoder. */
-  decodeMask(codes: number[]): Promise<Float32Array>
+  decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>>
 }
 
 export interface NativeTokenizer {
   encode(text: string, allowControlTokens: boolean): number[]
   decode(ids: number[]): string
   /** The bytes of one token; empty for control tokens. */
-  pieceBytes(id: number): Uint8Array
+  pieceBytes(id: number): Uint8Array<ArrayBuffer>
   /** The vocabulary's spelling. */
   pieceText(id: number): string
   readonly size: number
@@ -182,7 +170,7 @@ export interface NativeTokenizer {
 
 export interface NativeMaskDecoder {
   /** 16 codes in 0..127 -> [64, 64], about -1..1. */
-  decode(codes: number[]): Promise<Float32Array>
+  decode(codes: number[]): Promise<Float32Array<ArrayBuffer>>
 }
 
 export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
@@ -219,9 +207,13 @@ export interface NativePageStore {
     begin: number,
     end: number,
     limit: number
-  ): Promise<{ pages: Float64Array; scores: Float64Array }>
+  ): Promise<{ pages: Float64Array<ArrayBuffer>; scores: Float64Array<ArrayBuffer> }>
   /** NaN for removed pages. */
-  score(query: Uint8Array, scales: Float32Array | undefined, pages: readonly number[]): Promise<Float64Array>
+  score(
+    query: Uint8Array,
+    scales: Float32Array | undefined,
+    pages: readonly number[]
+  ): Promise<Float64Array<ArrayBuffer>>
 }
 
 export interface NativeBinding {
@@ -230,9 +222,15 @@ export interface NativeBinding {
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
-  dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array }>
+  dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array<ArrayBuffer> }>
   /** Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. */
-  quantizeRows(data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array): Promise<Uint8Array>
+  quantizeRows(
+    data: Uint8Array,
+    from: string,
+    to: string,
+    cols: number,
+    importance?: Float32Array
+  ): Promise<Uint8Array<ArrayBuffer>>
   /**
    * RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. `data` is read in place by another thread:
    * nobody may detach or shrink its buffer until the promise settles.
@@ -244,7 +242,10 @@ export interface NativeBinding {
     size: number,
     filter: 'bicubic' | 'bilinear',
     fit: 'squash' | 'pad'
-  ): Promise<{ data: Uint8Array; transform: { scaleX: number; scaleY: number; offsetX: number; offsetY: number } }>
+  ): Promise<{
+    data: Uint8Array<ArrayBuffer>
+    transform: { scaleX: number; scaleY: number; offsetX: number; offsetY: number }
+  }>
   /** mask: [64, 64]; box in pixels, x0 <= x < x1; result [height, width], 0..255. */
   pasteMask(
     mask: Float32Array,
@@ -252,7 +253,7 @@ export interface NativeBinding {
     width: number,
     height: number,
     convention: 'training' | 'demo'
-  ): Promise<Uint8Array>
+  ): Promise<Uint8Array<ArrayBuffer>>
   cpuInfo(): { isa: string; supported: string[]; threads: number }
   /**
    * What this machine can do at best with so many threads (default: as `cpuInfo`), measured in a third of a second:
@@ -268,10 +269,14 @@ export interface NativeBinding {
     scales: Float32Array | undefined,
     pages: Uint8Array[],
     pageScales: Float32Array[] | undefined
-  ): Float64Array
+  ): Float64Array<ArrayBuffer>
   createPageStore(type: VectorType, dims: number, threads?: number): NativePageStore
   /** [tokens, dims] of length 1 -> at most `clusters` of them; for every token its cluster. */
-  poolTokens(vectors: Float32Array, dims: number, clusters: number): Promise<{ data: Float32Array; clusters: number[] }>
+  poolTokens(
+    vectors: Float32Array,
+    dims: number,
+    clusters: number
+  ): Promise<{ data: Float32Array<ArrayBuffer>; clusters: number[] }>
 }
 
 /** Where the addon may be, best first: an explicit path, a local build, the prebuilt binary of the package. */

@@ -10,10 +10,11 @@
  * A record is written last, so a model without one is not there.
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { makeFolder, writeOutput } from '../base/output-file'
+import { checkReadable } from '../base/permission'
 import { cacheDirectory } from './settings'
 import { folderName, type HubReference, parseReference } from './reference'
 
@@ -139,20 +140,22 @@ const fileName = /\.(gguf|safetensors|npz|bin|part)$/i
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND for a hub model that was not pulled, with the command that fetches it
  */
 export async function resolveModel(model: string, cache?: Cache): Promise<{ path: string; vision?: string }> {
+  const file = resolve(model) // now: the working folder may change
   if (
-    await stat(model).then(
+    await stat(file).then(
       () => true,
       () => false
     )
   )
-    return { path: model }
+    return { path: file }
   const reference = fileName.test(model) ? undefined : parseReference(model)
-  if (!reference) return { path: model }
+  if (!reference) return { path: file }
   if (reference.type !== undefined) {
     // A wrong type must not end in advice to pull it.
     reference.type = parseFileType(reference.type).name
   }
   const where = cache ?? new Cache()
+  await checkReadable(where.dir)
   const found = await where.find(reference)
   if (found) return { path: found.path, ...(found.vision !== null && { vision: found.vision }) }
   const command = [

@@ -2,7 +2,8 @@
 import { lstat, readdir, rm, rmdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import { checkOptions, rule, type Rules } from '../base/validate'
+import { publicCall } from '../base/call'
+import { readOptions, rule, type Rules } from '../base/validate'
 import { Cache, type CachedModel } from './cache'
 import { acquireLock } from './lock'
 import { expectReference, type HubReference } from './reference'
@@ -48,7 +49,7 @@ export interface RemovePulledOptions extends ListPulledOptions {
   signal?: AbortSignal
 }
 
-const listRules: Rules<ListPulledOptions> = { cacheDir: rule.path }
+const listRules: Rules<ListPulledOptions> = { cacheDir: rule.file }
 const removeRules: Rules<RemovePulledOptions> = { ...listRules, onMessage: rule.callback, signal: rule.signal }
 
 /**
@@ -56,8 +57,8 @@ const removeRules: Rules<RemovePulledOptions> = { ...listRules, onMessage: rule.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export async function listPulled(options: ListPulledOptions = {}): Promise<PulledList> {
-  checkOptions<ListPulledOptions>('listPulled', options, listRules)
-  const cache = new Cache(options.cacheDir ?? cacheDirectory())
+  const { cacheDir } = readOptions<ListPulledOptions>('listPulled', options, listRules)
+  const cache = new Cache(cacheDir ?? cacheDirectory())
   const ids = [
     ...new Set([...(await idsIn(join(cache.dir, 'models'))), ...(await idsIn(join(cache.dir, 'downloads')))])
   ].sort()
@@ -77,7 +78,16 @@ export async function listPulled(options: ListPulledOptions = {}): Promise<Pulle
  */
 export async function removePulled(id: string, options: RemovePulledOptions = {}): Promise<RemovedList> {
   const reference = expectReference(id)
-  checkOptions<RemovePulledOptions>('removePulled', options, removeRules)
+  return await publicCall<RemovePulledOptions, RemovedList>(
+    'removePulled',
+    options,
+    removeRules,
+    [],
+    async (options) => await removeTaken(id, reference, options)
+  )
+}
+
+async function removeTaken(id: string, reference: HubReference, options: RemovePulledOptions): Promise<RemovedList> {
   const cache = new Cache(options.cacheDir ?? cacheDirectory())
   // What an interrupted pull has left counts where the whole model is meant.
   const all =

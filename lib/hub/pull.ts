@@ -4,8 +4,9 @@ import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { makeFolder } from '../base/output-file'
+import { publicCall } from '../base/call'
 import { anySignal } from '../base/signals'
-import { check, checkOptions, rule, wrongOption } from '../base/validate'
+import { check, rule, wrongOption } from '../base/validate'
 import { parseFileType, parseVisionType } from '../formats/types'
 import { Cache, recordFormat } from './cache'
 import { findSame, type Lookup, lookUp } from './cached'
@@ -14,7 +15,7 @@ import { presentBytes } from './download'
 import { acquireLock } from './lock'
 import { makeModel, removeDownloads } from './make'
 import { type PullHooks, type PullOptions, type PullResult, pullRules } from './pull-options'
-import { expectReference } from './reference'
+import { expectReference, type HubReference } from './reference'
 import { chooseFiles, listFiles } from './repository'
 import { type HubSettings, hubSettings } from './settings'
 import { transfer } from './transfer'
@@ -37,18 +38,19 @@ interface Job extends Lookup {
  * rejects with the signal's reason
  */
 export async function pull(id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
-  const job = await prepare(id, options, hooks)
-  const { commit, found } = await lookUp(job)
-  return found ?? (await locked(job, commit))
+  const reference = expectReference(id)
+  check('hooks', hooks, rule.object)
+  return await publicCall<PullOptions, PullResult>('pull', options, pullRules, [], async (options) => {
+    const job = await prepare(reference, options, hooks)
+    const { commit, found } = await lookUp(job)
+    return found ?? (await locked(job, commit))
+  })
 }
 
-async function prepare(id: string, options: PullOptions, hooks: PullHooks): Promise<Job> {
-  const reference = expectReference(id)
-  checkOptions<PullOptions>('pull', options, pullRules)
+async function prepare(reference: HubReference, options: PullOptions, hooks: PullHooks): Promise<Job> {
   const revision = agree('revision', reference.revision, options.revision) ?? 'main'
   const type = agree('type', reference.type, options.type === undefined ? undefined : parseFileType(options.type).name)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
-  options.signal?.throwIfAborted()
   const maskHash = options.maskDecoder === undefined ? null : await hashOf(options.maskDecoder)
   const settings = await hubSettings(options, hooks.env)
   return {

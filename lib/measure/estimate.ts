@@ -9,7 +9,7 @@ import { PaliGemmaError } from '../base/errors'
 import { resolveModel } from '../hub/cache'
 import { inspectModel, type ModelInfo } from '../api/inspect'
 import { defaults } from '../api/options'
-import { check, checkOptions, rule, type Rules, wrongOption } from '../base/validate'
+import { check, readOptions, rule, type Rules, wrongOption } from '../base/validate'
 
 /** Options of {@link estimateMemory}; those of `loadModel` mean the same. */
 export interface EstimateOptions {
@@ -69,7 +69,7 @@ export interface MemoryEstimate {
 
 const positive = rule.integer(1)
 const estimateRules: Rules<EstimateOptions> = {
-  vision: rule.path,
+  vision: rule.file,
   type: rule.text,
   contextSize: positive,
   maxSequences: positive,
@@ -103,9 +103,9 @@ interface Shape {
  * "10b-448", "pg1-3b-896"
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma), ERR_INVALID_OPTION
  */
-export async function estimateMemory(source: string, options: EstimateOptions = {}): Promise<MemoryEstimate> {
+export async function estimateMemory(source: string, given: EstimateOptions = {}): Promise<MemoryEstimate> {
   check('source', source, rule.path)
-  checkOptions<EstimateOptions>('estimateMemory', options, estimateRules)
+  const options = readOptions<EstimateOptions>('estimateMemory', given, estimateRules)
   const isSize =
     /^(pg1-)?\d+b-\d+$/i.test(source) &&
     (await stat(source).then(

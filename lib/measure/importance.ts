@@ -1,5 +1,6 @@
 /** Importance matrices: which inputs of a model's matrices matter, measured on the user's own pictures and prompts. */
 import { type ImportanceEntry, writeImportance } from '../convert/imatrix'
+import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { checkOutput } from '../base/output-file'
 import { definedOnly, ModelHost } from '../engine/host'
@@ -7,7 +8,7 @@ import type { ImageInput } from '../images/image-input'
 import { native } from '../engine/native'
 import { loadRules, type LoadOptions } from '../api/options'
 import { imagesRule, samplesOf, samplesRule, type SamplePrompt } from './samples'
-import { checkOptions, rule, type Rules } from '../base/validate'
+import { rule, type Rules } from '../base/validate'
 
 /** Options of {@link collectImportance}. */
 export interface ImportanceOptions
@@ -46,7 +47,7 @@ export interface ImportanceResult {
 }
 
 const importanceRules: Rules<ImportanceOptions> = {
-  model: loadRules.model,
+  model: rule.file,
   vision: loadRules.vision,
   device: loadRules.device,
   threads: loadRules.threads,
@@ -56,7 +57,7 @@ const importanceRules: Rules<ImportanceOptions> = {
   fit: loadRules.fit,
   signal: loadRules.signal,
   onProgress: loadRules.onProgress,
-  out: rule.path,
+  out: rule.file,
   images: imagesRule,
   prompts: samplesRule,
   maxTokens: rule.integer(1)
@@ -71,7 +72,16 @@ export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
  * @throws PaliGemmaError as `loadModel` and `generate` do
  */
 export async function collectImportance(options: ImportanceOptions): Promise<ImportanceResult> {
-  checkOptions<ImportanceOptions>('collectImportance', options, importanceRules, ['model', 'out', 'images'])
+  return await publicCall<ImportanceOptions, ImportanceResult>(
+    'collectImportance',
+    options,
+    importanceRules,
+    ['model', 'out', 'images'],
+    collect
+  )
+}
+
+async function collect(options: Taken<ImportanceOptions>): Promise<ImportanceResult> {
   const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
   const sources = [load.model, load.vision, ...images].filter((path) => typeof path === 'string')
   await checkOutput(out, { sources })

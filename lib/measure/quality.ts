@@ -1,4 +1,5 @@
 /** How far a model is from another one of the same architecture: a quantized file from its original. */
+import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { definedOnly, ModelHost } from '../engine/host'
 import type { ImageInput } from '../images/image-input'
@@ -6,7 +7,7 @@ import { defaultPrompts } from './importance'
 import { native } from '../engine/native'
 import { loadRules, type LoadOptions } from '../api/options'
 import { imagesRule, type Sample, samplesOf, samplesRule, type SamplePrompt } from './samples'
-import { checkOptions, rule, type Rules } from '../base/validate'
+import { rule, type Rules } from '../base/validate'
 
 /** Options of {@link compareQuality}. */
 export interface QualityOptions
@@ -52,10 +53,10 @@ export interface QualityResult {
 }
 
 const qualityRules: Rules<QualityOptions> = {
-  model: loadRules.model,
+  model: rule.file,
   vision: loadRules.vision,
-  against: rule.path,
-  againstVision: rule.path,
+  against: rule.file,
+  againstVision: rule.file,
   device: loadRules.device,
   threads: loadRules.threads,
   contextSize: loadRules.contextSize,
@@ -78,7 +79,16 @@ const qualityRules: Rules<QualityOptions> = {
  * @throws PaliGemmaError as `loadModel` and `score` do; ERR_INVALID_OPTION where the two have different vocabularies
  */
 export async function compareQuality(options: QualityOptions): Promise<QualityResult> {
-  checkOptions<QualityOptions>('compareQuality', options, qualityRules, ['model', 'against', 'images'])
+  return await publicCall<QualityOptions, QualityResult>(
+    'compareQuality',
+    options,
+    qualityRules,
+    ['model', 'against', 'images'],
+    compare
+  )
+}
+
+async function compare(options: Taken<QualityOptions>): Promise<QualityResult> {
   const {
     model,
     vision,

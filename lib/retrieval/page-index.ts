@@ -1,8 +1,9 @@
 /** Many pages' vectors in one place, searched by all threads beside the event loop. */
 import { fromNative, nativeCall, PaliGemmaError } from '../base/errors'
 import { native, type NativePageStore } from '../engine/native'
+import { publicCall } from '../base/call'
 import { untilAborted } from '../base/signals'
-import { check, checkOptions, rule, type Rules } from '../base/validate'
+import { check, readOptions, rule, take, type Rules } from '../base/validate'
 import type { SearchHit } from './max-sim'
 import {
   checkVectors,
@@ -60,10 +61,10 @@ export class PageIndex {
 
   /** @throws PaliGemmaError ERR_INVALID_OPTION, ERR_NATIVE_MISSING */
   constructor(options: PageIndexOptions = {}) {
-    checkOptions<PageIndexOptions>('PageIndex', options, indexRules)
-    this.type = options.type ?? 'int8'
-    this.dims = options.dims ?? 128
-    this.#store = this.#sync(() => native().createPageStore(this.type, this.dims, options.threads))
+    const { type = 'int8', dims = 128, threads } = readOptions<PageIndexOptions>('PageIndex', options, indexRules)
+    this.type = type
+    this.dims = dims
+    this.#store = this.#sync(() => native().createPageStore(type, dims, threads))
   }
 
   /** Pages that can be found. */
@@ -117,9 +118,16 @@ export class PageIndex {
    * @throws PaliGemmaError ERR_INVALID_OPTION; an abort rejects with the signal's reason
    */
   async search(query: PageVectors, options: SearchOptions = {}): Promise<SearchHit[]> {
-    checkOptions<SearchOptions>('search', options, searchRules)
-    const { limit = 10, signal } = options
-    signal?.throwIfAborted()
+    return await publicCall<SearchOptions, SearchHit[]>(
+      'search',
+      options,
+      searchRules,
+      [],
+      async ({ limit = 10, signal }) => await this.#search(query, limit, signal)
+    )
+  }
+
+  async #search(query: PageVectors, limit: number, signal: AbortSignal): Promise<SearchHit[]> {
     const { rows, scales } = this.#query(query)
     const end = this.#store.pages
     const step = Math.max(1024, Math.floor(sliceBytes / (this.#store.bytes / Math.max(end, 1) + 1)))
@@ -147,9 +155,9 @@ export class PageIndex {
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
   async score(query: PageVectors, pages: readonly number[]): Promise<Float64Array> {
-    check('pages', pages, rule.listOf('page numbers', rule.integer(0).accepts))
+    const list = take('pages', pages, rule.listOf('page numbers', rule.integer(0).accepts, { most: 1 << 20 }))
     const { rows, scales } = this.#query(query)
-    return await this.#exclusively(async () => await this.#store.score(rows, scales, pages))
+    return await this.#exclusively(async () => await this.#store.score(rows, scales, list))
   }
 
   #query(query: PageVectors): { rows: Uint8Array; scales: Float32Array | undefined } {

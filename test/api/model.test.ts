@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
 import { openModel, type PaliGemma } from '../../lib/api/model'
 import type { GenerateOptions, LoadOptions } from '../../lib/api/options'
+import { visibleBox } from '../../lib/output/parse'
 import { FakeNative, fakeInfo, picture, type Script } from '../support/fake-native'
 import { golden, hasGoldens } from '../support/golden'
 
@@ -34,7 +36,7 @@ describe('loadModel', () => {
       onProgress: (fraction) => progress.push(fraction)
     })
     expect(fake.loads).toEqual([
-      { path: 'm.gguf', visionPath: 'v.gguf', threads: 3, kvCacheType: 'q8_0', finalSoftcap: false }
+      { path: resolve('m.gguf'), visionPath: resolve('v.gguf'), threads: 3, kvCacheType: 'q8_0', finalSoftcap: false }
     ])
     expect(progress).toEqual([0, 1])
     expect(model.info).toMatchObject({
@@ -639,7 +641,13 @@ describe('tasks', () => {
                 number,
                 number
               ]
-              return { label: (obj.name ?? '').trim(), box: { x: x0, y: y0, width: x1 - x0, height: y1 - y0 } }
+              const [yMin, xMin, yMax, xMax] = obj.loc_yxyx as [number, number, number, number]
+              // a pixel at least, where the published rule rounds to none
+              const box = visibleBox(
+                { box: { x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, normalized: { yMin, xMin, yMax, xMax } },
+                image
+              )
+              return { label: (obj.name ?? '').trim(), box }
             })
           const found = await model.detect(image, ['a', 'b'], { constrain: false })
           expect(found.map(({ label, box }) => ({ label, box }))).toEqual(expected)
@@ -662,7 +670,7 @@ describe('other calls', () => {
       tokens: [
         { id: 0, text: 'a', logProb: -0.5 },
         { id: 1, text: 'b', logProb: -0.5 },
-        { id: 2, text: '', logProb: -0.5 }
+        { id: 2, text: '<token 2>', logProb: -0.5 }
       ],
       logProbs: [-0.5, -0.5, -0.5],
       total: -1.5,

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { Cache, type CacheRecord, recordFormat, resolveModel } from '../../lib/hub/cache'
 import { acquireLock } from '../../lib/hub/lock'
@@ -174,7 +174,7 @@ describe("loadModel's way from a name to a file", () => {
     writeFileSync(join(dir, 'org', 'name'), 'mine')
     process.chdir(dir)
     try {
-      expect(await resolveModel('org/name', cache)).toEqual({ path: 'org/name' })
+      expect(await resolveModel('org/name', cache)).toEqual({ path: resolve('org/name') })
     } finally {
       process.chdir(before)
     }
@@ -198,7 +198,7 @@ describe("loadModel's way from a name to a file", () => {
   it('paths are left to the reader', async () => {
     const { cache } = await filled()
     for (const path of ['models/x.gguf', './a/b', '/a/b', 'a', 'a/b/c'])
-      expect(await resolveModel(path, cache)).toEqual({ path })
+      expect(await resolveModel(path, cache)).toEqual({ path: resolve(path) })
   })
 
   it('a record whose file is missing, cut or elsewhere counts for nothing', async () => {

@@ -1,0 +1,105 @@
+/**
+ * The border of the library. What users hand over is read here, once: checked, copied, its callbacks tied to the place
+ * they come from and its signal followed. Behind it there are plain values, and a signal of our own that ends the call.
+ */
+import { AsyncResource } from 'node:async_hooks'
+import { follow, ownController, untilAborted } from './signals'
+import { explainDenied } from './permission'
+import { readOptions, type Rule, type Rules } from './validate'
+
+/** What `work` gets: the options as they were when the call was made. */
+export type Taken<T> = T & { signal: AbortSignal }
+
+/**
+ * A public call: `work` with checked options of its own. It ends early with the reason of the user's signal, or with
+ * what one of the user's callbacks throws or rejects with, unchanged.
+ */
+export async function publicCall<T extends { signal?: AbortSignal | undefined }, R>(
+  name: string,
+  given: unknown,
+  rules: Rules<T>,
+  required: (keyof T)[],
+  work: (options: Taken<T>) => Promise<R>,
+  folder?: string
+): Promise<R> {
+  const options = readOptions<T>(name, given, rules, required, folder)
+  const callbacks = new Callbacks(options, rules)
+  const { signal } = callbacks.end
+  const release = options.signal ? follow(options.signal, (reason) => callbacks.end.abort(reason)) : () => {}
+  try {
+    signal.throwIfAborted()
+    const result = await work({ ...options, signal })
+    await callbacks.settled()
+    return result
+  } catch (error) {
+    throw callbacks.threw(error) ? error : explainDenied(error)
+  } finally {
+    release()
+  }
+}
+
+/**
+ * The user's functions among the options, replaced by ones that run in the AsyncLocalStorage context of this call,
+ * wherever they are called from. Promises that callbacks return are gathered: a rejected one ends the call.
+ */
+class Callbacks {
+  /** Ends the call. */
+  readonly end = ownController()
+  private readonly pending = new Set<Promise<unknown>>()
+  private readonly thrown = new Set<unknown>()
+
+  constructor(options: object, rules: object) {
+    const table = options as Record<string, unknown>
+    for (const [name, { kind }] of Object.entries(rules as Record<string, Rule>)) {
+      const callback = table[name]
+      if (kind === undefined || typeof callback !== 'function') continue
+      const bound = AsyncResource.bind(callback as (...args: unknown[]) => unknown)
+      table[name] = kind === 'callback' ? (...args: unknown[]) => this.call(bound, args) : bound
+    }
+  }
+
+  private call(callback: (...args: unknown[]) => unknown, args: unknown[]): void {
+    let returned: unknown
+    try {
+      returned = callback(...args)
+    } catch (error) {
+      this.thrown.add(error)
+      throw error
+    }
+    if (!isThenable(returned)) return
+    const settled: Promise<unknown> = Promise.resolve(returned).then(
+      () => this.pending.delete(settled),
+      (error: unknown) => {
+        this.pending.delete(settled)
+        this.thrown.add(error)
+        this.end.abort(error)
+      }
+    )
+    this.pending.add(settled)
+  }
+
+  threw(error: unknown): boolean {
+    return this.thrown.has(error)
+  }
+
+  /** When all promises of callbacks are; rejects with the first that failed. */
+  async settled(): Promise<void> {
+    if (this.pending.size > 0) await untilAborted(Promise.all(this.pending), this.end.signal)
+    this.end.signal.throwIfAborted()
+  }
+}
+
+function isThenable(value: unknown): boolean {
+  try {
+    return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+  } catch {
+    return false
+  }
+}
+
+const outside = AsyncResource.bind((work: () => unknown) => work())
+
+/** For what outlives the call that starts it, such as a model: nobody's context, so that it keeps nobody's data alive. */
+export function inNoContext<T>(work: () => T): T {
+  return outside(work) as T
+}

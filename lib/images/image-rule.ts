@@ -1,0 +1,42 @@
+/** Pictures among options: what they may be, and relative paths as they were meant when the call was made. */
+import { isAbsolute, resolve } from 'node:path'
+import { take, takeList, type Rule } from '../base/validate'
+import { checkImage, type ImageInput } from './image-input'
+
+// The beginnings of PNG, GIF, WebP, TIFF, BMP, SVG and AVIF in base64 (JPEG's begins like an absolute path).
+const base64Picture = /^(iVBORw0K|R0lGOD|UklGR|SUkq|TU0A|Qk|PHN2|PD94|AAAA)[A-Za-z0-9+/=_\-\s]{24,}$/
+
+/** The picture with a relative path made absolute: later changes of the working folder do not matter. */
+function atCall(image: unknown, folder: string): unknown {
+  if (typeof image !== 'string' || image === '' || isAbsolute(image)) return image
+  if (/^[a-z][a-z0-9+.-]+:/i.test(image) || base64Picture.test(image.slice(0, 4096))) return image
+  return resolve(folder, image)
+}
+
+function accepts(image: unknown, name: string): true {
+  checkImage(image, name) // has the better words
+  return true
+}
+
+export const imageRule: Rule = {
+  expected: 'a picture',
+  take: atCall,
+  accepts: (image) => accepts(image, 'image')
+}
+
+// Far more than any context holds.
+const mostImages = 4096
+
+export const imagesRule: Rule = {
+  expected: `array of at most ${mostImages} images`,
+  take: (images, folder) => {
+    const list = takeList(images, mostImages)
+    return Array.isArray(list) ? list.map((image) => atCall(image, folder)) : list
+  },
+  accepts: (images) => Array.isArray(images) && images.every((image, i) => accepts(image, `images[${i}]`))
+}
+
+/** The picture that a call is given as an argument. Throws ERR_INVALID_OPTION. */
+export function takeImage(image: unknown, folder = ''): ImageInput {
+  return take('image', image, imageRule, folder) as ImageInput
+}
