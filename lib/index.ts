@@ -67,6 +67,7 @@ export {
   type DrawMapOptions
 } from './retrieval/similarity-map'
 export { prompts } from './api/prompts'
+export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './engine/mask-decoder'
 export {

@@ -12,7 +12,7 @@ export interface LoadedModelInfo {
   name: string
   /** The type that holds most of the weights: "Q4_K", "BF16", ... */
   quantization: string
-  /** Sum of all tensor elements. */
+  /** Weights of the model, the mask decoder's not counted. */
   parameters: number
   /** Of the model files. */
   bytes: number

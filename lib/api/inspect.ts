@@ -28,6 +28,13 @@ export interface TensorInfo {
   bytes: number
 }
 
+function countParameters(tensors: readonly { name: string; shape: readonly number[] }[]): number {
+  const own = tensors.filter(({ name }) => !name.startsWith('mask.'))
+  return (own.length > 0 ? own : tensors)
+    .map(({ shape }) => shape.reduce((product, size) => product * size, 1))
+    .reduce((sum, count) => sum + count, 0)
+}
+
 /** What {@link inspectModel} finds. */
 export interface ModelInfo {
   path: string
@@ -38,7 +45,7 @@ export interface ModelInfo {
   bytes: number
   /** "gemma", "gemma2", "clip", ...; '' where the file does not say. */
   architecture: string
-  /** Sum of all tensor elements. */
+  /** Weights of the model; a mask decoder beside them is not counted, one alone is. */
   parameters: number
   /** The type that holds most bytes of weights; '' without tensors. */
   quantization: string
@@ -77,11 +84,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
   await checkReadable(resolved)
   const file = await nativeCall(() => native().inspect(resolved, maxArray))
   const bytesOf = new Map<string, number>()
-  let parameters = 0
-  for (const tensor of file.tensors) {
-    bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
-    parameters += tensor.shape.reduce((product, size) => product * size, 1)
-  }
+  for (const tensor of file.tensors) bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
   const architecture = file.metadata.find((entry) => entry.key === 'general.architecture')?.value
   return {
     path: resolved,
@@ -89,7 +92,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
     alignment: file.alignment,
     bytes: file.bytes,
     architecture: typeof architecture === 'string' ? architecture : '',
-    parameters,
+    parameters: countParameters(file.tensors),
     quantization: [...bytesOf].sort((a, b) => b[1] - a[1])[0]?.[0] ?? '',
     metadata: file.metadata.map(({ key, type, value }) =>
       typeof value === 'object'

@@ -11,7 +11,8 @@ import { rule, takeList, type Rule, type Rules } from '../base/validate'
 export interface LoadOptions {
   /**
    * One GGUF with everything, or the text GGUF; or the name of a hub model that {@link pull} put into the cache:
-   * "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type". A path that exists wins.
+   * "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type". A path that exists wins. "demo": the small
+   * model that ships with the package.
    */
   model: string
   /** The separate vision GGUF ("mmproj"), where the text GGUF has no vision tensors. */

@@ -1,39 +1,69 @@
 /** Annotated pictures of a result. */
-import { mkdirSync, statSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
-import { basename, extname, join } from 'node:path'
-import type { Drawable, DrawOptions, PaliGemma } from '../index'
+import { statSync } from 'node:fs'
+import { basename, extname, join, resolve } from 'node:path'
+import { checkOutput, makeFolder, type OutputOptions, writeOutput } from '../base/output-file'
+import type { Drawable, DrawOptions, ImageInput, PaliGemma } from '../index'
 import { maskBox } from '../output/parse'
 import { pick } from './args'
 import { usageError } from './context'
 
 /** Writes the image with boxes, labels and masks. */
 export async function draw(
-  image: string,
+  image: ImageInput,
   results: readonly Drawable[],
   path: string,
-  options?: DrawOptions
+  { option = '--annotate', sources = [], ...options }: DrawOptions & OutputOptions = {}
 ): Promise<void> {
   const { drawDetections } = await import('../index.js')
   const png = await drawDetections(image, results, options)
-  try {
-    await writeFile(path, png)
-  } catch (error) {
-    throw usageError(
-      `Expected a path that can be written for --annotate but received ${path}: ${(error as Error).message}`
-    )
+  await writeOutput(path, png, { option, sources })
+}
+
+/** Where --annotate puts the drawings of several images, without one of them meeting another or a source. */
+export class Annotations {
+  readonly #paths: ReadonlyMap<string, string>
+  readonly #folder: string | undefined
+
+  constructor(
+    target: string,
+    private readonly images: readonly string[]
+  ) {
+    const isFile = images.length === 1 && !/[/\\]$/.test(target) && !isFolder(target)
+    if (images.length > 1 && extname(target) !== '' && !isFolder(target))
+      throw usageError(`Expected a folder for --annotate with ${images.length} images but received ${target}`)
+    this.#folder = isFile ? undefined : target
+    this.#paths = isFile ? new Map([[images[0]!, target]]) : uniquePaths(target, images)
+  }
+
+  /** Before the model is loaded: the places can be written. */
+  async check(): Promise<void> {
+    if (this.#folder !== undefined) await makeFolder(this.#folder, '--annotate')
+    // The first stands for all of a folder.
+    await checkOutput(this.pathOf(this.images[0]!), { option: '--annotate', sources: this.images })
+  }
+
+  pathOf(image: string): string {
+    return this.#paths.get(image)!
+  }
+
+  async draw(image: string, picture: ImageInput, results: readonly Drawable[]): Promise<void> {
+    await draw(picture, results, this.pathOf(image), { sources: this.images })
   }
 }
 
-/** The file for one image: --annotate's value, or a file in it where there are several images. */
-export function annotationPath(target: string, image: string, images: number): string {
-  if (images === 1 && !target.endsWith('/') && !isFolder(target)) return target
-  if (images > 1 && extname(target) !== '' && !isFolder(target)) {
-    throw usageError(`Expected a folder for --annotate with ${images} images but received ${target}`)
+/** FOLDER/NAME.png; of several images of one name the later ones get numbers. */
+function uniquePaths(folder: string, images: readonly string[]): Map<string, string> {
+  const taken = new Set(images.map((image) => resolve(image).toLowerCase()))
+  const paths = new Map<string, string>()
+  for (const image of images) {
+    const isPath = image !== '-' && !/^(?:https?|data|file):/i.test(image)
+    const name = isPath ? basename(image, extname(image)) : 'image'
+    let path = join(folder, `${name}.png`)
+    for (let n = 2; taken.has(resolve(path).toLowerCase()); n++) path = join(folder, `${name}-${n}.png`)
+    taken.add(resolve(path).toLowerCase())
+    paths.set(image, path)
   }
-  mkdirSync(target, { recursive: true })
-  const name = /^(?:https?|data|file):/.test(image) ? 'image' : basename(image, extname(image))
-  return join(target, `${name}.png`)
+  return paths
 }
 
 function isFolder(path: string): boolean {
@@ -43,7 +73,7 @@ function isFolder(path: string): boolean {
 /** The same for generated text: its boxes, and its masks where the model can decode them. */
 export async function annotateText(
   model: PaliGemma,
-  image: string,
+  image: ImageInput,
   text: string,
   path: string,
   options: Record<string, unknown>
@@ -78,5 +108,5 @@ export async function annotateText(
         return { ...object, mask: { width, height, data } }
       })
   )
-  await draw(image, results, path)
+  await draw(image, results, path, { sources: typeof image === 'string' ? [image] : [] })
 }

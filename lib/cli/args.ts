@@ -2,10 +2,13 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LoadOptions } from '../api/options'
 import type { SamplingOptions } from '../api/sampling'
+import { group } from './help'
+import { addModelOption, chooseModel } from './model'
 
 export function integer(value: string): number {
-  if (!/^[+-]?\d+$/.test(value)) throw new InvalidArgumentError('Expected an integer.')
-  return Number(value)
+  const parsed = Number(value)
+  if (!/^[+-]?\d+$/.test(value) || !Number.isSafeInteger(parsed)) throw new InvalidArgumentError('Expected an integer.')
+  return parsed
 }
 
 export function number(value: string): number {
@@ -26,7 +29,6 @@ export function adapter(text: string): { path: string; scale?: number } {
 }
 
 const loadKeys = [
-  'model',
   'vision',
   'maskDecoder',
   'device',
@@ -41,34 +43,55 @@ const loadKeys = [
 ] as const
 
 export function addLoadOptions(command: Command): Command {
-  return command
-    .requiredOption('-m, --model <file>', 'the model: a GGUF, or the name of a pulled one')
-    .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
+  addModelOption(command)
+    .option('--vision <file>', 'the separate vision GGUF ("mmproj"), where the model file has no vision tower')
     .option('--mask-decoder <file>', 'vae-oid.npz, where the model file has no mask decoder')
     .option(
       '--adapter <path>',
       'LoRA adapter: PEFT directory or GGUF, PATH=SCALE for another scale than 1; may be given several times',
       collect
     )
-    .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
+  addDeviceOptions(command)
+    .addOption(
+      new Option('--fit <rule>', 'squash ignores the aspect ratio (default: squash)').choices(['squash', 'pad'])
+    )
+    .optionsGroup(group.expert)
+    .addOption(
+      new Option('--kv-cache-type <type>', 'type of the attention cache (default: f16)').choices(['f16', 'q8_0', 'f32'])
+    )
+    .addOption(
+      new Option('--attention-window <rule>', "Gemma 2's sliding layers (default: none)").choices([
+        'none',
+        'suffix',
+        'causal'
+      ])
+    )
+    .option('--no-final-softcap', 'leave logits uncapped (default: as the model file says)')
+    .option('--loc-scale <n>', '1023 inverts the training code, 1024 is what demo code uses (default: 1023)', integer)
+    .addOption(
+      new Option(
+        '--resize <filter>',
+        'how pictures are resized (default: as the model file says, else bicubic)'
+      ).choices(['bicubic', 'bilinear'])
+    )
+    .addOption(
+      new Option('--mask-convention <rule>', 'how masks are pasted (default: training)').choices(['training', 'demo'])
+    )
+  return command
+}
+
+/** Where and how large: what every verb with a model has. */
+export function addDeviceOptions(command: Command): Command {
+  return command
+    .addOption(new Option('--device <name>', 'where to run (default: auto)').choices(['auto', 'cpu', 'cuda', 'metal']))
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
-    .option('--context-size <tokens>', 'tokens per sequence', integer)
-    .addOption(new Option('--kv-cache-type <type>', 'type of the attention cache').choices(['f16', 'q8_0', 'f32']))
-    .addOption(
-      new Option('--attention-window <rule>', "Gemma 2's sliding layers").choices(['none', 'suffix', 'causal'])
-    )
-    .option('--no-final-softcap', 'leave logits uncapped')
-    .addOption(
-      new Option('--loc-scale <n>', '1023 inverts the training code, 1024 is what demo code uses').argParser(integer)
-    )
-    .addOption(new Option('--resize <filter>', 'how pictures are resized').choices(['bicubic', 'bilinear']))
-    .addOption(new Option('--fit <rule>', 'squash ignores the aspect ratio').choices(['squash', 'pad']))
-    .addOption(new Option('--mask-convention <rule>', 'how masks are pasted').choices(['training', 'demo']))
+    .option('--context-size <tokens>', 'tokens per sequence (default: what the model was trained for)', integer)
 }
 
 /** The options of a verb that `loadModel` takes. */
-export function loadOptions(options: Record<string, unknown>, signal: AbortSignal): LoadOptions {
+export async function loadOptions(options: Record<string, unknown>, signal: AbortSignal): Promise<LoadOptions> {
   return {
+    model: await chooseModel(options['model']),
     ...pick(options, loadKeys),
     ...(options['adapter'] !== undefined ? { adapters: (options['adapter'] as string[]).map(adapter) } : {}),
     ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}),
@@ -94,16 +117,17 @@ const samplingKeys = [
 
 export function addSamplingOptions(command: Command): Command {
   return command
-    .option('-n, --max-tokens <n>', 'at most so many tokens', integer)
-    .option('--temperature <t>', '0 (default) takes the most probable token', number)
-    .option('--top-k <k>', 'sample among the k most probable tokens', integer)
-    .option('--top-p <p>', 'sample among the tokens that together reach p', number)
-    .option('--min-p <p>', 'sample among tokens at least p times as probable as the best', number)
-    .option('--repeat-penalty <x>', 'divide the score of tokens that occurred', number)
-    .option('--beams <n>', 'beam search over so many hypotheses', integer)
-    .option('--length-penalty <x>', 'of beams: log-probability / length^x decides', number)
-    .option('--best-of <n>', 'the most probable of so many samples', integer)
-    .option('--seed <n>', 'seed of the sampling', integer)
+    .optionsGroup(group.sampling)
+    .option('-n, --max-tokens <n>', 'at most so many tokens (default: 256; 512 to detect and segment)', integer)
+    .option('--temperature <t>', '0 takes the most probable token (default: 0)', number)
+    .option('--top-k <k>', 'sample among the k most probable tokens (default: 0, off)', integer)
+    .option('--top-p <p>', 'sample among the tokens that together reach p (default: 1, off)', number)
+    .option('--min-p <p>', 'sample among tokens at least p times as probable as the best (default: 0, off)', number)
+    .option('--repeat-penalty <x>', 'divide the score of tokens that occurred (default: 1, off)', number)
+    .option('--beams <n>', 'beam search over so many hypotheses (default: 1, off)', integer)
+    .option('--length-penalty <x>', 'of beams: log-probability / length^x decides (default: 1)', number)
+    .option('--best-of <n>', 'the most probable of so many samples (default: 1, off)', integer)
+    .option('--seed <n>', 'seed of the sampling (default: drawn)', integer)
     .option('--stop <text>', 'end before this text; may be given several times', collect)
     .option('--log-probs [n]', 'log-probabilities of the tokens, and of the n best alternatives', integer)
     .option('--ignore-eos', 'do not stop at the end token')

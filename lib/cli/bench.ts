@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import type { BenchOptions, BenchResult } from '../measure/bench'
 import { integer, pick } from './args'
+import { addExamples, group } from './help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress } from './progress'
 
@@ -11,14 +12,17 @@ const busyBelow = 0.85
 const shortMs = 500
 
 export function addBench(program: Command, context: Context): void {
-  program
+  const command = program
     .command('bench')
     .summary('speed and memory, as shares of what the machine can do')
     .description(
       "Measures vision, prefill, decoding, loading and memory of a model, and in the same run the machine's read bandwidth " +
         'and 8-bit peak. Figures are medians. docs/benchmarks.md says what they mean.'
     )
-    .option('-m, --model <file>', 'the model: a GGUF, or the name of a pulled one')
+  addExamples(command, 'bench --model demo', 'bench --synthetic 3b-224 --type Q4_K_M --discard')
+  command
+    .optionsGroup(group.model)
+    .option('-m, --model <file>', 'the model: a GGUF, the name of a pulled one, or "demo" (default: PALIGEMMA_MODEL)')
     .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
     .option(
       '--synthetic <size>',
@@ -26,15 +30,20 @@ export function addBench(program: Command, context: Context): void {
     )
     .option('-t, --type <type>', `type of the random weights, as in convert (default: ${defaultType})`)
     .option('--discard', 'remove the random weights afterwards')
+    .optionsGroup(group.task)
     .option('--runs <n>', 'measured runs (default: 5)', integer)
     .option('--tokens <n>', 'tokens to generate per run (default: 32)', integer)
     .option('--depth <n>', 'tokens before the first generated one, image included (default: the image and 4)', integer)
     .option('--concurrency <n>', 'also n streams at once: all their tokens per second', integer)
     .option('--oversubscribe', 'also with twice as many threads, in turns: how much longer everything takes')
     .option('--paper', "the PaliGemma 2 paper's protocol: 224 px, 260 tokens of prefill, 11 generated")
+    .optionsGroup(group.model)
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
-    .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
-    .addOption(new Option('--kv-cache-type <type>', 'type of the attention cache').choices(['f16', 'q8_0', 'f32']))
+    .addOption(new Option('--device <name>', 'where to run (default: auto)').choices(['auto', 'cpu', 'cuda', 'metal']))
+    .addOption(
+      new Option('--kv-cache-type <type>', 'type of the attention cache (default: f16)').choices(['f16', 'q8_0', 'f32'])
+    )
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
     .action(async (options: Record<string, unknown>) => {
       await run(options, context)
@@ -55,12 +64,18 @@ const keys = [
 ]
 
 async function run(options: Record<string, unknown>, context: Context): Promise<void> {
-  const { model, synthetic, type, discard } = options as {
+  const {
+    model: given,
+    synthetic,
+    type,
+    discard
+  } = options as {
     model?: string
     synthetic?: string
     type?: string
     discard?: boolean
   }
+  const model = given ?? (synthetic === undefined ? process.env['PALIGEMMA_MODEL']?.trim() || undefined : undefined)
   if (model === undefined && synthetic === undefined) throw usageError('Expected --model or --synthetic')
   if (model !== undefined && synthetic !== undefined) throw usageError('Expected --model or --synthetic, not both')
   if (model !== undefined && (type !== undefined || discard))

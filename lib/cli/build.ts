@@ -7,16 +7,20 @@ import type { Command } from 'commander'
 import { PaliGemmaError } from '../base/errors'
 import { integer } from './args'
 import { type Context, printLine } from './context'
-import { packageRoot } from './package'
+import { addExamples, group } from './help'
+import { packageRoot } from '../base/package-files'
 
 export function addBuild(program: Command, context: Context): void {
-  program
+  const command = program
     .command('build')
     .summary('compile the native engine for this machine')
     .description(
       'Compiles the native engine with node-gyp, from the sources in the package. Needs python3, make and a C++20 compiler ' +
         "(Windows: Visual Studio 2022 with C++), and Node's headers, which node-gyp downloads unless --nodedir names them."
     )
+  addExamples(command, 'build', 'build --jobs 2 --nodedir /usr/local')
+  command
+    .optionsGroup(group.task)
     .option('-j, --jobs <n>', 'parallel compiler processes (default: all cores)', integer)
     .option('--nodedir <folder>', 'a Node installation or source tree, for its headers')
     .action(async (options: { jobs?: number; nodedir?: string }) => {

@@ -10,16 +10,21 @@ export interface Output {
 export interface Context {
   stdout: Output
   stderr: Output
-  /** Aborted by Ctrl-C. */
+  /** For pictures and lists named `-`; tests leave it out. */
+  stdin?: AsyncIterable<Uint8Array | string> & { isTTY?: boolean }
+  /** Aborted by Ctrl-C and other signals. */
   signal: AbortSignal
 }
 
-/** The reason of an abort by Ctrl-C. */
+/** The reason of an abort from outside, and the exit code that goes with it. */
 export class Interrupted extends Error {
-  constructor() {
+  constructor(readonly exitCode = 130) {
     super('interrupted')
   }
 }
+
+/** Standard output takes no more: that ends a run over many pictures, unlike a picture that fails. */
+export class OutputFailure extends PaliGemmaError {}
 
 /** A mistake in how the command was called: exit code 2. */
 export function usageError(message: string): PaliGemmaError {
@@ -30,11 +35,16 @@ export function printLine(context: Context, text: string): void {
   context.stdout.write(`${text}\n`)
 }
 
-/** One line of JSON. */
-export function printJson(context: Context, value: unknown): void {
+const shownDigits = 6
+
+/** One line of JSON; fractions with the digits that mean something. */
+export function printJson(context: Context, value: unknown, digits = shownDigits): void {
   printLine(
     context,
-    JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? Number(item) : item))
+    JSON.stringify(value, (_, item: unknown) => {
+      if (typeof item === 'bigint') return Number(item)
+      return typeof item === 'number' && !Number.isInteger(item) ? Number(item.toPrecision(digits)) : item
+    })
   )
 }
 
@@ -45,12 +55,23 @@ export function describeError(error: unknown): { code: string; message: string }
   return { code: typeof code === 'string' ? code : 'ERR_INTERNAL', message: error.message }
 }
 
+/** The failure on stderr, in one line. */
+export function printError(context: Context, error: unknown): void {
+  const { code, message } = describeError(error)
+  context.stderr.write(`${code}: ${oneLine(message)}\n`)
+}
+
 /** Text for a terminal: control characters from files or models shown, not obeyed. */
 export function printable(text: string): string {
   return text.replace(
     /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g,
     (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`
   )
+}
+
+/** The same without line breaks. */
+export function oneLine(text: string): string {
+  return printable(text.trimEnd().replace(/\s*\r?\n\s*/g, ' '))
 }
 
 const units = ['B', 'KB', 'MB', 'GB', 'TB']

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander'
 import type { ConvertResult } from '../convert'
 import { adapter, collect } from './args'
+import { addExamples, group } from './help'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 import { progress } from './progress'
 
@@ -22,7 +23,7 @@ const visionHelp = 'type of the vision tower (default: Q8_0 in quantized files, 
 const imatrixHelp = 'what "paligemma imatrix" wrote: smaller errors of 2-4 bit types'
 
 export function addConvert(program: Command, context: Context): void {
-  program
+  const command = program
     .command('convert')
     .summary('a checkpoint to one GGUF')
     .description(
@@ -32,9 +33,17 @@ export function addConvert(program: Command, context: Context): void {
       '<source...>',
       'a Hugging Face directory (safetensors), an original .npz file, or a text GGUF and its vision GGUF'
     )
+  addExamples(
+    command,
+    'convert ./paligemma2-3b-mix-224 --type Q4_K_M --mask-decoder vae-oid.npz --out model.gguf',
+    'convert ./paligemma2-3b-pt-224 --adapter ./my-lora --type Q8_0 -o mine.gguf'
+  )
+  command
+    .optionsGroup(group.output)
     .requiredOption('-o, --out <file>', 'the GGUF to write')
     .option('-t, --type <type>', `${typeHelp} (default: Q8_0; GGUFs stay as they are)`)
     .option('--vision-type <type>', visionHelp)
+    .optionsGroup(group.task)
     .option('--mask-decoder <npz>', 'vae-oid.npz: put its decoder into the file, for segment')
     .option(
       '--tokenizer <path>',
@@ -51,6 +60,7 @@ export function addConvert(program: Command, context: Context): void {
       'PEFT LoRA directory to merge, DIR=SCALE for another scale than 1; may be given several times',
       collect
     )
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
     .action(async (source: string[], flags: ConvertFlags) => {
       const { convert } = await import('../convert/index.js')
@@ -73,12 +83,19 @@ export function addConvert(program: Command, context: Context): void {
 }
 
 export function addQuantize(program: Command, context: Context): void {
-  program
+  const command = program
     .command('quantize')
     .summary('a GGUF in another type')
     .description('Stores the matrices of a GGUF in another type; everything else stays as it is.')
     .argument('<in>', 'any GGUF')
     .argument('<out>', 'the GGUF to write')
+  addExamples(
+    command,
+    'quantize original.gguf small.gguf --type Q4_K_M',
+    'quantize original.gguf tiny.gguf -t Q2_K --imatrix imatrix.gguf'
+  )
+  command
+    .optionsGroup(group.output)
     .requiredOption('-t, --type <type>', typeHelp)
     .option('--vision-type <type>', visionHelp)
     .option('--imatrix <file>', imatrixHelp)

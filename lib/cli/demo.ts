@@ -2,14 +2,15 @@
 import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Command } from 'commander'
-import sharp from 'sharp'
 import { PaliGemmaError } from '../base/errors'
+import { packageRoot } from '../base/package-files'
 import type { Detection, PaliGemma } from '../index'
 import { draw } from './annotate'
 import { collect } from './args'
+import { addExamples, group } from './help'
+import { Pictures } from './images'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 import { describeDetection } from './detect'
-import { packageRoot } from './package'
 import { coverage } from './segment'
 
 const demoFolder = join(packageRoot, 'demo')
@@ -20,14 +21,18 @@ const labelsPerPrompt = 3
 const maxTokens = 96
 
 export function addDemo(program: Command, context: Context): void {
-  program
+  const command = program
     .command('demo')
     .summary('the small model in the package on its own pictures')
     .description(
       'Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its pictures, ' +
         'and writes the first one with its boxes and mask. It knows drawn shapes only.'
     )
+  addExamples(command, 'demo', 'demo --image drawing.png --out drawing-found.png --json')
+  command
+    .optionsGroup(group.picture)
     .option('-i, --image <image>', 'another picture of shapes; may be given several times', collect)
+    .optionsGroup(group.output)
     .option('-o, --out <png>', 'the annotated picture', 'paligemma-demo.png')
     .option('--json', 'print one JSON object per picture')
     .action(async (options: { image?: string[]; out: string; json?: boolean }) => {
@@ -37,9 +42,10 @@ export function addDemo(program: Command, context: Context): void {
 
 async function demo(options: { image?: string[]; out: string; json?: boolean }, context: Context): Promise<void> {
   const images = options.image ?? demoPictures()
+  const pictures = new Pictures(context)
   const started = performance.now()
   const { loadModel } = await import('../index.js')
-  const model = await loadModel({ model: join(demoFolder, 'paligemma2-demo.gguf'), signal: context.signal })
+  const model = await loadModel({ model: 'demo', signal: context.signal })
   try {
     if (!options.json) {
       const { info } = model
@@ -50,33 +56,50 @@ async function demo(options: { image?: string[]; out: string; json?: boolean }, 
       )
     }
     for (const [i, image] of images.entries()) {
-      const annotate = i === 0 ? options.out : undefined
-      const seen = await look(model, image, context.signal)
-      if (annotate !== undefined) await annotateDemo(image, seen, annotate)
+      const picture = await pictures.open(image)
+      const seen = await look(model, picture, context.signal)
+      const drawn = i === 0 ? await attempt(() => annotateDemo(picture, seen, options.out, images)) : undefined
+      const annotated = drawn?.done ? options.out : undefined
       if (options.json) {
         const segmentations = seen.segmentations.map(({ mask: _, ...rest }) => rest)
-        printJson(context, {
-          image,
-          ...seen,
-          segmentations,
-          ...(annotate === undefined ? {} : { annotated: annotate })
-        })
+        printJson(context, { image, ...seen, segmentations, ...(annotated === undefined ? {} : { annotated }) })
       } else {
         print(context, image, seen)
-        if (annotate !== undefined) printLine(context, `  ${'wrote'.padEnd(promptWidth)}  ${annotate}`)
+        if (annotated !== undefined) printLine(context, `  ${'wrote'.padEnd(promptWidth)}  ${printable(annotated)}`)
       }
+      // The answers come first, whatever became of the picture.
+      if (drawn?.done === false) throw drawn.error
     }
   } finally {
     await model.dispose()
   }
 }
 
+type Attempt = { done: true } | { done: false; error: unknown }
+
+async function attempt(work: () => Promise<void>): Promise<Attempt> {
+  try {
+    await work()
+    return { done: true }
+  } catch (error) {
+    return { done: false, error }
+  }
+}
+
 /** Boxes, and masks for what was segmented; small pictures are enlarged so that labels can be read. */
-async function annotateDemo(image: string, { detections, segmentations }: Seen, path: string): Promise<void> {
+async function annotateDemo(
+  image: string | Buffer,
+  { detections, segmentations }: Seen,
+  path: string,
+  sources: string[]
+): Promise<void> {
   const masked = new Set(segmentations.map(({ label }) => label))
+  const { default: sharp } = await import('sharp')
   const { width = readableWidth } = await sharp(image).metadata()
   await draw(image, [...segmentations, ...detections.filter(({ label }) => !masked.has(label))], path, {
-    scale: Math.max(1, Math.min(32, Math.round(readableWidth / width)))
+    scale: Math.max(1, Math.min(32, Math.round(readableWidth / width))),
+    option: '--out',
+    sources
   })
 }
 
@@ -90,7 +113,7 @@ interface Seen {
 }
 
 /** Every task once. What the caption names is what is asked about. */
-async function look(model: PaliGemma, image: string, signal: AbortSignal): Promise<Seen> {
+async function look(model: PaliGemma, image: string | Buffer, signal: AbortSignal): Promise<Seen> {
   const outputs: Seen['outputs'] = []
   const timed = async <T>(prompt: string, call: () => Promise<T>, describe: (result: T) => string): Promise<T> => {
     const start = performance.now()

@@ -2,9 +2,8 @@
 import type { Command } from 'commander'
 import type { DetectOptions } from '../api/options'
 import { collect, integer, number, pick, samplingOptions } from './args'
-import { annotationPath, draw } from './annotate'
 import { type Context, usageError } from './context'
-import { expandImages } from './images'
+import { addExamples, group } from './help'
 import { addTaskOptions, runTask } from './task'
 
 export function addDetect(program: Command, context: Context, onFailure: () => void): void {
@@ -12,16 +11,19 @@ export function addDetect(program: Command, context: Context, onFailure: () => v
     .command('detect')
     .summary('boxes around named things')
     .description('Finds things by name and prints their boxes.')
+  addExamples(
+    command,
+    "detect --model demo --label 'purple ring' --label 'black heart' shapes.png",
+    "detect -l 'cow; boat' photos/ --annotate drawn/ --json > found.jsonl"
+  )
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
     const call = await objectCall(options, labels, context)
-    const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {
         const detections = await model.detect(image, labels, call)
-        if (options['annotate'])
-          await draw(image, detections, annotationPath(options['annotate'] as string, image, all.length))
-        return { json: { detections }, text: detections.map(describeDetection).join('\n') || 'nothing found' }
+        const text = detections.map(describeDetection).join('\n') || 'nothing found'
+        return { json: { detections }, text, drawables: detections, finishReason: detections.finishReason }
       }
     })
   })
@@ -30,20 +32,22 @@ export function addDetect(program: Command, context: Context, onFailure: () => v
 /** Options that detect and segment share. */
 export function addObjectOptions(command: Command): Command {
   return addTaskOptions(command)
+    .optionsGroup(group.task)
     .option(
       '-l, --label <name>',
       'what to look for; may be given several times, or several names separated by ";"',
       collect
     )
-    .option('--max-objects <n>', 'stop after so many objects', integer)
+    .option('--max-objects <n>', 'stop after so many objects (default: no limit)', integer)
     .option(
       '--min-score <p>',
       'leave out objects with a lower score, 0..1; 0 shows all (default: 0.7 divided by the number of names)',
       number
     )
-    .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best', number)
+    .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best (default: off)', number)
     .option('--class-agnostic', '--nms compares boxes of different names too')
     .option('--no-constrain', 'let the model write anything, and print what can be parsed')
+    .optionsGroup(group.output)
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
 }
 

@@ -1,14 +1,26 @@
 /** `paligemma embed` and `paligemma search`: pages and queries with a ColPali checkpoint. */
-import { mkdirSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
 import { basename, extname, join } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { MultiVector, PageVectors, PaliGemma, RetrievalFlavour, SearchHit, VectorType } from '../index'
+import { checkOutput, makeFolder, writeOutput } from '../base/output-file'
 import type { VectorWriter } from '../retrieval/files'
 import { addLoadOptions, collect, integer, loadOptions } from './args'
-import { type Context, describeError, Interrupted, printable, printJson, printLine, usageError } from './context'
-import { expandImages } from './images'
-import { progress } from './progress'
+import {
+  type Context,
+  describeError,
+  Interrupted,
+  printable,
+  printError,
+  printJson,
+  printLine,
+  usageError
+} from './context'
+import { addExamples, group } from './help'
+import { addImageOptions, expandImages, type ImageFlags, imagesOf, Pictures } from './images'
+import { Tally } from './task'
+
+/** So many tell every float32 from its neighbours. */
+const float32Digits = 9
 
 interface EmbedFlags {
   query?: string[]
@@ -39,12 +51,18 @@ export function addEmbed(program: Command, context: Context, onFailure: () => vo
     .description(
       'Writes the vectors of pictures of pages, or of queries, to an .npz: for each an array [tokens, dims]. Without --out one line of JSON each.'
     )
-  addLoadOptions(command)
-    .argument('[images...]', 'paths, globs or URLs of pages')
+  addExamples(
+    command,
+    "embed --model colpali.gguf 'pages/*.png' --out pages.npz",
+    "embed --model colpali.gguf --query 'total amount' --type int8 -o query.npz"
+  )
+  addImageOptions(addLoadOptions(command))
+    .optionsGroup(group.task)
     .option('-q, --query <text>', 'a query instead of pages; may be given several times', collect)
-    .option('-o, --out <file>', 'the .npz to write')
+    .optionsGroup(group.output)
+    .option('-o, --out <file>', 'the .npz to write (default: a line of JSON each)')
     .addOption(new Option('--type <type>', 'how to store vectors').choices(['f32', 'int8', 'binary']).default('f32'))
-    .option('--pool <factor>', 'make about so many vectors of a page one', integer)
+    .option('--pool <factor>', 'make about so many vectors of a page one (default: 1, off)', integer)
     .addOption(flavourOption())
     .action(async (images: string[], options: Record<string, unknown>) => {
       await embed(images, options, context, onFailure)
@@ -56,11 +74,18 @@ export function addSearch(program: Command, context: Context, onFailure: () => v
     .command('search')
     .summary('the pages that fit a query (ColPali)')
     .description('Finds the pages that fit a query best, among pictures or among vectors that "paligemma embed" wrote.')
+  addExamples(
+    command,
+    "search --model colpali.gguf 'total amount' 'pages/*.png'",
+    "search --model colpali.gguf 'total amount' --vectors pages.npz --limit 3 --json"
+  )
   addLoadOptions(command)
     .argument('<query>', 'what to look for')
-    .argument('[images...]', 'paths, globs or URLs of pages')
+    .argument('[images...]', 'paths, folders, globs or URLs of pages')
+    .optionsGroup(group.task)
     .option('--vectors <file>', 'an .npz of "paligemma embed" instead of images')
     .option('-k, --limit <n>', 'the best so many pages', integer, 5)
+    .optionsGroup(group.output)
     .option('--map <folder>', 'write each found page there under a heat map of where it matches')
     .option('--map-token <word>', 'map this word of the query only (default: all its words)')
     .option('--json', 'one JSON object per page and line')
@@ -77,12 +102,16 @@ async function embed(
   onFailure: () => void
 ): Promise<void> {
   const { query: queries = [], out, type, pool, flavour } = options as unknown as EmbedFlags
-  if (queries.length > 0 && args.length > 0) throw usageError('Expected images or --query, not both')
+  const flags = options as ImageFlags
+  if (queries.length > 0 && (args.length > 0 || flags.image || flags.filesFrom))
+    throw usageError('Expected images or --query, not both')
   if (queries.length > 0 && pool !== undefined) throw usageError('--pool is for pages: queries stay whole')
-  const names = queries.length > 0 ? queries : await expandImages(args)
+  const names = queries.length > 0 ? queries : await imagesOf(args, flags, context)
+  if (out !== undefined) await checkOutput(out, { option: '--out', sources: queries.length > 0 ? [] : names })
   const { loadModel } = await import('../index.js')
   const files = await import('../retrieval/files.js')
-  const model = await loadModel(loadOptions(options, context.signal))
+  const model = await loadModel(await loadOptions(options, context.signal))
+  const pictures = new Pictures(context)
   const used = flavour ?? model.info.retrievalFlavour
   let writer: VectorWriter | undefined
   let written = 0
@@ -92,10 +121,14 @@ async function embed(
       const vectors =
         queries.length > 0
           ? await model.embedText(name, given)
-          : await smaller(await model.embedImage(name, given), pool)
+          : await smaller(await model.embedImage(await pictures.open(name), given), pool)
       const stored = await asType(vectors, type)
       if (out === undefined)
-        return printJson(context, { [queries.length > 0 ? 'query' : 'image']: name, ...jsonVectors(stored) })
+        return printJson(
+          context,
+          { [queries.length > 0 ? 'query' : 'image']: name, ...jsonVectors(stored) },
+          float32Digits
+        )
       writer ??= await files.VectorWriter.create(out, { type, dims: vectors.dims, flavour: used, pool: pool ?? 1 })
       await writer.add(name, stored)
       written++
@@ -118,23 +151,25 @@ async function forEach(
   onFailure: () => void,
   work: (name: string) => Promise<void>
 ): Promise<void> {
-  const bar = names.length > 1 ? progress(context, 'pages') : undefined
+  const tally = new Tally(context, names.length, 'pages')
   try {
     for (const [i, name] of names.entries()) {
-      bar?.update(i / names.length, name)
+      tally.next(i, name)
       try {
         await work(name)
+        tally.ok++
       } catch (error) {
         if (context.signal.aborted || error instanceof Interrupted) throw error
-        const { code, message } = describeError(error)
+        const { code } = describeError(error)
         if (code !== 'ERR_IMAGE_INVALID' && code !== 'ERR_IMAGE_TOO_LARGE') throw error
-        bar?.done()
+        tally.pause()
+        tally.failed++
         onFailure()
-        context.stderr.write(`${code}: ${printable(message)}\n`)
+        printError(context, error)
       }
     }
   } finally {
-    bar?.done()
+    tally.end()
   }
 }
 
@@ -180,7 +215,7 @@ async function search(
   const { loadModel, PageIndex } = await import('../index.js')
   const { readVectors } = await import('../retrieval/files.js')
   const stored = file === undefined ? undefined : await readVectors(file)
-  const model = await loadModel(loadOptions(options, context.signal))
+  const model = await loadModel(await loadOptions(options, context.signal))
   try {
     const used = flavour ?? stored?.about.flavour ?? model.info.retrievalFlavour
     const query = await model.embedText(text, { flavour: used, signal: context.signal })
@@ -264,11 +299,11 @@ async function drawMap(
   }
   const page = await model.embedImage(name, { flavour, signal: context.signal })
   const png = await drawSimilarityMap(name, similarityMap(query, page, chosen.length > 0 ? { tokens: chosen } : {}))
-  mkdirSync(folder, { recursive: true })
+  await makeFolder(folder, '--map')
   const path = join(
     folder,
     `${rank + 1}-${/^(?:https?|data|file):/.test(name) ? 'page' : basename(name, extname(name))}.png`
   )
-  await writeFile(path, png)
+  await writeOutput(path, png, { option: '--map', sources: [name] })
   return path
 }

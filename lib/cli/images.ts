@@ -1,21 +1,128 @@
-/** The pictures a task verb works on: paths, globs and URLs. */
-import { existsSync } from 'node:fs'
-import { isAbsolute } from 'node:path'
+/** The pictures a verb works on: paths, folders, globs, URLs, lists of them, and standard input. */
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { isAbsolute, join } from 'node:path'
+import type { Readable } from 'node:stream'
+import type { Command } from 'commander'
 import { glob, isDynamicPattern } from 'tinyglobby'
-import { usageError } from './context'
+import { untilAborted } from '../base/signals'
+import { collect } from './args'
+import { type Context, usageError } from './context'
+import { group } from './help'
 
-/** Expands globs, in order and without repetitions. A path that exists is taken as it is, whatever characters it has. */
+/** Standard input's name. */
+const dash = '-'
+const pictureName = /\.(?:jpe?g|jfif|png|webp|gif|avif|tiff?|bmp|ppm|pgm)$/i
+const isUrl = (text: string): boolean => /^(?:https?|data|file):/i.test(text)
+
+export interface ImageFlags {
+  image?: string[]
+  filesFrom?: string[]
+}
+
+/** The pictures of verbs that take many. */
+export function addImageOptions(command: Command): Command {
+  return command
+    .optionsGroup(group.picture)
+    .argument('[images...]', 'paths, folders, globs or URLs; "-" is a picture on standard input')
+    .option('-i, --image <image>', 'the same as an argument; may be given several times', collect)
+    .option(
+      '--files-from <file>',
+      'a list of paths or URLs, one a line or separated by NUL; "-" reads it from standard input',
+      collect
+    )
+}
+
+/** All pictures that arguments and options name. */
+export async function imagesOf(args: string[], flags: ImageFlags, context: Context): Promise<string[]> {
+  const { image = [], filesFrom = [] } = flags
+  const given = [...args, ...image]
+  if (filesFrom.filter((name) => name === dash).length + given.filter((name) => name === dash).length > 1)
+    throw usageError('Expected one use of "-", standard input, but received several')
+  if (given.length === 0 && filesFrom.length === 0)
+    throw usageError('Expected at least one image: a path, a folder, a glob, a URL, "-" or --files-from')
+  const found = new Set(given.length > 0 ? await expandImages(given) : [])
+  for (const list of filesFrom)
+    for (const name of await readList(list, context)) for (const path of filesIn(name) ?? [name]) found.add(path)
+  if (found.size === 0) throw usageError(`Expected at least one image but ${filesFrom.join(' and ')} named none`)
+  return [...found]
+}
+
+/** Expands globs and folders, in order and without repetitions. A path that exists is taken as it is. */
 export async function expandImages(patterns: string[]): Promise<string[]> {
-  if (patterns.length === 0) throw usageError('Expected at least one image: a path, a glob or a URL')
+  if (patterns.length === 0) throw usageError('Expected at least one image: a path, a folder, a glob or a URL')
   const found = new Set<string>()
   for (const pattern of patterns) {
-    if (/^(?:https?|data|file):/.test(pattern) || existsSync(pattern) || !isDynamicPattern(pattern)) {
-      found.add(pattern)
-      continue
+    const files = filesIn(pattern)
+    if (files) for (const file of files) found.add(file)
+    else if (pattern === dash || isUrl(pattern) || existsSync(pattern) || !isDynamicPattern(pattern)) found.add(pattern)
+    else {
+      const matches = await glob(pattern.replaceAll('\\', '/'), { dot: false, absolute: isAbsolute(pattern) })
+      if (matches.length === 0) throw usageError(`No file matches ${pattern}`)
+      for (const match of matches.sort()) found.add(match)
     }
-    const matches = await glob(pattern.replaceAll('\\', '/'), { dot: false, absolute: isAbsolute(pattern) })
-    if (matches.length === 0) throw usageError(`No file matches ${pattern}`)
-    for (const match of matches.sort()) found.add(match)
   }
   return [...found]
+}
+
+/** The pictures of a folder by their names; undefined where it is none. */
+function filesIn(path: string): string[] | undefined {
+  if (isUrl(path) || !statSync(path, { throwIfNoEntry: false })?.isDirectory()) return undefined
+  const names = readdirSync(path, { withFileTypes: true })
+    .filter((entry) => !entry.isDirectory() && pictureName.test(entry.name) && !entry.name.startsWith('.'))
+    .map(({ name }) => name)
+  if (names.length === 0)
+    throw usageError(
+      `The folder ${path} holds no pictures; those in folders below it are found by a glob: '${join(path, '**', '*.jpg')}'`
+    )
+  return names.sort().map((name) => join(path, name))
+}
+
+async function readList(file: string, context: Context): Promise<string[]> {
+  const bytes =
+    file === dash
+      ? await readInput(context, 'a list of pictures')
+      : await readFile(file).catch((cause: Error) => {
+          throw usageError(`Expected a file that can be read for --files-from but received ${file}: ${cause.message}`)
+        })
+  const text = bytes.toString('utf8').replace(/^\ufeff/, '')
+  const names = text.includes('\0') ? text.split('\0') : text.split('\n').map((line) => line.replace(/\r$/, ''))
+  return names.filter((name) => name.trim() !== '')
+}
+
+const mostInput = 512 << 20 // bytes
+
+/** All of standard input. */
+export async function readInput({ stdin, signal }: Context, what: string): Promise<Buffer> {
+  if (!stdin || stdin.isTTY) throw usageError(`Expected ${what} on standard input, which is a terminal`)
+  const all = async (): Promise<Buffer> => {
+    const parts: Buffer[] = []
+    let bytes = 0
+    for await (const part of stdin) {
+      parts.push(Buffer.from(part as Uint8Array))
+      bytes += part.length
+      if (bytes > mostInput) throw usageError(`Expected ${what} on standard input but it is larger than 512 MB`)
+    }
+    return Buffer.concat(parts)
+  }
+  return await untilAborted(all(), signal).catch((error: unknown) => {
+    // Else a reader that waits would keep the process alive.
+    ;(stdin as Partial<Readable>).destroy?.()
+    throw error
+  })
+}
+
+/** What the model is given for a name: the name itself, or the bytes on standard input, read once. */
+export class Pictures {
+  #input: Promise<Buffer> | undefined
+
+  constructor(private readonly context: Context) {}
+
+  async open(name: string): Promise<string | Buffer> {
+    if (name !== dash) return name
+    this.#input ??= readInput(this.context, 'a picture')
+    const bytes = await this.#input
+    if (bytes.length === 0) throw usageError('Expected a picture on standard input but there is nothing')
+    return bytes
+  }
 }

@@ -2,16 +2,20 @@
 import type { Command } from 'commander'
 import { estimateOf, type MemoryEstimate } from '../measure/estimate'
 import type { MetadataValue, ModelInfo } from '../api/inspect'
+import { addExamples, group } from './help'
 import { type Context, formatBytes, formatCount, printable, printJson, printLine } from './context'
 
 export function addInspect(program: Command, context: Context): void {
-  program
+  const command = program
     .command('inspect')
     .summary('metadata and tensors of a GGUF')
     .description(
       'Prints the metadata, tensors and sizes of a GGUF, and the memory that it will take. Weights are not read.'
     )
-    .argument('<file>', 'any GGUF')
+    .argument('<file>', 'any GGUF, the name of a pulled model, or "demo"')
+  addExamples(command, 'inspect demo', 'inspect model.gguf --json --full')
+  command
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object; long arrays are cut to 16 values, see --full')
     .option('--full', 'with --json: whole arrays')
     .action(async (file: string, options: { json?: boolean; full?: boolean }) => {

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /** The `paligemma` command. */
-import { runCommand } from './program'
+import { execute } from './program'
+import { withProcess } from './streams'
 
-runCommand(process.argv.slice(2)).then(
+withProcess(async (context) => await execute(process.argv.slice(2), context)).then(
   (code) => {
     process.exitCode = code
   },

@@ -1,28 +1,38 @@
 /** `paligemma imatrix` and `paligemma quality`: measuring a model on the user's own pictures. */
 import { type Command, Option } from 'commander'
-import { collect, integer, pick } from './args'
+import { checkOutput } from '../base/output-file'
+import { addDeviceOptions, collect, integer, pick } from './args'
 import { type Context, formatBytes, printable, printJson, printLine } from './context'
+import { addExamples, group } from './help'
 import { expandImages } from './images'
+import { chooseModel } from './model'
 import { progress } from './progress'
 
 const shared = ['vision', 'device', 'threads', 'contextSize', 'attentionWindow', 'maxTokens'] as const
 
 /** Options of both verbs. */
 function addSampleOptions(command: Command): Command {
-  return command
-    .requiredOption('-i, --images <glob>', 'pictures: paths, globs or URLs; may be given several times', collect)
+  command
+    .optionsGroup(group.picture)
+    .requiredOption('-i, --images <glob>', 'paths, folders, globs or URLs; may be given several times', collect)
+    .optionsGroup(group.task)
     .option(
       '-p, --prompts <file>',
       'prompts, one a line, with an answer after a tab if you know it (default: caption en)'
     )
-    .option('-n, --max-tokens <n>', 'tokens to generate for prompts without an answer', integer)
+    .option('-n, --max-tokens <n>', 'tokens to generate for prompts without an answer (default: 32)', integer)
+    .optionsGroup(group.model)
     .option('--vision <file>', 'the separate vision GGUF ("mmproj")')
-    .addOption(new Option('--device <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'metal']))
-    .option('--threads <n>', 'compute threads (default: physical cores)', integer)
-    .option('--context-size <tokens>', 'tokens per sequence', integer)
+  return addDeviceOptions(command)
+    .optionsGroup(group.expert)
     .addOption(
-      new Option('--attention-window <rule>', "Gemma 2's sliding layers").choices(['none', 'suffix', 'causal'])
+      new Option('--attention-window <rule>', "Gemma 2's sliding layers (default: none)").choices([
+        'none',
+        'suffix',
+        'causal'
+      ])
     )
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
 }
 
@@ -44,13 +54,25 @@ export function addImatrix(program: Command, context: Context): void {
     .description(
       'Runs a model over pictures and prompts and writes an importance matrix for "convert --imatrix" and "quantize --imatrix".'
     )
-    .requiredOption('-m, --model <file>', 'the model, best in BF16 or Q8_0')
+    .optionsGroup(group.model)
+    .option(
+      '-m, --model <file>',
+      'the model, best in BF16 or Q8_0 (default: PALIGEMMA_MODEL, else the only pulled one)'
+    )
+    .optionsGroup(group.output)
     .requiredOption('-o, --out <file>', 'the importance matrix to write (GGUF)')
+  addExamples(
+    command,
+    "imatrix --model original.gguf --images 'photos/*.jpg' --out imatrix.gguf",
+    'imatrix -m original.gguf -i photos/ --prompts prompts.txt -o imatrix.gguf'
+  )
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
+    const model = await chooseModel(options['model'])
+    await checkOutput(options['out'] as string, { option: '--out' })
     const { collectImportance } = await import('../measure/importance.js')
     const bar = progress(context, 'observing')
     const result = await collectImportance({
-      model: options['model'] as string,
+      model,
       out: options['out'] as string,
       ...(await sampleOptions(options, context)),
       onProgress: (fraction) => {
@@ -74,9 +96,15 @@ export function addQuality(program: Command, context: Context): void {
     .description(
       'Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL divergence.'
     )
+    .optionsGroup(group.model)
     .requiredOption('-m, --model <file>', 'the model to judge; may be given several times', collect)
     .requiredOption('--against <file>', 'the original, or its conversion to BF16 or Q8_0')
     .option('--against-vision <file>', 'its separate vision GGUF')
+  addExamples(
+    command,
+    "quality --model q4.gguf --against original.gguf --images 'photos/*.jpg'",
+    'quality -m q4.gguf -m q2.gguf --against original.gguf -i photos/ --json'
+  )
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
     const { compareQuality } = await import('../measure/quality.js')
     const models = options['model'] as string[]

@@ -1,5 +1,5 @@
 /** A progress line on a terminal; silent elsewhere, so that logs and pipes stay clean. */
-import type { Context } from './context'
+import { type Context, oneLine } from './context'
 
 const barWidth = 24
 const frameMs = 100
@@ -13,31 +13,59 @@ export interface Progress {
 
 export function progress(context: Context, label: string): Progress {
   const out = context.stderr
-  if (!out.isTTY) return { update() {}, done() {} }
+  // A dumb terminal cannot go back to the start of a line.
+  if (!out.isTTY || process.env['TERM'] === 'dumb') return { update() {}, done() {} }
   const start = Date.now()
   let last = 0
-  let shown = false
+  let shown = 0
   // What was there before, such as a part of a download, says nothing about speed.
   let first: number | undefined
+  // Spaces instead of escape codes clear the line on every terminal.
+  const clear = (): void => {
+    if (shown > 0) out.write(`\r${' '.repeat(shown)}\r`)
+    shown = 0
+  }
   return {
     update(fraction, note = '') {
       const now = Date.now()
       first ??= fraction
-      if (shown && now - last < frameMs && fraction < 1) return
+      if (shown > 0 && now - last < frameMs && fraction < 1) return
       last = now
-      shown = true
-      const filled = Math.round(fraction * barWidth)
       const elapsed = (now - start) / 1000
       const done = fraction - first
-      const rest = done > 0.01 && elapsed > 1 ? ` ${formatSeconds((elapsed / done) * (1 - fraction))} left` : ''
-      const line = `${label} [${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}] ${String(Math.floor(fraction * 100)).padStart(3)}%${rest} ${note}`
-      out.write(`\r\x1b[2K${line.slice(0, Math.max(20, (out.columns ?? 80) - 1))}`)
+      const rest = done > 0.01 && elapsed > 1 ? `${formatSeconds((elapsed / done) * (1 - fraction))} left ` : ''
+      const line = fitting(label, fraction, `${rest}${oneLine(note)}`, (out.columns || 80) - 1)
+      const width = widthOf(line)
+      out.write(`\r${line}${' '.repeat(Math.max(0, shown - width))}`)
+      shown = width
     },
-    done() {
-      if (shown) out.write('\r\x1b[2K')
-      shown = false
-    }
+    done: clear
   }
+}
+
+/** As much as there is room for: the share always, then the label, the bar, the rest. */
+function fitting(label: string, fraction: number, rest: string, columns: number): string {
+  const share = `${String(Math.floor(fraction * 100)).padStart(3)}%`
+  const filled = Math.round(fraction * barWidth)
+  const bar = `[${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}]`
+  if (label.length + bar.length + share.length + 2 <= columns) return cut(`${label} ${bar} ${share} ${rest}`, columns)
+  return cut(share.length + 1 + label.length <= columns ? `${label} ${share}` : share.trim(), columns)
+}
+
+/** East Asian characters and emoji take two columns; taking a few too many for such does no harm. */
+function widthOf(text: string): number {
+  return [...text].reduce((sum, character) => sum + (character.codePointAt(0)! >= 0x1100 ? 2 : 1), 0)
+}
+
+function cut(text: string, columns: number): string {
+  let width = 0
+  let result = ''
+  for (const character of text) {
+    width += widthOf(character)
+    if (width > columns) break
+    result += character
+  }
+  return result
 }
 
 function formatSeconds(seconds: number): string {

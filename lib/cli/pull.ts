@@ -1,6 +1,7 @@
 /** `paligemma pull` */
 import type { Command } from 'commander'
 import type { RemovedList } from '../hub/manage'
+import { addExamples, group } from './help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress, type Progress } from './progress'
 
@@ -17,13 +18,16 @@ interface PullFlags {
 }
 
 export function addPull(program: Command, context: Context): void {
-  program
+  const command = program
     .command('pull')
     .summary('download a model from the Hugging Face hub and convert it')
     .description(
       'Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.'
     )
     .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type')
+  addExamples(command, 'pull google/paligemma2-3b-mix-224 --type Q4_K_M', 'pull --list')
+  command
+    .optionsGroup(group.task)
     .option('-t, --type <type>', 'F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (default: Q8_0); see docs/convert.md')
     .option('--vision-type <type>', 'type of the vision tower (default: Q8_0 in quantized files, else --type)')
     .option('--revision <name>', 'branch, tag or commit (default: main)')
@@ -32,6 +36,7 @@ export function addPull(program: Command, context: Context): void {
     .option('--force', 'convert again though the model is in the cache')
     .option('--list', 'list the models in the cache instead, with their sizes')
     .option('--remove', 'remove <id> from the cache instead: all of it, or what @revision and :type tell')
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

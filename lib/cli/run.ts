@@ -1,10 +1,13 @@
 /** `paligemma run`: any prompt, streamed. */
 import { readFile } from 'node:fs/promises'
+import { checkOutput } from '../base/output-file'
 import type { Command } from 'commander'
 import type { JsonSchema } from '../output/json-schema'
 import type { GenerateOptions } from '../api/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from './args'
 import { annotateText } from './annotate'
+import { addExamples, group } from './help'
+import { Pictures } from './images'
 import { type Context, printable, printJson, printLine, usageError } from './context'
 
 export function addRun(program: Command, context: Context): void {
@@ -14,13 +17,22 @@ export function addRun(program: Command, context: Context): void {
     .description(
       'Generates from a prompt and images, and prints the text as it comes. --json prints one GenerateResult instead.'
     )
+  addExamples(
+    command,
+    "run --model demo --image shapes.png --prompt 'caption en'",
+    "run -i page1.png -i page2.png -p 'answer en what is the total?' --json"
+  )
   addLoadOptions(command)
-    .option('-i, --image <image>', 'path or URL; several are shown to the model in order', collect)
+    .optionsGroup(group.picture)
+    .option('-i, --image <image>', 'path, URL or "-" for standard input; several are shown in order', collect)
+    .optionsGroup(group.task)
     .requiredOption('-p, --prompt <text>', 'such as "caption en", "answer en what is this?", "detect cow ; boat"')
   addSamplingOptions(command)
+    .optionsGroup(group.task)
     .option('--constrain <grammar>', 'only output of this form: detect or segment')
     .option('--regex <expression>', 'only output that matches as a whole')
     .option('--json-schema <file>', 'only JSON of this schema; a file that holds it')
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object at the end')
     .option('--annotate <png>', 'write the first image with the boxes and masks of the output')
     .action(async (options: Record<string, unknown>) => {
@@ -29,12 +41,17 @@ export function addRun(program: Command, context: Context): void {
 }
 
 async function run(options: Record<string, unknown>, context: Context): Promise<void> {
-  const images = (options['image'] as string[] | undefined) ?? []
+  const names = (options['image'] as string[] | undefined) ?? []
   const annotate = options['annotate'] as string | undefined
-  if (annotate !== undefined && images.length === 0) throw usageError('--annotate needs an --image')
+  if (annotate !== undefined && names.length === 0) throw usageError('--annotate needs an --image')
+  if (annotate !== undefined) await checkOutput(annotate, { option: '--annotate', sources: names })
   const constraint = await readConstraint(options)
   const { loadModel } = await import('../index.js')
-  const model = await loadModel(loadOptions(options, context.signal))
+  const load = await loadOptions(options, context.signal)
+  const pictures = new Pictures(context)
+  const images: (string | Buffer)[] = []
+  for (const name of names) images.push(await pictures.open(name))
+  const model = await loadModel(load)
   try {
     const request = {
       prompt: options['prompt'] as string,

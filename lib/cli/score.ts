@@ -1,6 +1,8 @@
 /** `paligemma score`: how probable a text is. */
 import type { Command } from 'commander'
 import { addLoadOptions, collect, loadOptions } from './args'
+import { addExamples, group } from './help'
+import { Pictures } from './images'
 import { type Context, printable, printJson, printLine } from './context'
 
 export function addScore(program: Command, context: Context): void {
@@ -8,10 +10,18 @@ export function addScore(program: Command, context: Context): void {
     .command('score')
     .summary('the log-probability of a given output')
     .description('Computes the log-probability (natural log) of a suffix, token by token, with the end token last.')
+  addExamples(
+    command,
+    'score --model demo --image shapes.png --prompt ocr --suffix 359',
+    "score -i cow.jpg -p 'answer en is there a cow?' -s yes --json"
+  )
   addLoadOptions(command)
-    .option('-i, --image <image>', 'path or URL; may be given several times', collect)
+    .optionsGroup(group.picture)
+    .option('-i, --image <image>', 'path, URL or "-" for standard input; may be given several times', collect)
+    .optionsGroup(group.task)
     .requiredOption('-p, --prompt <text>', 'the prompt')
     .requiredOption('-s, --suffix <text>', 'the output to score')
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
     .action(async (options: Record<string, unknown>) => {
       await score(options, context)
@@ -20,14 +30,17 @@ export function addScore(program: Command, context: Context): void {
 
 async function score(options: Record<string, unknown>, context: Context): Promise<void> {
   const { loadModel } = await import('../index.js')
-  const model = await loadModel(loadOptions(options, context.signal))
+  const load = await loadOptions(options, context.signal)
+  const pictures = new Pictures(context)
+  const images: (string | Buffer)[] = []
+  for (const name of (options['image'] as string[] | undefined) ?? []) images.push(await pictures.open(name))
+  const model = await loadModel(load)
   try {
-    const images = options['image'] as string[] | undefined
     const result = await model.score({
       prompt: options['prompt'] as string,
       suffix: options['suffix'] as string,
       signal: context.signal,
-      ...(images ? { images } : {})
+      ...(images.length > 0 ? { images } : {})
     })
     if (options['json']) return printJson(context, result)
     for (const [i, token] of result.tokens.entries()) {

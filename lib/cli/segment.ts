@@ -1,10 +1,8 @@
 /** `paligemma segment` */
 import type { Command } from 'commander'
-import sharp from 'sharp'
-import { annotationPath, draw } from './annotate'
 import type { Context } from './context'
 import { addObjectOptions, describeDetection, labelsOf, objectCall } from './detect'
-import { expandImages } from './images'
+import { addExamples } from './help'
 import { runTask } from './task'
 
 export function addSegment(program: Command, context: Context, onFailure: () => void): void {
@@ -14,21 +12,25 @@ export function addSegment(program: Command, context: Context, onFailure: () => 
     .description(
       'Finds things by name and prints their boxes and masks. In JSON a mask is a grey PNG of the whole image, base64.'
     )
+  addExamples(
+    command,
+    "segment --model demo --label 'purple ring' shapes.png --annotate drawn.png",
+    "segment -l cow 'photos/*.jpg' --json > masks.jsonl"
+  )
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
     const call = await objectCall(options, labels, context)
-    const all = await expandImages([...images, ...((options['image'] as string[] | undefined) ?? [])])
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => {
         const found = await model.segment(image, labels, call)
-        if (options['annotate'])
-          await draw(image, found, annotationPath(options['annotate'] as string, image, all.length))
         const segmentations = await Promise.all(
           found.map(async (item) => ({ ...item, mask: await maskJson(item.mask) }))
         )
         return {
           json: { segmentations },
-          text: found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found'
+          text: found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found',
+          drawables: found,
+          finishReason: found.finishReason
         }
       }
     })
@@ -43,6 +45,7 @@ interface Mask {
 
 async function maskJson(mask: Mask): Promise<{ width: number; height: number; png: string }> {
   const { width, height, data } = mask
+  const { default: sharp } = await import('sharp')
   const png = await sharp(data, { raw: { width, height, channels: 1 } })
     .toColourspace('b-w')
     .png()

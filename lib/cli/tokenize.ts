@@ -1,29 +1,27 @@
 /** `paligemma tokenize` */
 import type { Command } from 'commander'
-import { type Context, printJson, printLine, usageError } from './context'
+import { type Context, printJson, printLine } from './context'
+import { addExamples, group } from './help'
+import { readInput } from './images'
+import { addModelOption, chooseModel } from './model'
 
 export function addTokenize(program: Command, context: Context): void {
-  program
+  const command = program
     .command('tokenize')
     .summary('the tokens of a text')
     .description('Prints the tokens of a text, one a line: id and characters. Nothing is added around the text.')
-    .requiredOption('-m, --model <file>', 'any GGUF with a tokenizer')
-    .argument('[text]', 'the text; default: standard input')
+    .argument('[text]', 'the text (default: standard input)')
+  addExamples(command, "tokenize --model demo 'detect cow'", 'tokenize --json < prompt.txt')
+  addModelOption(command)
+    .optionsGroup(group.output)
     .option('--json', 'print one JSON object: text, ids, tokens')
-    .action(async (text: string | undefined, options: { model: string; json?: boolean }) => {
+    .action(async (text: string | undefined, options: { model?: string; json?: boolean }) => {
       const { loadTokenizer } = await import('../index.js')
-      const tokenizer = await loadTokenizer(options.model)
-      const input = text ?? (await readInput())
+      const tokenizer = await loadTokenizer(await chooseModel(options.model))
+      const input = text ?? (await readInput(context, 'a text to tokenize')).toString('utf8')
       const ids = [...tokenizer.encode(input)]
       const tokens = ids.map((id) => tokenizer.decode([id]))
       if (options.json) return printJson(context, { text: input, ids, tokens })
       for (const [i, id] of ids.entries()) printLine(context, `${String(id).padStart(7)}  ${JSON.stringify(tokens[i])}`)
     })
-}
-
-async function readInput(): Promise<string> {
-  if (process.stdin.isTTY) throw usageError('Expected a text to tokenize, as an argument or on standard input')
-  const parts: Buffer[] = []
-  for await (const part of process.stdin) parts.push(part as Buffer)
-  return Buffer.concat(parts).toString('utf8')
 }

@@ -76,7 +76,9 @@ async function verify(path: string, tensors: PlannedTensor[], offsets: number[])
   if (tensors.some(({ name }) => name.startsWith('mask.'))) await nativeCall(() => native().openMaskDecoder(path))
 }
 
-/** Weights of a model without padding. */
+/** Weights of a model without padding; the mask decoder is not counted. */
 export function countParameters(tensors: PlannedTensor[]): number {
-  return tensors.reduce((sum, tensor) => sum + tensor.rows * tensor.cols, 0)
+  return tensors
+    .filter(({ name }) => !name.startsWith('mask.'))
+    .reduce((sum, tensor) => sum + tensor.rows * tensor.cols, 0)
 }

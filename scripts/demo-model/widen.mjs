@@ -13,7 +13,8 @@ import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
 const { GgufSource, readFloats } = require('../../dist/convert/gguf-source.js')
-const { layoutGguf, PartFile } = require('../../dist/formats/gguf-writer.js')
+const { OutputFile } = require('../../dist/base/output-file.js')
+const { layoutGguf } = require('../../dist/formats/gguf-writer.js')
 const { native } = require('../../dist/engine/native.js')
 
 const doubled = [
@@ -77,8 +78,9 @@ export async function widen(from, to) {
       )
     }
     const layout = layoutGguf(metadata, tensors)
-    const file = await PartFile.create(to, layout.bytes)
+    const file = await OutputFile.create(to)
     try {
+      await file.truncate(layout.bytes)
       await file.write(layout.header, 0)
       for (const [i, tensor] of tensors.entries()) await file.write(tensor.bytes, layout.offsets[i])
       await file.commit()

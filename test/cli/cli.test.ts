@@ -1,11 +1,12 @@
 /** The command without the engine: help, usage errors, globs, formats. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { annotationPath } from '../../lib/cli/annotate'
+import { Annotations } from '../../lib/cli/annotate'
 import { type Context, formatBytes, printable, printJson } from '../../lib/cli/context'
 import { namedIn } from '../../lib/cli/demo'
-import { expandImages } from '../../lib/cli/images'
+import { expandImages, imagesOf, Pictures } from '../../lib/cli/images'
 import { execute } from '../../lib/cli/program'
 import { progress } from '../../lib/cli/progress'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
@@ -62,6 +63,29 @@ describe('paligemma --help', () => {
     expect(out).toContain('Exit codes: 0 done, 1 failed, 2 called wrongly')
   })
 
+  it.each(verbs)('%s --help has two examples that its own options allow', async (verb) => {
+    const { out } = await paligemma(verb, '--help')
+    const examples = out
+      .slice(out.indexOf('Examples:'))
+      .split('\n')
+      .filter((line) => line.startsWith('  $ '))
+    expect(examples.length).toBeGreaterThanOrEqual(2)
+    for (const example of examples) {
+      const [, call] = /(?:^ {2}\$|\|) paligemma (.*?)(?: [<>] .*)?$/.exec(example)!
+      expect(call).toMatch(new RegExp(`^${verb}\\b`))
+      for (const [, option] of call!.matchAll(/ (--?[a-z][a-z-]*)/g))
+        expect(out, example).toMatch(new RegExp(`^ +(?:-\\w, )?${option}\\b|^ +${option},`, 'm'))
+    }
+  })
+
+  it.each(['caption', 'detect', 'segment', 'run'])('%s --help shows options in groups, in one order', async (verb) => {
+    const { out } = await paligemma(verb, '--help')
+    const headings = [...out.matchAll(/^(\w+):$/gm)].map(([, name]) => name)
+    const order = ['Arguments', 'Task', 'Picture', 'Output', 'Sampling', 'Model', 'Expert', 'Help', 'Examples']
+    expect(headings).toEqual(order.filter((name) => name !== 'Arguments' || verb !== 'run'))
+    expect(out).toMatch(/--max-tokens <n> .*\(default: 256\b/)
+  })
+
   it.each(verbs)('%s --help says what it does, with code 0', async (verb) => {
     const { code, out } = await paligemma(verb, '--help')
     expect(code).toBe(0)
@@ -99,7 +123,6 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
   it.each([
     [[], 'Usage: paligemma'],
     [['fly'], "unknown command 'fly'"],
-    [['run', '--prompt', 'x'], "required option '-m, --model <file>'"],
     [['run', '--model', 'x.gguf'], "required option '-p, --prompt <text>'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--modle', 'y'], "unknown option '--modle'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--max-tokens', 'many'], 'Expected an integer'],
@@ -134,6 +157,38 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     if (args.length > 0) expect(err).toMatch(/^ERR_INVALID_OPTION: /)
   })
 
+  it.each([
+    '1e9999',
+    'NaN',
+    '0x10',
+    '1_000',
+    '99999999999999999999999',
+    '',
+    ' ',
+    '1.5',
+    '\u0661',
+    '9'.repeat(100_000),
+    'a\nb\u001b[31m'
+  ])('a hostile number (%#) ends with code 2 and one line', async (value) => {
+    const numbers = [
+      '--max-tokens',
+      '--threads',
+      '--context-size',
+      '--top-k',
+      '--beams',
+      '--best-of',
+      '--seed',
+      '--log-probs',
+      '--loc-scale'
+    ]
+    for (const option of numbers) {
+      const { code, out, err } = await paligemma('caption', '-m', 'demo', 'x.png', `${option}=${value}`)
+      expect({ option, code, out }).toEqual({ option, code: 2, out: '' })
+      expect(err.split('\n')).toHaveLength(2)
+      expect(err).toMatch(/^ERR_INVALID_OPTION: [^\u001b]{10,700}\n$/)
+    }
+  })
+
   it('a missing model directory is a failure, not wrong usage', async () => {
     const { code, err } = await paligemma('convert', join(tempDir(), 'nothing'), '-o', join(tempDir(), 'x.gguf'))
     expect(code).toBe(1)
@@ -156,16 +211,94 @@ describe('images of the task verbs', () => {
     expect(await expandImages([join(dir, '**', 'd.png')])).toEqual([join(dir, 'sub', 'd.png')])
   })
 
+  it('takes the pictures of a folder, by their names, and no others', async () => {
+    writeFileSync(join(dir, 'notes.txt'), '')
+    writeFileSync(join(dir, '.hidden.png'), '')
+    writeFileSync(join(dir, 'E.WEBP'), '')
+    const all = ['E.WEBP', 'a.png', 'b.png', 'c.jpg', 'odd[1].png'].map((name) => join(dir, name))
+    expect(await expandImages([dir])).toEqual(all)
+    expect(await expandImages([`${dir}/`, join(dir, 'a.png')])).toHaveLength(all.length)
+    mkdirSync(join(dir, 'empty'))
+    await expect(expandImages([join(dir, 'empty')])).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(/empty holds no pictures.*\*\*/)
+    })
+  })
+
+  it.each([
+    ['lines', 'a b.png\n*.png\r\n\nhttps://example.org/x.png\n'],
+    ['lines with a byte order mark', '\ufeffa b.png\n*.png\nhttps://example.org/x.png'],
+    ['NUL', 'a b.png\0*.png\0https://example.org/x.png\0']
+  ])('reads lists of %s, from files and standard input, without expanding names', async (_, text) => {
+    const wanted = ['a b.png', '*.png', 'https://example.org/x.png']
+    const { context } = capture()
+    const list = join(dir, 'list.txt')
+    writeFileSync(list, text)
+    expect(await imagesOf([], { filesFrom: [list] }, context)).toEqual(wanted)
+    const piped = { ...context, stdin: Readable.from([Buffer.from(text)]) }
+    expect(await imagesOf(['first.png'], { filesFrom: ['-'] }, piped)).toEqual(['first.png', ...wanted])
+  })
+
+  it('refuses lists that are empty, missing or a terminal, and two uses of standard input', async () => {
+    const { context } = capture()
+    writeFileSync(join(dir, 'none.txt'), '\n\n')
+    for (const [args, filesFrom, message] of [
+      [[], [join(dir, 'none.txt')], 'none.txt named none'],
+      [[], [join(dir, 'missing.txt')], '--files-from'],
+      [[], [dir], '--files-from'],
+      [[], ['-'], 'which is a terminal'],
+      [['-'], ['-'], 'one use of "-"'],
+      [[], [], 'Expected at least one image']
+    ] as const)
+      await expect(imagesOf([...args], { filesFrom: [...filesFrom] }, context), message).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining(message)
+      })
+  })
+
+  it('reads a picture from standard input once', async () => {
+    const pictures = new Pictures({ ...capture().context, stdin: Readable.from([Buffer.from('ab'), Buffer.from('c')]) })
+    expect((await pictures.open('-')).toString()).toBe('abc')
+    expect((await pictures.open('-')).toString()).toBe('abc')
+    expect(await pictures.open('x.png')).toBe('x.png')
+    const nothing = new Pictures({ ...capture().context, stdin: Readable.from([]) })
+    await expect(nothing.open('-')).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+  })
+
+  it('stops waiting for standard input when it is told to', async () => {
+    const stop = new AbortController()
+    const stdin = new Readable({ read() {} })
+    const waiting = new Pictures({ ...capture().context, stdin, signal: stop.signal }).open('-')
+    stop.abort(new Error('enough'))
+    await expect(waiting).rejects.toThrow('enough')
+    expect(stdin.destroyed).toBe(true)
+  })
+
   it('takes existing paths, missing paths without wildcards and URLs as they are', async () => {
     const list = [join(dir, 'odd[1].png'), 'missing.png', 'https://example.org/*.png']
     expect(await expandImages(list)).toEqual(list)
   })
 
   it('names the annotated pictures of several images after them', () => {
-    expect(annotationPath(join(dir, 'out.png'), 'x/cow.jpg', 1)).toBe(join(dir, 'out.png'))
-    expect(annotationPath(join(dir, 'new'), 'x/cow.jpg', 2)).toBe(join(dir, 'new', 'cow.png'))
-    expect(annotationPath(join(dir, 'sub'), 'x/cow.jpg', 1)).toBe(join(dir, 'sub', 'cow.png'))
-    expect(() => annotationPath('out.png', 'x/cow.jpg', 2)).toThrow('Expected a folder for --annotate with 2 images')
+    const paths = (target: string, ...images: string[]) => {
+      const annotations = new Annotations(target, images)
+      return images.map((image) => annotations.pathOf(image))
+    }
+    expect(paths(join(dir, 'out.png'), 'x/cow.jpg')).toEqual([join(dir, 'out.png')])
+    expect(paths(join(dir, 'sub'), 'x/cow.jpg')).toEqual([join(dir, 'sub', 'cow.png')])
+    expect(paths(join(dir, 'new'), 'x/cow.jpg', 'y/COW.png', 'https://example.org/a.png', '-')).toEqual(
+      ['cow.png', 'COW-2.png', 'image.png', 'image-2.png'].map((name) => join(dir, 'new', name))
+    )
+    expect(() => paths('out.png', 'x/cow.jpg', 'y.jpg')).toThrow('Expected a folder for --annotate with 2 images')
+  })
+
+  it('never draws over a picture of the run', async () => {
+    const annotations = new Annotations(dir, [join(dir, 'a.png'), join(dir, 'c.jpg')])
+    expect(annotations.pathOf(join(dir, 'a.png'))).toBe(join(dir, 'a-2.png'))
+    await expect(new Annotations(join(dir, 'a.png'), [join(dir, 'a.png')]).check()).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('--annotate')
+    })
   })
 })
 
@@ -204,8 +337,45 @@ describe('output', () => {
     bar.done()
     expect(lines).toHaveLength(2)
     expect(lines[0]).toContain('converting [############............]  50%')
-    expect(lines[0]!.replace('\r\x1b[2K', '').length).toBeLessThan(60)
-    expect(lines[1]).toBe('\r\x1b[2K')
+    expect(lines[0]!.trim().length).toBeLessThan(60)
+    expect(lines[1]!.trim()).toBe('')
+    expect(lines.join('')).not.toContain('\x1b')
+  })
+
+  it.each([1, 5, 10, 20, 40, 80, 0])('fits a terminal of %i columns, whatever the note says', (columns) => {
+    for (const label of ['downloading', 'converting', 'pictures']) {
+      const written: string[] = []
+      const stderr = { write: (text: string) => written.push(text), isTTY: true, columns }
+      const bar = progress({ ...capture().context, stderr }, label)
+      bar.update(1, 'a picture\u001b[31m\nof \u6f22\u5b57 '.repeat(9))
+      bar.done()
+      const [line] = written
+      const width = [...line!.replace('\r', '')].reduce((sum, c) => sum + (c >= '\u1100' ? 2 : 1), 0)
+      expect(width).toBeLessThan(columns || 80)
+      expect(line).not.toMatch(/[\u001b\n]/)
+      if (columns >= 10) expect(line).toContain('100%')
+    }
+  })
+
+  it('says nothing on a dumb terminal', () => {
+    const before = process.env['TERM']
+    process.env['TERM'] = 'dumb'
+    try {
+      const written: string[] = []
+      const bar = progress({ ...capture().context, stderr: { write: (text) => written.push(text), isTTY: true } }, 'x')
+      bar.update(0.5)
+      bar.done()
+      expect(written).toEqual([])
+    } finally {
+      if (before === undefined) delete process.env['TERM']
+      else process.env['TERM'] = before
+    }
+  })
+
+  it('rounds numbers in JSON to what they mean, integers and big ones not', () => {
+    const { context, out } = capture()
+    printJson(context, { score: 0.123456789, tiny: 9.999999974752427e-7, bytes: 5555555555, time: 12345.678 })
+    expect(out()).toBe('{"score":0.123457,"tiny":0.000001,"bytes":5555555555,"time":12345.7}\n')
   })
 
   it('asks the demo model about what its caption names', () => {

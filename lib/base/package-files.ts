@@ -1,0 +1,19 @@
+/** Where the package and the demo that ships with it lie. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** dist/base and lib/base are equally deep. */
+export const packageRoot = join(__dirname, '..', '..')
+
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
+}
+
+/** What `loadModel('demo')` loads. */
+export const demoModel = join(packageRoot, 'demo', 'paligemma2-demo.gguf')
+
+/**
+ * The picture of drawn shapes that ships with the package, as an absolute path: for a first try with `loadModel('demo')`,
+ * the small model that knows such shapes.
+ */
+export const demoImage: string = join(packageRoot, 'demo', 'shapes.png')
