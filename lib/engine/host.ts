@@ -115,6 +115,16 @@ export interface PreparedImage {
   transform?: ImageTransform
 }
 
+/** A limit on processes or memory made the engine start fewer than it was told to: slower, otherwise the same. */
+function warnOfFewerThreads(started: number, wanted = 1): void {
+  if (started >= wanted) return
+  process.emitWarning(
+    `The system gave the model ${started} of ${wanted} compute threads. Lower threads in loadModel, or raise the limit ` +
+      "(the container's pids limit, TasksMax, ulimit -u, ulimit -v)",
+    { type: 'PaliGemmaWarning', code: 'PALIGEMMA_FEWER_THREADS' }
+  )
+}
+
 export class ModelHost {
   readonly adapters: AdapterInfo[]
   private readonly adapterFiles: string[]
@@ -188,6 +198,7 @@ export class ModelHost {
     }
     try {
       const info = await untilAborted(jobs.ready, signal)
+      warnOfFewerThreads(info.threads, threads ?? binding.cpuInfo?.().threads)
       // without the caller's callback and signal, which may hold much alive
       const { signal: _, onProgress: __, ...kept } = options
       const host = new ModelHost(binding, model, info, kept, jobs)

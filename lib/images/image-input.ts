@@ -291,6 +291,10 @@ async function readHead(path: string, name: string): Promise<Buffer> {
 
 function undecodable(name: string, error: unknown): PaliGemmaError {
   const reason = (error as Error).message.split('\n').find((line) => line.trim() !== '') ?? 'unknown error'
+  if (/creat\w* thread|temporarily unavailable|out of memory|cannot allocate/i.test(reason)) {
+    const advice = 'the system refuses memory or threads (pids limit, TasksMax, ulimit -u): raise the limit'
+    return new PaliGemmaError('ERR_OUT_OF_MEMORY', `${name}: ${reason}; ${advice}`, { cause: error })
+  }
   return invalid(name, `cannot be decoded: ${reason}`, error)
 }
 

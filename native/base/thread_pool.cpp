@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cassert>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/math.h"
@@ -41,7 +43,7 @@ struct ThreadPool::Impl {
 
   explicit Impl(int threads) : shares(size_t(threads)) {}
 
-  std::vector<Share> shares;
+  std::vector<Share> shares;  // of threads that were refused: stay empty
   std::atomic<uint32_t> loop{0};
   std::atomic<int64_t> done{0};
   Chunk chunk = nullptr;  // these three are stable while a claimed chunk is unfinished
@@ -53,6 +55,7 @@ struct ThreadPool::Impl {
   std::atomic<int> sleepers{0};
   std::atomic<bool> stopping{false};
   std::vector<std::thread> workers;
+  std::exception_ptr failure;  // the first of a loop's, guarded by mutex
 
   void drainShare(Share& share, int worker, bool own) {
     uint64_t s = share.chunks.load(std::memory_order_acquire);
@@ -62,7 +65,12 @@ struct ThreadPool::Impl {
       const uint64_t left = own ? uint64_t(end) << 32 | (begin + 1) : uint64_t(end - 1) << 32 | begin;
       if (!share.chunks.compare_exchange_weak(s, left, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
       const int64_t first = int64_t(own ? begin : end - 1) * grain;
-      chunk(context, first, std::min(first + grain, count), worker);
+      try {
+        chunk(context, first, std::min(first + grain, count), worker);
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        if (!failure) failure = std::current_exception();
+      }
       done.fetch_add(1, std::memory_order_acq_rel);
       s = share.chunks.load(std::memory_order_acquire);
     }
@@ -87,20 +95,40 @@ struct ThreadPool::Impl {
       sleepers.fetch_sub(1, std::memory_order_seq_cst);
     }
   }
+
+  // `count` workers, or as many as the system gives.
+  void start(size_t count) {
+    stopping.store(false);
+    workers.reserve(count);
+    try {
+      while (workers.size() < count) workers.emplace_back([this, i = int(workers.size()) + 1] { work(i); });
+    } catch (const std::exception&) {  // std::system_error, std::bad_alloc: those that run are enough
+    }
+  }
+
+  void stop() {
+    {
+      std::lock_guard lock(mutex);
+      stopping.store(true);
+    }
+    wake.notify_all();
+    for (auto& worker : workers) worker.join();
+    workers.clear();
+  }
 };
 
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>(threads)) {
-  for (int i = 1; i < threads; ++i) impl_->workers.emplace_back([impl = impl_.get(), i] { impl->work(i); });
+  const size_t wanted = size_t(threads) - 1;
+  impl_->start(wanted);
+  const size_t given = impl_->workers.size();
+  if (given == wanted) return;
+  // A limit on processes or memory. The rest of the program needs threads, too, and some libraries abort where they get
+  // none: a quarter is given back.
+  impl_->stop();
+  impl_->start(given - (given + 3) / 4);
 }
 
-ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(impl_->mutex);
-    impl_->stopping.store(true);
-  }
-  impl_->wake.notify_all();
-  for (auto& worker : impl_->workers) worker.join();
-}
+ThreadPool::~ThreadPool() { impl_->stop(); }
 
 int ThreadPool::threads() const { return int(impl_->workers.size()) + 1; }
 
@@ -119,7 +147,7 @@ void ThreadPool::run(int64_t count, int64_t grain, Chunk chunk, const void* cont
   p.count = count;
   p.grain = grain;
   p.done.store(0, std::memory_order_relaxed);
-  const int64_t threads = int64_t(p.shares.size());
+  const int64_t threads = int64_t(p.workers.size()) + 1;
   for (int64_t t = 0; t < threads; ++t)
     p.shares[size_t(t)].chunks.store(uint64_t(chunks * (t + 1) / threads) << 32 | uint64_t(chunks * t / threads),
                                      std::memory_order_release);
@@ -135,6 +163,11 @@ void ThreadPool::run(int64_t count, int64_t grain, Chunk chunk, const void* cont
   for (int spins = 0; p.done.load(std::memory_order_acquire) < chunks; ++spins) {
     if (spins < kSpins) pause();
     else std::this_thread::yield();
+  }
+  std::unique_lock lock(p.mutex);
+  if (const std::exception_ptr failure = std::exchange(p.failure, nullptr)) {
+    lock.unlock();
+    std::rethrow_exception(failure);
   }
 }
 

@@ -7,7 +7,7 @@ namespace pg {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // >= 1; threads - 1 workers are started
+  explicit ThreadPool(int threads);  // >= 1; threads - 1 workers are started, or fewer where the system refuses them
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -16,8 +16,8 @@ class ThreadPool {
 
   // Calls body(begin, end, worker) over [0, count) in chunks of `grain`; returns when all are done. Each thread goes
   // through a run of its own, then helps the others from their ends. Chunk boundaries depend on count and grain alone,
-  // so results cannot depend on the number of threads. worker is 0..threads-1. The body must not throw and must not
-  // call forRange.
+  // so results cannot depend on the number of threads. worker is 0..threads-1. The body must not call
+  // forRange. What it throws, forRange throws when all chunks have ended; the others run all the same.
   template <class Body>
   void forRange(int64_t count, int64_t grain, const Body& body) {
     run(

@@ -4,6 +4,9 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
+#include <optional>
+#include <system_error>
 #include <thread>
 
 #include "serve/scheduler.h"
@@ -19,7 +22,11 @@ struct Engine::Impl {
   std::mutex mutex;                         // guards what follows
   std::condition_variable wake;
   std::vector<std::shared_ptr<Job>> inbox;  // submitted, not yet seen by the engine's thread
-  std::vector<std::weak_ptr<Job>> live;     // for cancel()
+  struct Live {
+    uint32_t id;
+    std::weak_ptr<Job> job;
+  };
+  std::vector<Live> live;                   // for cancel()
   uint32_t nextJob = 1;
   bool closed = false;                      // the engine's thread takes nothing any more
 
@@ -29,13 +36,15 @@ struct Engine::Impl {
   void run();
   bool load();
   void work();
-  void endJob(const Job& job, Code code, const std::string& message);
+  void work(Scheduler& scheduler);
+  void endAll(Code code, const std::string& message);
+  void endJob(uint32_t job, Code code, const std::string& message);
 };
 
-void Engine::Impl::endJob(const Job& job, Code code, const std::string& message) {
+void Engine::Impl::endJob(uint32_t job, Code code, const std::string& message) {
   Event event;
   event.kind = Event::Kind::error;
-  event.job = job.id;
+  event.job = job;
   event.code = code;
   event.message = message;
   post(std::move(event));
@@ -63,15 +72,41 @@ bool Engine::Impl::load() {
   return false;
 }
 
+// Requests meet their own failures in the scheduler. What goes wrong between them ends them all, but not the model.
 void Engine::Impl::work() {
-  Scheduler scheduler(*model, options.maxSequences, stopping, post);
+  for (;;) {
+    try {
+      Scheduler scheduler(*model, options.maxSequences, stopping, post);
+      return work(scheduler);
+    } catch (const std::bad_alloc&) {
+      endAll(Code::outOfMemory, "Out of memory. Close other programs or lower contextSize and maxSequences");
+    } catch (const std::exception& e) {
+      endAll(Code::internal, e.what());
+    }
+    std::unique_lock lock(mutex);
+    wake.wait(lock, [&] { return stopping || !inbox.empty(); });
+    if (stopping) return;
+  }
+}
+
+void Engine::Impl::endAll(Code code, const std::string& message) {
+  std::vector<Live> told;
+  {
+    std::lock_guard lock(mutex);
+    inbox.clear();
+    told.swap(live);
+  }
+  for (const Live& one : told) endJob(one.id, code, message);  // those that had ended ignore it
+}
+
+void Engine::Impl::work(Scheduler& scheduler) {
   for (;;) {
     std::vector<std::shared_ptr<Job>> arrived;
     {
       std::unique_lock lock(mutex);
       if (!scheduler.busy()) wake.wait(lock, [&] { return stopping || !inbox.empty(); });
       arrived.swap(inbox);
-      std::erase_if(live, [](const auto& job) { return job.expired(); });
+      std::erase_if(live, [](const Live& one) { return one.job.expired(); });
     }
     for (auto& job : arrived) scheduler.enqueue(std::move(job));
     // after a stop every job's flag is set: the next step ends them all
@@ -89,7 +124,7 @@ void Engine::Impl::run() {
     closed = true;
     left.swap(inbox);
   }
-  for (const auto& job : left) endJob(*job, Code::disposed, "The model was disposed before the request ran");
+  for (const auto& job : left) endJob(job->id, Code::disposed, "The model was disposed before the request ran");
   Event event;
   event.kind = Event::Kind::stopped;
   post(std::move(event));
@@ -98,7 +133,12 @@ void Engine::Impl::run() {
 Engine::Engine(LoadOptions options, std::function<void(Event)> post) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
   impl_->post = std::move(post);
-  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+  try {
+    impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+  } catch (const std::system_error& e) {
+    fail(Code::outOfMemory, impl_->options.path, ": the system refused a thread for the model (", e.what(),
+         "). Raise the limit on threads (the container's pids limit, TasksMax, ulimit -u) or on memory (ulimit -v)");
+  }
 }
 
 Engine::~Engine() { stop(); }
@@ -113,26 +153,26 @@ uint32_t Engine::submit(Request request) {
     closed = impl_->closed || impl_->stopping;
     if (!closed) {
       impl_->inbox.push_back(job);
-      impl_->live.push_back(job);
+      impl_->live.push_back({job->id, job});
     }
   }
-  if (closed) impl_->endJob(*job, Code::disposed, "The model is disposed");
+  if (closed) impl_->endJob(job->id, Code::disposed, "The model is disposed");
   impl_->wake.notify_all();
   return job->id;
 }
 
 void Engine::cancel(uint32_t id) {
   std::lock_guard lock(impl_->mutex);
-  for (const auto& weak : impl_->live)
-    if (const auto job = weak.lock(); job && job->id == id) job->cancel.set = true;
+  for (const auto& one : impl_->live)
+    if (const auto job = one.job.lock(); job && job->id == id) job->cancel.set = true;
   impl_->wake.notify_all();
 }
 
 void Engine::requestStop() {
   std::lock_guard lock(impl_->mutex);
   impl_->stopping = true;
-  for (const auto& weak : impl_->live)
-    if (const auto job = weak.lock()) job->cancel.set = true;
+  for (const auto& one : impl_->live)
+    if (const auto job = one.job.lock()) job->cancel.set = true;
   impl_->wake.notify_all();
 }
 

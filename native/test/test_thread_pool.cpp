@@ -1,4 +1,5 @@
 #include <atomic>
+#include <new>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -28,6 +29,24 @@ TEST(thread_pool_survives_many_short_loops_and_long_pauses) {
   std::atomic<int64_t> sum{0};
   for (int i = 0; i < 20000; ++i) pool.forRange(4, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
   CHECK_EQUAL(sum.load(), int64_t(20000 * 6));
+}
+
+TEST(thread_pool_hands_what_a_body_throws_to_the_caller_and_goes_on) {
+  for (int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    bool thrown = false;
+    try {
+      pool.forRange(1000, 1, [](int64_t begin, int64_t, int) {
+        if (begin % 100 == 7) throw std::bad_alloc();
+      });
+    } catch (const std::bad_alloc&) {
+      thrown = true;
+    }
+    CHECK(thrown);
+    std::atomic<int64_t> sum{0};
+    pool.forRange(4, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
+    CHECK_EQUAL(sum.load(), 6);
+  }
 }
 
 TEST(thread_pool_counts_at_least_one_core) { CHECK(pg::defaultThreads() >= 1); }
