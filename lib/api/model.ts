@@ -4,7 +4,7 @@ import { fromNative, incomplete, nativeCall } from '../base/errors'
 import { check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
 import { definedOnly, ModelHost } from '../engine/host'
 import { codesRule } from '../engine/mask-decoder'
-import { native, type NativeBinding } from '../engine/native'
+import { native, type NativeBinding, type NativeChoice } from '../engine/native'
 import { resolveModel } from '../hub/cache'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
@@ -355,7 +355,7 @@ export class PaliGemma {
 }
 
 /** {@link loadModel} over a given binding. */
-export async function openModel(binding: () => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
+export async function openModel(binding: (choice?: NativeChoice) => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
   return await publicCall<LoadOptions, PaliGemma>(
     'loadModel',
     typeof source === 'string' ? { model: source } : source,
@@ -364,7 +364,7 @@ export async function openModel(binding: () => NativeBinding, source: string | L
     async (options) => {
       const { path, vision } = await resolveModel(options.model)
       const resolved = { ...definedOnly({ vision }), ...options, model: path }
-      const engine = binding()
+      const engine = binding(options.nativeBinding)
       const host = await ModelHost.open(engine, resolved)
       await warnBeyondTraining(engine, resolved)
       return new PaliGemma(host)

@@ -1,6 +1,7 @@
 /** The options of every call: types, defaults and the rules that check them. */
 import { adaptersRule, type AdapterOption } from './adapter-option'
 import { samplingRules, type SamplingOptions } from './sampling'
+import { isBinding, isFileUrl } from '../engine/native'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
 import { imageRule, imagesRule } from '../images/image-rule'
@@ -24,6 +25,12 @@ export interface LoadOptions {
    * Weights stay as they are, quantized or not; what the adapters add is computed beside them.
    */
   adapters?: (string | AdapterOption)[] | undefined
+  /**
+   * The engine of a bundled application: the path or file: URL of its `.node` file, or what requiring that file gave.
+   * Default: the variable PALIGEMMA_NATIVE, else the package's own. The first one loaded also serves calls that take
+   * no such option.
+   */
+  nativeBinding?: string | URL | object | undefined
   /** Where the model runs; "auto" (the default) takes the best there is. */
   device?: 'auto' | 'cpu' | 'cuda' | 'metal' | undefined
   /** Compute threads; default: the physical cores this process may use. Results do not depend on it. */
@@ -178,11 +185,17 @@ const fit = rule.oneOf('squash', 'pad')
 const resize = rule.oneOf('bicubic', 'bilinear')
 const pixels = rule.integer(1)
 
+const nativeBindingRule: Rule = {
+  expected: 'path, file: URL or the loaded addon',
+  accepts: (v) => rule.path.accepts(v) || (typeof v === 'object' && v !== null && (isFileUrl(v) || isBinding(v)))
+}
+
 export const loadRules: Rules<LoadOptions> = {
   model: rule.path,
   vision: rule.file,
   maskDecoder: rule.file,
   adapters: adaptersRule,
+  nativeBinding: nativeBindingRule,
   device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
   threads: rule.integer(1, 1024),
   contextSize: rule.integer(1),

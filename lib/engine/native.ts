@@ -1,9 +1,11 @@
 /** The typed surface of the addon and the only file that loads it. */
 import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from '../base/errors'
 import type { EngineSampling } from '../api/sampling'
+import { candidates, isInArchive, isInstalled } from './locate'
 
 /** How the vectors of pages are stored. */
 export type VectorType = 'f32' | 'int8' | 'binary'
@@ -279,53 +281,85 @@ export interface NativeBinding {
   ): Promise<{ data: Float32Array<ArrayBuffer>; clusters: number[] }>
 }
 
-/** Where the addon may be, best first: an explicit path, a local build, the prebuilt binary of the package. */
-function candidates(root: string): string[] {
-  const list: string[] = []
-  const explicit = process.env.PALIGEMMA_NATIVE
-  if (explicit) return [explicit]
-  list.push(join(root, 'build', 'Release', 'paligemma.node'))
-  const folder = join(root, 'prebuilds', `${process.platform}-${process.arch}`)
-  if (process.platform === 'linux') {
-    const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined
-    list.push(join(folder, `node-paligemma.${report?.header?.glibcVersionRuntime ? 'glibc' : 'musl'}.node`))
-  }
-  list.push(join(folder, 'node-paligemma.node'))
-  return list
-}
+/** The addon itself (or a module namespace around it), or the path or file: URL of its file. */
+export type NativeChoice = string | URL | object
 
 let loaded: NativeBinding | undefined
 let loadedFrom = ''
 
-/** The file of the addon. Throws as {@link native}. */
+/** The file of the addon; '' where the application loaded it itself. Throws as {@link native}. */
 export function nativePath(): string {
   native()
   return loadedFrom
 }
 
-/** The addon, loaded on first use. Throws ERR_NATIVE_MISSING with what to do. */
-export function native(): NativeBinding {
-  if (loaded) return loaded
-  const root = join(__dirname, '..', '..')
-  const tried = candidates(root)
-  const path = tried.find(existsSync)
-  if (!path) {
-    throw new PaliGemmaError(
-      'ERR_NATIVE_MISSING',
-      `No native engine for ${process.platform}-${process.arch} (looked for ${tried.join(', ')}). ` +
-        'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a clone.'
-    )
-  }
-  try {
-    loaded = createRequire(__filename)(path) as NativeBinding
-    loadedFrom = path
-  } catch (cause) {
-    throw new PaliGemmaError(
-      'ERR_NATIVE_MISSING',
-      `The native engine ${path} does not load on ${process.platform}-${process.arch}: ${(cause as Error).message}. ` +
-        'Build it for this machine with "npx paligemma build", or "npm run build" in a clone.',
-      { cause }
-    )
-  }
-  return loaded
+/**
+ * The addon, loaded on first use: what `choice` (the load option `nativeBinding`) or PALIGEMMA_NATIVE names, else the
+ * first that the package or its surroundings hold. What was loaded first serves every call that names none.
+ * Throws ERR_NATIVE_MISSING with what to do.
+ */
+export function native(choice?: NativeChoice): NativeBinding {
+  if (choice === undefined) return loaded ?? remember(...byDefault())
+  if (isBinding(choice)) return remember('default' in choice ? choice.default : choice, '')
+  const path = isFileUrl(choice) || String(choice).startsWith('file:') ? fileURLToPath(String(choice)) : String(choice)
+  return remember(...loadFirst([path], 'nativeBinding'))
 }
+
+function byDefault(): [NativeBinding, string] {
+  const named = process.env.PALIGEMMA_NATIVE
+  return named ? loadFirst([named], 'PALIGEMMA_NATIVE') : loadFirst(candidates())
+}
+
+function remember(binding: NativeBinding, path: string): NativeBinding {
+  if (!loaded) [loaded, loadedFrom] = [binding, path]
+  return binding
+}
+
+export function isBinding(value: unknown): value is NativeBinding | { default: NativeBinding } {
+  const module = value as Partial<NativeBinding> & { default?: Partial<NativeBinding> }
+  return [module, module?.default].some((one) => typeof one?.Model === 'function' && typeof one.inspect === 'function')
+}
+
+/** Of any realm, so by its shape. */
+export function isFileUrl(value: unknown): value is URL {
+  return (value as Partial<URL> | null)?.protocol === 'file:' && typeof (value as URL).href === 'string'
+}
+
+/** The first of these files that loads; relative ones are meant from the working folder. */
+function loadFirst(paths: string[], namedBy?: string): [NativeBinding, string] {
+  const failures: string[] = []
+  let cause: unknown
+  for (const path of paths.map((path) => resolve(path))) {
+    if (!existsSync(path)) continue
+    try {
+      const binding = createRequire(path)(path) as unknown // Node itself keeps what it has loaded
+      if (!isBinding(binding) || 'default' in binding) throw new Error('it is not the engine of node-paligemma')
+      return [binding, path]
+    } catch (error) {
+      cause ??= error
+      failures.push(`${path} does not load: ${(error as Error).message}`)
+    }
+  }
+  const platform = `${process.platform}-${process.arch}`
+  const found =
+    failures.length > 0
+      ? `The native engine does not load on ${platform} (${failures.join('; ')}).`
+      : namedBy
+        ? `${namedBy} names ${paths[0]!}, which does not exist (${resolve(paths[0]!)}).`
+        : `No native engine for ${platform} (looked for ${paths.join(', ')}).`
+  throw new PaliGemmaError('ERR_NATIVE_MISSING', `${found} ${whatToDo(namedBy)}`, cause === undefined ? {} : { cause })
+}
+
+function whatToDo(namedBy?: string): string {
+  const build =
+    'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a clone.'
+  if (namedBy || isInstalled()) return isInArchive() ? `${inElectron} ${build}` : build
+  return (
+    "This code was bundled without its engine. Leave the package outside: serverExternalPackages: ['node-paligemma'] " +
+    "in next.config, external: ['node-paligemma'] for esbuild, webpack, Rollup and Vite; or say where " +
+    'the engine is: loadModel({ nativeBinding }) or the variable PALIGEMMA_NATIVE. ' +
+    `${inElectron} docs/deploy.md shows each.`
+  )
+}
+
+const inElectron = "Electron's packagers take it out of the archive by asarUnpack: '**/node_modules/node-paligemma/**'."
