@@ -1,6 +1,7 @@
 /** `paligemma build`: compiles the addon where no prebuilt one fits. */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
@@ -34,7 +35,7 @@ export function addBuild(program: Command, context: Context): void {
       // Not "rebuild": that would remove everything under build/, other builds included.
       const args = [gyp, 'configure', 'build', '--release', `--jobs=${options.jobs ?? 'max'}`]
       if (options.nodedir) args.push(`--nodedir=${options.nodedir}`)
-      const code = await run(process.execPath, args, context.signal)
+      const code = await withBindingGyp(() => run(process.execPath, args, context.signal))
       const output = join(packageRoot, 'build', 'Release', 'paligemma.node')
       if (code !== 0 || !existsSync(output)) {
         throw new PaliGemmaError(
@@ -46,6 +47,21 @@ export function addBuild(program: Command, context: Context): void {
       const { native } = await import('../engine/native.js')
       printLine(context, `${output} works on this machine (${native().cpuInfo().isa})`)
     })
+}
+
+/**
+ * node-gyp wants a binding.gyp at the root. A clone has one; the npm package must not, as pnpm and Yarn would compile
+ * it at installation: there it is lent for the time of the build.
+ */
+async function withBindingGyp<T>(work: () => Promise<T>): Promise<T> {
+  const root = join(packageRoot, 'binding.gyp')
+  if (existsSync(root)) return await work()
+  await writeFile(root, '{ "includes": ["native/addon.gypi"] }\n')
+  try {
+    return await work()
+  } finally {
+    await rm(root, { force: true })
+  }
 }
 
 /** node-gyp beside the package, or the one that npm brings. */

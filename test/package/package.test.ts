@@ -18,6 +18,7 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { usesMusl } from '../../lib/engine/locate'
 import { writeTinyModel } from '../support/tiny-model'
 
 const root = join(__dirname, '..', '..')
@@ -54,9 +55,9 @@ function script(app: string, name: string, source: string): string {
 
 function pack(folder: string, destination: string): string {
   mkdirSync(destination, { recursive: true })
-  const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--pack-destination', destination)) as [
-    { filename: string }
-  ]
+  const [{ filename }] = JSON.parse(
+    npm(folder, 'pack', '--json', '--ignore-scripts', '--pack-destination', destination)
+  ) as [{ filename: string }]
   return join(destination, filename)
 }
 
@@ -104,8 +105,7 @@ beforeAll(() => {
   bare = install('bare', pack(contents, join(temporary, 'bare-tarball')))
 
   mkdirSync(folder, { recursive: true })
-  const report = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } }
-  const libc = process.platform !== 'linux' ? '' : report.header.glibcVersionRuntime ? '.glibc' : '.musl'
+  const libc = process.platform !== 'linux' ? '' : usesMusl() ? '.musl' : '.glibc'
   const binary = join(folder, `node-paligemma${libc}.node`)
   cpSync(join(root, 'build', 'Release', 'paligemma.node'), binary)
   chmodSync(binary, 0o755)
@@ -127,7 +127,7 @@ describe('the packed package', () => {
       'dist/index.d.mts',
       'dist/cli/main.js',
       'native/sources.gypi',
-      'binding.gyp',
+      'native/addon.gypi',
       'CMakeLists.txt',
       'LICENSE',
       'NOTICE',
@@ -149,6 +149,8 @@ describe('the packed package', () => {
       readFileSync(join(complete, 'node_modules', 'node-paligemma', 'package.json'), 'utf8')
     ) as { scripts?: Record<string, string>; gypfile?: boolean }
     expect(packed.gypfile).toBe(false)
+    // npm obeys the line above; pnpm and Yarn compile whatever has this file
+    expect(files).not.toContain('binding.gyp')
     for (const name of ['preinstall', 'install', 'postinstall', 'prepare'])
       expect(packed.scripts ?? {}).not.toHaveProperty(name)
   })
