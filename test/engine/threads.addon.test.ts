@@ -54,7 +54,7 @@ describe.skipIf(!canLimit)('where threads are refused', () => {
   })
 
   it('a page index and the machine measurement take those they get', () => {
-    const { best, limits, before, after } = child('others 256', 1400)
+    const { best, limits, before, after } = child('others 400', 2600)
     expect(best).toEqual([0])
     expect(limits).toBe(true)
     expect(after).toEqual(before)
