@@ -355,7 +355,10 @@ export class PaliGemma {
 }
 
 /** {@link loadModel} over a given binding. */
-export async function openModel(binding: (choice?: NativeChoice) => NativeBinding, source: string | LoadOptions): Promise<PaliGemma> {
+export async function openModel(
+  binding: (choice?: NativeChoice) => NativeBinding,
+  source: string | LoadOptions
+): Promise<PaliGemma> {
   return await publicCall<LoadOptions, PaliGemma>(
     'loadModel',
     typeof source === 'string' ? { model: source } : source,
