@@ -34,7 +34,7 @@ export type { JsonSchema } from './output/json-schema'
 export type { JsonSchemaValue, SchemaValue, StandardSchema } from './output/standard-schema'
 export type { ObjectOptions } from './api/object'
 export { boxOverlap, suppressOverlaps, type OverlapOptions, type ScoredBox } from './output/nms'
-export type { ImageInput, ImageEmbedding, RawPixels } from './images/image-input'
+export type { ImageInput, ImageEmbedding, ImageStream, RawPixels, WebStream, WithBytes } from './images/image-input'
 export { preprocessImage, type PreprocessedImage } from './images/preprocess'
 export {
   parseOutput,

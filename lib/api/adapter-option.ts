@@ -1,4 +1,5 @@
 /** The `adapters` option of loading and of requests. */
+import { toPath } from '../base/paths'
 import { resolve } from 'node:path'
 import { rule, takeList, type Rule } from '../base/validate'
 
@@ -36,5 +37,5 @@ function takeAdapter(item: unknown, folder: string): TakenAdapter | undefined {
   const { path, scale, ...others } = typeof item === 'string' ? { path: item } : { ...(item as AdapterOption) }
   if (!rule.path.accepts(path) || Object.keys(others).length > 0) return undefined
   if (scale !== undefined && !scaleRule.accepts(scale)) return undefined
-  return { path, ...(scale !== undefined && { scale }), file: resolve(folder, path) }
+  return { path, ...(scale !== undefined && { scale }), file: resolve(folder, toPath(path)) }
 }

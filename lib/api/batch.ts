@@ -1,4 +1,5 @@
 /** Many requests decoded together. */
+import { isError } from '../base/realms'
 import { publicCall, type Taken } from '../base/call'
 import { anySignal, ownController, untilAborted } from '../base/signals'
 import { show } from '../base/validate'
@@ -63,6 +64,6 @@ async function batchItem(
       folder
     )
   } catch (error) {
-    return error instanceof Error ? error : new Error(typeof error === 'string' ? error : show(error), { cause: error })
+    return isError(error) ? error : new Error(typeof error === 'string' ? error : show(error), { cause: error })
   }
 }

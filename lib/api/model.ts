@@ -44,6 +44,7 @@ import {
 import { prompts, withoutPlaceholders } from './prompts'
 import type { ChoiceResult, GenerateResult } from './results'
 import { score, type ScoreResult } from './score'
+import { isUrl } from '../base/realms'
 import { GenerateStream } from './stream'
 import { detect, segment, type Detection, type ObjectList, type Segmentation } from './tasks'
 import { encodeRules, idsRule, type EncodeOptions } from './tokenizer'
@@ -357,11 +358,11 @@ export class PaliGemma {
 /** {@link loadModel} over a given binding. */
 export async function openModel(
   binding: (choice?: NativeChoice) => NativeBinding,
-  source: string | LoadOptions
+  source: string | URL | LoadOptions
 ): Promise<PaliGemma> {
   return await publicCall<LoadOptions, PaliGemma>(
     'loadModel',
-    typeof source === 'string' ? { model: source } : source,
+    typeof source === 'string' || isUrl(source) ? { model: String(source) } : source,
     loadRules,
     ['model'],
     async (options) => {
@@ -377,11 +378,11 @@ export async function openModel(
 
 /**
  * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`, or by the name of one that {@link pull} fetched
- * (`'google/paligemma2-3b-mix-224'`); a path that exists wins. Weights stay memory-mapped; several models
+ * (`'google/paligemma2-3b-mix-224'`); a path (or `file:` URL) that exists wins. Weights stay memory-mapped; several models
  * from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is collected too.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
  * ERR_OUT_OF_MEMORY, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason
  */
-export async function loadModel(source: string | LoadOptions): Promise<PaliGemma> {
+export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma> {
   return await openModel(native, source)
 }

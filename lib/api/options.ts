@@ -61,6 +61,11 @@ export interface LoadOptions {
   maskConvention?: 'training' | 'demo' | undefined
   /** Pictures with more pixels are refused with ERR_IMAGE_TOO_LARGE before decoding; default 200 million. */
   maxImagePixels?: number | undefined
+  /**
+   * Milliseconds that a picture may take whose decoding cannot be foreseen (SVG, JPEGs of many scans, very large ones);
+   * then it is refused with ERR_IMAGE_INVALID. They are decoded in a process of their own. Default 10,000.
+   */
+  decodeTimeoutMs?: number | undefined
   /** Called with 0 when loading starts and with 1 when the model is ready. */
   onProgress?: ((fraction: number) => void) | undefined
   /** Aborting rejects with the signal's reason and frees what was loaded. */
@@ -166,6 +171,8 @@ export interface PreprocessOptions {
   resize?: 'bicubic' | 'bilinear' | undefined
   fit?: 'squash' | 'pad' | undefined
   maxImagePixels?: number | undefined
+  /** As in {@link LoadOptions}. */
+  decodeTimeoutMs?: number | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -209,6 +216,7 @@ export const loadRules: Rules<LoadOptions> = {
   fit,
   maskConvention: rule.oneOf('training', 'demo'),
   maxImagePixels: pixels,
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
   onProgress: rule.callback,
   signal: rule.signal
 }
@@ -277,6 +285,7 @@ export const preprocessRules: Rules<PreprocessOptions> = {
   resize,
   fit,
   maxImagePixels: pixels,
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
   signal: rule.signal
 }
 

@@ -1,4 +1,5 @@
 /** The one error class of the package and its codes. */
+import { isError } from './realms'
 
 /**
  * Stable error codes, safe to compare against.
@@ -19,6 +20,7 @@
  * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; the error's `text` is what there is |
  * | `ERR_OUTPUT_INVALID` | a whole object came, but the schema's own checks refuse it; `text` is what came, `cause` their issues |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
+ * | `ERR_DEPENDENCY_MISSING` | a package that only some calls need is not installed, or not for this machine: sharp, for encoded pictures |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
  * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN; or the system refuses to write a file |
  * | `ERR_DOWNLOAD_FAILED` | a download failed for good: no connection, stalled, wrong size or checksum |
@@ -41,6 +43,7 @@ export type ErrorCode =
   | 'ERR_OUTPUT_INCOMPLETE'
   | 'ERR_OUTPUT_INVALID'
   | 'ERR_DISPOSED'
+  | 'ERR_DEPENDENCY_MISSING'
   | 'ERR_NATIVE_MISSING'
   | 'ERR_ACCESS_DENIED'
   | 'ERR_DOWNLOAD_FAILED'
@@ -64,6 +67,7 @@ export const errorCodes: readonly ErrorCode[] = [
   'ERR_OUTPUT_INCOMPLETE',
   'ERR_OUTPUT_INVALID',
   'ERR_DISPOSED',
+  'ERR_DEPENDENCY_MISSING',
   'ERR_NATIVE_MISSING',
   'ERR_ACCESS_DENIED',
   'ERR_DOWNLOAD_FAILED',
@@ -121,7 +125,7 @@ export function fromNative(error: unknown): PaliGemmaError {
     message?: unknown
   }
   const text = typeof message === 'string' && message !== '' ? message : String(error)
-  const cause = error instanceof Error ? { cause: error } : undefined
+  const cause = isError(error) ? { cause: error } : undefined
   if (typeof code === 'string' && known.has(code)) return new PaliGemmaError(code as ErrorCode, text, cause)
   return new PaliGemmaError('ERR_INTERNAL', `The native engine failed: ${text}`, cause)
 }

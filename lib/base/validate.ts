@@ -1,6 +1,8 @@
 /** Checking options: one table of rules per call, one sentence for every mistake. */
 import { resolve } from 'node:path'
 import { PaliGemmaError } from './errors'
+import { toPath } from './paths'
+import { isUrl } from './realms'
 
 /** What an option may be, in words that complete "Expected ... for name", and the test itself. */
 export interface Rule {
@@ -50,11 +52,11 @@ class TooLong {
 export const rule = {
   text: { expected: 'string', accepts: (v: unknown) => typeof v === 'string' },
   path: { expected: 'non-empty path', accepts: isPath },
-  /** A path of this machine, made absolute: later changes of the working folder do not matter. */
+  /** A path or file: URL of this machine, made absolute: later changes of the working folder do not matter. */
   file: {
     expected: 'non-empty path',
     accepts: isPath,
-    take: (v: unknown, folder: string) => (isPath(v) ? resolve(folder, v as string) : v)
+    take: (v: unknown, folder: string) => (isPath(v) || isUrl(v) ? resolve(folder, toPath(v as string | URL)) : v)
   },
   object: { expected: 'object', accepts: (v: unknown) => typeof v === 'object' && v !== null },
   flag: { expected: 'boolean', accepts: (v: unknown) => typeof v === 'boolean' },

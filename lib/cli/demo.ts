@@ -2,6 +2,7 @@
 import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Command } from 'commander'
+import { loadSharp } from '../images/sharp'
 import { PaliGemmaError } from '../base/errors'
 import { packageRoot } from '../base/package-files'
 import type { Detection, PaliGemma } from '../index'
@@ -94,8 +95,7 @@ async function annotateDemo(
   sources: string[]
 ): Promise<void> {
   const masked = new Set(segmentations.map(({ label }) => label))
-  const { default: sharp } = await import('sharp')
-  const { width = readableWidth } = await sharp(image).metadata()
+  const { width = readableWidth } = await (await loadSharp())(image).metadata()
   await draw(image, [...segmentations, ...detections.filter(({ label }) => !masked.has(label))], path, {
     scale: Math.max(1, Math.min(32, Math.round(readableWidth / width))),
     option: '--out',

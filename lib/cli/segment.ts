@@ -1,4 +1,5 @@
 /** `paligemma segment` */
+import { loadSharp } from '../images/sharp'
 import type { Command } from 'commander'
 import type { Context } from './context'
 import { addObjectOptions, describeDetection, labelsOf, objectCall } from './detect'
@@ -45,7 +46,7 @@ interface Mask {
 
 async function maskJson(mask: Mask): Promise<{ width: number; height: number; png: string }> {
   const { width, height, data } = mask
-  const { default: sharp } = await import('sharp')
+  const sharp = await loadSharp()
   const png = await sharp(data, { raw: { width, height, channels: 1 } })
     .toColourspace('b-w')
     .png()

@@ -277,7 +277,12 @@ export class ModelHost {
     const { data, transform } = await preprocess(this.binding, image, {
       size: this.info.imageSize,
       resize: this.options.resize ?? this.info.resizeFilter,
-      ...definedOnly({ fit: this.options.fit, maxImagePixels: this.options.maxImagePixels, signal })
+      ...definedOnly({
+        fit: this.options.fit,
+        maxImagePixels: this.options.maxImagePixels,
+        decodeTimeoutMs: this.options.decodeTimeoutMs,
+        signal
+      })
     })
     return { native: { pixels: data }, transform }
   }

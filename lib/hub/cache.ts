@@ -12,6 +12,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { fileTypeNames, parseFileType } from '../formats/types'
+import { toPath } from '../base/paths'
 import { PaliGemmaError } from '../base/errors'
 import { demoModel } from '../base/package-files'
 import { makeFolder, writeOutput } from '../base/output-file'
@@ -136,12 +137,13 @@ async function readRecord(path: string): Promise<CachedModel | undefined> {
 const fileName = /\.(gguf|safetensors|npz|bin|part)$/i
 
 /**
- * A model's files: "demo" is the one that ships with the package ("./demo": a file of that name); a path that exists is
- * itself; the name of a hub model is what `pull` made of it; anything else is left to the reader of the file, which says
+ * A model's files: "demo" is the one that ships with the package ("./demo": a file of that name); a path or `file:` URL that
+ * exists is itself; the name of a hub model is what `pull` made of it; anything else is left to the reader of the file, which says
  * what is wrong with it.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND for a hub model that was not pulled, with the command that fetches it
  */
-export async function resolveModel(model: string, cache?: Cache): Promise<{ path: string; vision?: string }> {
+export async function resolveModel(source: string | URL, cache?: Cache): Promise<{ path: string; vision?: string }> {
+  const model = toPath(source)
   if (model === 'demo') return { path: demoModel }
   const file = resolve(model) // now: the working folder may change
   if (

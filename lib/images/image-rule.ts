@@ -1,15 +1,13 @@
 /** Pictures among options: what they may be, and relative paths as they were meant when the call was made. */
 import { isAbsolute, resolve } from 'node:path'
 import { take, takeList, type Rule } from '../base/validate'
+import { isBase64Picture } from './texts'
 import { checkImage, type ImageInput } from './image-input'
-
-// The beginnings of PNG, GIF, WebP, TIFF, BMP, SVG and AVIF in base64 (JPEG's begins like an absolute path).
-const base64Picture = /^(iVBORw0K|R0lGOD|UklGR|SUkq|TU0A|Qk|PHN2|PD94|AAAA)[A-Za-z0-9+/=_\-\s]{24,}$/
 
 /** The picture with a relative path made absolute: later changes of the working folder do not matter. */
 function atCall(image: unknown, folder: string): unknown {
   if (typeof image !== 'string' || image === '' || isAbsolute(image)) return image
-  if (/^[a-z][a-z0-9+.-]+:/i.test(image) || base64Picture.test(image.slice(0, 4096))) return image
+  if (/^[a-z][a-z0-9+.-]+:/i.test(image) || isBase64Picture(image)) return image
   return resolve(folder, image)
 }
 

@@ -1,5 +1,7 @@
 /** From any picture to the RGB bytes the model sees. */
-import { decodeOpened, isEmbedding, openImage, type ImageEmbedding, type ImageInput } from './image-input'
+import { withDecoded } from './decode'
+import { isEmbedding, type ImageEmbedding, type ImageInput } from './image-input'
+import { openImage } from './open'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native, type NativeBinding } from '../engine/native'
 import { defaults, preprocessRules, type PreprocessOptions } from '../api/options'
@@ -16,30 +18,6 @@ export interface PreprocessedImage {
   transform: ImageTransform
 }
 
-/** Calls at most `limit` of its tasks at a time, in order. */
-export class Limiter {
-  private running = 0
-  private readonly waiting: (() => void)[] = []
-
-  constructor(private readonly limit: number) {}
-
-  async run<T>(task: () => Promise<T>): Promise<T> {
-    if (this.running >= this.limit) await new Promise<void>((resolve) => this.waiting.push(resolve))
-    else this.running++
-    try {
-      return await task()
-    } finally {
-      const next = this.waiting.shift()
-      if (next) next()
-      else this.running--
-    }
-  }
-}
-
-// A decoded photograph is 30 to 600 MB. Decoding and resizing share libuv's four threads in order of arrival, so
-// without a limit a burst of requests would decode every picture before it resized the first.
-const decoding = new Limiter(2)
-
 /** {@link preprocessImage} with the options already checked. */
 export async function preprocess(
   binding: NativeBinding,
@@ -48,10 +26,7 @@ export async function preprocess(
 ): Promise<PreprocessedImage> {
   const { size, signal } = options
   const opened = await openImage(image, signal) // downloads wait for nobody
-  return await decoding.run(async () => {
-    signal?.throwIfAborted()
-    const { data, width, height } = await decodeOpened(opened, options.maxImagePixels)
-    signal?.throwIfAborted()
+  return await withDecoded(opened, options, async ({ data, width, height }) => {
     const resized = await nativeCall(() =>
       binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit)
     )
@@ -69,7 +44,8 @@ export async function preprocess(
  * is bit-equal to Pillow, which the reference processor (Hugging Face SiglipImageProcessor) uses.
  *
  * @param options `resize` defaults to "bicubic", `fit` to "squash", `maxImagePixels` to 200 million
- * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_NATIVE_MISSING
+ * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_NATIVE_MISSING,
+ * ERR_DEPENDENCY_MISSING; an abort rejects at once with the signal's reason
  */
 export async function preprocessImage(image: ImageInput, options: PreprocessOptions): Promise<PreprocessedImage> {
   checkOptions<PreprocessOptions>('preprocessImage', options, preprocessRules, ['size'])

@@ -2,6 +2,7 @@
 import { schemaToRegex, type JsonSchema } from './json-schema'
 import { isStandardSchema, toJsonSchema, type StandardSchema } from './standard-schema'
 import type { NativeRequest } from '../engine/native'
+import { isRegExp } from '../base/realms'
 import { rule, wrongOption, type Rule } from '../base/validate'
 
 /** The grammar of `detect` or `segment`. */
@@ -59,7 +60,7 @@ const forms: Record<string, Record<string, Rule>> = {
     maxObjects: rule.integer(1, 65535)
   },
   choices: { choices: choicesRule },
-  regex: { regex: { expected: 'string or RegExp', accepts: (v) => typeof v === 'string' || v instanceof RegExp } },
+  regex: { regex: { expected: 'string or RegExp', accepts: (v) => typeof v === 'string' || isRegExp(v) } },
   jsonSchema: { jsonSchema: { expected: 'object', accepts: (v) => isObject(v) || isStandardSchema(v) } }
 }
 

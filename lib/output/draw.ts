@@ -1,8 +1,11 @@
 /** Drawing boxes, masks and labels onto a picture. */
-import sharp from 'sharp'
+import type Sharp from 'sharp'
 import { PaliGemmaError } from '../base/errors'
 import { canDraw, cell, textPath } from './font'
-import { decodeImage, isEmbedding, type DecodedImage, type ImageInput } from '../images/image-input'
+import { decodeImage } from '../images/decode'
+import { loadSharp } from '../images/sharp'
+import { isUint8Array } from '../base/realms'
+import { isEmbedding, type DecodedImage, type ImageInput } from '../images/image-input'
 import type { Box } from './parse'
 import { check, checkOptions, rule, type Rules } from '../base/validate'
 
@@ -24,13 +27,16 @@ export interface DrawOptions {
   /** Enlarges the picture by a whole factor first, for readable labels on small pictures; default 1. */
   scale?: number
   maxImagePixels?: number
+  /** As for `loadModel`. */
+  decodeTimeoutMs?: number | undefined
 }
 
 const drawRules: Rules<DrawOptions> = {
   labels: rule.flag,
   scores: rule.flag,
   scale: rule.integer(1, 32),
-  maxImagePixels: rule.integer(1)
+  maxImagePixels: rule.integer(1),
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1)
 }
 
 // Ten hues of like strength that stay apart for colour-blind eyes too, strongest contrasts first.
@@ -69,7 +75,7 @@ function escapeXml(text: string): string {
 /**
  * The picture with boxes, translucent masks and labels, as a PNG in its own size (times `scale`). Every label has one
  * colour. Boxes without area are left out.
- * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION
+ * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_DEPENDENCY_MISSING
  */
 export async function drawDetections(
   image: ImageInput,
@@ -84,13 +90,14 @@ export async function drawDetections(
       'Expected a picture for image but received an ImageEmbedding, which has no pixels'
     )
   const decoded = await decodeImage(image, options)
+  const sharp = await loadSharp()
   const { labels = true, scores = true, scale = 1 } = options
   const drawn = results.filter(({ box }) => box.width > 0 && box.height > 0)
   const colours = new Map<string, string>()
   for (const { label } of drawn) if (!colours.has(label)) colours.set(label, palette[colours.size % palette.length]!)
 
   let canvas = decoded
-  for (const { label, mask } of drawn) if (mask) canvas = await blendMask(canvas, mask, colours.get(label)!)
+  for (const { label, mask } of drawn) if (mask) canvas = await blendMask(sharp, canvas, mask, colours.get(label)!)
   const width = canvas.width * scale
   const height = canvas.height * scale
   const svg = renderSvg(drawn, colours, width, height, scale, labels, scores)
@@ -119,12 +126,13 @@ function isDrawable(value: unknown): boolean {
     typeof box === 'object' &&
     box !== null &&
     [box.x, box.y, box.width, box.height].every(Number.isFinite) &&
-    (mask === undefined || (mask?.data instanceof Uint8Array && mask.data.length === mask.width * mask.height))
+    (mask === undefined || (isUint8Array(mask?.data) && mask.data.length === mask.width * mask.height))
   )
 }
 
 /** Colours the picture where the mask is set; all pixel work is sharp's, off the event loop. */
 async function blendMask(
+  sharp: typeof Sharp,
   canvas: DecodedImage,
   mask: NonNullable<Drawable['mask']>,
   colour: string

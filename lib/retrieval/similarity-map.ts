@@ -1,7 +1,9 @@
 /** Where on a page a query finds its matches. */
-import sharp from 'sharp'
 import { PaliGemmaError } from '../base/errors'
-import { decodeImage, isEmbedding, type ImageInput } from '../images/image-input'
+import { decodeImage } from '../images/decode'
+import { loadSharp } from '../images/sharp'
+import { isFloat32Array } from '../base/realms'
+import { isEmbedding, type ImageInput } from '../images/image-input'
 import type { ImageTransform } from '../output/parse'
 import { check, checkOptions, rule, show, type Rules } from '../base/validate'
 import { checkVectors, type MultiVector, typeOf } from './vectors'
@@ -29,6 +31,8 @@ export interface DrawMapOptions {
   /** Values that get the darkest and the brightest colour; default: the least and greatest of the map. */
   range?: [number, number]
   maxImagePixels?: number
+  /** As for `loadModel`. */
+  decodeTimeoutMs?: number | undefined
 }
 
 const mapRules: Rules<SimilarityMapOptions> = { tokens: rule.listOf('token numbers', rule.integer(0).accepts) }
@@ -39,7 +43,8 @@ const drawRules: Rules<DrawMapOptions> = {
     accepts: (v) =>
       Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number)
   },
-  maxImagePixels: rule.integer(1)
+  maxImagePixels: rule.integer(1),
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1)
 }
 
 /**
@@ -128,7 +133,7 @@ export async function drawSimilarityMap(
   const isMap =
     typeof map === 'object' &&
     map !== null &&
-    map.data instanceof Float32Array &&
+    isFloat32Array(map.data) &&
     map.data.length > 0 &&
     map.data.length === map.rows * map.columns
   check('map', map, { expected: 'similarity map ({ data, rows, columns })', accepts: () => isMap })
@@ -150,6 +155,7 @@ export async function drawSimilarityMap(
     pixels.set([...colour(greatest > least ? (x - least) / (greatest - least) : 0), Math.round(opacity * 255)], i * 4)
   )
   const heat = await overPage(pixels, map, width, height)
+  const sharp = await loadSharp()
   return await sharp(data, { raw: { width, height, channels: 3 } })
     .composite([{ input: heat, raw: { width, height, channels: 4 } }])
     .removeAlpha()
@@ -164,6 +170,7 @@ async function overPage(
   width: number,
   height: number
 ): Promise<Buffer> {
+  const sharp = await loadSharp()
   const raw = { width: columns, height: rows, channels: 4 as const }
   const padded = transform !== undefined && (transform.offsetX > 0 || transform.offsetY > 0)
   if (!padded)

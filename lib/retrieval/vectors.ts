@@ -1,5 +1,6 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
 import { PaliGemmaError } from '../base/errors'
+import { isFloat32Array, isInt8Array, isUint8Array } from '../base/realms'
 import { withoutPlaceholders } from '../api/prompts'
 import type { NativeRequest, VectorType } from '../engine/native'
 import type { ImageTransform } from '../output/parse'
@@ -92,20 +93,20 @@ export function checkVectors(name: string, vectors: PageVectors): void {
   check(`${name}.type`, type, typeRule)
   check(`${name}.tokens`, tokens, rule.integer(0))
   check(`${name}.dims`, dims, rule.integer(1, 4096))
-  const [wanted, row] =
+  const [wanted, isWanted, row] =
     type === 'f32'
-      ? ([Float32Array, dims] as const)
+      ? (['Float32Array', isFloat32Array, dims] as const)
       : type === 'int8'
-        ? ([Int8Array, dims] as const)
-        : ([Uint8Array, bitBytes(dims)] as const)
-  if (!(data instanceof wanted)) throw wrongOption(`${name}.data`, wanted.name, data)
+        ? (['Int8Array', isInt8Array, dims] as const)
+        : (['Uint8Array', isUint8Array, bitBytes(dims)] as const)
+  if (!isWanted(data)) throw wrongOption(`${name}.data`, wanted, data)
   if (data.length !== tokens * row) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
       `Expected ${tokens} x ${row} values for ${name}.data but received ${data.length}`
     )
   }
-  if (vectors.type === 'int8' && (!(vectors.scales instanceof Float32Array) || vectors.scales.length !== tokens)) {
+  if (vectors.type === 'int8' && (!isFloat32Array(vectors.scales) || vectors.scales.length !== tokens)) {
     throw wrongOption(`${name}.scales`, `Float32Array of ${tokens} values`, vectors.scales)
   }
 }

@@ -1,4 +1,5 @@
 /** Every code of the documentation, provoked. A code that is added without a way to meet it fails here. */
+import { importSharp } from '../../lib/images/sharp'
 import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -125,6 +126,10 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
     await loaded.dispose()
     return await loaded.generate({ prompt: 'x' })
   },
+  ERR_DEPENDENCY_MISSING: async () =>
+    await importSharp(() => {
+      throw new Error('Could not load the "sharp" module')
+    }),
   ERR_NATIVE_MISSING: async () => {
     vi.resetModules()
     vi.stubEnv('PALIGEMMA_NATIVE', join(tempDir(), 'paligemma.node'))

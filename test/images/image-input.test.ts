@@ -8,7 +8,8 @@ import { pathToFileURL } from 'node:url'
 import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { decodeImage, type ImageInput } from '../../lib/images/image-input'
+import { decodeImage } from '../../lib/images/decode'
+import type { ImageInput } from '../../lib/images/image-input'
 import { golden, hasGoldens } from '../support/golden'
 
 interface GoldenImage {

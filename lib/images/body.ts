@@ -1,0 +1,113 @@
+/** Encoded pictures that come piece by piece: streams, bodies of requests and responses. */
+import { isIterable, isWebStream, type ImageStream, type WithBytes } from './image-input'
+import { invalid } from './problems'
+import { PaliGemmaError } from '../base/errors'
+import { isAnyArrayBuffer, isError, isObject, isUint8Array } from '../base/realms'
+import { untilAborted } from '../base/signals'
+
+/** Encoded pictures over this are refused while they come. */
+export const maxEncodedBytes = 256 * 1024 * 1024
+const defaultIdleMs = 60_000
+
+export interface CollectOptions {
+  signal?: AbortSignal | undefined
+  /** Milliseconds without a piece after which the source is given up; default 60 s. */
+  idleMs?: number
+}
+
+interface Source {
+  next: () => Promise<{ done?: boolean | undefined; value?: unknown }>
+  /** Lets the source go, also while a piece is awaited. */
+  stop: (reason: Error) => void
+}
+
+/** All bytes of a stream. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE or the signal's reason. */
+export async function collect(stream: ImageStream, name: string, options: CollectOptions = {}): Promise<Buffer> {
+  const source = open(stream, name)
+  const pieces: Uint8Array[] = []
+  let bytes = 0
+  try {
+    for (;;) {
+      const { done, value } = await nextPiece(source, name, options)
+      if (done) return Buffer.concat(pieces)
+      const piece = toBytes(value, name)
+      bytes += piece.length
+      if (bytes > maxEncodedBytes) throw tooLarge(name, bytes)
+      pieces.push(piece)
+    }
+  } catch (error) {
+    source.stop(isError(error) ? error : new Error('the picture is not wanted any more'))
+    throw error
+  }
+}
+
+/** All bytes of a `Blob`, `Response` or `Request`. Rejects as {@link collect}. */
+export async function collectBody(image: WithBytes, name: string, options: CollectOptions = {}): Promise<Buffer> {
+  const { body, bodyUsed, ok, status, statusText } = image as Partial<Response>
+  if (ok === false) throw invalid(name, `the server answered ${status} ${statusText}`.trimEnd())
+  if (bodyUsed === true) throw invalid(name, 'its body was read already; pass its bytes, or a clone()')
+  const { size } = image as Partial<Blob>
+  if (typeof size === 'number' && size > maxEncodedBytes) throw tooLarge(name, size)
+  if (isWebStream(body) || isIterable(body)) return await collect(body, name, options)
+  if (body === null) return Buffer.alloc(0)
+  try {
+    return Buffer.from(await untilAborted(image.arrayBuffer(), options.signal))
+  } catch (error) {
+    options.signal?.throwIfAborted()
+    throw invalid(name, `cannot be read: ${(error as Error).message}`, error)
+  }
+}
+
+export function tooLarge(name: string, bytes: number): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_IMAGE_TOO_LARGE',
+    `${name}: ${bytes} bytes or more, the limit is ${maxEncodedBytes}; save it to a file and pass the path`
+  )
+}
+
+function open(stream: ImageStream, name: string): Source {
+  try {
+    if (isWebStream(stream)) {
+      const reader = stream.getReader()
+      return { next: async () => await reader.read(), stop: (reason) => void reader.cancel(reason).catch(() => {}) }
+    }
+    const iterator = stream[Symbol.asyncIterator]()
+    return { next: async () => await iterator.next(), stop: (reason) => stopIterating(stream, iterator, reason) }
+  } catch (error) {
+    throw invalid(name, `cannot be read: ${(error as Error).message}`, error)
+  }
+}
+
+function stopIterating(stream: unknown, iterator: AsyncIterator<unknown>, reason: Error): void {
+  // a Readable's iterator ends only after the piece it waits for, so the stream itself is ended
+  const readable = stream as { destroy?: (error: Error) => void; once?: (event: 'error', listener: () => void) => void }
+  if (isObject(stream) && typeof readable.destroy === 'function') {
+    readable.once?.('error', () => {})
+    readable.destroy(reason)
+  } else void iterator.return?.().catch(() => {})
+}
+
+async function nextPiece(source: Source, name: string, options: CollectOptions): ReturnType<Source['next']> {
+  const { signal, idleMs = defaultIdleMs } = options
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(invalid(name, `nothing came for ${idleMs / 1000} s`)), idleMs)
+  })
+  const piece = source.next().catch((error: unknown) => {
+    throw error instanceof PaliGemmaError ? error : invalid(name, `cannot be read: ${(error as Error)?.message}`, error)
+  })
+  try {
+    return await untilAborted(Promise.race([piece, late]), signal)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function toBytes(piece: unknown, name: string): Uint8Array {
+  if (isUint8Array(piece)) return piece
+  if (isAnyArrayBuffer(piece)) return new Uint8Array(piece)
+  throw invalid(
+    name,
+    `the stream gave ${piece === null ? 'null' : `a ${typeof piece}`}, not bytes; do not set an encoding`
+  )
+}

@@ -1,0 +1,183 @@
+/**
+ * Decoding in a process of its own. Nothing stops libvips' decoders inside a process: a thread that draws nested SVG
+ * filters draws to the end. A process can be ended, and with it all that it does.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { basename, join } from 'node:path'
+import { checkPixels, invalid, undecodable } from './problems'
+import { cmykSteps, rgbSteps, sharpOptions } from './steps'
+import { PaliGemmaError } from '../base/errors'
+
+/** What sharp made of a picture: samples row by row, and whether they are inks. */
+export interface HelperResult {
+  data: Buffer
+  width: number
+  height: number
+  channels: number
+  cmyk: boolean
+}
+
+export interface HelperOptions {
+  name: string
+  maxPixels: number
+  /** Milliseconds; the picture is refused with ERR_IMAGE_INVALID after them. */
+  timeoutMs: number
+  signal?: AbortSignal | undefined
+}
+
+// One line of JSON each way, bytes behind it. The input stays open: it closes when this process ends, however it does.
+const script = `
+const pieces = []
+let got = 0, header
+const say = (line, bytes) => { process.stdout.write(JSON.stringify(line) + '\\n'); if (bytes) process.stdout.write(bytes) }
+process.stdin.on('close', () => process.kill(process.pid, 'SIGKILL')).on('data', (piece) => {
+  pieces.push(piece)
+  got += piece.length
+  if (!header) {
+    const all = Buffer.concat(pieces), end = all.indexOf(10)
+    if (end < 0) return
+    header = JSON.parse(all.toString('utf8', 0, end))
+    pieces.splice(0, pieces.length, all.subarray(end + 1))
+    got -= end + 1
+  }
+  if (got >= header.bytes) { const task = header; header = { bytes: Infinity }; decode(task).catch((e) => say({ error: e.message })) }
+})
+async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixels }) {
+  const sharp = require(sharpPath)
+  sharp.concurrency(1)
+  const input = sharp(path ?? Buffer.concat(pieces), options)
+  const { width, height, pageHeight = height, space } = await input.metadata()
+  if (width * pageHeight > maxPixels) return say({ tooLarge: [width, pageHeight] })
+  let pipeline = input
+  for (const [method, ...args] of space === 'cmyk' ? cmykSteps : rgbSteps) pipeline = pipeline[method](...args)
+  const { data, info } = await pipeline.toBuffer({ resolveWithObject: true })
+  say({ width: info.width, height: info.height, channels: info.channels, cmyk: space === 'cmyk', bytes: data.length }, data)
+}`
+
+/** Why no helper can be started here; undefined: it can. */
+export function helperObstacle(): string | undefined {
+  const { permission } = process as { permission?: { has: (scope: string) => boolean } }
+  if (permission && !permission.has('child')) return 'this process may not start others (--allow-child-process)'
+  // Electron, single executables and the like would start the application again
+  if (process.versions.electron || !/^(?:node|bun)/i.test(basename(process.execPath)) || isSingleExecutable())
+    return 'this application cannot start Node beside itself'
+  return sharpPath() === undefined ? 'sharp is not to be found from here' : undefined
+}
+
+function isSingleExecutable(): boolean {
+  try {
+    return (createRequire(__filename)('node:sea') as { isSea: () => boolean }).isSea()
+  } catch {
+    return false // before Node 20.12
+  }
+}
+
+function sharpPath(): string | undefined {
+  for (const from of [__filename, join(process.cwd(), 'package.json')]) {
+    try {
+      return createRequire(from).resolve('sharp')
+    } catch {
+      // bundled: from the application's folder
+    }
+  }
+  return undefined
+}
+
+/** Decodes bytes, or the file at a path. Rejects with ERR_IMAGE_*, ERR_OUT_OF_MEMORY or the signal's reason, at once. */
+export async function decodeApart(source: Buffer | string, options: HelperOptions): Promise<HelperResult> {
+  const { name, maxPixels, timeoutMs, signal } = options
+  signal?.throwIfAborted()
+  const { NODE_OPTIONS: _, NODE_CHANNEL_FD: __, ...env } = process.env
+  const child = spawn(process.execPath, ['-e', script], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    env: { ...env, UV_THREADPOOL_SIZE: '1', VIPS_CONCURRENCY: '1' },
+    windowsHide: true
+  })
+  let onAbort: (() => void) | undefined
+  let timer: NodeJS.Timeout | undefined
+  try {
+    return await new Promise<HelperResult>((resolve, reject) => {
+      onAbort = () => reject(signal!.reason as Error)
+      signal?.addEventListener('abort', onAbort, { once: true })
+      timer = setTimeout(
+        () =>
+          reject(
+            invalid(name, `decoding it takes more than decodeTimeoutMs = ${timeoutMs}; save it as PNG or raise it`)
+          ),
+        timeoutMs
+      )
+      child.once('error', (error) => reject(notStarted(name, error)))
+      child.once('close', (code, by) => reject(invalid(name, `cannot be decoded: the decoder ended (${by ?? code})`)))
+      receive(child, options, resolve, reject)
+      send(child, source, maxPixels)
+    })
+  } finally {
+    clearTimeout(timer)
+    if (onAbort) signal?.removeEventListener('abort', onAbort)
+    child.kill('SIGKILL')
+    child.stdin?.destroy()
+    child.stdout?.destroy()
+  }
+}
+
+function send(child: ChildProcess, source: Buffer | string, maxPixels: number): void {
+  const isPath = typeof source === 'string'
+  const header = {
+    sharpPath: sharpPath(),
+    ...(isPath && { path: source }),
+    bytes: isPath ? 0 : source.length,
+    options: sharpOptions,
+    rgbSteps,
+    cmykSteps,
+    maxPixels
+  }
+  child.stdin?.on('error', () => {}) // it ended; 'close' says why
+  child.stdin?.write(`${JSON.stringify(header)}\n`)
+  if (!isPath) child.stdin?.write(source)
+}
+
+interface Answer extends Omit<HelperResult, 'data'> {
+  bytes: number
+  error?: string
+  tooLarge?: [number, number]
+}
+
+function receive(
+  child: ChildProcess,
+  { name, maxPixels }: HelperOptions,
+  resolve: (result: HelperResult) => void,
+  reject: (error: Error) => void
+): void {
+  const pieces: Buffer[] = []
+  let got = 0
+  let answer: Answer | undefined
+  child.stdout?.on('data', (piece: Buffer) => {
+    pieces.push(piece)
+    got += piece.length
+    if (!answer) {
+      const all = Buffer.concat(pieces)
+      const end = all.indexOf(10)
+      if (end < 0) return
+      answer = JSON.parse(all.toString('utf8', 0, end)) as Answer
+      pieces.splice(0, pieces.length, all.subarray(end + 1))
+      got -= end + 1
+    }
+    const { error, tooLarge, bytes, ...shape } = answer
+    try {
+      if (tooLarge) checkPixels(...tooLarge, name, maxPixels)
+      if (error !== undefined) throw undecodable(name, new Error(error))
+      if (got >= bytes) resolve({ ...shape, data: Buffer.concat(pieces) })
+    } catch (refusal) {
+      reject(refusal as Error)
+    }
+  })
+}
+
+function notStarted(name: string, cause: Error): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_OUT_OF_MEMORY',
+    `${name}: no process could be started to decode it (${cause.message}); raise the limit of processes or of memory`,
+    { cause }
+  )
+}

@@ -1,0 +1,118 @@
+/** Bringing a picture to this machine, still encoded. */
+import { open, stat } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import type { Sharp } from 'sharp'
+import { collect, collectBody } from './body'
+import {
+  checkImage,
+  describe,
+  hasBytes,
+  isBytes,
+  isIterable,
+  isRaw,
+  isSharp,
+  isWebStream,
+  type ImageEmbedding,
+  type ImageInput,
+  type RawPixels
+} from './image-input'
+import { invalid } from './problems'
+import { download } from './remote'
+import { base64Hint, fromBase64, fromDataUrl } from './texts'
+import { isUint8Array, isUrl } from '../base/realms'
+
+/** A picture that is on this machine, still encoded. */
+export interface OpenedImage {
+  /** For messages. */
+  name: string
+  /** A path, encoded bytes, raw pixels or a sharp pipeline. */
+  source: string | Buffer | RawPixels | Sharp
+}
+
+/** Brings a picture to this machine: downloads, unpacks and collects. Rejects as `decodeImage`. */
+export async function openImage(
+  image: Exclude<ImageInput, ImageEmbedding>,
+  signal?: AbortSignal
+): Promise<OpenedImage> {
+  checkImage(image)
+  signal?.throwIfAborted()
+  const name = describe(image)
+  if (isSharp(image)) return { name, source: image.clone() } // a stream too, so before streams
+  if (typeof image === 'string' || isUrl(image)) return { name, source: await locate(image, name, signal) }
+  if (isUint8Array(image)) return { name, source: Buffer.from(image.buffer, image.byteOffset, image.byteLength) }
+  if (isBytes(image)) return { name, source: Buffer.from(image as ArrayBuffer) }
+  if (isRaw(image)) return { name, source: image }
+  if (hasBytes(image)) return { name, source: await collectBody(image, name, { signal }) }
+  if (isWebStream(image) || isIterable(image)) return { name, source: await collect(image, name, { signal }) }
+  throw invalid(name, 'an ImageEmbedding has no pixels')
+}
+
+/** A path, or the encoded bytes. */
+async function locate(image: string | URL, name: string, signal?: AbortSignal): Promise<string | Buffer> {
+  const text = String(image)
+  const scheme = /^(file|data|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
+  if (scheme === 'data') return fromDataUrl(text, name)
+  if (scheme === 'file') {
+    try {
+      return fileURLToPath(text)
+    } catch (cause) {
+      throw invalid(name, (cause as Error).message, cause)
+    }
+  }
+  if (scheme) return await download(text, signal)
+  if (isUrl(image)) throw invalid(name, 'only file:, data:, http: and https: URLs are read')
+  return (await isThere(text)) ? text : (fromBase64(text) ?? (await missing(text, name)))
+}
+
+// Longer texts cannot be paths; looking for them would put them into the system's messages whole.
+const longestPath = 4096
+
+async function isThere(text: string): Promise<boolean> {
+  return (
+    text.length <= longestPath &&
+    (await stat(text).then(
+      () => true,
+      () => false
+    ))
+  )
+}
+
+async function missing(text: string, name: string): Promise<never> {
+  const hint = base64Hint(text)
+  if (text.length > longestPath) throw invalid(name, `this text is too long for a path${hint}`)
+  const cause = await stat(text).then(
+    () => undefined,
+    (error: Error) => error
+  )
+  throw invalid(name, `cannot be read: ${cause ? reasonOf(cause) : 'it is gone'}${hint}`, cause)
+}
+
+/** Without the path, which the system's messages end with. */
+const reasonOf = (error: Error): string => error.message.split(', ')[0]!
+
+// Larger files are decoded by the helper, from their path.
+const largestRead = 64 * 1024 * 1024
+const headBytes = 4096
+
+/** A file's bytes, or where it is large its beginning alone. Only regular files: pipes and devices never end. */
+export async function readPicture(path: string, name: string): Promise<{ bytes: Buffer; whole: boolean }> {
+  try {
+    const found = await stat(path)
+    if (!found.isFile()) {
+      const what = found.isDirectory() ? 'EISDIR: it is a directory' : 'it is a pipe, socket or device'
+      throw invalid(name, `cannot be read: ${what}, not a file`)
+    }
+    const file = await open(path, 'r')
+    try {
+      const { size } = await file.stat()
+      if (size <= largestRead) return { bytes: await file.readFile(), whole: true }
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(headBytes), 0, headBytes, 0)
+      return { bytes: buffer.subarray(0, bytesRead), whole: false }
+    } finally {
+      await file.close()
+    }
+  } catch (cause) {
+    if ((cause as { code?: string }).code === 'ERR_IMAGE_INVALID') throw cause
+    throw invalid(name, `cannot be read: ${reasonOf(cause as Error)}`, cause)
+  }
+}

@@ -1,0 +1,160 @@
+/** Pictures that take very long, or never end. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import sharp from 'sharp'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { decodeImage } from '../../lib/images/decode'
+import { countScans, decodingCost } from '../../lib/images/formats'
+
+const svg = (size: number, body: string): Buffer =>
+  Buffer.from(`<svg xmlns="http://www.w3.org/2000/svg" width="${size}" height="${size}">${body}</svg>`)
+const filters = svg(
+  2000,
+  `<filter id="f" x="0" y="0" width="1" height="1"><feTurbulence baseFrequency="0.05" numOctaves="20"/>
+  <feGaussianBlur stdDeviation="200"/></filter>${'<g filter="url(#f)">'.repeat(20)}<rect width="2000" height="2000"/>${'</g>'.repeat(20)}`
+)
+const references = svg(
+  1000,
+  '<g id="a0"><circle r="500" fill-opacity=".1"/></g>' +
+    Array.from({ length: 9 }, (_, i) => `<g id="a${i + 1}">${`<use href="#a${i}" x="1"/>`.repeat(6)}</g>`).join('')
+)
+
+let folder = ''
+let png: Buffer
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'endless-'))
+  png = await sharp({ create: { width: 9, height: 7, channels: 3, background: '#c81e3c' } })
+    .png()
+    .toBuffer()
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+/** Processes that this one started and that still run. */
+function children(): number {
+  if (process.platform !== 'linux') return 0
+  return readdirSync('/proc').filter((name) => {
+    if (!/^\d+$/.test(name)) return false
+    try {
+      const [state, parent] = readFileSync(`/proc/${name}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ')
+      return parent === String(process.pid) && state !== 'Z'
+    } catch {
+      return false
+    }
+  }).length
+}
+
+async function abortedAfter(ms: number, image: Buffer): Promise<number> {
+  const control = new AbortController()
+  const reason = new Error('enough')
+  const start = performance.now()
+  setTimeout(() => control.abort(reason), ms)
+  await expect(decodeImage(image, { signal: control.signal })).rejects.toBe(reason)
+  return performance.now() - start - ms
+}
+
+describe('a slow picture', () => {
+  it('ends with its signal, and nothing of it runs on', async () => {
+    const before = children()
+    for (const image of [filters, references, gzipSync(filters)])
+      expect(await abortedAfter(300, image)).toBeLessThan(500)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(children()).toBe(before)
+  })
+
+  it('does not keep others waiting', async () => {
+    const slow = Promise.all(Array.from({ length: 4 }, async () => await abortedAfter(1500, filters)))
+    const start = performance.now()
+    expect((await decodeImage(png)).width).toBe(9)
+    expect(performance.now() - start).toBeLessThan(1000)
+    await slow
+  })
+
+  it('is refused after decodeTimeoutMs', async () => {
+    await expect(decodeImage(filters, { decodeTimeoutMs: 400 })).rejects.toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringContaining('decodeTimeoutMs = 400') as unknown
+    })
+  })
+
+  it('is told by its scans', async () => {
+    const progressive = await sharp({
+      create: {
+        width: 600,
+        height: 600,
+        channels: 3,
+        background: '#456',
+        noise: { type: 'gaussian', mean: 128, sigma: 30 }
+      }
+    })
+      .jpeg({ progressive: true })
+      .toBuffer()
+    const last = progressive.lastIndexOf(Buffer.from([0xff, 0xda]))
+    const scan = progressive.subarray(last, progressive.length - 2)
+    const many = Buffer.concat([
+      progressive.subarray(0, last),
+      ...Array<Buffer>(800).fill(scan),
+      progressive.subarray(-2)
+    ])
+    expect(countScans(progressive)).toBeLessThan(16)
+    expect(countScans(many)).toBeGreaterThan(800)
+    expect(decodingCost('jpeg', 360_000, progressive)).toBeLessThan(2e6)
+    expect(decodingCost('jpeg', 360_000, many)).toBeGreaterThan(4e7)
+    expect(await abortedAfter(100, many)).toBeLessThan(500)
+  })
+})
+
+describe('a drawing', () => {
+  it('is drawn as before, also from a file and compressed', async () => {
+    const plain = svg(40, '<rect width="20" height="40" fill="#ff0000"/>')
+    const path = join(folder, 'plain.svg')
+    writeFileSync(path, plain)
+    for (const image of [plain, path, gzipSync(plain)]) {
+      const { data, width, height } = await decodeImage(image)
+      expect([width, height, ...data.subarray(0, 3)]).toEqual([40, 40, 255, 0, 0])
+    }
+  })
+
+  it('sees no other files', async () => {
+    writeFileSync(join(folder, 'secret.png'), png)
+    const path = join(folder, 'curious.svg')
+    const link = `<image href="secret.png" width="40" height="40"/><image href="file://${folder}/secret.png" width="40" height="40"/>`
+    writeFileSync(path, svg(40, link))
+    expect((await decodeImage(path)).data.every((value) => value === 0)).toBe(true)
+  })
+
+  it('of too many pixels is refused, and so is one that is broken', async () => {
+    await expect(decodeImage(svg(6000, ''))).rejects.toMatchObject({ code: 'ERR_IMAGE_TOO_LARGE' })
+    await expect(decodeImage(svg(60, ''), { maxImagePixels: 3000 })).rejects.toMatchObject({
+      code: 'ERR_IMAGE_TOO_LARGE'
+    })
+    await expect(decodeImage(svg(60, '<g>'))).rejects.toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringContaining('cannot be decoded') as unknown
+    })
+  })
+})
+
+describe('large files', () => {
+  it('are decoded apart, from their path', async () => {
+    const path = join(folder, 'large.png')
+    writeFileSync(path, Buffer.concat([png, Buffer.alloc(65 * 1024 * 1024)]))
+    expect((await decodeImage(path)).width).toBe(9)
+  })
+})
+
+describe.skipIf(process.platform === 'win32')('what is no file', () => {
+  it('is refused at once: pipes, devices, directories', async () => {
+    const fifo = join(folder, 'fifo')
+    execFileSync('mkfifo', [fifo])
+    for (const path of [fifo, '/dev/zero', '/dev/null', folder])
+      await expect(decodeImage(path), path).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringContaining('not a file') as unknown
+      })
+  })
+})
