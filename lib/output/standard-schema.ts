@@ -1,5 +1,6 @@
 /** Schemas of zod, valibot, arktype and others by their common interface (https://standardschema.dev), and their types. */
 import { PaliGemmaError } from '../base/errors'
+import { isError } from '../base/realms'
 import { wrongOption } from '../base/validate'
 import type { JsonSchema } from './json-schema'
 
@@ -97,7 +98,7 @@ export function toJsonSchema(schema: unknown): JsonSchema {
   } catch (error) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `${vendor} cannot write the schema as JSON Schema: ${error instanceof Error ? error.message : String(error)}`,
+      `${vendor} cannot write the schema as JSON Schema: ${isError(error) ? error.message : String(error)}`,
       { cause: error }
     )
   }
