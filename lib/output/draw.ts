@@ -1,7 +1,8 @@
 /** Drawing boxes, masks and labels onto a picture. */
 import type Sharp from 'sharp'
 import { PaliGemmaError } from '../base/errors'
-import { canDraw, cell, textPath } from './font'
+import { capHeight } from './font'
+import { labelText } from './label-text'
 import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
 import { isUint8Array } from '../base/realms'
@@ -60,18 +61,6 @@ function inkOn(colour: string): string {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.3 ? '#000000' : '#ffffff'
 }
 
-function escapeXml(text: string): string {
-  return (
-    text
-      .replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`)
-      // eslint-disable-next-line no-control-regex -- these are not allowed in XML even when escaped
-      .replace(
-        /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g,
-        '\ufffd'
-      )
-  )
-}
-
 /**
  * The picture with boxes, translucent masks and labels, as a PNG in its own size (times `scale`). Every label has one
  * colour. Boxes without area are left out.
@@ -100,7 +89,7 @@ export async function drawDetections(
   for (const { label, mask } of drawn) if (mask) canvas = await blendMask(sharp, canvas, mask, colours.get(label)!)
   const width = canvas.width * scale
   const height = canvas.height * scale
-  const svg = renderSvg(drawn, colours, width, height, scale, labels, scores)
+  const svg = await renderSvg(drawn, colours, sheetOf(width, height, scale), labels, scores)
   const base = sharp(canvas.data, {
     raw: { width: canvas.width, height: canvas.height, channels: 3 },
     limitInputPixels: false
@@ -174,70 +163,85 @@ interface Area {
 const overlaps = (a: Area, b: Area): boolean =>
   a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
 
-function renderSvg(
+/** All sizes in pixels of the result. */
+interface Sheet {
+  width: number
+  height: number
+  scale: number
+  /** Of text, about 3.4 % of the picture's shorter side: readable from 11 pixels on. */
+  fontSize: number
+  stroke: number
+}
+
+function sheetOf(width: number, height: number, scale: number): Sheet {
+  const fontSize = Math.max(11, Math.round(Math.min(width, height) / 30))
+  return { width, height, scale, fontSize, stroke: Math.max(1, Math.round(fontSize / 7)) }
+}
+
+function boxSvg({ box }: Drawable, colour: string, { scale, stroke }: Sheet): string {
+  // the line lies inside the box, so that boxes at the border show
+  const inset = stroke / 2
+  const [width, height] = [box.width, box.height].map((side) => Math.max(side * scale - stroke, 0.5))
+  return (
+    `<rect x="${box.x * scale + inset}" y="${box.y * scale + inset}" width="${width}" height="${height}" ` +
+    `fill="none" stroke="${colour}" stroke-width="${stroke}"/>`
+  )
+}
+
+/** Where a label goes: above its box, else just inside it, and below labels that are there already. */
+function placeLabel({ box }: Drawable, textWidth: number, taken: Area[], sheet: Sheet): Area {
+  const { width, height, scale, fontSize } = sheet
+  const area: Area = { x: 0, y: 0, width: Math.ceil(textWidth + 0.6 * fontSize), height: Math.round(1.3 * fontSize) }
+  area.x = Math.round(Math.min(Math.max(box.x * scale, 0), Math.max(width - area.width, 0)))
+  const above = Math.round(box.y * scale - area.height)
+  area.y = above >= 0 ? above : Math.max(Math.round(box.y * scale), 0)
+  for (let tries = 0; tries < taken.length && taken.some((other) => overlaps(area, other)); tries++)
+    area.y += area.height
+  area.y = Math.max(Math.min(area.y, height - area.height), 0)
+  taken.push(area)
+  return area
+}
+
+async function renderSvg(
   drawn: readonly Drawable[],
   colours: Map<string, string>,
-  width: number,
-  height: number,
-  scale: number,
+  sheet: Sheet,
   labels: boolean,
   scores: boolean
-): string {
-  const unit = Math.max(1, Math.round(Math.min(width, height) / 350)) // pixels per font pixel: text about 2 % of the picture
-  const stroke = Math.max(1, Math.round(unit * 1.5))
-  const parts: string[] = []
-  for (const { label, box } of drawn) {
-    // the line lies inside the box, so that boxes at the border show
-    const inset = stroke / 2
-    parts.push(
-      `<rect x="${box.x * scale + inset}" y="${box.y * scale + inset}" width="${Math.max(box.width * scale - stroke, 0.5)}" height="${Math.max(box.height * scale - stroke, 0.5)}" fill="none" stroke="${colours.get(label)!}" stroke-width="${stroke}"/>`
-    )
-  }
+): Promise<string> {
+  const { width, height, fontSize } = sheet
+  const parts = drawn.map((result) => boxSvg(result, colours.get(result.label)!, sheet))
+  const numbers = [...colours.keys()]
   const taken: Area[] = []
-  for (const { label, box, score } of labels ? drawn : []) {
+  for (const result of labels ? drawn : []) {
+    const { label, score } = result
     const text = [label, scores && score !== undefined ? score.toFixed(2) : ''].filter((part) => part !== '').join(' ')
     if (text === '') continue
-    const drawnText = fitText(text, Math.floor((width / unit - 2) / cell.width))
-    const area: Area = {
-      x: 0,
-      y: 0,
-      width: (textCells(drawnText) * cell.width + 3) * unit,
-      height: (cell.height + 3) * unit
-    }
-    area.x = Math.round(Math.min(Math.max(box.x * scale, 0), Math.max(width - area.width, 0)))
-    // above the box, else just inside it, and below labels that are there already
-    const above = Math.round(box.y * scale - area.height)
-    area.y = above >= 0 ? above : Math.max(Math.round(box.y * scale), 0)
-    for (let tries = 0; tries < taken.length && taken.some((other) => overlaps(area, other)); tries++)
-      area.y += area.height
-    area.y = Math.max(Math.min(area.y, height - area.height), 0)
-    taken.push(area)
+    const number = numbers.indexOf(label) + 1
+    const shown = await labelText(text, fontSize, width - 0.6 * fontSize, number, noteNumber)
+    const area = placeLabel(result, shown.width, taken, sheet)
     const colour = colours.get(label)!
+    const baseline = area.y + Math.round((area.height + capHeight * fontSize) / 2)
     parts.push(
       `<rect x="${area.x}" y="${area.y}" width="${area.width}" height="${area.height}" fill="${colour}"/>`,
-      renderText(drawnText, area, unit, inkOn(colour))
+      shown.svg(area.x + 0.3 * fontSize, baseline, inkOn(colour))
     )
   }
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${parts.join('')}</svg>`
 }
 
-function renderText(text: string, area: Area, unit: number, ink: string): string {
-  if (canDraw(text))
-    return `<path shape-rendering="crispEdges" fill="${ink}" d="${textPath(text, area.x + 2 * unit, area.y + 2 * unit, unit)}"/>`
-  // other scripts need a font of the machine
-  return `<text x="${area.x + 2 * unit}" y="${area.y + 9 * unit}" font-family="sans-serif" font-size="${9 * unit}" fill="${ink}">${escapeXml(text)}</text>`
-}
+const noted = new Set<string>()
 
-/** Widths in character cells; the wide scripts of East Asia take about two. */
-function textCells(text: string): number {
-  let cells = 0
-  for (const char of text) cells += char.codePointAt(0)! >= 0x1100 ? 2 : 1
-  return cells
-}
-
-function fitText(text: string, cells: number): string {
-  if (textCells(text) <= cells) return text
-  const chars = Array.from(text)
-  while (chars.length > 1 && textCells(chars.join('')) > cells - 2) chars.pop()
-  return `${chars.join('')}..`
+/** Says once for each label what its number stands for. */
+function noteNumber(shown: string, label: string): void {
+  if (noted.size >= 100 || noted.has(label)) return
+  noted.add(label)
+  process.emitWarning(
+    `No font of this machine can draw the label ${JSON.stringify(label)}; the picture shows ${shown}`,
+    {
+      type: 'PaliGemmaWarning',
+      code: 'PALIGEMMA_LABEL_FONT',
+      detail: 'Install a font for its script (such as Noto), or translate the label.'
+    }
+  )
 }

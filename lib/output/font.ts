@@ -1,36 +1,56 @@
-/** A 5 x 7 pixel font for labels: looks the same everywhere and needs no font on the machine. */
+/** The typeface of labels: outlines that travel with the package, so that they look the same on every machine. */
+import { brotliDecompressSync } from 'node:zlib'
+import { packedGlyphs, unitsPerEm } from './font-data'
 
-/** Of a character cell in font pixels; glyphs are 5 wide and 7 high, with 2 rows below for g, j, p, q, y. */
-export const cell = { width: 6, height: 9 }
+interface Glyph {
+  /** In units of the font. */
+  advance: number
+  /** An SVG path from the base line, in units of the font. */
+  path: string
+}
 
-// Per character from space to "~": one base-32 digit per row, its bits the pixels from left (16) to right (1).
-const glyphs = (
-  '0000000 4444404 aaa0000 aavavaa 4fke5u4 op248j3 cik8lid 4480000 2488842 8422248 04lel40 044v440 0000c48 000v000 00000cc 01248g0 ' +
-  'ehjlphe 4c4444e eh1248v v2421he 26aiv22 vgu11he 68guhhe v124888 ehhehhe ehhf12c 0cc0cc0 0cc0c48 248g842 00v0v00 8421248 eh12404 ' +
-  'eh1dlle ehhhvhh uhhuhhu ehggghe sihhhis vgguggv vgguggg ehgnhhf hhhvhhh e44444e 72222ic hikokih ggggggv hrllhhh hhpljhh ehhhhhe ' +
-  'uhhuggg ehhhlid uhhukih fgge11u v444444 hhhhhhe hhhhha4 hhhllla hha4ahh hhha444 v1248gv e88888e 0g84210 e22222e 4ah0000 000000v ' +
-  '8420000 00e1fhf ggmphhu 00egghe 11djhhf 00ehvge 698s888 00fhhhf1e ggmphhh 40c444e 2062222ic ggikoki c44444e 00qllhh 00mphhh 00ehhhe ' +
-  '00uhhhugg 00fhhhf11 00mpggg 00ege1u 88s8896 00hhhjd 00hhha4 00hhlla 00ha4ah 00hhhhf1e 00v248v 2448442 4444444 8442448 008l200'
-).split(' ')
+let glyphs: Map<string, Glyph> | undefined
 
-/** Whether every character has a glyph. */
-export const canDraw = (text: string): boolean => /^[ -~]*$/.test(text)
+function allGlyphs(): Map<string, Glyph> {
+  glyphs ??= new Map(
+    brotliDecompressSync(Buffer.from(packedGlyphs, 'base64'))
+      .toString('latin1')
+      .split('\n')
+      .map((line) => {
+        const [code = '', advance = '', path = ''] = line.split(' ')
+        return [String.fromCodePoint(Number.parseInt(code, 36)), { advance: Number(advance), path }]
+      })
+  )
+  return glyphs
+}
 
-/** An SVG path of the text with its top left corner at (x, y), `scale` pixels per font pixel. */
-export function textPath(text: string, x: number, y: number, scale: number): string {
-  let path = ''
-  for (const [i, char] of Array.from(text).entries()) {
-    const rows = glyphs[char.charCodeAt(0) - 32] ?? ''
-    for (const [row, digit] of Array.from(rows).entries()) {
-      const bits = parseInt(digit, 32)
-      for (let column = 0; column < 5; column++) {
-        let run = 0
-        while (column + run < 5 && bits & (16 >> (column + run))) run++
-        if (run === 0) continue
-        path += `M${x + (i * cell.width + column) * scale} ${y + row * scale}h${run * scale}v${scale}h${-run * scale}z`
-        column += run
-      }
-    }
+/** Of capital letters and of what hangs below the line, in parts of the font size. */
+export const capHeight = 0.714
+export const descent = 0.24
+
+/** The characters of a text that have no outline here, each once. */
+export function missingFrom(text: string): string[] {
+  return [...new Set(text)].filter((char) => !allGlyphs().has(char))
+}
+
+/** Whether every character has an outline: Latin, Greek and Cyrillic letters, digits, punctuation. */
+export const canDraw = (text: string): boolean => missingFrom(text).length === 0
+
+/** In pixels. */
+export function textWidth(text: string, size: number): number {
+  let units = 0
+  for (const char of text) units += allGlyphs().get(char)?.advance ?? unitsPerEm
+  return (units * size) / unitsPerEm
+}
+
+/** SVG of the text, its base line beginning at (x, y). */
+export function textPaths(text: string, x: number, y: number, size: number, colour: string): string {
+  const parts: string[] = []
+  let at = 0
+  for (const char of text) {
+    const glyph = allGlyphs().get(char)
+    if (glyph?.path) parts.push(`<path transform="translate(${at})" d="${glyph.path}"/>`)
+    at += glyph?.advance ?? unitsPerEm
   }
-  return path
+  return `<g fill="${colour}" transform="translate(${x} ${y}) scale(${size / unitsPerEm})">${parts.join('')}</g>`
 }
