@@ -1,6 +1,7 @@
 {
   "variables": {
     "engine_sources": [
+      "native/base/current_error.cpp",
       "native/base/mapped_file.cpp",
       "native/base/thread_pool.cpp",
       "native/base/default_threads.cpp",
@@ -44,6 +45,8 @@
       "native/serve/beam_search.cpp",
       "native/serve/prefix_cache.cpp",
       "native/serve/sequence.cpp",
+      "native/serve/task.cpp",
+      "native/serve/admission.cpp",
       "native/serve/importance.cpp",
       "native/serve/scheduler.cpp",
       "native/serve/engine.cpp",

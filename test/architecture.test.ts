@@ -13,9 +13,9 @@ const allowed: Record<string, string[]> = {
   cpu: ['base', 'format', 'device'],
   gpu: ['base', 'device'],
   retrieval: ['base', 'cpu'],
-  text: ['base', 'format', 'serve'], // serve: engine.h's Constraint, until it moves here
+  text: ['base', 'format'],
   image: ['base', 'format'],
-  model: ['base', 'format', 'device', 'image', 'serve'], // serve: engine.h's Adapter, until it moves here; ops through the Device interface, never a kernel
+  model: ['base', 'format', 'device', 'image'], // ops through the Device interface, never a kernel
   serve: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model'], // cpu, gpu: make_device alone
   addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'serve'], // cpu: only to tell which instruction set is in use
   bench: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model', 'serve'],

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
+#include "base/current_error.h"
 
 namespace pg::js {
 
@@ -128,10 +128,6 @@ inline napi_value toJs(napi_env env, std::vector<float>&& values) {
 
 // An Error with .code; never throws, undefined where the environment is ending.
 napi_value newError(napi_env env, Code code, const std::string& message) noexcept;
-
-// --- borders -------------------------------------------------------------------------------------------------------
-// The error that a C++ exception stands for; call inside a catch block. Not for Pending.
-Error currentError() noexcept;
 
 // A synchronous entry point: what it throws becomes a JavaScript exception.
 template <class Body>

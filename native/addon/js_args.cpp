@@ -222,7 +222,7 @@ TensorMap tensorMap(napi_env env, napi_value value, const std::string& name) {
     const std::string label = name + "[\"" + key + "\"]";
     const napi_value entry = property(env, value, key.c_str());
     requireObject(env, entry, label);
-    MaskDecoder::Tensor tensor;
+    HostTensor tensor;
     int64_t elements = 1;
     for (const int32_t size : integers(env, property(env, entry, "shape"), label + ".shape", 0, kInt32Max)) {
       tensor.shape.push_back(size);
@@ -257,7 +257,7 @@ MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::stri
   const auto tensors = std::make_shared<const TensorMap>(tensorMap(env, value, name));
   return [tensors](std::string_view wanted) {
     const auto found = tensors->find(wanted);
-    return found == tensors->end() ? MaskDecoder::Tensor{} : found->second;
+    return found == tensors->end() ? HostTensor{} : found->second;
   };
 }
 
@@ -350,25 +350,83 @@ ConstraintSpec constraintSpec(napi_env env, napi_value value) {
   return spec;
 }
 
-}  // namespace
+// Calls use(value) where the option is given.
+template <class Use>
+void given(napi_env env, napi_value object, const char* name, const Use& use) {
+  const napi_value option = property(env, object, name);
+  if (!isUndefined(env, option)) use(option);
+}
 
-Request request(napi_env env, napi_value value, const ModelInfo& info) {
-  requireObject(env, value, "request");
-  const auto given = [&](const char* name, const auto& use) {
-    const napi_value option = property(env, value, name);
-    if (!isUndefined(env, option)) use(option);
-  };
-  Request request;
-  constexpr Request::Kind kinds[] = {Request::Kind::generate, Request::Kind::score,      Request::Kind::encodeImage,
-                                     Request::Kind::trace,    Request::Kind::importance, Request::Kind::embed};
-  request.kind = kinds[choice(env, property(env, value, "kind"), "kind",
-                              {"generate", "score", "encodeImage", "trace", "importance", "embed"})];
+SamplingOptions samplingOptions(napi_env env, napi_value value) {
+  SamplingOptions sampling;
+  const auto take = [&](const char* name, const auto& use) { given(env, value, name, use); };
+  take("temperature", [&](napi_value v) { sampling.temperature = float(number(env, v, "temperature", 0, 1e6)); });
+  take("topK", [&](napi_value v) { sampling.topK = int32_t(integer(env, v, "topK", 0, kInt32Max)); });
+  take("topP", [&](napi_value v) { sampling.topP = float(number(env, v, "topP", 0, 1)); });
+  take("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
+  take("repeatPenalty",
+       [&](napi_value v) { sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6)); });
+  take("seed", [&](napi_value v) { sampling.seed = uint64_t(integer(env, v, "seed", 0, kMaxSafeInteger)); });
+  take("logProbs", [&](napi_value v) { sampling.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
+  return sampling;
+}
 
+Generate generateTask(napi_env env, napi_value value) {
+  Generate task;
+  const auto take = [&](const char* name, const auto& use) { given(env, value, name, use); };
+  task.sampling = samplingOptions(env, value);
+  take("maxTokens", [&](napi_value v) { task.maxTokens = integer(env, v, "maxTokens", 1, kInt32Max); });
+  take("beams", [&](napi_value v) { task.beams = int32_t(integer(env, v, "beams", 1, 64)); });
+  take("lengthPenalty", [&](napi_value v) { task.lengthPenalty = number(env, v, "lengthPenalty", -10, 10); });
+  take("stop", [&](napi_value v) {
+    task.stop = strings(env, v, "stop");
+    for (size_t i = 0; i < task.stop.size(); ++i)
+      if (task.stop[i].empty()) fail(Code::invalidOption, "Expected a non-empty string for ", at("stop", i));
+  });
+  take("ignoreEos", [&](napi_value v) { task.ignoreEos = boolean(env, v, "ignoreEos"); });
+  take("constraint", [&](napi_value v) { task.constraint = constraintSpec(env, v); });
+  take("scoredOnly", [&](napi_value v) { task.scoredOnly = boolean(env, v, "scoredOnly"); });
+  return task;
+}
+
+Score scoreTask(napi_env env, napi_value value) {
+  Score task;
+  const auto take = [&](const char* name, const auto& use) { given(env, value, name, use); };
+  take("suffix", [&](napi_value v) { task.suffix = string(env, v, "suffix"); });
+  take("logProbs", [&](napi_value v) { task.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
+  take("logits", [&](napi_value v) { task.logits = boolean(env, v, "logits"); });
+  return task;
+}
+
+Embed embedTask(napi_env env, napi_value value) {
+  Embed task;
+  given(env, value, "embed", [&](napi_value v) {
+    requireObject(env, v, "embed");
+    task.bosTokens = int32_t(integer(env, property(env, v, "bosTokens"), "embed.bosTokens", 0, 16));
+    task.padTokens = int32_t(integer(env, property(env, v, "padTokens"), "embed.padTokens", 0, 1024));
+    task.newline = boolean(env, property(env, v, "newline"), "embed.newline");
+  });
+  return task;
+}
+
+void readTask(napi_env env, napi_value value, Request& request) {
+  switch (choice(env, property(env, value, "kind"), "kind",
+                 {"generate", "score", "encodeImage", "embed", "trace", "importance"})) {
+    case 0: request.task = generateTask(env, value); break;
+    case 1: request.task = scoreTask(env, value); break;
+    case 2: request.task = EncodeImage{}; break;
+    case 3: request.task = embedTask(env, value); break;
+    case 4: request.task = Trace{}; break;
+    default: request.task = Importance{};
+  }
+}
+
+void readImages(napi_env env, napi_value value, Request& request, const ModelInfo& info) {
   const napi_value images = property(env, value, "images");
   const uint32_t count = arrayLength(env, images, "images");
   if (count > 0 && !info.hasVision)
     fail(Code::modelUnsupported, "This model has no vision part: load one that has, or give its file as `vision`");
-  if (request.kind == Request::Kind::encodeImage && count != 1)
+  if (request.is<EncodeImage>() && count != 1)
     fail(Code::invalidOption, "Expected one image for images but received ", count);
   // before any pixel is copied: a long list of references to one picture must not become gigabytes
   if (count > 0 && info.contextSize > 0 && int64_t(count) > info.contextSize / std::max<int64_t>(info.imageTokens, 1))
@@ -376,50 +434,33 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
          info.contextSize, " tokens: give fewer images or raise contextSize");
   for (uint32_t i = 0; i < count; ++i)
     request.images.push_back(imageSource(env, element(env, images, i), at("images", i), info));
+}
 
+std::vector<AdapterUse> adapterUses(napi_env env, napi_value value) {
+  const uint32_t count = arrayLength(env, value, "adapters");
+  std::vector<AdapterUse> uses;
+  for (uint32_t i = 0; i < count; ++i) {
+    const HandleScope scope(env);
+    const napi_value entry = element(env, value, i);
+    const std::string name = at("adapters", i);
+    requireObject(env, entry, name);
+    uses.push_back({integer(env, property(env, entry, "index"), name + ".index", 0, kInt32Max),
+                    float(number(env, property(env, entry, "scale"), name + ".scale", -1e6, 1e6))});
+  }
+  return uses;
+}
+
+}  // namespace
+
+Request request(napi_env env, napi_value value, const ModelInfo& info) {
+  requireObject(env, value, "request");
+  Request request;
+  readTask(env, value, request);
+  readImages(env, value, request, info);
   request.prompt = string(env, property(env, value, "prompt"), "prompt");
-  given("suffix", [&](napi_value v) { request.suffix = string(env, v, "suffix"); });
-  given("allowControlTokens",
+  given(env, value, "allowControlTokens",
         [&](napi_value v) { request.allowControlTokens = boolean(env, v, "allowControlTokens"); });
-  given("maxTokens", [&](napi_value v) { request.maxTokens = integer(env, v, "maxTokens", 1, kInt32Max); });
-  SamplingOptions& sampling = request.sampling;
-  given("temperature", [&](napi_value v) { sampling.temperature = float(number(env, v, "temperature", 0, 1e6)); });
-  given("topK", [&](napi_value v) { sampling.topK = int32_t(integer(env, v, "topK", 0, kInt32Max)); });
-  given("topP", [&](napi_value v) { sampling.topP = float(number(env, v, "topP", 0, 1)); });
-  given("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
-  given("beams", [&](napi_value v) { request.beams = int32_t(integer(env, v, "beams", 1, 64)); });
-  given("lengthPenalty", [&](napi_value v) { request.lengthPenalty = number(env, v, "lengthPenalty", -10, 10); });
-  given("repeatPenalty",
-        [&](napi_value v) { sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6)); });
-  given("seed", [&](napi_value v) { sampling.seed = uint64_t(integer(env, v, "seed", 0, kMaxSafeInteger)); });
-  given("logProbs", [&](napi_value v) { sampling.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
-  given("stop", [&](napi_value v) {
-    request.stop = strings(env, v, "stop");
-    for (size_t i = 0; i < request.stop.size(); ++i)
-      if (request.stop[i].empty()) fail(Code::invalidOption, "Expected a non-empty string for ", at("stop", i));
-  });
-  given("logits", [&](napi_value v) { request.logits = boolean(env, v, "logits"); });
-  given("ignoreEos", [&](napi_value v) { request.ignoreEos = boolean(env, v, "ignoreEos"); });
-  given("embed", [&](napi_value v) {
-    requireObject(env, v, "embed");
-    request.embed.bosTokens = int32_t(integer(env, property(env, v, "bosTokens"), "embed.bosTokens", 0, 16));
-    request.embed.padTokens = int32_t(integer(env, property(env, v, "padTokens"), "embed.padTokens", 0, 1024));
-    request.embed.newline = boolean(env, property(env, v, "newline"), "embed.newline");
-  });
-  given("constraint", [&](napi_value v) { request.constraint = constraintSpec(env, v); });
-  given("adapters", [&](napi_value v) {
-    const uint32_t count = arrayLength(env, v, "adapters");
-    std::vector<AdapterUse>& uses = request.adapters.emplace();
-    for (uint32_t i = 0; i < count; ++i) {
-      const HandleScope scope(env);
-      const napi_value entry = element(env, v, i);
-      const std::string name = at("adapters", i);
-      requireObject(env, entry, name);
-      uses.push_back({integer(env, property(env, entry, "index"), name + ".index", 0, kInt32Max),
-                      float(number(env, property(env, entry, "scale"), name + ".scale", -1e6, 1e6))});
-    }
-  });
-  given("scoredOnly", [&](napi_value v) { request.scoredOnly = boolean(env, v, "scoredOnly"); });
+  given(env, value, "adapters", [&](napi_value v) { request.adapters = adapterUses(env, v); });
   return request;
 }
 

@@ -62,60 +62,78 @@ napi_value tokenToJs(napi_env env, const TokenEvent& token, const Engine& engine
   return object;
 }
 
+napi_value usageToJs(napi_env env, const EndEvent& end) {
+  const napi_value usage = newObject(env);
+  set(env, usage, "imageTokens", end.imageTokens);
+  set(env, usage, "promptTokens", end.promptTokens);
+  set(env, usage, "completionTokens", end.completionTokens);
+  return usage;
+}
+
+napi_value timingsToJs(napi_env env, const Timings& times) {
+  const napi_value timings = newObject(env);
+  set(env, timings, "queueMs", times.queueMs);
+  set(env, timings, "visionMs", times.visionMs);
+  set(env, timings, "prefillMs", times.prefillMs);
+  set(env, timings, "firstTokenMs", times.firstTokenMs);
+  set(env, timings, "decodeMs", times.decodeMs);
+  return timings;
+}
+
+napi_value stageToJs(napi_env env, Stage&& stage) {
+  const napi_value entry = newObject(env);
+  set(env, entry, "name", stage.name);
+  set(env, entry, "rows", stage.rows);
+  set(env, entry, "cols", stage.cols);
+  set(env, entry, "data", toJs(env, std::move(stage.data)));
+  return entry;
+}
+
+// Fills the object of an event, one overload a kind.
+struct EventWriter {
+  napi_env env;
+  napi_value object;
+  const Engine& engine;
+  bool withLogProbs;
+
+  void operator()(ReadyEvent&&) const {
+    set(env, object, "kind", "ready");
+    set(env, object, "info", infoToJs(env, engine.info()));
+  }
+  void operator()(StoppedEvent&&) const { set(env, object, "kind", "stopped"); }
+  void operator()(TokenEvent&& token) const {
+    set(env, object, "kind", "token");
+    set(env, object, "text", token.text);
+    set(env, object, "token", tokenToJs(env, token, engine, withLogProbs));
+  }
+  void operator()(ErrorEvent&& error) const {
+    set(env, object, "kind", "error");
+    set(env, object, "code", codeName(error.code));
+    set(env, object, "message", error.message);
+  }
+  void operator()(EndEvent&& end) const {
+    set(env, object, "kind", "end");
+    set(env, object, "text", end.text);
+    set(env, object, "finishReason", finishReasonName(end.finishReason));
+    set(env, object, "usage", usageToJs(env, end));
+    set(env, object, "timings", timingsToJs(env, end.timings));
+    if (!end.scored.empty())
+      set(env, object, "scored",
+          arrayOf(env, end.scored.size(), [&](size_t i) { return tokenToJs(env, end.scored[i], engine, true); }));
+    if (!end.embedding.empty()) set(env, object, "embedding", toJs(env, std::move(end.embedding)));
+    if (!end.stages.empty())
+      set(env, object, "stages",
+          arrayOf(env, end.stages.size(), [&](size_t i) { return stageToJs(env, std::move(end.stages[i])); }));
+  }
+};
+
 }  // namespace
 
 napi_value eventToJs(napi_env env, Event&& event, const Engine& engine, bool withLogProbs) {
   const napi_value object = newObject(env);
   set(env, object, "job", event.job);
-  switch (event.kind) {
-    case Event::Kind::ready:
-      set(env, object, "kind", "ready");
-      set(env, object, "info", infoToJs(env, engine.info()));
-      break;
-    case Event::Kind::stopped: set(env, object, "kind", "stopped"); break;
-    case Event::Kind::token:
-      set(env, object, "kind", "token");
-      set(env, object, "text", event.token.text);
-      set(env, object, "token", tokenToJs(env, event.token, engine, withLogProbs));
-      break;
-    case Event::Kind::end: {
-      set(env, object, "kind", "end");
-      set(env, object, "text", event.text);
-      set(env, object, "finishReason", event.finishReason);
-      const napi_value usage = newObject(env);
-      set(env, usage, "imageTokens", event.imageTokens);
-      set(env, usage, "promptTokens", event.promptTokens);
-      set(env, usage, "completionTokens", event.completionTokens);
-      set(env, object, "usage", usage);
-      const napi_value timings = newObject(env);
-      set(env, timings, "queueMs", event.timings.queueMs);
-      set(env, timings, "visionMs", event.timings.visionMs);
-      set(env, timings, "prefillMs", event.timings.prefillMs);
-      set(env, timings, "firstTokenMs", event.timings.firstTokenMs);
-      set(env, timings, "decodeMs", event.timings.decodeMs);
-      set(env, object, "timings", timings);
-      if (!event.scored.empty())
-        set(env, object, "scored",
-            arrayOf(env, event.scored.size(), [&](size_t i) { return tokenToJs(env, event.scored[i], engine, true); }));
-      if (!event.embedding.empty()) set(env, object, "embedding", toJs(env, std::move(event.embedding)));
-      if (!event.stages.empty())
-        set(env, object, "stages", arrayOf(env, event.stages.size(), [&](size_t i) {
-              Stage& stage = event.stages[i];
-              const napi_value entry = newObject(env);
-              set(env, entry, "name", stage.name);
-              set(env, entry, "rows", stage.rows);
-              set(env, entry, "cols", stage.cols);
-              set(env, entry, "data", toJs(env, std::move(stage.data)));
-              return entry;
-            }));
-      break;
-    }
-    case Event::Kind::error:
-      set(env, object, "kind", "error");
-      set(env, object, "code", codeName(event.code));
-      set(env, object, "message", event.message);
-      break;
-  }
+  std::visit([&](auto&& what) { EventWriter{env, object, engine, withLogProbs}(std::move(what)); },
+             std::move(event.what));
   return object;
 }
 

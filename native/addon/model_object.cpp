@@ -121,12 +121,12 @@ void ModelObject::onRing(napi_env env, napi_value, void* context, void*) {
 }
 
 void ModelObject::account(const Event& event) {
-  const bool ends = event.kind == Event::Kind::end || event.kind == Event::Kind::error;
-  if (event.kind == Event::Kind::ready || (event.kind == Event::Kind::error && event.job == 0)) {
+  const bool ends = event.is<EndEvent>() || event.is<ErrorEvent>();
+  if (event.is<ReadyEvent>() || (event.is<ErrorEvent>() && event.job == 0)) {
     if (state_ != State::loading) return;
-    state_ = event.kind == Event::Kind::ready ? State::ready : State::failed;
+    state_ = event.is<ReadyEvent>() ? State::ready : State::failed;
     finish();
-  } else if (event.kind == Event::Kind::stopped) {
+  } else if (event.is<StoppedEvent>()) {
     if (state_ == State::stopped) return;
     if (state_ == State::loading) finish();  // disposed before the load had said how it went
     state_ = State::stopped;
@@ -180,7 +180,8 @@ Engine& ModelObject::readyEngine() const {
 napi_value ModelObject::submit(const js::Call& call) {
   ModelObject& model = of(call);
   Request request = js::request(call.env, call.args[0], model.readyEngine().info());
-  const bool withLogProbs = request.sampling.logProbs >= 0;
+  const Generate* generate = request.get<Generate>();
+  const bool withLogProbs = generate && generate->sampling.logProbs >= 0;
   // asked again: an accessor of the request may have disposed the model
   const uint32_t job = model.readyEngine().submit(std::move(request));
   model.jobs_.emplace(job, withLogProbs);

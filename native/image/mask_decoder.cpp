@@ -120,8 +120,8 @@ class Reader {
  public:
   explicit Reader(const MaskDecoder::Lookup& lookup) : lookup_(lookup) {}
 
-  MaskDecoder::Tensor read(const std::string& name, std::vector<int64_t> expected) const {
-    MaskDecoder::Tensor tensor = lookup_(name);
+  HostTensor read(const std::string& name, std::vector<int64_t> expected) const {
+    HostTensor tensor = lookup_(name);
     if (tensor.data.empty())
       fail(Code::modelInvalid, "The mask decoder has no tensor ", name, " (vae-oid.npz holds them all)");
     // GGUF drops outermost ones
@@ -162,7 +162,7 @@ class Reader {
   }
 
  private:
-  using Tensor = MaskDecoder::Tensor;
+  using Tensor = HostTensor;
   static constexpr int64_t kMaxChannels = 4096;
   const MaskDecoder::Lookup& lookup_;
 };
@@ -180,7 +180,7 @@ struct MaskDecoder::Impl {
 
 MaskDecoder::MaskDecoder(const Lookup& lookup) : impl_(std::make_unique<Impl>()) {
   const Reader reader(lookup);
-  Tensor codebook = reader.read("_vq_vae._embedding", {kMaskCodebook, 0});
+  HostTensor codebook = reader.read("_vq_vae._embedding", {kMaskCodebook, 0});
   Impl& m = *impl_;
   m.codeSize = int(codebook.shape[1]);
   m.codebook = std::move(codebook.data);
@@ -206,7 +206,7 @@ bool MaskDecoder::has(const GgufFile& file) { return file.findTensor("mask._vq_v
 
 MaskDecoder MaskDecoder::fromGguf(const GgufFile& file) {
   return MaskDecoder([&file](std::string_view name) {
-    Tensor made;
+    HostTensor made;
     const GgufTensor* tensor = file.findTensor("mask." + std::string(name));
     if (!tensor) return made;
     for (uint32_t d = tensor->dims; d-- > 0;) made.shape.push_back(tensor->ne[d]);

@@ -6,11 +6,13 @@
 #include <string_view>
 #include <vector>
 
+#include "base/host_tensor.h"
+#include "base/mask_codes.h"
 #include "format/gguf.h"
 
 namespace pg {
 
-inline constexpr int kMaskSize = 64, kMaskCodes = 16, kMaskCodebook = 128;
+inline constexpr int kMaskSize = 64;
 
 // Detection boxes in pixels of the full picture, x0 <= x < x1.
 struct PixelBox {
@@ -23,11 +25,7 @@ class MaskDecoder {
  public:
   // The tensor of a name in vae-oid's spelling ("_vq_vae._embedding", "decoder.0.weight", ...) as float32 in PyTorch
   // layout, with its shape; empty data where there is none (which fails with modelInvalid, naming it).
-  struct Tensor {
-    std::vector<int64_t> shape;
-    std::vector<float> data;
-  };
-  using Lookup = std::function<Tensor(std::string_view name)>;
+  using Lookup = std::function<HostTensor(std::string_view name)>;
   explicit MaskDecoder(const Lookup& lookup);
   // The same from a GGUF that holds "mask.<name>" tensors; see docs/gguf.md. has(): whether it does.
   static bool has(const GgufFile& file);

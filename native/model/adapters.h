@@ -7,11 +7,31 @@
 #include <string>
 #include <vector>
 
+#include "base/host_tensor.h"
 #include "device/device.h"
-#include "serve/engine.h"
 #include "model/weights.h"
 
 namespace pg {
+
+// A LoRA adapter: a GGUF file, or tensors "<name>.weight.lora_a" [rank, in] and ".lora_b" [out, rank], the latter
+// already multiplied by alpha / rank.
+struct AdapterSource {
+  std::string name;  // how messages call it
+  std::string path;  // GGUF; empty: `tensors`
+  TensorMap tensors;
+  float scale = 1;   // of requests that choose none
+};
+
+struct AdapterUse {
+  int64_t index = 0;  // in LoadOptions::adapters
+  float scale = 1;
+};
+
+struct AdapterInfo {
+  std::string name;
+  float scale = 1;
+  int64_t rank = 0, targets = 0, parameters = 0;  // largest rank, matrices changed
+};
 
 // One file's matrices on the host, checked against the model. B holds alpha / rank already.
 struct Adapter {

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/current_error.h"
 #include "serve/scheduler.h"
 
 namespace pg {
@@ -37,39 +38,25 @@ struct Engine::Impl {
   bool load();
   void work();
   void work(Scheduler& scheduler);
-  void endAll(Code code, const std::string& message);
+  void endAll(const Error& error);
   void endJob(uint32_t job, Code code, const std::string& message);
 };
 
 void Engine::Impl::endJob(uint32_t job, Code code, const std::string& message) {
-  Event event;
-  event.kind = Event::Kind::error;
-  event.job = job;
-  event.code = code;
-  event.message = message;
-  post(std::move(event));
+  post({job, ErrorEvent{code, message}});
 }
 
 bool Engine::Impl::load() {
-  Event event;
   try {
     model = std::make_unique<Model>(options);
-    event.kind = Event::Kind::ready;
-    post(std::move(event));
+    post({0, ReadyEvent{}});
     return true;
-  } catch (const Error& e) {
-    event.code = e.code();
-    event.message = e.message();
-  } catch (const std::bad_alloc&) {
-    event.code = Code::outOfMemory;
-    event.message =
-        options.path + ": out of memory while loading. Close other programs or lower contextSize and maxSequences";
-  } catch (const std::exception& e) {
-    event.message = e.what();
+  } catch (...) {
+    const Error error = currentError();
+    const bool named = error.code() != Code::outOfMemory || error.message().find(options.path) != std::string::npos;
+    post({0, ErrorEvent{error.code(), named ? error.message() : options.path + ": " + error.message()}});
+    return false;
   }
-  event.kind = Event::Kind::error;
-  post(std::move(event));
-  return false;
 }
 
 // Requests meet their own failures in the scheduler. What goes wrong between them ends them all, but not the model.
@@ -78,10 +65,8 @@ void Engine::Impl::work() {
     try {
       Scheduler scheduler(*model, options.maxSequences, stopping, post);
       return work(scheduler);
-    } catch (const std::bad_alloc&) {
-      endAll(Code::outOfMemory, "Out of memory. Close other programs or lower contextSize and maxSequences");
-    } catch (const std::exception& e) {
-      endAll(Code::internal, e.what());
+    } catch (...) {
+      endAll(currentError());
     }
     std::unique_lock lock(mutex);
     wake.wait(lock, [&] { return stopping || !inbox.empty(); });
@@ -89,14 +74,14 @@ void Engine::Impl::work() {
   }
 }
 
-void Engine::Impl::endAll(Code code, const std::string& message) {
+void Engine::Impl::endAll(const Error& error) {
   std::vector<Live> told;
   {
     std::lock_guard lock(mutex);
     inbox.clear();
     told.swap(live);
   }
-  for (const Live& one : told) endJob(one.id, code, message);  // those that had ended ignore it
+  for (const Live& one : told) endJob(one.id, error.code(), error.message());  // those that had ended ignore it
 }
 
 void Engine::Impl::work(Scheduler& scheduler) {
@@ -125,9 +110,7 @@ void Engine::Impl::run() {
     left.swap(inbox);
   }
   for (const auto& job : left) endJob(job->id, Code::disposed, "The model was disposed before the request ran");
-  Event event;
-  event.kind = Event::Kind::stopped;
-  post(std::move(event));
+  post({0, StoppedEvent{}});
 }
 
 Engine::Engine(LoadOptions options, std::function<void(Event)> post) : impl_(std::make_unique<Impl>()) {

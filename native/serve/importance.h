@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "device/observing_device.h"
-#include "serve/engine.h"
+#include "serve/event.h"
 #include "model/weights.h"
 
 namespace pg {

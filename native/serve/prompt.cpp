@@ -30,7 +30,7 @@ Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const 
   return p;
 }
 
-Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout,
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const Embed& layout,
                         int64_t imageTokens) {
   Prompt p;
   p.imageTokens = imageTokens;

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "serve/engine.h"
+#include "serve/request.h"
 #include "text/tokenizer.h"
 
 namespace pg {
@@ -21,7 +21,7 @@ Prompt buildPrompt(const Tokenizer& tokenizer, const std::string& prompt, const 
                    int64_t imageTokens, bool allowControl);
 
 // The tokens of an embedding; all of them attend to each other, padding too.
-Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const EmbedLayout& layout,
+Prompt buildEmbedPrompt(const Tokenizer& tokenizer, const std::string& prompt, const Embed& layout,
                         int64_t imageTokens);
 
 }  // namespace pg

@@ -7,8 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "serve/prefix_cache.h"
-#include "serve/sequence.h"
+#include "serve/admission.h"
 
 namespace pg {
 
@@ -29,22 +28,16 @@ class Scheduler {
   void dropCancelled();
   void admitNext();
   void stepAdmission();
-  bool stepVision();  // true when all pictures are encoded
-  void beginPrefix();
-  bool reusePrefix();  // true when the same prefix was kept
-  void finishPrefix();  // its logits are in prefixLogits_
-  void finishScore();
-  void finishEmbed();
-  void traceHidden();
-  void finishTrace();
+  void finishAdmission();
   void decodeStep();
+  // Rows of one decode step, and of each running sequence the first of them; the last entry is the number of rows.
+  std::vector<size_t> collectRows(std::vector<DecodeRow>& rows);
   // Runs the sequence's begin or advance and posts its events; true while it goes on.
   template <class Work>
   bool deliver(Sequence& sequence, Work&& work);
-  void endAdmission(Event event);
   size_t usedSlots() const;
   bool mayAdmit() const;
-  void postError(const Job& job, Code code, const std::string& message);
+  void postError(const Job& job, const Error& error);
   // Runs `work` for one job; an error ends that job alone. False after an error.
   template <class Work>
   bool guard(const Job& job, Work&& work);
@@ -54,19 +47,13 @@ class Scheduler {
   const std::atomic<bool>& stopping_;
   std::function<void(Event)> post_;
   std::function<Clock::time_point()> now_;
-  EmbeddingCache embeddings_;
-  PrefixCache prefixes_;
+  AdmissionCaches caches_;
 
   std::deque<std::shared_ptr<Job>> queue_;
-  std::unique_ptr<Sequence> admitting_;
-  size_t nextImage_ = 0;  // of admitting_
-  bool encoding_ = false;  // a picture is in the encoder
-  enum class Phase { vision, prefix, suffix } phase_ = Phase::vision;
-  std::vector<Stage> stages_;  // of a trace
+  std::unique_ptr<Admission> admitting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   double decodeMs_ = 0;  // of the last decode step
   std::vector<float> logits_;  // of a decode step
-  std::vector<float> prefixLogits_;  // [vocab]
 };
 
 }  // namespace pg

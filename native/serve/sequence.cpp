@@ -3,6 +3,7 @@
 namespace pg {
 namespace {
 
+const Generate kNothing;
 constexpr int32_t kLocations = 1024;
 constexpr int32_t kNearLocations =
     16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
@@ -10,62 +11,78 @@ constexpr int32_t kNearLocations =
 }  // namespace
 
 Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
-    : job(std::move(j)), kv(*model.kvPool), model_(model), sampler_(job->request.sampling), stops_(job->request.stop) {
+    : job(std::move(j)),
+      kv(*model.kvPool),
+      model_(model),
+      generate_(job->request.is<Generate>() ? job->request.generate() : kNothing),
+      sampler_(generate_.sampling),
+      stops_(generate_.stop) {
   const Request& r = job->request;
   adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);
-  const int64_t perImage = model.visionConfig.tokens;
-  if (!r.images.empty() && !model.vision)
+  checkImages();
+  if (r.is<Importance>() && !model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
+  if (r.is<EncodeImage>() || r.is<Importance>()) return;
+  const int64_t imageTokens = model.visionConfig.tokens * int64_t(r.images.size());
+  if (const Embed* embed = r.get<Embed>()) {
+    if (!model.info.hasRetrieval)
+      fail(Code::modelUnsupported,
+           "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
+    prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, *embed, imageTokens);
+  } else {
+    const Score* score = r.get<Score>();
+    prompt =
+        buildPrompt(*model.tokenizer, r.prompt, score ? &score->suffix : nullptr, imageTokens, r.allowControlTokens);
+  }
+  checkLength();
+  if (generate_.constraint.kind != ConstraintSpec::Kind::none)
+    constraint_ = model.constraints->make(generate_.constraint);
+  if (generate_.beams > 1) startBeams();
+  if (generate_.sampling.repeatPenalty != 1)
+    for (int32_t id : prompt.ids)
+      if (id >= 0) history_.push_back(id);
+}
+
+void Sequence::checkImages() const {
+  const Request& r = job->request;
+  const int64_t perImage = model_.visionConfig.tokens, size = model_.visionConfig.imageSize;
+  if (!r.images.empty() && !model_.vision)
     fail(Code::modelUnsupported,
          "This model file has no vision tensors, so it cannot take an image. Pass the vision GGUF as `vision` to "
          "loadModel");
-  const int64_t pixelBytes = model.visionConfig.imageSize * model.visionConfig.imageSize * 3;
   for (size_t i = 0; i < r.images.size(); ++i) {
     const ImageSource& image = r.images[i];
-    if (image.embedding.empty() ? int64_t(image.pixels.size()) != pixelBytes
-                                : int64_t(image.embedding.size()) != perImage * model.textConfig.hidden)
-      fail(Code::imageInvalid, "Image ", i, " does not fit this model: expected ", model.visionConfig.imageSize, " x ",
-           model.visionConfig.imageSize, " RGB pixels or an embedding of [", perImage, ", ", model.textConfig.hidden,
-           "]");
+    if (image.embedding.empty() ? int64_t(image.pixels.size()) != size * size * 3
+                                : int64_t(image.embedding.size()) != perImage * model_.textConfig.hidden)
+      fail(Code::imageInvalid, "Image ", i, " does not fit this model: expected ", size, " x ", size,
+           " RGB pixels or an embedding of [", perImage, ", ", model_.textConfig.hidden, "]");
   }
-  if (r.kind == Request::Kind::encodeImage) {
-    if (r.images.size() != 1) fail(Code::invalidOption, "encodeImage takes exactly one image");
-    return;
-  }
-  if (r.kind == Request::Kind::importance) {
-    if (!model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
-    return;
-  }
-  if (r.kind == Request::Kind::embed && !model.info.hasRetrieval)
-    fail(Code::modelUnsupported,
-         "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
-  if (r.kind == Request::Kind::embed)
-    prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, r.embed, perImage * int64_t(r.images.size()));
-  else
-    prompt = buildPrompt(*model.tokenizer, r.prompt, r.kind == Request::Kind::score ? &r.suffix : nullptr,
-                         perImage * int64_t(r.images.size()), r.allowControlTokens);
-  const int64_t room = model.info.contextSize - (r.kind == Request::Kind::generate ? 1 : 0);
+  if (r.is<EncodeImage>() && r.images.size() != 1) fail(Code::invalidOption, "encodeImage takes exactly one image");
+}
+
+void Sequence::checkLength() const {
+  const int64_t room = model_.info.contextSize - (job->request.is<Generate>() ? 1 : 0);
   if (int64_t(prompt.ids.size()) > room)
     fail(Code::promptTooLong, "The prompt has ", prompt.ids.size(), " tokens (", prompt.imageTokens,
-         " of them image tokens), but contextSize is ", model.info.contextSize,
+         " of them image tokens), but contextSize is ", model_.info.contextSize,
          ". Shorten the prompt, pass fewer images or raise contextSize");
-  if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix; r.logits && suffix > kMostLogitRows)
+  const Score* score = job->request.get<Score>();
+  if (const int64_t suffix = int64_t(prompt.ids.size()) - prompt.prefix;
+      score && score->logits && suffix > kMostLogitRows)
     fail(Code::promptTooLong, "The suffix has ", suffix, " tokens with its end, but logits of at most ", kMostLogitRows,
          " can be returned. Shorten it");
-  if (r.constraint.kind != ConstraintSpec::Kind::none) constraint_ = model.constraints->make(r.constraint);
-  if (r.beams > 1) {
-    if (r.constraint.kind != ConstraintSpec::Kind::none)
-      fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", r.beams);
-    if (r.sampling.temperature > 0)
-      fail(Code::invalidOption, "Expected temperature 0 with beams ", r.beams, " but received ",
-           r.sampling.temperature);
-    const int64_t most = std::min(r.maxTokens, model.info.contextSize - int64_t(prompt.ids.size()));
-    beams_.emplace(r.beams, r.lengthPenalty, most, [&tokenizer = *model.tokenizer, ignore = r.ignoreEos](int32_t id) {
-      return !ignore && tokenizer.isEndOfGeneration(id);
-    });
-  }
-  if (r.sampling.repeatPenalty != 1)
-    for (int32_t id : prompt.ids)
-      if (id >= 0) history_.push_back(id);
+}
+
+void Sequence::startBeams() {
+  if (generate_.constraint.kind != ConstraintSpec::Kind::none)
+    fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", generate_.beams);
+  if (generate_.sampling.temperature > 0)
+    fail(Code::invalidOption, "Expected temperature 0 with beams ", generate_.beams, " but received ",
+         generate_.sampling.temperature);
+  const int64_t most = std::min(generate_.maxTokens, model_.info.contextSize - int64_t(prompt.ids.size()));
+  beams_.emplace(generate_.beams, generate_.lengthPenalty, most,
+                 [&tokenizer = *model_.tokenizer, ignore = generate_.ignoreEos](int32_t id) {
+                   return !ignore && tokenizer.isEndOfGeneration(id);
+                 });
 }
 
 void Sequence::begin(std::span<const float> logits, std::vector<Event>& out) {
@@ -114,7 +131,7 @@ void Sequence::advance(std::span<const float> logits, std::vector<Event>& out) {
 }
 
 bool Sequence::full(int64_t tokens) const {
-  return tokens >= job->request.maxTokens || int64_t(prompt.ids.size()) + tokens >= model_.info.contextSize;
+  return tokens >= generate_.maxTokens || int64_t(prompt.ids.size()) + tokens >= model_.info.contextSize;
 }
 
 DecodeRow::Head Sequence::nextHead() const {
@@ -130,18 +147,17 @@ void Sequence::takeKnown(std::vector<Event>& out) {
 }
 
 void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
-  const Request& r = job->request;
   const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
   TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
   const int32_t firstLoc = model_.tokenizer->firstLoc(), location = choice.id - firstLoc;
   if (!quiet() && firstLoc >= 0 && location >= 0 && location < kLocations)
     choice.nearLogProb =
         nearLogProbOf(logits, choice.id, choice.logProb, firstLoc, firstLoc + kLocations - 1, kNearLocations);
-  if (model_.tokenizer->isEndOfGeneration(choice.id) && !r.ignoreEos) {
-    finishReason_ = "stop";
+  if (model_.tokenizer->isEndOfGeneration(choice.id) && !generate_.ignoreEos) {
+    finishReason_ = FinishReason::stop;
   } else {
     if (constraint_) constraint_->accept(choice.id);
-    if (r.sampling.repeatPenalty != 1) history_.push_back(choice.id);
+    if (generate_.sampling.repeatPenalty != 1) history_.push_back(choice.id);
     if (ahead_ > 0) --ahead_;
     else unfed_.push_back(choice.id);
     emit(std::move(choice), out);
@@ -157,36 +173,33 @@ void Sequence::finishBeams(std::vector<Event>& out) {
     if (finished()) break;   // a stop string
     emit(token, out);
   }
-  if (!finished() || (best.ended && finishReason_ == "length")) finishReason_ = best.ended ? "stop" : "length";
+  if (!finished() || (best.ended && finishReason_ == FinishReason::length))
+    finishReason_ = best.ended ? FinishReason::stop : FinishReason::length;
   end(out);
 }
 
 void Sequence::emit(TokenChoice choice, std::vector<Event>& out) {
   ++completionTokens_;
-  Event event;
-  event.kind = Event::Kind::token;
-  event.job = job->id;
-  event.token.tokenText = utf8_.push(model_.tokenizer->pieceBytes(choice.id));
-  event.token.text = stops_.push(event.token.tokenText);
-  event.token.choice = std::move(choice);
-  out.push_back(std::move(event));
-  if (stops_.matched()) finishReason_ = "stop";
-  else if (full(completionTokens_)) finishReason_ = "length";
+  TokenEvent token;
+  token.tokenText = utf8_.push(model_.tokenizer->pieceBytes(choice.id));
+  token.text = stops_.push(token.tokenText);
+  token.choice = std::move(choice);
+  out.push_back({job->id, std::move(token)});
+  if (stops_.matched()) finishReason_ = FinishReason::stop;
+  else if (full(completionTokens_)) finishReason_ = FinishReason::length;
 }
 
 void Sequence::end(std::vector<Event>& out) {
-  Event e;
-  e.kind = Event::Kind::end;
-  e.job = job->id;
-  if (!stops_.matched()) e.text = stops_.push(utf8_.flush());
-  if (!stops_.matched()) e.text += stops_.flush();
-  e.finishReason = stops_.matched() ? "stop" : finishReason_;
-  e.imageTokens = prompt.imageTokens;
-  e.promptTokens = prompt.prefix - prompt.imageTokens;
-  e.completionTokens = completionTokens_;
+  EndEvent end;
+  if (!stops_.matched()) end.text = stops_.push(utf8_.flush());
+  if (!stops_.matched()) end.text += stops_.flush();
+  end.finishReason = stops_.matched() ? FinishReason::stop : finishReason_;
+  end.imageTokens = prompt.imageTokens;
+  end.promptTokens = prompt.prefix - prompt.imageTokens;
+  end.completionTokens = completionTokens_;
   timings.decodeMs = milliseconds(firstToken_);
-  e.timings = timings;
-  out.push_back(std::move(e));
+  end.timings = timings;
+  out.push_back({job->id, std::move(end)});
 }
 
 }  // namespace pg

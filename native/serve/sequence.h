@@ -8,9 +8,10 @@
 #include "serve/beam_search.h"
 #include "text/constraint.h"
 #include "serve/embedding_cache.h"
-#include "serve/engine.h"
+#include "serve/event.h"
 #include "serve/model.h"
 #include "serve/prompt.h"
+#include "serve/request.h"
 #include "text/stop_matcher.h"
 
 namespace pg {
@@ -48,7 +49,7 @@ class Sequence {
   void appendRows(std::vector<DecodeRow>& rows, size_t budget);
   // logits [its rows, vocab] of a decode step, of which what its rows did not ask for is not read.
   void advance(std::span<const float> logits, std::vector<Event>& out);
-  bool finished() const { return !finishReason_.empty(); }  // its end event is out
+  bool finished() const { return finishReason_ != FinishReason::none; }  // its end event is out
 
  private:
   void emit(TokenChoice choice, std::vector<Event>& out);
@@ -56,13 +57,18 @@ class Sequence {
   void takeKnown(std::vector<Event>& out);
   DecodeRow::Head nextHead() const;  // what choosing the next token needs; none where it is known
   bool quiet() const {
-    return job->request.sampling.logProbs < 0 || (job->request.scoredOnly && constraint_ && !constraint_->scored());
+    return generate_.sampling.logProbs < 0 || (generate_.scoredOnly && constraint_ && !constraint_->scored());
   }
   bool full(int64_t tokens) const;  // no token may follow so many
   void finishBeams(std::vector<Event>& out);
   void end(std::vector<Event>& out);
 
+  void checkImages() const;
+  void checkLength() const;
+  void startBeams();
+
   Model& model_;
+  const Generate& generate_;  // of the request; defaults where it generates nothing
   Sampler sampler_;
   Utf8Stream utf8_;
   StopMatcher stops_;
@@ -74,7 +80,7 @@ class Sequence {
   int64_t cached_ = 0;  // generated tokens in the cache
   size_t ahead_ = 0;  // of these, still to come
   size_t wanted_ = 0;  // of the step's rows, the last so many have logits
-  std::string finishReason_;
+  FinishReason finishReason_ = FinishReason::none;
   Clock::time_point firstToken_;
 };
 

@@ -21,14 +21,14 @@ struct Listener {
   void post(Event event) {
     std::lock_guard lock(mutex);
     if (event.job > 0 && events[event.job].empty()) started.push_back(event.job);
-    if (event.kind == Event::Kind::end || event.kind == Event::Kind::error) ended.push_back(event.job);
-    if (event.kind == Event::Kind::stopped) stopped = true;
+    if (event.is<EndEvent>() || event.is<ErrorEvent>()) ended.push_back(event.job);
+    if (event.is<StoppedEvent>()) stopped = true;
     else events[event.job].push_back(std::move(event));
     changed.notify_all();
   }
   std::vector<Event> wait(uint32_t job) {
     std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return !events[job].empty() && events[job].back().kind != Event::Kind::token; });
+    changed.wait(lock, [&] { return !events[job].empty() && !events[job].back().is<TokenEvent>(); });
     return events[job];
   }
   void waitForToken(uint32_t job) {
@@ -36,6 +36,13 @@ struct Listener {
     changed.wait(lock, [&] { return !events[job].empty(); });
   }
 };
+
+// Of a job's last event.
+inline const EndEvent& endOf(const std::vector<Event>& events) { return std::get<EndEvent>(events.back().what); }
+inline Code codeOf(const Event& event) {
+  const ErrorEvent* error = event.get<ErrorEvent>();
+  return error ? error->code : Code::internal;
+}
 
 struct EngineFixture {
   Listener listener;
@@ -56,9 +63,9 @@ struct EngineFixture {
   Request request(const std::string& prompt, int64_t maxTokens = 12, int images = 1) {
     Request r;
     r.prompt = prompt;
-    r.maxTokens = maxTokens;
-    r.ignoreEos = true;
-    r.sampling.logProbs = 0;
+    r.generate().maxTokens = maxTokens;
+    r.generate().ignoreEos = true;
+    r.generate().sampling.logProbs = 0;
     for (int i = 0; i < images; ++i) {
       ImageSource image;
       for (int p = 0; p < 28 * 28 * 3; ++p) image.pixels.push_back(uint8_t(p * (i + 7) % 251));
@@ -71,7 +78,7 @@ struct EngineFixture {
   static std::vector<std::pair<int32_t, float>> tokens(const std::vector<Event>& events) {
     std::vector<std::pair<int32_t, float>> list;
     for (const Event& e : events)
-      if (e.kind == Event::Kind::token) list.push_back({e.token.choice.id, e.token.choice.logProb});
+      if (const TokenEvent* token = e.get<TokenEvent>()) list.push_back({token->choice.id, token->choice.logProb});
     return list;
   }
 };

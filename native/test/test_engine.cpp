@@ -6,6 +6,8 @@
 #include "engine_fixture.h"
 
 using namespace pg;
+using pg::test::codeOf;
+using pg::test::endOf;
 using pg::test::Listener;
 using Fixture = pg::test::EngineFixture;
 
@@ -63,24 +65,23 @@ TEST(engine_scores_what_it_generates) {
   Fixture f;
   Request r = f.request("hello", 1);
   const auto tokens = f.run(r);
-  r.kind = Request::Kind::score;
-  r.suffix = "cat";
+  r.task = Score{.suffix = "cat"};
   const auto events = f.listener.wait(f.engine->submit(r));
-  CHECK_EQUAL(events.back().scored.size(), size_t(4));  // c a t <eos>
-  CHECK_EQUAL(events.back().scored.back().choice.id, 1);
-  for (const auto& token : events.back().scored) CHECK(token.choice.logProb < 0 && std::isfinite(token.choice.logProb));
+  CHECK_EQUAL(endOf(events).scored.size(), size_t(4));  // c a t <eos>
+  CHECK_EQUAL(endOf(events).scored.back().choice.id, 1);
+  for (const auto& token : endOf(events).scored) CHECK(token.choice.logProb < 0 && std::isfinite(token.choice.logProb));
 }
 
 TEST(engine_encodes_a_picture_once_and_takes_it_back) {
   Fixture f;
   Request encode = f.request("", 1);
-  encode.kind = Request::Kind::encodeImage;
+  encode.task = EncodeImage{};
   const auto encoded = f.listener.wait(f.engine->submit(encode));
-  CHECK_EQUAL(encoded.back().embedding.size(), size_t(4 * 32));
+  CHECK_EQUAL(endOf(encoded).embedding.size(), size_t(4 * 32));
   Request r = f.request("what", 8);
   const auto expected = f.run(r);
   r.images[0].pixels.clear();
-  r.images[0].embedding = encoded.back().embedding;
+  r.images[0].embedding = endOf(encoded).embedding;
   CHECK(f.run(r) == expected);
 }
 
@@ -93,7 +94,7 @@ TEST(engine_cancels_a_running_and_a_queued_job) {
   for (uint32_t job : {queued, running}) {
     const Event last = f.listener.wait(job).back();
     // a fast machine may have finished the first before the flag was seen
-    CHECK(last.kind == Event::Kind::error ? last.code == Code::aborted : job == running);
+    CHECK(last.is<ErrorEvent>() ? codeOf(last) == Code::aborted : job == running);
   }
   CHECK_EQUAL(f.run(f.request("after", 3)).size(), size_t(3));
 }
@@ -107,19 +108,19 @@ TEST(engine_stop_ends_every_job_and_later_ones) {
   jobs.push_back(f.engine->submit(f.request("late", 1)));
   for (uint32_t job : jobs) {
     const Event last = f.listener.wait(job).back();
-    CHECK(last.kind == Event::Kind::end || last.code == Code::disposed);
+    CHECK(last.is<EndEvent>() || codeOf(last) == Code::disposed);
   }
-  CHECK(f.listener.wait(jobs.back()).back().code == Code::disposed);
+  CHECK(codeOf(f.listener.wait(jobs.back()).back()) == Code::disposed);
   CHECK(f.listener.stopped);
 }
 
 TEST(engine_refuses_bad_requests_and_goes_on) {
   Fixture f({.contextSize = 64});
-  const auto codeOf = [&](Request r) { return f.listener.wait(f.engine->submit(std::move(r))).back().code; };
-  CHECK(codeOf(f.request(std::string(100, 'a'))) == Code::promptTooLong);
+  const auto refusal = [&](Request r) { return codeOf(f.listener.wait(f.engine->submit(std::move(r))).back()); };
+  CHECK(refusal(f.request(std::string(100, 'a'))) == Code::promptTooLong);
   Request wrong = f.request("x");
   wrong.images[0].pixels.pop_back();
-  CHECK(codeOf(wrong) == Code::imageInvalid);
+  CHECK(refusal(wrong) == Code::imageInvalid);
   // generation ends where the context does
   const auto tokens = f.run(f.request("x", 1000));
   CHECK_EQUAL(int64_t(tokens.size()), int64_t(64 - 4 - 3));
@@ -128,9 +129,9 @@ TEST(engine_refuses_bad_requests_and_goes_on) {
 TEST(engine_reports_a_missing_file_and_still_answers) {
   Listener listener;
   Engine engine({.path = "/nonexistent/model.gguf"}, [&](Event e) { listener.post(std::move(e)); });
-  CHECK(listener.wait(0).back().code == Code::modelNotFound);
+  CHECK(codeOf(listener.wait(0).back()) == Code::modelNotFound);
   engine.stop();
-  CHECK(listener.wait(engine.submit({})).back().code == Code::disposed);
+  CHECK(codeOf(listener.wait(engine.submit({})).back()) == Code::disposed);
 }
 
 TEST(engine_attention_windows_differ_only_beyond_the_window) {
@@ -162,12 +163,11 @@ TEST(engine_same_prefix_again_gives_the_same_bits) {
 TEST(engine_scores_the_same_with_a_kept_prefix) {
   Fixture f;
   Request r = f.request("score this", 1);
-  r.kind = Request::Kind::score;
   const auto score = [&](const std::string& suffix) {
-    r.suffix = suffix;
+    r.task = Score{.suffix = suffix};
     std::vector<float> values;
     const auto events = f.listener.wait(f.engine->submit(r));
-    for (const auto& token : events.back().scored) values.push_back(token.choice.logProb);
+    for (const auto& token : endOf(events).scored) values.push_back(token.choice.logProb);
     return values;
   };
   const auto cold = score("a longer suffix than eight tokens");
@@ -188,14 +188,14 @@ TEST(engine_beams_score_no_worse_than_greedy) {
     return total;
   };
   const auto greedy = f.run(r);
-  r.beams = 4;
+  r.generate().beams = 4;
   const auto beams = f.run(r);
   CHECK_EQUAL(beams.size(), size_t(2));
   CHECK(sum(beams) >= sum(greedy) - 1e-4);
-  r.maxTokens = 9;
+  r.generate().maxTokens = 9;
   const auto longer = f.run(r);
   CHECK_EQUAL(longer.size(), size_t(9));
   CHECK(f.run(r) == longer);
-  r.beams = 5;
-  CHECK(f.listener.wait(f.engine->submit(r)).back().code == Code::invalidOption);
+  r.generate().beams = 5;
+  CHECK(codeOf(f.listener.wait(f.engine->submit(r)).back()) == Code::invalidOption);
 }

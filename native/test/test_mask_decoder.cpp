@@ -9,7 +9,7 @@ using namespace pg;
 
 namespace {
 
-using Tensors = std::map<std::string, MaskDecoder::Tensor, std::less<>>;
+using Tensors = std::map<std::string, HostTensor, std::less<>>;
 constexpr int kWidths[5] = {10, 9, 5, 6, 3};  // channels: residual blocks, then after each step up; not multiples of 8
 
 Tensors randomWeights() {
@@ -18,7 +18,7 @@ Tensors randomWeights() {
   const auto add = [&](const std::string& name, std::vector<int64_t> shape, float scale) {
     size_t count = 1;
     for (const int64_t n : shape) count *= size_t(n);
-    MaskDecoder::Tensor& t = tensors[name];
+    HostTensor& t = tensors[name];
     t.shape = std::move(shape);
     for (size_t i = 0; i < count; ++i) {
       random = random * 1664525u + 1013904223u;
@@ -46,7 +46,7 @@ Tensors randomWeights() {
 MaskDecoder::Lookup lookupIn(const Tensors& tensors) {
   return [&tensors](std::string_view name) {
     const auto it = tensors.find(name);
-    return it == tensors.end() ? MaskDecoder::Tensor{} : it->second;
+    return it == tensors.end() ? HostTensor{} : it->second;
   };
 }
 

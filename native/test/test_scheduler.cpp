@@ -5,6 +5,7 @@
 #include "serve/scheduler.h"
 
 using namespace pg;
+using pg::test::codeOf;
 using Fixture = pg::test::EngineFixture;
 
 namespace {
@@ -17,10 +18,11 @@ std::vector<Request> mixed(Fixture& f) {
                           i % 5 == 0   ? 0
                           : i % 4 == 1 ? 2
                                        : 1);
-    if (i % 3 == 1) r.sampling.temperature = 0.9f, r.sampling.topK = 20, r.sampling.seed = uint64_t(i);
-    if (i % 6 == 2) r.beams = 2 + i % 2;
-    if (i % 7 == 3) r.kind = Request::Kind::score, r.suffix = std::string(size_t(i), 'x');
-    if (i % 5 == 4) r.sampling.repeatPenalty = 1.3f;
+    SamplingOptions& sampling = r.generate().sampling;
+    if (i % 3 == 1) sampling.temperature = 0.9f, sampling.topK = 20, sampling.seed = uint64_t(i);
+    if (i % 6 == 2) r.generate().beams = 2 + i % 2;
+    if (i % 5 == 4) sampling.repeatPenalty = 1.3f;
+    if (i % 7 == 3) r.task = Score{.suffix = std::string(size_t(i), 'x')};
     list.push_back(std::move(r));
   }
   return list;
@@ -28,7 +30,9 @@ std::vector<Request> mixed(Fixture& f) {
 
 std::vector<std::pair<int32_t, float>> resultOf(const std::vector<Event>& events) {
   auto list = Fixture::tokens(events);
-  for (const TokenEvent& token : events.back().scored) list.push_back({token.choice.id, token.choice.logProb});
+  const EndEvent* end = events.back().get<EndEvent>();
+  if (!end) return list;
+  for (const TokenEvent& token : end->scored) list.push_back({token.choice.id, token.choice.logProb});
   return list;
 }
 
@@ -81,8 +85,8 @@ struct TurnFixture {
     scheduler = std::make_unique<Scheduler>(
         *model, 8, stopping,
         [this](Event event) {
-          if (event.kind == Event::Kind::token) ++tokens[event.job];
-          if (event.kind == Event::Kind::error) failed = true;
+          if (event.is<TokenEvent>()) ++tokens[event.job];
+          if (event.is<ErrorEvent>()) failed = true;
         },
         [this] { return time->now(); });
   }
@@ -93,8 +97,8 @@ struct TurnFixture {
     auto job = std::make_shared<Job>();
     job->id = id;
     job->request.prompt = "picture";
-    job->request.maxTokens = 200;
-    job->request.ignoreEos = true;
+    job->request.generate().maxTokens = 200;
+    job->request.generate().ignoreEos = true;
     job->request.images.push_back({});
     for (int p = 0; p < 28 * 28 * 3; ++p) job->request.images[0].pixels.push_back(uint8_t(p * int(id + 7) % 251));
     scheduler->enqueue(std::move(job));
@@ -161,7 +165,7 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
       if (n % 4 == round % 4) {
         // one that would run for long, cancelled in the middle of whatever it is at
         Request endless = requests[1];
-        endless.maxTokens = 100000;
+        endless.generate().maxTokens = 100000;
         victims.push_back({1, f.engine->submit(endless)});
       }
       if (n % 3 == 2) f.listener.waitForToken(jobs[n / 2].second);   // the next ones join when others are under way
@@ -173,8 +177,7 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
         throw test::Failure{"request " + std::to_string(i), "differs in company, round " + std::to_string(round)};
     for (const auto& [i, job] : victims) {
       const auto events = f.listener.wait(job);
-      CHECK(events.back().kind == Event::Kind::error ? events.back().code == Code::aborted
-                                                     : events.back().kind == Event::Kind::end);
+      CHECK(events.back().is<EndEvent>() || codeOf(events.back()) == Code::aborted);
       // what had come before is what comes alone
       const auto tokens = Fixture::tokens(events);
       for (size_t t = 0; t < std::min(tokens.size(), alone[1].size()); ++t) CHECK(tokens[t] == alone[1][t]);
@@ -188,10 +191,10 @@ TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {
   for (int i = 0; i < 3; ++i) order.push_back(f.engine->submit(f.request("early", 40 + 20 * i)));
   f.listener.waitForToken(order[0]);
   Request wide = f.request("wide", 6);
-  wide.beams = 4;
+  wide.generate().beams = 4;
   order.push_back(f.engine->submit(wide));   // waits until all three are done
   for (int i = 0; i < 8; ++i) order.push_back(f.engine->submit(f.request("late", 3)));   // would fit at once
-  for (uint32_t job : order) CHECK(f.listener.wait(job).back().kind == Event::Kind::end);
+  for (uint32_t job : order) CHECK(f.listener.wait(job).back().is<EndEvent>());
   CHECK((f.listener.started == order));
   // the early ones, by length; then the wide one, before any of the late ones
   CHECK((std::vector<uint32_t>(f.listener.ended.begin(), f.listener.ended.begin() + 4) ==
@@ -208,7 +211,7 @@ TEST(scheduler_gives_cache_pages_back_when_requests_end_or_are_cancelled) {
     f.listener.waitForToken(job);
     if (i % 2 == 0) f.engine->cancel(job);
     const Event last = f.listener.wait(job).back();
-    CHECK(last.kind == Event::Kind::end || last.code == Code::aborted);
+    CHECK(last.is<EndEvent>() || codeOf(last) == Code::aborted);
   }
 }
 
@@ -217,11 +220,11 @@ TEST(engine_refuses_more_beams_than_slots_without_waiting_for_them) {
   const uint32_t running = f.engine->submit(f.request("a long answer", 100000));
   f.listener.waitForToken(running);
   Request r = f.request("beams", 2);
-  r.beams = 3;
+  r.generate().beams = 3;
   const uint32_t tooMany = f.engine->submit(r);
   const Event refused = f.listener.wait(tooMany).back();
-  CHECK(refused.code == Code::invalidOption);
-  CHECK(refused.message.find("maxSequences (2)") != std::string::npos);
-  CHECK(f.listener.wait(running).back().kind == Event::Kind::end);
+  CHECK(codeOf(refused) == Code::invalidOption);
+  CHECK(refused.get<ErrorEvent>()->message.find("maxSequences (2)") != std::string::npos);
+  CHECK(f.listener.wait(running).back().is<EndEvent>());
   CHECK((f.listener.ended == std::vector<uint32_t>{tooMany, running}));
 }

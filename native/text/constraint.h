@@ -7,10 +7,17 @@
 #include <string>
 #include <vector>
 
-#include "serve/engine.h"
 #include "text/tokenizer.h"
 
 namespace pg {
+
+struct ConstraintSpec {
+  enum class Kind { none, detect, segment, choices, regex } kind = Kind::none;
+  std::vector<std::string> labels;   // what a name may be; empty = any text without control or location tokens
+  int32_t maxObjects = 0;            // 0 = no limit
+  std::vector<std::string> choices;  // the whole texts to choose from
+  std::string pattern;               // what the whole text matches; syntax: regex.h
+};
 
 class Constraint {
  public:
@@ -22,7 +29,7 @@ class Constraint {
   // The tokens that must follow because there is no other choice, eos included; empty where there is one.
   virtual std::vector<int32_t> forced() const = 0;
   virtual bool done() const = 0;                   // eos has come
-  // Whether the next token's probability says something about the result (see Request::scoredOnly).
+  // Whether the next token's probability says something about the result (see Generate::scoredOnly).
   virtual bool scored() const { return true; }
 };
 

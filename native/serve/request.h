@@ -1,0 +1,86 @@
+#pragma once
+// What a caller asks of a loaded model: a common part, and one struct for each kind of work. std::visit over `task`
+// makes the compiler list the places that a new kind needs.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "model/adapters.h"
+#include "serve/sampler.h"
+#include "text/constraint.h"
+
+namespace pg {
+
+// One picture of a request: exactly one of the two is filled.
+struct ImageSource {
+  std::vector<uint8_t> pixels;    // [imageSize, imageSize, 3] RGB8, already resized
+  std::vector<float> embedding;   // [imageTokens, textHidden], an earlier encodeImage
+};
+
+// Text after pictures and prompt.
+struct Generate {
+  int64_t maxTokens = 256;
+  SamplingOptions sampling;
+  std::vector<std::string> stop;   // texts before which the output ends
+  bool ignoreEos = false;
+  ConstraintSpec constraint;
+  bool scoredOnly = false;   // log-probabilities only of tokens that the constraint counts (Constraint::scored)
+  int32_t beams = 1;         // > 1: beam search, greedy only; as many sequences of maxSequences are taken
+  double lengthPenalty = 1;  // a hypothesis scores log-probability / length^lengthPenalty
+};
+
+// The log-probabilities of a given text.
+struct Score {
+  std::string suffix;     // <eos> follows it
+  int32_t logProbs = 0;   // of each token also the n best
+  bool logits = false;    // also the stage "logits", one row per suffix token; at most kMostLogitRows
+};
+
+// Rows of logits that one request may return: 263 MB of PaliGemma's vocabulary.
+inline constexpr int64_t kMostLogitRows = 256;
+
+// The features of one picture, for later requests.
+struct EncodeImage {};
+
+// One vector of each token, by the retrieval head: pictures, <bos> * bosTokens, the prompt, <pad> * padTokens, a
+// newline or none.
+struct Embed {
+  int32_t bosTokens = 1, padTokens = 0;
+  bool newline = false;
+};
+
+// One prefill that returns every stage's values, for comparison with a reference.
+struct Trace {};
+
+// Nothing runs: what LoadOptions::importance has gathered since the load.
+struct Importance {};
+
+struct Request {
+  std::vector<ImageSource> images;
+  std::string prompt;
+  bool allowControlTokens = false;
+  std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
+  std::variant<Generate, Score, EncodeImage, Embed, Trace, Importance> task;
+
+  template <class Task>
+  bool is() const {
+    return std::holds_alternative<Task>(task);
+  }
+  template <class Task>
+  const Task* get() const {
+    return std::get_if<Task>(&task);
+  }
+  // Only where the kind is known.
+  Generate& generate() { return std::get<Generate>(task); }
+  const Generate& generate() const { return std::get<Generate>(task); }
+
+  // Sequences of maxSequences that it takes.
+  size_t slots() const {
+    const Generate* g = get<Generate>();
+    return g && g->beams > 1 ? size_t(g->beams) : 1;
+  }
+};
+
+}  // namespace pg

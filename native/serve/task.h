@@ -1,0 +1,32 @@
+#pragma once
+// What requests that generate nothing do with a pass through the model: score a text, hand out features, embeddings or
+// every stage. Admission calls a task at the points where it may want something; generating needs none.
+#include <memory>
+#include <span>
+
+#include "serve/event.h"
+#include "serve/sequence.h"
+
+namespace pg {
+
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  // True where the pictures' features are all that is asked for: `end` is complete, no prefill follows.
+  virtual bool endsAfterVision(EndEvent&) { return false; }
+  // True where only the logits after the prefix count, so that a kept prefix of the same request does as well.
+  virtual bool mayReusePrefix() const { return false; }
+  // Whether pictures have to pass the encoder even if their features are known.
+  virtual bool watchesVision() const { return false; }
+  virtual void pictureEncoded(std::span<const float> /* features */) {}
+  virtual void beforeLayer() {}
+  // A pass has ended: the prefix, with the logits [vocab] after its last token where mayReusePrefix(), or what
+  // `beginPass` was asked for. True where `end` is complete; else the task has begun another prefill.
+  virtual bool passEnded(std::span<const float> prefixLogits, EndEvent& end) = 0;
+};
+
+// nullptr for requests that generate. `sequence` and `model` must outlive it.
+std::unique_ptr<Task> makeTask(Sequence& sequence, Model& model);
+
+}  // namespace pg
