@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { usesMusl } from '../../lib/engine/locate'
+import { runnable, toJavaScript } from '../support/snippets'
 import { writeTinyModel } from '../support/tiny-model'
 
 const root = join(__dirname, '..', '..')
@@ -268,6 +269,19 @@ describe('an application that installs it', () => {
       expect(stdout.length).toBeGreaterThan(0)
     }
   )
+})
+
+describe('the documentation', () => {
+  it.each(runnable().map((snippet) => [snippet.where, snippet] as const))(
+    '%s runs where it is installed',
+    (_, snippet) => {
+      expect(script(complete, 'snippet.mjs', toJavaScript(snippet).code)).toContain('a purple ring')
+    }
+  )
+
+  it('ships', () => {
+    expect(files).toEqual(expect.arrayContaining(['README.md', 'docs/api.md', 'demo/README.md', 'demo/shapes.png']))
+  })
 })
 
 describe('without an engine for the platform', () => {

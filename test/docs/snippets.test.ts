@@ -1,0 +1,89 @@
+/** Documentation that can be copied: snippets that Node 20 reads, calls that the command knows, links that lead somewhere. */
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { execute } from '../../lib/cli/program'
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+import { pages, runnable, snippets, toJavaScript } from '../support/snippets'
+
+afterAll(removeTempDirs)
+
+const root = join(__dirname, '..', '..')
+const code = snippets(['js', 'mjs', 'ts', 'typescript', 'javascript'])
+const calls = snippets(['sh', 'bash', 'console']).flatMap(({ where, text }) =>
+  [...text.replaceAll('\\\n', ' ').matchAll(/(?:npx |\| *|^\s*\$? *)paligemma ([a-z]+)([^\n|#]*)/gm)].map(
+    ([, verb, rest]) => [where, verb!, rest!] as const
+  )
+)
+
+describe('snippets', () => {
+  it('are there, and some of them run as they stand', () => {
+    expect(code.length).toBeGreaterThan(5)
+    expect(runnable().map(({ where }) => where.replace(/:.*/, ''))).toEqual(
+      expect.arrayContaining(['README.md', 'README.md'])
+    )
+  })
+
+  it.each(code.map((snippet) => [snippet.where, snippet] as const))(
+    '%s is a module that Node 20 reads',
+    (_, snippet) => {
+      const { code: text, problems } = toJavaScript(snippet)
+      expect(problems).toEqual([])
+      // A newer Node that runs this test would read it.
+      if (/^(?!\s*\/\/).*\bawait using\b/m.test(snippet.text))
+        return expect(snippet.around).toMatch(/Node(?:\.js)? *(?:>= *)?24/)
+      const file = join(tempDir(), 'snippet.mjs')
+      writeFileSync(file, text)
+      expect(spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' }).stderr).toBe('')
+    }
+  )
+
+  it.each(calls)('%s: paligemma %s %s uses options that there are', async (_, verb, rest) => {
+    const out: string[] = []
+    const stdout = { write: (text: string) => out.push(text) }
+    expect(await execute([verb, '--help'], { stdout, stderr: stdout, signal: new AbortController().signal })).toBe(0)
+    for (const [, option] of rest.matchAll(/(?:^|\s)(--?[a-z][a-z-]*)/g))
+      expect(out.join('')).toMatch(new RegExp(`^ +(?:-\\w, )?${option}\\b|^ +${option},`, 'm'))
+  })
+
+  it.skipIf(process.platform === 'win32').each(snippets(['sh', 'bash']).map(({ where, text }) => [where, text]))(
+    '%s is read by a shell',
+    (_, text) => {
+      expect(spawnSync('bash', ['-n'], { input: text, encoding: 'utf8' }).stderr).toBe('')
+    }
+  )
+})
+
+describe('links', () => {
+  const shipped = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { files: string[] }).files
+
+  it.each(pages)('of %s lead to files, and those of the package into the package', (page) => {
+    const text = readFileSync(join(root, page), 'utf8').replace(/```[\s\S]*?```/g, '')
+    const inPackage = !page.startsWith('examples')
+    for (const [, target] of text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+      if (/^[a-z]+:/.test(target!)) continue
+      const path = join(dirname(join(root, page)), target!)
+      expect(existsSync(path), `${page} -> ${target}`).toBe(true)
+      const place = relative(root, path).replaceAll('\\', '/')
+      const found = ['README.md', 'LICENSE', ...shipped].some((name) => place === name || place.startsWith(`${name}/`))
+      if (inPackage) expect(found, `${page} -> ${target} does not ship`).toBe(true)
+    }
+  })
+
+  it.each(pages)('of %s to headings find them', (page) => {
+    const slug = (heading: string) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+        .trim()
+        .replaceAll(' ', '-')
+    const text = readFileSync(join(root, page), 'utf8')
+    for (const [, target, anchor] of text.replace(/```[\s\S]*?```/g, '').matchAll(/\]\(([^)#:\s]*)#([^)\s]+)\)/g)) {
+      const file = target === '' ? join(root, page) : join(dirname(join(root, page)), target!)
+      if (!existsSync(file) || !statSync(file).isFile()) continue
+      const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) => slug(heading!))
+      expect(headings, `${page} -> ${target}#${anchor}`).toContain(anchor)
+    }
+  })
+})
