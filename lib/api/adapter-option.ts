@@ -11,7 +11,7 @@ export interface AdapterOption {
    */
   path: string
   /** Multiplies what the adapter adds: 1 (default when loading) as trained, 0 off. In a request, default: as loaded. */
-  scale?: number
+  scale?: number | undefined
 }
 
 const maxScale = 1e6

@@ -1,4 +1,5 @@
 /** Pictures and queries as vectors: for later requests (`encodeImage`) and for retrieval (`embedImage`, `embedText`). */
+import type { PlainFloats } from '../base/plain-memory'
 import type { Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { untilAborted } from '../base/signals'
@@ -13,14 +14,15 @@ export async function encodeImage(
   host: ModelHost,
   image: ImageInput,
   options: Taken<EncodeImageOptions>
-): Promise<ImageEmbedding> {
+): Promise<ImageEmbedding & { data: PlainFloats }> {
   const { signal } = options
   host.throwIfDisposed()
   const adapters = host.adapterUses(options.adapters)
   const [prepared] = await untilAborted(host.prepareImages({ image }, signal), signal)
   const { transform, native: source } = prepared!
   const request = definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters })
-  const data = source.embedding ?? (await host.run(request, { signal }))?.embedding
+  // an embedding that was one already comes back as it is
+  const data = (source.embedding as PlainFloats | undefined) ?? (await host.run(request, { signal }))?.embedding
   if (!data) throw nothing()
   return { data, tokens: host.info.imageTokens, hidden: host.info.textHidden, ...(transform && { transform }) }
 }
@@ -31,7 +33,7 @@ export async function embed(
   source: { image: ImageInput } | { query: string },
   options: Taken<EmbedOptions>,
   defaultFlavour: RetrievalFlavour
-): Promise<MultiVector> {
+): Promise<MultiVector & { data: PlainFloats }> {
   const { flavour = defaultFlavour, signal } = options
   const adapters = host.adapterUses(options.adapters)
   const request = embedRequest(flavour, 'query' in source ? source.query : undefined)

@@ -1,4 +1,5 @@
 /** Looking into GGUF files. */
+import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { resolveModel } from '../hub/cache'
@@ -14,7 +15,7 @@ export interface MetadataEntry {
   type: string
   value: MetadataValue
   /** Of arrays: how many there are; `value` may hold fewer (`maxArray`). */
-  count?: number
+  count?: number | undefined
 }
 
 export interface TensorInfo {
@@ -57,7 +58,7 @@ export interface ModelInfo {
 
 export interface InspectOptions {
   /** Values kept of each metadata array; default all. */
-  maxArray?: number
+  maxArray?: number | undefined
 }
 
 const inspectRules: Rules<InspectOptions> = { maxArray: rule.integer(0) }
@@ -107,10 +108,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
  * One tensor as float32, row-major; for tools and tests.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor), ERR_NATIVE_MISSING
  */
-export async function dequantizeTensor(
-  path: string,
-  name: string
-): Promise<{ shape: number[]; data: Float32Array<ArrayBuffer> }> {
+export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }> {
   const file = take('path', path, rule.file)
   check('name', name, rule.text)
   await checkReadable(file)

@@ -1,4 +1,5 @@
 /** A loaded model and everything it can do. Each method checks what it is given; the work is in the files beside it. */
+import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { fromNative, incomplete, nativeCall } from '../base/errors'
 import { check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
@@ -276,8 +277,11 @@ export class PaliGemma {
   }
 
   /** A picture as the decoder sees it, reusable as `image` in any call of this model. */
-  async encodeImage(image: ImageInput, options: EncodeImageOptions = {}): Promise<ImageEmbedding> {
-    return await publicCall<EncodeImageOptions, ImageEmbedding>(
+  async encodeImage(
+    image: ImageInput,
+    options: EncodeImageOptions = {}
+  ): Promise<ImageEmbedding & { data: PlainFloats }> {
+    return await publicCall<EncodeImageOptions, ImageEmbedding & { data: PlainFloats }>(
       'encodeImage',
       options,
       encodeImageRules,
@@ -290,8 +294,8 @@ export class PaliGemma {
    * A page's vectors for {@link maxSim}, with a ColPali checkpoint.
    * @throws as {@link generate}; ERR_MODEL_UNSUPPORTED without the retrieval head
    */
-  async embedImage(image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector> {
-    return await publicCall<EmbedOptions, MultiVector>(
+  async embedImage(image: ImageInput, options: EmbedOptions = {}): Promise<MultiVector & { data: PlainFloats }> {
+    return await publicCall<EmbedOptions, MultiVector & { data: PlainFloats }>(
       'embedImage',
       options,
       embedRules,
@@ -301,9 +305,9 @@ export class PaliGemma {
   }
 
   /** A query's vectors for {@link maxSim}. @throws as {@link embedImage} */
-  async embedText(query: string, options: EmbedOptions = {}): Promise<MultiVector> {
+  async embedText(query: string, options: EmbedOptions = {}): Promise<MultiVector & { data: PlainFloats }> {
     check('query', query, rule.text)
-    return await publicCall<EmbedOptions, MultiVector>(
+    return await publicCall<EmbedOptions, MultiVector & { data: PlainFloats }>(
       'embedText',
       options,
       embedRules,
@@ -339,7 +343,7 @@ export class PaliGemma {
    * The mask decoder's raw output for 16 codes: [64, 64] row-major, about -1..1, relative to the object's box.
    * @throws PaliGemmaError ERR_MODEL_UNSUPPORTED without a mask decoder
    */
-  async decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
+  async decodeMask(codes: number[]): Promise<PlainFloats> {
     const list = take('codes', codes, codesRule)
     this.#host.throwIfDisposed()
     return await nativeCall(() => this.#host.model.decodeMask(list))

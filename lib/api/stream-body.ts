@@ -1,4 +1,5 @@
 /** A generation as the body of an HTTP response. */
+import type { PlainBytes } from '../base/plain-memory'
 import { rule, readOptions, type Rules } from '../base/validate'
 import type { Chunk, GenerateResult } from './results'
 
@@ -80,18 +81,18 @@ function describe(error: unknown): { code: string; message: string } {
 }
 
 /** A readable stream that asks for the next piece when its reader wants one; cancelling it cancels the generation. */
-export function bodyOf(stream: Source, format: Format): ReadableStream<Uint8Array<ArrayBuffer>> {
+export function bodyOf(stream: Source, format: Format): ReadableStream<PlainBytes> {
   const chunks = stream[Symbol.asyncIterator]() // now: a second reader is told at once
   const iterator = pieces({ [Symbol.asyncIterator]: () => chunks }, stream, format)
   const encoder = new TextEncoder()
-  return new ReadableStream<Uint8Array<ArrayBuffer>>(
+  return new ReadableStream<PlainBytes>(
     {
       async pull(controller) {
         for (;;) {
           const { done, value } = await iterator.next()
           if (done) return controller.close()
           if (value === '') continue // incomplete characters
-          return controller.enqueue(encoder.encode(value) as Uint8Array<ArrayBuffer>)
+          return controller.enqueue(encoder.encode(value) as PlainBytes)
         }
       },
       cancel() {

@@ -1,4 +1,5 @@
 /** A running generation as an async iterable, and as what goes over HTTP. */
+import type { PlainBytes } from '../base/plain-memory'
 import { PaliGemmaError } from '../base/errors'
 import { ownController } from '../base/signals'
 import { wrongOption } from '../base/validate'
@@ -79,12 +80,12 @@ export class GenerateStream implements AsyncIterable<Chunk> {
    * The chunks as newline-separated JSON in UTF-8, to send over HTTP: `new Response(stream.toReadableStream())`.
    * Read as fast as the reader takes it; cancelling the readable stream cancels the work.
    */
-  toReadableStream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+  toReadableStream(): ReadableStream<PlainBytes> {
     return bodyOf(this, 'jsonl')
   }
 
   /** The text alone, in UTF-8; otherwise as {@link toReadableStream}. */
-  toTextStream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+  toTextStream(): ReadableStream<PlainBytes> {
     return bodyOf(this, 'text')
   }
 

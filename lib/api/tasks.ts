@@ -1,4 +1,5 @@
 /** `detect` and `segment`: prompt, constrained generation, parsing, scores and masks. */
+import type { PlainBytes } from '../base/plain-memory'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import type { Taken } from '../base/call'
 import { runGeneration } from './generation'
@@ -44,7 +45,7 @@ export interface Detection {
 /** An object found by `segment`. */
 export interface Segmentation extends Detection {
   /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
-  mask: { width: number; height: number; data: Uint8Array<ArrayBuffer> }
+  mask: { width: number; height: number; data: PlainBytes }
   /** The model's 16 mask codes; empty where it wrote none. */
   codes: number[]
 }
@@ -214,7 +215,7 @@ async function fullMask(
   codes: number[],
   object: ParsedObject,
   geometry: Geometry
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<PlainBytes> {
   const convention = host.options.maskConvention ?? defaults.maskConvention
   return await nativeCall(async () => {
     const mask = await host.model.decodeMask(codes)

@@ -43,11 +43,11 @@ export interface SourceConfig extends ImageRecipe {
   name: string
   text: TextConfig
   vision: VisionConfig
-  imageTokenId?: number
+  imageTokenId?: number | undefined
   bosId: number
   eosId: number
   /** A further end token, where generation_config.json or the top level of config.json lists one. */
-  eotId?: number
+  eotId?: number | undefined
   padId: number
 }
 

@@ -16,7 +16,7 @@ export interface GgufOptions extends WriteOptions {
   visionType?: StorageType | undefined
   imatrix?: string | undefined
   unfoldProjector?: boolean | undefined
-  adapters?: readonly (string | { path: string; scale?: number })[] | undefined
+  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
 }
 
 export async function openGgufs(paths: string[]): Promise<GgufSource[]> {

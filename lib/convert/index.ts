@@ -58,8 +58,8 @@ export interface ConvertOptions {
 
 /** What tests replace: the addon's row conversion and its reader. */
 export interface ConvertHooks {
-  quantizeRows?: QuantizeRows
-  verify?: boolean
+  quantizeRows?: QuantizeRows | undefined
+  verify?: boolean | undefined
 }
 
 /**

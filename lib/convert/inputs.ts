@@ -7,7 +7,7 @@ interface Inputs {
   maskDecoder?: string | undefined
   tokenizer?: string | undefined
   imatrix?: string | undefined
-  adapters?: readonly (string | { path: string; scale?: number })[] | undefined
+  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
 }
 
 /** Files as they are, folders with what is in them. A GGUF in a checkpoint's folder is an earlier output of it. */

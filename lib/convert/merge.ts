@@ -20,7 +20,7 @@ export interface MatrixUpdate {
 }
 
 export async function readAdaptersToMerge(
-  list: readonly (string | { path: string; scale?: number })[]
+  list: readonly (string | { path: string; scale?: number | undefined })[]
 ): Promise<AdapterToMerge[]> {
   const adapters: AdapterToMerge[] = []
   for (const item of list) {

@@ -1,4 +1,5 @@
 /** The mask decoder on its own: 16 `<seg>` codes to a 64 x 64 mask, without a model. */
+import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { native, type NativeMaskDecoder, type NativeTensorSource } from './native'
@@ -56,7 +57,7 @@ export class MaskDecoder {
    * the object's box, not the picture.
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
-  async decode(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
+  async decode(codes: number[]): Promise<PlainFloats> {
     const list = take('codes', codes, codesRule)
     return await nativeCall(() => this.decoder.decode(list))
   }

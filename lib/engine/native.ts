@@ -1,4 +1,5 @@
 /** The typed surface of the addon and the only file that loads it. */
+import type { PlainBytes, PlainDoubles, PlainFloats } from '../base/plain-memory'
 import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -138,9 +139,9 @@ export type NativeEvent =
       /** score: one entry per suffix token, eos last. */
       scored?: NativeToken[]
       /** encodeImage: [imageTokens, textHidden]. */
-      embedding?: Float32Array<ArrayBuffer>
+      embedding?: PlainFloats
       /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
-      stages?: { name: string; rows: number; cols: number; data: Float32Array<ArrayBuffer> }[]
+      stages?: { name: string; rows: number; cols: number; data: PlainFloats }[]
     }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */
   | { kind: 'error'; job: number; code: string; message: string }
@@ -157,14 +158,14 @@ export interface NativeModel {
   tokenize(text: string, allowControlTokens: boolean): number[]
   detokenize(ids: number[]): string
   /** [64, 64]; rejects with ERR_MODEL_UNSUPPORTED without a mask decoder. */
-  decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>>
+  decodeMask(codes: number[]): Promise<PlainFloats>
 }
 
 export interface NativeTokenizer {
   encode(text: string, allowControlTokens: boolean): number[]
   decode(ids: number[]): string
   /** The bytes of one token; empty for control tokens. */
-  pieceBytes(id: number): Uint8Array<ArrayBuffer>
+  pieceBytes(id: number): PlainBytes
   /** The vocabulary's spelling. */
   pieceText(id: number): string
   readonly size: number
@@ -172,7 +173,7 @@ export interface NativeTokenizer {
 
 export interface NativeMaskDecoder {
   /** 16 codes in 0..127 -> [64, 64], about -1..1. */
-  decode(codes: number[]): Promise<Float32Array<ArrayBuffer>>
+  decode(codes: number[]): Promise<PlainFloats>
 }
 
 export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
@@ -209,13 +210,9 @@ export interface NativePageStore {
     begin: number,
     end: number,
     limit: number
-  ): Promise<{ pages: Float64Array<ArrayBuffer>; scores: Float64Array<ArrayBuffer> }>
+  ): Promise<{ pages: PlainDoubles; scores: PlainDoubles }>
   /** NaN for removed pages. */
-  score(
-    query: Uint8Array,
-    scales: Float32Array | undefined,
-    pages: readonly number[]
-  ): Promise<Float64Array<ArrayBuffer>>
+  score(query: Uint8Array, scales: Float32Array | undefined, pages: readonly number[]): Promise<PlainDoubles>
 }
 
 export interface NativeBinding {
@@ -224,15 +221,9 @@ export interface NativeBinding {
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
-  dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: Float32Array<ArrayBuffer> }>
+  dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }>
   /** Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. */
-  quantizeRows(
-    data: Uint8Array,
-    from: string,
-    to: string,
-    cols: number,
-    importance?: Float32Array
-  ): Promise<Uint8Array<ArrayBuffer>>
+  quantizeRows(data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array): Promise<PlainBytes>
   /**
    * RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. `data` is read in place by another thread:
    * nobody may detach or shrink its buffer until the promise settles.
@@ -245,7 +236,7 @@ export interface NativeBinding {
     filter: 'bicubic' | 'bilinear',
     fit: 'squash' | 'pad'
   ): Promise<{
-    data: Uint8Array<ArrayBuffer>
+    data: PlainBytes
     transform: { scaleX: number; scaleY: number; offsetX: number; offsetY: number }
   }>
   /** mask: [64, 64]; box in pixels, x0 <= x < x1; result [height, width], 0..255. */
@@ -255,7 +246,7 @@ export interface NativeBinding {
     width: number,
     height: number,
     convention: 'training' | 'demo'
-  ): Promise<Uint8Array<ArrayBuffer>>
+  ): Promise<PlainBytes>
   cpuInfo(): { isa: string; supported: string[]; threads: number }
   /**
    * What this machine can do at best with so many threads (default: as `cpuInfo`), measured in a third of a second:
@@ -271,14 +262,10 @@ export interface NativeBinding {
     scales: Float32Array | undefined,
     pages: Uint8Array[],
     pageScales: Float32Array[] | undefined
-  ): Float64Array<ArrayBuffer>
+  ): PlainDoubles
   createPageStore(type: VectorType, dims: number, threads?: number): NativePageStore
   /** [tokens, dims] of length 1 -> at most `clusters` of them; for every token its cluster. */
-  poolTokens(
-    vectors: Float32Array,
-    dims: number,
-    clusters: number
-  ): Promise<{ data: Float32Array<ArrayBuffer>; clusters: number[] }>
+  poolTokens(vectors: Float32Array, dims: number, clusters: number): Promise<{ data: PlainFloats; clusters: number[] }>
 }
 
 /** The addon itself (or a module namespace around it), or the path or file: URL of its file. */

@@ -39,14 +39,14 @@ export type RemovedList = Omit<PulledList, 'dir'>
 
 export interface ListPulledOptions {
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
-  cacheDir?: string
+  cacheDir?: string | undefined
 }
 
 export interface RemovePulledOptions extends ListPulledOptions {
   /** What is worth telling a person: waiting for a process that is pulling the model. */
-  onMessage?: (message: string) => void
+  onMessage?: ((message: string) => void) | undefined
   /** Rejects with the signal's reason while it waits. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 const listRules: Rules<ListPulledOptions> = { cacheDir: rule.file }

@@ -33,31 +33,31 @@ export interface PullPlan {
 /** Options of `pull`. */
 export interface PullOptions {
   /** Type of the weights, as for `convert`; default Q8_0, or the only GGUF of a repository without a checkpoint. */
-  type?: string
+  type?: string | undefined
   /** Type of the vision tower; default Q8_0 in quantized files, else `type`. */
-  visionType?: string
+  visionType?: string | undefined
   /** Branch, tag or commit; default "main". */
-  revision?: string
+  revision?: string | undefined
   /** `vae-oid.npz`: its decoder goes into the model, for `segment`. */
-  maskDecoder?: string
+  maskDecoder?: string | undefined
   /** Keep the downloaded weights: for another type later. Default false. */
-  keep?: boolean
+  keep?: boolean | undefined
   /** Convert again though the model is in the cache. Default false. */
-  force?: boolean
+  force?: boolean | undefined
   /** Default: `HF_ENDPOINT`, else https://huggingface.co. */
-  endpoint?: string
+  endpoint?: string | undefined
   /** Access token; default: `HF_TOKEN`, else what `hf auth login` stored. false: none. It is sent to the endpoint only. */
-  token?: string | false
+  token?: string | false | undefined
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
-  cacheDir?: string
+  cacheDir?: string | undefined
   /** Used in place of the global one; for proxies. It must leave redirects to the caller (`redirect: 'manual'`). */
-  fetch?: Fetch
-  onPlan?: (plan: PullPlan) => void
-  onProgress?: (progress: PullProgress) => void
+  fetch?: Fetch | undefined
+  onPlan?: ((plan: PullPlan) => void) | undefined
+  onProgress?: ((progress: PullProgress) => void) | undefined
   /** What is worth telling a person: a pause before another attempt, waiting for another process. */
-  onMessage?: (message: string) => void
+  onMessage?: ((message: string) => void) | undefined
   /** Rejects with the signal's reason. What was downloaded is kept, and used by the next pull. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** What `pull` made. */
@@ -70,12 +70,12 @@ export interface PullResult extends CachedModel {
 
 /** What tests replace. */
 export interface PullHooks {
-  timing?: Partial<Timing>
-  lockTiming?: LockTiming
+  timing?: Partial<Timing> | undefined
+  lockTiming?: LockTiming | undefined
   /** Bytes that can be written at a path; undefined: not known. */
   freeBytes?: (path: string) => Promise<number | undefined>
-  convert?: typeof convert
-  env?: Environment
+  convert?: typeof convert | undefined
+  env?: Environment | undefined
 }
 
 const optional = (accepts: (text: string) => boolean, expected: string) => ({

@@ -12,7 +12,7 @@ export interface RawPixels {
   width: number
   height: number
   /** 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; where missing, what the length of `data` says. Alpha is dropped. */
-  channels?: 1 | 2 | 3 | 4
+  channels?: 1 | 2 | 3 | 4 | undefined
 }
 
 /** What {@link PaliGemma.encodeImage} gives: the picture as the decoder sees it. Only for the model that made it. */
@@ -22,7 +22,7 @@ export interface ImageEmbedding {
   tokens: number
   hidden: number
   /** Where the picture lay in the model's input, so that `detect` can give pixels. */
-  transform?: ImageTransform
+  transform?: ImageTransform | undefined
 }
 
 /** What a `ReadableStream` of the web is, of any realm and any TypeScript library. */

@@ -1,4 +1,5 @@
 /** From any picture to the RGB bytes the model sees. */
+import type { PlainBytes } from '../base/plain-memory'
 import { withDecoded } from './decode'
 import { isEmbedding, type ImageEmbedding, type ImageInput } from './image-input'
 import { openImage } from './open'
@@ -13,7 +14,7 @@ export interface PreprocessedImage {
   width: number
   height: number
   /** RGB8, row-major, channels last: [height, width, 3]. */
-  data: Uint8Array
+  data: PlainBytes
   /** The map back to the original pixels. */
   transform: ImageTransform
 }

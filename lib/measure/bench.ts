@@ -17,9 +17,9 @@ export interface BenchOptions {
   /** As in `loadModel`. */
   model: string
   vision?: string | undefined
-  device?: LoadOptions['device']
+  device?: LoadOptions['device'] | undefined
   threads?: number | undefined
-  kvCacheType?: LoadOptions['kvCacheType']
+  kvCacheType?: LoadOptions['kvCacheType'] | undefined
   /** Measured runs after a warm-up; every figure is their median. Default 5. */
   runs?: number | undefined
   /** Tokens of the prefill, image included; default: the image, `<bos>`, two tokens and the newline, 260 at 224 px. */
@@ -81,7 +81,9 @@ export interface BenchResult {
   /** peakRssBytes / modelBytes */
   memoryFactor: number
   /** With `concurrency`: all streams together, while all of them decode. */
-  concurrent?: { streams: number; decodeTokensPerSecond: number; decodeGBps: number; allFirstTokensMs: number }
+  concurrent?:
+    | { streams: number; decodeTokensPerSecond: number; decodeGBps: number; allFirstTokensMs: number }
+    | undefined
   /**
    * With `oversubscribe`: times with `threads` threads, twice the usual number, over times with the usual number, both
    * measured in turns. `vision` is null without vision.

@@ -14,21 +14,21 @@ import { check, readOptions, rule, type Rules, wrongOption } from '../base/valid
 /** Options of {@link estimateMemory}; those of `loadModel` mean the same. */
 export interface EstimateOptions {
   /** The separate vision GGUF. */
-  vision?: string
+  vision?: string | undefined
   /** Of a published size: a type of `convert`; default Q8_0. */
-  type?: string
+  type?: string | undefined
   /** Tokens per sequence at most, pictures included; default: what the model was trained for. */
-  contextSize?: number
+  contextSize?: number | undefined
   /** Sequences decoded together; default 4. */
-  maxSequences?: number
+  maxSequences?: number | undefined
   /** Type of the attention cache; default "f16". */
-  kvCacheType?: 'f16' | 'q8_0' | 'f32'
+  kvCacheType?: 'f16' | 'q8_0' | 'f32' | undefined
   /** Compute threads; default 8. */
-  threads?: number
+  threads?: number | undefined
   /** Of a usual request: pictures (default 1), tokens of the prompt (32) and of the answer (256). */
-  images?: number
-  promptTokens?: number
-  maxTokens?: number
+  images?: number | undefined
+  promptTokens?: number | undefined
+  maxTokens?: number | undefined
 }
 
 /** In bytes. */

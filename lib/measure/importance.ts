@@ -32,7 +32,7 @@ export interface ImportanceOptions
   /** What is asked about each of them; with `answer`, that text is run through the model, else what it generates. Default: "caption en". */
   prompts?: (string | SamplePrompt)[]
   /** Tokens generated for prompts without an answer; default 32. */
-  maxTokens?: number
+  maxTokens?: number | undefined
 }
 
 export interface ImportanceResult {

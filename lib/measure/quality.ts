@@ -27,15 +27,15 @@ export interface QualityOptions
   /** The file to judge. */
   model: string
   /** Its vision GGUF, where it is separate. */
-  vision?: string
+  vision?: string | undefined
   /** The file it is compared with: the original, or a conversion to BF16 or Q8_0. */
   against: string
-  againstVision?: string
+  againstVision?: string | undefined
   images: ImageInput[]
   /** With `answer`, that text is scored, else what `against` generates (greedily). Default: "caption en". */
   prompts?: (string | SamplePrompt)[]
   /** Tokens generated for prompts without an answer, up to 255; default 64. */
-  maxTokens?: number
+  maxTokens?: number | undefined
 }
 
 /** What {@link compareQuality} finds. All per token of the answers, end tokens included, under teacher forcing. */

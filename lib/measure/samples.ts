@@ -7,7 +7,7 @@ import { rule, type Rule } from '../base/validate'
 export interface SamplePrompt {
   prompt: string
   /** The right answer; without one, the model's own is taken. */
-  answer?: string
+  answer?: string | undefined
 }
 
 export interface Sample extends SamplePrompt {

@@ -9,9 +9,9 @@ import { rule, wrongOption, type Rule } from '../base/validate'
 export interface TaskConstraint {
   kind: 'detect' | 'segment'
   /** The names that may follow a location; default: any text. */
-  labels?: string[]
+  labels?: string[] | undefined
   /** Stop after so many objects; default: no limit. */
-  maxObjects?: number
+  maxObjects?: number | undefined
 }
 
 /** One of these texts, exactly. */

@@ -1,4 +1,5 @@
 /** Drawing boxes, masks and labels onto a picture. */
+import type { PlainBuffer } from '../base/plain-memory'
 import type Sharp from 'sharp'
 import { PaliGemmaError } from '../base/errors'
 import { capHeight } from './font'
@@ -15,19 +16,19 @@ export interface Drawable {
   label: string
   /** In pixels of the image. */
   box: Box
-  score?: number
+  score?: number | undefined
   /** In pixels of the whole image, 0..255. */
-  mask?: { width: number; height: number; data: Uint8Array }
+  mask?: { width: number; height: number; data: Uint8Array } | undefined
 }
 
 export interface DrawOptions {
   /** Names at the boxes; default true. */
-  labels?: boolean
+  labels?: boolean | undefined
   /** Scores after the names, where there are any; default true. */
-  scores?: boolean
+  scores?: boolean | undefined
   /** Enlarges the picture by a whole factor first, for readable labels on small pictures; default 1. */
-  scale?: number
-  maxImagePixels?: number
+  scale?: number | undefined
+  maxImagePixels?: number | undefined
   /** As for `loadModel`. */
   decodeTimeoutMs?: number | undefined
 }
@@ -70,7 +71,7 @@ export async function drawDetections(
   image: ImageInput,
   results: readonly Drawable[],
   options: DrawOptions = {}
-): Promise<Buffer> {
+): Promise<PlainBuffer> {
   checkOptions<DrawOptions>('drawDetections', options, drawRules)
   check('results', results, rule.listOf('detections ({ label, box, score?, mask? })', isDrawable))
   if (isEmbedding(image))

@@ -37,9 +37,9 @@ export interface ParseOptions {
   width: number
   height: number
   /** 1023 (default): as the training code writes and its evaluator reads; 1024: as published demo code reads. */
-  locScale?: 1023 | 1024
+  locScale?: 1023 | 1024 | undefined
   /** From {@link preprocessImage}, for pictures preprocessed with `fit: 'pad'`. */
-  transform?: ImageTransform
+  transform?: ImageTransform | undefined
 }
 
 /** One object that the model's text names. */
@@ -71,7 +71,7 @@ interface Size {
 export interface OutputPiece {
   content: string
   object: ParsedObject | null
-  nameSpan?: [number, number]
+  nameSpan?: [number, number] | undefined
 }
 
 // The grammar of published demo code: four locations, spaces, 16 codes if they are there, spaces, a name without ";<>",

@@ -1,4 +1,5 @@
 /** Late interaction on the calling thread, and a second look at the best pages. */
+import type { PlainDoubles } from '../base/plain-memory'
 import { fromNative, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
 import { check, rule } from '../base/validate'
@@ -23,7 +24,7 @@ export interface SearchHit {
  * large collections see {@link PageIndex}.
  * @throws PaliGemmaError ERR_INVALID_OPTION where widths or types do not fit, ERR_NATIVE_MISSING
  */
-export function maxSim(query: PageVectors, pages: readonly PageVectors[]): Float64Array {
+export function maxSim(query: PageVectors, pages: readonly PageVectors[]): PlainDoubles {
   checkVectors('query', query)
   check('pages', pages, { expected: 'array of vectors', accepts: Array.isArray })
   const byType = new Map<VectorType, number[]>()

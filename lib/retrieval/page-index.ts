@@ -1,4 +1,5 @@
 /** Many pages' vectors in one place, searched by all threads beside the event loop. */
+import type { PlainDoubles } from '../base/plain-memory'
 import { fromNative, nativeCall, PaliGemmaError } from '../base/errors'
 import { native, type NativePageStore } from '../engine/native'
 import { publicCall } from '../base/call'
@@ -20,19 +21,19 @@ import {
 /** Options of {@link PageIndex}. */
 export interface PageIndexOptions {
   /** How vectors are held; default "int8". f32 vectors that are added become this type. */
-  type?: VectorType
+  type?: VectorType | undefined
   /** Width of the vectors; default 128, ColPali's. */
-  dims?: number
+  dims?: number | undefined
   /** Of a search; default: the physical cores this process may use. Results do not depend on it. */
-  threads?: number
+  threads?: number | undefined
 }
 
 /** Options of {@link PageIndex.search}. */
 export interface SearchOptions {
   /** The best so many pages; default 10. */
-  limit?: number
+  limit?: number | undefined
   /** Rejects with the signal's reason. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 const indexRules: Rules<PageIndexOptions> = {
@@ -154,7 +155,7 @@ export class PageIndex {
    * The scores of some pages, in the order of their numbers as given; NaN for removed ones.
    * @throws PaliGemmaError ERR_INVALID_OPTION
    */
-  async score(query: PageVectors, pages: readonly number[]): Promise<Float64Array> {
+  async score(query: PageVectors, pages: readonly number[]): Promise<PlainDoubles> {
     const list = take('pages', pages, rule.listOf('page numbers', rule.integer(0).accepts, { most: 1 << 20 }))
     const { rows, scales } = this.#query(query)
     return await this.#exclusively(async () => await this.#store.score(rows, scales, list))

@@ -1,4 +1,5 @@
 /** Fewer vectors for a page. */
+import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
 import { checkOptions, rule, show, type Rules } from '../base/validate'
@@ -7,11 +8,12 @@ import { checkVectors, type MultiVector, typeOf } from './vectors'
 /** Options of {@link poolTokens}. */
 export interface PoolOptions {
   /** About so many vectors become one; default 3. */
-  factor?: number
+  factor?: number | undefined
 }
 
 /** A page's pooled vectors; they belong to no place of the page any more. */
 export interface PooledVectors extends MultiVector {
+  data: PlainFloats
   /** For every vector that there was, the one it went into. */
   clusters: number[]
 }

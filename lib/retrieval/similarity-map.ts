@@ -1,4 +1,5 @@
 /** Where on a page a query finds its matches. */
+import type { PlainBuffer, PlainFloats } from '../base/plain-memory'
 import { PaliGemmaError } from '../base/errors'
 import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
@@ -11,7 +12,7 @@ import { checkVectors, type MultiVector, typeOf } from './vectors'
 /** Options of {@link similarityMap}. */
 export interface SimilarityMapOptions {
   /** Which tokens of the query, by number (see {@link MultiVector.texts}); default: all of them. Their mean is taken. */
-  tokens?: number[]
+  tokens?: number[] | undefined
 }
 
 /** How similar each patch of a page is to (tokens of) a query. */
@@ -21,16 +22,16 @@ export interface SimilarityMap {
   rows: number
   columns: number
   /** Where the page lay in the square that the patches cover. */
-  transform?: ImageTransform
+  transform?: ImageTransform | undefined
 }
 
 /** Options of {@link drawSimilarityMap}. */
 export interface DrawMapOptions {
   /** Of the colours over the page, 0..1; default 0.6. */
-  opacity?: number
+  opacity?: number | undefined
   /** Values that get the darkest and the brightest colour; default: the least and greatest of the map. */
-  range?: [number, number]
-  maxImagePixels?: number
+  range?: [number, number] | undefined
+  maxImagePixels?: number | undefined
   /** As for `loadModel`. */
   decodeTimeoutMs?: number | undefined
 }
@@ -56,7 +57,7 @@ export function similarityMap(
   query: MultiVector,
   page: MultiVector,
   options: SimilarityMapOptions = {}
-): SimilarityMap {
+): SimilarityMap & { data: PlainFloats } {
   checkOptions<SimilarityMapOptions>('similarityMap', options, mapRules)
   for (const [name, vectors] of [
     ['query', query],
@@ -128,7 +129,7 @@ export async function drawSimilarityMap(
   image: ImageInput,
   map: SimilarityMap,
   options: DrawMapOptions = {}
-): Promise<Buffer> {
+): Promise<PlainBuffer> {
   checkOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
   const isMap =
     typeof map === 'object' &&

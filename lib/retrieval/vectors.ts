@@ -8,17 +8,17 @@ import { check, rule, show, wrongOption } from '../base/validate'
 
 /** The vectors of a page or a query: one per token, each of length 1. */
 export interface MultiVector {
-  type?: 'f32'
+  type?: 'f32' | undefined
   /** [tokens, dims], row-major. */
   data: Float32Array
   tokens: number
   dims: number
   /** Of pages: the first so many tokens are the picture's patches, row by row from the top left corner. */
-  imageTokens?: number
+  imageTokens?: number | undefined
   /** Of pages: where the picture lay in the model's square input. */
-  transform?: ImageTransform
+  transform?: ImageTransform | undefined
   /** Of queries: what each token stands for, such as "<bos>", "invoice", "<pad>". */
-  texts?: string[]
+  texts?: string[] | undefined
 }
 
 /** The same in a quarter of the memory: a vector is its row of `data` times its scale. */

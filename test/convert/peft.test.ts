@@ -90,7 +90,7 @@ async function refusals(path: string): Promise<{ code: string; message: string }
       () => ({ code: 'none', message: 'it was used' }),
       (error: unknown) => error
     )) as { code: string; message: string }
-  return await Promise.all([fails(readAdapters([path])), fails(merged(path))])
+  return await Promise.all([fails(readAdapters([{ path: path, file: path }])), fails(merged(path))])
 }
 async function expectRefused(path: string, code: string, words: RegExp): Promise<void> {
   const [loading, merging] = await refusals(path)
@@ -399,7 +399,10 @@ describe('where an adapter lies', () => {
         writeFileSync(join(dir, inside, name), readFileSync(join(adapter(lora()), name)))
       writeFileSync(join(dir, 'README.md'), '')
       expect(near((await merged(dir))('blk.1.attn_q.weight'), expectedQuery(2))).toBe(true)
-      expect((await readAdapters([dir]))[0]).toMatchObject({ name: dir, tensors: expect.anything() })
+      expect((await readAdapters([{ path: dir, file: dir }]))[0]).toMatchObject({
+        name: dir,
+        tensors: expect.anything()
+      })
     }
   })
 

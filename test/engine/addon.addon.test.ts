@@ -151,7 +151,7 @@ describe('Model', () => {
     const ids = (events: NativeEvent[]) => events.flatMap((event) => (event.kind === 'token' ? [event.token.id] : []))
     const fromPixels = ids(await run({ images: [{ pixels: pixels() }] }))
     expect(fromPixels).toHaveLength(4)
-    expect(ids(await run({ images: [{ embedding: encoded.embedding }] }))).toEqual(fromPixels)
+    expect(ids(await run({ images: [{ embedding: encoded.embedding! }] }))).toEqual(fromPixels)
     model.dispose()
   })
 

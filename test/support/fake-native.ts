@@ -137,7 +137,7 @@ export class FakeNative {
       detokenize(ids: number[]): string {
         return String.fromCharCode(...ids)
       }
-      async decodeMask(codes: number[]): Promise<Float32Array> {
+      async decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
         return new Float32Array(4096).fill(codes[0]!)
       }
     }

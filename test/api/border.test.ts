@@ -1,0 +1,153 @@
+/** What holds for every call: contexts of callbacks, shared and odd signals, seeds, bodies of responses. */
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { getEventListeners, getMaxListeners } from 'node:events'
+import { describe, expect, it } from 'vitest'
+import { openModel, type PaliGemma } from '../../lib/api/model'
+import { FakeNative, picture, type Script } from '../support/fake-native'
+
+const open = async (...script: Script): Promise<PaliGemma> =>
+  await openModel(new FakeNative(() => script).binding, { model: 'm.gguf' })
+const request = { prompt: 'p', image: picture }
+
+describe('callbacks', () => {
+  it('run in the context of the call that they were given to', async () => {
+    const storage = new AsyncLocalStorage<string>()
+    const model = await storage.run('loader', async () => await open('a', 1, 'b'))
+    const seen: Record<string, unknown[]> = {}
+    const note = (name: string) => () => void (seen[name] ??= []).push(storage.getStore())
+    const ask = async (user: string): Promise<void> =>
+      await storage.run(user, async () => {
+        await model.generate({ ...request, onToken: note(`generate ${user}`) })
+        await model.stream({ ...request, onToken: note(`stream ${user}`) }).result
+        await model.generateBatch([{ ...request, onToken: note(`item ${user}`) }], { onResult: note(`batch ${user}`) })
+        await model.generate({ ...request, temperature: 1, bestOf: 2, onToken: note(`best ${user}`) })
+      })
+    await Promise.all([ask('ann'), ask('bob')])
+    for (const [name, stores] of Object.entries(seen)) expect(new Set(stores)).toEqual(new Set([name.split(' ')[1]]))
+    expect(Object.keys(seen)).toHaveLength(10)
+  })
+
+  it('that reject end the call with their own reason', async () => {
+    const model = await open('a', 5, 'b')
+    const mine = new Error('mine')
+    await expect(model.generate({ ...request, onToken: async () => await Promise.reject(mine) })).rejects.toBe(mine)
+  })
+})
+
+describe('signals', () => {
+  it('may be shared by any number of requests, and nothing stays on them', async () => {
+    const model = await open('a', 1, 'b')
+    const { signal } = new AbortController()
+    const most = getMaxListeners(signal)
+    const running = Array.from({ length: 40 }, async () => await model.generate({ ...request, signal }))
+    expect(getEventListeners(signal, 'abort').length).toBeLessThanOrEqual(1)
+    await Promise.all(running)
+    expect(getEventListeners(signal, 'abort')).toEqual([])
+    expect(getMaxListeners(signal)).toBe(most)
+  })
+
+  it('end all of their requests with their reason', async () => {
+    const model = await open('a', 1000, 'b')
+    const control = new AbortController()
+    const reason = new Error('closing')
+    const running = Array.from({ length: 20 }, async () => await model.generate({ ...request, signal: control.signal }))
+    control.abort(reason)
+    for (const end of await Promise.allSettled(running)) expect(end).toEqual({ status: 'rejected', reason })
+    expect(getEventListeners(control.signal, 'abort')).toEqual([])
+  })
+
+  it('of other kinds work, or are refused', async () => {
+    const model = await open('a')
+    const kind = (parts: object): AbortSignal =>
+      ({ aborted: false, addEventListener() {}, removeEventListener() {}, ...parts }) as unknown as AbortSignal
+    const fails = (): never => {
+      throw new TypeError('boom')
+    }
+    expect((await model.generate({ ...request, signal: kind({}) })).text).toBe('a')
+    for (const signal of [
+      kind({ addEventListener: fails }),
+      kind({ removeEventListener: undefined }),
+      kind({ aborted: 1 })
+    ])
+      await expect(model.generate({ ...request, signal })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+  })
+})
+
+describe('odd values', () => {
+  const thrower = {
+    get prompt(): never {
+      throw new Error('boom')
+    }
+  }
+  const { proxy: revoked, revoke } = Proxy.revocable({}, {})
+  revoke()
+  const holes = new Array<never>(2 ** 32 - 1)
+
+  it.each([
+    ['a throwing getter', thrower],
+    ['a revoked proxy', revoked],
+    ['holes for images', { prompt: 'p', images: holes }],
+    ['holes for stop', { prompt: 'p', stop: holes }],
+    ['a revoked proxy for images', { prompt: 'p', images: revoked }],
+    ['a revoked proxy for constrain', { prompt: 'p', constrain: revoked }],
+    ['a revoked proxy for adapters', { prompt: 'p', adapters: [revoked] }],
+    ['not a number', { prompt: 'p', maxTokens: NaN }],
+    ['a symbol', Symbol('x')]
+  ])('%s is ERR_INVALID_OPTION at once', async (_, value) => {
+    const model = await open('a')
+    const start = performance.now()
+    await expect(model.generate(value as never)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+    await expect(model.stream(value as never).result).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+    expect(performance.now() - start).toBeLessThan(200)
+  })
+})
+
+describe('seeds', () => {
+  it('are drawn where none is given, and told', async () => {
+    const model = await open('a')
+    const draw = async (seed?: number) => (await model.generate({ ...request, temperature: 1, seed })).seed
+    expect(await draw(7)).toBe(7)
+    const drawn = await Promise.all(Array.from({ length: 8 }, async () => await draw()))
+    expect(new Set(drawn).size).toBe(8)
+    expect(drawn.every(Number.isSafeInteger)).toBe(true)
+    expect((await model.generate(request)).seed).toBe(0)
+  })
+})
+
+describe('streams as bodies', () => {
+  it('give text, JSON lines and events', async () => {
+    const model = await open('a', 'ä', 'b')
+    expect(await model.stream(request).text()).toBe('aäb')
+    expect(await new Response(model.stream(request).toTextStream()).text()).toBe('aäb')
+    const lines = await model.stream(request).toResponse({ format: 'jsonl' }).text()
+    expect(
+      lines
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { text: string }).text)
+    ).toEqual(['a', 'ä', 'b'])
+    const events = model.stream(request).toResponse({ format: 'sse', headers: { 'x-id': '1' } })
+    expect(events.headers.get('content-type')).toMatch('text/event-stream')
+    expect(events.headers.get('x-id')).toBe('1')
+    expect(await events.text()).toMatch(/^data: \{"text":"a".*\n\n[^]*event: end\ndata: \{"finishReason":"stop"/)
+    expect(() => model.stream(request).toResponse({ format: 'xml' as never })).toThrow(/format/)
+  })
+
+  it('end the work when the client leaves', async () => {
+    const model = await open('a', 5000, 'b')
+    const stream = model.stream(request)
+    const reader = stream.toResponse().body!.getReader()
+    await reader.read()
+    await reader.cancel()
+    expect((await stream.result).finishReason).toBe('abort')
+  })
+})
+
+it('lists say whether they were cut, beside what JSON sees', async () => {
+  const model = await open('<loc0000><loc0000><loc0512><loc0512> cow')
+  const found = await model.detect(picture, 'cow')
+  expect(found).toHaveLength(1)
+  expect(found.finishReason).toBe('stop')
+  expect(Object.keys(found)).toEqual(['0'])
+  expect(Array.isArray(JSON.parse(JSON.stringify(found)))).toBe(true)
+})
