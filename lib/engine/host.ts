@@ -18,6 +18,7 @@ import { looksLikeZip } from '../formats/npz'
 import { defaults, type LoadOptions } from '../api/options'
 import type { ImageTransform } from '../output/parse'
 import { preprocess } from '../images/preprocess'
+import { hintAtShape } from '../images/shape-hint'
 import { withoutPlaceholders } from '../api/prompts'
 import { checkReadable } from '../base/permission'
 import { untilAborted } from '../base/signals'
@@ -284,6 +285,7 @@ export class ModelHost {
         signal
       })
     })
+    if (this.options.fit === undefined) hintAtShape(transform)
     return { native: { pixels: data }, transform }
   }
 
