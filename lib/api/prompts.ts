@@ -1,5 +1,6 @@
 /** The prompts that PaliGemma was trained with, and the placeholders that processors' users write before them. */
 import { PaliGemmaError } from '../base/errors'
+import { rule, take } from '../base/validate'
 
 /** The 35 languages of the multilingual caption data (big_vision, coco35l). */
 const languages: readonly string[] = [
@@ -40,7 +41,16 @@ const languages: readonly string[] = [
   'zh'
 ]
 
-const list = (labels: string | readonly string[]): string => (typeof labels === 'string' ? labels : labels.join(' ; '))
+const isText = (v: unknown): boolean => typeof v === 'string'
+const textsRule = rule.listOf('strings', isText, { least: 1 })
+
+function list(labels: string | readonly string[]): string {
+  return typeof labels === 'string' ? labels : take('labels', labels, textsRule).join(' ; ')
+}
+
+function text(name: string, value: string): string {
+  return take(name, value, rule.text)
+}
 
 /**
  * Prompt strings. Source: PaliGemma's prompt page (ai.google.dev/gemma/docs/paligemma/prompt-system-instructions) and
@@ -49,15 +59,15 @@ const list = (labels: string | readonly string[]): string => (typeof labels === 
  */
 export const prompts = {
   /** "cap en": a short caption, much like alt texts (pt). */
-  shortCaption: (lang = 'en'): string => `cap ${lang}`,
+  shortCaption: (lang = 'en'): string => `cap ${text('lang', lang)}`,
   /** "caption en": one sentence as in COCO (pt, mix). */
-  caption: (lang = 'en'): string => `caption ${lang}`,
+  caption: (lang = 'en'): string => `caption ${text('lang', lang)}`,
   /** "describe en": a longer description (pt, mix of PaliGemma 2). */
-  describe: (lang = 'en'): string => `describe ${lang}`,
+  describe: (lang = 'en'): string => `describe ${text('lang', lang)}`,
   /** "answer en where is the cow?" (pt, mix). */
-  answer: (question: string, lang = 'en'): string => `answer ${lang} ${question}`,
+  answer: (question: string, lang = 'en'): string => `answer ${text('lang', lang)} ${text('question', question)}`,
   /** "question en a cow": a question that has this answer (pt). */
-  question: (answer: string, lang = 'en'): string => `question ${lang} ${answer}`,
+  question: (answer: string, lang = 'en'): string => `question ${text('lang', lang)} ${text('answer', answer)}`,
   /** "ocr": all text in the picture (pt, mix). */
   ocr: (): string => 'ocr',
   /** "detect cow ; boat" (pt, mix). */

@@ -110,9 +110,10 @@ export async function drawDetections(
 }
 
 function isDrawable(value: unknown): boolean {
-  const { label, box, mask } = (value ?? {}) as Drawable
+  const { label, box, mask, score } = (value ?? {}) as Drawable
   return (
     typeof label === 'string' &&
+    (score === undefined || typeof score === 'number') &&
     typeof box === 'object' &&
     box !== null &&
     [box.x, box.y, box.width, box.height].every(Number.isFinite) &&

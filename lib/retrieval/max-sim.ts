@@ -2,7 +2,7 @@
 import type { PlainDoubles } from '../base/plain-memory'
 import { fromNative, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
-import { check, rule } from '../base/validate'
+import { check, everyItem, rule } from '../base/validate'
 import { checkVectors, nativeRows, type PageVectors, queryAs, typeOf, type VectorType } from './vectors'
 
 /** A page and how well it fits. */
@@ -77,7 +77,10 @@ export async function rescore(
   hits: readonly SearchHit[],
   vectorsOf: (page: number) => PageVectors | Promise<PageVectors>
 ): Promise<SearchHit[]> {
-  check('hits', hits, { expected: 'array of { page, score }', accepts: Array.isArray })
+  check('hits', hits, {
+    expected: 'array of { page, score }',
+    accepts: (v) => Array.isArray(v) && everyItem(v, (hit) => rule.integer(0).accepts((hit as SearchHit).page))
+  })
   check('vectorsOf', vectorsOf, rule.callback)
   const pages = await Promise.all(hits.map(async ({ page }) => await vectorsOf(page)))
   const scores = maxSim(query, pages)

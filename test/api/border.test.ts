@@ -3,6 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { getEventListeners, getMaxListeners } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { openModel, type PaliGemma } from '../../lib/api/model'
+import { prompts } from '../../lib/api/prompts'
 import { FakeNative, picture, type Script } from '../support/fake-native'
 
 const open = async (...script: Script): Promise<PaliGemma> =>
@@ -129,7 +130,7 @@ describe('streams as bodies', () => {
     const events = model.stream(request).toResponse({ format: 'sse', headers: { 'x-id': '1' } })
     expect(events.headers.get('content-type')).toMatch('text/event-stream')
     expect(events.headers.get('x-id')).toBe('1')
-    expect(await events.text()).toMatch(/^data: \{"text":"a".*\n\n[^]*event: end\ndata: \{"finishReason":"stop"/)
+    expect(await events.text()).toMatch(/^data: \{"text":"a".*\n\n[\s\S]*event: end\ndata: \{"finishReason":"stop"/)
     expect(() => model.stream(request).toResponse({ format: 'xml' as never })).toThrow(/format/)
   })
 
@@ -150,4 +151,13 @@ it('lists say whether they were cut, beside what JSON sees', async () => {
   expect(found.finishReason).toBe('stop')
   expect(Object.keys(found)).toEqual(['0'])
   expect(Array.isArray(JSON.parse(JSON.stringify(found)))).toBe(true)
+})
+
+it('helpers refuse what they cannot use with a code', () => {
+  const coded = expect.objectContaining({ code: 'ERR_INVALID_OPTION' }) as Error
+  for (const wrong of [null, 5, Symbol('x'), {}, [5], []]) expect(() => prompts.detect(wrong as never)).toThrow(coded)
+  for (const wrong of [null, 5, Symbol('x'), {}]) {
+    expect(() => prompts.caption(wrong as never)).toThrow(coded)
+    expect(() => prompts.answer(wrong as never)).toThrow(coded)
+  }
 })
