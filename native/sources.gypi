@@ -40,6 +40,7 @@
       "native/model/kv_cache.cpp",
       "native/model/vision.cpp",
       "native/model/decoder.cpp",
+      "native/model/extra_tensors.cpp",
       "native/serve/prompt.cpp",
       "native/serve/embedding_cache.cpp",
       "native/serve/beam_search.cpp",
@@ -64,7 +65,8 @@
       "native/format/quantize_iq4.cpp",
       "native/format/dequantize.cpp",
       "native/format/dequantize_iq.cpp",
-      "native/format/gguf.cpp"
+      "native/format/gguf.cpp",
+      "native/format/gguf_split.cpp"
     ],
     "addon_sources": [
       "native/addon/addon.cpp",

@@ -83,6 +83,16 @@ export class Fields {
     if (!isObject(value)) this.fail(name, 'an object')
     return new Fields(this.file, value, `${this.prefix}${name}.`)
   }
+
+  /** A list of nested objects. */
+  objects(name: string): Fields[] {
+    const list = this.values[name]
+    if (!Array.isArray(list)) this.fail(name, 'a list of objects')
+    return list.map((value: unknown, i) => {
+      if (!isObject(value)) this.fail(name, `a list of objects (item ${i} is none)`)
+      return new Fields(this.file, value, `${this.prefix}${name}[${i}].`)
+    })
+  }
 }
 
 /** A value as JSON, cut where it is long; what nests too deeply for JSON is named by its kind. */

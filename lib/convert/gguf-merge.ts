@@ -1,12 +1,14 @@
 /** One or two GGUFs as one: a text file and its vision file merged, a mask decoder added, types changed if asked. */
-import { modelTensors, pairGgufs, planGguf } from './gguf-plan'
+import { PaliGemmaError } from '../base/errors'
+import { type GgufTensors, modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
 import { GgufSource, readFloats, scaledTensor } from './gguf-source'
 import { mergeIntoGguf } from './gguf-adapters'
 import { readAdaptersToMerge } from './merge'
 import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
-import { nativeQuantizeRows } from './stream'
+import { nativeQuantizeRows, type QuantizeRows } from './stream'
+import { untiedBecause } from './tied-head'
 import { type FileType, isBlockType, type StorageType } from '../formats/types'
 import { type ConvertResult, countParameters, writeModel, type WriteOptions } from './write'
 
@@ -42,7 +44,9 @@ export async function mergeGgufs(
   try {
     const { text, vision } = pairGgufs(files)
     const notes: string[] = []
-    const { tensors: stored, expected } = modelTensors(text, vision)
+    const found = modelTensors(text, vision)
+    const { tensors: stored, expected } = found
+    notes.push(...(await checkExtra(found, options.quantizeRows ?? nativeQuantizeRows)))
     let tensors = await unfolded(stored, text.integer(`${text.architecture}.embedding_length`), options, notes)
     if (mask) tensors = tensors.filter(({ name }) => !name.startsWith('mask.'))
     const plan = planGguf(text, vision, tensors, options)
@@ -51,7 +55,8 @@ export async function mergeGgufs(
     const merged = mergeIntoGguf(text.path, plan.tensors, expected, adapters, notes)
     const planned = [...merged, ...maskTensors(mask, plain ? 'F32' : 'F16')]
     if (options.importance) notes.push(...checkImportance(options.imatrix!, options.importance, planned))
-    const bytes = await writeModel(options.out, plan.metadata, planned, options)
+    const sources = [...(options.sources ?? []), ...files.flatMap((file) => file.files)]
+    const bytes = await writeModel(options.out, plan.metadata, planned, { ...options, sources })
     return {
       path: options.out,
       bytes,
@@ -67,6 +72,25 @@ export async function mergeGgufs(
       })
     )
   }
+}
+
+/** What has no place in a PaliGemma is left out only where it says nothing; the engine's reader does the same. */
+async function checkExtra({ tensors, head, ropeFactors }: GgufTensors, quantizeRows: QuantizeRows): Promise<string[]> {
+  const embedding = tensors.find(({ name }) => name === 'token_embd.weight')
+  if (head && embedding) {
+    const why = await untiedBecause(head, embedding, quantizeRows)
+    if (why !== undefined)
+      throw new PaliGemmaError(
+        'ERR_MODEL_UNSUPPORTED',
+        `${head.file}: tensor ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`
+      )
+  }
+  if (ropeFactors && (await readFloats(ropeFactors, quantizeRows)).some((factor) => factor !== 1))
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${ropeFactors.file}: tensor ${ropeFactors.name} scales rotary positions, but PaliGemma uses plain ones`
+    )
+  return [head && 'left out, as it is a copy of the embedding: output.weight'].filter((note) => note !== undefined)
 }
 
 // Of a projector that is used as it is: rms * sqrt(inputs) is the gain of its output, of the order of 1; folding

@@ -1,6 +1,7 @@
 /** What becomes of GGUFs: merged into one file, stored in other types, or both. */
 import { PaliGemmaError } from '../base/errors'
 import type { GgufSource } from './gguf-source'
+import { modelLimits } from './limits'
 import type { Metadata, MetadataValue } from '../formats/gguf-writer'
 import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from './names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from './plan'
@@ -51,14 +52,20 @@ export function pairGgufs(files: GgufSource[]): { text: GgufSource; vision?: Ggu
   return { text: text[0]!, ...(vision[0] ? { vision: vision[0] } : {}) }
 }
 
+export interface GgufTensors {
+  tensors: SourceTensor[]
+  expected: ExpectedTensor[]
+  /** An LM head beside the embedding: it may only be left out if it is a copy. */
+  head?: SourceTensor
+  /** Factors of the rotary frequencies; they may only be left out if all are 1. */
+  ropeFactors?: SourceTensor
+}
+
 /**
  * All tensors of a PaliGemma in one or two files, in the order that converted files have; an error lists what is
  * missing, unknown, twice there or of a wrong shape.
  */
-export function modelTensors(
-  text: GgufSource,
-  vision: GgufSource | undefined
-): { tensors: SourceTensor[]; expected: ExpectedTensor[] } {
+export function modelTensors(text: GgufSource, vision: GgufSource | undefined): GgufTensors {
   const where = vision ? `${text.path} and ${vision.path}` : text.path
   const found = new Map<string, SourceTensor>()
   const twice: string[] = []
@@ -77,36 +84,44 @@ export function modelTensors(
     )
   }
   for (const { name } of extra) found.delete(name)
+  const [head, ropeFactors] = ['output.weight', 'rope_freqs.weight'].map((name) => found.get(name))
+  for (const name of [...found.keys()])
+    if (/^(?:output\.weight|rope_freqs\.weight|v\.position_ids)$|^v\.head\./.test(name)) found.delete(name)
   const shape = shapeOf(text, vision ?? text)
   const expected = expectedTensors(shape, found.get('token_embd.weight')?.shape[0] ?? 0)
   const retrieval = found.get('retrieval.proj.weight')
   if (retrieval) expected.push(...retrievalTensors(shape, retrieval.shape[0] ?? 0))
   const named = expected.map((tensor) => ({ ...tensor, source: tensor.gguf }))
   checkTensors(where, 'the metadata', named, found, (name) => name)
-  return { tensors: [...named.map(({ source }) => found.get(source)!), ...extra], expected }
+  return {
+    tensors: [...named.map(({ source }) => found.get(source)!), ...extra],
+    expected,
+    ...(head && { head }),
+    ...(ropeFactors && { ropeFactors })
+  }
 }
 
 function shapeOf(text: GgufSource, vision: GgufSource): ModelShape {
   const arch = text.architecture
-  const key = (name: string, fallback?: number) => text.integer(`${arch}.${name}`, fallback)
-  const clip = (name: string) => vision.integer(`clip.vision.${name}`)
-  const heads = key('attention.head_count')
+  const key = (name: string, most: number, fallback?: number) => text.integer(`${arch}.${name}`, fallback, most)
+  const clip = (name: string, most: number) => vision.integer(`clip.vision.${name}`, undefined, most)
+  const heads = key('attention.head_count', modelLimits.heads)
   return {
     text: {
       architecture: arch as 'gemma' | 'gemma2',
-      hidden: key('embedding_length'),
-      ffn: key('feed_forward_length'),
-      layers: key('block_count'),
+      hidden: key('embedding_length', modelLimits.width),
+      ffn: key('feed_forward_length', modelLimits.width),
+      layers: key('block_count', modelLimits.layers),
       heads,
-      kvHeads: key('attention.head_count_kv', heads),
-      headDim: key('attention.key_length', 256)
+      kvHeads: key('attention.head_count_kv', modelLimits.heads, heads),
+      headDim: key('attention.key_length', modelLimits.headDim, 256)
     },
     vision: {
-      hidden: clip('embedding_length'),
-      ffn: clip('feed_forward_length'),
-      layers: clip('block_count'),
-      patchSize: clip('patch_size'),
-      tokens: Math.floor(clip('image_size') / clip('patch_size')) ** 2
+      hidden: clip('embedding_length', modelLimits.width),
+      ffn: clip('feed_forward_length', modelLimits.width),
+      layers: clip('block_count', modelLimits.layers),
+      patchSize: clip('patch_size', modelLimits.patch),
+      tokens: Math.floor(clip('image_size', modelLimits.imageSize) / clip('patch_size', modelLimits.patch)) ** 2
     }
   }
 }
@@ -120,8 +135,8 @@ export function planGguf(
 ): GgufPlan {
   const { type } = options
   const arch = main.architecture
-  const layers = arch === 'clip' ? 0 : main.integer(`${arch}.block_count`, 1)
-  const heads = arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count`, 1)
+  const layers = arch === 'clip' ? 0 : main.integer(`${arch}.block_count`, 1, modelLimits.layers)
+  const heads = arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count`, 1, modelLimits.heads)
   const visionType = options.visionType ?? (type && defaultVisionType(type))
   const context = type &&
     visionType && {
@@ -129,7 +144,7 @@ export function planGguf(
       visionType,
       layers,
       heads,
-      kvHeads: arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads)
+      kvHeads: arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads, modelLimits.heads)
     }
   const visionFfn = context && paddedFfn(tensors, context.visionType)
   const replaced = new Map<string, number>()

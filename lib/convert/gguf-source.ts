@@ -11,15 +11,22 @@ export class GgufSource implements WeightSource {
     /** In file order. */
     readonly metadata: NativeGguf['metadata'],
     readonly tensors: SourceTensor[],
-    private readonly handle: FileHandle
+    private readonly handles: ReadonlyMap<string, FileHandle>
   ) {}
 
-  /** Reads header and metadata; throws ERR_MODEL_NOT_FOUND or ERR_MODEL_INVALID. */
+  /** Reads header and metadata, of a split model of all parts; throws ERR_MODEL_NOT_FOUND or ERR_MODEL_INVALID. */
   static async open(path: string): Promise<GgufSource> {
-    const file = await nativeCall(() => native().inspect(path))
-    const handle = await open(path, 'r')
-    const tensors = file.tensors.map(({ name, type, shape, offset, bytes }): SourceTensor => {
-      const tensor = { name, file: path, type, shape, bytes }
+    const gguf = await nativeCall(() => native().inspect(path))
+    const handles = new Map<string, FileHandle>()
+    try {
+      for (const { file } of gguf.tensors) if (!handles.has(file)) handles.set(file, await open(file, 'r'))
+    } catch (error) {
+      await closeAll(handles)
+      throw error
+    }
+    const tensors = gguf.tensors.map(({ name, type, shape, offset, bytes, file }): SourceTensor => {
+      const tensor = { name, file, type, shape, bytes }
+      const handle = handles.get(file)!
       return {
         ...tensor,
         read: async (start, target) => {
@@ -27,11 +34,18 @@ export class GgufSource implements WeightSource {
         }
       }
     })
-    return new GgufSource(path, file.metadata, canonicalTensors(tensors), handle)
+    // Which parts there were says nothing about the whole.
+    const metadata = gguf.metadata.filter(({ key }) => !key.startsWith('split.'))
+    return new GgufSource(path, metadata, canonicalTensors(tensors), handles)
+  }
+
+  /** Every file that is read. */
+  get files(): string[] {
+    return [this.path, ...this.handles.keys()]
   }
 
   async close(): Promise<void> {
-    await this.handle.close()
+    await closeAll(this.handles)
   }
 
   value(key: string): NativeMetadataValue | undefined {
@@ -43,8 +57,8 @@ export class GgufSource implements WeightSource {
     return typeof value === 'string' ? value : ''
   }
 
-  /** A positive whole number, `fallback` where the key is missing. */
-  integer(key: string, fallback?: number): number {
+  /** A whole number from 1 to `most`; `fallback` where the key is missing. */
+  integer(key: string, fallback?: number, most = Number.MAX_SAFE_INTEGER): number {
     const value = this.value(key) ?? fallback
     if (value === undefined)
       throw new PaliGemmaError('ERR_MODEL_INVALID', `${this.path}: metadata key ${key} is missing`)
@@ -55,8 +69,18 @@ export class GgufSource implements WeightSource {
         `${this.path}: expected an integer >= 1 for metadata key ${key} but found ${String(value)}`
       )
     }
+    if (number > most) {
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${this.path}: metadata key ${key} is ${number}, expected 1..${most}`
+      )
+    }
     return number
   }
+}
+
+async function closeAll(handles: ReadonlyMap<string, FileHandle>): Promise<void> {
+  await Promise.all([...handles.values()].map(async (handle) => await handle.close()))
 }
 
 /** Vision files of other tools name the projector differently, and older ones swap ffn_up and ffn_down: shapes tell. */

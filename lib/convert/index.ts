@@ -1,9 +1,10 @@
 /** A PaliGemma checkpoint of any kind to one GGUF. */
-import { open, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { adaptersRule, type TakenAdapter } from '../api/adapter-option'
 import { publicCall } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
+import { firstBytes } from '../base/first-bytes'
 import { checkOutput } from '../base/output-file'
 import { check, rule, takeList, type Rules } from '../base/validate'
 import { readMaskTensors } from '../engine/mask-decoder'
@@ -113,7 +114,7 @@ const convertRules: Rules<ConvertOptions> = {
 async function convertTaken(options: ConvertOptions, hooks: ConvertHooks): Promise<ConvertResult> {
   const type = options.type === undefined ? undefined : parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
-  const sources = Array.isArray(options.source) ? options.source : [options.source]
+  const sources = withoutParts(Array.isArray(options.source) ? options.source : [options.source])
   const read = await filesRead(options)
   await checkOutput(options.out, { sources: read })
   const kind = await sourceKind(sources)
@@ -150,7 +151,15 @@ async function convertCheckpoint(
       adapters
     })
     plan.notes.push(...(await checkTiedHead(namedTensors(path, source.tensors), path, options.quantizeRows)))
-    const vocabulary = await openVocabulary(options.tokenizer, path, kind, plan.vocab, config)
+    const vocabulary = await openVocabulary({
+      tokenizer: options.tokenizer,
+      source: path,
+      kind,
+      rows: plan.vocab,
+      imageTokenId: config.imageTokenId,
+      adapters: adapters.map(({ dir }) => dir)
+    })
+    plan.notes.push(...(vocabulary.notes ?? []))
     const metadata = modelMetadata(config, plan, vocabulary, options.type)
     if (options.importance) plan.notes.push(...checkImportance(options.imatrix!, options.importance, plan.tensors))
     const bytes = await writeModel(options.out, metadata, plan.tensors, options)
@@ -196,6 +205,17 @@ async function refuseAdapter(dir: string): Promise<void> {
   )
 }
 
+/** Parts of a split GGUF, as a shell's glob lists them, are one source: any of them opens the whole. */
+function withoutParts(sources: string[]): string[] {
+  const seen = new Set<string>()
+  return sources.filter((source) => {
+    const whole = typeof source === 'string' ? source.replace(/-\d+(-of-\d+(?:\.[^./\\]*)?)$/, '$1') : source
+    if (whole !== source && seen.has(whole)) return false
+    seen.add(whole)
+    return true
+  })
+}
+
 async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'gguf'> {
   const kinds = await Promise.all(
     sources.map(async (source) => {
@@ -204,7 +224,7 @@ async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'ggu
       })
       if (info.isDirectory()) return 'directory'
       if (await looksLikeZip(source)) return 'npz'
-      if (await looksLikeGguf(source)) return 'gguf'
+      if ((await firstBytes(source, 4)) === 'GGUF') return 'gguf'
       throw new PaliGemmaError(
         'ERR_MODEL_UNSUPPORTED',
         `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz checkpoint nor a GGUF`
@@ -219,16 +239,6 @@ async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'ggu
     )
   }
   return first
-}
-
-async function looksLikeGguf(path: string): Promise<boolean> {
-  const file = await open(path, 'r')
-  try {
-    const { bytesRead, buffer } = await file.read(Buffer.alloc(4), 0, 4, 0)
-    return bytesRead === 4 && buffer.toString('latin1') === 'GGUF'
-  } finally {
-    await file.close()
-  }
 }
 
 /** An LM head that is not the embedding would be lost: only a copy may be left out. */

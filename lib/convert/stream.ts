@@ -1,13 +1,13 @@
 /** Weights from source to file, chunk by chunk: read, widen or pad, quantize, write. Memory does not grow with the model. */
 import { availableParallelism } from 'node:os'
 import { native } from '../engine/native'
-import { nativeCall } from '../base/errors'
+import { nativeCall, PaliGemmaError } from '../base/errors'
 import type { OutputFile } from '../base/output-file'
 import { tensorBytes } from '../formats/gguf-writer'
 import { addUpdates, type MatrixUpdate } from './merge'
 import type { PlannedTensor } from './plan'
 import { toFloat32 } from './source'
-import { bytesOf, isBlockType } from '../formats/types'
+import { bytesOf, holdsWeights, isBlockType, storage } from '../formats/types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */
 export type QuantizeRows = (
@@ -15,11 +15,13 @@ export type QuantizeRows = (
   from: string,
   to: string,
   cols: number,
-  importance?: Float32Array
+  importance?: Float32Array,
+  /** The number of the first row, for messages. */
+  firstRow?: number
 ) => Promise<Uint8Array>
 
-export const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance) =>
-  nativeCall(() => native().quantizeRows(data, from, to, cols, importance))
+export const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance, firstRow) =>
+  nativeCall(() => native().quantizeRows(data, from, to, cols, importance, firstRow))
 
 /** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */
 const chunkBytes = 8 << 20
@@ -59,12 +61,7 @@ export async function streamTensors(
         options.signal?.throwIfAborted()
         const { value: chunk, done: finished } = chunks.next()
         if (finished) return
-        const { type, bytes, cols } = await reader.read(chunk, quantize)
-        const importance = isBlockType(chunk.tensor.type)
-          ? widened(options.importance?.get(chunk.tensor.name), cols)
-          : undefined
-        const output =
-          type === chunk.tensor.type ? bytes : await quantize(bytes, type, chunk.tensor.type, cols, importance)
+        const output = await convertChunk(chunk, reader, quantize, options.importance?.get(chunk.tensor.name))
         await file.write(output, chunk.fileOffset)
         done += output.length
         options.onProgress?.(Math.min(1, done / total))
@@ -80,6 +77,58 @@ export async function streamTensors(
   )
   for (const result of results) if (result.status === 'rejected') throw result.reason
   options.signal?.throwIfAborted()
+}
+
+/** A chunk as it is stored; what is not finite, or beyond the stored type, is refused by the tensor's name. */
+async function convertChunk(
+  chunk: Chunk,
+  reader: ChunkReader,
+  quantize: QuantizeRows,
+  importance: Float32Array | undefined
+): Promise<Uint8Array> {
+  const { tensor, firstRow } = chunk
+  try {
+    const { type, bytes, cols } = await reader.read(chunk, quantize)
+    if (type !== tensor.type) {
+      const weights = isBlockType(tensor.type) ? widened(importance, cols) : undefined
+      return await quantize(bytes, type, tensor.type, cols, weights, firstRow)
+    }
+    if (isPlain(type)) checkFinite(bytes, type, cols, firstRow)
+    else if (Object.hasOwn(storage, type)) await quantize(bytes, type, type, cols, undefined, firstRow)
+    // only read, never written: its values are looked at all the same
+    else if (holdsWeights(type)) await quantize(bytes, type, 'F32', cols, undefined, firstRow)
+    return bytes
+  } catch (error) {
+    if (!(error instanceof PaliGemmaError) || error.code !== 'ERR_MODEL_INVALID' || !/^row /.test(error.message))
+      throw error
+    const { name, file } = tensor.source
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${file === '' ? '' : `${file}: `}tensor ${name}${name === tensor.name ? '' : ` (${tensor.name})`}: ${error.message}; ` +
+        'the training diverged or the file is damaged. If the values are only large, choose --type F32',
+      { cause: error }
+    )
+  }
+}
+
+/** Plain values that are copied bit for bit. */
+function checkFinite(bytes: Uint8Array, type: string, cols: number, firstRow: number): void {
+  const width = type === 'F32' ? 4 : 2
+  const aligned = bytes.byteOffset % width === 0 ? bytes : Uint8Array.from(bytes)
+  const words =
+    width === 4
+      ? new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length / 4)
+      : new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.length / 2)
+  // all bits of the exponent set
+  const special = type === 'F32' ? 0x7f800000 : type === 'BF16' ? 0x7f80 : 0x7c00
+  for (let i = 0; i < words.length; i++) {
+    if ((words[i]! & special) !== special) continue
+    const value = toFloat32(aligned.subarray(i * width, (i + 1) * width), type)[0]!
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `row ${firstRow + Math.floor(i / cols)} holds ${Number.isNaN(value) ? 'NaN' : 'infinity'} in column ${i % cols}`
+    )
+  }
 }
 
 function* chunksOf(tensors: PlannedTensor[], offsets: number[]): Generator<Chunk, undefined> {
@@ -138,7 +187,9 @@ class ChunkReader {
     if (tensor.updates || newRows.length > 0) {
       const values = isPlain(type)
         ? toFloat32(packed, type)
-        : new Float32Array(Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols)).buffer)
+        : new Float32Array(
+            Uint8Array.from(await quantize(packed, type, 'F32', tensor.cols, undefined, firstRow)).buffer
+          )
       for (const [row, data] of newRows) values.set(data, (row - firstRow) * tensor.cols)
       return merged(tensor, tensor.updates ?? [], values, firstRow, rows)
     }

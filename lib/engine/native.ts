@@ -190,7 +190,16 @@ export interface NativeGguf {
   /** In file order; type is GGUF's name ("uint32", "string", "array", ...). 64-bit integers are bigint. */
   metadata: { key: string; type: string; value: NativeMetadataValue }[]
   /** shape: outermost dimension first. offset: bytes from the start of the file. */
-  tensors: { name: string; type: string; typeId: number; shape: number[]; offset: number; bytes: number }[]
+  tensors: {
+    name: string
+    type: string
+    typeId: number
+    shape: number[]
+    offset: number
+    bytes: number
+    /** Its path; of a split model one of the parts. */
+    file: string
+  }[]
 }
 
 /** Pages' vectors; see PageIndex. */
@@ -222,8 +231,18 @@ export interface NativeBinding {
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
   dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }>
-  /** Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. */
-  quantizeRows(data: Uint8Array, from: string, to: string, cols: number, importance?: Float32Array): Promise<PlainBytes>
+  /**
+   * Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. Refuses what
+   * is not finite, or beyond what `to` holds, naming the row; `firstRow` is the number of the first.
+   */
+  quantizeRows(
+    data: Uint8Array,
+    from: string,
+    to: string,
+    cols: number,
+    importance?: Float32Array,
+    firstRow?: number
+  ): Promise<PlainBytes>
   /**
    * RGB8 [height, width, 3] -> RGB8 [size, size, 3], bit-equal to Pillow. `data` is read in place by another thread:
    * nobody may detach or shrink its buffer until the promise settles.

@@ -1,8 +1,5 @@
-/** tokenizer.model (a SentencePiece ModelProto) and added_tokens.json as GGUF's vocabulary arrays. */
-import { readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+/** tokenizer.model (a SentencePiece ModelProto) as GGUF's vocabulary arrays. */
 import { PaliGemmaError } from '../base/errors'
-import { readJson } from '../convert/fields'
 
 /** GGUF's token types; SentencePiece numbers its piece types in the same way. */
 export const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const
@@ -14,36 +11,12 @@ export interface Vocabulary {
   unkId: number
   /** Of <image>; -1 where there is none. */
   imageId: number
+  /** What the user should know. */
+  notes?: string[]
 }
 
-// What llama.cpp's converter gives tokens outside the SentencePiece model, and the rows that only fill the table.
-const addedScore = -1000
+// What llama.cpp's converter gives the rows that only fill the table.
 const paddingScore = -10000
-
-/** The vocabulary of a tokenizer.model and the added_tokens.json beside it, padded to `rows` entries (the embedding's). */
-export async function readVocabulary(
-  file: string,
-  rows: number,
-  imageTokenId: number | undefined
-): Promise<Vocabulary> {
-  const dir = dirname(file)
-  let bytes: Buffer
-  try {
-    bytes = await readFile(file)
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new PaliGemmaError(
-      'ERR_MODEL_NOT_FOUND',
-      missing
-        ? `${file} does not exist; convert reads the SentencePiece model (tokenizer.json is not enough), download it from the model's page`
-        : `${file} cannot be read: ${(cause as Error).message}`,
-      { cause }
-    )
-  }
-  const vocabulary = parseModel(file, bytes)
-  await addTokens(dir, vocabulary, imageTokenId)
-  return padVocabulary(`${file} and added_tokens.json`, vocabulary, rows)
-}
 
 /** One entry per row of the embedding. Only <image> and tokens that fill a table may lie beyond its end: nobody embeds them. */
 export function padVocabulary(where: string, vocabulary: Vocabulary, rows: number): Vocabulary {
@@ -69,34 +42,8 @@ export function padVocabulary(where: string, vocabulary: Vocabulary, rows: numbe
   return vocabulary
 }
 
-async function addTokens(dir: string, vocabulary: Vocabulary, imageTokenId: number | undefined): Promise<void> {
-  const { tokens, scores, types } = vocabulary
-  const added = await readJson(join(dir, 'added_tokens.json'), true)
-  const set = (id: number, text: string) => {
-    if (tokens[id] !== undefined) return
-    tokens[id] = text
-    scores[id] = addedScore
-    types[id] = text === '<image>' ? TokenType.control : TokenType.userDefined
-  }
-  for (const text of Object.keys(added?.values ?? {})) {
-    const id = added!.integer(text, 0)
-    if (tokens[id] !== undefined && tokens[id] !== text)
-      added!.fail(text, `an id that tokenizer.model leaves free (${id} is ${JSON.stringify(tokens[id])})`)
-    set(id, text)
-  }
-  if (imageTokenId !== undefined && !tokens.includes('<image>')) set(imageTokenId, '<image>')
-  vocabulary.imageId = tokens.indexOf('<image>')
-  if (vocabulary.imageId >= 0) types[vocabulary.imageId] = TokenType.control
-  if (imageTokenId !== undefined && vocabulary.imageId !== imageTokenId) {
-    throw new PaliGemmaError(
-      'ERR_MODEL_INVALID',
-      `${join(dir, 'config.json')}: image_token_index is ${imageTokenId}, but <image> is token ${vocabulary.imageId} of the tokenizer`
-    )
-  }
-}
-
 /** ModelProto: field 1 = repeated SentencePiece, 2 = TrainerSpec, 3 = NormalizerSpec. */
-function parseModel(file: string, bytes: Buffer): Vocabulary {
+export function parseSentencePiece(file: string, bytes: Buffer): Vocabulary {
   const vocabulary: Vocabulary = { tokens: [], scores: [], types: [], unkId: 3, imageId: -1 }
   for (const field of fields(file, bytes, 0, bytes.length)) {
     if (field.number === 1 && field.wire === 2) addPiece(file, bytes, field, vocabulary)
@@ -121,6 +68,8 @@ function addPiece(file: string, bytes: Buffer, range: Field, vocabulary: Vocabul
   }
   if (type < 1 || type > 6)
     invalid(file, `piece ${vocabulary.tokens.length} (${JSON.stringify(text)}) has the unknown type ${type}`)
+  if (!Number.isFinite(score))
+    invalid(file, `piece ${vocabulary.tokens.length} (${JSON.stringify(text)}) has the score ${score}`)
   vocabulary.tokens.push(text)
   vocabulary.scores.push(score)
   vocabulary.types.push(type)

@@ -199,6 +199,7 @@ napi_value fileToJs(napi_env env, const GgufFile& file, uint64_t maxArray) {
             js::set(env, entry, "shape", shapeToJs(env, tensor));
             js::set(env, entry, "offset", tensor.offset);
             js::set(env, entry, "bytes", tensor.bytes);
+            js::set(env, entry, "file", file.pathOf(tensor));
             return entry;
           }));
   return object;

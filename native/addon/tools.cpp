@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstring>
 
 #include "addon/js_args.h"
 #include "base/thread_pool.h"
@@ -39,6 +40,27 @@ DType typeArgument(napi_env env, napi_value value, const char* name, bool (*usab
   js::failExpected(env, "one of " + known, name, value);
 }
 
+// A row of any type on its way to another: nothing that is not finite goes in, and nothing comes out that the type
+// cannot hold. `number`: the row's, for the message.
+void convertRow(DType from, DType to, const uint8_t* in, uint8_t* out, float* row, float* check, int64_t cols,
+                const float* importance, int64_t number) {
+  dequantizeRow(from, in, row, cols);
+  int64_t largest = 0;
+  for (int64_t i = 0; i < cols; ++i) {
+    if (!std::isfinite(row[i]))
+      fail(Code::modelInvalid, "row ", number, " holds ", std::isnan(row[i]) ? "NaN" : "infinity", " in column ", i);
+    if (std::fabs(row[i]) > std::fabs(row[largest])) largest = i;
+  }
+  if (from == to) std::memcpy(out, in, size_t(bytesFor(to, cols)));
+  else quantizeRow(to, row, out, cols, importance);
+  constexpr float kLargestHalf = 65504;  // what every type holds, in its values or its scales
+  if (std::fabs(row[largest]) <= kLargestHalf) return;
+  dequantizeRow(to, out, check, cols);
+  if (!(std::fabs(check[largest] - row[largest]) <= 0.5f * std::fabs(row[largest])))
+    fail(Code::modelInvalid, "row ", number, " holds ", row[largest], " in column ", largest, ", which is beyond ",
+         dtypeName(to));
+}
+
 }  // namespace
 
 // The input is copied: JavaScript could detach or shrink its buffer while the pool reads it, and Node-API has no way
@@ -67,19 +89,18 @@ napi_value quantizeRows(const js::Call& call) {
       if (!(importance[i] >= 0 && std::isfinite(importance[i])))
         fail(Code::invalidOption, "Expected a finite number >= 0 for importance[", i, "]");
   }
+  const int64_t firstRow =
+      js::isUndefined(env, call.args[5]) ? 0 : js::integer(env, call.args[5], "firstRow", 0, js::kInt32Max);
   return js::runInPool(
       env,
-      [from, to, cols, rowBytes, importance = std::move(importance),
+      [from, to, cols, rowBytes, firstRow, importance = std::move(importance),
        input = std::vector<uint8_t>(data.data, data.data + data.size)] {
-        if (from == to) return input;
         const size_t rows = input.size() / rowBytes, outBytes = bytesFor(to, cols);
         std::vector<uint8_t> output(rows * outBytes);
-        std::vector<float> row(static_cast<size_t>(cols));
-        for (size_t r = 0; r < rows; ++r) {
-          dequantizeRow(from, input.data() + r * rowBytes, row.data(), cols);
-          quantizeRow(to, row.data(), output.data() + r * outBytes, cols,
-                      importance.empty() ? nullptr : importance.data());
-        }
+        std::vector<float> row(static_cast<size_t>(cols)), check(static_cast<size_t>(cols));
+        for (size_t r = 0; r < rows; ++r)
+          convertRow(from, to, input.data() + r * rowBytes, output.data() + r * outBytes, row.data(), check.data(),
+                     cols, importance.empty() ? nullptr : importance.data(), firstRow + int64_t(r));
         return output;
       },
       [](napi_env e, std::vector<uint8_t>&& output) { return js::toJs(e, std::move(output)); });

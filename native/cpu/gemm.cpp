@@ -1,10 +1,31 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
+#include <atomic>
+
+#include "base/error.h"
+#include "base/half.h"
 
 #include "base/math.h"
 
 namespace pg {
+namespace {
+
+bool allFinite(const float* x, int64_t n) {
+  uint32_t special = 0;
+  for (int64_t i = 0; i < n; ++i) special |= (floatToBits(x[i]) & 0x7f800000) == 0x7f800000;
+  return !special;
+}
+
+// Rounding to 8 bits would hide a NaN, and numbers without meaning would come out as text.
+[[noreturn]] void refuseSpoiled() {
+  fail(Code::modelInvalid,
+       "The model computes values that are not finite: its weights (or those of an adapter) hold NaN, infinity or "
+       "numbers "
+       "that are far too large. Convert or download it again; convert names the tensor");
+}
+
+}  // namespace
 
 void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
   parts_.clear();
@@ -60,6 +81,8 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
   if (any8) {
     const int64_t blocks = ceilDiv(x.cols, kRowBlock);
     tokens = tokens8_.get<uint8_t>(size_t(x.rows * blocks * kernels_.tokenBlockBytes));
+    for (int64_t r = 0; r < x.rows; ++r)
+      if (!cancelled() && !allFinite(x.row<float>(r), x.cols)) refuseSpoiled();
     kernels_.quantizeTokens(x.row<float>(0), int64_t(x.stride / sizeof(float)), x.rows, x.cols, tokens);
   }
   forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
@@ -159,14 +182,18 @@ Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
   uint8_t* tokens8 = need8 ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
   float* scales = need8 ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
   int32_t* offsets = need8 ? offsets_.get<int32_t>(size_t(tiles * width * groups)) : nullptr;
+  std::atomic<bool> spoiled{false};
   pool_.forRange(tiles, 1, [&](int64_t t, int64_t, int) {
     const float* rows = x.row<float>(t * width);
     const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
+    for (int64_t r = 0; need8 && r < count; ++r)
+      if (!allFinite(rows + r * stride, k)) spoiled.store(true, std::memory_order_relaxed);
     if (need32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
     if (need8)
       kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes,
                            scales + t * width * groups, offsets + t * width * groups);
   });
+  if (spoiled.load(std::memory_order_relaxed) && !cancelled()) refuseSpoiled();
   return {tokens32, tokens8, scales, offsets, tiles};
 }
 

@@ -314,7 +314,7 @@ std::vector<GgufArray> GgufArray::arrays() const {
 std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path) {
   std::shared_ptr<GgufFile> file(new GgufFile(path));
   file->parse();
-  return file;
+  return joined(std::move(file));
 }
 
 void GgufFile::parse() {
@@ -410,7 +410,7 @@ const GgufTensor* GgufFile::findTensor(std::string_view name) const {
 }
 
 ConstView GgufFile::view(const GgufTensor& tensor) const {
-  return {map_.data() + tensor.offset, tensor.type, tensor.rows(), tensor.cols()};
+  return {holder(tensor).map_.data() + tensor.offset, tensor.type, tensor.rows(), tensor.cols()};
 }
 
 namespace {
@@ -475,10 +475,10 @@ void GgufFile::checkFinite(const GgufTensor& tensor) const {
   for (int64_t begin = 0; begin < tensor.elements(); begin += piece) {
     const int64_t n = std::min(piece, tensor.elements() - begin);
     const uint64_t at = tensor.offset + bytesFor(tensor.type, begin);
-    dequantizeRow(tensor.type, map_.data() + at, values.data(), n);
+    dequantizeRow(tensor.type, holder(tensor).map_.data() + at, values.data(), n);
     for (int64_t i = 0; i < n; ++i)
       if (!std::isfinite(values[size_t(i)]))
-        fail(Code::modelInvalid, path_, ": tensor ", quoted(tensor.name), " holds ",
+        fail(Code::modelInvalid, pathOf(tensor), ": tensor ", quoted(tensor.name), " holds ",
              std::isnan(values[size_t(i)]) ? "NaN" : "infinity", " in element ", begin + i, " (the block at byte ",
              at + bytesFor(tensor.type, i / info.block * info.block), "): the file is damaged");
   }

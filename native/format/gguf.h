@@ -58,8 +58,9 @@ struct GgufTensor {
   DType type;
   uint32_t dims;          // 1..4
   int64_t ne[4];          // GGUF order: fastest first; unused ones are 1
-  uint64_t offset;        // bytes from the start of the file
+  uint64_t offset;        // bytes from the start of the file that holds it
   uint64_t bytes;
+  uint32_t part;          // of a split model: which file, from 0
   int64_t rows() const { return ne[1] * ne[2] * ne[3]; }
   int64_t cols() const { return ne[0]; }
   int64_t elements() const { return ne[0] * rows(); }
@@ -69,13 +70,17 @@ class GgufFile {
  public:
   // Checks magic, version, every count, length, offset and alignment before use. Fails with modelNotFound or
   // modelInvalid (path, field or tensor, byte offset). Never allocates in proportion to a claimed count.
+  // A part of a split model (name-00002-of-00003.gguf) opens the whole: the first part's metadata, all parts' tensors.
   static std::shared_ptr<const GgufFile> open(const std::string& path);
 
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
-  uint64_t size() const { return map_.size(); }
-  const MappedFile& map() const { return map_; }
+  uint64_t size() const;  // of all parts
+  const MappedFile& map() const { return map_; }  // of the first part
+  // The map that holds this byte; nullptr where none does.
+  const MappedFile* mapOf(const uint8_t* data) const;
+  const std::string& pathOf(const GgufTensor& tensor) const { return holder(tensor).path_; }
 
   // In file order.
   const std::vector<std::pair<std::string_view, GgufValue>>& metadata() const { return metadata_; }
@@ -99,6 +104,10 @@ class GgufFile {
  private:
   explicit GgufFile(const std::string& path) : path_(path), map_(path) {}
   void parse();
+  // The whole model that this file is a part of; the file itself where it is no part.
+  static std::shared_ptr<GgufFile> joined(std::shared_ptr<GgufFile> file);
+  void append(std::shared_ptr<const GgufFile> part);
+  const GgufFile& holder(const GgufTensor& tensor) const { return tensor.part ? *parts_[tensor.part - 1] : *this; }
 
   std::string path_;
   MappedFile map_;
@@ -107,6 +116,7 @@ class GgufFile {
   std::vector<std::pair<std::string_view, GgufValue>> metadata_;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string_view, size_t> keyIndex_, tensorIndex_;
+  std::vector<std::shared_ptr<const GgufFile>> parts_;  // the second and later ones
 };
 
 }  // namespace pg

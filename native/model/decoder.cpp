@@ -145,6 +145,16 @@ void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const
   }
 }
 
+// A row of the embedding that is not finite spoils one logit only, which no choice of a token would show.
+static void checkLogits(std::span<const float> logits) {
+  size_t nans = 0;
+  for (const float v : logits) nans += v != v;
+  if (nans)
+    fail(Code::modelInvalid, "The model computes ", nans, " of ", logits.size(),
+         " logits as NaN: its weights hold values that are not finite. Convert or download it again; convert names the "
+         "tensor");
+}
+
 // logits = softcap(norm(x) embedding^T)
 void Decoder::head(Arena& arena, ConstView x, float* logits) {
   for (int64_t row = 0; row < x.rows; row += kLogitRows) {
@@ -156,6 +166,7 @@ void Decoder::head(Arena& arena, ConstView x, float* logits) {
     device_.matmul(normed, {&job, 1});
     if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
     device_.download(logits + row * config_.vocab, out);
+    checkLogits({logits + row * config_.vocab, size_t(rows * config_.vocab)});
   }
 }
 

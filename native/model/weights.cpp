@@ -1,6 +1,9 @@
 #include "model/weights.h"
 
+#include <algorithm>
+
 #include "format/quantize.h"
+#include "model/extra_tensors.h"
 
 namespace pg {
 namespace {
@@ -59,6 +62,7 @@ const GgufTensor& Weights::require(const GgufFile& file, const std::string& name
   if (!canDequantize(tensor->type))
     fail(Code::modelUnsupported, file.path(), ": tensor ", name, " has type ", dtypeName(tensor->type),
          ", which holds no weights");
+  read_.insert(tensor);
   return *tensor;
 }
 
@@ -116,6 +120,9 @@ void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c
     for (const auto& [name, matrix, out, in] : kTextMatrices) layer.*matrix = linear(f, p + name, out(c), in(c), false);
     text.layers.push_back(layer);
   }
+  checkOwnHead(f);
+  checkRopeFactors(f);
+  refuseUnread(f, {"blk.", "output", "token_embd", "position_embd", "rope_"});
 }
 
 void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& c, int64_t textHidden) {
@@ -136,14 +143,24 @@ void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfi
   }
   const bool ours = f.findTensor("mm.0.weight") || !f.findTensor("mm.input_projection.weight");
   vision.projector = linear(f, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true);
+  refuseUnread(f, {"v.", "mm."});
+}
+
+void Weights::refuseUnread(const GgufFile& file, std::initializer_list<std::string_view> prefixes) const {
+  for (const GgufTensor& tensor : file.tensors()) {
+    const auto begins = [&](std::string_view prefix) { return tensor.name.substr(0, prefix.size()) == prefix; };
+    if (std::none_of(prefixes.begin(), prefixes.end(), begins) || read_.count(&tensor) || mayBeLeftOut(tensor.name))
+      continue;
+    fail(Code::modelUnsupported, file.pathOf(tensor), ": tensor ", tensor.name,
+         " has no place in a PaliGemma of the sizes that the metadata states; without it the results would be wrong");
+  }
 }
 
 void Weights::releasePages(const Linear& linear) const {
   const uint8_t* data = linear.weight.row<uint8_t>(0);
   for (const auto& file : files_) {
-    const MappedFile& map = file->map();
-    if (data >= map.data() && data < map.data() + map.size())
-      map.release(size_t(data - map.data()), linear.weight.stride * size_t(linear.out()));
+    if (const MappedFile* map = file->mapOf(data))
+      map->release(size_t(data - map->data()), linear.weight.stride * size_t(linear.out()));
   }
 }
 

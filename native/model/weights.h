@@ -3,6 +3,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "device/device.h"
@@ -65,9 +67,12 @@ class Weights {
   const float* vector(const GgufFile& file, const std::string& name, int64_t n);
   const float* widened(const GgufFile& file, const GgufTensor& tensor);
   const float* copied(const GgufFile& file, const GgufTensor& tensor);
+  // Fails where the file has tensors of these prefixes that nothing here reads: they would change what it computes.
+  void refuseUnread(const GgufFile& file, std::initializer_list<std::string_view> prefixes) const;
 
   std::vector<std::shared_ptr<const GgufFile>> files_;
   std::vector<std::unique_ptr<float[]>> copies_;
+  std::unordered_set<const GgufTensor*> read_;
 };
 
 }  // namespace pg

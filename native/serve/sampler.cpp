@@ -123,8 +123,10 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
     }
   }
   if (best < 0)
-    fail(Code::internal, "The model gave no usable logit: all of ", allowed.empty() ? logits.size() : allowed.size(),
-         " are NaN or minus infinity. The weights may be damaged");
+    fail(Code::modelInvalid, "The model gave no usable logit: all of ",
+         allowed.empty() ? logits.size() : allowed.size(),
+         " are NaN or minus infinity. Its weights hold values that are not finite; convert names the tensor, or "
+         "download the file again");
 
   TokenChoice choice;
   // a token without an alternative takes no random number, so that it may also be taken without logits

@@ -42,7 +42,7 @@ TEST(greedy_never_picks_nan_and_fails_when_nothing_else_is_there) {
   CHECK_EQUAL(sampler.pick(logits, {}).id, 599);
   const std::vector<int32_t> allowed{0, 431, 5};
   CHECK_EQUAL(sampler.pick(logits, {}, allowed).id, 431);
-  CHECK_FAILS(sampler.pick(std::vector<float>(600, kNaN), {}), Code::internal, "600");
+  CHECK_FAILS(sampler.pick(std::vector<float>(600, kNaN), {}), Code::modelInvalid, "600");
 }
 
 TEST(sampling_never_picks_nan_or_what_is_not_allowed) {

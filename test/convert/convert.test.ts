@@ -517,6 +517,7 @@ describe.skipIf(!hasGolden)('convert refuses', () => {
     writeFileSync(path, 'not a protobuf')
     await refused(dir, 'ERR_MODEL_INVALID', 'tokenizer.model')
     rmSync(path)
+    rmSync(join(dir, 'tokenizer.json'))
     await refused(dir, 'ERR_MODEL_NOT_FOUND', 'tokenizer.model does not exist')
   })
 

@@ -1,0 +1,334 @@
+/** GGUFs as splitters, other converters and diverged trainings leave them. */
+import { copyFileSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { convertModel, estimateMemory, inspectModel, loadModel, loadTokenizer, quantizeModel } from '../../lib'
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+import { type EditGguf, type EditTensor, openGguf, splitGguf, withKey, writeGguf } from '../support/gguf-edit'
+import { golden, hasGolden } from '../support/golden'
+
+const source = golden('hf', 'pg1-tiny')
+const image = join(source, 'images', 'a.png')
+
+describe.skipIf(!hasGolden)('a GGUF of another making', () => {
+  let dir = ''
+  let whole = ''
+  let gguf: EditGguf
+  let tokens: number[]
+  let files = 0
+
+  beforeAll(async () => {
+    dir = tempDir()
+    whole = join(dir, 'whole.gguf')
+    await convertModel({ source, out: whole, type: 'F32' })
+    gguf = await openGguf(whole)
+    tokens = await firstTokens(whole)
+  })
+  afterAll(removeTempDirs)
+
+  const path = (name: string) => join(dir, `${files++}-${name}`)
+
+  async function firstTokens(file: string): Promise<number[]> {
+    const model = await loadModel(file)
+    try {
+      const { tokens } = await model.generate({ image, prompt: 'caption en', maxTokens: 6, ignoreEos: true })
+      return tokens.map(({ id }) => id)
+    } finally {
+      await model.dispose()
+    }
+  }
+
+  async function refusal(work: Promise<unknown>): Promise<{ code: string; message: string }> {
+    const error = await work.then(
+      () => undefined,
+      (reason: unknown) => reason
+    )
+    expect(error).toMatchObject({ name: 'PaliGemmaError' })
+    return error as { code: string; message: string }
+  }
+
+  describe('in parts', () => {
+    let parts: string[]
+    beforeAll(() => {
+      parts = splitGguf(path('model'), gguf, 3)
+    })
+
+    it('loads as the whole, from any part', async () => {
+      for (const part of parts) expect(await firstTokens(part)).toEqual(tokens)
+    })
+
+    it('is inspected, tokenized, estimated, quantized and converted as the whole', async () => {
+      const [all, one] = [await inspectModel(whole), await inspectModel(parts[1]!)]
+      expect(one.tensors.map(({ name }) => name)).toEqual(all.tensors.map(({ name }) => name))
+      expect(one.parameters).toBe(all.parameters)
+      expect((await loadTokenizer(parts[2]!)).encode('caption en')).toEqual(
+        (await loadTokenizer(whole)).encode('caption en')
+      )
+      expect((await estimateMemory(parts[1]!)).weights).toEqual((await estimateMemory(whole)).weights)
+      const [a, b] = [path('a.gguf'), path('b.gguf')]
+      await quantizeModel({ source: whole, out: a, type: 'Q8_0' })
+      await quantizeModel({ source: parts[2]!, out: b, type: 'Q8_0' })
+      expect(readFileSync(b).equals(readFileSync(a))).toBe(true)
+      await convertModel({ source: parts, out: a })
+      expect(await firstTokens(a)).toEqual(tokens)
+      expect((await inspectModel(a)).metadata.some(({ key }) => key.startsWith('split.'))).toBe(false)
+    })
+
+    it('is found through links that have the names, as download caches keep them', async () => {
+      const blobs = parts.map((part, i) => {
+        const blob = path(`blob${i}`)
+        copyFileSync(part, blob)
+        return blob
+      })
+      const stem = path('linked')
+      for (const [i, blob] of blobs.entries()) symlinkSync(blob, `${stem}-0000${i + 1}-of-00003.gguf`)
+      expect(await firstTokens(`${stem}-00002-of-00003.gguf`)).toEqual(tokens)
+      expect(await refusal(loadModel(blobs[0]!))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringContaining('part 1 of 3')
+      })
+    })
+
+    it('names the part that is missing, in every call', async () => {
+      const [first, second] = splitGguf(path('gap'), gguf, 2)
+      rmSync(second!)
+      for (const work of [
+        loadModel(first!),
+        inspectModel(first!),
+        convertModel({ source: first!, out: path('x.gguf') })
+      ])
+        expect(await refusal(work)).toMatchObject({
+          code: 'ERR_MODEL_NOT_FOUND',
+          message: expect.stringContaining('-00002-of-00002.gguf')
+        })
+    })
+
+    it('names parts that do not belong together', async () => {
+      const mixed = splitGguf(path('mixed'), gguf, 2)
+      const other = splitGguf(path('other'), gguf, 3)
+      copyFileSync(other[1]!, mixed[1]!)
+      expect(await refusal(loadModel(mixed[0]!))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringContaining('split.count')
+      })
+      const swapped = splitGguf(path('swapped'), gguf, 3)
+      const spare = path('spare')
+      renameSync(swapped[1]!, spare)
+      renameSync(swapped[2]!, swapped[1]!)
+      renameSync(spare, swapped[2]!)
+      expect(await refusal(loadModel(swapped[0]!))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringContaining('split.no')
+      })
+      const twice = splitGguf(path('twice'), gguf, 2, (part, i) =>
+        i === 1 ? { ...part, tensors: [...part.tensors, gguf.tensors[0]!] } : part
+      )
+      expect(await refusal(loadModel(twice[0]!))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringContaining(gguf.tensors[0]!.name)
+      })
+      const fewer = splitGguf(path('fewer'), gguf, 2, (part, i) =>
+        i === 1 ? { ...part, tensors: part.tensors.slice(1) } : part
+      )
+      expect(await refusal(loadModel(fewer[0]!))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringContaining('split.tensors.count')
+      })
+    })
+  })
+
+  describe('with an LM head', () => {
+    const embedding = () => gguf.tensors.find(({ name }) => name === 'token_embd.weight')!
+    const withHead = (head: Partial<EditTensor>) =>
+      writeGguf(path('head.gguf'), {
+        ...gguf,
+        tensors: [...gguf.tensors, { ...embedding(), name: 'output.weight', ...head }]
+      })
+    const both = (file: string) => [loadModel(file), convertModel({ source: file, out: path('out.gguf') })]
+
+    it('that is a copy of the embedding leaves it out: same type, another, other padding', async () => {
+      const { shape, bytes } = embedding()
+      const half = Buffer.from(
+        Uint16Array.from(
+          new Uint32Array(Uint8Array.from(bytes).buffer),
+          (bits) => (bits + 0x7fff + ((bits >> 16) & 1)) >>> 16
+        ).buffer
+      )
+      const { native } = await import('../../lib/engine/native')
+      const q8 = Buffer.from(await native().quantizeRows(bytes, 'F32', 'Q8_0', shape[1]!))
+      for (const head of [
+        {},
+        { type: 'BF16', bytes: half },
+        { type: 'Q8_0', bytes: q8 },
+        { shape: [2005, shape[1]!], bytes: bytes.subarray(0, 2005 * shape[1]! * 4) }
+      ]) {
+        const file = withHead(head)
+        expect(await firstTokens(file)).toEqual(tokens)
+        const out = path('out.gguf')
+        await convertModel({ source: file, out })
+        expect((await inspectModel(out)).tensors.some(({ name }) => name === 'output.weight')).toBe(false)
+        expect(await firstTokens(out)).toEqual(tokens)
+      }
+    })
+
+    it('of its own is refused by name, loaded or converted', async () => {
+      const bytes = Buffer.from(embedding().bytes)
+      bytes.writeFloatLE(bytes.readFloatLE(400) + 0.5, 400)
+      for (const work of both(withHead({ bytes })))
+        expect(await refusal(work)).toMatchObject({
+          code: 'ERR_MODEL_UNSUPPORTED',
+          message: expect.stringContaining('output.weight')
+        })
+    })
+  })
+
+  it('with rope_freqs of 1 is the same model; other factors and scaled positions are refused by name', async () => {
+    const factors = (values: number[]) =>
+      writeGguf(path('rope.gguf'), {
+        ...gguf,
+        tensors: [
+          ...gguf.tensors,
+          { name: 'rope_freqs.weight', type: 'F32', shape: [16], bytes: Buffer.from(Float32Array.from(values).buffer) }
+        ]
+      })
+    const ones = factors(new Array(16).fill(1))
+    expect(await firstTokens(ones)).toEqual(tokens)
+    await convertModel({ source: ones, out: path('out.gguf') })
+    const other = factors([...new Array(15).fill(1), 8])
+    for (const work of [loadModel(other), convertModel({ source: other, out: path('out.gguf') })])
+      expect(await refusal(work)).toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED',
+        message: expect.stringContaining('rope_freqs')
+      })
+    const scaled = writeGguf(
+      path('scaled.gguf'),
+      withKey(
+        withKey(gguf, 'gemma.rope.scaling.type', { type: 'string', value: 'linear' }),
+        'gemma.rope.scaling.factor',
+        { type: 'f32', value: 4 }
+      )
+    )
+    expect(await refusal(loadModel(scaled))).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringContaining('rope.scaling.type')
+    })
+  })
+
+  it('with a tensor that the engine has no place for is refused by name', async () => {
+    const extra = { name: 'blk.0.attn_q.bias', type: 'F32', shape: [128], bytes: Buffer.alloc(512, 1) }
+    expect(
+      await refusal(loadModel(writeGguf(path('bias.gguf'), { ...gguf, tensors: [...gguf.tensors, extra] })))
+    ).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringContaining('blk.0.attn_q.bias')
+    })
+  })
+
+  it.each<[string, number]>([
+    ['gemma.block_count', 4e9],
+    ['gemma.block_count', 500],
+    ['gemma.embedding_length', 4e9],
+    ['gemma.attention.head_count', 4e9],
+    ['gemma.attention.head_count_kv', 3],
+    ['clip.vision.block_count', 4e9],
+    ['clip.vision.patch_size', 4e9],
+    ['clip.vision.image_size', 4e9]
+  ])('that claims %s = %d is refused at once, by the key or a tensor', async (key, value) => {
+    const file = writeGguf(path('claim.gguf'), withKey(gguf, key, { type: 'u32', value }))
+    const start = performance.now()
+    for (const work of [loadModel(file), convertModel({ source: file, out: path('out.gguf') })]) {
+      const { code, message } = await refusal(work)
+      expect(code).toBe('ERR_MODEL_INVALID')
+      if (value === 4e9) expect(message).toContain(key.split('.').at(-1)!)
+    }
+    expect(performance.now() - start).toBeLessThan(5000)
+  })
+
+  it.each<[string, number]>([
+    ['gemma.attention.layer_norm_rms_epsilon', 3e38],
+    ['gemma.rope.freq_base', 0],
+    ['gemma.attention.query_pre_attn_scalar', 1e-38],
+    ['clip.vision.attention.layer_norm_epsilon', NaN]
+  ])('whose %s is %d is refused by the key', async (key, value) => {
+    expect(
+      await refusal(loadModel(writeGguf(path('number.gguf'), withKey(gguf, key, { type: 'f32', value }))))
+    ).toMatchObject({ code: 'ERR_MODEL_INVALID', message: expect.stringContaining(key) })
+  })
+
+  describe('whose weights are not finite', () => {
+    const spoiled = (name: string, spoil: (bytes: Buffer) => void, from = gguf) => {
+      const tensors = from.tensors.map((tensor) => {
+        if (tensor.name !== name) return tensor
+        const bytes = Buffer.from(tensor.bytes)
+        spoil(bytes)
+        return { ...tensor, bytes }
+      })
+      return writeGguf(path('spoiled.gguf'), { ...from, tensors })
+    }
+
+    it('ends requests with ERR_MODEL_INVALID, in float32 and inside blocks', async () => {
+      const q8 = path('q8.gguf')
+      await quantizeModel({ source: whole, out: q8, type: 'Q8_0' })
+      const blocks = await openGguf(q8)
+      const halfNan = (bytes: Buffer) => void bytes.writeUInt16LE(0x7e00, 34 * 5)
+      const halfInfinity = (bytes: Buffer) => void bytes.writeUInt16LE(0x7c00, 0)
+      for (const file of [
+        spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 28)),
+        spoiled('token_embd.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, bytes.length - 4)),
+        spoiled('blk.0.ffn_up.weight', halfNan, blocks),
+        spoiled('blk.2.attn_q.weight', halfNan, blocks),
+        spoiled('blk.1.ffn_down.weight', halfInfinity, blocks),
+        spoiled('v.blk.0.ffn_up.weight', halfNan, blocks)
+      ]) {
+        const model = await loadModel(file)
+        try {
+          expect(await refusal(model.generate({ image, prompt: 'caption en', maxTokens: 3 }))).toMatchObject({
+            code: 'ERR_MODEL_INVALID'
+          })
+          expect(await refusal(model.score({ image, prompt: 'caption en', suffix: 'a b' }))).toMatchObject({
+            code: 'ERR_MODEL_INVALID'
+          })
+        } finally {
+          await model.dispose()
+        }
+      }
+    })
+
+    it('is neither converted nor quantized: the tensor and the row are named', async () => {
+      const nan = spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 64 * 4 * 3 + 28))
+      for (const work of [
+        convertModel({ source: nan, out: path('o.gguf') }),
+        quantizeModel({ source: nan, out: path('o.gguf'), type: 'Q4_0' }),
+        quantizeModel({ source: nan, out: path('o.gguf'), type: 'F32' })
+      ])
+        expect(await refusal(work)).toMatchObject({
+          code: 'ERR_MODEL_INVALID',
+          message: expect.stringMatching(/blk\.1\.ffn_gate\.weight: row 3 holds NaN in column 7/)
+        })
+      const large = spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(70000, 0))
+      expect(await refusal(quantizeModel({ source: large, out: path('o.gguf'), type: 'F16' }))).toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringMatching(/blk\.0\.attn_k\.weight: row 0 holds 70000 .* beyond F16/)
+      })
+      await quantizeModel({ source: large, out: path('ok.gguf'), type: 'BF16' })
+      await quantizeModel({ source: large, out: path('ok.gguf'), type: 'Q8_0' })
+      const huge = spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(1e30, 0))
+      for (const type of ['Q8_0', 'Q4_0', 'Q5_1'])
+        expect(await refusal(quantizeModel({ source: huge, out: path('o.gguf'), type }))).toMatchObject({
+          code: 'ERR_MODEL_INVALID',
+          message: expect.stringContaining('blk.0.attn_k.weight')
+        })
+    })
+  })
+
+  it('without an extension is told by its first bytes, also as the tokenizer of another', async () => {
+    const blob = path('sha256-0123abcd')
+    copyFileSync(whole, blob)
+    expect(await firstTokens(blob)).toEqual(tokens)
+    const out = path('out.gguf')
+    await convertModel({ source, out, type: 'F32', tokenizer: blob })
+    expect(await firstTokens(out)).toEqual(tokens)
+    await convertModel({ source: blob, out })
+    writeFileSync(path('nothing'), 'hello')
+  })
+})
