@@ -1,10 +1,14 @@
 /** One or two GGUFs as one: a text file and its vision file merged, a mask decoder added, types changed if asked. */
 import { PaliGemmaError } from '../base/errors'
+import type { Metadata } from '../formats/gguf-writer'
+import { padVocabulary } from '../formats/sentencepiece'
+import { applyAddedTokens, readAddedTokens } from './added-tokens'
+import { vocabularyOf } from './vocabulary'
 import { type GgufTensors, modelTensors, pairGgufs, planGguf } from './gguf-plan'
 import { checkImportance } from './imatrix'
 import { GgufSource, readFloats, scaledTensor } from './gguf-source'
 import { mergeIntoGguf } from './gguf-adapters'
-import { readAdaptersToMerge } from './merge'
+import { type AdapterToMerge, readAdaptersToMerge } from './merge'
 import { type MaskSource, maskTensors } from './plan'
 import type { SourceTensor } from './source'
 import { nativeQuantizeRows, type QuantizeRows } from './stream'
@@ -55,8 +59,9 @@ export async function mergeGgufs(
     const merged = mergeIntoGguf(text.path, plan.tensors, expected, adapters, notes)
     const planned = [...merged, ...maskTensors(mask, plain ? 'F32' : 'F16')]
     if (options.importance) notes.push(...checkImportance(options.imatrix!, options.importance, planned))
+    const metadata = await withAddedTokens(plan.metadata, text, adapters, notes)
     const sources = [...(options.sources ?? []), ...files.flatMap((file) => file.files)]
-    const bytes = await writeModel(options.out, plan.metadata, planned, { ...options, sources })
+    const bytes = await writeModel(options.out, metadata, planned, { ...options, sources })
     return {
       path: options.out,
       bytes,
@@ -72,6 +77,32 @@ export async function mergeGgufs(
       })
     )
   }
+}
+
+/** Tokens that were added for an adapter get their names in the vocabulary. */
+async function withAddedTokens(
+  metadata: Metadata,
+  text: GgufSource,
+  adapters: readonly AdapterToMerge[],
+  notes: string[]
+): Promise<Metadata> {
+  if (adapters.length === 0) return metadata
+  const vocabulary = vocabularyOf(text)
+  const rows = vocabulary.tokens.length
+  for (const { dir } of adapters) {
+    const added = await readAddedTokens(dir)
+    const tokens = added.tokens.filter(({ text: name, id }) => name !== '<image>' || id < rows)
+    applyAddedTokens(vocabulary, { ...added, tokens })
+  }
+  padVocabulary(text.path, vocabulary, rows)
+  notes.push(...(vocabulary.notes ?? []))
+  const changed: Metadata = [
+    ['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }],
+    ['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }],
+    ['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }]
+  ]
+  const byKey = new Map(changed)
+  return metadata.map(([key, value]) => [key, byKey.get(key) ?? value])
 }
 
 /** What has no place in a PaliGemma is left out only where it says nothing; the engine's reader does the same. */

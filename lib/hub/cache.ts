@@ -14,6 +14,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { toPath } from '../base/paths'
 import { PaliGemmaError } from '../base/errors'
+import { folderError } from './folder'
 import { demoModel } from '../base/package-files'
 import { makeFolder, writeOutput } from '../base/output-file'
 import { checkReadable } from '../base/permission'
@@ -146,13 +147,9 @@ export async function resolveModel(source: string | URL, cache?: Cache): Promise
   const model = toPath(source)
   if (model === 'demo') return { path: demoModel }
   const file = resolve(model) // now: the working folder may change
-  if (
-    await stat(file).then(
-      () => true,
-      () => false
-    )
-  )
-    return { path: file }
+  const info = await stat(file).catch(() => undefined)
+  if (info?.isDirectory()) throw await folderError(file)
+  if (info) return { path: file }
   const reference = fileName.test(model) ? undefined : parseReference(model)
   if (!reference) return { path: file }
   if (reference.type !== undefined) {
