@@ -38,8 +38,10 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     }
   }
 
-  async function refusal(work: Promise<unknown>): Promise<{ code: string; message: string }> {
-    const error = await work.then(
+  async function refusal(
+    work: Promise<unknown> | (() => Promise<unknown>)
+  ): Promise<{ code: string; message: string }> {
+    const error = await (typeof work === 'function' ? work() : work).then(
       () => undefined,
       (reason: unknown) => reason
     )
@@ -93,9 +95,9 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
       const [first, second] = splitGguf(path('gap'), gguf, 2)
       rmSync(second!)
       for (const work of [
-        loadModel(first!),
-        inspectModel(first!),
-        convertModel({ source: first!, out: path('x.gguf') })
+        () => loadModel(first!),
+        () => inspectModel(first!),
+        () => convertModel({ source: first!, out: path('x.gguf') })
       ])
         expect(await refusal(work)).toMatchObject({
           code: 'ERR_MODEL_NOT_FOUND',
@@ -144,7 +146,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         ...gguf,
         tensors: [...gguf.tensors, { ...embedding(), name: 'output.weight', ...head }]
       })
-    const both = (file: string) => [loadModel(file), convertModel({ source: file, out: path('out.gguf') })]
+    const both = (file: string) => [() => loadModel(file), () => convertModel({ source: file, out: path('out.gguf') })]
 
     it('that is a copy of the embedding leaves it out: same type, another, other padding', async () => {
       const { shape, bytes } = embedding()
@@ -195,7 +197,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     expect(await firstTokens(ones)).toEqual(tokens)
     await convertModel({ source: ones, out: path('out.gguf') })
     const other = factors([...new Array(15).fill(1), 8])
-    for (const work of [loadModel(other), convertModel({ source: other, out: path('out.gguf') })])
+    for (const work of [() => loadModel(other), () => convertModel({ source: other, out: path('out.gguf') })])
       expect(await refusal(work)).toMatchObject({
         code: 'ERR_MODEL_UNSUPPORTED',
         message: expect.stringContaining('rope_freqs')
@@ -236,7 +238,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
   ])('that claims %s = %d is refused at once, by the key or a tensor', async (key, value) => {
     const file = writeGguf(path('claim.gguf'), withKey(gguf, key, { type: 'u32', value }))
     const start = performance.now()
-    for (const work of [loadModel(file), convertModel({ source: file, out: path('out.gguf') })]) {
+    for (const work of [() => loadModel(file), () => convertModel({ source: file, out: path('out.gguf') })]) {
       const { code, message } = await refusal(work)
       expect(code).toBe('ERR_MODEL_INVALID')
       if (value === 4e9) expect(message).toContain(key.split('.').at(-1)!)
@@ -297,9 +299,9 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     it('is neither converted nor quantized: the tensor and the row are named', async () => {
       const nan = spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 64 * 4 * 3 + 28))
       for (const work of [
-        convertModel({ source: nan, out: path('o.gguf') }),
-        quantizeModel({ source: nan, out: path('o.gguf'), type: 'Q4_0' }),
-        quantizeModel({ source: nan, out: path('o.gguf'), type: 'F32' })
+        () => convertModel({ source: nan, out: path('o.gguf') }),
+        () => quantizeModel({ source: nan, out: path('o.gguf'), type: 'Q4_0' }),
+        () => quantizeModel({ source: nan, out: path('o.gguf'), type: 'F32' })
       ])
         expect(await refusal(work)).toMatchObject({
           code: 'ERR_MODEL_INVALID',
