@@ -7,9 +7,11 @@ import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { PaliGemmaError } from '../base/errors'
 import { integer } from './args'
-import { type Context, printLine } from './context'
+import { type Context, printLine, usageError } from './context'
 import { addExamples, group } from './help'
 import { packageRoot } from '../base/package-files'
+
+const mostJobs = 1024
 
 export function addBuild(program: Command, context: Context): void {
   const command = program
@@ -25,6 +27,9 @@ export function addBuild(program: Command, context: Context): void {
     .option('-j, --jobs <n>', 'parallel compiler processes (default: all cores)', integer)
     .option('--nodedir <folder>', 'a Node installation or source tree, for its headers')
     .action(async (options: { jobs?: number; nodedir?: string }) => {
+      const { jobs } = options
+      if (jobs !== undefined && (jobs < 1 || jobs > mostJobs))
+        throw usageError(`Expected integer from 1 to ${mostJobs} for --jobs but received ${jobs}`)
       const gyp = findNodeGyp()
       if (!gyp) {
         throw new PaliGemmaError(

@@ -142,6 +142,7 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['search', '-m', 'x.gguf', 'total', 'y.png', '--map-token', 'total'], '--map-token needs --map'],
     [['inspect'], "missing required argument 'file'"],
     [['bench'], 'Expected --model or --synthetic'],
+    [['build', '--jobs=-5'], 'Expected integer from 1 to 1024 for --jobs but received -5'],
     [['bench', '--model', 'x.gguf', '--synthetic', 'tiny'], 'Expected --model or --synthetic, not both'],
     [['bench', '--model', 'x.gguf', '--type', 'Q4_0'], '--type and --discard are for --synthetic'],
     [['bench', '--synthetic', '4b-224'], 'Expected one of 3b-224, 3b-448'],
