@@ -6,6 +6,7 @@ import { readPeft } from '../convert/peft'
 import { peftDirectory } from '../convert/peft-folder'
 import { someOf } from '../convert/source'
 import { PaliGemmaError } from '../base/errors'
+import { resolveAdapter } from '../hub/resolve'
 import type { NativeAdapter, NativeAdapterInfo, NativeRequest, NativeTensorSource } from '../engine/native'
 import { show } from '../base/validate'
 import type { TakenAdapter } from './adapter-option'
@@ -36,9 +37,10 @@ export async function readAdapters(list: readonly TakenAdapter[]): Promise<Nativ
         `Expected each adapter once for adapters but received ${path} twice`
       )
     seen.add(file)
-    const dir = await peftDirectory(file)
+    const source = await resolveAdapter(path, file)
+    const dir = await peftDirectory(source)
     adapters.push(
-      dir === undefined ? { name: path, path: file, scale } : { name: path, tensors: await readTensors(dir), scale }
+      dir === undefined ? { name: path, path: source, scale } : { name: path, tensors: await readTensors(dir), scale }
     )
   }
   return adapters

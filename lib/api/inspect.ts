@@ -2,7 +2,7 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
-import { resolveModel } from '../hub/cache'
+import { resolveModel } from '../hub/resolve'
 import { native, type NativeMetadataArray, type NativeMetadataValue } from '../engine/native'
 import { check, readOptions, rule, take, type Rules } from '../base/validate'
 

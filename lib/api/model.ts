@@ -6,7 +6,7 @@ import { check, readOptions, rule, take, takeList, wrongOption } from '../base/v
 import { definedOnly, ModelHost } from '../engine/host'
 import { codesRule } from '../engine/mask-decoder'
 import { native, type NativeBinding, type NativeChoice } from '../engine/native'
-import { resolveModel } from '../hub/cache'
+import { resolveModel } from '../hub/resolve'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
 import type { SchemaValue } from '../output/standard-schema'
@@ -370,8 +370,13 @@ export async function openModel(
     loadRules,
     ['model'],
     async (options) => {
-      const { path, vision } = await resolveModel(options.model)
-      const resolved = { ...definedOnly({ vision }), ...options, model: path }
+      const { path, vision, adapters = [] } = await resolveModel(options.model)
+      const resolved = {
+        ...definedOnly({ vision }),
+        ...options,
+        ...(adapters.length > 0 && { adapters: [...adapters, ...(options.adapters ?? [])] }),
+        model: path
+      }
       const engine = binding(options.nativeBinding)
       const host = await ModelHost.open(engine, resolved)
       await warnBeyondTraining(engine, resolved)

@@ -1,5 +1,5 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
-import { resolveModel } from '../hub/cache'
+import { resolveModel } from '../hub/resolve'
 import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { native, type NativeTokenizer } from '../engine/native'

@@ -1,6 +1,7 @@
 /** `paligemma bench`: how fast a model runs here, and how near that is to what the machine can do. */
 import { rm } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
+import { expandPath } from '../base/expand-path'
 import type { BenchOptions, BenchResult } from '../measure/bench'
 import { integer, pick } from './args'
 import { addExamples, group } from './help'
@@ -75,7 +76,11 @@ async function run(options: Record<string, unknown>, context: Context): Promise<
     type?: string
     discard?: boolean
   }
-  const model = given ?? (synthetic === undefined ? process.env['PALIGEMMA_MODEL']?.trim() || undefined : undefined)
+  const model =
+    given ??
+    (synthetic === undefined
+      ? expandPath(process.env['PALIGEMMA_MODEL']?.trim() ?? '', 'PALIGEMMA_MODEL') || undefined
+      : undefined)
   if (model === undefined && synthetic === undefined) throw usageError('Expected --model or --synthetic')
   if (model !== undefined && synthetic !== undefined) throw usageError('Expected --model or --synthetic, not both')
   if (model !== undefined && (type !== undefined || discard))

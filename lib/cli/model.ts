@@ -1,5 +1,6 @@
 /** Which model a verb runs when nobody names one. */
 import type { Command } from 'commander'
+import { expandPath } from '../base/expand-path'
 import { usageError } from './context'
 import { group } from './help'
 
@@ -17,10 +18,11 @@ export async function chooseModel(given: unknown): Promise<string> {
   if (given === '')
     throw usageError('Expected a GGUF, the name of a pulled model or "demo" for --model but received ""')
   if (typeof given === 'string') return given
-  const named = process.env['PALIGEMMA_MODEL']?.trim()
+  const named = expandPath(process.env['PALIGEMMA_MODEL']?.trim() ?? '', 'PALIGEMMA_MODEL')
   if (named) return named
   const { listPulled } = await import('../hub/manage.js')
-  const { models } = await listPulled()
+  const pulled = await listPulled()
+  const models = pulled.models.filter(({ adapter }) => !adapter)
   if (models.length === 1) return models[0]!.name
   if (models.length === 0)
     throw usageError(

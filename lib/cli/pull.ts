@@ -9,6 +9,7 @@ interface PullFlags {
   type?: string
   visionType?: string
   revision?: string
+  subfolder?: string
   maskDecoder?: string
   keep?: boolean
   force?: boolean
@@ -24,13 +25,14 @@ export function addPull(program: Command, context: Context): void {
     .description(
       'Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.'
     )
-    .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type')
+    .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type, or the address of its page')
   addExamples(command, 'pull google/paligemma2-3b-mix-224 --type Q4_K_M', 'pull --list')
   command
     .optionsGroup(group.task)
     .option('-t, --type <type>', 'F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (default: Q8_0); see docs/convert.md')
     .option('--vision-type <type>', 'type of the vision tower (default: Q8_0 in quantized files, else --type)')
     .option('--revision <name>', 'branch, tag or commit (default: main)')
+    .option('--subfolder <path>', 'folder of the repository (default: its top, or the only one with a model)')
     .option('--mask-decoder <npz>', 'vae-oid.npz: put its decoder into the model, for segment')
     .option('--keep', 'keep the downloaded weights, for another type later')
     .option('--force', 'convert again though the model is in the cache')
@@ -91,6 +93,10 @@ export function addPull(program: Command, context: Context): void {
         `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`
       )
       printLine(context, result.path)
+      if (result.base) {
+        printLine(context, `its base ${result.base.id}: ${result.base.type}, ${formatBytes(result.base.bytes)}`)
+        printLine(context, result.base.path)
+      }
     })
 }
 

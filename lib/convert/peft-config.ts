@@ -8,6 +8,8 @@ export interface PeftSettings {
   file: string
   /** What the adapter says it was trained on: a hub name or a path. */
   base?: string
+  /** Of the base. */
+  baseRevision?: string
   /** alpha / rank of a module, as PEFT names it; `rank` is that of its tensors. */
   scaleOf(module: string, rank: number): number
   /** The tokens whose rows of this module were trained, in the order of the rows. */
@@ -59,10 +61,11 @@ export function peftSettings(config: Fields): PeftSettings {
     config.unsupported('peft_type', `but only LORA adapters (and TRAINABLE_TOKENS) can be used; ${mergeAdvice}`)
   checkFields(config)
   checkInit(config)
-  const base = config.string('base_model_name_or_path', '')
+  const [base, revision] = [config.string('base_model_name_or_path', ''), config.string('revision', '')]
   return {
     file: config.file,
     ...(base !== '' && { base }),
+    ...(revision !== '' && { baseRevision: revision }),
     scaleOf: scales(config),
     tokensOf: tokens(config),
     ensuresTying: config.boolean('ensure_weight_tying', false)

@@ -35,6 +35,7 @@ export interface PeftAdapter {
   dir: string
   /** What it says it was trained on: a hub name or a path. */
   base?: string
+  baseRevision?: string
   updates: LowRankUpdate[]
   /**
    * Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. They may be as large as
@@ -54,13 +55,18 @@ const head = 'lm_head.weight'
  * that change what is computed)
  */
 export async function readPeft(dir: string): Promise<PeftAdapter> {
-  const settings = peftSettings(await readJson(join(dir, 'adapter_config.json')))
+  const settings = await readPeftSettings(dir)
   const source = await Safetensors.openFiles([await peftWeights(dir)])
   try {
     return await new Collection(dir, settings).read(source.tensors)
   } finally {
     await source.close()
   }
+}
+
+/** The settings alone: refuses an adapter before its weights are there. */
+export async function readPeftSettings(dir: string): Promise<PeftSettings> {
+  return peftSettings(await readJson(join(dir, 'adapter_config.json')))
 }
 
 class Collection {
@@ -97,6 +103,7 @@ class Collection {
     return {
       dir: this.dir,
       ...(this.settings.base !== undefined && { base: this.settings.base }),
+      ...(this.settings.baseRevision !== undefined && { baseRevision: this.settings.baseRevision }),
       updates: [...this.updates.values()].map(({ module: _, ...update }) => update),
       replaced: this.replaced,
       ...(tokens && { tokens })

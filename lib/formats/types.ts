@@ -108,6 +108,11 @@ const aliases: Record<string, string> = { Q3_K: 'Q3_K_M', Q4_K: 'Q4_K_M', Q5_K: 
 /** Every value of `--type`, large to small. */
 export const fileTypeNames: readonly string[] = fileTypes.map((type) => type.name)
 
+/** The name of a `general.file_type`, where it is one of these. */
+export function fileTypeName(fileType: number | undefined): string | undefined {
+  return fileTypes.find((type) => type.fileType === fileType)?.name
+}
+
 /** The file type of a name in any case; ERR_INVALID_OPTION lists the names. */
 export function parseFileType(name: string): FileType {
   const upper = typeof name === 'string' ? name.toUpperCase() : ''

@@ -10,16 +10,10 @@
  * A record is written last, so a model without one is not there.
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
-import { fileTypeNames, parseFileType } from '../formats/types'
-import { toPath } from '../base/paths'
-import { PaliGemmaError } from '../base/errors'
-import { folderError } from './folder'
-import { demoModel } from '../base/package-files'
+import { basename, dirname, join } from 'node:path'
 import { makeFolder, writeOutput } from '../base/output-file'
-import { checkReadable } from '../base/permission'
 import { cacheDirectory } from './settings'
-import { folderName, type HubReference, parseReference } from './reference'
+import { folderName, type HubReference, isRepositoryPath } from './reference'
 
 /** Raised when `convert` writes something that older files lack and that is worth converting again. */
 export const recordFormat = 1
@@ -41,18 +35,31 @@ export interface CacheRecord {
   /** File names beside the record. */
   model: string
   vision: string | null
+  /** Further files, relative to the record: the other parts of a split model, all files of an adapter's folder. */
+  extra?: string[]
+  /** The folder of the repository that was asked for. */
+  folder?: string
+  /** The GGUF of the repository that was asked for. */
+  file?: string
+  /** It is an adapter, for this model of the hub; null: it names none. */
+  adapter?: { base: string | null }
   /** Of all files. */
   bytes: number
   /** ISO 8601 */
   pulledAt: string
 }
 
-export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision'> {
-  /** Path of the GGUF. */
+export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'extra'> {
+  /** Path of the GGUF; of an adapter, its folder or its GGUF. */
   path: string
   /** Path of the separate vision GGUF, where there is one. */
   vision: string | null
+  /** Paths of further files. */
+  extra?: string[]
 }
+
+/** The record of the model at a path. */
+export const recordPath = (path: string): string => `${path.replace(/\.gguf$/i, '')}.json`
 
 export const isCommit = (revision: string): boolean => /^[0-9a-f]{40}$/.test(revision)
 
@@ -90,18 +97,32 @@ export class Cache {
     return models.filter((model) => model !== undefined).sort((a, b) => b.pulledAt.localeCompare(a.pulledAt))
   }
 
-  /** What {@link loadModel} takes for a name. */
-  async find({ id, revision = 'main', type }: HubReference): Promise<CachedModel | undefined> {
+  /** The id as the cache has it: the hub takes names in any case. */
+  async spelled(id: string): Promise<string> {
+    const names = await readdir(join(this.dir, 'models')).catch((): string[] => [])
+    const wanted = folderName(id)
+    if (names.includes(wanted)) return id
+    const same = names.filter((name) => name.toLowerCase() === wanted.toLowerCase())
+    return same.length === 1 ? same[0]!.replace('--', '/') : id
+  }
+
+  /** What {@link loadModel} takes for a name. The type of an adapter's name is that of its base. */
+  async find({ id: given, revision = 'main', type, folder, file }: HubReference): Promise<CachedModel | undefined> {
+    const id = await this.spelled(given)
     const commit = await this.commitOf(id, revision)
     if (commit === undefined) return undefined
-    const models = await this.modelsOf(id, commit)
-    return type === undefined ? models[0] : models.find((model) => model.type === type)
+    return (await this.modelsOf(id, commit)).find(
+      (model) =>
+        (type === undefined || model.adapter !== undefined || model.type === type) &&
+        (folder === undefined || model.folder === folder) &&
+        (file === undefined || model.file === file)
+    )
   }
 
   /** Makes a model findable; its files are in place. */
   async add(record: CacheRecord): Promise<CachedModel> {
     const dir = this.modelDir(record.id, record.commit)
-    const path = join(dir, `${record.model.replace(/\.gguf$/i, '')}.json`)
+    const path = recordPath(join(dir, record.model))
     await replaceFile(path, `${JSON.stringify(record, null, 2)}\n`)
     if (!isCommit(record.revision)) await replaceFile(this.refFile(record.id, record.revision), `${record.commit}\n`)
     return (await readRecord(path))!
@@ -117,60 +138,27 @@ async function replaceFile(path: string, text: string): Promise<void> {
 /** A record whose files are there in full size. */
 async function readRecord(path: string): Promise<CachedModel | undefined> {
   try {
-    const { model, vision, ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
+    const { model, vision, extra = [], ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
     const dir = dirname(path)
-    const files = [model, vision].filter((name) => name !== null)
+    const own = [model, vision].filter((name) => name !== null)
     if (
-      !files.every((name) => typeof name === 'string' && basename(name) === name) ||
+      !own.every((name) => typeof name === 'string' && basename(name) === name) ||
+      !extra.every((name) => typeof name === 'string' && isRepositoryPath(name)) ||
       typeof rest.type !== 'string' ||
       typeof rest.pulledAt !== 'string'
     )
       return undefined
+    // An adapter's folder has no size of its own.
+    const files = [...own.filter((name) => !extra.some((other) => other.startsWith(`${name}/`))), ...extra]
     const sizes = await Promise.all(files.map(async (name) => (await stat(join(dir, name))).size))
     if (sizes.reduce((a, b) => a + b, 0) !== rest.bytes) return undefined
-    return { ...rest, path: join(dir, model), vision: vision === null ? null : join(dir, vision) }
+    return {
+      ...rest,
+      path: join(dir, model),
+      vision: vision === null ? null : join(dir, vision),
+      ...(extra.length > 0 && { extra: extra.map((name) => join(dir, name)) })
+    }
   } catch {
     return undefined // incomplete, damaged or of another version: as if it were not there
   }
-}
-
-// A name that can only be meant as a file.
-const fileName = /\.(gguf|safetensors|npz|bin|part)$/i
-
-/**
- * A model's files: "demo" is the one that ships with the package ("./demo": a file of that name); a path or `file:` URL that
- * exists is itself; the name of a hub model is what `pull` made of it; anything else is left to the reader of the file, which says
- * what is wrong with it.
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND for a hub model that was not pulled, with the command that fetches it
- */
-export async function resolveModel(source: string | URL, cache?: Cache): Promise<{ path: string; vision?: string }> {
-  const model = toPath(source)
-  if (model === 'demo') return { path: demoModel }
-  const file = resolve(model) // now: the working folder may change
-  const info = await stat(file).catch(() => undefined)
-  if (info?.isDirectory()) throw await folderError(file)
-  if (info) return { path: file }
-  const reference = fileName.test(model) ? undefined : parseReference(model)
-  if (!reference) return { path: file }
-  if (reference.type !== undefined) {
-    // A wrong type must not end in advice to pull it.
-    reference.type = parseFileType(reference.type).name
-  }
-  const where = cache ?? new Cache()
-  await checkReadable(where.dir)
-  const found = await where.find(reference)
-  if (found) return { path: found.path, ...(found.vision !== null && { vision: found.vision }) }
-  const command = [
-    'npx paligemma pull',
-    reference.id,
-    ...(reference.revision === undefined ? [] : ['--revision', reference.revision]),
-    ...(reference.type === undefined ? [] : ['--type', reference.type])
-  ].join(' ')
-  const commit = await where.commitOf(reference.id, reference.revision ?? 'main')
-  const others = commit === undefined ? [] : (await where.modelsOf(reference.id, commit)).map((other) => other.type)
-  throw new PaliGemmaError(
-    'ERR_MODEL_NOT_FOUND',
-    `${model} is no file, and as a model of the Hugging Face hub it is not in the cache (${where.dir}` +
-      `${others.length > 0 ? `, which has it as ${others.sort((a, b) => fileTypeNames.indexOf(a) - fileTypeNames.indexOf(b)).join(', ')}` : ''}); fetch it with "${command}"`
-  )
 }

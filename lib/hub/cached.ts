@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 import type { StorageType } from '../formats/types'
-import { type Cache, type CachedModel, type CacheRecord, isCommit, recordFormat } from './cache'
+import { type Cache, type CachedModel, type CacheRecord, isCommit, recordFormat, recordPath } from './cache'
 import type { HubClient } from './client'
 import type { PullResult } from './pull-options'
 import { resolveRevision } from './repository'
@@ -13,6 +13,9 @@ export interface Wanted {
   visionType: StorageType | undefined
   /** SHA-256 of the mask decoder's file. */
   maskHash: string | null
+  /** A folder of the repository, or a GGUF in it, where one is named. */
+  folder?: string | undefined
+  file?: string | undefined
 }
 
 export interface Lookup {
@@ -30,23 +33,25 @@ export interface Lookup {
 /** With a cached copy at hand nobody waits long for a hub that may not be there. */
 const impatientMs = 4000
 
-/** The cached model that is asked for, or the commit that has to be pulled. */
-export async function lookUp(lookup: Lookup): Promise<{ commit: string; found?: PullResult }> {
-  const { id, revision, wanted, cache, client, offline, force } = lookup
+/** The cached model that is asked for, or the commit that has to be pulled; `id` as the hub spells it. */
+export async function lookUp(lookup: Lookup): Promise<{ commit: string; id: string; found?: PullResult }> {
+  const { revision, wanted, cache, client, offline, force } = lookup
+  const id = await cache.spelled(lookup.id)
   const known = await cache.commitOf(id, revision)
   const local = known === undefined || force ? undefined : await findSame(cache, id, known, wanted)
-  if (local && isCommit(revision)) return { commit: revision, found: asFound(local) }
-  if (offline !== undefined) return { commit: known ?? '', found: await offlineModel(lookup, known, local) }
-  let commit: string
+  if (local && isCommit(revision)) return { commit: revision, id, found: asFound(local) }
+  if (offline !== undefined) return { commit: known ?? '', id, found: await offlineModel(lookup, id, known, local) }
+  let now: { commit: string; id: string }
   try {
-    commit = await resolveRevision(local ? impatient(client) : client, id, revision)
+    now = await resolveRevision(local ? impatient(client) : client, id, revision)
   } catch (error) {
     client.signal?.throwIfAborted()
     if (!local || !(error instanceof PaliGemmaError)) throw error
-    return { commit: local.commit, found: asFound(local, `the cached model is used, since ${error.message}`) }
+    return { commit: local.commit, id, found: asFound(local, `the cached model is used, since ${error.message}`) }
   }
-  const found = force ? undefined : commit === known ? local : await findSame(cache, id, commit, wanted)
-  return { commit, ...(found && { found: await touched(cache, found, revision) }) }
+  const same = local && now.commit === known && now.id === id
+  const found = force ? undefined : same ? local : await findSame(cache, now.id, now.commit, wanted)
+  return { ...now, ...(found && { found: await touched(cache, found, revision) }) }
 }
 
 /** A model of the cache that is what would be made. Without a wish for a mask decoder one does no harm. */
@@ -54,15 +59,19 @@ export async function findSame(
   cache: Cache,
   id: string,
   commit: string,
-  { type, visionType, maskHash }: Wanted
+  wanted: Wanted
 ): Promise<CachedModel | undefined> {
-  return (await cache.modelsOf(id, commit)).find(
-    (model) =>
-      model.format === recordFormat &&
+  const { type, visionType, maskHash, folder, file } = wanted
+  return (await cache.modelsOf(id, commit)).find((model) => {
+    if (model.format !== recordFormat || model.folder !== folder || model.file !== file) return false
+    // What an adapter's base has to be is seen when that is looked up.
+    if (model.adapter) return true
+    return (
       (type === undefined ? model.type === 'Q8_0' || !model.converted : model.type === type) &&
       model.visionType === (visionType ?? null) &&
       (maskHash === null || model.maskDecoder === maskHash)
-  )
+    )
+  })
 }
 
 const asFound = (model: CachedModel, ...notes: string[]): PullResult => ({ ...model, cached: true, notes })
@@ -75,7 +84,7 @@ const impatient = (client: HubClient): HubClient => ({
 /** The branch may have come back to a commit that is here, or be asked for by another name. Written down where that can be. */
 async function touched(cache: Cache, found: CachedModel, revision: string): Promise<PullResult> {
   try {
-    const record = JSON.parse(await readFile(found.path.replace(/\.gguf$/i, '.json'), 'utf8')) as CacheRecord
+    const record = JSON.parse(await readFile(recordPath(found.path), 'utf8')) as CacheRecord
     return asFound(await cache.add({ ...record, revision, pulledAt: new Date().toISOString() }))
   } catch {
     const stays = (await cache.commitOf(found.id, revision)) === found.commit
@@ -90,7 +99,8 @@ async function touched(cache: Cache, found: CachedModel, revision: string): Prom
 
 /** Without requests any type will do where none is asked for. */
 async function offlineModel(
-  { id, revision, wanted, cache, offline, force }: Lookup,
+  { revision, wanted, cache, offline, force }: Lookup,
+  id: string,
   commit: string | undefined,
   local: CachedModel | undefined
 ): Promise<PullResult> {

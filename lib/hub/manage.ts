@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { publicCall } from '../base/call'
 import { readOptions, rule, type Rules } from '../base/validate'
-import { Cache, type CachedModel } from './cache'
+import { Cache, type CachedModel, recordPath } from './cache'
 import { acquireLock } from './lock'
 import { expectReference, type HubReference } from './reference'
 import { cacheDirectory } from './settings'
@@ -139,9 +139,9 @@ async function modelsOf(cache: Cache, id: string): Promise<PulledModel[]> {
 }
 
 /** A commit that its branch has left is found by its hash alone. */
-async function nameOf(cache: Cache, { id, revision, commit, type }: CachedModel): Promise<string> {
+async function nameOf(cache: Cache, { id, revision, commit, type, adapter }: CachedModel): Promise<string> {
   const current = (await cache.commitOf(id, revision)) === commit
-  return `${id}${current ? (revision === 'main' ? '' : `@${revision}`) : `@${commit}`}:${type}`
+  return `${id}${current ? (revision === 'main' ? '' : `@${revision}`) : `@${commit}`}${adapter ? '' : `:${type}`}`
 }
 
 async function downloadsOf(cache: Cache, id: string): Promise<PulledDownload[]> {
@@ -201,10 +201,11 @@ async function notThere(cache: Cache, name: string, { id }: HubReference): Promi
 /** The record goes last: if a file is in use, the model stays known and can be removed later. */
 async function removeModel(model: CachedModel, kept: readonly CachedModel[]): Promise<void> {
   // Ready GGUFs of two types may share one vision file.
-  const files = [model.path, model.vision].filter((path) => path !== null)
+  const files = [model.path, model.vision, ...(model.extra ?? [])].filter((path) => path !== null)
   for (const file of files)
-    if (!kept.some((other) => other.path === file || other.vision === file)) await rm(file, { force: true })
-  await rm(model.path.replace(/\.gguf$/i, '.json'), { force: true })
+    if (!kept.some((other) => other.path === file || other.vision === file))
+      await rm(file, { recursive: true, force: true })
+  await rm(recordPath(model.path), { force: true })
 }
 
 /** Folders of commits without a model, branches that lead to them, and the repository's folder when nothing is in it. */

@@ -5,7 +5,7 @@ import type { Environment } from '../base/expand-path'
 import type { CachedModel } from './cache'
 import type { Fetch, Timing } from './client'
 import type { LockTiming } from './lock'
-import { isRevision } from './reference'
+import { isRepositoryPath, isRevision } from './reference'
 
 /** How far `pull` is. */
 export interface PullProgress {
@@ -38,6 +38,8 @@ export interface PullOptions {
   visionType?: string | undefined
   /** Branch, tag or commit; default "main". */
   revision?: string | undefined
+  /** Folder of the repository that the model is in; default: its top, or the only one that has a model. */
+  subfolder?: string | undefined
   /** `vae-oid.npz`: its decoder goes into the model, for `segment`. */
   maskDecoder?: string | undefined
   /** Keep the downloaded weights: for another type later. Default false. */
@@ -64,6 +66,8 @@ export interface PullOptions {
 export interface PullResult extends CachedModel {
   /** It was in the cache; nothing was downloaded. */
   cached: boolean
+  /** Of an adapter that names its base: the base, which was pulled with it. */
+  base?: PullResult
   /** What the conversion had to say. */
   notes: string[]
 }
@@ -87,6 +91,7 @@ export const pullRules: Rules<PullOptions> = {
   type: rule.text,
   visionType: rule.text,
   revision: optional(isRevision, 'branch, tag or commit'),
+  subfolder: optional(isRepositoryPath, 'folder of the repository'),
   maskDecoder: rule.file,
   keep: rule.flag,
   force: rule.flag,

@@ -8,15 +8,19 @@ import { publicCall } from '../base/call'
 import { anySignal } from '../base/signals'
 import { check, rule, wrongOption } from '../base/validate'
 import { parseFileType, parseVisionType } from '../formats/types'
+import { readConfig } from '../convert/config'
+import { readPeftSettings } from '../convert/peft'
 import { Cache, recordFormat } from './cache'
 import { findSame, type Lookup, lookUp } from './cached'
+import { type Choice, chooseFiles, unknownGgufs } from './choose'
 import { defaultTiming, type HubClient } from './client'
 import { presentBytes } from './download'
+import { type GgufHeader, readGgufHeader } from './gguf-header'
 import { acquireLock } from './lock'
 import { makeModel, removeDownloads } from './make'
 import { type PullHooks, type PullOptions, type PullResult, pullRules } from './pull-options'
-import { expectReference, type HubReference } from './reference'
-import { chooseFiles, listFiles } from './repository'
+import { expectReference } from './reference'
+import { listFiles } from './repository'
 import { type HubSettings, hubSettings } from './settings'
 import { transfer } from './transfer'
 
@@ -32,31 +36,66 @@ interface Job extends Lookup {
  * where `loadModel(id)` finds it. What is there already is not done again; what was interrupted goes on. A model that is
  * in the cache is found without a network and without writing anything.
  *
- * @param id "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type"
+ * An adapter is pulled with its base: `loadModel` takes the adapter's name for both, `adapters` takes it for itself.
+ *
+ * @param id "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type", or an address of the hub's pages
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (no such repository, revision or file), ERR_ACCESS_DENIED (gated or private; a
  * cache that cannot be written), ERR_DOWNLOAD_FAILED, ERR_DISK_FULL, ERR_INVALID_OPTION, and what `convert` throws; an abort
  * rejects with the signal's reason
  */
 export async function pull(id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
-  const reference = expectReference(id)
   check('hooks', hooks, rule.object)
   return await publicCall<PullOptions, PullResult>('pull', options, pullRules, [], async (options) => {
-    const job = await prepare(reference, options, hooks)
-    const { commit, found } = await lookUp(job)
-    return found ?? (await locked(job, commit))
+    const job = await prepare(id, options, hooks)
+    const result = await pullOne(job)
+    return result.adapter ? await withBase(job, result) : result
   })
 }
 
-async function prepare(reference: HubReference, options: PullOptions, hooks: PullHooks): Promise<Job> {
+async function pullOne(job: Job): Promise<PullResult> {
+  const { commit, id, found } = await lookUp(job)
+  return found ?? (await locked({ ...job, id }, commit))
+}
+
+/** An adapter is of use with its base only. */
+async function withBase({ wanted, options, hooks, settings }: Job, adapter: PullResult): Promise<PullResult> {
+  const base = adapter.adapter!.base
+  if (base === null) {
+    const note = `${adapter.id} is an adapter and names no model of the hub as its base: pull that, and load it with adapters: ['${adapter.id}']`
+    return { ...adapter, notes: [...adapter.notes, note] }
+  }
+  const { revision: _, subfolder: __, force: ___, type: ____, ...rest } = options
+  try {
+    const job = await prepare(base, { ...rest, ...(wanted.type !== undefined && { type: wanted.type }) }, hooks)
+    const under = await pullOne(job)
+    if (under.adapter)
+      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', 'that is an adapter itself; merge the two with PEFT')
+    const notes = [...adapter.notes, ...under.notes]
+    return { ...adapter, base: under, cached: adapter.cached && under.cached, notes }
+  } catch (cause) {
+    options.signal?.throwIfAborted()
+    if (!(cause instanceof PaliGemmaError)) throw cause
+    throw new PaliGemmaError(
+      cause.code,
+      `${adapter.id} is an adapter of ${base}, which cannot be pulled from ${settings.endpoint}: ${cause.message}. ` +
+        `With that solved, pull ${base} by itself or ${adapter.id} again`,
+      { cause }
+    )
+  }
+}
+
+async function prepare(id: string, options: PullOptions, hooks: PullHooks): Promise<Job> {
+  const settings = await hubSettings(options, hooks.env)
+  const reference = expectReference(id, settings.endpoint)
   const revision = agree('revision', reference.revision, options.revision) ?? 'main'
+  const folder = agree('subfolder', reference.folder, options.subfolder)
   const type = agree('type', reference.type, options.type === undefined ? undefined : parseFileType(options.type).name)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   const maskHash = options.maskDecoder === undefined ? null : await hashOf(options.maskDecoder)
-  const settings = await hubSettings(options, hooks.env)
   return {
     id: reference.id,
     revision,
-    wanted: { type, visionType, maskHash },
+    wanted: { type, visionType, maskHash, folder, file: reference.file },
     cache: new Cache(settings.cacheDir),
     client: newClient(settings, options, hooks),
     offline: settings.offline,
@@ -122,13 +161,10 @@ async function locked(job: Job, commit: string): Promise<PullResult> {
 /** Downloads and makes a model that the cache does not have. */
 async function make(job: Job, commit: string): Promise<PullResult> {
   const { id, revision, wanted, cache, client, settings, options, hooks } = job
-  const choice = chooseFiles(await listFiles(client, id, commit), {
-    id,
-    type: wanted.type,
-    mustConvert: wanted.visionType !== undefined || wanted.maskHash !== null
-  })
+  const choice = await choose(job, commit)
   const dir = cache.downloadDir(id, commit)
-  const type = choice.kind === 'gguf' ? choice.type : (wanted.type ?? 'Q8_0')
+  const converts = choice.kind === 'checkpoint'
+  const type = choice.kind === 'gguf' ? choice.type : converts ? (wanted.type ?? 'Q8_0') : 'adapter'
   await makeFolder(dir, 'PALIGEMMA_CACHE')
   const files = await Promise.all(
     choice.files.map(async (file) => ({
@@ -137,7 +173,7 @@ async function make(job: Job, commit: string): Promise<PullResult> {
       present: await presentBytes(join(dir, file.path), file)
     }))
   )
-  options.onPlan?.({ id, commit, type, converts: choice.kind === 'checkpoint', files })
+  options.onPlan?.({ id, commit, type, converts, files })
   await transfer(client, {
     id,
     commit,
@@ -145,25 +181,45 @@ async function make(job: Job, commit: string): Promise<PullResult> {
     dir,
     hubCacheDir: settings.hubCacheDir,
     onProgress: options.onProgress,
-    convertTo: choice.kind === 'checkpoint' ? type : undefined,
+    check: hooks.convert ? undefined : async () => await checkBeforeWeights(choice, dir),
+    convertTo: converts ? type : undefined,
     freeBytes: hooks.freeBytes
   })
   const target = cache.modelDir(id, commit)
   await makeFolder(target, 'PALIGEMMA_CACHE')
   const made = await makeModel(choice, { id, dir, target, type, wanted, options, hooks, signal: client.signal })
   client.signal?.throwIfAborted()
+  const isAdapter = choice.kind === 'adapter'
   const model = await cache.add({
     format: recordFormat,
     id,
     revision,
     commit,
     type,
-    visionType: wanted.visionType ?? null,
-    maskDecoder: wanted.maskHash,
-    converted: choice.kind === 'checkpoint',
+    visionType: isAdapter ? null : (wanted.visionType ?? null),
+    maskDecoder: isAdapter ? null : wanted.maskHash,
+    converted: converts,
+    ...(wanted.folder !== undefined && { folder: wanted.folder }),
+    ...(wanted.file !== undefined && { file: wanted.file }),
     pulledAt: new Date().toISOString(),
     ...made.record
   })
   if (!options.keep) await removeDownloads(dir)
   return { ...model, cached: false, notes: made.notes }
+}
+
+async function choose({ id, wanted, client }: Job, commit: string): Promise<Choice> {
+  const files = await listFiles(client, id, commit)
+  const mustConvert = wanted.visionType !== undefined || wanted.maskHash !== null
+  const options = { id, type: wanted.type, mustConvert, folder: wanted.folder, file: wanted.file }
+  const headers = new Map<string, GgufHeader | undefined>()
+  for (const file of unknownGgufs(files, options))
+    headers.set(file.path, await readGgufHeader(client, id, commit, file))
+  return chooseFiles(files, { ...options, headers })
+}
+
+/** What config.json refuses need not be downloaded: quantized checkpoints, other models, adapters of other methods. */
+async function checkBeforeWeights(choice: Choice, dir: string): Promise<void> {
+  if (choice.kind === 'checkpoint') await readConfig(join(dir, choice.folder))
+  if (choice.kind === 'adapter' && choice.files.length > 1) await readPeftSettings(join(dir, choice.folder))
 }

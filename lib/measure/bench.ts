@@ -1,7 +1,7 @@
 /** Measures a model through the public library, and the machine beside it. */
 import { randomFillSync } from 'node:crypto'
 import { PaliGemmaError } from '../base/errors'
-import { resolveModel } from '../hub/cache'
+import { resolveModel } from '../hub/resolve'
 import type { RawPixels } from '../images/image-input'
 import { inspectModel } from '../api/inspect'
 import { loadModel, type PaliGemma } from '../api/model'

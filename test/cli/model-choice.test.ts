@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { demoImage, demoModel } from '../../lib/base/package-files'
 import { chooseModel } from '../../lib/cli/model'
-import { Cache, recordFormat, resolveModel } from '../../lib/hub/cache'
+import { Cache, recordFormat } from '../../lib/hub/cache'
+import { resolveModel } from '../../lib/hub/resolve'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
 afterAll(removeTempDirs)

@@ -90,7 +90,7 @@ async function refusals(path: string): Promise<{ code: string; message: string }
       () => ({ code: 'none', message: 'it was used' }),
       (error: unknown) => error
     )) as { code: string; message: string }
-  return await Promise.all([fails(readAdapters([{ path: path, file: path }])), fails(merged(path))])
+  return await Promise.all([fails(readAdapters([{ path, file: path }])), fails(merged(path))])
 }
 async function expectRefused(path: string, code: string, words: RegExp): Promise<void> {
   const [loading, merging] = await refusals(path)

@@ -266,7 +266,7 @@ describe('a server that sends a byte now and then', () => {
     const error = await pull(
       hub.id,
       { endpoint: hub.url, cacheDir },
-      { timing: { stallMs: 100, pauseMs: 5, attempts: 2 }, convert: fakeConvert, env: {} }
+      { timing: { stallMs: 500, pauseMs: 5, attempts: 2 }, convert: fakeConvert, env: {} }
     ).catch((reason: Error) => reason)
     expect((error as Error).message).toMatch(/sent only \d+ bytes/)
   })

@@ -90,7 +90,10 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     expect(readFileSync(ready.path).equals(made)).toBe(true)
     await using model = await loadModel(`${hub.id}:F16`)
     expect(model.info.hasVision).toBe(true)
-    await expect(pull(hub.id, { endpoint: hub.url, type: 'q8_0' })).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' })
+    await expect(pull(hub.id, { endpoint: hub.url, type: 'q8_0' })).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('GGUFs of the types F16 only, not Q8_0') as string
+    })
   })
 
   it('paligemma pull shows the files, then run takes the name', async () => {
@@ -109,7 +112,7 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     const pulled = await cli('pull', hub.id, '--type', 'q8_0', '--json')
     expect(pulled.code).toBe(0)
     expect(JSON.parse(pulled.out)).toMatchObject({ id: hub.id, type: 'Q8_0', cached: false })
-    expect(pulled.err).toMatch(/^org\/tiny-model at c0ffee0000, 6 files, 2\.8 MB, to be converted to Q8_0\n/)
+    expect(pulled.err).toMatch(/^org\/tiny-model at c0ffee0000, 8 files, 3\.2 MB, to be converted to Q8_0\n/)
     expect(pulled.err).toContain('2.7 MB  model.safetensors\n')
     const again = await cli('pull', hub.id)
     expect(again).toMatchObject({ code: 0, out: expect.stringContaining('Q8_0, ') as string })

@@ -6,7 +6,8 @@ import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { convert } from '../../lib/convert'
 import { pull } from '../../lib/hub/pull'
 import type { PullHooks, PullOptions, PullPlan, PullProgress } from '../../lib/hub/pull-options'
-import { resolveModel, Cache } from '../../lib/hub/cache'
+import { Cache } from '../../lib/hub/cache'
+import { resolveModel } from '../../lib/hub/resolve'
 import { execute } from '../../lib/cli/program'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { refuse, sha256, TestHub } from '../support/hub-server'
@@ -140,6 +141,7 @@ describe('pull', () => {
         files: [
           'config.json',
           'tokenizer.model',
+          'tokenizer.json',
           'model.safetensors.index.json',
           first,
           'model-00002-of-00002.safetensors'
@@ -147,12 +149,12 @@ describe('pull', () => {
       }
     ])
     const downloads = progress.filter(({ stage }) => stage === 'download')
-    expect(downloads.at(-1)).toMatchObject({ fraction: 1, bytes: 901_000 + 2 + files['config.json'].length })
+    expect(downloads.at(-1)).toMatchObject({ fraction: 1, bytes: 901_000 + 4 + files['config.json'].length })
     expect(progress.at(-1)).toMatchObject({ stage: 'convert', fraction: 1 })
     expect(existsSync(join(cacheDir, 'downloads', 'org--tiny-model'))).toBe(false)
     expect(readdirSync(join(cacheDir, 'locks'))).toEqual([])
     expect(await resolveModel('org/tiny-model', new Cache(cacheDir))).toEqual({ path: result.path })
-    expect(hub.seen.some(({ path }) => /README|tokenizer\.json/.test(path))).toBe(false)
+    expect(hub.seen.some(({ path }) => /README/.test(path))).toBe(false)
   })
 
   it('does nothing twice', async () => {
