@@ -9,7 +9,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.addon.test.ts', 'test/package/**'],
+          exclude: ['test/**/*.addon.test.ts', 'test/package/**', 'test/frameworks/**'],
           testTimeout: 30_000
         }
       },
@@ -28,6 +28,16 @@ export default defineConfig({
           include: ['test/package/**/*.test.ts'],
           testTimeout: 300_000,
           hookTimeout: 300_000,
+          pool: 'forks'
+        }
+      },
+      {
+        // installs tools from the registry, minutes: npm run test:frameworks
+        test: {
+          name: 'frameworks',
+          include: ['test/frameworks/**/*.test.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
           pool: 'forks'
         }
       }

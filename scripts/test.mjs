@@ -3,7 +3,8 @@
 //   node scripts/test.mjs            `npm test`: C++ tests under sanitizers, symbols, vitest (units, addon, package)
 //   node scripts/test.mjs quick      units, and the reference results on the best kernel table: under a minute
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
-// More words run more suites: cpp, symbols, vitest, quick, tables.
+//   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
+// More words run more suites: cpp, symbols, vitest, quick, tables, frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -136,7 +137,8 @@ const suites = {
     count('units', vitest(['--project', 'unit']))
     count('reference results', vitest(everyTable))
   },
-  tables: runTables
+  tables: runTables,
+  frameworks: () => count('frameworks', vitest(['--project', 'frameworks']))
 }
 
 const asked = process.argv.slice(2)
