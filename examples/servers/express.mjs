@@ -1,17 +1,15 @@
-import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import express from 'express'
-import { endWith, model, port, statusOf } from './model.mjs'
+import { caption, endWith, port, statusOf } from './model.mjs'
 
 const app = express()
 app.get('/ready', (_req, res) => res.sendStatus(200))
 app.post('/caption', express.raw({ type: '*/*', limit: '20mb' }), async (req, res) => {
   const gone = new AbortController()
   res.on('close', () => gone.abort())
-  const stream = model.stream({ image: req.body, prompt: 'caption en', signal: gone.signal })
   try {
     // .pipe(res) would go on generating after the client has left; pipeline ends both
-    await pipeline(Readable.fromWeb(stream.toReadableStream()), res)
+    await pipeline(await caption(req.body, gone.signal), res)
   } catch (error) {
     if (!gone.signal.aborted && !res.headersSent) res.status(statusOf(error)).json({ code: error.code })
   }

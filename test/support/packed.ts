@@ -35,7 +35,7 @@ export function appWith(folder: string, tarball: string, tools: string[]): strin
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }))
   const { status } = spawnSync('npm', ['install', '--no-audit', '--no-fund', '--silent', tarball, ...tools], {
     cwd: folder,
-    timeout: 240_000
+    timeout: 500_000
   })
   return status === 0 ? folder : undefined
 }
