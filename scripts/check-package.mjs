@@ -24,7 +24,7 @@ const folder = join(root, 'prebuilds', platform)
 const engines = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.node')) : []
 if (engines.length === 0 && !process.env.PALIGEMMA_PACK_WITHOUT_ENGINE) {
   stop(
-    `there is no engine for ${platform} in prebuilds/. Make it with "npm run prebuild", or set ` +
+    `there is no engine for ${platform} in prebuilds/. Make it with "npm run prebuilds", or set ` +
       'PALIGEMMA_PACK_WITHOUT_ENGINE=1 to pack a package that every user has to build with "npx paligemma build"'
   )
 }
