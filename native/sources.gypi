@@ -27,6 +27,8 @@
       "native/image/mask_decoder.cpp",
       "native/serve/sampler.cpp",
       "native/text/stop_matcher.cpp",
+      "native/text/regex_parser.cpp",
+      "native/text/char_nfa.cpp",
       "native/text/regex.cpp",
       "native/text/text_automaton.cpp",
       "native/text/text_constraint.cpp",

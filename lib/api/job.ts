@@ -39,13 +39,15 @@ export async function runJob(
   signal.throwIfAborted()
   host.throwIfDisposed()
   const adapters = host.adapterUses(options.adapters)
+  const constraint = await toNativeConstraint(options.constrain)
   const output = new Output((chunk) => {
     emit?.(chunk)
     onToken?.(chunk)
   })
   const images = ready ?? (await unlessStopped(untilAborted(host.prepareImages(options, signal), signal), stop))
   output.preprocessMs = output.elapsed()
-  const end = images && (await host.run(toRequest(options, images, adapters), { signal, stop, onToken: output.add }))
+  const end =
+    images && (await host.run(toRequest(options, images, adapters, constraint), { signal, stop, onToken: output.add }))
   output.finish(end?.text ?? '')
   const result = output.result(end, options.seed ?? 0, () => ({
     imageTokens: (images?.length ?? 0) * host.info.imageTokens,
@@ -58,9 +60,10 @@ export async function runJob(
 function toRequest(
   options: GenerationOptions,
   images: PreparedImage[],
-  adapters: NativeRequest['adapters']
+  adapters: NativeRequest['adapters'],
+  constraint: NativeRequest['constraint']
 ): NativeRequest {
-  const { prompt, allowControlTokens, logProbs = false, constrain, scoredOnly } = options
+  const { prompt, allowControlTokens, logProbs = false, scoredOnly } = options
   return definedOnly({
     kind: 'generate' as const,
     images: images.map((image) => image.native),
@@ -68,7 +71,7 @@ function toRequest(
     allowControlTokens,
     ...engineSampling({ ...options, maxTokens: options.maxTokens ?? defaults.maxTokens }),
     logProbs: logProbs === false ? -1 : logProbs === true ? 0 : logProbs,
-    constraint: toNativeConstraint(constrain),
+    constraint,
     scoredOnly,
     adapters
   })

@@ -104,7 +104,7 @@ export interface NativeRequest extends EngineSampling {
   constraint?:
     | { kind: 'detect' | 'segment'; labels: string[]; maxObjects?: number }
     | { kind: 'choices'; choices: string[] }
-    | { kind: 'regex'; pattern: string }
+    | { kind: 'regex' | 'schema'; pattern: string }
   /** Log-probabilities only of tokens that the constraint counts: not of mask codes. */
   scoredOnly?: boolean
   /** embed only: tokens around the prompt. */

@@ -84,15 +84,15 @@ export const constraintRule: Rule = {
  * The constraint as the addon takes it.
  * @throws PaliGemmaError ERR_INVALID_OPTION for schemas and flags that are not supported
  */
-export function toNativeConstraint(
+export async function toNativeConstraint(
   constrain: 'detect' | 'segment' | Constraint | undefined
-): NativeRequest['constraint'] {
+): Promise<NativeRequest['constraint']> {
   if (constrain === undefined) return undefined
   if (typeof constrain === 'string') return { kind: constrain, labels: [] }
   if ('choices' in constrain && constrain.choices !== undefined)
     return { kind: 'choices', choices: [...constrain.choices] }
   if ('jsonSchema' in constrain && constrain.jsonSchema !== undefined)
-    return { kind: 'regex', pattern: schemaToRegex(toJsonSchema(constrain.jsonSchema)) }
+    return { kind: 'schema', pattern: await schemaToRegex(toJsonSchema(constrain.jsonSchema)) }
   if ('regex' in constrain && constrain.regex !== undefined) {
     const { regex } = constrain
     if (typeof regex === 'string') return { kind: 'regex', pattern: regex }

@@ -332,14 +332,15 @@ ConstraintSpec constraintSpec(napi_env env, napi_value value) {
   requireObject(env, value, "constraint");
   ConstraintSpec spec;
   constexpr ConstraintSpec::Kind kinds[] = {ConstraintSpec::Kind::detect, ConstraintSpec::Kind::segment,
-                                            ConstraintSpec::Kind::choices, ConstraintSpec::Kind::regex};
-  spec.kind =
-      kinds[choice(env, property(env, value, "kind"), "constraint.kind", {"detect", "segment", "choices", "regex"})];
+                                            ConstraintSpec::Kind::choices, ConstraintSpec::Kind::regex,
+                                            ConstraintSpec::Kind::schema};
+  spec.kind = kinds[choice(env, property(env, value, "kind"), "constraint.kind",
+                           {"detect", "segment", "choices", "regex", "schema"})];
   if (spec.kind == ConstraintSpec::Kind::choices) {
     spec.choices = strings(env, property(env, value, "choices"), "constraint.choices");
     return spec;
   }
-  if (spec.kind == ConstraintSpec::Kind::regex) {
+  if (spec.kind == ConstraintSpec::Kind::regex || spec.kind == ConstraintSpec::Kind::schema) {
     spec.pattern = string(env, property(env, value, "pattern"), "constraint.pattern");
     return spec;
   }

@@ -31,10 +31,10 @@ ConstraintSpec choices(std::vector<std::string> list) {
   return spec;
 }
 
-std::unique_ptr<Constraint> regex(std::string pattern) {
+std::unique_ptr<Constraint> regex(std::string pattern, ConstraintSpec::Kind kind = ConstraintSpec::Kind::regex) {
   static ConstraintFactory factory(tokenizer());
   ConstraintSpec spec;
-  spec.kind = ConstraintSpec::Kind::regex;
+  spec.kind = kind;
   spec.pattern = std::move(pattern);
   return factory.make(spec);
 }
@@ -47,9 +47,10 @@ bool allows(const Constraint& c, int32_t id) {
 }
 
 // Whether some spelling in tokens of the text is allowed to the end: depth first over the pieces.
-bool accepts(const std::string& pattern, const std::string& text) {
+bool accepts(const std::string& pattern, const std::string& text,
+             ConstraintSpec::Kind kind = ConstraintSpec::Kind::regex) {
   const std::function<bool(std::vector<int32_t>&, size_t)> spell = [&](std::vector<int32_t>& ids, size_t at) {
-    const auto c = regex(pattern);
+    const auto c = regex(pattern, kind);
     for (const int32_t id : ids) c->accept(id);
     if (at == text.size()) return allows(*c, tokenizer().eos());
     const auto allowed = c->allowed();
@@ -142,6 +143,14 @@ TEST(constraint_regex_accepts_exactly_what_matches) {
       {"[a-]+]", {"a-]"}, {"]"}},
       {"(a*)*b", {"b", "aaab"}, {"a"}},
       {"(a|)(|b)", {"", "a", "b", "ab"}, {"ba"}},
+      {"a+?b??", {"a", "aab"}, {"", "abb"}},
+      {"(?<first>a|b)c", {"ac", "bc"}, {"c"}},
+      {"^a$|^b$", {"a", "b"}, {"ab"}},
+      {"(?!ab)[ab]{2}", {"aa", "ba", "bb"}, {"ab", "a"}},
+      {"(?=.*b)(?!.*aa)[ab]{1,3}", {"b", "aba", "bab"}, {"a", "baa", "aab", ""}},
+      {"a(?!b)[ab]*c", {"ac", "aabc"}, {"abc", "c"}},
+      {"(a|b(?=c))[cd]", {"ac", "ad", "bc"}, {"bd"}},
+      {"\\S", {"x"}, {"\xc2\xa0", " "}},
       {"<loc0[0-9]{3}>", {"<loc0001>", "<loc0999>"}, {"<loc1000>"}},
   };
   for (const Case& c : cases) {
@@ -150,6 +159,36 @@ TEST(constraint_regex_accepts_exactly_what_matches) {
     for (const std::string& text : c.bad)
       if (accepts(c.pattern, text)) throw test::Failure{c.pattern, "accepts \"" + text + "\""};
   }
+}
+
+TEST(constraint_schema_syntax_accepts_exactly_what_matches) {
+  struct Case {
+    const char* pattern;
+    std::vector<std::string> good, bad;
+  };
+  const std::vector<Case> cases = {
+      {"<(?,a?b?c?)>", {"<>", "<a>", "<b>", "<a,c>", "<a,b,c>"}, {"<,a>", "<a,>", "<ab>", "<b,a>", "<a,,b>"}},
+      {"(?,a?bc?)", {"b", "a,b", "b,c", "a,b,c"}, {"", "a", "a,c", "ab"}},
+      {"(?,ab*)", {"a", "a,b", "a,b,b"}, {"", "b", "a,", "a,a"}},
+      {"(?,a*)", {"", "a", "a,a,a"}, {"aa", "a,"}},
+      {"(?&(?:[ab]{2,4})(?:.*b)(?:a.*))x", {"abx", "aabx"}, {"bbx", "aax", "ab", "x"}},
+      {"\"(?\"(?:[^]{2}))\"", {"\"ab\"", "\"\\\"a\"", "\"\\n\\\\\"", "\"\\u0001a\""}, {"\"a\"", "\"\"a\"", "\"\n\n\""}},
+      {"(?&(?:[1-9][0-9]?)(?:(?%7)))", {"7", "14", "98"}, {"0", "8", "07", "700"}},
+      {"(?@2:3:x:^ab)", {"ab", "abc"}, {"cab", ""}},
+      {"(?@0:2::b$)", {"b", "ab"}, {"ba", ""}},
+      {"(?@0:10::^$|(^c|d)e)", {"", "ce", "cex", "xdex"}, {"xce", "ab"}},
+  };
+  for (const Case& c : cases) {
+    for (const std::string& text : c.good)
+      if (!accepts(c.pattern, text, ConstraintSpec::Kind::schema))
+        throw test::Failure{c.pattern, "refuses \"" + text + "\""};
+    for (const std::string& text : c.bad)
+      if (accepts(c.pattern, text, ConstraintSpec::Kind::schema))
+        throw test::Failure{c.pattern, "accepts \"" + text + "\""};
+  }
+  CHECK_FAILS(regex("(?@3:2:at a(", ConstraintSpec::Kind::schema), Code::invalidOption, "unknown group");
+  CHECK_FAILS(regex("(?@4:2:at: a()", ConstraintSpec::Kind::schema), Code::invalidOption,
+              "at: A ( without ) at position 1");
 }
 
 TEST(constraint_regex_output_matches_whatever_is_picked) {
@@ -224,12 +263,16 @@ TEST(constraint_regex_says_what_is_wrong_and_where) {
            {"a[]", "matches nothing at position 1"},
            {"*a", "anything to repeat at position 0"},
            {"a**", "anything to repeat at position 2"},
-           {"a*?", "lazy quantifier"},
+           {"a*?+", "anything to repeat at position 3"},
            {"a{3,2}", "wrong order at position 1"},
            {"a{x}", "position 1"},
            {"a{99999}", "more than 10000"},
-           {"(?=a)", "lookaround"},
-           {"(?<n>a)", "named group"},
+           {"(?<=a)b", "lookbehind"},
+           {"(?=a)b", "No text matches"},
+           {"(?!a)a|b(?!)", "No text matches"},
+           {"(?:(?!a).)*", "lookahead within a repetition"},
+           {"(?,a)", "A group other than"},
+           {"(?@1:1:xa)", "A group other than"},
            {"(a)\\1", "back reference, which is not supported, at position 3"},
            {"\\bcat", "word boundary"},
            {"\\p{L}", "The escape \\p"},

@@ -7,12 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "text/regex.h"
 #include "text/tokenizer.h"
 
 namespace pg {
 
 struct ConstraintSpec {
-  enum class Kind { none, detect, segment, choices, regex } kind = Kind::none;
+  enum class Kind { none, detect, segment, choices, regex, schema } kind = Kind::none;
   std::vector<std::string> labels;   // what a name may be; empty = any text without control or location tokens
   int32_t maxObjects = 0;            // 0 = no limit
   std::vector<std::string> choices;  // the whole texts to choose from
@@ -47,7 +48,7 @@ class ConstraintFactory {
 
  private:
   struct Recent;
-  std::shared_ptr<TextAutomaton> automaton(const std::string& pattern);
+  std::shared_ptr<TextAutomaton> automaton(const std::string& pattern, RegexSyntax syntax);
 
   const Tokenizer& tokenizer_;
   std::shared_ptr<const VocabularyTrie> trie_;   // made when the first regular expression comes

@@ -10,6 +10,8 @@ namespace pg {
 namespace {
 
 constexpr size_t kMaxDfaStates = 200000;
+constexpr size_t kMaxDfaBytes = size_t(64) << 20;
+constexpr uint64_t kMaxDfaWork = 200000000;   // NFA states looked at: about a second
 constexpr size_t kMaskCacheBytes = size_t(32) << 20;   // a thousand masks of 32 KB
 
 }  // namespace
@@ -65,7 +67,7 @@ size_t ByteDfa::Hash::operator()(const std::vector<int32_t>& set) const {
   return size_t(hash ^ hash >> 32);
 }
 
-ByteDfa::ByteDfa(std::string_view pattern) : nfa_(compileRegex(pattern)) {
+ByteDfa::ByteDfa(std::string_view pattern, RegexSyntax syntax) : nfa_(compileRegex(pattern, syntax)) {
   // bytes that no range tells apart behave alike
   bool begins[257] = {true};
   for (const ByteNfa::State& s : nfa_.states)
@@ -92,6 +94,7 @@ int32_t ByteDfa::stateOf(std::vector<int32_t> open) {
     open.pop_back();
     if (seen_[size_t(index)] == round_) continue;
     seen_[size_t(index)] = round_;
+    ++work_;
     const ByteNfa::State& s = nfa_.states[size_t(index)];
     switch (s.kind) {
       case ByteNfa::State::Kind::accept: accepting = true; break;
@@ -108,9 +111,11 @@ int32_t ByteDfa::stateOf(std::vector<int32_t> open) {
   if (const auto found = ids_.find(set); found != ids_.end()) return found->second;
   // others may use this automaton too: an error leaves it as it was
   const size_t state = ids_.size();
-  if (state >= kMaxDfaStates)
-    fail(Code::invalidOption, "The regular expression is too complex for this text: it leads to more than ",
-         kMaxDfaStates, " states. Make alternatives differ earlier and lower the numbers of repetitions");
+  const size_t bytes = bytes_ + set.size() * sizeof(int32_t) + size_t(classes_) * sizeof(int32_t);
+  if (state >= kMaxDfaStates || bytes > kMaxDfaBytes || work_ > kMaxDfaWork)
+    fail(Code::invalidOption, "The regular expression or schema is too complex for this text: it leads to more than ",
+         state, " states. Make alternatives differ earlier and lower the numbers of repetitions");
+  bytes_ = bytes;
   next_.resize((state + 1) * size_t(classes_), kUnknown);
   accepts_.resize(state + 1);
   sets_.resize(state + 1);

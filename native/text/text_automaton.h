@@ -40,7 +40,7 @@ class ByteDfa {
  public:
   static constexpr int32_t kDead = -1, kStart = 0;
 
-  explicit ByteDfa(std::string_view pattern);
+  explicit ByteDfa(std::string_view pattern, RegexSyntax syntax = RegexSyntax::user);
 
   int32_t step(int32_t state, uint8_t byte) {
     const int32_t next = next_[size_t(state) * size_t(classes_) + classOf_[byte]];
@@ -51,6 +51,7 @@ class ByteDfa {
   int32_t onlyByte(int32_t state);
   bool ends(int32_t state);                // nothing may come
   size_t states() const { return ids_.size(); }
+  size_t bytes() const { return bytes_; }  // of what was built
 
  private:
   static constexpr int32_t kUnknown = -2;
@@ -71,13 +72,15 @@ class ByteDfa {
   std::unordered_map<std::vector<int32_t>, int32_t, Hash> ids_;   // the accepting state marked with -1
   std::vector<uint32_t> seen_;
   uint32_t round_ = 0;
+  size_t bytes_ = 0;
+  uint64_t work_ = 0;
 };
 
 // One pattern over one vocabulary; shared by all requests with this pattern.
 class TextAutomaton {
  public:
-  TextAutomaton(std::shared_ptr<const VocabularyTrie> trie, std::string_view pattern)
-      : dfa(pattern), trie_(std::move(trie)) {}
+  TextAutomaton(std::shared_ptr<const VocabularyTrie> trie, std::string_view pattern, RegexSyntax syntax)
+      : dfa(pattern, syntax), trie_(std::move(trie)) {}
 
   ByteDfa dfa;
   // Ids whose bytes may come in this state, ascending, into `ids`.

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'
 import { loadModel, parseOutput, type Constraint, type GenerateOptions, type PaliGemma } from '../../lib/index'
-import { schemaToRegex, type JsonSchema } from '../../lib/output/json-schema'
+import type { JsonSchema } from '../../lib/output/json-schema'
 import { writeTinyModel } from '../support/tiny-model'
 
 const image = {
@@ -109,10 +109,8 @@ describe('constrained generation', () => {
       },
       required: ['animal', 'count', 'names']
     }
-    const pattern = new RegExp(`^${schemaToRegex(jsonSchema)}$`, 'u')
     for (const { text, finishReason } of await runs({ jsonSchema }, { maxTokens: 400 })) {
       expect(finishReason).toBe('stop')
-      expect(text).toMatch(pattern)
       const value = JSON.parse(text) as { animal: string; count: number; names: string[] }
       expect(['cow', 'cat', 'dog']).toContain(value.animal)
       expect(value.count).toBeLessThanOrEqual(12)
@@ -242,9 +240,9 @@ describe('constrained generation', () => {
       code: 'ERR_INVALID_OPTION',
       message: expect.stringContaining('for constrain but received an object') as unknown
     })
-    await expect(generate({ jsonSchema: { type: 'string', pattern: 'x' } })).rejects.toMatchObject({
+    await expect(generate({ jsonSchema: { type: 'string', not: {} } })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
-      message: expect.stringContaining('"pattern"') as unknown
+      message: expect.stringContaining('"not"') as unknown
     })
     await expect(generate({ jsonSchema: { type: 'string', maxLength: 10000 } })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
