@@ -39,7 +39,6 @@ export function isRevision(text: string): boolean {
 export function isRepositoryPath(text: string): boolean {
   return (
     text.length <= 500 &&
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL ends paths
     !/[\\\0:]/.test(text) &&
     text.split('/').every((part) => part !== '' && part !== '.' && part !== '..')
   )

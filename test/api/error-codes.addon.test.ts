@@ -4,6 +4,7 @@ import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type ErrorCode, errorCodes, fromNative } from '../../lib/base/errors'
+import { writeFailure } from '../../lib/base/output-file'
 import { pull } from '../../lib/hub/pull'
 import { dequantizeTensor, loadModel, type LoadOptions } from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
@@ -144,7 +145,11 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_ACCESS_DENIED: async () => await pullFrom(403, 'GatedRepo'),
   ERR_DOWNLOAD_FAILED: async () => await pullFrom(503),
   ERR_DISK_FULL: async () => await pullFrom(undefined, undefined, 10),
-  // A mistake of ours cannot be had to order: what the engine throws without a code of ours is one.
+  // A disk that fails cannot be had to order: what the system says of one.
+  ERR_WRITE_FAILED: async () => {
+    throw writeFailure(Object.assign(new Error('EIO: i/o error, write'), { code: 'EIO' }), 'model.gguf')
+  },
+  // Nor can a mistake of ours: what the engine throws without a code of ours is one.
   ERR_INTERNAL: async () => {
     throw fromNative(new Error('unexpected'))
   }

@@ -12,6 +12,7 @@ import {
   removeTempDirs,
   sourceFloats,
   tempDir,
+  type TestCheckpoint,
   widenBf16
 } from '../support/convert-helpers'
 

@@ -170,15 +170,8 @@ describe('values of another realm', () => {
     for (const data of [new foreign.Uint8Array(6), new foreign.Uint8ClampedArray(6)])
       expect(await size({ data, width: 2, height: 1 })).toEqual([2, 1])
     expect(isEmbedding({ data: new foreign.Float32Array(4), tokens: 2, hidden: 2 })).toBe(true)
-    expect(
-      await size({
-        href: `data:image/png;base64,${png.toString('base64')}`,
-        protocol: 'data:',
-        toString() {
-          return this.href
-        }
-      } as unknown as URL)
-    ).toEqual([9, 7])
+    const href = `data:image/png;base64,${png.toString('base64')}`
+    expect(await size({ href, protocol: 'data:', toString: () => href } as unknown as URL)).toEqual([9, 7])
   })
 
   it('stay refused where they are none', async () => {
