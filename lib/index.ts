@@ -22,7 +22,7 @@ export type {
   PreprocessOptions
 } from './api/options'
 export type { AdapterInfo } from './api/adapters'
-export type { AdapterOption } from './api/adapter-option'
+export type { AdapterOption } from './convert/adapters/option'
 export type {
   Constraint,
   TaskConstraint,
@@ -69,7 +69,7 @@ export {
 export { prompts } from './api/prompts'
 export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
-export { loadMaskDecoder, MaskDecoder } from './engine/mask-decoder'
+export { loadMaskDecoder, MaskDecoder } from './output/mask-decoder'
 export {
   inspectModel,
   dequantizeTensor,

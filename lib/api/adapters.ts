@@ -1,15 +1,15 @@
 /** LoRA adapters of a loaded model: reading them, and which of them a request uses. */
 import { basename, resolve } from 'node:path'
-import { matrixName } from '../convert/names'
-import { replacedBy } from '../convert/merge'
-import { readPeft } from '../convert/peft'
-import { peftDirectory } from '../convert/peft-folder'
-import { someOf } from '../convert/source'
+import { matrixName } from '../convert/checkpoint/names'
+import { replacedBy } from '../convert/adapters/merge'
+import { readPeft } from '../convert/adapters/peft'
+import { peftDirectory } from '../convert/adapters/peft-folder'
+import { someOf } from '../formats/source'
 import { PaliGemmaError } from '../base/errors'
 import { resolveAdapter } from '../hub/resolve'
 import type { NativeAdapter, NativeAdapterInfo, NativeRequest, NativeTensorSource } from '../engine/native'
 import { show } from '../base/validate'
-import type { TakenAdapter } from './adapter-option'
+import type { TakenAdapter } from '../convert/adapters/option'
 
 /** A loaded adapter. */
 export interface AdapterInfo {

@@ -2,7 +2,7 @@
 import type { Taken } from '../base/call'
 import { anySignal, ownController, untilAborted } from '../base/signals'
 import { wrongOption } from '../base/validate'
-import type { ModelHost } from '../engine/host'
+import type { ModelHost } from './host'
 import { runJob, type Generation, type GenerationOptions, type Streaming } from './job'
 import type { Chunk } from './results'
 

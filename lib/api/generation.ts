@@ -3,7 +3,7 @@
  * in model.ts), admit, seed and deadline, then one job of the engine or several, see job.ts.
  */
 import type { Taken } from '../base/call'
-import type { ModelHost } from '../engine/host'
+import type { ModelHost } from './host'
 import { bestOf } from './best-of'
 import { withDeadline } from './deadline'
 import { runJob, type Generation, type GenerationOptions, type Streaming } from './job'

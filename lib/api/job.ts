@@ -1,7 +1,7 @@
 /** One job of the engine: prepare the pictures, request, run, result. */
 import type { Taken } from '../base/call'
 import { untilAborted } from '../base/signals'
-import { definedOnly, type ModelHost, type PreparedImage } from '../engine/host'
+import { definedOnly, type ModelHost, type PreparedImage } from './host'
 import type { NativeRequest } from '../engine/native'
 import { toNativeConstraint } from '../output/constraint'
 import { defaults, type GenerateOptions } from './options'

@@ -2,7 +2,7 @@
 import { incomplete, PaliGemmaError } from '../base/errors'
 import { publicCall } from '../base/call'
 import { rule, type Rules } from '../base/validate'
-import type { ModelHost } from '../engine/host'
+import type { ModelHost } from './host'
 import type { JsonSchema } from '../output/json-schema'
 import { isStandardSchema, toJsonSchema, type SchemaValue, type StandardSchema } from '../output/standard-schema'
 import { runGeneration } from './generation'

@@ -1,5 +1,5 @@
 /** The options of every call: types, defaults and the rules that check them. */
-import { adaptersRule, type AdapterOption } from './adapter-option'
+import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
 import { samplingRules, type SamplingOptions } from './sampling'
 import { isBinding, isFileUrl } from '../engine/native'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'

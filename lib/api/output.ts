@@ -1,5 +1,5 @@
 /** One generation's output, gathered from the engine's events. */
-import type { EndEvent } from '../engine/host'
+import type { EndEvent } from './host'
 import type { NativeToken } from '../engine/native'
 import type { Chunk, GeneratedToken, GenerateResult } from './results'
 

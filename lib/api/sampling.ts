@@ -1,7 +1,7 @@
 /** How to generate: every option once, with what it may be and whether the engine takes it as it is. */
 import { randomInt } from 'node:crypto'
 import { rule, wrongOption, type Rules } from '../base/validate'
-import { adaptersRule, type AdapterOption } from './adapter-option'
+import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
 import type { Chunk } from './results'
 
 /** How to generate; shared by all generating calls. */

@@ -1,7 +1,7 @@
 /** Teacher forcing: how probable a given output is. */
 import type { Taken } from '../base/call'
 import { untilAborted } from '../base/signals'
-import { definedOnly, type ModelHost } from '../engine/host'
+import { definedOnly, type ModelHost } from './host'
 import { controlName } from './control-names'
 import type { ScoreOptions } from './options'
 import { toToken } from './output'

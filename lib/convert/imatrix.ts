@@ -1,9 +1,9 @@
 /** Importance matrices: the mean square of every input of every matrix, in llama.cpp's GGUF layout. */
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
-import { GgufSource, readFloats } from './gguf-source'
-import type { PlannedTensor } from './plan'
-import { memoryTensor, someOf } from './source'
+import { GgufSource, readFloats } from './gguf/source'
+import type { PlannedTensor } from './checkpoint/plan'
+import { memoryTensor, someOf } from '../formats/source'
 import type { QuantizeRows } from './stream'
 import { isBlockType } from '../formats/types'
 import { writeModel } from './write'

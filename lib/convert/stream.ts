@@ -4,9 +4,9 @@ import { native } from '../engine/native'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import type { OutputFile } from '../base/output-file'
 import { tensorBytes } from '../formats/gguf-writer'
-import { addUpdates, type MatrixUpdate } from './merge'
-import type { PlannedTensor } from './plan'
-import { toFloat32 } from './source'
+import { addUpdates, type MatrixUpdate } from './adapters/merge'
+import type { PlannedTensor } from './checkpoint/plan'
+import { toFloat32 } from '../formats/source'
 import { bytesOf, holdsWeights, isBlockType, storage } from '../formats/types'
 
 /** Rows of one type to the same rows of another; the addon's, unless a test brings its own. */

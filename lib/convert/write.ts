@@ -3,7 +3,7 @@ import { PaliGemmaError, nativeCall } from '../base/errors'
 import { native } from '../engine/native'
 import { OutputFile, removeStaleParts } from '../base/output-file'
 import { layoutGguf, type Metadata, tensorBytes } from '../formats/gguf-writer'
-import type { PlannedTensor } from './plan'
+import type { PlannedTensor } from './checkpoint/plan'
 import { type StreamOptions, streamTensors } from './stream'
 
 /** What a conversion made. */

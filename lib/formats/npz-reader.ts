@@ -4,8 +4,8 @@ import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFailure } from '../base/output-file'
 import type { NpzArray } from './npz'
-import type { ArrayPlace } from '../convert/npz-layout'
-import { readFully } from '../convert/source'
+import type { ArrayPlace } from '../convert/checkpoint/npz-layout'
+import { readFully } from './source'
 
 /** Rows of a transposed matrix that are made at a time; larger matrices are read several times. */
 const defaultWindowBytes = 64 << 20

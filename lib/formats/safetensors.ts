@@ -2,8 +2,8 @@
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import { isObject, readJson } from '../convert/fields'
-import { readFully, someOf, type SourceTensor, type WeightSource } from '../convert/source'
+import { isObject, readJson } from './fields'
+import { readFully, someOf, type SourceTensor, type WeightSource } from './source'
 
 /** A tensor where it lies in its file. */
 interface FileTensor extends Omit<SourceTensor, 'read'> {

@@ -1,5 +1,5 @@
 /** tokenizer.json, as newer versions of transformers save it alone: Gemma's BPE as GGUF's vocabulary arrays. */
-import type { Fields } from '../convert/fields'
+import type { Fields } from './fields'
 import { TokenType, type Vocabulary } from './sentencepiece'
 
 const space = '▁'

@@ -1,6 +1,6 @@
 /** `--type`: which storage type every tensor gets. */
 import { PaliGemmaError } from '../base/errors'
-import type { TensorRole } from '../convert/names'
+import type { TensorRole } from '../convert/checkpoint/names'
 
 /** Storage types a converter can write, spelt as GGUF tools print them. */
 export type StorageType =

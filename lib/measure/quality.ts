@@ -1,7 +1,7 @@
 /** How far a model is from another one of the same architecture: a quantized file from its original. */
 import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
-import { definedOnly, ModelHost } from '../engine/host'
+import { definedOnly, ModelHost } from '../api/host'
 import type { ImageInput } from '../images/image-input'
 import { defaultPrompts } from './importance'
 import { native } from '../engine/native'

@@ -1,5 +1,5 @@
 /** Sizes of the models that `bench --synthetic` can make up: the published ones, and two that tests can afford. */
-import type { SourceConfig, TextConfig, VisionConfig } from '../convert/config'
+import type { SourceConfig, TextConfig, VisionConfig } from '../convert/checkpoint/config'
 import { PaliGemmaError } from '../base/errors'
 
 /** A model's sizes, and the pieces of its vocabulary before the locations. */

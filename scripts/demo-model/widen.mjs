@@ -12,7 +12,7 @@ import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
-const { GgufSource, readFloats } = require('../../dist/convert/gguf-source.js')
+const { GgufSource, readFloats } = require('../../dist/convert/gguf/source.js')
 const { OutputFile } = require('../../dist/base/output-file.js')
 const { layoutGguf } = require('../../dist/formats/gguf-writer.js')
 const { native } = require('../../dist/engine/native.js')

@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert, type ConvertOptions } from '../../lib/convert'
-import { mergeIntoGguf } from '../../lib/convert/gguf-adapters'
+import { mergeIntoGguf } from '../../lib/convert/gguf/adapters'
 import { dequantizeTensor, loadModel, type GeneratedToken, type LoadOptions, type PaliGemma } from '../../lib/index'
 import {
   readGguf,

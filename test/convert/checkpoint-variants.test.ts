@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
-import { quantizedBy, quantizedTensors } from '../../lib/convert/quantized'
+import { quantizedBy, quantizedTensors } from '../../lib/convert/checkpoint/quantized'
 import {
   copyCheckpoint,
   edit,

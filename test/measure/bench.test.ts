@@ -6,7 +6,7 @@ import { peakMemory, resetPeakMemory } from '../../lib/measure/memory'
 import { parseSize, syntheticSizes } from '../../lib/measure/sizes'
 import { median, medians, rounded } from '../../lib/measure/statistics'
 import { syntheticVocabulary } from '../../lib/measure/vocabulary'
-import { expectedTensors } from '../../lib/convert/names'
+import { expectedTensors } from '../../lib/convert/checkpoint/names'
 import type { ModelInfo } from '../../lib/api/inspect'
 
 describe('statistics', () => {

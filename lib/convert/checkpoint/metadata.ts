@@ -1,10 +1,10 @@
 /** The GGUF keys of a converted model; docs/gguf.md documents them. */
-import { PaliGemmaError } from '../base/errors'
+import { PaliGemmaError } from '../../base/errors'
 import type { SourceConfig } from './config'
-import type { Metadata } from '../formats/gguf-writer'
+import type { Metadata } from '../../formats/gguf-writer'
 import type { Plan } from './plan'
-import type { Vocabulary } from '../formats/sentencepiece'
-import type { FileType } from '../formats/types'
+import type { Vocabulary } from '../../formats/sentencepiece'
+import type { FileType } from '../../formats/types'
 
 export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Vocabulary, type: FileType): Metadata {
   const { text, vision } = config

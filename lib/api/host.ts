@@ -1,10 +1,10 @@
 /** A loaded native model with its running jobs: what all calls of a PaliGemma share. */
-import type { TakenAdapter } from '../api/adapter-option'
-import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '../api/adapters'
+import type { TakenAdapter } from '../convert/adapters/option'
+import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from './adapters'
 import { inNoContext } from '../base/call'
 import { PaliGemmaError, fromNative, nativeAborted } from '../base/errors'
 import { checkImage, isEmbedding, type ImageInput } from '../images/image-input'
-import { readMaskTensors } from './mask-decoder'
+import { readMaskTensors } from '../output/mask-decoder'
 import type {
   NativeBinding,
   NativeEvent,
@@ -13,13 +13,13 @@ import type {
   NativeModelInfo,
   NativeRequest,
   NativeToken
-} from './native'
+} from '../engine/native'
 import { looksLikeZip } from '../formats/npz'
-import { defaults, type LoadOptions } from '../api/options'
+import { defaults, type LoadOptions } from './options'
 import type { ImageTransform } from '../output/parse'
 import { preprocess } from '../images/preprocess'
 import { hintAtShape } from '../images/shape-hint'
-import { withoutPlaceholders } from '../api/prompts'
+import { withoutPlaceholders } from './prompts'
 import { checkReadable } from '../base/permission'
 import { untilAborted } from '../base/signals'
 

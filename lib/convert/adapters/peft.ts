@@ -1,12 +1,12 @@
 /** PEFT directories: adapter_config.json and adapter_model.safetensors as changes of named matrices. */
 import { join } from 'node:path'
-import { PaliGemmaError } from '../base/errors'
-import { readJson } from './fields'
+import { PaliGemmaError } from '../../base/errors'
+import { readJson } from '../../formats/fields'
 import { peftSettings, type PeftSettings } from './peft-config'
 import { peftWeights } from './peft-folder'
 import { type PeftTensor, peftTensor } from './peft-names'
-import { Safetensors } from '../formats/safetensors'
-import { someOf, type SourceTensor, toFloat32 } from './source'
+import { Safetensors } from '../../formats/safetensors'
+import { someOf, type SourceTensor, toFloat32 } from '../../formats/source'
 
 interface Matrix {
   shape: number[]

@@ -1,10 +1,10 @@
 /** LoRA adapters merged into the tensors of a GGUF, whatever their types: dequantized, added, quantized again. */
-import { PaliGemmaError } from '../base/errors'
-import { type AdapterToMerge, checkWholeScale, mergeNote, planRows, planUpdates } from './merge'
-import type { ExpectedTensor } from './names'
-import type { PlannedTensor } from './plan'
-import { someOf } from './source'
-import { isBlockType, storage } from '../formats/types'
+import { PaliGemmaError } from '../../base/errors'
+import { type AdapterToMerge, checkWholeScale, mergeNote, planRows, planUpdates } from '../adapters/merge'
+import type { ExpectedTensor } from '../checkpoint/names'
+import type { PlannedTensor } from '../checkpoint/plan'
+import { someOf } from '../../formats/source'
+import { isBlockType, storage } from '../../formats/types'
 
 /** Adds what the adapters change to the plan, and to its notes what that means. */
 export function mergeIntoGguf(

@@ -1,6 +1,6 @@
 /** Checkpoints whose weights are packed already: told from their config files or their tensors' names, and refused by name. */
-import { PaliGemmaError } from '../base/errors'
-import { isObject } from './fields'
+import { PaliGemmaError } from '../../base/errors'
+import { isObject } from '../../formats/fields'
 
 /** Files beside config.json that tell of a quantization by being there; what wrote them. */
 export const quantizationFiles: Readonly<Record<string, string>> = {

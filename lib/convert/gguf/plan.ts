@@ -1,11 +1,11 @@
 /** What becomes of GGUFs: merged into one file, stored in other types, or both. */
-import { PaliGemmaError } from '../base/errors'
-import type { GgufSource } from './gguf-source'
-import { modelLimits } from './limits'
-import type { Metadata, MetadataValue } from '../formats/gguf-writer'
-import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from './names'
-import { checkTensors, type PlannedTensor, visionFfnMultiple } from './plan'
-import type { SourceTensor } from './source'
+import { PaliGemmaError } from '../../base/errors'
+import type { GgufSource } from './source'
+import { modelLimits } from '../checkpoint/limits'
+import type { Metadata, MetadataValue } from '../../formats/gguf-writer'
+import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from '../checkpoint/names'
+import { checkTensors, type PlannedTensor, visionFfnMultiple } from '../checkpoint/plan'
+import type { SourceTensor } from '../../formats/source'
 import {
   bitsOf,
   defaultVisionType,
@@ -15,7 +15,7 @@ import {
   isBlockType,
   type StorageType,
   wantedType
-} from '../formats/types'
+} from '../../formats/types'
 
 export interface GgufPlan {
   metadata: Metadata

@@ -2,7 +2,7 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { checkReadable } from '../base/permission'
-import { native, type NativeMaskDecoder, type NativeTensorSource } from './native'
+import { native, type NativeMaskDecoder, type NativeTensorSource } from '../engine/native'
 import { NpzArchive, looksLikeZip } from '../formats/npz'
 import { check, rule, take, takeList, type Rule } from '../base/validate'
 

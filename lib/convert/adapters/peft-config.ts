@@ -1,7 +1,7 @@
 /** adapter_config.json: what is computed from it, what does no harm, and what is refused by name. */
 import { createContext, Script } from 'node:vm'
-import { PaliGemmaError } from '../base/errors'
-import { type Fields, isObject } from './fields'
+import { PaliGemmaError } from '../../base/errors'
+import { type Fields, isObject } from '../../formats/fields'
 
 export interface PeftSettings {
   /** Path of adapter_config.json, for messages. */

@@ -1,8 +1,8 @@
 /** Where an adapter's files lie: its folder, one of its files, or a folder around it. */
 import { readdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { PaliGemmaError } from '../base/errors'
-import { someOf } from './source'
+import { PaliGemmaError } from '../../base/errors'
+import { someOf } from '../../formats/source'
 
 const configName = 'adapter_config.json'
 const weightsName = 'adapter_model.safetensors'

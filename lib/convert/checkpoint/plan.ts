@@ -1,7 +1,14 @@
 /** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
-import { PaliGemmaError } from '../base/errors'
+import { PaliGemmaError } from '../../base/errors'
 import type { SourceConfig } from './config'
-import { type AdapterToMerge, type MatrixUpdate, mergeNote, planRows, planUpdates, replaceTensors } from './merge'
+import {
+  type AdapterToMerge,
+  type MatrixUpdate,
+  mergeNote,
+  planRows,
+  planUpdates,
+  replaceTensors
+} from '../adapters/merge'
 import {
   canonicalName,
   commonPrefix,
@@ -10,9 +17,16 @@ import {
   retrievalFlavour,
   retrievalTensors
 } from './names'
-import { memoryTensor, someOf, type SourceTensor } from './source'
-import type { RetrievalFlavour } from '../retrieval/vectors'
-import { defaultVisionType, type FileType, fitType, isBlockType, type StorageType, wantedType } from '../formats/types'
+import { memoryTensor, someOf, type SourceTensor } from '../../formats/source'
+import type { RetrievalFlavour } from '../../retrieval/vectors'
+import {
+  defaultVisionType,
+  type FileType,
+  fitType,
+  isBlockType,
+  type StorageType,
+  wantedType
+} from '../../formats/types'
 
 export interface PlannedTensor {
   name: string

@@ -1,6 +1,6 @@
 /** How a checkpoint's processor makes pixel values of pictures: obeyed where the engine computes the same, else refused by name. */
 import { join } from 'node:path'
-import { type Fields, readJson } from './fields'
+import { type Fields, readJson } from '../../formats/fields'
 
 /** Values are (v / 255 - mean) / std per channel, of pictures resized with this filter. */
 export interface ImageRecipe {

@@ -1,5 +1,5 @@
 /** Names of an adapter's tensors, in every form that PEFT and its wrappers write, and what each of them is. */
-import { canonicalName } from './names'
+import { canonicalName } from '../checkpoint/names'
 
 export type PeftTensor =
   /** lora_A or lora_B of a module. */

@@ -1,5 +1,5 @@
 /** The one table of tensor names: Hugging Face's to GGUF's, for both generations of names and both Gemmas. */
-import type { RetrievalFlavour } from '../retrieval/vectors'
+import type { RetrievalFlavour } from '../../retrieval/vectors'
 import type { TextConfig, VisionConfig } from './config'
 
 /** The sizes that decide which tensors there are, and their shapes. */

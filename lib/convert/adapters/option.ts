@@ -1,7 +1,7 @@
 /** The `adapters` option of loading and of requests. */
-import { toPath } from '../base/paths'
+import { toPath } from '../../base/paths'
 import { resolve } from 'node:path'
-import { rule, takeList, type Rule } from '../base/validate'
+import { rule, takeList, type Rule } from '../../base/validate'
 
 /** An adapter to load, or a loaded one to use. */
 export interface AdapterOption {

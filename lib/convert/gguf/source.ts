@@ -1,9 +1,9 @@
 /** A GGUF as a source of weights, under the names that docs/gguf.md lists. */
 import { type FileHandle, open } from 'node:fs/promises'
-import { nativeCall, PaliGemmaError } from '../base/errors'
-import { native, type NativeGguf, type NativeMetadataValue } from '../engine/native'
-import { memoryTensor, readFully, type SourceTensor, type WeightSource } from './source'
-import type { QuantizeRows } from './stream'
+import { nativeCall, PaliGemmaError } from '../../base/errors'
+import { native, type NativeGguf, type NativeMetadataValue } from '../../engine/native'
+import { memoryTensor, readFully, type SourceTensor, type WeightSource } from '../../formats/source'
+import type { QuantizeRows } from '../stream'
 
 export class GgufSource implements WeightSource {
   private constructor(

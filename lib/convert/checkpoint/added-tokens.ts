@@ -1,9 +1,9 @@
 /** Tokens that were added to a vocabulary: named in any of the files that tokenizers are saved as, in any folder. */
 import { join } from 'node:path'
-import { PaliGemmaError } from '../base/errors'
-import { isObject, type Fields, readJson } from './fields'
+import { PaliGemmaError } from '../../base/errors'
+import { isObject, type Fields, readJson } from '../../formats/fields'
 import { modelLimits } from './limits'
-import { TokenType, type Vocabulary } from '../formats/sentencepiece'
+import { TokenType, type Vocabulary } from '../../formats/sentencepiece'
 
 export interface AddedToken {
   id: number

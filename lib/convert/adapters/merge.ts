@@ -1,9 +1,9 @@
 /** Merging LoRA adapters into the weights while they are converted. */
-import { PaliGemmaError } from '../base/errors'
-import type { ExpectedTensor } from './names'
+import { PaliGemmaError } from '../../base/errors'
+import type { ExpectedTensor } from '../checkpoint/names'
 import { type PeftAdapter, readPeft } from './peft'
 import { peftDirectory } from './peft-folder'
-import { someOf, type SourceTensor } from './source'
+import { someOf, type SourceTensor } from '../../formats/source'
 
 export interface AdapterToMerge extends PeftAdapter {
   /** 1: as trained. */

@@ -1,14 +1,14 @@
 /** Where a converted model's vocabulary comes from: the checkpoint's directory, a tokenizer's file, or another GGUF. */
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { PaliGemmaError } from '../base/errors'
-import { firstBytes } from '../base/first-bytes'
-import type { NativeMetadataArray } from '../engine/native'
-import { padVocabulary, parseSentencePiece, TokenType, type Vocabulary } from '../formats/sentencepiece'
-import { parseTokenizerJson } from '../formats/tokenizer-json'
+import { PaliGemmaError } from '../../base/errors'
+import { firstBytes } from '../../base/first-bytes'
+import type { NativeMetadataArray } from '../../engine/native'
+import { padVocabulary, parseSentencePiece, TokenType, type Vocabulary } from '../../formats/sentencepiece'
+import { parseTokenizerJson } from '../../formats/tokenizer-json'
 import { applyAddedTokens, numberSpecialTokens, readAddedTokens } from './added-tokens'
-import { readJson, readRegularFile } from './fields'
-import { GgufSource } from './gguf-source'
+import { readJson, readRegularFile } from '../../formats/fields'
+import { GgufSource } from '../gguf/source'
 
 export interface VocabularyOptions {
   /** The user's choice; else the checkpoint's own, which npz archives only have beside them. */

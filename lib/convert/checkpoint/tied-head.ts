@@ -1,7 +1,7 @@
 /** A second copy of the embedding, as LM head: told by its values, whatever type and padding it was saved with. */
-import { toFloat32, type SourceTensor } from './source'
-import type { QuantizeRows } from './stream'
-import { bitsOf, isBlockType } from '../formats/types'
+import { toFloat32, type SourceTensor } from '../../formats/source'
+import type { QuantizeRows } from '../stream'
+import { bitsOf, isBlockType } from '../../formats/types'
 
 // Values at a time: reading hides the work, and the event loop turns between two pieces.
 const chunkValues = 1 << 18
