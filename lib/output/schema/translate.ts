@@ -102,6 +102,8 @@ export class Translator {
       const found = parts(this.root, schema, path, open).parts
       return found.length === 1 ? found[0]! : merged(found, path)
     }
+    if (name === 'oneOf' && options.length > 200)
+      fail(`${path}.oneOf`, 'more than 200 alternatives are not supported; use anyOf')
     if (name === 'oneOf' && options.length > 1) checkOneOf(options.map(flat), `${path}.oneOf`, flat)
     const found: string[] = []
     for (const [i, option] of options.entries())
