@@ -282,6 +282,7 @@ export class ModelHost {
         fit: this.options.fit,
         maxImagePixels: this.options.maxImagePixels,
         decodeTimeoutMs: this.options.decodeTimeoutMs,
+        allowPrivateAddresses: this.options.allowPrivateAddresses,
         signal
       })
     })

@@ -66,6 +66,11 @@ export interface LoadOptions {
    * then it is refused with ERR_IMAGE_INVALID. They are decoded in a process of their own. Default 10,000.
    */
   decodeTimeoutMs?: number | undefined
+  /**
+   * Whether pictures' URLs may lead to addresses of this machine and its networks, by name, number or redirect; default:
+   * what the variable PALIGEMMA_ALLOW_PRIVATE_ADDRESSES says, else false: strangers may have chosen the URL.
+   */
+  allowPrivateAddresses?: boolean | undefined
   /** Called with 0 when loading starts and with 1 when the model is ready. */
   onProgress?: ((fraction: number) => void) | undefined
   /** Aborting rejects with the signal's reason and frees what was loaded. */
@@ -173,6 +178,8 @@ export interface PreprocessOptions {
   maxImagePixels?: number | undefined
   /** As in {@link LoadOptions}. */
   decodeTimeoutMs?: number | undefined
+  /** As in {@link LoadOptions}. */
+  allowPrivateAddresses?: boolean | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -217,6 +224,7 @@ export const loadRules: Rules<LoadOptions> = {
   maskConvention: rule.oneOf('training', 'demo'),
   maxImagePixels: pixels,
   decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag,
   onProgress: rule.callback,
   signal: rule.signal
 }
@@ -286,6 +294,7 @@ export const preprocessRules: Rules<PreprocessOptions> = {
   fit,
   maxImagePixels: pixels,
   decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag,
   signal: rule.signal
 }
 

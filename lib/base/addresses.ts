@@ -27,7 +27,7 @@ for (const [network, prefix] of [
   inside.addSubnet(network, prefix, 'ipv6')
 
 /** IPv4 inside IPv6 (`::ffff:10.0.0.1`, `64:ff9b::a00:1`) is what it holds. */
-function isPrivateAddress(address: string): boolean {
+export function isPrivateAddress(address: string): boolean {
   const family = isIP(address)
   if (family === 4) return inside.check(address, 'ipv4')
   if (family !== 6) return false
@@ -38,6 +38,11 @@ function isPrivateAddress(address: string): boolean {
     .map((part) => Number.parseInt(part, 16)) ?? [undefined, undefined]
   if (high === undefined || low === undefined) return false
   return inside.check([high >> 8, high & 255, low >> 8, low & 255].join('.'), 'ipv4')
+}
+
+/** The variable that lets redirects of the hub and pictures' URLs lead into this network; read as the hub's switches are. */
+export function privateAllowed(env: Record<string, string | undefined> = process.env): boolean {
+  return /^(?:1|on|yes|true)$/i.test(env['PALIGEMMA_ALLOW_PRIVATE_ADDRESSES']?.trim() ?? '')
 }
 
 /**

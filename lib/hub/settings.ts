@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
+import { privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { type Environment, expandPath } from '../base/expand-path'
 import { show } from '../base/validate'
@@ -73,7 +74,7 @@ export async function hubSettings(options: SettingOptions = {}, env: Environment
     cacheDir: options.cacheDir ?? cacheDirectory(env),
     hubCacheDir: pathSetting(env, 'HF_HUB_CACHE') ?? pathSetting(env, 'HUGGINGFACE_HUB_CACHE') ?? join(home, 'hub'),
     offline: offlineVariable(env),
-    allowPrivate: flag(env, 'PALIGEMMA_ALLOW_PRIVATE_ADDRESSES')
+    allowPrivate: privateAllowed(env)
   }
 }
 

@@ -74,7 +74,7 @@ export async function decodeImage(
   image: Exclude<ImageInput, ImageEmbedding>,
   options: DecodeOptions = {}
 ): Promise<DecodedImage> {
-  return await withDecoded(await openImage(image, options.signal), options, async (decoded) => decoded)
+  return await withDecoded(await openImage(image, options), options, async (decoded) => decoded)
 }
 
 async function decodeHere({ name, source }: OpenedImage, limit: number): Promise<DecodedImage | Apart> {

@@ -72,6 +72,8 @@ export interface DecodeOptions {
   maxImagePixels?: number | undefined
   /** Milliseconds that decoding a slow picture may take; default 10 seconds. */
   decodeTimeoutMs?: number | undefined
+  /** Default: what the variable PALIGEMMA_ALLOW_PRIVATE_ADDRESSES says. */
+  allowPrivateAddresses?: boolean | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -128,6 +130,18 @@ export function describe(image: unknown): string {
 
 function describeText(text: string): string {
   if (text.startsWith('data:')) return `${text.slice(0, 40)}...`
+  if (/^https?:/i.test(text)) return shortened(withoutSecrets(text))
+  return shortened(text)
+}
+
+/** User, password and query (which may be a signature) are nobody's business. */
+function withoutSecrets(text: string): string {
+  return text
+    .replace(/^(https?:[\\/]*)[^\\/?#]*@/i, '$1')
+    .replace(/[?#].*$/s, (rest) => (rest[0] === '?' ? '?...' : ''))
+}
+
+function shortened(text: string): string {
   return text.length <= 2 * shownLength ? text : `${text.slice(0, shownLength)}... (${text.length} characters)`
 }
 

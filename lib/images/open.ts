@@ -12,6 +12,7 @@ import {
   isRaw,
   isSharp,
   isWebStream,
+  type DecodeOptions,
   type ImageEmbedding,
   type ImageInput,
   type RawPixels
@@ -32,13 +33,14 @@ export interface OpenedImage {
 /** Brings a picture to this machine: downloads, unpacks and collects. Rejects as `decodeImage`. */
 export async function openImage(
   image: Exclude<ImageInput, ImageEmbedding>,
-  signal?: AbortSignal
+  options: DecodeOptions = {}
 ): Promise<OpenedImage> {
+  const { signal } = options
   checkImage(image)
   signal?.throwIfAborted()
   const name = describe(image)
   if (isSharp(image)) return { name, source: image.clone() } // a stream too, so before streams
-  if (typeof image === 'string' || isUrl(image)) return { name, source: await locate(image, name, signal) }
+  if (typeof image === 'string' || isUrl(image)) return { name, source: await locate(image, name, options) }
   if (isUint8Array(image)) return { name, source: Buffer.from(image.buffer, image.byteOffset, image.byteLength) }
   if (isBytes(image)) return { name, source: Buffer.from(image as ArrayBuffer) }
   if (isRaw(image)) return { name, source: image }
@@ -48,7 +50,7 @@ export async function openImage(
 }
 
 /** A path, or the encoded bytes. */
-async function locate(image: string | URL, name: string, signal?: AbortSignal): Promise<string | Buffer> {
+async function locate(image: string | URL, name: string, options: DecodeOptions): Promise<string | Buffer> {
   const text = String(image)
   const scheme = /^(file|data|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
   if (scheme === 'data') return fromDataUrl(text, name)
@@ -59,7 +61,7 @@ async function locate(image: string | URL, name: string, signal?: AbortSignal): 
       throw invalid(name, (cause as Error).message, cause)
     }
   }
-  if (scheme) return await download(text, signal)
+  if (scheme) return await download(text, options)
   if (isUrl(image)) throw invalid(name, 'only file:, data:, http: and https: URLs are read')
   return (await isThere(text)) ? text : (fromBase64(text) ?? (await missing(text, name)))
 }

@@ -25,8 +25,8 @@ export async function preprocess(
   image: Exclude<ImageInput, ImageEmbedding>,
   options: PreprocessOptions
 ): Promise<PreprocessedImage> {
-  const { size, signal } = options
-  const opened = await openImage(image, signal) // downloads wait for nobody
+  const { size } = options
+  const opened = await openImage(image, options) // downloads wait for nobody
   return await withDecoded(opened, options, async ({ data, width, height }) => {
     const resized = await nativeCall(() =>
       binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit)

@@ -1,42 +1,134 @@
-/** Pictures behind http: and https: URLs. */
-import { collect, maxEncodedBytes, tooLarge } from './body'
-import { describe } from './image-input'
-import { invalid } from './problems'
+/**
+ * Pictures behind http: and https: URLs. Strangers may have chosen the URL, so it must not lead into this network: names
+ * are checked where they are resolved for the connection itself, on every redirect. `fetch` gives no such place.
+ */
+import dns from 'node:dns'
+import http, { type IncomingMessage, type RequestOptions } from 'node:http'
+import https from 'node:https'
+import type { LookupFunction } from 'node:net'
+import { PassThrough, pipeline, type Transform } from 'node:stream'
+import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
+import { isPrivateAddress, privateAddress, privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
-import { isError } from '../base/realms'
+import { follow, ownController } from '../base/signals'
+import { collect, maxEncodedBytes, tooLarge } from './body'
+import { describe, type DecodeOptions } from './image-input'
+import { invalid } from './problems'
 
+const maxRedirects = 10
 const downloadTimeoutMs = 60_000
 
 /** The encoded bytes. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE or the signal's reason. */
-export async function download(url: string, signal?: AbortSignal): Promise<Buffer> {
+export async function download(
+  url: string,
+  { signal: given, allowPrivateAddresses = privateAllowed() }: DecodeOptions = {},
+  timeoutMs = downloadTimeoutMs
+): Promise<Buffer> {
   const name = describe(url)
-  const control = new AbortController()
-  const onAbort = (): void => control.abort(signal?.reason)
-  const timer = setTimeout(
-    () => control.abort(new Error(`no answer within ${downloadTimeoutMs / 1000} s`)),
-    downloadTimeoutMs
-  )
-  signal?.addEventListener('abort', onAbort, { once: true })
+  const { signal, abort } = controlled()
+  const release = given ? follow(given, abort) : () => {}
+  const timer = setTimeout(() => abort(invalid(name, `cannot be downloaded within ${timeoutMs / 1000} s`)), timeoutMs)
   try {
-    const response = await fetch(url, { signal: control.signal })
-    if (!response.ok) {
-      await response.body?.cancel()
-      throw invalid(name, `the server answered ${response.status} ${response.statusText}`.trimEnd())
-    }
-    const claimed = Number(response.headers.get('content-length') ?? 0)
-    if (claimed > maxEncodedBytes) {
-      await response.body?.cancel()
-      throw tooLarge(name, claimed)
-    }
-    return response.body ? await collect(response.body, name, { signal: control.signal }) : Buffer.alloc(0)
+    const response = await answer(url, name, allowPrivateAddresses, signal)
+    return await collect(decompressed(response, name), name, { signal })
   } catch (error) {
-    if (signal?.aborted) throw signal.reason
+    if (signal.aborted) throw signal.reason
     if (error instanceof PaliGemmaError) throw error
-    const cause = (error as Error).cause
-    const why = isError(cause) ? ` (${cause.message})` : ''
-    throw invalid(name, `cannot be downloaded: ${(error as Error).message}${why}`, error)
+    throw invalid(name, `cannot be downloaded: ${reasonOf(error as NodeJS.ErrnoException)}`, error)
   } finally {
     clearTimeout(timer)
-    signal?.removeEventListener('abort', onAbort)
+    release()
   }
+}
+
+function controlled(): { signal: AbortSignal; abort: (reason: unknown) => void } {
+  const control = ownController()
+  return { signal: control.signal, abort: (reason) => control.abort(reason) }
+}
+
+/** Where several addresses were tried, the message is empty. */
+const reasonOf = ({ message, code }: NodeJS.ErrnoException): string => message || (code ?? 'no connection')
+
+/** The answer with the picture, after redirects. */
+async function answer(url: string, name: string, allowed: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+  let target = parse(url, name)
+  for (let redirects = 0; ; redirects++) {
+    if (!allowed) await refuseLiteral(target, name)
+    const response = await ask(target, allowed ? undefined : lookUpPublic(name), signal)
+    const { statusCode = 0, statusMessage, headers } = response
+    const moved = [301, 302, 303, 307, 308].includes(statusCode) && headers.location !== undefined
+    const claimed = Number(headers['content-length'] ?? 0)
+    if (statusCode === 200 && claimed <= maxEncodedBytes) return response
+    response.destroy()
+    if (statusCode === 200) throw tooLarge(name, claimed)
+    if (!moved) throw invalid(name, `the server answered ${statusCode} ${statusMessage}`.trimEnd())
+    if (redirects === maxRedirects) throw invalid(name, `it is redirected more than ${maxRedirects} times`)
+    const next = parse(headers.location!, name, target)
+    if (target.protocol === 'https:' && next.protocol !== 'https:')
+      throw invalid(name, `it is redirected from https to ${next.protocol}//${next.host}, which is not safe`)
+    target = next
+  }
+}
+
+function parse(text: string, name: string, base?: URL): URL {
+  const what = base ? 'it is redirected to what is' : 'it is'
+  if (!URL.canParse(text, base?.href)) throw invalid(name, `${what} no URL`)
+  const url = new URL(text, base)
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw invalid(name, `${what} no http: or https: URL`)
+  return url
+}
+
+/** Sockets are asked for names only. */
+async function refuseLiteral(url: URL, name: string): Promise<void> {
+  const found = await privateAddress(url, false)
+  if (found !== undefined) throw refused(name, found)
+}
+
+/** Resolves names for sockets: what is checked is what is connected to. */
+function lookUpPublic(name: string): LookupFunction {
+  return (host, options, done) =>
+    dns.lookup(host, { ...options, all: true }, (error, found) => {
+      const inside = error ? undefined : found.find(({ address }) => isPrivateAddress(address))
+      if (error) done(error, '')
+      else if (inside) done(refused(name, inside.address), '')
+      else if (options.all) done(null, found)
+      else done(null, found[0]!.address, found[0]!.family)
+    })
+}
+
+function refused(name: string, address: string): PaliGemmaError {
+  return invalid(
+    name,
+    `it leads to ${address}, an address inside this network; allow that with allowPrivateAddresses: true ` +
+      '(or PALIGEMMA_ALLOW_PRIVATE_ADDRESSES=1) where no stranger chooses URLs'
+  )
+}
+
+async function ask(url: URL, lookup: LookupFunction | undefined, signal: AbortSignal): Promise<IncomingMessage> {
+  const options: RequestOptions = {
+    headers: { accept: 'image/*, */*;q=0.5', 'accept-encoding': 'identity', 'user-agent': 'node-paligemma' },
+    agent: false,
+    signal,
+    ...(lookup && { lookup })
+  }
+  return await new Promise((resolve, reject) => {
+    const { get } = url.protocol === 'https:' ? https : http
+    get(url, options, resolve).on('error', reject)
+  })
+}
+
+const decoders: Record<string, () => Transform> = {
+  gzip: createGunzip,
+  'x-gzip': createGunzip,
+  deflate: createInflate,
+  br: createBrotliDecompress
+}
+
+/** Some servers compress what was not to be; `collect` limits what comes out. */
+function decompressed(response: IncomingMessage, name: string): AsyncIterable<Uint8Array> {
+  const encoding = response.headers['content-encoding']?.trim().toLowerCase() || 'identity'
+  const decoder = encoding === 'identity' ? () => new PassThrough() : decoders[encoding]
+  if (decoder) return pipeline(response, decoder(), () => {}) // errors come out of the result too
+  response.destroy()
+  throw invalid(name, `the server answered in an encoding that is not known, ${JSON.stringify(encoding.slice(0, 40))}`)
 }

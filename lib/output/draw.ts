@@ -31,6 +31,8 @@ export interface DrawOptions {
   maxImagePixels?: number | undefined
   /** As for `loadModel`. */
   decodeTimeoutMs?: number | undefined
+  /** As for `loadModel`. */
+  allowPrivateAddresses?: boolean | undefined
 }
 
 const drawRules: Rules<DrawOptions> = {
@@ -38,7 +40,8 @@ const drawRules: Rules<DrawOptions> = {
   scores: rule.flag,
   scale: rule.integer(1, 32),
   maxImagePixels: rule.integer(1),
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1)
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag
 }
 
 // Ten hues of like strength that stay apart for colour-blind eyes too, strongest contrasts first.

@@ -34,6 +34,8 @@ export interface DrawMapOptions {
   maxImagePixels?: number | undefined
   /** As for `loadModel`. */
   decodeTimeoutMs?: number | undefined
+  /** As for `loadModel`. */
+  allowPrivateAddresses?: boolean | undefined
 }
 
 const mapRules: Rules<SimilarityMapOptions> = { tokens: rule.listOf('token numbers', rule.integer(0).accepts) }
@@ -45,7 +47,8 @@ const drawRules: Rules<DrawMapOptions> = {
       Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number)
   },
   maxImagePixels: rule.integer(1),
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1)
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag
 }
 
 /**

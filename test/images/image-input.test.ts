@@ -114,7 +114,7 @@ describe('forms of images', () => {
       rgb: { data: rgb, width: 2, height: 2, channels: 3 }
     }
     for (const [name, image] of Object.entries(forms)) {
-      const { data, width, height } = await decodeImage(image as string)
+      const { data, width, height } = await decodeImage(image as string, { allowPrivateAddresses: true })
       expect([name, width, height, [...data]]).toEqual([name, 2, 2, [...rgb]])
     }
   })
@@ -156,7 +156,9 @@ describe('forms of images', () => {
     const control = new AbortController()
     const reason = new Error('enough')
     setTimeout(() => control.abort(reason), 50)
-    await expect(decodeImage(`${base}/slow`, { signal: control.signal })).rejects.toBe(reason)
+    await expect(decodeImage(`${base}/slow`, { signal: control.signal, allowPrivateAddresses: true })).rejects.toBe(
+      reason
+    )
     await expect(decodeImage(png, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
   })
 
@@ -190,7 +192,7 @@ describe('forms of images', () => {
       ['', 'ERR_INVALID_OPTION', /received ""/]
     ]
     for (const [image, code, message] of cases) {
-      await expect(decodeImage(image as string)).rejects.toMatchObject({
+      await expect(decodeImage(image as string, { allowPrivateAddresses: true })).rejects.toMatchObject({
         name: 'PaliGemmaError',
         code,
         message: expect.stringMatching(message) as unknown
