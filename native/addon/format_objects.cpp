@@ -235,7 +235,7 @@ napi_value dequantizeTensor(const js::Call& call) {
         Dequantized result;
         for (uint32_t i = tensor->dims; i-- > 0;) result.shape.push_back(tensor->ne[i]);
         result.data.resize(size_t(tensor->elements()));
-        const ConstView view = file->view(*tensor);
+        const ConstHostView view = file->view(*tensor);
         for (int64_t r = 0; r < view.rows; ++r)
           dequantizeRow(tensor->type, view.row<uint8_t>(r), result.data.data() + r * view.cols, view.cols);
         return result;

@@ -8,10 +8,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "base/math.h"
 #include "cpu/limits.h"
 #include "cpu/cpu_device.h"
 #include "cpu/cpu_info.h"
@@ -89,8 +91,25 @@ struct Bench {
 
   bool wants(const std::string& name) const { return name.find(filter) != std::string::npos; }
 
-  static View view(std::vector<float>& x, int64_t rows, int64_t cols) {
-    return {reinterpret_cast<uint8_t*>(x.data()), DType::f32, rows, cols};
+  // Values in the device's memory.
+  struct Tensor {
+    Buffer buffer;
+    View view;
+    Tensor(Device& device, DType type, int64_t rows, int64_t cols, const void* data = nullptr)
+        : buffer(device.allocate(bytesFor(type, cols) * size_t(rows))), view(buffer.view(type, rows, cols)) {
+      if (data) device.upload(view, data);
+    }
+    operator View() const { return view; }
+    operator ConstView() const { return view; }
+  };
+  Tensor random(int64_t rows, int64_t cols) {
+    return {device, DType::f32, rows, cols, randoms(size_t(rows * cols)).data()};
+  }
+  Tensor empty(int64_t rows, int64_t cols) { return {device, DType::f32, rows, cols}; }
+  Tensor positionsFrom(int64_t first, int64_t count) {
+    std::vector<int32_t> list(static_cast<size_t>(count));
+    std::iota(list.begin(), list.end(), int32_t(first));
+    return {device, DType::i32, count, 1, list.data()};
   }
   static std::vector<float> randoms(size_t n) {
     std::mt19937 generator(1);
@@ -110,14 +129,15 @@ struct Bench {
                              std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
     // weights come from memory, as in a model: every round takes others
-    const std::vector<uint8_t> w = randomWeights(type, n * copiesOf(type, k, n), k);
+    const int64_t copies = copiesOf(type, k, n);
+    const Tensor w(device, type, n * copies, k, randomWeights(type, n * copies, k).data());
     int64_t copy = 0;
-    std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
+    const Tensor x = random(m, k), out = empty(m, n);
     const Times t = time([&] {
-      const Linear linear{{w.data() + bytesFor(type, k) * size_t(n * copy), type, n, k}, nullptr};
-      copy = (copy + 1) % copiesOf(type, k, n);
-      const MatmulJob job{view(out, m, n), &linear};
-      device.matmul(view(x, m, k), {&job, 1});
+      const Linear linear{w.view.slice(n * copy, n), {}};
+      copy = (copy + 1) % copies;
+      const MatmulJob job{out, &linear};
+      device.matmul(x, {&job, 1});
     });
     const double ops = 2.0 * double(m) * double(k) * double(n);
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3,
@@ -130,19 +150,18 @@ struct Bench {
                              std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
     const int64_t copies = copiesOf(type, k, n);
-    const std::vector<uint8_t> w = randomWeights(type, n * copies, k);
+    const Tensor w(device, type, n * copies, k, randomWeights(type, n * copies, k).data());
     std::vector<Linear> linears;
-    for (int64_t c = 0; c < copies; ++c)
-      linears.push_back({{w.data() + bytesFor(type, k) * size_t(n * c), type, n, k}, nullptr});
-    std::vector<float> x = randoms(size_t(m * k)), out(size_t(m * n));
+    for (int64_t c = 0; c < copies; ++c) linears.push_back({w.view.slice(n * c, n), {}});
+    const Tensor x = random(m, k), out = empty(m, n);
     const Times t = time([&] {
       for (const Linear& linear : linears) {
-        const MatmulJob job{view(out, m, n), &linear};
-        device.matmul(view(x, m, k), {&job, 1});
+        const MatmulJob job{out, &linear};
+        device.matmul(x, {&job, 1});
       }
     });
     std::printf("%-40s %8.3f ms (median %8.3f) %7.1f GB/s = %3.0f %% of read %5.1f GB/s\n", name.c_str(), t.best * 1e3,
-                t.median * 1e3, double(w.size()) / t.best / 1e9, 100 * double(w.size()) / t.best / t.read,
+                t.median * 1e3, double(w.view.bytes()) / t.best / 1e9, 100 * double(w.view.bytes()) / t.best / t.read,
                 t.read / 1e9);
   }
 
@@ -152,31 +171,28 @@ struct Bench {
     if (!wants(name)) return;
     const int64_t tokens = position + rows, width = kvHeads * group * headDim;
     const KvLayout layout{.layers = 1, .kvHeads = kvHeads, .headDim = headDim, .type = type};
-    std::vector<uint8_t> data(layout.pageBytes() * size_t((tokens + kPageTokens - 1) / kPageTokens));
-    std::vector<uint8_t*> pages;
-    for (size_t at = 0; at < data.size(); at += layout.pageBytes()) pages.push_back(data.data() + at);
-    const KvView kv{&layout, pages.data()};
-    std::vector<float> keys = randoms(size_t(tokens * kvHeads * headDim)), q = randoms(size_t(rows * width)),
-                       out(q.size());
-    device.storeKv(kv, 0, view(keys, tokens, kvHeads * headDim), view(keys, tokens, kvHeads * headDim), 0);
-    const AttentionJob job{view(out, rows, width), view(q, rows, width), kv, position, {.prefix = tokens}};
-    const Times t = time([&] { device.attention({&job, 1}, 0, 0.0625f, softcap, Precision::fast); });
+    const int64_t pages = ceilDiv(tokens, kPageTokens);
+    const Buffer data = device.allocate(layout.pageBytes() * size_t(pages));
+    std::vector<uint64_t> addresses;
+    for (int64_t p = 0; p < pages; ++p) addresses.push_back(data.memory()->address + layout.pageBytes() * size_t(p));
+    const Tensor table(device, DType::i64, pages, 1, addresses.data());
+    const KvView kv{&layout, table, tokens};
+    const Tensor keys = random(tokens, kvHeads * headDim), q = random(rows, width), out = empty(rows, width);
+    const Tensor positions = positionsFrom(0, tokens);
+    device.storeKv(kv, 0, keys, keys, positions);
+    const AttentionJob job{out, q, kv, positions.view.slice(position, rows), {.prefix = tokens}};
+    const Times t = time([&] { device.attention({&job, 1}, {0, 0.0625f, softcap, Precision::fast}); });
     const double ops = 4.0 * double(rows) * double(tokens) * double(width);
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak, %5.1f GB/s of cache\n",
                 name.c_str(), t.best * 1e3, t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8,
-                double(data.size()) / t.best / 1e9);
+                double(data.bytes()) / t.best / 1e9);
   }
 
   void vision(int64_t tokens) {
     const std::string name = "attention vision " + std::to_string(tokens);
     if (!wants(name)) return;
-    std::vector<float> q = randoms(size_t(tokens * 1152)), k = q, v = q, out(q.size());
-    const Times t = time(
-        [&] {
-          device.denseAttention(view(out, tokens, 1152), view(q, tokens, 1152), view(k, tokens, 1152),
-                                view(v, tokens, 1152), 16, 0.118f, Precision::fast);
-        },
-        3);
+    const Tensor q = random(tokens, 1152), out = empty(tokens, 1152);
+    const Times t = time([&] { device.denseAttention(out, q, q, q, 16, 0.118f, Precision::fast); }, 3);
     const double ops = 4.0 * double(tokens) * double(tokens) * 1152;
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GFLOPS = %3.0f %% of int8 peak\n", name.c_str(), t.best * 1e3,
                 t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8);
@@ -215,13 +231,13 @@ struct Bench {
     attention("decode 4200 gemma2", 4200, 1, 4, 2, 256, DType::q8_0, 50);
     attention("decode 4200 gemma", 4200, 1, 1, 8, 256, DType::f16, 0);
     for (int64_t tokens : {256, 1024, 4096}) vision(tokens);
-    std::vector<float> x = randoms(size_t(260 * 9216)), y = x, w = randoms(9216);
-    rows("rows rmsNorm 260 x 2304", 260 * 2304,
-         [&] { device.rmsNorm(view(y, 260, 2304), view(x, 260, 2304), w.data(), 1e-6f, false); });
-    rows("rows softcap 257216", 257216, [&] { device.softcap(view(x, 1, 257216), 30); });
-    std::vector<int64_t> positions(260);
-    for (size_t i = 0; i < positions.size(); ++i) positions[i] = int64_t(i);
-    rows("rows rope 260 x 2048", 260 * 2048, [&] { device.rope(view(y, 260, 2048), positions, 256, 10000); });
+    const Tensor x = random(260, 2304), y = random(260, 2304), z = random(260, 2048), w = random(1, 2304),
+                 logits = random(1, 257216), best(device, DType::i32, 1, 1);
+    rows("rows rmsNorm 260 x 2304", 260 * 2304, [&] { device.rmsNorm(y, x, w, 1e-6f, false); });
+    rows("rows softcap 257216", 257216, [&] { device.softcap(logits, 30); });
+    rows("rows argmax 257216", 257216, [&] { device.argmax(best, logits); });
+    const Tensor positions = positionsFrom(0, 260);
+    rows("rows rope 260 x 2048", 260 * 2048, [&] { device.rope(z, positions, 256, 10000); });
   }
 };
 

@@ -8,12 +8,28 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "cpu/cpu_memory.h"
 #include "cpu/kernels/common/kernels.h"
 #include "cpu/query_block.h"
 #include "cpu/scratch.h"
 #include "device/device.h"
 
 namespace pg {
+
+// An AttentionJob, resolved to the host's memory.
+struct PagedJob {
+  HostView out;
+  ConstHostView q;
+  const KvLayout* layout;
+  const uint64_t* pages;   // addresses
+  int64_t position;        // of the first row
+  AttentionMask mask;
+
+  const uint8_t* head(int64_t page, int64_t layer, int64_t value, int64_t kvHead) const {
+    return hostPointer(pages[page]) + layout->headOffset(layer, value, kvHead);
+  }
+  int64_t keyEnd() const { return mask.end(position + q.rows - 1); }
+};
 
 class Attention {
  public:
@@ -23,8 +39,9 @@ class Attention {
   }
 
   void setCancel(const CancelFlag* flag) { cancel_ = flag; }
-  void paged(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision);
-  void dense(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision);
+  void paged(std::span<const PagedJob> jobs, const AttentionParams& params);
+  void dense(HostView out, ConstHostView q, ConstHostView k, ConstHostView v, int64_t heads, float scale,
+             Precision precision);
 
  private:
   struct Worker {
@@ -37,8 +54,14 @@ class Attention {
 
   bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }
 
-  void prefill(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap, Precision precision);
-  void decode(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap);
+  void prefill(std::span<const PagedJob> jobs, const AttentionParams& params);
+  void packKeys(std::span<const PagedJob> jobs, int64_t layer);
+  void prefillRows(const PagedJob& job, int64_t firstTile, int64_t rowBegin, int64_t kvHead,
+                   const AttentionParams& params, Worker& worker) const;
+  void decode(std::span<const PagedJob> jobs, const AttentionParams& params);
+  void decodePiece(const PagedJob& job, int64_t piece, int64_t kvHead, const AttentionParams& params, Worker& worker,
+                   float* results) const;
+  void combine(const PagedJob& job, int64_t pieces, float* results) const;
 
   const Kernels& kernels_;
   ThreadPool& pool_;

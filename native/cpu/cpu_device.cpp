@@ -3,155 +3,133 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
-#include <vector>
+#include <map>
 
 #include "base/math.h"
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "base/largest.h"
 
 namespace pg {
-namespace {
-
-constexpr std::align_val_t kAlign{64};   // a cache line, and the widest vector
-
-void require(bool ok, const char* op, const char* what) {
-  if (!ok) fail(Code::internal, op, ": ", what);
-}
-
-void requireF32(const char* op, ConstView a) { require(a.type == DType::f32, op, "expects f32"); }
-
-void requireSame(const char* op, ConstView a, ConstView b) {
-  requireF32(op, a);
-  requireF32(op, b);
-  require(a.rows == b.rows && a.cols == b.cols, op, "shapes differ");
-}
-
-void requireProduct(const char* op, View out, ConstView x, const Linear& linear) {
-  requireF32(op, out);
-  requireF32(op, x);
-  require(x.cols == linear.in(), op, "x is not as wide as the weight");
-  require(out.cols == linear.out() && out.rows == x.rows, op, "out has another shape than the product");
-}
-
-// Rows a chunk of an elementwise op holds: about 16k values.
-int64_t rowGrain(ConstView x) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, x.cols)); }
-
-}  // namespace
 
 CpuDevice::CpuDevice(const Kernels& kernels, int threads)
-    : kernels_(kernels), pool_(threads), gemm_(kernels, pool_), attention_(kernels, pool_) {}
+    : kernels_(kernels), pool_(threads), gemm_(kernels, pool_), attention_(kernels, pool_), packed_(gemm_) {}
 
-Buffer CpuDevice::allocate(size_t bytes) {
-  Buffer buffer = reserve(bytes);
-  if (bytes > 0) std::memset(buffer.data(), 0, bytes);
-  return buffer;
+DeviceLimits CpuDevice::limits() const {
+  // Blocks large enough that unpacking weights for them costs little, small enough that a feed-forward's activations
+  // stay a few tens of MB.
+  return {.stepRows = kMaxDecodeTokens, .blockRows = 512, .jobs = 256, .topK = 256};
 }
-
-Buffer CpuDevice::reserve(size_t bytes) {
-  if (bytes == 0) return {};
-  void* data = ::operator new(bytes, kAlign, std::nothrow);
-  if (!data)
-    fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20,
-         " MiB. Close other programs or lower contextSize, maxSequences or the image size");
-  return {this, static_cast<uint8_t*>(data), bytes};
-}
-
-Buffer CpuDevice::pack(std::span<Linear* const> weights) {
-  size_t bytes = 0;
-  for (const Linear* linear : weights) bytes += gemm_.packedBytes(*linear);
-  Buffer buffer = reserve(bytes);
-#ifdef __linux__
-  // a fault for every 2 MB instead of 4 KB; a wish, nothing depends on it
-  constexpr uintptr_t kHuge = 2 << 20;
-  const uintptr_t begin = roundUp(reinterpret_cast<uintptr_t>(buffer.data()), kHuge);
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(buffer.data()) + bytes) / kHuge * kHuge;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-  uint8_t* to = buffer.data();
-  for (Linear* linear : weights) {
-    const size_t size = gemm_.packedBytes(*linear);
-    if (size == 0) continue;
-    gemm_.pack(*linear, to);
-    linear->packed = to;
-    to += size;
-  }
-  return buffer;
-}
-
-void CpuDevice::release(uint8_t* data, size_t) noexcept { ::operator delete(data, kAlign); }
 
 void CpuDevice::setCancel(const CancelFlag* flag) {
   gemm_.setCancel(flag);
   attention_.setCancel(flag);
 }
 
-void CpuDevice::matmul(ConstView x, std::span<const MatmulJob> jobs) {
-  for (const MatmulJob& job : jobs) requireProduct("matmul", job.out, x, *job.linear);
-  gemm_.matmul(x, jobs);
+Buffer CpuDevice::doAllocate(size_t bytes) {
+  AlignedBytes data = allocateAligned(bytes);
+  if (!data)
+    fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20,
+         " MiB. Close other programs or lower contextSize, maxSequences or the image size");
+  std::memset(data.get(), 0, bytes);
+  return Buffer(std::make_unique<OwnMemory>(std::move(data), bytes));
 }
 
-void CpuDevice::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
-  requireProduct("geglu", out, x, gate);
-  requireProduct("geglu", out, x, up);
-  gemm_.geglu(out, x, gate, up);
-}
-
-void CpuDevice::gelu(View gate, ConstView up) {
-  requireF32("gelu", gate);
-  if (up) requireSame("gelu", gate, up);
-  pool_.forRange(gate.rows, rowGrain(gate), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      if (up) kernels_.geluMul(gate.row<float>(r), gate.row<float>(r), up.row<float>(r), gate.cols);
-      else kernels_.gelu(gate.row<float>(r), gate.cols);
+// Files are used where they are mapped; the rest is copied.
+std::vector<Buffer> CpuDevice::doPlace(std::span<const Placement> weights) {
+  std::vector<Buffer> buffers;
+  std::map<const MappedFile*, const Memory*> files;
+  size_t copied = 0;
+  for (const Placement& w : weights) {
+    if (!w.file) {
+      copied += roundUp<size_t>(bytesFor(w.host.type, w.host.cols) * size_t(w.host.rows), 64);
+      continue;
     }
+    const Memory*& memory = files[w.file.get()];
+    if (!memory) memory = buffers.emplace_back(std::make_unique<FileMemory>(w.file)).memory();
+    *w.to = {memory, size_t(w.host.data - w.file->data()), w.host.type, w.host.rows, w.host.cols, w.host.stride};
+    if (w.manyRows) packed_.add(w.host, w.file);
+  }
+  if (copied == 0) return buffers;
+  const Buffer& copies = buffers.emplace_back(doAllocate(copied));
+  size_t at = 0;
+  for (const Placement& w : weights) {
+    if (w.file) continue;
+    const View to = copies.view(w.host.type, w.host.rows, w.host.cols, at);
+    for (int64_t r = 0; r < to.rows; ++r) std::memcpy(onHost(to).row<uint8_t>(r), w.host.row<uint8_t>(r), to.stride);
+    *w.to = to;
+    at += roundUp<size_t>(to.bytes(), 64);
+  }
+  return buffers;
+}
+
+Gemm::Matrix CpuDevice::matrix(const Linear& linear, int64_t rows) {
+  const ConstHostView weight = onHost(linear.weight);
+  return {weight, gemm_.tiles(rows) ? packed_.find(weight, submission_) : nullptr, valuesOf(linear.bias)};
+}
+
+void CpuDevice::doMatmul(ConstView x, std::span<const MatmulJob> jobs) {
+  parts_.clear();
+  for (const MatmulJob& job : jobs) parts_.push_back({onHost(job.out), matrix(*job.linear, x.rows), {}, job.epilogue});
+  gemm_.run(onHost(x), parts_);
+}
+
+void CpuDevice::doGeglu(View out, ConstView x, const Linear& gate, const Linear& up) {
+  parts_.assign(1, {onHost(out), matrix(gate, x.rows), matrix(up, x.rows), Epilogue::geglu});
+  gemm_.run(onHost(x), parts_);
+}
+
+template <class Body>
+void CpuDevice::forRows(int64_t rows, int64_t cols, const Body& body) {
+  // about 16k values a chunk
+  pool_.forRange(rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) body(r);
   });
 }
 
-void CpuDevice::embed(View out, ConstView table, std::span<const int32_t> ids, float scale) {
-  requireF32("embed", out);
-  require(out.cols == table.cols && out.rows == int64_t(ids.size()), "embed",
-          "out has another shape than ids and table");
-  for (int32_t id : ids) require(id >= 0 && id < table.rows, "embed", "id outside the table");
-  pool_.forRange(out.rows, rowGrain(out), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      float* row = out.row<float>(r);
-      kernels_.toF32(table.type, table.row<void>(ids[size_t(r)]), row, table.cols);
-      kernels_.scale(row, scale, out.cols);
-    }
+void CpuDevice::doGelu(View gateView, ConstView upView) {
+  const HostView gate = onHost(gateView);
+  const ConstHostView up = onHost(upView);
+  forRows(gate.rows, gate.cols, [&](int64_t r) {
+    if (up) kernels_.geluMul(gate.row<float>(r), gate.row<float>(r), up.row<float>(r), gate.cols);
+    else kernels_.gelu(gate.row<float>(r), gate.cols);
   });
 }
 
-void CpuDevice::rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) {
-  requireSame("rmsNorm", out, x);
-  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r)
-      kernels_.rmsNorm(out.row<float>(r), x.row<float>(r), weight, eps, add, x.cols);
+void CpuDevice::doEmbed(View outView, ConstView tableView, ConstView ids, float scale) {
+  const HostView out = onHost(outView);
+  const ConstHostView table = onHost(tableView), rows = onHost(ids);
+  forRows(out.rows, out.cols, [&](int64_t r) {
+    float* row = out.row<float>(r);
+    kernels_.toF32(table.type, table.row<void>(*rows.row<int32_t>(r)), row, table.cols);
+    kernels_.scale(row, scale, out.cols);
   });
 }
 
-void CpuDevice::layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) {
-  requireSame("layerNorm", out, x);
-  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r)
-      kernels_.layerNorm(out.row<float>(r), x.row<float>(r), weight, bias, eps, x.cols);
-  });
+void CpuDevice::doRmsNorm(View outView, ConstView xView, ConstView weight, float eps, bool add) {
+  const HostView out = onHost(outView);
+  const ConstHostView x = onHost(xView);
+  const float* factors = valuesOf(weight);
+  forRows(x.rows, x.cols,
+          [&](int64_t r) { kernels_.rmsNorm(out.row<float>(r), x.row<float>(r), factors, eps, add, x.cols); });
 }
 
-void CpuDevice::rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) {
-  requireF32("rope", x);
-  require(int64_t(positions.size()) == x.rows && headDim > 0 && headDim % 2 == 0 && x.cols % headDim == 0, "rope",
-          "positions or head size do not fit");
-  if (x.rows == 0) return;
-  const float* angles = ropeAngles(*std::max_element(positions.begin(), positions.end()) + 1, headDim, theta);
-  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      const float* cosines = angles + positions[size_t(r)] * headDim;
-      for (int64_t c = 0; c < x.cols; c += headDim)
-        kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
-    }
+void CpuDevice::doLayerNorm(View outView, ConstView xView, ConstView weight, ConstView bias, float eps) {
+  const HostView out = onHost(outView);
+  const ConstHostView x = onHost(xView);
+  const float *factors = valuesOf(weight), *offsets = valuesOf(bias);
+  forRows(x.rows, x.cols,
+          [&](int64_t r) { kernels_.layerNorm(out.row<float>(r), x.row<float>(r), factors, offsets, eps, x.cols); });
+}
+
+void CpuDevice::doRope(View xView, ConstView positionView, int64_t headDim, float theta) {
+  const HostView x = onHost(xView);
+  const ConstHostView positions = onHost(positionView);
+  int64_t last = 0;
+  for (int64_t r = 0; r < x.rows; ++r) last = std::max<int64_t>(last, *positions.row<int32_t>(r));
+  const float* angles = ropeAngles(last + 1, headDim, theta);
+  forRows(x.rows, x.cols, [&](int64_t r) {
+    const float* cosines = angles + *positions.row<int32_t>(r) * headDim;
+    for (int64_t c = 0; c < x.cols; c += headDim)
+      kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
   });
 }
 
@@ -176,56 +154,44 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
   return rope_.angles.data();
 }
 
-void CpuDevice::storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) {
+void CpuDevice::doStoreKv(const KvView& kv, int64_t layer, ConstView kView, ConstView vView, ConstView positionView) {
   const KvLayout& layout = *kv.layout;
-  requireSame("storeKv", k, v);
-  require(k.cols == layout.kvHeads * layout.headDim && layer < layout.layers, "storeKv",
-          "k has another shape than the cache");
-  pool_.forRange(k.rows, rowGrain(k), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t token = position + r;
-      uint8_t* page = kv.pages[token / kPageTokens];
-      for (int64_t head = 0; head < layout.kvHeads; ++head) {
-        const size_t row = size_t(token % kPageTokens) * layout.rowBytes();
-        kernels_.fromF32(layout.type, k.row<float>(r) + head * layout.headDim,
-                         page + layout.headOffset(layer, 0, head) + row, layout.headDim);
-        kernels_.fromF32(layout.type, v.row<float>(r) + head * layout.headDim,
-                         page + layout.headOffset(layer, 1, head) + row, layout.headDim);
-      }
+  const ConstHostView k = onHost(kView), v = onHost(vView), positions = onHost(positionView), pages = onHost(kv.pages);
+  forRows(k.rows, k.cols, [&](int64_t r) {
+    const int64_t token = *positions.row<int32_t>(r);
+    uint8_t* page = hostPointer(*pages.row<uint64_t>(token / kPageTokens));
+    const size_t row = size_t(token % kPageTokens) * layout.rowBytes();
+    for (int64_t head = 0; head < layout.kvHeads; ++head) {
+      kernels_.fromF32(layout.type, k.row<float>(r) + head * layout.headDim,
+                       page + layout.headOffset(layer, 0, head) + row, layout.headDim);
+      kernels_.fromF32(layout.type, v.row<float>(r) + head * layout.headDim,
+                       page + layout.headOffset(layer, 1, head) + row, layout.headDim);
     }
   });
 }
 
-void CpuDevice::attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
-                          Precision precision) {
-  for (const AttentionJob& job : jobs) {
-    requireSame("attention", job.out, job.q);
-    const KvLayout& layout = *job.kv.layout;
-    require(job.q.cols % (layout.kvHeads * layout.headDim) == 0 && layer < layout.layers, "attention",
-            "q does not fit the cache");
-  }
-  if (!jobs.empty()) attention_.paged(jobs, layer, scale, softcap, precision);
+void CpuDevice::doAttention(std::span<const AttentionJob> jobs, const AttentionParams& params) {
+  pagedJobs_.clear();
+  for (const AttentionJob& job : jobs)
+    if (job.q.rows > 0)
+      pagedJobs_.push_back({onHost(job.out), onHost(job.q), job.kv.layout, onHost(job.kv.pages).row<uint64_t>(0),
+                            *onHost(job.positions).row<int32_t>(0), job.mask});
+  if (!pagedJobs_.empty()) attention_.paged(pagedJobs_, params);
 }
 
-void CpuDevice::denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
-                               Precision precision) {
-  requireSame("denseAttention", out, q);
-  requireSame("denseAttention", k, v);
-  require(q.cols == k.cols && q.cols % heads == 0, "denseAttention", "widths do not fit the heads");
-  attention_.dense(out, q, k, v, heads, scale, precision);
+void CpuDevice::doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                                 Precision precision) {
+  attention_.dense(onHost(out), onHost(q), onHost(k), onHost(v), heads, scale, precision);
 }
 
-void CpuDevice::add(View x, ConstView y) {
-  requireF32("add", x);
-  requireF32("add", y);
-  require(y.rows > 0 && x.rows % y.rows == 0 && x.cols == y.cols, "add", "shapes do not fit");
-  pool_.forRange(x.rows, rowGrain(x), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) kernels_.add(x.row<float>(r), y.row<float>(r % y.rows), x.cols);
-  });
+void CpuDevice::doAdd(View xView, ConstView yView) {
+  const HostView x = onHost(xView);
+  const ConstHostView y = onHost(yView);
+  forRows(x.rows, x.cols, [&](int64_t r) { kernels_.add(x.row<float>(r), y.row<float>(r % y.rows), x.cols); });
 }
 
-void CpuDevice::softcap(View x, float cap) {
-  requireF32("softcap", x);
+void CpuDevice::doSoftcap(View xView, float cap) {
+  const HostView x = onHost(xView);
   constexpr int64_t kGrain = 8192;
   for (int64_t r = 0; r < x.rows; ++r)
     pool_.forRange(x.cols, kGrain, [&](int64_t begin, int64_t end, int) {
@@ -233,19 +199,34 @@ void CpuDevice::softcap(View x, float cap) {
     });
 }
 
-void CpuDevice::copy(View out, ConstView in) {
-  require(out.type == in.type && out.rows == in.rows && out.cols == in.cols, "copy", "shapes differ");
+void CpuDevice::doArgmax(View ids, ConstView xView) {
+  const ConstHostView x = onHost(xView);
+  for (int64_t r = 0; r < x.rows; ++r) *onHost(ids).row<int32_t>(r) = largestOf({x.row<float>(r), size_t(x.cols)});
+}
+
+void CpuDevice::doTopK(View idView, View valueView, ConstView xView) {
+  const ConstHostView x = onHost(xView);
+  const HostView ids = onHost(idView), values = onHost(valueView);
+  for (int64_t r = 0; r < x.rows; ++r)
+    largestK({x.row<float>(r), size_t(x.cols)}, {ids.row<int32_t>(r), size_t(ids.cols)}, values.row<float>(r));
+}
+
+void CpuDevice::doCopy(View outView, ConstView inView) {
+  const HostView out = onHost(outView);
+  const ConstHostView in = onHost(inView);
   for (int64_t r = 0; r < out.rows; ++r)
     std::memcpy(out.row<uint8_t>(r), in.row<uint8_t>(r), bytesFor(out.type, out.cols));
 }
 
-void CpuDevice::upload(View out, const void* data) {
+void CpuDevice::doUpload(View outView, const void* data) {
+  const HostView out = onHost(outView);
   const size_t rowBytes = bytesFor(out.type, out.cols);
   for (int64_t r = 0; r < out.rows; ++r)
     std::memcpy(out.row<uint8_t>(r), static_cast<const uint8_t*>(data) + size_t(r) * rowBytes, rowBytes);
 }
 
-void CpuDevice::download(void* data, ConstView in) {
+void CpuDevice::doDownload(void* data, ConstView inView) {
+  const ConstHostView in = onHost(inView);
   const size_t rowBytes = bytesFor(in.type, in.cols);
   for (int64_t r = 0; r < in.rows; ++r)
     std::memcpy(static_cast<uint8_t*>(data) + size_t(r) * rowBytes, in.row<uint8_t>(r), rowBytes);

@@ -1,9 +1,11 @@
 #pragma once
-// The ops on the CPU: checks shapes, splits work over threads, calls kernels.
+// The ops on the CPU: splits work over threads, calls kernels. Its memory is the host's.
 #include <vector>
 
 #include "cpu/attention.h"
+#include "cpu/cpu_memory.h"
 #include "cpu/gemm.h"
+#include "cpu/packed_weights.h"
 #include "device/device.h"
 
 namespace pg {
@@ -15,32 +17,39 @@ class CpuDevice final : public Device {
   const char* name() const override { return "cpu"; }
   std::string isa() const override { return kernels_.isa; }
   int threads() const override { return pool_.threads(); }
+  DeviceLimits limits() const override;
+  void setCancel(const CancelFlag* flag) override;
   ThreadPool& pool() { return pool_; }
 
-  Buffer allocate(size_t bytes) override;
-  void setCancel(const CancelFlag* flag) override;
-  Buffer pack(std::span<Linear* const> weights) override;
-  void matmul(ConstView x, std::span<const MatmulJob> jobs) override;
-  void geglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
-  void gelu(View gate, ConstView up) override;
-  void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) override;
-  void rmsNorm(View out, ConstView x, const float* weight, float eps, bool add) override;
-  void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) override;
-  void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) override;
-  void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) override;
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
-                 Precision precision) override;
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
-                      Precision precision) override;
-  void add(View x, ConstView y) override;
-  void softcap(View x, float cap) override;
-  void copy(View out, ConstView in) override;
-  void upload(View out, const void* data) override;
-  void download(void* data, ConstView in) override;
+ protected:
+  Buffer doAllocate(size_t bytes) override;
+  std::vector<Buffer> doPlace(std::span<const Placement> weights) override;
+  void doBegin() override { ++submission_; }
+  void doEnd(bool) override {}
+  void doMatmul(ConstView x, std::span<const MatmulJob> jobs) override;
+  void doGeglu(View out, ConstView x, const Linear& gate, const Linear& up) override;
+  void doGelu(View gate, ConstView up) override;
+  void doEmbed(View out, ConstView table, ConstView ids, float scale) override;
+  void doRmsNorm(View out, ConstView x, ConstView weight, float eps, bool add) override;
+  void doLayerNorm(View out, ConstView x, ConstView weight, ConstView bias, float eps) override;
+  void doRope(View x, ConstView positions, int64_t headDim, float theta) override;
+  void doStoreKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, ConstView positions) override;
+  void doAttention(std::span<const AttentionJob> jobs, const AttentionParams& params) override;
+  void doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                        Precision precision) override;
+  void doAdd(View x, ConstView y) override;
+  void doSoftcap(View x, float cap) override;
+  void doArgmax(View ids, ConstView x) override;
+  void doTopK(View ids, View values, ConstView x) override;
+  void doCopy(View out, ConstView in) override;
+  void doUpload(View out, const void* data) override;
+  void doDownload(void* data, ConstView in) override;
 
  private:
-  Buffer reserve(size_t bytes);   // not zeroed
-  void release(uint8_t* data, size_t bytes) noexcept override;
+  Gemm::Matrix matrix(const Linear& linear, int64_t rows);
+  // Runs body(row) for all rows of `cols` values, in parallel.
+  template <class Body>
+  void forRows(int64_t rows, int64_t cols, const Body& body);
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -53,7 +62,11 @@ class CpuDevice final : public Device {
   const float* ropeAngles(int64_t positions, int64_t headDim, float theta);
 
   Gemm gemm_;
+  std::vector<Gemm::Part> parts_;
   Attention attention_;
+  std::vector<PagedJob> pagedJobs_;
+  PackedWeights packed_;
+  int64_t submission_ = 0;
   RopeTable rope_;
 };
 

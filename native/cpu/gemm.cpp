@@ -27,24 +27,10 @@ bool allFinite(const float* x, int64_t n) {
 
 }  // namespace
 
-void Gemm::matmul(ConstView x, std::span<const MatmulJob> jobs) {
-  parts_.clear();
-  for (const MatmulJob& job : jobs) parts_.push_back(part(job.out, *job.linear, job.epilogue));
-  run(x, parts_);
-}
-
-void Gemm::geglu(View out, ConstView x, const Linear& gate, const Linear& up) {
-  parts_.assign(1, part(out, gate, Epilogue::geglu));
-  parts_[0].second = up.weight;
-  parts_[0].secondPacked = up.packed;
-  parts_[0].secondBias = up.bias;
-  run(x, parts_);
-}
-
-void Gemm::run(ConstView x, std::span<Part> parts) {
+void Gemm::run(ConstHostView x, std::span<Part> parts) {
   if (x.rows == 0) return;
-  if (x.rows <= kMaxDecodeTokens) decode(x, parts);
-  else tile(x, parts);
+  if (tiles(x.rows)) tile(x, parts);
+  else decode(x, parts);
 }
 
 bool Gemm::tiles8(DType type) const { return kernels_.packRows8 && dtypeInfo(type)->quantized; }
@@ -55,26 +41,27 @@ void Gemm::forChunks(std::span<Part> parts, const Body& body) {
   int64_t chunks = 0;
   for (Part& p : parts) {
     p.firstChunk = chunks;
-    chunks += ceilDiv(p.weight.rows, p.chunkRows);
+    chunks += ceilDiv(p.weight.weight.rows, p.chunkRows);
   }
   pool_.forRange(chunks, 1, [&](int64_t chunk, int64_t, int worker) {
     if (cancelled()) return;
     size_t i = parts.size() - 1;
     while (parts[i].firstChunk > chunk) --i;
     const int64_t first = (chunk - parts[i].firstChunk) * parts[i].chunkRows;
-    body(parts[i], first, std::min(parts[i].chunkRows, parts[i].weight.rows - first), workers_[size_t(worker)]);
+    body(parts[i], first, std::min(parts[i].chunkRows, parts[i].weight.weight.rows - first), workers_[size_t(worker)]);
   });
 }
 
 // ---- decoding ----
 
-void Gemm::decode(ConstView x, std::span<Part> parts) {
+void Gemm::decode(ConstHostView x, std::span<Part> parts) {
   uint8_t* tokens = nullptr;
   bool any8 = false;
   for (Part& p : parts) {
-    any8 = any8 || decodes8(p.weight.type) || (p.second && decodes8(p.second.type));
+    any8 = any8 || decodes8(p.weight.weight.type) || (p.second.weight && decodes8(p.second.weight.type));
     // a long contiguous run of bytes for each claim, yet several claims for each thread
-    const int64_t rowBytes = int64_t(std::max<size_t>(1, p.weight.stride)), total = p.weight.rows * rowBytes;
+    const int64_t rowBytes = int64_t(std::max<size_t>(1, p.weight.weight.stride)),
+                  total = p.weight.weight.rows * rowBytes;
     const int64_t bytes = std::clamp<int64_t>(total / 64, 32 << 10, 256 << 10);
     p.chunkRows = std::max<int64_t>(4, bytes / rowBytes);
   }
@@ -87,16 +74,16 @@ void Gemm::decode(ConstView x, std::span<Part> parts) {
   }
   forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
     float* y = worker.acc.get<float>(size_t(x.rows * rows));
-    decodeRows(p.weight, first, rows, x, tokens, y, worker.rows);
+    decodeRows(p.weight.weight, first, rows, x, tokens, y, worker.rows);
     float* second = nullptr;
-    if (p.second)
-      decodeRows(p.second, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)),
+    if (p.second.weight)
+      decodeRows(p.second.weight, first, rows, x, tokens, second = worker.second.get<float>(size_t(x.rows * rows)),
                  worker.rows);
     finish(p, p.out, first, rows, {y, second, rows}, x.rows);
   });
 }
 
-void Gemm::decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out,
+void Gemm::decodeRows(ConstHostView w, int64_t first, int64_t rows, ConstHostView x, const uint8_t* tokens, float* out,
                       Scratch& wide) const {
   const uint8_t* data = w.row<uint8_t>(first);
   const float* values = x.row<float>(0);
@@ -132,18 +119,17 @@ void prefetch(const uint8_t* p, int64_t bytes) {
 
 }  // namespace
 
-size_t Gemm::packedBytes(const Linear& linear) const {
-  if (!tiles8(linear.weight.type) || !kernels_.hasTile8(linear.weight.type)) return 0;
-  const int64_t groups = ceilDiv(linear.in(), kTileGroup);
-  const size_t bytes = size_t(roundUp(linear.out(), kernels_.tileRows) * groups) *
-                       (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
+size_t Gemm::packedBytes(ConstHostView w) const {
+  if (!tiles8(w.type) || !kernels_.hasTile8(w.type)) return 0;
+  const int64_t groups = ceilDiv(w.cols, kTileGroup);
+  const size_t bytes =
+      size_t(roundUp(w.rows, kernels_.tileRows) * groups) * (kTileGroup * size_t(kernels_.panelBytes) + sizeof(float));
   // not where panels are much larger than the file's rows; Q8_0 takes the same but for padding
-  const size_t before = linear.weight.stride * size_t(linear.out());
+  const size_t before = w.bytes();
   return bytes <= before + before / 4 ? bytes : 0;
 }
 
-void Gemm::pack(const Linear& linear, uint8_t* to) {
-  const ConstView w = linear.weight;
+void Gemm::pack(ConstHostView w, uint8_t* to) {
   const int64_t height = kernels_.tileRows, groups = ceilDiv(w.cols, kTileGroup), panels = ceilDiv(w.rows, height);
   float* scales = reinterpret_cast<float*>(to + panels * height * groups * kTileGroup);
   pool_.forRange(panels, 1, [&](int64_t p, int64_t, int) {
@@ -152,21 +138,21 @@ void Gemm::pack(const Linear& linear, uint8_t* to) {
   });
 }
 
-void Gemm::tile(ConstView x, std::span<Part> parts) {
+void Gemm::tile(ConstHostView x, std::span<Part> parts) {
   bool need32 = false, need8 = false;
   for (Part& p : parts) {
     p.chunkRows = kChunkRows;
-    for (DType type : {p.weight.type, p.second ? p.second.type : p.weight.type}) (tiles8(type) ? need8 : need32) = true;
+    for (const ConstHostView& w : {p.weight.weight, p.second.weight})
+      if (w) (tiles8(w.type) ? need8 : need32) = true;
   }
   for (int64_t begin = 0; begin < x.rows; begin += kBlockTokens) {
     const int64_t count = std::min(kBlockTokens, x.rows - begin);
-    const Packed packed = pack(x.slice(begin, count), need32, need8);
+    const Packed packed = packTokens(x.slice(begin, count), need32, need8);
     forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
       const size_t size = size_t(roundUp(rows, kernels_.tileRows) * packed.tiles * kernels_.tileTokens);
       float *acc = worker.acc.get<float>(size), *second = nullptr;
-      tileRows(p.weight, p.packed, first, rows, packed, worker, acc);
-      if (p.second)
-        tileRows(p.second, p.secondPacked, first, rows, packed, worker, second = worker.second.get<float>(size));
+      tileRows(p.weight, first, rows, packed, worker, acc);
+      if (p.second.weight) tileRows(p.second, first, rows, packed, worker, second = worker.second.get<float>(size));
       // of each panel, its tokens' rows lie one behind the other
       const int64_t height = kernels_.tileRows, panel = packed.tiles * height * kernels_.tileTokens;
       for (int64_t r = 0; r < rows; r += height, acc += panel, second = second ? second + panel : nullptr)
@@ -175,7 +161,7 @@ void Gemm::tile(ConstView x, std::span<Part> parts) {
   }
 }
 
-Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
+Gemm::Packed Gemm::packTokens(ConstHostView x, bool need32, bool need8) {
   const int64_t width = kernels_.tileTokens, tiles = ceilDiv(x.rows, width), k = x.cols;
   const int64_t groups = ceilDiv(k, kTileGroup), padded = groups * kTileGroup;
   float* tokens32 = need32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
@@ -197,60 +183,84 @@ Gemm::Packed Gemm::pack(ConstView x, bool need32, bool need8) {
   return {tokens32, tokens8, scales, offsets, tiles};
 }
 
-void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker,
+// Where columns of weight rows begin, in a form that the packing kernels read.
+struct Gemm::Columns {
+  DType type;
+  const uint8_t* data;
+  size_t stride;
+  int64_t column;
+};
+
+// `n` columns of `rows` <= tileRows rows: as they lie where the kernels read their type, else through f32.
+Gemm::Columns Gemm::columns(ConstHostView w, int64_t first, int64_t rows, int64_t column, int64_t n,
+                            Worker& worker) const {
+  const bool quantized = dtypeInfo(w.type)->quantized;
+  const uint8_t* source = w.row<uint8_t>(first);
+  if (tiles8(w.type) ? kernels_.hasTile8(w.type) : !quantized) return {w.type, source, w.stride, column};
+  const int64_t depth = tiles8(w.type) ? kDepth8 : kDepth32;
+  float* wide = worker.rows.get<float>(size_t(kernels_.tileRows * depth));
+  for (int64_t r = 0; r < rows; ++r)
+    kernels_.toF32(w.type, source + w.stride * size_t(r) + bytesFor(w.type, column), wide + r * depth, n);
+  return {DType::f32, reinterpret_cast<const uint8_t*>(wide), size_t(depth) * sizeof(float), 0};
+}
+
+// An 8-bit panel, and where the next one lies if it is packed already.
+struct Gemm::Panel8 {
+  const uint8_t *data, *next;
+  const float* scales;
+};
+
+// Columns [column, column + kDepth8) of panel `panel` of rows [first, first + rows).
+Gemm::Panel8 Gemm::panel8(const Matrix& matrix, int64_t first, int64_t rows, int64_t column, int64_t panel,
+                          Worker& worker) const {
+  const ConstHostView w = matrix.weight;
+  const int64_t height = kernels_.tileRows, groups = ceilDiv(w.cols, kTileGroup), row = first + panel * height;
+  if (matrix.packed) {
+    const int64_t before = row * groups, all = roundUp(w.rows, height) * groups;  // in groups
+    const uint8_t* data = matrix.packed + before * kTileGroup + height * column;
+    const uint8_t* next = (panel + 1) * height < rows
+                              ? data + height * groups * kTileGroup
+                              : matrix.packed + first * groups * kTileGroup + height * (column + kDepth8);
+    return {data, next,
+            reinterpret_cast<const float*>(matrix.packed + all * kTileGroup) + before + height * column / kTileGroup};
+  }
+  const int64_t n = std::min(kDepth8, w.cols - column), count = std::min(height, rows - panel * height);
+  const Columns from = columns(w, row, count, column, n, worker);
+  uint8_t* to = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
+  float* scales = worker.scales.get<float>(size_t(height * kDepth8 / kTileGroup));
+  kernels_.packRows8(from.type, from.data, from.stride, count, from.column, n, to, scales);
+  return {to, nullptr, scales};
+}
+
+void Gemm::tileRows(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker,
                     float* acc) const {
+  const ConstHostView w = matrix.weight;
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
-  const int64_t groups = ceilDiv(k, kTileGroup);
-  const bool eight = tiles8(w.type), quantized = dtypeInfo(w.type)->quantized;
-  const bool direct = eight ? kernels_.hasTile8(w.type) : !quantized;   // the kernels read the rows as they are
-  const int64_t depth = eight ? kDepth8 : kDepth32, panels = ceilDiv(rows, height);
+  const int64_t groups = ceilDiv(k, kTileGroup), panels = ceilDiv(rows, height);
+  const bool eight = tiles8(w.type);
+  const int64_t depth = eight ? kDepth8 : kDepth32;
   if (eight) std::fill_n(acc, panels * x.tiles * area, 0.0f);
 
   for (int64_t c = 0; c < k; c += depth) {
     const int64_t n = std::min(depth, k - c);
     for (int64_t p = 0; p < panels; ++p) {
-      const int64_t count = std::min(height, rows - p * height);
-      const uint8_t* source = w.row<uint8_t>(first + p * height);
-      size_t stride = w.stride;
-      DType type = w.type;
-      int64_t column = c;
-      if (!direct) {
-        float* wide = worker.rows.get<float>(size_t(height * depth));
-        for (int64_t r = 0; r < count; ++r)
-          kernels_.toF32(w.type, source + stride * size_t(r) + bytesFor(w.type, c), wide + r * depth, n);
-        source = reinterpret_cast<const uint8_t*>(wide);
-        stride = size_t(depth) * sizeof(float);
-        type = DType::f32;
-        column = 0;
-      }
       float* out = acc + p * x.tiles * area;
       if (eight) {
-        const uint8_t *panel, *next = nullptr;
-        const float* scales;
-        if (packed) {
-          const int64_t before = (first + p * height) * groups, all = roundUp(w.rows, height) * groups;  // in groups
-          panel = packed + before * kTileGroup + height * c;
-          next = p + 1 < panels ? panel + height * groups * kTileGroup
-                                : packed + first * groups * kTileGroup + height * (c + depth);
-          scales = reinterpret_cast<const float*>(packed + all * kTileGroup) + before + height * c / kTileGroup;
-        } else {
-          uint8_t* to = worker.panel.get<uint8_t>(size_t(height * kDepth8 * kernels_.panelBytes));
-          float* toScales = worker.scales.get<float>(size_t(height * kDepth8 / kTileGroup));
-          kernels_.packRows8(type, source, stride, count, column, n, to, toScales);
-          panel = to, scales = toScales;
-        }
+        const Panel8 panel = panel8(matrix, first, rows, c, p, worker);
         // the next panel comes to the second-level cache meanwhile, a little with each tile
         const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
         for (int64_t t = 0; t < x.tiles; ++t) {
-          if (next) prefetch(next + t * share, share);
-          kernels_.tile8(out + t * area, panel, scales,
+          if (panel.next) prefetch(panel.next + t * share, share);
+          kernels_.tile8(out + t * area, panel.data, panel.scales,
                          x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
                          x.scales + (t * groups + c / kTileGroup) * width,
                          x.offsets + (t * groups + c / kTileGroup) * width, ceilDiv(n, kTileGroup));
         }
       } else {
+        const int64_t count = std::min(height, rows - p * height);
+        const Columns from = columns(w, first + p * height, count, c, n, worker);
         float* panel = worker.panel.get<float>(size_t(height * kDepth32));
-        kernels_.packRows(type, source, stride, count, column, n, panel);
+        kernels_.packRows(from.type, from.data, from.stride, count, from.column, n, panel);
         for (int64_t t = 0; t < x.tiles; ++t)
           kernels_.tile(out + t * area, height, panel, x.tokens32 + (t * k + c) * width, n, c > 0);
       }
@@ -258,10 +268,10 @@ void Gemm::tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t r
   }
 }
 
-void Gemm::finish(const Part& part, View out, int64_t first, int64_t n, Sums sums, int64_t tokens) const {
-  sums.bias = part.bias ? part.bias + first : nullptr;
-  sums.secondBias = part.secondBias ? part.secondBias + first : nullptr;
-  kernels_.finish(part.kind, out.row<float>(0) + first, int64_t(out.stride / sizeof(float)), sums, n, tokens);
+void Gemm::finish(const Part& part, HostView out, int64_t first, int64_t n, Sums sums, int64_t tokens) const {
+  sums.bias = part.weight.bias ? part.weight.bias + first : nullptr;
+  sums.secondBias = part.second.bias ? part.second.bias + first : nullptr;
+  kernels_.finish(part.epilogue, out.row<float>(0) + first, int64_t(out.stride / sizeof(float)), sums, n, tokens);
 }
 
 }  // namespace pg

@@ -9,36 +9,44 @@
 #include <span>
 #include <vector>
 
+#include "base/cancel.h"
+#include "base/host_view.h"
 #include "base/thread_pool.h"
 #include "cpu/kernels/common/kernels.h"
 #include "cpu/scratch.h"
-#include "device/device.h"
 
 namespace pg {
 
 class Gemm {
  public:
+  // A weight [n, k] and, where there are, its packed form and its bias.
+  struct Matrix {
+    ConstHostView weight;
+    const uint8_t* packed = nullptr;
+    const float* bias = nullptr;
+  };
+  // One output: products with `weight` and, for geglu, with `second`, which has the same number of rows.
+  struct Part {
+    HostView out;   // [m, n] f32
+    Matrix weight, second;
+    Epilogue epilogue;
+    int64_t chunkRows = 0, firstChunk = 0;   // run()'s own
+  };
+
   Gemm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool), workers_(size_t(pool.threads())) {}
 
   void setCancel(const CancelFlag* flag) { cancel_ = flag; }
-  // Shapes are checked by the caller. k may be any size that the weight's block allows.
-  void matmul(ConstView x, std::span<const MatmulJob> jobs);
-  void geglu(View out, ConstView x, const Linear& gate, const Linear& up);
-  // See Device. Panels lie as tiles read them: those of tileRows rows one behind the other, their scales behind them
-  // all.
-  size_t packedBytes(const Linear& linear) const;
-  void pack(const Linear& linear, uint8_t* to);
+  // All parts from the same x [m, k] f32. Shapes are checked by the caller; k may be any size that the weight's block
+  // allows.
+  void run(ConstHostView x, std::span<Part> parts);
+  // Whether so many rows of x take tiles, which packed weights are for.
+  bool tiles(int64_t rows) const { return rows > kMaxDecodeTokens; }
+  // Weights in the form that tiles read, about as large as they are: 0 bytes where nothing is gained. Panels lie as
+  // tiles read them: those of tileRows rows one behind the other, their scales behind them all.
+  size_t packedBytes(ConstHostView weight) const;
+  void pack(ConstHostView weight, uint8_t* to);
 
  private:
-  // One output: weight rows, or gate rows (weight) and up rows (second) of the same numbers.
-  struct Part {
-    View out;
-    ConstView weight, second;
-    const uint8_t *packed, *secondPacked;
-    const float *bias, *secondBias;
-    Epilogue kind;
-    int64_t chunkRows, firstChunk;
-  };
   // x as the tiles read it
   struct Packed {
     const float* tokens32 = nullptr;
@@ -51,28 +59,27 @@ class Gemm {
     Scratch panel, scales, acc, second, rows;
   };
 
-  static Part part(View out, const Linear& linear, Epilogue kind) {
-    return {out, linear.weight, {}, linear.packed, nullptr, linear.bias, nullptr, kind, 0, 0};
-  }
-  void run(ConstView x, std::span<Part> parts);
   // Runs body(part, firstRow, rows, worker) over the rows of all parts in one parallel loop.
   template <class Body>
   void forChunks(std::span<Part> parts, const Body& body);
 
-  bool tiles8(DType type) const;    // quantized weights as 8-bit panels
+  bool tiles8(DType type) const;  // quantized weights as 8-bit panels
   bool decodes8(DType type) const;  // the table has a decode kernel for the type
 
-  void decode(ConstView x, std::span<Part> parts);
-  void decodeRows(ConstView w, int64_t first, int64_t rows, ConstView x, const uint8_t* tokens, float* out,
+  void decode(ConstHostView x, std::span<Part> parts);
+  void decodeRows(ConstHostView w, int64_t first, int64_t rows, ConstHostView x, const uint8_t* tokens, float* out,
                   Scratch& wide) const;
 
-  void tile(ConstView x, std::span<Part> parts);
-  Packed pack(ConstView x, bool need32, bool need8);
+  void tile(ConstHostView x, std::span<Part> parts);
+  Packed packTokens(ConstHostView x, bool need32, bool need8);
   // acc[panel][tile][token][row] of rows [first, first + rows)
-  void tileRows(ConstView w, const uint8_t* packed, int64_t first, int64_t rows, const Packed& x, Worker& worker,
-                float* acc) const;
+  void tileRows(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  struct Panel8;
+  Panel8 panel8(const Matrix& matrix, int64_t first, int64_t rows, int64_t column, int64_t panel, Worker& worker) const;
+  struct Columns;
+  Columns columns(ConstHostView w, int64_t first, int64_t rows, int64_t column, int64_t n, Worker& worker) const;
   // Sums of weight rows [first, first + n) on their way to columns of out
-  void finish(const Part& part, View out, int64_t first, int64_t n, Sums sums, int64_t tokens) const;
+  void finish(const Part& part, HostView out, int64_t first, int64_t n, Sums sums, int64_t tokens) const;
 
   bool cancelled() const { return cancel_ && cancel_->set.load(std::memory_order_relaxed); }
 
@@ -80,7 +87,6 @@ class Gemm {
   ThreadPool& pool_;
   const CancelFlag* cancel_ = nullptr;
   std::vector<Worker> workers_;
-  std::vector<Part> parts_;
   Scratch tokens_, tokens8_, scales_, offsets_;
 };
 

@@ -37,10 +37,20 @@ void KvTiles::pack(int64_t tile, const Rows& keys, const Rows& values, int64_t c
   for (int64_t key = 0; key < count; key += height)
     kernels_.packRows(keys.type, keys.data + keys.stride * size_t(key), keys.stride, std::min(height, count - key), 0,
                       headDim_, panels + key * headDim_);
+  widen(values, count, headDim_, padded_, wide);
+}
+
+void KvTiles::widen(const Rows& rows, int64_t count, int64_t cols, int64_t padded, float* to) const {
   for (int64_t i = 0; i < count; ++i) {
-    kernels_.toF32(values.type, values.data + values.stride * size_t(i), wide + i * padded_, headDim_);
-    std::fill_n(wide + i * padded_ + headDim_, padded_ - headDim_, 0.0f);
+    kernels_.toF32(rows.type, rows.data + rows.stride * size_t(i), to + i * padded, cols);
+    std::fill_n(to + i * padded + cols, padded - cols, 0.0f);
   }
+}
+
+KvTiles::Rows KvTiles::widen(const Rows& rows, int64_t count, int64_t cols, int64_t padded, Scratch& to) const {
+  float* wide = to.get<float>(size_t(kTileGroup * padded));
+  widen(rows, count, cols, padded, wide);
+  return {DType::f32, reinterpret_cast<const uint8_t*>(wide), size_t(padded) * sizeof(float)};
 }
 
 }  // namespace pg

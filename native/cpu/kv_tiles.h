@@ -29,6 +29,9 @@ class KvTiles {
   // Keys of f32, f16, bf16 or q8_0, values of any type of a cache. Calls for different tiles may run at a time.
   void pack(int64_t tile, const Rows& keys, const Rows& values, int64_t count) const;
 
+  // `count` rows of `cols` values as f32, filled up with zeros to `padded`, in `to`.
+  Rows widen(const Rows& rows, int64_t count, int64_t cols, int64_t padded, Scratch& to) const;
+
   bool narrow() const { return narrow_; }
   int level() const { return level_; }        // largest integer of keys, and of queries that meet them
   int64_t headDim() const { return headDim_; }
@@ -38,6 +41,8 @@ class KvTiles {
  private:
   const Kernels& kernels_;
   int64_t headDim_ = 0, padded_ = 0;
+  void widen(const Rows& rows, int64_t count, int64_t cols, int64_t padded, float* to) const;
+
   bool narrow_ = false;
   int level_ = 0;
   size_t keyBytes_ = 0, valueBytes_ = 0, tileBytes_ = 0;

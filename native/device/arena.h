@@ -23,7 +23,7 @@ class Arena {
   View take(int64_t rows, int64_t cols, DType type = DType::f32) {
     const size_t bytes = sizeOf(rows, cols, type);
     if (used_ + bytes > buffer_.bytes()) fail(Code::internal, "Scratch of ", buffer_.bytes(), " bytes is too small");
-    View view(buffer_.data() + used_, type, rows, cols);
+    const View view = buffer_.view(type, rows, cols, used_);
     used_ += bytes;
     return view;
   }

@@ -1,36 +1,39 @@
 #pragma once
-// What the forward pass asks of the machine: buffers and a short list of ops over row-major views. Rows are tokens.
-// A Device checks every dimension once per op; kernels below it know only pointers and sizes.
+// What the forward pass asks of the machine: memory and a short list of ops over row-major views. Rows are tokens.
+//
+// Whatever an op reads lies in the device's memory. The ops here check every shape once, tell the tap and call the
+// device's own doX; below that nobody checks again.
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
+#include <vector>
 
 #include "base/cancel.h"
 #include "base/epilogue.h"
 #include "base/error.h"
-#include "base/view.h"
+#include "base/host_view.h"
+#include "base/mapped_file.h"
+#include "device/tap.h"
+#include "device/view.h"
 
 namespace pg {
 
-class Device;
+// What the model needs to know of a device to cut its work well.
+struct DeviceLimits {
+  int64_t stepRows = 1;    // in products of up to so many rows a row's numbers do not depend on the other rows
+  int64_t blockRows = 1;   // rows that pass through wide layers together: more would only take more memory
+  int64_t jobs = 1;        // products that one matmul takes
+  int64_t topK = 1;        // largest k of topK
+};
 
-// Owned device memory.
-class Buffer {
- public:
-  Buffer() = default;
-  Buffer(Device* device, uint8_t* data, size_t bytes) : device_(device), data_(data), bytes_(bytes) {}
-  Buffer(Buffer&& o) noexcept { *this = std::move(o); }
-  Buffer& operator=(Buffer&& o) noexcept;
-  ~Buffer();
-  uint8_t* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
-
- private:
-  Device* device_ = nullptr;
-  uint8_t* data_ = nullptr;
-  size_t bytes_ = 0;
+// A weight on its way to the device.
+struct Placement {
+  ConstHostView host;
+  // Holds the bytes of `host` for as long as somebody keeps it; none: they may go when place() returns.
+  std::shared_ptr<const MappedFile> file;
+  bool manyRows = false;  // only ever meets many rows at once: a form that suits those alone may pay
+  ConstView* to = nullptr;  // where its view goes
 };
 
 // How attention multiplies: in f32, or as the device is fastest with an error below a thousandth, which drowns in that
@@ -39,13 +42,17 @@ enum class Precision { exact, fast };
 
 // y = x W^T + bias. Views of the model's weights, never owned.
 struct Linear {
-  ConstView weight;             // [out, in], any type
-  const float* bias = nullptr;  // [out] or none
-  const uint8_t* packed = nullptr;  // the weight as Device::pack wrote it, or none
+  ConstView weight;  // [out, in], any type
+  ConstView bias;    // [1, out] f32, or none
+
   // Of what is computed with such weights' products
   Precision precision() const { return dtypeInfo(weight.type)->quantized ? Precision::fast : Precision::exact; }
   int64_t out() const { return weight.rows; }
   int64_t in() const { return weight.cols; }
+  // Outputs [begin, begin + count) alone.
+  Linear rows(int64_t begin, int64_t count) const {
+    return {weight.slice(begin, count), bias ? bias.columns(begin, count) : ConstView()};
+  }
 };
 
 struct MatmulJob {
@@ -72,7 +79,8 @@ struct KvLayout {
 
 struct KvView {
   const KvLayout* layout = nullptr;
-  uint8_t* const* pages = nullptr;
+  ConstView pages;     // [pages, 1] i64: the device's addresses of the pages
+  int64_t tokens = 0;  // that have room, so larger than every position
 };
 
 // Which keys a query sees: always one contiguous range.
@@ -90,11 +98,18 @@ struct AttentionMask {
 
 // Attention of consecutive positions of one sequence over its cache.
 struct AttentionJob {
-  View out;                     // [m, heads * headDim] f32
-  ConstView q;                  // the same shape, rotated
+  View out;             // [m, heads * headDim] f32
+  ConstView q;          // the same shape, rotated
   KvView kv;
-  int64_t position = 0;         // of the first row
+  ConstView positions;  // [m, 1] i32, one after the other
   AttentionMask mask;
+};
+
+// What all jobs of an attention have in common.
+struct AttentionParams {
+  int64_t layer = 0;
+  float scale = 1, softcap = 0;  // scores become softcap * tanh(q k * scale / softcap); softcap 0 = off
+  Precision precision = Precision::exact;
 };
 
 class Device {
@@ -104,61 +119,100 @@ class Device {
   virtual const char* name() const = 0;    // "cpu"
   virtual std::string isa() const = 0;     // "avx512vnni", or the GPU's name
   virtual int threads() const { return 0; }
-
-  // Zeroed. Fails with outOfMemory.
-  virtual Buffer allocate(size_t bytes) = 0;
-
+  virtual DeviceLimits limits() const = 0;
   // Reads its flag in long ops; a set flag may leave outputs unfinished, callers check it after the op.
   virtual void setCancel(const CancelFlag* flag) = 0;
+  void setTap(Tap* tap) { tap_ = tap; }    // nullptr: none
 
-  // Weights in the device's own form, as large as they are, for products of many rows: sets `packed` of those that
-  // gain.
-  virtual Buffer pack(std::span<Linear* const>) { return {}; }
+  // Zeroed. Fails with outOfMemory.
+  Buffer allocate(size_t bytes);
+  // Brings weights to where the ops read them, once; nobody writes them afterwards. Rows can still be told apart (a
+  // slice of such a view is a view of these rows). The memory is theirs as long as it is kept.
+  std::vector<Buffer> place(std::span<const Placement> weights);
+
+  // Ops that `body` calls may be gathered and run when it ends (a command buffer, a graph): in their order, so each
+  // sees what those before it wrote. upload() and download() may come in between, but make a device wait.
+  template <class Body>
+  void submit(Body&& body) {
+    if (submitting_) return body();
+    doBegin();
+    submitting_ = true;
+    try {
+      body();
+    } catch (...) {
+      submitting_ = false;
+      doEnd(false);
+      throw;
+    }
+    submitting_ = false;
+    doEnd(true);
+  }
 
   // Several products with the same x [m, k] f32 at once.
-  virtual void matmul(ConstView x, std::span<const MatmulJob> jobs) = 0;
+  void matmul(ConstView x, std::span<const MatmulJob> jobs);
   // out[m, ffn] = gelu_tanh(x gate^T) * (x up^T)
-  virtual void geglu(View out, ConstView x, const Linear& gate, const Linear& up) = 0;
-  // out[i] = table[ids[i]] * scale
-  virtual void embed(View out, ConstView table, std::span<const int32_t> ids, float scale) = 0;
-  // out = x / rms(x) * weight; add: out += that. weight [cols] is the full factor (GGUF stores Gemma's w + 1).
-  virtual void rmsNorm(View out, ConstView x, const float* weight, float eps, bool add = false) = 0;
-  virtual void layerNorm(View out, ConstView x, const float* weight, const float* bias, float eps) = 0;
-  // x[m, heads * headDim]: half-split rotation of each head by the row's position.
-  virtual void rope(View x, std::span<const int64_t> positions, int64_t headDim, float theta) = 0;
-  // k, v [m, kvHeads * headDim] f32 into the cache at consecutive positions.
-  virtual void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, int64_t position) = 0;
-  // softmax(softcap(q k^T * scale)) v per head; softcap 0 = off.
-  virtual void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
-                         Precision precision) = 0;
+  void geglu(View out, ConstView x, const Linear& gate, const Linear& up);
+  // gate = gelu_tanh(gate) * up; without up: gate = gelu_tanh(gate).
+  void gelu(View gate, ConstView up = {});
+  // out[i] = table[ids[i]] * scale; ids [m, 1] i32, all of them rows of the table.
+  void embed(View out, ConstView table, ConstView ids, float scale);
+  // out = x / rms(x) * weight; add: out += that. weight [1, cols] is the full factor (GGUF stores Gemma's w + 1).
+  void rmsNorm(View out, ConstView x, ConstView weight, float eps, bool add = false);
+  void layerNorm(View out, ConstView x, ConstView weight, ConstView bias, float eps);
+  // x[m, heads * headDim]: half-split rotation of each head by the row's position; positions [m, 1] i32.
+  void rope(View x, ConstView positions, int64_t headDim, float theta);
+  // k, v [m, kvHeads * headDim] f32 into the cache at positions [m, 1] i32.
+  void storeKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, ConstView positions);
+  // softmax(softcap(q k^T * scale)) v per head.
+  void attention(std::span<const AttentionJob> jobs, const AttentionParams& params);
   // Every row sees every row: q, k, v, out [m, heads * headDim] f32.
-  virtual void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
-                              Precision precision) = 0;
-  // gate = gelu_tanh(gate) * up; without up: gate = gelu_tanh(gate). On the host unless the device has its own.
-  virtual void gelu(View gate, ConstView up = {});
+  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale, Precision precision);
   // x += y, rows of y repeating when it has fewer (m is a multiple of y.rows).
-  virtual void add(View x, ConstView y) = 0;
+  void add(View x, ConstView y);
   // x = cap * tanh(x / cap)
-  virtual void softcap(View x, float cap) = 0;
+  void softcap(View x, float cap);
+  // ids [m, 1] i32: of each row of x the column of the largest value, the first of equals; -1 where none is larger than
+  // minus infinity (NaN is not).
+  void argmax(View ids, ConstView x);
+  // ids [m, k] i32, values [m, k] f32: of each row of x the k largest values, best first, the first column first among
+  // equals; ids are -1 behind the last that is larger than minus infinity.
+  void topK(View ids, View values, ConstView x);
 
-  virtual void copy(View out, ConstView in) = 0;         // the same shape and type
-  virtual void upload(View out, const void* data) = 0;  // rows packed
-  virtual void download(void* data, ConstView in) = 0;
+  void copy(View out, ConstView in);  // the same shape and type
+  void upload(View out, const void* data);  // rows packed; the data may go when it returns
+  void download(void* data, ConstView in);
+
+ protected:
+  virtual Buffer doAllocate(size_t bytes) = 0;
+  virtual std::vector<Buffer> doPlace(std::span<const Placement> weights) = 0;
+  virtual void doBegin() = 0;
+  virtual void doEnd(bool complete) = 0;  // false: what was gathered is not wanted any more
+  virtual void doMatmul(ConstView x, std::span<const MatmulJob> jobs) = 0;
+  virtual void doGeglu(View out, ConstView x, const Linear& gate, const Linear& up) = 0;
+  virtual void doGelu(View gate, ConstView up) = 0;
+  virtual void doEmbed(View out, ConstView table, ConstView ids, float scale) = 0;
+  virtual void doRmsNorm(View out, ConstView x, ConstView weight, float eps, bool add) = 0;
+  virtual void doLayerNorm(View out, ConstView x, ConstView weight, ConstView bias, float eps) = 0;
+  virtual void doRope(View x, ConstView positions, int64_t headDim, float theta) = 0;
+  virtual void doStoreKv(const KvView& kv, int64_t layer, ConstView k, ConstView v, ConstView positions) = 0;
+  virtual void doAttention(std::span<const AttentionJob> jobs, const AttentionParams& params) = 0;
+  virtual void doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
+                                Precision precision) = 0;
+  virtual void doAdd(View x, ConstView y) = 0;
+  virtual void doSoftcap(View x, float cap) = 0;
+  virtual void doArgmax(View ids, ConstView x) = 0;
+  virtual void doTopK(View ids, View values, ConstView x) = 0;
+  virtual void doCopy(View out, ConstView in) = 0;
+  virtual void doUpload(View out, const void* data) = 0;
+  virtual void doDownload(void* data, ConstView in) = 0;
 
  private:
-  friend class Buffer;
-  virtual void release(uint8_t* data, size_t bytes) noexcept = 0;
+  void tell(const char* op, ConstView out) {
+    if (tap_) tap_->op(op, out);
+  }
+
+  Tap* tap_ = nullptr;
+  bool submitting_ = false;
 };
-
-inline Buffer& Buffer::operator=(Buffer&& o) noexcept {
-  std::swap(device_, o.device_);
-  std::swap(data_, o.data_);
-  std::swap(bytes_, o.bytes_);
-  return *this;
-}
-
-inline Buffer::~Buffer() {
-  if (data_) device_->release(data_, bytes_);
-}
 
 }  // namespace pg

@@ -409,7 +409,7 @@ const GgufTensor* GgufFile::findTensor(std::string_view name) const {
   return it == tensorIndex_.end() ? nullptr : &tensors_[it->second];
 }
 
-ConstView GgufFile::view(const GgufTensor& tensor) const {
+ConstHostView GgufFile::view(const GgufTensor& tensor) const {
   return {holder(tensor).map_.data() + tensor.offset, tensor.type, tensor.rows(), tensor.cols()};
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/mapped_file.h"
-#include "base/view.h"
+#include "base/host_view.h"
 
 namespace pg {
 
@@ -88,7 +88,7 @@ class GgufFile {
 
   const GgufValue* find(std::string_view key) const;
   const GgufTensor* findTensor(std::string_view name) const;
-  ConstView view(const GgufTensor& tensor) const;  // [rows, cols] in the map
+  ConstHostView view(const GgufTensor& tensor) const;  // [rows, cols] in the map
 
   // Typed access. The optional forms give nullopt for a missing key; a key of another type is modelInvalid.
   std::optional<int64_t> integer(std::string_view key) const;

@@ -367,7 +367,7 @@ std::vector<float> resizeGrayF32(const float* src, int32_t width, int32_t height
   return out;
 }
 
-void patchify(const uint8_t* rgb, int32_t size, int32_t patch, const float mean[3], const float std[3], View out) {
+void patchify(const uint8_t* rgb, int32_t size, int32_t patch, const float mean[3], const float std[3], HostView out) {
   if (patch < 1 || size < patch || size % patch)
     fail(Code::modelInvalid, "A picture of ", size, " px cannot be cut into patches of ", patch, " px");
   const int32_t grid = size / patch;

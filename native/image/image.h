@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "base/view.h"
+#include "base/host_view.h"
 
 namespace pg {
 
@@ -36,6 +36,6 @@ std::vector<float> resizeGrayF32(const float* src, int32_t width, int32_t height
 
 // size x size RGB8 -> patches [ (size/patch)^2, 3 * patch * patch ] f32, channel-major inside a patch as the conv
 // kernel [out, 3, patch, patch] is flattened; values (v/255 - mean) / std.
-void patchify(const uint8_t* rgb, int32_t size, int32_t patch, const float mean[3], const float std[3], View out);
+void patchify(const uint8_t* rgb, int32_t size, int32_t patch, const float mean[3], const float std[3], HostView out);
 
 }  // namespace pg

@@ -210,7 +210,7 @@ MaskDecoder MaskDecoder::fromGguf(const GgufFile& file) {
     const GgufTensor* tensor = file.findTensor("mask." + std::string(name));
     if (!tensor) return made;
     for (uint32_t d = tensor->dims; d-- > 0;) made.shape.push_back(tensor->ne[d]);
-    const ConstView view = file.view(*tensor);
+    const ConstHostView view = file.view(*tensor);
     made.data.resize(size_t(view.rows) * size_t(view.cols));
     for (int64_t r = 0; r < view.rows; ++r)
       dequantizeRow(view.type, view.row<uint8_t>(r), &made.data[size_t(r) * size_t(view.cols)], view.cols);

@@ -51,7 +51,7 @@ void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& 
       // the wide branch lives in a buffer of its own: addUpdates uses the arena
       const size_t bytes = Arena::sizeOf(rows, out.cols);
       if (wide_.bytes() < bytes) wide_ = Buffer(), wide_ = device_.allocate(bytes);
-      const View upRows(wide_.data(), DType::f32, rows, out.cols);
+      const View upRows = wide_.view(DType::f32, rows, out.cols);
       const MatmulJob jobs[] = {{outRows, &gate}, {upRows, &up}};
       device_.matmul(xRows, jobs);
       addUpdates(xRows, jobs, run);

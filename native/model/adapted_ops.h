@@ -21,6 +21,11 @@ class AdaptedOps {
 
   // As Device's. `groups` cover all rows of x, in order; empty: no adapters at all.
   void matmul(ConstView x, std::span<const MatmulJob> jobs, std::span<const AdapterRows> groups);
+  // All rows with the same choice; nullptr for none.
+  void matmul(ConstView x, std::span<const MatmulJob> jobs, const AdapterSet* adapters) {
+    const AdapterRows all{adapters, 0, x.rows};
+    matmul(x, jobs, std::span(&all, adapters ? size_t(1) : size_t(0)));
+  }
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up, std::span<const AdapterRows> groups);
 
  private:

@@ -54,7 +54,7 @@ TensorMap readGguf(const AdapterSource& source, const std::string& architecture)
       fail(Code::modelUnsupported, source.path, ": tensor ", t.name, " has type ", dtypeName(t.type),
            ", which holds no weights");
     HostTensor tensor{{t.rows(), t.cols()}, std::vector<float>(size_t(t.elements()))};
-    const ConstView view = file->view(t);
+    const ConstHostView view = file->view(t);
     for (int64_t r = 0; r < view.rows; ++r)
       dequantizeRow(t.type, view.row<void>(r), tensor.data.data() + r * view.cols, view.cols);
     if (t.name.ends_with(".lora_b") && alpha != 0)
@@ -72,6 +72,48 @@ std::vector<float> padded(std::vector<float> values, int64_t rows, int64_t cols,
   return out;
 }
 
+// What does not fit the model, for one message.
+struct Misfits {
+  std::vector<std::string> unknown, unpaired, misshapen, broken;
+
+  void throwIfAny(const std::string& where) const {
+    std::string problems;
+    const auto report = [&](const char* what, const std::vector<std::string>& names) {
+      if (!names.empty()) problems += (problems.empty() ? "" : "; ") + std::string(what) + ": " + someOf(names);
+    };
+    report("no such matrix in this model", unknown);
+    report("only one of lora_a and lora_b", unpaired);
+    report("wrong shape", misshapen);
+    report("values that are not finite", broken);
+    if (!problems.empty())
+      fail(Code::modelInvalid, where, ": the adapter does not fit this model (", problems,
+           "); load the model that it was trained on");
+  }
+};
+
+// B (A x) for a matrix, or none where the shapes do not fit it.
+std::optional<Adapter::Update> updateOf(const std::string& target, const Linear& linear, const HostTensor& a,
+                                        const HostTensor& b, Misfits& misfits) {
+  const int64_t in = linear.in(), out = linear.out();
+  // SigLIP's feed-forward may be stored wider than it was trained, with zeros: so is what an adapter adds to it
+  const bool mayPad = target.starts_with("v.blk.");
+  const bool wide = target.ends_with(".ffn_up"), tall = target.ends_with(".ffn_down");
+  const bool fits = a.shape.size() == 2 && b.shape.size() == 2 && a.shape[0] == b.shape[1] && a.shape[0] > 0 &&
+                    (a.shape[1] == in || (mayPad && tall && a.shape[1] > 0 && a.shape[1] < in)) &&
+                    (b.shape[0] == out || (mayPad && wide && b.shape[0] > 0 && b.shape[0] < out));
+  if (!fits) {
+    misfits.misshapen.push_back(target + ".weight: " + shapeText(b.shape) + " x " + shapeText(a.shape) + " for [" +
+                                std::to_string(out) + ", " + std::to_string(in) + "]");
+    return std::nullopt;
+  }
+  const auto finite = [](float x) { return std::isfinite(x); };
+  if (!std::all_of(a.data.begin(), a.data.end(), finite) || !std::all_of(b.data.begin(), b.data.end(), finite))
+    misfits.broken.push_back(target + ".weight");
+  const int64_t rank = a.shape[0];
+  return Adapter::Update{target, &linear, rank, padded(a.data, rank, a.shape[1], rank, in),
+                         padded(b.data, b.shape[0], rank, out, rank)};
+}
+
 }  // namespace
 
 void Adapters::load(const AdapterSource& source, const Weights& weights, const std::string& architecture) {
@@ -86,57 +128,29 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
       linears[name] = &linear;   // looked up as well as multiplied: an update beside it would miss the look-ups
   });
 
-  std::vector<std::string> unknown, unpaired, misshapen, broken;
+  Misfits misfits;
   for (const auto& [name, tensor] : tensors) {
     const bool isA = name.ends_with(".weight.lora_a"), isB = name.ends_with(".weight.lora_b");
     if (!isA && !isB) {
-      unknown.push_back(name);
+      misfits.unknown.push_back(name);
       continue;
     }
     const std::string target = name.substr(0, name.size() - std::strlen(".weight.lora_a"));
     const auto other = tensors.find(target + (isA ? ".weight.lora_b" : ".weight.lora_a"));
-    if (other == tensors.end()) unpaired.push_back(name);
+    if (other == tensors.end()) misfits.unpaired.push_back(name);
     const auto linear = linears.find(target);
     if (isB) continue;                 // the rest is said once per pair
-    if (linear == linears.end()) unknown.push_back(target + ".weight");
+    if (linear == linears.end()) misfits.unknown.push_back(target + ".weight");
     if (other == tensors.end() || linear == linears.end()) continue;
-
-    const HostTensor &a = tensor, &b = other->second;
-    const int64_t in = linear->second->in(), out = linear->second->out();
-    // SigLIP's feed-forward may be stored wider than it was trained, with zeros: so is what an adapter adds to it
-    const bool vision = target.starts_with("v.") || target.starts_with("mm.");
-    const bool mayPad = target.starts_with("v.blk.");
-    const bool wide = target.ends_with(".ffn_up"), tall = target.ends_with(".ffn_down");
-    const bool fits = a.shape.size() == 2 && b.shape.size() == 2 && a.shape[0] == b.shape[1] && a.shape[0] > 0 &&
-                      (a.shape[1] == in || (mayPad && tall && a.shape[1] > 0 && a.shape[1] < in)) &&
-                      (b.shape[0] == out || (mayPad && wide && b.shape[0] > 0 && b.shape[0] < out));
-    if (!fits) {
-      misshapen.push_back(target + ".weight: " + shapeText(b.shape) + " x " + shapeText(a.shape) + " for [" +
-                          std::to_string(out) + ", " + std::to_string(in) + "]");
-      continue;
-    }
-    const auto finite = [](float x) { return std::isfinite(x); };
-    if (!std::all_of(a.data.begin(), a.data.end(), finite) || !std::all_of(b.data.begin(), b.data.end(), finite))
-      broken.push_back(target + ".weight");
-    const int64_t rank = a.shape[0];
-    adapter->updates.push_back({target, linear->second, rank, padded(a.data, rank, a.shape[1], rank, in),
-                                padded(b.data, b.shape[0], rank, out, rank)});
-    adapter->changesVision |= vision;
-    adapter->info.rank = std::max(adapter->info.rank, rank);
-    adapter->info.parameters += int64_t(a.data.size() + b.data.size());
+    auto update = updateOf(target, *linear->second, tensor, other->second, misfits);
+    if (!update) continue;
+    adapter->changesVision |= target.starts_with("v.") || target.starts_with("mm.");
+    adapter->info.rank = std::max(adapter->info.rank, update->rank);
+    adapter->info.parameters += int64_t(tensor.data.size() + other->second.data.size());
+    adapter->updates.push_back(std::move(*update));
   }
-  std::string problems;
-  const auto report = [&](const char* what, const std::vector<std::string>& names) {
-    if (!names.empty()) problems += (problems.empty() ? "" : "; ") + std::string(what) + ": " + someOf(names);
-  };
-  report("no such matrix in this model", unknown);
-  report("only one of lora_a and lora_b", unpaired);
-  report("wrong shape", misshapen);
-  report("values that are not finite", broken);
   const std::string& where = source.path.empty() ? source.name : source.path;
-  if (!problems.empty())
-    fail(Code::modelInvalid, where, ": the adapter does not fit this model (", problems,
-         "); load the model that it was trained on");
+  misfits.throwIfAny(where);
   if (adapter->updates.empty()) fail(Code::modelInvalid, where, ": the adapter holds no tensors");
   adapter->info.targets = int64_t(adapter->updates.size());
   adapters_.push_back(std::move(adapter));
@@ -196,7 +210,7 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
   for (const auto& [linear, rank] : ranks) bytes += bytesOf(rank, linear->in()) + bytesOf(linear->out(), rank);
   memory_ = device.allocate(bytes);
 
-  uint8_t* next = memory_.data();
+  size_t next = 0;
   std::vector<float> down, up;
   for (const auto& [linear, rank] : ranks) {
     const int64_t in = linear->in(), out = linear->out();
@@ -212,9 +226,9 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
             up[size_t(o * rank + row + r)] = update.b[size_t(o * update.rank + r)] * scale;
         row += update.rank;
       }
-    const View downView(next, DType::f32, rank, in);
+    const View downView = memory_.view(DType::f32, rank, in, next);
     next += bytesOf(rank, in);
-    const View upView(next, DType::f32, out, rank);
+    const View upView = memory_.view(DType::f32, out, rank, next);
     next += bytesOf(out, rank);
     device.upload(downView, down.data());
     device.upload(upView, up.data());

@@ -3,173 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 namespace pg {
-namespace {
-
-// Rows that pass through the feed-forward together: large enough that unpacking weights costs little, small enough
-// that its activations [rows, ffn] stay a few tens of MB.
-constexpr int64_t kBlockRows = 512;
-
-}  // namespace
-
-AttentionMask Decoder::mask(int64_t layer, int64_t prefix) const {
-  const bool slides = layer % 2 == 0 && window_ != AttentionWindow::none;
-  return {.prefix = prefix,
-          .window = slides ? config_.slidingWindow : 0,
-          .windowInPrefix = window_ == AttentionWindow::causal};
-}
-
-size_t Decoder::scratchBytes(int64_t rows) const {
-  const int64_t block = std::min(rows, kBlockRows), qWidth = config_.heads * config_.headDim;
-  const size_t attention = Arena::sizeOf(block, config_.hidden) +
-                           2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim) + Arena::sizeOf(block, qWidth) +
-                           Arena::sizeOf(block, config_.hidden);
-  const size_t feedForward = 2 * Arena::sizeOf(block, config_.hidden) + Arena::sizeOf(block, config_.ffn);
-  const int64_t headRows = std::min(rows, kLogitRows);
-  const size_t head = Arena::sizeOf(headRows, config_.vocab) + Arena::sizeOf(headRows, config_.hidden);
-  return Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, qWidth) +
-         std::max({attention, feedForward, head, Arena::sizeOf(rows, config_.hidden)});
-}
-
-void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix,
-                           const AdapterSet* adapters) {
-  const int64_t tokens = int64_t(ids.size()), d = config_.hidden, start = kv.length();
-  kv.grow(start + tokens);
-  prefillArena_.reset();
-  prefillArena_.reserve(scratchBytes(tokens));
-  x_ = prefillArena_.take(tokens, d);
-  q_ = prefillArena_.take(tokens, config_.heads * config_.headDim);
-
-  // text rows enter as embedding * sqrt(hidden), image rows as the projector gave them
-  for (int64_t begin = 0; begin < tokens;) {
-    const bool image = ids[size_t(begin)] == kImageRow;
-    int64_t end = begin;
-    while (end < tokens && (ids[size_t(end)] == kImageRow) == image) ++end;
-    View rows = x_.slice(begin, end - begin);
-    if (image) {
-      device_.upload(rows, imageRows);
-      imageRows += (end - begin) * d;
-    } else {
-      device_.embed(rows, weights_.embedding.weight, ids.subspan(size_t(begin), size_t(end - begin)),
-                    std::sqrt(float(d)));
-    }
-    begin = end;
-  }
-  positions_.resize(size_t(tokens));
-  std::iota(positions_.begin(), positions_.end(), start);
-  segments_ = {{kv.view(), 0, tokens, start, prefix, adapters}};
-  nextLayer_ = 0;
-}
-
-bool Decoder::stepPrefill() {
-  if (nextLayer_ < config_.layers) layer(prefillArena_, nextLayer_++, x_, q_, segments_, positions_);
-  return nextLayer_ == config_.layers;
-}
-
-void Decoder::layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments,
-                    std::span<const int64_t> positions) {
-  const TextLayer& w = weights_.layers[size_t(index)];
-  const float eps = config_.normEps;
-  const int64_t kvWidth = config_.kvHeads * config_.headDim;
-
-  // Calls use(segment, its rows inside the block, block-relative) for the segments that meet rows [row, row + rows).
-  const auto eachSegment = [&](int64_t row, int64_t rows, auto&& use) {
-    for (const Segment& s : segments) {
-      const int64_t begin = std::max(row, s.row), end = std::min(row + rows, s.row + s.rows);
-      if (begin < end) use(s, begin - row, end - begin, s.position + begin - s.row);
-    }
-  };
-
-  // The same as runs of rows with one choice of adapters; empty where no row has any.
-  const auto adapterRows = [&](int64_t row, int64_t rows) {
-    std::vector<AdapterRows> groups;
-    bool any = false;
-    eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t) {
-      any |= s.adapters != nullptr;
-      if (!groups.empty() && groups.back().set == s.adapters) groups.back().rows += count;
-      else groups.push_back({s.adapters, begin, count});
-    });
-    if (!any) groups.clear();
-    return groups;
-  };
-
-  // keys and values of every row first: prefix rows see rows that come after them
-  for (int64_t row = 0; row < x.rows; row += kBlockRows) {
-    const int64_t rows = std::min(kBlockRows, x.rows - row);
-    Arena::Scope scope(arena);
-    View branch = arena.take(rows, x.cols), k = arena.take(rows, kvWidth), v = arena.take(rows, kvWidth);
-    View qRows = q.slice(row, rows);
-    device_.rmsNorm(branch, x.slice(row, rows), w.attnNorm.weight, eps);
-    const MatmulJob qkv[] = {{qRows, &w.q}, {k, &w.k}, {v, &w.v}};
-    ops_.matmul(branch, qkv, adapterRows(row, rows));
-    device_.rope(qRows, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
-    device_.rope(k, positions.subspan(size_t(row), size_t(rows)), config_.headDim, config_.ropeTheta);
-    eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
-      device_.storeKv(s.kv, index, k.slice(begin, count), v.slice(begin, count), position);
-    });
-  }
-
-  for (int64_t row = 0; row < x.rows; row += kBlockRows) {
-    const int64_t rows = std::min(kBlockRows, x.rows - row);
-    View xRows = x.slice(row, rows);
-    const std::vector<AdapterRows> adapters = adapterRows(row, rows);
-    {
-      // x += out(attend(q)); Gemma 2 normalises the branch before the addition
-      Arena::Scope scope(arena);
-      View attended = arena.take(rows, q.cols), branch = arena.take(rows, x.cols);
-      std::vector<AttentionJob> jobs;
-      eachSegment(row, rows, [&](const Segment& s, int64_t begin, int64_t count, int64_t position) {
-        jobs.push_back(
-            {attended.slice(begin, count), q.slice(row + begin, count), s.kv, position, mask(index, s.prefix)});
-      });
-      device_.attention(jobs, index, config_.attentionScale, config_.attentionSoftcap, w.q.precision());
-      const MatmulJob out{config_.postNorms ? branch : xRows, &w.out,
-                          config_.postNorms ? Epilogue::store : Epilogue::add};
-      ops_.matmul(attended, {&out, 1}, adapters);
-      if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postAttnNorm.weight, eps, true);
-    }
-    {
-      // x += down(gelu(gate) * up), the branch again normalised by Gemma 2
-      Arena::Scope scope(arena);
-      View branch = arena.take(rows, x.cols), wide = arena.take(rows, config_.ffn);
-      device_.rmsNorm(branch, xRows, w.ffnNorm.weight, eps);
-      ops_.geglu(wide, branch, w.gate, w.up, adapters);
-      const MatmulJob down{config_.postNorms ? branch : xRows, &w.down,
-                           config_.postNorms ? Epilogue::store : Epilogue::add};
-      ops_.matmul(wide, {&down, 1}, adapters);
-      if (config_.postNorms) device_.rmsNorm(xRows, branch, w.postFfnNorm.weight, eps, true);
-    }
-  }
-}
-
-// A row of the embedding that is not finite spoils one logit only, which no choice of a token would show.
-static void checkLogits(std::span<const float> logits) {
-  size_t nans = 0;
-  for (const float v : logits) nans += v != v;
-  if (nans)
-    fail(Code::modelInvalid, "The model computes ", nans, " of ", logits.size(),
-         " logits as NaN: its weights hold values that are not finite. Convert or download it again; convert names the "
-         "tensor");
-}
-
-// logits = softcap(norm(x) embedding^T)
-void Decoder::head(Arena& arena, ConstView x, float* logits) {
-  for (int64_t row = 0; row < x.rows; row += kLogitRows) {
-    const int64_t rows = std::min(kLogitRows, x.rows - row);
-    Arena::Scope scope(arena);
-    View normed = arena.take(rows, x.cols), out = arena.take(rows, config_.vocab);
-    device_.rmsNorm(normed, x.slice(row, rows), weights_.outputNorm.weight, config_.normEps);
-    const MatmulJob job{out, &weights_.embedding};
-    device_.matmul(normed, {&job, 1});
-    if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
-    device_.download(logits + row * config_.vocab, out);
-    checkLogits({logits + row * config_.vocab, size_t(rows * config_.vocab)});
-  }
-}
-
 namespace {
 
 // Calls use(index of its first id, how many) for every run of consecutive ids.
@@ -181,101 +17,245 @@ void eachRun(std::span<const int32_t> ids, Use&& use) {
   }
 }
 
-// Runs of consecutive ids are slices of the weight: no copy, but a product each.
-constexpr size_t kMaxRuns = 256;
+// A row of the embedding that is not finite spoils one logit only, which no choice of a token would show.
+void checkLogits(std::span<const float> logits) {
+  size_t nans = 0;
+  for (const float v : logits) nans += v != v;
+  if (nans)
+    fail(Code::modelInvalid, "The model computes ", nans, " of ", logits.size(),
+         " logits as NaN: its weights hold values that are not finite. Convert or download it again; convert names the "
+         "tensor");
+}
 
 }  // namespace
 
-bool Decoder::fewIds(std::span<const int32_t> ids) const {
-  if (ids.size() > size_t(config_.vocab) / 4) return false;
-  size_t runs = 0;
-  eachRun(ids, [&](size_t, size_t) { ++runs; });
-  return runs <= kMaxRuns;
+size_t Decoder::scratchBytes(int64_t rows) const {
+  const int64_t headRows = std::min(rows, limits_.stepRows), best = mostBest();
+  const size_t pass = Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, config_.heads * config_.headDim) +
+                      2 * Arena::sizeOf(rows, 1, DType::i32);   // tokens and positions
+  // of a step, every row's results stay until they are downloaded
+  const size_t head = size_t(headRows) * (Arena::sizeOf(1, config_.vocab) + 2 * Arena::sizeOf(1, config_.hidden) +
+                                          Arena::sizeOf(1, best) + Arena::sizeOf(1, best, DType::i32));
+  return pass + std::max({layers_.scratchBytes(rows), head, Arena::sizeOf(rows, config_.hidden)});
 }
 
-// The same numbers as head(), of some ids of one row.
-void Decoder::headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, float* logits) {
+// [numbers, 1] on the device
+View Decoder::numbers(Arena& arena, std::span<const int32_t> numbers) {
+  View view = arena.take(int64_t(numbers.size()), 1, DType::i32);
+  device_.upload(view, numbers.data());
+  return view;
+}
+
+// Tokens' ids on the device, and the only place that checks them.
+View Decoder::tokens(Arena& arena, std::span<const int32_t> ids) {
+  for (const int32_t id : ids)
+    if ((id < 0 && id != kImageRow) || id >= config_.vocab)
+      fail(Code::internal, "Token ", id, " is outside the vocabulary");
+  return numbers(arena, ids);
+}
+
+// Rows of text: embedding * sqrt(hidden).
+void Decoder::embed(View x, ConstView ids) {
+  device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
+}
+
+void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images,
+                           int64_t prefix, const AdapterSet* adapters) {
+  const int64_t count = int64_t(ids.size()), start = kv.length();
+  kv.grow(start + count);
+  prefillArena_.reset();
+  prefillArena_.reserve(scratchBytes(count));
+  std::vector<int32_t> places(ids.size());
+  std::iota(places.begin(), places.end(), int32_t(start));
+  segments_ = {{kv.view(), 0, count, prefix, adapters}};
+  pass_ = {.x = prefillArena_.take(count, config_.hidden),
+           .q = prefillArena_.take(count, config_.heads * config_.headDim),
+           .positions = numbers(prefillArena_, places),
+           .segments = segments_};
+  const View tokenIds = tokens(prefillArena_, ids);
+  nextLayer_ = 0;
+  device_.submit([&] {
+    for (int64_t begin = 0, end; begin < count; begin = end) {
+      const bool picture = ids[size_t(begin)] == kImageRow;
+      for (end = begin; end < count && (ids[size_t(end)] == kImageRow) == picture;) ++end;
+      const View rows = pass_.x.slice(begin, end - begin);
+      if (picture) images = copyImages(rows, images);
+      else embed(rows, tokenIds.slice(begin, end - begin));
+    }
+  });
+}
+
+// As many images as fill the rows; returns those that are left.
+std::span<const ConstView> Decoder::copyImages(View rows, std::span<const ConstView> images) {
+  for (int64_t row = 0; row < rows.rows; images = images.subspan(1)) {
+    if (images.empty() || row + images[0].rows > rows.rows)
+      fail(Code::internal, "The prompt's image tokens do not fit its images");
+    device_.copy(rows.slice(row, images[0].rows), images[0]);
+    row += images[0].rows;
+  }
+  return images;
+}
+
+bool Decoder::stepPrefill(const LayerTape& tape) {
+  if (nextLayer_ < config_.layers) device_.submit([&] { layers_.forward(prefillArena_, nextLayer_++, pass_, tape); });
+  return nextLayer_ == config_.layers;
+}
+
+// out = softcap(norm(x) embedding^T), at most stepRows() rows.
+void Decoder::logitsOf(Arena& arena, View out, ConstView x) {
   Arena::Scope scope(arena);
-  View normed = arena.take(1, row.cols), out = arena.take(1, int64_t(ids.size()));
+  View normed = arena.take(x.rows, x.cols);
+  device_.rmsNorm(normed, x, weights_.outputNorm.weight, config_.normEps);
+  const MatmulJob job{out, &weights_.embedding};
+  device_.matmul(normed, {&job, 1});
+  if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
+}
+
+bool Decoder::fewIds(std::span<const int32_t> ids) const {
+  if (ids.size() > size_t(config_.vocab) / 4) return false;
+  int64_t runs = 0;
+  eachRun(ids, [&](size_t, size_t) { ++runs; });
+  return runs <= limits_.jobs;   // runs of consecutive ids are rows of the weight: no copy, but a product each
+}
+
+// The same numbers as logitsOf(), of some ids of one row.
+Decoder::HeadResult Decoder::idsOf(Arena& arena, ConstView row, std::span<const int32_t> ids) {
+  View out = arena.take(1, int64_t(ids.size())), normed = arena.take(1, row.cols);
   device_.rmsNorm(normed, row, weights_.outputNorm.weight, config_.normEps);
-  std::vector<Linear> slices;
+  std::vector<Linear> parts;
   std::vector<MatmulJob> jobs;
-  slices.reserve(kMaxRuns);   // jobs point at them
+  parts.reserve(size_t(limits_.jobs));   // jobs point at them
   const auto flush = [&] {
     device_.matmul(normed, jobs);
-    slices.clear();
+    parts.clear();
     jobs.clear();
   };
   eachRun(ids, [&](size_t begin, size_t count) {
-    Linear& slice = slices.emplace_back(weights_.embedding);
-    slice.weight = slice.weight.slice(ids[begin], int64_t(count));
-    jobs.push_back({out.columns(int64_t(begin), int64_t(count)), &slice});
-    if (slices.size() == kMaxRuns) flush();
+    parts.push_back(weights_.embedding.rows(ids[begin], int64_t(count)));
+    jobs.push_back({out.columns(int64_t(begin), int64_t(count)), &parts.back()});
+    if (int64_t(parts.size()) == limits_.jobs) flush();
   });
   if (!jobs.empty()) flush();
   if (finalSoftcap_ > 0) device_.softcap(out, finalSoftcap_);
-  std::vector<float> values(ids.size());
-  device_.download(values.data(), out);
-  for (size_t i = 0; i < ids.size(); ++i) logits[ids[i]] = values[i];
+  return {.first = 0, .count = 1, .logits = out, .ids = {}, .values = {}};
 }
 
 void Decoder::prefillLogits(int64_t begin, int64_t count, float* logits) {
-  head(prefillArena_, x_.slice(begin, count), logits);
+  Arena::Scope scope(prefillArena_);
+  View out = prefillArena_.take(count, config_.vocab);
+  device_.submit([&] { logitsOf(prefillArena_, out, pass_.x.slice(begin, count)); });
+  device_.download(logits, out);
+  checkLogits({logits, size_t(count * config_.vocab)});
 }
 
-void Decoder::prefillStates(float* states) { device_.download(states, x_); }
+void Decoder::prefillStates(float* states) { device_.download(states, pass_.x); }
 
 void Decoder::prefillFinalStates(float* states) {
   Arena::Scope scope(prefillArena_);
-  View normed = prefillArena_.take(x_.rows, x_.cols);
-  device_.rmsNorm(normed, x_, weights_.outputNorm.weight, config_.normEps);
+  View normed = prefillArena_.take(pass_.x.rows, pass_.x.cols);
+  device_.rmsNorm(normed, pass_.x, weights_.outputNorm.weight, config_.normEps);
   device_.download(states, normed);
 }
 
 void Decoder::prefillProjection(const Linear& head, float* out) {
-  for (int64_t row = 0; row < x_.rows; row += kLogitRows) {
-    const int64_t rows = std::min(kLogitRows, x_.rows - row);
+  for (int64_t row = 0; row < pass_.x.rows; row += limits_.stepRows) {
+    const int64_t rows = std::min(limits_.stepRows, pass_.x.rows - row);
     Arena::Scope scope(prefillArena_);
-    View normed = prefillArena_.take(rows, x_.cols), y = prefillArena_.take(rows, head.out());
-    device_.rmsNorm(normed, x_.slice(row, rows), weights_.outputNorm.weight, config_.normEps);
-    const MatmulJob job{y, &head};
-    const AdapterRows all{segments_[0].adapters, 0, rows};
-    ops_.matmul(normed, {&job, 1}, {&all, 1});
+    View normed = prefillArena_.take(rows, pass_.x.cols), y = prefillArena_.take(rows, head.out());
+    device_.submit([&] {
+      device_.rmsNorm(normed, pass_.x.slice(row, rows), weights_.outputNorm.weight, config_.normEps);
+      const MatmulJob job{y, &head};
+      const AdapterRows all{segments_[0].adapters, 0, rows};
+      ops_.matmul(normed, {&job, 1}, {&all, 1});
+    });
     device_.download(out + row * head.out(), y);
   }
 }
 
 void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
   // Devices multiply more than a few rows in another way, with other last bits: then company would show.
-  if (int64_t(rows.size()) > kStepRows) {
-    decode(rows.first(size_t(kStepRows)), logits);
-    return decode(rows.subspan(size_t(kStepRows)), logits + kStepRows * config_.vocab);
+  if (int64_t(rows.size()) > limits_.stepRows) {
+    decode(rows.first(size_t(limits_.stepRows)), logits);
+    return decode(rows.subspan(size_t(limits_.stepRows)), logits + limits_.stepRows * config_.vocab);
   }
   const int64_t count = int64_t(rows.size());
   decodeArena_.reset();
   decodeArena_.reserve(scratchBytes(count));
-  View x = decodeArena_.take(count, config_.hidden), q = decodeArena_.take(count, config_.heads * config_.headDim);
-  std::vector<int32_t> ids;
-  std::vector<int64_t> positions;
+  std::vector<int32_t> ids, places;
   std::vector<Segment> segments;
   for (const DecodeRow& row : rows) row.kv->grow(row.position + 1);   // before views are taken: it moves their pages
   for (const DecodeRow& row : rows) {
     ids.push_back(row.token);
-    positions.push_back(row.position);
+    places.push_back(int32_t(row.position));
     // a segment each, also within a sequence: so a row's attention is computed as it would be alone
-    segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.position, row.prefix, row.adapters});
+    segments.push_back({row.kv->view(), int64_t(segments.size()), 1, row.prefix, row.adapters});
   }
-  device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
-  for (int64_t i = 0; i < config_.layers; ++i) layer(decodeArena_, i, x, q, segments, positions);
-  for (int64_t begin = 0, end; begin < count; begin = end) {
-    const DecodeRow& row = rows[size_t(begin)];
+  TextPass pass{.x = decodeArena_.take(count, config_.hidden),
+                .q = decodeArena_.take(count, config_.heads * config_.headDim),
+                .positions = numbers(decodeArena_, places),
+                .segments = segments};
+  const View tokenIds = tokens(decodeArena_, ids);
+  std::vector<HeadResult> results;
+  device_.submit([&] {
+    embed(pass.x, tokenIds);
+    for (int64_t i = 0; i < config_.layers; ++i) layers_.forward(decodeArena_, i, pass);
+    results = heads(pass.x, rows);
+  });
+  for (const HeadResult& result : results) download(result, rows, logits);
+}
+
+std::vector<Decoder::HeadResult> Decoder::heads(View x, std::span<const DecodeRow> rows) {
+  using Head = DecodeRow::Head;
+  const auto whole = [](Head head) { return head == Head::all || head == Head::best; };
+  std::vector<HeadResult> results;
+  for (size_t begin = 0, end; begin < rows.size(); begin = end) {
     end = begin + 1;
-    float* out = logits + begin * config_.vocab;
-    if (row.head == DecodeRow::Head::ids) headOf(decodeArena_, x.slice(begin, 1), row.ids, out);
-    if (row.head != DecodeRow::Head::all) continue;
-    while (end < count && rows[size_t(end)].head == DecodeRow::Head::all) ++end;
-    head(decodeArena_, x.slice(begin, end - begin), out);
+    const DecodeRow& row = rows[begin];
+    if (row.head == Head::ids) {
+      results.push_back(idsOf(decodeArena_, x.slice(int64_t(begin), 1), row.ids));
+      results.back().first = begin;
+    }
+    if (!whole(row.head)) continue;
+    while (end < rows.size() && whole(rows[end].head)) ++end;
+    View logits = decodeArena_.take(int64_t(end - begin), config_.vocab);
+    logitsOf(decodeArena_, logits, x.slice(int64_t(begin), int64_t(end - begin)));
+    for (size_t i = begin; i < end; ++i) {
+      HeadResult result{.first = i, .count = 1, .logits = logits.slice(int64_t(i - begin), 1), .ids = {}, .values = {}};
+      if (rows[i].head == Head::best) {
+        const int64_t k = std::min(int64_t(rows[i].best->size()), mostBest());
+        View best = decodeArena_.take(1, k, DType::i32), values = decodeArena_.take(1, k);
+        if (k == 1) device_.argmax(best, result.logits);
+        else device_.topK(best, values, result.logits);
+        result.ids = best, result.values = values;
+      }
+      results.push_back(result);
+    }
   }
+  return results;
+}
+
+void Decoder::download(const HeadResult& result, std::span<const DecodeRow> rows, float* logits) {
+  const DecodeRow& row = rows[result.first];
+  float* out = logits + int64_t(result.first) * config_.vocab;
+  if (row.head == DecodeRow::Head::all) {
+    device_.download(out, result.logits);
+    return checkLogits({out, size_t(config_.vocab)});
+  }
+  std::vector<int32_t> best;
+  if (row.head == DecodeRow::Head::best) {
+    best.resize(size_t(result.ids.cols));
+    device_.download(best.data(), result.ids);
+  }
+  const std::span<const int32_t> ids = row.head == DecodeRow::Head::best ? best : row.ids;
+  std::vector<float> values(ids.size());
+  if (row.head == DecodeRow::Head::ids) device_.download(values.data(), result.logits);
+  else if (values.size() > 1) device_.download(values.data(), result.values);
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] >= 0) out[ids[i]] = values[i];
+  if (row.head != DecodeRow::Head::best) return;
+  std::erase(best, -1);
+  std::sort(best.begin(), best.end());
+  *row.best = std::move(best);
 }
 
 }  // namespace pg

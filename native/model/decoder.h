@@ -1,5 +1,6 @@
 #pragma once
 // Gemma 1 and 2 as PaliGemma uses them: prefix-LM prefill, one layer at a time, and batched decode steps.
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "model/adapted_ops.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/text_layer.h"
 #include "model/weights.h"
 
 namespace pg {
@@ -14,7 +16,7 @@ namespace pg {
 // A token that enters a decode step at `position`; the logits of the next one come out. Known tokens of one sequence
 // may enter together, as rows with consecutive positions.
 struct DecodeRow {
-  enum class Head : uint8_t { all, ids, none };
+  enum class Head : uint8_t { all, ids, best, none };
 
   KvSequence* kv;          // has room for position + 1 tokens
   int32_t token;
@@ -22,7 +24,9 @@ struct DecodeRow {
   int64_t prefix;          // tokens that attend to each other fully
   const AdapterSet* adapters = nullptr;
   Head head = Head::all;   // which logits are wanted
-  std::span<const int32_t> ids = {};   // ascending; with Head::ids only these are computed
+  std::span<const int32_t> ids = {};    // ascending; with Head::ids only these are computed
+  std::vector<int32_t>* best = nullptr;  // with Head::best: as many largest as it has room for, chosen on the device;
+                                         // becomes their ids, ascending, fewer where there are fewer
 };
 
 class Decoder {
@@ -32,21 +36,24 @@ class Decoder {
       : device_(device),
         config_(config),
         weights_(weights),
-        window_(window),
+        limits_(device.limits()),
         finalSoftcap_(finalSoftcap ? config.finalSoftcap : 0),
         ops_(device),
+        layers_(device, ops_, config, weights, window),
         prefillArena_(device),
         decodeArena_(device) {}
 
-  static constexpr int32_t kImageRow = -1;   // in ids: the next row of `imageRows` instead of a token
+  static constexpr int32_t kImageRow = -1;  // in ids: the next row of `images` instead of a token
 
   // Appends ids to the sequence behind kv, from position kv.length() on. Positions below `prefix` see each other fully
-  // (they must come in one prefill), the rest is causal. imageRows: [count of kImageRow, hidden], enters layer 0 as it
-  // is. adapters (or nullptr) stay alive until the prefill ends. Replaces an unfinished prefill.
-  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, const float* imageRows, int64_t prefix,
+  // (they must come in one prefill), the rest is causal. images: features [rows, hidden] that enter layer 0 as
+  // they are, as many rows together as there are kImageRow. adapters (or nullptr) stay alive until the prefill ends.
+  // Replaces an unfinished prefill.
+  void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images, int64_t prefix,
                     const AdapterSet* adapters);
-  bool stepPrefill();  // one layer; true when all are done
-  // Logits of rows [begin, begin + count) of the finished prefill, count <= kLogitRows, to host [count, vocab].
+  // One layer; true when all are done. tape: gets what a backward pass needs of that layer.
+  bool stepPrefill(const LayerTape& tape = {});
+  // Logits of rows [begin, begin + count) of the finished prefill, count <= stepRows(), to host [count, vocab].
   void prefillLogits(int64_t begin, int64_t count, float* logits);
   // The residual stream [tokens, hidden] between layers (before the first, after the last: without the final norm).
   void prefillStates(float* states);
@@ -62,38 +69,41 @@ class Decoder {
   // Whether a row of the head that is asked for these ids alone is cheaper than a whole one.
   bool fewIds(std::span<const int32_t> ids) const;
 
-  static constexpr int64_t kLogitRows = 8;
-  static constexpr int64_t kStepRows = 8;  // up to so many rows a step reads the weights once; more take more passes
+  // Up to so many rows a step reads the weights once; more take more passes.
+  int64_t stepRows() const { return limits_.stepRows; }
+  // Most that Head::best gives.
+  int64_t mostBest() const { return std::min(limits_.topK, config_.vocab); }
 
  private:
-  // Consecutive rows of x that belong to one sequence.
-  struct Segment {
-    KvView kv;
-    int64_t row, rows;  // in x
-    int64_t position;  // of the first row
-    int64_t prefix;
-    const AdapterSet* adapters;
+  // What the head left on the device for some rows of a step.
+  struct HeadResult {
+    size_t first, count;  // rows of the step
+    ConstView logits;  // [count, vocab], or of Head::ids [1, ids]
+    ConstView ids, values;  // of Head::best [1, k]
   };
 
-  void layer(Arena& arena, int64_t index, View x, View q, std::span<const Segment> segments,
-             std::span<const int64_t> positions);
-  void head(Arena& arena, ConstView x, float* logits);
-  void headOf(Arena& arena, ConstView row, std::span<const int32_t> ids, float* logits);
-  AttentionMask mask(int64_t layer, int64_t prefix) const;
+  View numbers(Arena& arena, std::span<const int32_t> numbers);
+  View tokens(Arena& arena, std::span<const int32_t> ids);
+  void embed(View x, ConstView ids);
+  std::span<const ConstView> copyImages(View rows, std::span<const ConstView> images);
+  void logitsOf(Arena& arena, View out, ConstView x);
+  HeadResult idsOf(Arena& arena, ConstView row, std::span<const int32_t> ids);
+  std::vector<HeadResult> heads(View x, std::span<const DecodeRow> rows);
+  void download(const HeadResult& result, std::span<const DecodeRow> rows, float* logits);
   size_t scratchBytes(int64_t rows) const;
 
   Device& device_;
   const TextConfig& config_;
   const TextWeights& weights_;
-  AttentionWindow window_;
+  const DeviceLimits limits_;
   float finalSoftcap_;
   AdaptedOps ops_;
+  TextLayers layers_;
   Arena prefillArena_, decodeArena_;
 
   // the prefill under way
-  View x_, q_;  // [tokens, hidden], [tokens, heads * headDim]
+  TextPass pass_;
   std::vector<Segment> segments_;
-  std::vector<int64_t> positions_;
   int64_t nextLayer_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "model/kv_cache.h"
 
+#include <algorithm>
+
 namespace pg {
 namespace {
 
@@ -45,7 +47,7 @@ Buffer KvPool::allocate() {
 
 KvPool::Page KvPool::copy(const Page& page) {
   Page own = take();
-  const auto bytes = [&](const Page& p) { return View(p->data(), DType::i8, 1, int64_t(layout_.pageBytes())); };
+  const auto bytes = [&](const Page& p) { return p->view(DType::i8, 1, int64_t(layout_.pageBytes())); };
   device_.copy(bytes(own), bytes(page));
   return own;
 }
@@ -53,23 +55,32 @@ KvPool::Page KvPool::copy(const Page& page) {
 KvSequence KvSequence::fork() const {
   KvSequence other(*pool_);
   other.pages_ = pages_;
-  other.data_ = data_;
   other.length_ = length_;
+  other.writeTable(0);
   return other;
 }
 
 void KvSequence::grow(int64_t length) {
   if (length <= length_) return;
-  const size_t last = size_t(length_ / kPageTokens);
-  if (last < pages_.size() && pages_[last].use_count() > 1) {   // about to write into a page that others read
-    pages_[last] = pool_->copy(pages_[last]);
-    data_[last] = pages_[last]->data();
-  }
-  while (pages() * kPageTokens < length) {
-    pages_.push_back(pool_->take());
-    data_.push_back(pages_.back()->data());
-  }
+  int64_t last = length_ / kPageTokens;
+  const bool shared = last < pages() && pages_[size_t(last)].use_count() > 1;
+  if (shared) pages_[size_t(last)] = pool_->copy(pages_[size_t(last)]);  // about to write into a page that others read
+  else last = pages();
+  while (pages() * kPageTokens < length) pages_.push_back(pool_->take());
+  if (last < pages()) writeTable(last);
   length_ = length;
+}
+
+// The device's addresses of pages [first, pages()).
+void KvSequence::writeTable(int64_t first) {
+  if (pages_.empty()) return;
+  if (table_.bytes() < pages_.size() * sizeof(uint64_t)) {
+    table_ = pool_->device_.allocate(std::max<size_t>(16, 2 * pages_.size()) * sizeof(uint64_t));
+    first = 0;
+  }
+  std::vector<uint64_t> addresses;
+  for (size_t i = size_t(first); i < pages_.size(); ++i) addresses.push_back(pages_[i]->memory()->address);
+  pool_->device_.upload(table_.view(DType::i64, pages(), 1).slice(first, pages() - first), addresses.data());
 }
 
 }  // namespace pg

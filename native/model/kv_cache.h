@@ -44,12 +44,15 @@ class KvSequence {
   void grow(int64_t length);
   int64_t length() const { return length_; }
   int64_t pages() const { return int64_t(pages_.size()); }
-  KvView view() const { return {&pool_->layout(), data_.data()}; }
+  // Valid until it grows.
+  KvView view() const { return {&pool_->layout(), table_.view(DType::i64, pages(), 1), length_}; }
 
  private:
+  void writeTable(int64_t first);
+
   KvPool* pool_;
   std::vector<KvPool::Page> pages_;
-  std::vector<uint8_t*> data_;   // of pages_
+  Buffer table_;   // their addresses
   int64_t length_ = 0;
 };
 

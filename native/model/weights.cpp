@@ -66,83 +66,93 @@ const GgufTensor& Weights::require(const GgufFile& file, const std::string& name
   return *tensor;
 }
 
-const float* Weights::widened(const GgufFile& file, const GgufTensor& tensor) {
-  const ConstView view = file.view(tensor);
-  const bool asItIs = tensor.type == DType::f32 && reinterpret_cast<uintptr_t>(view.data) % alignof(float) == 0;
-  return asItIs ? view.row<float>(0) : copied(file, tensor);
-}
-
-const float* Weights::copied(const GgufFile& file, const GgufTensor& tensor) {
-  const ConstView view = file.view(tensor);
-  auto copy = std::make_unique<float[]>(size_t(tensor.elements()));
+// As f32, copied: a small tensor read in the file would bring the pages around it back to memory, of matrices that were
+// given back.
+void Weights::widened(const File& file, ConstView& to, const GgufTensor& tensor, int64_t rows, int64_t cols) {
+  const ConstHostView view = file->view(tensor);
+  float* copy = copies_.emplace_back(std::make_unique<float[]>(size_t(rows * cols))).get();
   for (int64_t r = 0; r < view.rows; ++r)
-    dequantizeRow(tensor.type, view.row<void>(r), copy.get() + r * view.cols, view.cols);
-  copies_.push_back(std::move(copy));
-  return copies_.back().get();
+    dequantizeRow(tensor.type, view.row<void>(r), copy + r * view.cols, view.cols);
+  waiting_.push_back({.host = {reinterpret_cast<const uint8_t*>(copy), DType::f32, rows, cols}, .file = {}, .to = &to});
 }
 
-const float* Weights::vector(const GgufFile& file, const std::string& name, int64_t n) {
-  return copied(file, require(file, name, 1, n));
+void Weights::vector(const File& file, ConstView& to, const std::string& name, int64_t n) {
+  widened(file, to, require(*file, name, 1, n), 1, n);
 }
 
-Linear Weights::linear(const GgufFile& file, const std::string& name, int64_t out, int64_t in, bool bias) {
-  const GgufTensor& tensor = require(file, name + ".weight", out, in);
-  Linear linear;
-  linear.weight = ConstView(file.view(tensor).data, tensor.type, out, in);
+void Weights::linear(const File& file, Linear& to, const std::string& name, int64_t out, int64_t in, bool bias,
+                     bool manyRows) {
+  const GgufTensor& tensor = require(*file, name + ".weight", out, in);
   const DTypeInfo* info = dtypeInfo(tensor.type);
   if (in % info->block)
-    fail(Code::modelInvalid, file.path(), ": tensor ", name, ".weight has rows of ", in, " values, no multiple of ",
+    fail(Code::modelInvalid, file->path(), ": tensor ", name, ".weight has rows of ", in, " values, no multiple of ",
          info->name, "'s block of ", info->block);
-  if (bias) linear.bias = vector(file, name + ".bias", out);
-  return linear;
+  waiting_.push_back({.host = {file->view(tensor).data, tensor.type, out, in},
+                      .file = {file, file->mapOf(file->view(tensor).data)},
+                      .manyRows = manyRows,
+                      .to = &to.weight});
+  if (bias) vector(file, to.bias, name + ".bias", out);
 }
 
-void Weights::readText(std::shared_ptr<const GgufFile> file, const TextConfig& c) {
+void Weights::place(Device& device) {
+  memory_ = device.place(waiting_);
+  waiting_.clear();
+  copies_.clear();
+}
+
+void Weights::readText(File file, const TextConfig& c) {
   const GgufFile& f = *file;
-  files_.push_back(file);
-  text.embedding = linear(f, "token_embd", c.vocab, c.hidden, false);
+  linear(file, text.embedding, "token_embd", c.vocab, c.hidden, false);
   if (const GgufTensor* head = f.findTensor("retrieval.proj.weight")) {
     if (head->rows() < 1 || head->rows() > c.vocab)
       fail(Code::modelInvalid, f.path(), ": tensor retrieval.proj.weight has ", head->rows(), " rows, expected 1..",
            c.vocab);
-    retrieval = linear(f, "retrieval.proj", head->rows(), c.hidden, true);
+    linear(file, retrieval, "retrieval.proj", head->rows(), c.hidden, true);
   }
-  text.outputNorm.weight = vector(f, "output_norm.weight", c.hidden);
-  for (int64_t i = 0; i < c.layers; ++i) {
-    const std::string p = textLayer(size_t(i));
-    TextLayer layer;
-    layer.attnNorm.weight = vector(f, p + "attn_norm.weight", c.hidden);
-    layer.ffnNorm.weight = vector(f, p + "ffn_norm.weight", c.hidden);
+  vector(file, text.outputNorm.weight, "output_norm.weight", c.hidden);
+  text.layers.resize(size_t(c.layers));
+  for (size_t i = 0; i < text.layers.size(); ++i) {
+    const std::string p = textLayer(i);
+    TextLayer& layer = text.layers[i];
+    vector(file, layer.attnNorm.weight, p + "attn_norm.weight", c.hidden);
+    vector(file, layer.ffnNorm.weight, p + "ffn_norm.weight", c.hidden);
     if (c.postNorms) {
-      layer.postAttnNorm.weight = vector(f, p + "post_attention_norm.weight", c.hidden);
-      layer.postFfnNorm.weight = vector(f, p + "post_ffw_norm.weight", c.hidden);
+      vector(file, layer.postAttnNorm.weight, p + "post_attention_norm.weight", c.hidden);
+      vector(file, layer.postFfnNorm.weight, p + "post_ffw_norm.weight", c.hidden);
     }
-    for (const auto& [name, matrix, out, in] : kTextMatrices) layer.*matrix = linear(f, p + name, out(c), in(c), false);
-    text.layers.push_back(layer);
+    for (const auto& [name, matrix, out, in] : kTextMatrices)
+      linear(file, layer.*matrix, p + name, out(c), in(c), false);
   }
   checkOwnHead(f);
   checkRopeFactors(f);
   refuseUnread(f, {"blk.", "output", "token_embd", "position_embd", "rope_"});
 }
 
-void Weights::readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& c, int64_t textHidden) {
+void Weights::readVision(File file, const VisionConfig& c, int64_t textHidden) {
   const GgufFile& f = *file;
-  files_.push_back(file);
-  vision.patch = linear(f, "v.patch_embd", c.hidden, c.patchValues(), true);
-  const float* position = widened(f, require(f, "v.position_embd.weight", c.tokens, c.hidden));
-  vision.position = ConstView(reinterpret_cast<const uint8_t*>(position), DType::f32, c.tokens, c.hidden);
-  vision.postNorm = {vector(f, "v.post_ln.weight", c.hidden), vector(f, "v.post_ln.bias", c.hidden)};
-  for (int64_t i = 0; i < c.layers; ++i) {
-    const std::string p = visionLayer(size_t(i));
-    VisionLayer layer;
-    layer.norm1 = {vector(f, p + "ln1.weight", c.hidden), vector(f, p + "ln1.bias", c.hidden)};
-    layer.norm2 = {vector(f, p + "ln2.weight", c.hidden), vector(f, p + "ln2.bias", c.hidden)};
+  const auto norm = [&](Norm& to, const std::string& name) {
+    vector(file, to.weight, name + ".weight", c.hidden);
+    vector(file, to.bias, name + ".bias", c.hidden);
+  };
+  linear(file, vision.patch, "v.patch_embd", c.hidden, c.patchValues(), true);
+  const GgufTensor& position = require(f, "v.position_embd.weight", c.tokens, c.hidden);
+  if (const uint8_t* data = f.view(position).data;
+      position.type == DType::f32 && reinterpret_cast<uintptr_t>(data) % alignof(float) == 0)
+    waiting_.push_back(
+        {.host = {data, DType::f32, c.tokens, c.hidden}, .file = {file, f.mapOf(data)}, .to = &vision.position});
+  else widened(file, vision.position, position, c.tokens, c.hidden);
+  norm(vision.postNorm, "v.post_ln");
+  vision.layers.resize(size_t(c.layers));
+  for (size_t i = 0; i < vision.layers.size(); ++i) {
+    const std::string p = visionLayer(i);
+    VisionLayer& layer = vision.layers[i];
+    norm(layer.norm1, p + "ln1");
+    norm(layer.norm2, p + "ln2");
     for (const auto& [name, matrix, out, in] : kVisionMatrices)
-      layer.*matrix = linear(f, p + swappedName(f, p, name, c), out(c), in(c), true);
-    vision.layers.push_back(layer);
+      linear(file, layer.*matrix, p + swappedName(f, p, name, c), out(c), in(c), true, true);
   }
   const bool ours = f.findTensor("mm.0.weight") || !f.findTensor("mm.input_projection.weight");
-  vision.projector = linear(f, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true);
+  linear(file, vision.projector, ours ? "mm.0" : "mm.input_projection", textHidden, c.hidden, true, true);
   refuseUnread(f, {"v.", "mm."});
 }
 
@@ -153,14 +163,6 @@ void Weights::refuseUnread(const GgufFile& file, std::initializer_list<std::stri
       continue;
     fail(Code::modelUnsupported, file.pathOf(tensor), ": tensor ", tensor.name,
          " has no place in a PaliGemma of the sizes that the metadata states; without it the results would be wrong");
-  }
-}
-
-void Weights::releasePages(const Linear& linear) const {
-  const uint8_t* data = linear.weight.row<uint8_t>(0);
-  for (const auto& file : files_) {
-    if (const MappedFile* map = file->mapOf(data))
-      map->release(size_t(data - map->data()), linear.weight.stride * size_t(linear.out()));
   }
 }
 

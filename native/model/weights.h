@@ -14,8 +14,8 @@
 namespace pg {
 
 struct Norm {
-  const float* weight = nullptr;  // [n]; Gemma's hold w + 1 already
-  const float* bias = nullptr;    // LayerNorm only
+  ConstView weight;  // [1, n] f32; Gemma's hold w + 1 already
+  ConstView bias;    // LayerNorm only
 };
 
 struct VisionLayer {
@@ -45,34 +45,39 @@ struct TextWeights {
   Norm outputNorm;
 };
 
-// Holds the files, the views, and f32 copies of small tensors (norms, biases): one that was read in the file would
-// bring the pages around it back to memory, of matrices that were given back.
+// The views, and the device memory they look into. Read from files first, then placed on a device, then never changed.
 class Weights {
  public:
   TextWeights text;
   VisionWeights vision;
   Linear retrieval;  // ColPali: [dims, hidden] with bias, or no weight
 
+  Weights() = default;
+  Weights(const Weights&) = delete;   // what waits to be placed points into it
+  Weights& operator=(const Weights&) = delete;
+
   void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
-  // The matrix is not needed for a while: its pages of the file's map may go.
-  void releasePages(const Linear& linear) const;
-  // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q"); they stay where they are from
-  // when all is read.
+  // Brings all that was read to the device: from here on the views can be used.
+  void place(Device& device);
+  // Every matrix that is there with its GGUF name without ".weight" ("blk.0.attn_q").
   void eachMatrix(const std::function<void(const std::string&, const Linear&)>& visit) const;
 
  private:
+  using File = std::shared_ptr<const GgufFile>;
   const GgufTensor& require(const GgufFile& file, const std::string& name, int64_t rows, int64_t cols);
-  Linear linear(const GgufFile& file, const std::string& name, int64_t out, int64_t in, bool bias);
-  const float* vector(const GgufFile& file, const std::string& name, int64_t n);
-  const float* widened(const GgufFile& file, const GgufTensor& tensor);
-  const float* copied(const GgufFile& file, const GgufTensor& tensor);
+  void linear(const File& file, Linear& to, const std::string& name, int64_t out, int64_t in, bool bias,
+              bool manyRows = false);
+  void vector(const File& file, ConstView& to, const std::string& name, int64_t n);
+  void widened(const File& file, ConstView& to, const GgufTensor& tensor, int64_t rows, int64_t cols);
+
   // Fails where the file has tensors of these prefixes that nothing here reads: they would change what it computes.
   void refuseUnread(const GgufFile& file, std::initializer_list<std::string_view> prefixes) const;
 
-  std::vector<std::shared_ptr<const GgufFile>> files_;
-  std::vector<std::unique_ptr<float[]>> copies_;
   std::unordered_set<const GgufTensor*> read_;
+  std::vector<Placement> waiting_;
+  std::vector<std::unique_ptr<float[]>> copies_;   // of what waits
+  std::vector<Buffer> memory_;
 };
 
 }  // namespace pg

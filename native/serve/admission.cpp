@@ -66,7 +66,9 @@ bool Admission::stepVision() {
   for (; nextImage_ < r.images.size(); ++nextImage_) {
     const ImageSource& image = r.images[nextImage_];
     if (!image.embedding.empty()) {
-      takePicture(image.embedding);
+      auto given = std::make_shared<Buffer>(model_.newFeatures());
+      model_.device->upload(model_.featureView(*given), image.embedding.data());
+      sequence_->images.push_back(std::move(given));
       continue;
     }
     const bool watched = task_ && task_->watchesVision();
@@ -77,21 +79,17 @@ bool Admission::stepVision() {
       encoding_ = true;
       return false;
     }
-    takePicture(*cached);
+    sequence_->images.push_back(cached);
   }
   return true;
 }
 
-void Admission::takePicture(std::span<const float> features) {
-  sequence_->imageRows.insert(sequence_->imageRows.end(), features.begin(), features.end());
-}
-
 void Admission::finishPicture() {
   encoding_ = false;
-  auto features = std::make_shared<std::vector<float>>(size_t(model_.visionConfig.tokens * model_.textConfig.hidden));
-  model_.vision->finish(features->data());
+  auto features = std::make_shared<Buffer>(model_.newFeatures());
+  model_.vision->finish(model_.featureView(*features));
   if (task_) task_->pictureEncoded(*features);
-  takePicture(*features);
+  sequence_->images.push_back(features);
   caches_.embeddings.put(job().request.images[nextImage_].pixels, sequence_->adapters.visionKey, std::move(features));
   ++nextImage_;
 }
@@ -109,9 +107,11 @@ void Admission::beginPrefix() {
   Sequence& s = *sequence_;
   const auto start = Clock::now();
   if (model_.observer) model_.observer->beginPass(s.prompt.imageTokens);
-  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), s.imageRows.data(),
-                               s.prompt.prefix, s.adapters.set.get());
-  s.imageRows = {};
+  std::vector<ConstView> images;
+  for (const auto& features : s.images) images.push_back(model_.featureView(*features));
+  model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), images, s.prompt.prefix,
+                               s.adapters.set.get());
+  s.images = {};
   phase_ = Phase::prefix;
   s.timings.prefillMs += milliseconds(start);
 }

@@ -33,7 +33,6 @@ class Admission {
 
  private:
   bool stepVision();  // true when all pictures are encoded
-  void takePicture(std::span<const float> features);
   void finishPicture();
   bool reusePrefix();  // true when the same prefix was kept
   void beginPrefix();

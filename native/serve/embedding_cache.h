@@ -1,5 +1,5 @@
 #pragma once
-// Recent pictures' features by content, so that a second question about a picture costs no vision pass.
+// Recent pictures' features by content, on the device, so that a second question about a picture costs no vision pass.
 #include <array>
 #include <cstdint>
 #include <list>
@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "device/view.h"
+
 namespace pg {
 
 class EmbeddingCache {
  public:
-  using Features = std::shared_ptr<const std::vector<float>>;
+  using Features = std::shared_ptr<const Buffer>;
 
   explicit EmbeddingCache(size_t maxBytes) : maxBytes_(maxBytes) {}
 
@@ -25,7 +27,7 @@ class EmbeddingCache {
     std::string adapters;
     uint64_t hash;
     Features features;
-    size_t bytes() const { return pixels.size() + features->size() * sizeof(float); }
+    size_t bytes() const { return pixels.size() + features->bytes(); }
   };
 
   size_t maxBytes_;

@@ -2,12 +2,12 @@
 
 namespace pg {
 
-std::vector<Stage> importanceOf(const Weights& weights, const ObservingDevice& device) {
+std::vector<Stage> importanceOf(const Weights& weights, const InputObserver& observer) {
   std::vector<Stage> stages;
   weights.eachMatrix([&](const std::string& name, const Linear& linear) {
-    const ObservingDevice::Inputs* inputs = device.inputs(linear);
+    const InputObserver::Inputs* inputs = observer.inputs(linear);
     if (!inputs) return;
-    const ObservingDevice::Kind kinds[] = {inputs->pictures, inputs->words};
+    const InputObserver::Kind kinds[] = {inputs->pictures, inputs->words};
     const int64_t rows = kinds[0].rows + kinds[1].rows;
     const int count = (kinds[0].rows > 0) + (kinds[1].rows > 0);
     std::vector<float> squares(size_t(linear.in()));

@@ -36,9 +36,8 @@ Model::Model(const LoadOptions& options) : Model(options, makeDevice(options.dev
 
 Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(std::move(on)) {
   if (options.importance) {
-    auto observing = std::make_unique<ObservingDevice>(std::move(device));
-    observer = observing.get();
-    device = std::move(observing);
+    observer = std::make_unique<InputObserver>();
+    device->setTap(observer.get());
   }
   const auto text = GgufFile::open(options.path);
   const auto visionFile = options.visionPath.empty() ? text : GgufFile::open(options.visionPath);
@@ -50,8 +49,9 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   if (!options.visionPath.empty() || hasVision(*visionFile)) {
     visionConfig = readVisionConfig(*visionFile, textConfig.hidden);
     weights.readVision(visionFile, visionConfig, textConfig.hidden);
-    vision = std::make_unique<VisionEncoder>(*device, visionConfig, weights);
+    vision = std::make_unique<VisionEncoder>(*device, visionConfig, weights.vision);
   }
+  weights.place(*device);
 
   adapters = std::make_unique<Adapters>(*device);
   for (const AdapterSource& source : options.adapters) adapters->load(source, weights, textConfig.architecture);

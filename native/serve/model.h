@@ -2,7 +2,7 @@
 // A loaded model: its files, configuration, weights and the parts that run it. Built once, used by one thread.
 #include <memory>
 
-#include "device/observing_device.h"
+#include "device/input_observer.h"
 #include "model/adapters.h"
 #include "model/config.h"
 #include "text/constraint.h"
@@ -26,7 +26,7 @@ class Model {
   TextConfig textConfig;
   VisionConfig visionConfig;          // tokens = 0 without vision
   std::unique_ptr<Device> device;     // before everything that holds its buffers
-  ObservingDevice* observer = nullptr;  // the device, if it observes
+  std::unique_ptr<InputObserver> observer;  // the device's tap, if it observes
   Weights weights;
   std::unique_ptr<Adapters> adapters;
   std::unique_ptr<Tokenizer> tokenizer;
@@ -36,6 +36,17 @@ class Model {
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<KvPool> kvPool;
   int64_t keptPrefixPages = 0;                // of the pool: for finished prefixes that may be asked again
+
+  // A picture's features [imageTokens, hidden], which stay on the device.
+  Buffer newFeatures() { return device->allocate(size_t(visionConfig.tokens * textConfig.hidden) * sizeof(float)); }
+  View featureView(const Buffer& features) const {
+    return features.view(DType::f32, visionConfig.tokens, textConfig.hidden);
+  }
+  std::vector<float> hostFeatures(const Buffer& features) const {
+    std::vector<float> values(features.bytes() / sizeof(float));
+    device->download(values.data(), featureView(features));
+    return values;
+  }
 };
 
 }  // namespace pg

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/largest.h"
 
 namespace pg {
 namespace {
@@ -33,34 +34,6 @@ double expOf(double x) {
 
 // exp(logit - top): 1 for the best itself even where it is infinite, 0 for NaN.
 double weightOf(float logit, float top) { return logit == top ? 1 : expOf(double(logit) - double(top)); }
-
-// Smallest id of the largest logit, -1 if all are NaN or minus infinity.
-int32_t bestOf(std::span<const float> logits) {
-  constexpr size_t kBlock = 256, kLanes = 8;
-  float best = kNothing;
-  int32_t id = -1;
-  size_t at = 0;
-  for (; at + kBlock <= logits.size(); at += kBlock) {
-    float lane[kLanes];
-    std::fill(lane, lane + kLanes, kNothing);
-    for (size_t i = 0; i < kBlock; i += kLanes)
-      for (size_t l = 0; l < kLanes; ++l) {
-        const float v = logits[at + i + l];
-        lane[l] = v > lane[l] ? v : lane[l];  // false for NaN
-      }
-    const float most = *std::max_element(lane, lane + kLanes);
-    if (!(most > best)) continue;
-    best = most;
-    id = int32_t(at);
-    while (logits[size_t(id)] != most) ++id;
-  }
-  for (; at < logits.size(); ++at)
-    if (logits[at] > best) {
-      best = logits[at];
-      id = int32_t(at);
-    }
-  return id;
-}
 
 // log of the sum of exp(logit - top).
 double logSum(std::span<const float> logits, float top) {
@@ -114,7 +87,7 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
 
   int32_t best = -1;
   if (allowed.empty()) {
-    best = bestOf(scores);
+    best = largestOf(scores);
   } else {
     for (const int32_t id : allowed) {
       if (id < 0 || size_t(id) >= scores.size()) continue;
@@ -122,18 +95,14 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
       if (best < 0 ? v > kNothing : v > scores[size_t(best)] || (v == scores[size_t(best)] && id < best)) best = id;
     }
   }
-  if (best < 0)
-    fail(Code::modelInvalid, "The model gave no usable logit: all of ",
-         allowed.empty() ? logits.size() : allowed.size(),
-         " are NaN or minus infinity. Its weights hold values that are not finite; convert names the tensor, or "
-         "download the file again");
+  if (best < 0) failUnusable(allowed.empty() ? logits.size() : allowed.size());
 
   TokenChoice choice;
   // a token without an alternative takes no random number, so that it may also be taken without logits
   choice.id = options_.temperature > 0 && allowed.size() != 1 ? draw(scores, allowed, scores[size_t(best)]) : best;
   if (quiet) return choice;
 
-  const float top = logits[size_t(std::max(bestOf(logits), 0))];
+  const float top = logits[size_t(std::max(largestOf(logits), 0))];
   const double sum = logSum(logits, top);
   choice.logProb = relative(logits[size_t(choice.id)], top, sum);
   if (options_.logProbs > 0) {
@@ -156,6 +125,18 @@ TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t
     for (const int32_t id : order_) choice.top.emplace_back(id, relative(logits[size_t(id)], top, sum));
   }
   return choice;
+}
+
+void Sampler::failUnusable(size_t logits) {
+  fail(Code::modelInvalid, "The model gave no usable logit: all of ", logits,
+       " are NaN or minus infinity. Its weights hold values that are not finite; convert names the tensor, or "
+       "download the file again");
+}
+
+size_t Sampler::needed() const {
+  if (options_.logProbs >= 0 || options_.repeatPenalty != 1) return 0;
+  if (options_.temperature == 0) return 1;
+  return options_.topK > 0 ? size_t(options_.topK) + 1 : 0;   // one more shows whether topK leaves any out
 }
 
 // Filters in the order temperature, topK, topP, minP; then one draw. top: the best allowed score.
@@ -225,7 +206,7 @@ float nearLogProbOf(std::span<const float> logits, int32_t id, float logProb, in
 
 float logProbOf(std::span<const float> logits, int32_t id) {
   if (id < 0 || size_t(id) >= logits.size()) fail(Code::internal, "logProbOf: token ", id, " of ", logits.size());
-  const int32_t best = bestOf(logits);
+  const int32_t best = largestOf(logits);
   if (best < 0) return kNothing;
   const float top = logits[size_t(best)];
   return relative(logits[size_t(id)], top, logSum(logits, top));

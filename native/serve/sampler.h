@@ -39,6 +39,11 @@ class Sampler {
   TokenChoice pick(std::span<const float> logits, std::span<const int32_t> history,
                    std::span<const int32_t> allowed = {}, bool quiet = false);
 
+  // How many of the largest logits a quiet pick among all ids needs: given their ids as `allowed`, it picks the same.
+  // 0: it may need any.
+  size_t needed() const;
+  [[noreturn]] static void failUnusable(size_t logits);
+
  private:
   int32_t draw(std::span<const float> scores, std::span<const int32_t> allowed, float top);
 

@@ -105,7 +105,7 @@ std::vector<size_t> Scheduler::collectRows(std::vector<DecodeRow>& rows) {
     // everybody gets what it needs; what is left of a step goes to those that know more than one token
     others -= s->job->request.slots();
     firstRow.push_back(rows.size());
-    s->appendRows(rows, size_t(std::max<int64_t>(1, Decoder::kStepRows - int64_t(rows.size() + others))));
+    s->appendRows(rows, size_t(std::max<int64_t>(1, model_.decoder->stepRows() - int64_t(rows.size() + others))));
     for (size_t row = firstRow.back(); row < rows.size(); ++row) rows[row].adapters = s->adapters.set.get();
   }
   firstRow.push_back(rows.size());

@@ -109,6 +109,11 @@ void Sequence::appendRows(std::vector<DecodeRow>& rows, size_t budget) {
   if (wanted_ == 0) return;
   rows.back().head = nextHead();
   if (rows.back().head == DecodeRow::Head::ids) rows.back().ids = constraint_->allowed();
+  chosen_ = rows.back().head == DecodeRow::Head::best;
+  if (chosen_) {
+    best_.resize(sampler_.needed());
+    rows.back().best = &best_;
+  }
   if (!constraint_ || quiet()) return;
   for (const int32_t id : constraint_->forced()) {
     if (count + ahead_ == budget || id == model_.tokenizer->eos() || full(completionTokens_ + int64_t(ahead_) + 1))
@@ -135,7 +140,11 @@ bool Sequence::full(int64_t tokens) const {
 }
 
 DecodeRow::Head Sequence::nextHead() const {
-  if (!constraint_ || !quiet()) return DecodeRow::Head::all;
+  if (!constraint_) {
+    const size_t needed = sampler_.needed();
+    return needed > 0 && int64_t(needed) <= model_.decoder->mostBest() ? DecodeRow::Head::best : DecodeRow::Head::all;
+  }
+  if (!quiet()) return DecodeRow::Head::all;
   const auto allowed = constraint_->allowed();
   if (allowed.size() == 1) return DecodeRow::Head::none;
   return model_.decoder->fewIds(allowed) ? DecodeRow::Head::ids : DecodeRow::Head::all;
@@ -147,7 +156,11 @@ void Sequence::takeKnown(std::vector<Event>& out) {
 }
 
 void Sequence::take(std::span<const float> logits, std::vector<Event>& out) {
-  const auto allowed = constraint_ ? constraint_->allowed() : std::span<const int32_t>();
+  if (chosen_ && best_.empty()) Sampler::failUnusable(logits.size());
+  const auto allowed = constraint_ ? constraint_->allowed()
+                       : chosen_   ? std::span<const int32_t>(best_)
+                                   : std::span<const int32_t>();
+  chosen_ = false;
   TokenChoice choice = sampler_.pick(logits, history_, allowed, quiet());
   const int32_t firstLoc = model_.tokenizer->firstLoc(), location = choice.id - firstLoc;
   if (!quiet() && firstLoc >= 0 && location >= 0 && location < kLocations)

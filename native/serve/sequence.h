@@ -38,7 +38,8 @@ class Sequence {
   const std::shared_ptr<Job> job;
   Prompt prompt;
   KvSequence kv;
-  std::vector<float> imageRows;       // [pictures * imageTokens, hidden]; released once the prefill has them
+  std::vector<EmbeddingCache::Features>
+      images;   // of each picture [imageTokens, hidden]; released once the prefill has them
   AdapterChoice adapters;
   Timings timings;
 
@@ -79,6 +80,8 @@ class Sequence {
   std::vector<int32_t> unfed_;  // came and is not in the cache
   int64_t cached_ = 0;  // generated tokens in the cache
   size_t ahead_ = 0;  // of these, still to come
+  std::vector<int32_t> best_;  // of the step, if the device chose among the logits
+  bool chosen_ = false;  // it did
   size_t wanted_ = 0;  // of the step's rows, the last so many have logits
   FinishReason finishReason_ = FinishReason::none;
   Clock::time_point firstToken_;

@@ -14,7 +14,7 @@ class EncodeImageTask : public Task {
 
   bool endsAfterVision(EndEvent& end) override {
     sequence_.prompt.imageTokens = sequence_.prompt.prefix = model_.visionConfig.tokens;
-    end.embedding = std::move(sequence_.imageRows);
+    end.embedding = model_.hostFeatures(*sequence_.images[0]);
     return true;
   }
   bool passEnded(std::span<const float>, EndEvent&) override { return true; }
@@ -68,11 +68,11 @@ class TraceTask : public Task {
   TraceTask(Sequence& sequence, Model& model) : sequence_(sequence), model_(model) {}
 
   bool watchesVision() const override { return true; }
-  void pictureEncoded(std::span<const float> features) override {
+  void pictureEncoded(const Buffer& features) override {
     add("vision", model_.visionConfig.tokens, model_.visionConfig.hidden,
         [&](float* out) { model_.vision->lastHidden(out); });
     add("projector", model_.visionConfig.tokens, model_.textConfig.hidden,
-        [&](float* out) { std::copy(features.begin(), features.end(), out); });
+        [&](float* out) { model_.device->download(out, model_.featureView(features)); });
   }
   void beforeLayer() override {
     add("hidden", tokens(), model_.textConfig.hidden, [&](float* out) { model_.decoder->prefillStates(out); });
@@ -81,8 +81,9 @@ class TraceTask : public Task {
     const int64_t vocab = model_.textConfig.vocab;
     add("hidden", tokens(), model_.textConfig.hidden, [&](float* out) { model_.decoder->prefillFinalStates(out); });
     add("logits", tokens(), vocab, [&](float* out) {
-      for (int64_t row = 0; row < tokens(); row += Decoder::kLogitRows)
-        model_.decoder->prefillLogits(row, std::min(Decoder::kLogitRows, tokens() - row), out + row * vocab);
+      const int64_t most = model_.decoder->stepRows();
+      for (int64_t row = 0; row < tokens(); row += most)
+        model_.decoder->prefillLogits(row, std::min(most, tokens() - row), out + row * vocab);
     });
     end.stages = std::move(stages_);
     return true;
@@ -117,16 +118,17 @@ class ScoreTask : public Task {
       begin(suffix, prefixLogits);
       // the last token predicts nothing that is asked for
       if (suffix.size() > 1) {
-        model_.decoder->beginPrefill(sequence_.kv, suffix.first(suffix.size() - 1), nullptr, sequence_.prompt.prefix,
+        model_.decoder->beginPrefill(sequence_.kv, suffix.first(suffix.size() - 1), {}, sequence_.prompt.prefix,
                                      sequence_.adapters.set.get());
         suffixRuns_ = true;
         return false;
       }
     }
     const int64_t vocab = model_.textConfig.vocab, rows = int64_t(suffix.size()) - 1;
-    std::vector<float> logits(size_t(vocab * Decoder::kLogitRows));
-    for (int64_t row = 0; row < rows; row += Decoder::kLogitRows) {
-      const int64_t count = std::min(Decoder::kLogitRows, rows - row);
+    const int64_t most = model_.decoder->stepRows();
+    std::vector<float> logits(size_t(vocab * most));
+    for (int64_t row = 0; row < rows; row += most) {
+      const int64_t count = std::min(most, rows - row);
       model_.decoder->prefillLogits(row, count, logits.data());
       sequence_.job->cancel.throwIfSet();
       for (int64_t i = 0; i < count; ++i) add(suffix[size_t(row + i + 1)], {logits.data() + i * vocab, size_t(vocab)});

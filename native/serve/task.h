@@ -19,7 +19,7 @@ class Task {
   virtual bool mayReusePrefix() const { return false; }
   // Whether pictures have to pass the encoder even if their features are known.
   virtual bool watchesVision() const { return false; }
-  virtual void pictureEncoded(std::span<const float> /* features */) {}
+  virtual void pictureEncoded(const Buffer& /* features */) {}
   virtual void beforeLayer() {}
   // A pass has ended: the prefix, with the logits [vocab] after its last token where mayReusePrefix(), or what
   // `beginPass` was asked for. True where `end` is complete; else the task has begun another prefill.

@@ -31,7 +31,7 @@ struct Fixture {
   size_t vocab() const { return size_t(model->textConfig.vocab); }
 
   std::vector<float> prefill(KvSequence& kv) {
-    model->decoder->beginPrefill(kv, prompt, nullptr, prefix(), nullptr);
+    model->decoder->beginPrefill(kv, prompt, {}, prefix(), nullptr);
     while (!model->decoder->stepPrefill()) {}
     std::vector<float> logits(vocab());
     model->decoder->prefillLogits(prefix() - 1, 1, logits.data());

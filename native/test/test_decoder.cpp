@@ -4,14 +4,10 @@
 #include <cstring>
 #include <random>
 
-#include "base/half.h"
 #include "check.h"
-#include "cpu/cpu_device.h"
-#include "cpu/cpu_info.h"
 #include "serve/make_device.h"
-#include "device/observing_device.h"
-#include "format/quantize.h"
 #include "serve/model.h"
+#include "ops_fixture.h"
 #include "tiny_gguf.h"
 
 using namespace pg;
@@ -38,20 +34,19 @@ struct Fixture {
   KvSequence prefilled() {
     KvSequence kv(*model->kvPool);
     const std::vector<int32_t> ids{2, 10, 20, 30, 40, 4};
-    model->decoder->beginPrefill(kv, ids, nullptr, int64_t(ids.size()), nullptr);
+    model->decoder->beginPrefill(kv, ids, {}, int64_t(ids.size()), nullptr);
     while (!model->decoder->stepPrefill()) {}
     return kv;
   }
 };
 
 // A machine with so many bytes.
-struct SmallDevice final : ObservingDevice {
-  using ObservingDevice::ObservingDevice;
-  size_t left = 0;
-  Buffer allocate(size_t bytes) override {
+struct SmallTap final : Tap {
+  size_t page = 0, left = 0;   // smaller things do not count
+  void allocate(size_t bytes) override {
+    if (bytes < page) return;
     if (bytes > left) fail(Code::outOfMemory, "Cannot allocate ", bytes >> 20, " MiB");
     left -= bytes;
-    return ObservingDevice::allocate(bytes);
   }
 };
 
@@ -85,7 +80,7 @@ TEST(decoder_computes_a_part_of_the_head_as_the_whole) {
   const std::vector<int32_t> ids{0, 1, 7, 8, 9, 200, int32_t(f.vocab - 1)};
   // in company of a row that wants nothing and one that wants everything
   std::vector<float> out(3 * size_t(f.vocab), -12345.0f);
-  const std::vector<DecodeRow> rows{{&a, 55, 7, 6, nullptr, DecodeRow::Head::none},
+  const std::vector<DecodeRow> rows{{&a, 55, 7, 6, nullptr, DecodeRow::Head::none, {}},
                                     {&b, 100, 6, 6, nullptr, DecodeRow::Head::ids, ids},
                                     {&c, 100, 6, 6}};
   f.model->decoder->decode(rows, out.data());
@@ -99,50 +94,86 @@ TEST(decoder_computes_a_part_of_the_head_as_the_whole) {
   }
 }
 
-TEST(decoder_weights_by_slices_give_the_same_numbers_for_every_type) {
+TEST(decoder_weights_by_rows_give_the_same_numbers_for_every_type) {
   std::mt19937 random(7);
-  std::normal_distribution<float> normal;
   for (const std::string& isa : supportedIsas())
-    for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
-                       DType::q4_k, DType::q5_k, DType::q6_k, DType::q3_k, DType::iq4_nl}) {
+    for (DType type : test::kWeightTypes) {
       const int64_t n = 301, k = 512;
-      std::vector<uint8_t> weight(size_t(n) * bytesFor(type, k));
-      std::vector<float> values(static_cast<size_t>(k)), x(static_cast<size_t>(k)), whole(static_cast<size_t>(n)),
-          part(static_cast<size_t>(n), -1.0f);
-      for (int64_t r = 0; r < n; ++r) {
-        for (float& v : values) v = normal(random);
-        quantizeRow(type, values.data(), weight.data() + size_t(r) * bytesFor(type, k), k);
-      }
-      for (float& v : x) v = normal(random);
+      const test::Matrix weight(type, n, k, 8, test::randoms(size_t(n), 10));
       CpuDevice device(*kernelsFor(isa), 2);
-      Linear linear;
-      linear.weight = {weight.data(), type, n, k};
-      const View in(reinterpret_cast<uint8_t*>(x.data()), DType::f32, 1, k);
-      const auto out = [&](std::vector<float>& to) {
-        return View(reinterpret_cast<uint8_t*>(to.data()), DType::f32, 1, n);
-      };
-      const MatmulJob all{out(whole), &linear};
-      device.matmul(in, {&all, 1});
-      std::vector<Linear> slices;
+      const test::Matrix::Placed placed = weight.on(device);
+      const test::Floats x(device, test::randoms(size_t(k), 9), 1, k), whole(device, 1, n), part(device, 1, n);
+      const MatmulJob all{whole, &placed.linear};
+      device.matmul(x, {&all, 1});
+      std::vector<Linear> rows;
       std::vector<MatmulJob> jobs;
-      slices.reserve(size_t(n));
+      rows.reserve(size_t(n));
       for (int64_t begin = 0, count; begin < n; begin += count) {
         count = std::min<int64_t>(1 + int64_t(random() % 9), n - begin);
-        slices.push_back(linear);
-        slices.back().weight = linear.weight.slice(begin, count);
-        jobs.push_back({out(part).columns(begin, count), &slices.back()});
+        rows.push_back(placed.linear.rows(begin, count));
+        jobs.push_back({part.columns(begin, count), &rows.back()});
       }
-      device.matmul(in, jobs);
-      if (std::memcmp(whole.data(), part.data(), whole.size() * sizeof(float)) != 0)
-        throw test::Failure{isa, std::string(dtypeInfo(type)->name) + " differs by slices"};
+      device.matmul(x, jobs);
+      if (whole.values() != part.values())
+        throw test::Failure{isa, std::string(dtypeInfo(type)->name) + " differs by rows"};
     }
 }
 
+// What a backward pass starts from: the tape, and the layer's own words about what follows it.
+TEST(decoder_layers_leave_the_inputs_of_their_parts_on_a_tape) {
+  for (const bool far : {false, true}) {
+    const std::string path = test::TinyModel().write("/tmp/paligemma-test-tape.gguf");
+    std::unique_ptr<Device> device = makeDevice("cpu", 2);
+    if (far) device = std::make_unique<test::FarDevice>(chooseKernels(), 1);
+    Model model({.path = path}, std::move(device));
+    std::remove(path.c_str());
+    Device& d = *model.device;
+    const std::vector<int32_t> ids{2, 10, 20, 30, 40, 4};
+    const int64_t rows = int64_t(ids.size()), hidden = model.textConfig.hidden;
+    std::vector<float> plain, taped(size_t(rows * hidden)), before = taped;
+    for (const bool tape : {false, true}) {
+      KvSequence kv(*model.kvPool);
+      model.decoder->beginPrefill(kv, ids, {}, rows, nullptr);
+      for (int64_t i = 0; i < model.textConfig.layers; ++i) {
+        const test::Floats attention(d, rows, hidden), feedForward(d, rows, hidden),
+            wide(d, rows, model.textConfig.ffn), branch(d, rows, hidden);
+        model.decoder->prefillStates(before.data());
+        model.decoder->stepPrefill(tape ? LayerTape{attention, feedForward} : LayerTape{});
+        model.decoder->prefillStates(taped.data());
+        if (!tape) continue;
+        CHECK(attention.values() == before);
+        // the feed-forward again, from the tape
+        const TextLayer& w = model.weights.text.layers[size_t(i)];
+        d.rmsNorm(branch, feedForward, w.ffnNorm.weight, model.textConfig.normEps);
+        d.geglu(wide, branch, w.gate, w.up);
+        const MatmulJob down{branch, &w.down};
+        d.matmul(wide, {&down, 1});
+        d.rmsNorm(feedForward, branch, w.postFfnNorm.weight, model.textConfig.normEps, true);
+        CHECK(feedForward.values() == taped);
+      }
+      if (!tape) plain = taped;
+    }
+    CHECK(plain == taped);   // a tape changes nothing
+
+    const std::vector<uint8_t> pixels(28 * 28 * 3, 90);
+    const int64_t patches = model.visionConfig.tokens, width = model.visionConfig.hidden;
+    model.vision->begin(pixels.data(), nullptr);
+    std::vector<float> states(size_t(patches * width));
+    model.vision->lastHidden(states.data());
+    const test::Floats attention(d, patches, width), feedForward(d, patches, width);
+    model.vision->step({attention, feedForward});
+    CHECK(attention.values() == states);
+    CHECK(feedForward.values() != states);
+  }
+}
+
 TEST(kv_cache_says_what_fits_when_memory_ends) {
-  SmallDevice device(makeDevice("cpu", 1));
+  const auto device = makeDevice("cpu", 1);
   const KvLayout layout{2, 2, 16, DType::f16};
-  device.left = 3 * layout.pageBytes() + 100;
-  KvPool pool(device, layout, 100);
+  SmallTap tap;
+  tap.page = layout.pageBytes(), tap.left = 3 * tap.page + 100;
+  device->setTap(&tap);
+  KvPool pool(*device, layout, 100);
   KvSequence one(pool), other(pool);
   one.grow(2 * kPageTokens);
   CHECK_FAILS(other.grow(3 * kPageTokens), Code::outOfMemory, "holds " + std::to_string(3 * kPageTokens) + " tokens");

@@ -199,3 +199,33 @@ TEST(engine_beams_score_no_worse_than_greedy) {
   r.generate().beams = 5;
   CHECK(codeOf(f.listener.wait(f.engine->submit(r)).back()) == Code::invalidOption);
 }
+
+// Without log-probabilities the device chooses among the logits, or hands up the few that can be drawn.
+TEST(engine_picks_the_same_tokens_on_the_device_as_from_all_logits) {
+  Fixture f;
+  const SamplingOptions options[] = {
+      {},
+      {.temperature = 0.9f, .topK = 1, .seed = 1},
+      {.temperature = 1.5f, .topK = 5, .seed = 2},
+      {.temperature = 0.02f, .topK = 40, .seed = 3},  // fewer than 40 that count: drawn in the order of their ids
+      {.temperature = 3, .topK = 60, .topP = 0.8f, .minP = 0.01f, .seed = 4},
+      {.temperature = 3, .topK = 255, .seed = 5},
+      {.temperature = 3, .topK = 256, .seed = 6},  // more than a device gives
+      {.temperature = 1, .topP = 0.9f, .seed = 7},
+      {.temperature = 1, .topK = 9, .repeatPenalty = 1.4f, .seed = 8},
+  };
+  for (const SamplingOptions& sampling : options) {
+    std::vector<int32_t> ids[2];
+    for (const int logProbs : {-1, 0}) {
+      Request r = f.request("what", 24);
+      r.generate().sampling = sampling;
+      r.generate().sampling.logProbs = logProbs;
+      for (const auto& [id, logProb] : f.run(std::move(r))) {
+        CHECK_EQUAL(std::isnan(logProb), logProbs < 0);
+        ids[logProbs + 1].push_back(id);
+      }
+    }
+    CHECK_EQUAL(ids[0].size(), size_t(24));
+    CHECK(ids[0] == ids[1]);
+  }
+}

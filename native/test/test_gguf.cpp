@@ -127,7 +127,7 @@ void touchAll(const GgufFile& file) {
       for (const char c : *s) sink = sink + uint8_t(c);
   }
   for (const auto& t : file.tensors()) {
-    const ConstView view = file.view(t);
+    const ConstHostView view = file.view(t);
     CHECK_EQUAL(view.bytes(), t.bytes);
     for (size_t i = 0; i < t.bytes; ++i) sink = sink + view.data[i];
     try {

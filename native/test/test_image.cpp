@@ -111,12 +111,12 @@ TEST(patchify_is_channel_major_inside_a_patch) {
   const auto rgb = pattern(4, 4, 3);
   const float half[3] = {0.5f, 0.5f, 0.5f};
   std::vector<float> out(48);
-  patchify(rgb.data(), 4, 2, half, half, View(reinterpret_cast<uint8_t*>(out.data()), DType::f32, 4, 12));
+  patchify(rgb.data(), 4, 2, half, half, HostView(reinterpret_cast<uint8_t*>(out.data()), DType::f32, 4, 12));
   for (int n = 0; n < 4; ++n)
     for (int c = 0; c < 3; ++c)
       for (int y = 0; y < 2; ++y)
         for (int x = 0; x < 2; ++x)
           CHECK_EQUAL(out[size_t(n * 12 + c * 4 + y * 2 + x)],
                       float(rgb[size_t(((n / 2 * 2 + y) * 4 + n % 2 * 2 + x) * 3 + c)]) / 127.5f - 1);
-  CHECK_FAILS(patchify(rgb.data(), 4, 3, half, half, View()), Code::modelInvalid, "patches of 3");
+  CHECK_FAILS(patchify(rgb.data(), 4, 3, half, half, HostView()), Code::modelInvalid, "patches of 3");
 }

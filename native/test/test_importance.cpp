@@ -63,23 +63,24 @@ Sample drawn(uint32_t seed) {
 }
 
 // Sums up x^T x of the rows that enter each matrix, pictures and words apart.
-struct CorrelatingDevice final : ObservingDevice {
+struct CorrelatingTap final : Tap {
   struct Sums {
     int64_t rows[2] = {};
     std::vector<double> products[2];  // [in, in]
   };
-  using ObservingDevice::ObservingDevice;
-  std::map<const void*, Sums> sums;
+  std::map<uint64_t, Sums> sums;  // by the weights' address
   int64_t pictureRows = 0;  // the first ones of every call; prompts here fit one block of rows
 
-  void observe(ConstView x, std::span<const Linear* const> linears) override {
+  void products(Device& device, ConstView x, std::span<const Linear* const> linears) override {
+    std::vector<float> values(size_t(x.rows * x.cols));
+    device.download(values.data(), x);
     for (const Linear* linear : linears) {
-      Sums& s = sums[linear->weight.data];
+      Sums& s = sums[linear->weight.address()];
       for (std::vector<double>& products : s.products) products.resize(size_t(x.cols * x.cols), 0.0);
       for (int64_t r = 0; r < x.rows; ++r) {
         const bool pictures = r < pictureRows;
         ++s.rows[pictures];
-        const float* row = x.row<float>(r);
+        const float* row = values.data() + r * x.cols;
         for (int64_t a = 0; a < x.cols; ++a) {
           double* out = s.products[pictures].data() + a * x.cols;
           for (int64_t b = 0; b < x.cols; ++b) out[b] += double(row[a]) * double(row[b]);
@@ -90,7 +91,7 @@ struct CorrelatingDevice final : ObservingDevice {
 
   // Mean of |e x|^2 over the rows seen, pictures and words half each: what an error e [rows, in] does to the output.
   double outputError(const Linear& linear, const std::vector<float>& e) {
-    const Sums& s = sums.at(linear.weight.data);
+    const Sums& s = sums.at(linear.weight.address());
     const size_t n = size_t(linear.in());
     std::vector<double> mean(n * n, 0.0);
     for (int kind = 0; kind < 2; ++kind)
@@ -107,22 +108,24 @@ struct CorrelatingDevice final : ObservingDevice {
   }
 };
 
-// Shows the model's parts a sample through another device, as the scheduler would.
+// Shows the model a sample, as the scheduler would.
 template <class Begin>
-void show(Model& model, Device& device, const Sample& sample, Begin&& begin) {
-  VisionEncoder vision(device, model.visionConfig, model.weights);
-  Decoder decoder(device, model.textConfig, model.weights.text, AttentionWindow::none, true);
-  KvPool pool(device, model.kvPool->layout(), 16);
-  KvSequence kv(pool);
-  std::vector<float> features(size_t(model.visionConfig.tokens * model.textConfig.hidden));
+void show(Model& model, Tap& tap, const Sample& sample, Begin&& begin) {
+  model.device->setTap(&tap);
+  KvSequence kv(*model.kvPool);
+  const int64_t tokens = model.visionConfig.tokens, width = model.textConfig.hidden;
+  const Buffer features = model.device->allocate(size_t(tokens * width) * sizeof(float));
+  const View image = features.view(DType::f32, tokens, width);
   begin(0);
-  vision.begin(sample.pixels.data(), nullptr);
-  while (!vision.step()) {}
-  vision.finish(features.data());
+  model.vision->begin(sample.pixels.data(), nullptr);
+  while (!model.vision->step()) {}
+  model.vision->finish(image);
   const Prompt prompt = buildPrompt(*model.tokenizer, sample.prompt, &sample.answer, model.visionConfig.tokens, true);
   begin(model.visionConfig.tokens);
-  decoder.beginPrefill(kv, prompt.ids, features.data(), prompt.prefix, nullptr);
-  while (!decoder.stepPrefill()) {}
+  const ConstView images[] = {image};
+  model.decoder->beginPrefill(kv, prompt.ids, images, prompt.prefix, nullptr);
+  while (!model.decoder->stepPrefill()) {}
+  model.device->setTap(nullptr);
 }
 
 struct Demo {
@@ -135,10 +138,13 @@ struct Demo {
   }
 };
 
-std::vector<float> weightsOf(const Linear& linear) {
+std::vector<float> weightsOf(Device& device, const Linear& linear) {
   std::vector<float> values(size_t(linear.out() * linear.in()));
+  const size_t rowBytes = bytesFor(linear.weight.type, linear.in());
+  std::vector<uint8_t> rows(rowBytes * size_t(linear.out()));
+  device.download(rows.data(), linear.weight);
   for (int64_t r = 0; r < linear.out(); ++r)
-    dequantizeRow(linear.weight.type, linear.weight.row<void>(r), values.data() + r * linear.in(), linear.in());
+    dequantizeRow(linear.weight.type, rows.data() + size_t(r) * rowBytes, values.data() + r * linear.in(), linear.in());
   return values;
 }
 
@@ -157,13 +163,13 @@ std::vector<float> roundingError(DType type, const std::vector<float>& weights, 
 
 TEST(importance_lowers_the_error_of_outputs_on_pictures_it_was_not_made_of) {
   Demo demo;
-  ObservingDevice observer(makeDevice("cpu", 2));
+  InputObserver observer;
   for (uint32_t seed = 1; seed <= 12; ++seed)
     show(*demo.model, observer, drawn(seed), [&](int64_t pictures) { observer.beginPass(pictures); });
   std::map<std::string, std::vector<float>> importance;
   for (const Stage& stage : importanceOf(demo.model->weights, observer)) importance[stage.name] = stage.data;
 
-  CorrelatingDevice heldOut(makeDevice("cpu", 2));
+  CorrelatingTap heldOut;
   for (uint32_t seed = 101; seed <= 112; ++seed) {
     show(*demo.model, heldOut, drawn(seed), [&](int64_t pictures) { heldOut.pictureRows = pictures; });
   }
@@ -175,7 +181,7 @@ TEST(importance_lowers_the_error_of_outputs_on_pictures_it_was_not_made_of) {
     demo.model->weights.eachMatrix([&](const std::string& name, const Linear& linear) {
       const auto found = importance.find(name + ".weight");
       if (found == importance.end() || linear.in() % dtypeInfo(type)->block || name == "token_embd") return;
-      const std::vector<float> weights = weightsOf(linear);
+      const std::vector<float> weights = weightsOf(*demo.model->device, linear);
       const double outputs = heldOut.outputError(linear, weights);
       plain += heldOut.outputError(linear, roundingError(type, weights, linear.in(), nullptr)) / outputs;
       weighted +=

@@ -27,7 +27,7 @@ TEST(dequantize_every_type_matches_the_reference_bit_for_bit) {
     CHECK_EQUAL(int64_t(want.size()), t.elements());
     std::vector<float> got(want.size());
     CHECK(canDequantize(t.type));
-    const ConstView view = file->view(t);
+    const ConstHostView view = file->view(t);
     for (int64_t r = 0; r < t.rows(); ++r)
       dequantizeRow(t.type, view.row<uint8_t>(r), got.data() + r * t.cols(), t.cols());
     for (size_t i = 0; i < want.size(); ++i)

@@ -1,4 +1,6 @@
 // Many requests at once: whose turn it is, and that company changes nothing.
+#include <string_view>
+
 #include "check.h"
 #include "serve/make_device.h"
 #include "engine_fixture.h"
@@ -37,50 +39,38 @@ std::vector<std::pair<int32_t, float>> resultOf(const std::vector<Event>& events
 }
 
 // Time passes only with the layers that it computes, by as much as the test says: whose turn it is becomes exact.
-struct TimedDevice : ObservingDevice {
+struct TimedTap : Tap {
   static constexpr double kVisionLayer = 3, kPrefillLayer = 2;   // ms
   double decodeLayer = 0;                                        // of each sequence
   double admission = 0, decoding = 0;                            // ms spent so far
 
-  TimedDevice() : ObservingDevice(makeDevice("cpu", 1)) {}
-  void denseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
-                      Precision precision) override {
-    admission += kVisionLayer;
-    ObservingDevice::denseAttention(out, q, k, v, heads, scale, precision);
-  }
-  void attention(std::span<const AttentionJob> jobs, int64_t layer, float scale, float softcap,
-                 Precision precision) override {
-    if (jobs[0].q.rows > 1) admission += kPrefillLayer;
-    else decoding += decodeLayer * double(jobs.size());
-    ObservingDevice::attention(jobs, layer, scale, softcap, precision);
+  void op(const char* name, ConstView out) override {
+    if (std::string_view(name) == "denseAttention") admission += kVisionLayer;
+    if (std::string_view(name) == "attention") (out.rows > 1 ? admission += kPrefillLayer : decoding += decodeLayer);
   }
   Clock::time_point now() const {
     return Clock::time_point(
         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(admission + decoding)));
   }
-
- protected:
-  void observe(ConstView, std::span<const Linear* const>) override {}
 };
 
 // A scheduler without an engine's thread, stepped by the test.
 struct TurnFixture {
   static constexpr int32_t kLayers = 12;
-  static constexpr double kAdmission =
-      kLayers * (TimedDevice::kVisionLayer + TimedDevice::kPrefillLayer);   // ms of a request
+  static constexpr double kAdmission = kLayers * (TimedTap::kVisionLayer + TimedTap::kPrefillLayer);  // ms of a request
   std::string path = "/tmp/paligemma-test-turns.gguf";
-  TimedDevice* time = nullptr;   // the model's device
+  TimedTap tap, *time = &tap;  // of the model's device
   std::unique_ptr<Model> model;
   std::atomic<bool> stopping{false};
-  std::map<uint32_t, int> tokens;   // of each job
+  std::map<uint32_t, int> tokens;  // of each job
   bool failed = false;
   std::unique_ptr<Scheduler> scheduler;
 
   TurnFixture() {
     test::TinyModel tiny;
     tiny.layers = tiny.visionLayers = kLayers;
-    auto device = std::make_unique<TimedDevice>();
-    time = device.get();
+    auto device = makeDevice("cpu", 1);
+    device->setTap(time);
     model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
     scheduler = std::make_unique<Scheduler>(
         *model, 8, stopping,
@@ -117,7 +107,7 @@ TEST(scheduler_admits_for_as_long_as_a_token_of_those_that_run_takes) {
       // nobody waits for a token: a step is a layer, so that a cancel is seen soon
       const double before = f.time->admission;
       f.scheduler->step();
-      CHECK(f.time->admission - before <= TimedDevice::kVisionLayer);
+      CHECK(f.time->admission - before <= TimedTap::kVisionLayer);
     }
     f.scheduler->step();
     f.submit(2);
@@ -126,8 +116,8 @@ TEST(scheduler_admits_for_as_long_as_a_token_of_those_that_run_takes) {
       const int tokens = f.tokens[1];
       f.scheduler->step();
       const double turn = f.time->admission - before;
-      CHECK_EQUAL(f.tokens[1], tokens + 1);   // a turn ends with a token of each that runs
-      CHECK(turn < token + TimedDevice::kVisionLayer);
+      CHECK_EQUAL(f.tokens[1], tokens + 1);  // a turn ends with a token of each that runs
+      CHECK(turn < token + TimedTap::kVisionLayer);
       if (f.tokens[2] == 0) CHECK(turn >= token);
     }
     CHECK_CLOSE(f.time->admission, 2 * TurnFixture::kAdmission, 1e-9);
@@ -157,7 +147,7 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
     CHECK(!alone.back().empty());
   }
   for (size_t round = 0; round < 5; ++round) {
-    std::vector<std::pair<size_t, uint32_t>> jobs;   // index in requests, job
+    std::vector<std::pair<size_t, uint32_t>> jobs;  // index in requests, job
     std::vector<std::pair<size_t, uint32_t>> victims;
     for (size_t n = 0; n < requests.size(); ++n) {
       const size_t i = (n * 5 + round * 3) % requests.size();
@@ -168,7 +158,7 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
         endless.generate().maxTokens = 100000;
         victims.push_back({1, f.engine->submit(endless)});
       }
-      if (n % 3 == 2) f.listener.waitForToken(jobs[n / 2].second);   // the next ones join when others are under way
+      if (n % 3 == 2) f.listener.waitForToken(jobs[n / 2].second);  // the next ones join when others are under way
       if (n % 4 == 3 && !victims.empty()) f.engine->cancel(victims.back().second);
     }
     for (const auto& [i, job] : victims) f.engine->cancel(job);
@@ -192,8 +182,8 @@ TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {
   f.listener.waitForToken(order[0]);
   Request wide = f.request("wide", 6);
   wide.generate().beams = 4;
-  order.push_back(f.engine->submit(wide));   // waits until all three are done
-  for (int i = 0; i < 8; ++i) order.push_back(f.engine->submit(f.request("late", 3)));   // would fit at once
+  order.push_back(f.engine->submit(wide));  // waits until all three are done
+  for (int i = 0; i < 8; ++i) order.push_back(f.engine->submit(f.request("late", 3)));  // would fit at once
   for (uint32_t job : order) CHECK(f.listener.wait(job).back().is<EndEvent>());
   CHECK((f.listener.started == order));
   // the early ones, by length; then the wide one, before any of the late ones

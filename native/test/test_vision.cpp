@@ -11,17 +11,9 @@ using namespace pg;
 
 namespace {
 
-struct CountingDevice : ObservingDevice {
+struct CountingTap : Tap {
   size_t allocated = 0;   // bytes so far
-
-  CountingDevice() : ObservingDevice(makeDevice("cpu", 2)) {}
-  Buffer allocate(size_t bytes) override {
-    allocated += bytes;
-    return ObservingDevice::allocate(bytes);
-  }
-
- protected:
-  void observe(ConstView, std::span<const Linear* const>) override {}
+  void allocate(size_t bytes) override { allocated += bytes; }
 };
 
 // Bytes that the first picture of 448 px makes the device allocate, and the bytes that a second one adds.
@@ -33,17 +25,19 @@ std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
   tiny.visionFfn = ffn;
   tiny.visionLayers = 1;
   tiny.context = 2048;
-  auto device = std::make_unique<CountingDevice>();
-  CountingDevice& counting = *device;
+  CountingTap counting;
+  auto device = makeDevice("cpu", 2);
+  device->setTap(&counting);
   Model model({.path = tiny.write(path)}, std::move(device));
   std::remove(path.c_str());
+  const int64_t tokens = model.visionConfig.tokens, width = model.textConfig.hidden;
+  const Buffer features = model.device->allocate(size_t(tokens * width) * sizeof(float));
   const size_t loaded = counting.allocated;
   std::vector<uint8_t> pixels(size_t(448 * 448 * 3), 100);
-  std::vector<float> features(size_t(model.visionConfig.tokens * model.textConfig.hidden));
   const auto encode = [&] {
     model.vision->begin(pixels.data(), nullptr);
     while (!model.vision->step()) {}
-    model.vision->finish(features.data());
+    model.vision->finish(features.view(DType::f32, tokens, width));
     return counting.allocated - loaded;
   };
   const size_t first = encode();

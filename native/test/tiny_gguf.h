@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,10 @@ namespace pg::test {
 struct TinyModel {
   int32_t hidden = 32, ffn = 64, layers = 2, heads = 4, kvHeads = 2, headDim = 16;
   int32_t visionHidden = 32, visionFfn = 48, visionLayers = 2, visionHeads = 2, imageSize = 28, patch = 14;
-  int32_t context = 256;
+  int32_t context = 256, window = 8;
+  int64_t vocab = 0;   // padded to so many pieces
+  // The values of a tensor, row-major, where they are not to be random.
+  std::function<std::vector<float>(const std::string& name)> values = {};
 
   std::string write(const std::string& path) const {
     std::vector<std::string> pieces{"<pad>", "<eos>", "<bos>", "<unk>", "\n"};
@@ -25,7 +29,9 @@ struct TinyModel {
     for (char c = 'a'; c <= 'z'; ++c) pieces.push_back(std::string(1, c)), types.push_back(1);
     pieces.push_back("\xe2\x96\x81"), types.push_back(1);
     pieces.push_back("<image>"), types.push_back(3);
-    const int64_t vocab = int64_t(pieces.size());
+    for (int64_t i = int64_t(pieces.size()); i < vocab; ++i)
+      pieces.push_back("<piece" + std::to_string(i) + ">"), types.push_back(4);
+    const int64_t pieceCount = int64_t(pieces.size());
 
     std::string keys, infos, data;
     uint64_t keyCount = 0, tensorCount = 0;
@@ -62,7 +68,9 @@ struct TinyModel {
       for (int64_t d : ne) put(infos, d), n *= d;
       put(infos, uint32_t(0));
       put(infos, uint64_t(data.size()));
-      for (int64_t i = 0; i < n; ++i) {
+      if (values)
+        for (const float value : values(name)) put(data, value);
+      for (int64_t i = 0; i < n && !values; ++i) {
         random = random * 1664525u + 1013904223u;
         put(data, offset + scale * (float(random >> 8) / float(1 << 23) - 1));
       }
@@ -79,7 +87,7 @@ struct TinyModel {
     u32("gemma2.attention.key_length", uint32_t(headDim));
     u32("gemma2.attention.value_length", uint32_t(headDim));
     f32("gemma2.attention.layer_norm_rms_epsilon", 1e-6f);
-    u32("gemma2.attention.sliding_window", 8);
+    u32("gemma2.attention.sliding_window", uint32_t(window));
     u32("clip.vision.image_size", uint32_t(imageSize));
     u32("clip.vision.patch_size", uint32_t(patch));
     u32("clip.vision.embedding_length", uint32_t(visionHidden));
@@ -87,18 +95,18 @@ struct TinyModel {
     u32("clip.vision.block_count", uint32_t(visionLayers));
     u32("clip.vision.attention.head_count", uint32_t(visionHeads));
     string("tokenizer.ggml.model", "llama");
-    key("tokenizer.ggml.tokens", 9), put(keys, uint32_t(8)), put(keys, uint64_t(vocab));
+    key("tokenizer.ggml.tokens", 9), put(keys, uint32_t(8)), put(keys, uint64_t(pieceCount));
     for (const auto& p : pieces) text(keys, p);
-    key("tokenizer.ggml.scores", 9), put(keys, uint32_t(6)), put(keys, uint64_t(vocab));
-    for (int64_t i = 0; i < vocab; ++i) put(keys, -float(i));
-    key("tokenizer.ggml.token_type", 9), put(keys, uint32_t(5)), put(keys, uint64_t(vocab));
+    key("tokenizer.ggml.scores", 9), put(keys, uint32_t(6)), put(keys, uint64_t(pieceCount));
+    for (int64_t i = 0; i < pieceCount; ++i) put(keys, -float(i));
+    key("tokenizer.ggml.token_type", 9), put(keys, uint32_t(5)), put(keys, uint64_t(pieceCount));
     for (int32_t t : types) put(keys, t);
     u32("tokenizer.ggml.padding_token_id", 0);
     u32("tokenizer.ggml.eos_token_id", 1);
     u32("tokenizer.ggml.bos_token_id", 2);
     u32("tokenizer.ggml.unknown_token_id", 3);
 
-    tensor("token_embd.weight", {hidden, vocab}, 0.3f);
+    tensor("token_embd.weight", {hidden, pieceCount}, 0.3f);
     tensor("output_norm.weight", {hidden}, 0.1f, 1);
     for (int i = 0; i < layers; ++i) {
       const std::string p = "blk." + std::to_string(i) + ".";

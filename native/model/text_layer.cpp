@@ -1,0 +1,128 @@
+#include "model/text_layer.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace pg {
+
+struct TextLayers::Block {
+  Arena& arena;
+  int64_t layer;
+  const TextLayer& weights;
+  const TextPass& pass;
+  int64_t row, rows;
+
+  View x() const { return pass.x.slice(row, rows); }
+  View q() const { return pass.q.slice(row, rows); }
+  ConstView positions() const { return pass.positions.slice(row, rows); }
+
+  // Calls use(segment, its first row inside the block, how many) for the segments that meet the block.
+  template <class Use>
+  void eachSegment(Use&& use) const {
+    for (const Segment& s : pass.segments) {
+      const int64_t begin = std::max(row, s.row), end = std::min(row + rows, s.row + s.rows);
+      if (begin < end) use(s, begin - row, end - begin);
+    }
+  }
+  // The same as runs of rows with one choice of adapters; empty where no row has any.
+  std::vector<AdapterRows> adapters() const {
+    std::vector<AdapterRows> groups;
+    bool any = false;
+    eachSegment([&](const Segment& s, int64_t begin, int64_t count) {
+      any |= s.adapters != nullptr;
+      if (!groups.empty() && groups.back().set == s.adapters) groups.back().rows += count;
+      else groups.push_back({s.adapters, begin, count});
+    });
+    if (!any) groups.clear();
+    return groups;
+  }
+};
+
+AttentionMask TextLayers::mask(int64_t layer, int64_t prefix) const {
+  const bool slides = layer % 2 == 0 && window_ != AttentionWindow::none;
+  return {.prefix = prefix,
+          .window = slides ? config_.slidingWindow : 0,
+          .windowInPrefix = window_ == AttentionWindow::causal};
+}
+
+size_t TextLayers::scratchBytes(int64_t tokens) const {
+  const int64_t block = std::min(tokens, device_.limits().blockRows);
+  const size_t branch = Arena::sizeOf(block, config_.hidden);
+  const size_t keys = branch + 2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim);
+  const size_t attention = branch + Arena::sizeOf(block, config_.heads * config_.headDim);
+  const size_t feedForward = 2 * branch + Arena::sizeOf(block, config_.ffn);
+  return std::max({keys, attention, feedForward});
+}
+
+void TextLayers::forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape) const {
+  const int64_t tokens = pass.x.rows, most = device_.limits().blockRows;
+  const auto blockAt = [&](int64_t row) {
+    return Block{arena, layer, weights_.layers[size_t(layer)], pass, row, std::min(most, tokens - row)};
+  };
+  // keys and values of every row first: prefix rows see rows that come after them
+  for (int64_t row = 0; row < tokens; row += most) {
+    const Block block = blockAt(row);
+    keep(device_, tape.attention, row, block.x());
+    keysAndValues(block);
+  }
+  for (int64_t row = 0; row < tokens; row += most) {
+    const Block block = blockAt(row);
+    attention(block);
+    keep(device_, tape.feedForward, row, block.x());
+    feedForward(block);
+  }
+}
+
+void TextLayers::keysAndValues(const Block& block) const {
+  const TextLayer& w = block.weights;
+  const int64_t kvWidth = config_.kvHeads * config_.headDim;
+  Arena::Scope scope(block.arena);
+  View branch = block.arena.take(block.rows, config_.hidden), k = block.arena.take(block.rows, kvWidth),
+       v = block.arena.take(block.rows, kvWidth);
+  device_.rmsNorm(branch, block.x(), w.attnNorm.weight, config_.normEps);
+  const MatmulJob qkv[] = {{block.q(), &w.q}, {k, &w.k}, {v, &w.v}};
+  ops_.matmul(branch, qkv, block.adapters());
+  device_.rope(block.q(), block.positions(), config_.headDim, config_.ropeTheta);
+  device_.rope(k, block.positions(), config_.headDim, config_.ropeTheta);
+  block.eachSegment([&](const Segment& s, int64_t begin, int64_t count) {
+    device_.storeKv(s.kv, block.layer, k.slice(begin, count), v.slice(begin, count),
+                    block.positions().slice(begin, count));
+  });
+}
+
+// x += out(attend(q))
+void TextLayers::attention(const Block& block) const {
+  Arena::Scope scope(block.arena);
+  View attended = block.arena.take(block.rows, block.pass.q.cols);
+  std::vector<AttentionJob> jobs;
+  block.eachSegment([&](const Segment& s, int64_t begin, int64_t count) {
+    jobs.push_back({attended.slice(begin, count), block.q().slice(begin, count), s.kv,
+                    block.positions().slice(begin, count), mask(block.layer, s.prefix)});
+  });
+  device_.attention(jobs, {block.layer, config_.attentionScale, config_.attentionSoftcap, block.weights.q.precision()});
+  product(block, attended, block.weights.out, block.weights.postAttnNorm);
+}
+
+// x += down(gelu(gate) * up)
+void TextLayers::feedForward(const Block& block) const {
+  const TextLayer& w = block.weights;
+  Arena::Scope scope(block.arena);
+  View branch = block.arena.take(block.rows, config_.hidden), wide = block.arena.take(block.rows, config_.ffn);
+  device_.rmsNorm(branch, block.x(), w.ffnNorm.weight, config_.normEps);
+  ops_.geglu(wide, branch, w.gate, w.up, block.adapters());
+  product(block, wide, w.down, w.postFfnNorm);
+}
+
+// A sub-block's end, x += linear(branch); Gemma 2 normalises that before the addition.
+void TextLayers::product(const Block& block, ConstView branch, const Linear& linear, const Norm& postNorm) const {
+  if (!config_.postNorms) {
+    const MatmulJob job{block.x(), &linear, Epilogue::add};
+    return ops_.matmul(branch, {&job, 1}, block.adapters());
+  }
+  View out = block.arena.take(block.rows, config_.hidden);
+  const MatmulJob job{out, &linear};
+  ops_.matmul(branch, {&job, 1}, block.adapters());
+  device_.rmsNorm(block.x(), out, postNorm.weight, config_.normEps, true);
+}
+
+}  // namespace pg

@@ -1,0 +1,52 @@
+#include "model/vision_layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pg {
+
+size_t VisionLayers::scratchBytes() const {
+  const int64_t block = std::min(config_.tokens, device_.limits().blockRows);
+  const size_t attention = 4 * Arena::sizeOf(config_.tokens, config_.hidden);  // branch, q, k, v
+  const size_t feedForward = Arena::sizeOf(block, config_.hidden) + Arena::sizeOf(block, config_.ffn);
+  return std::max(attention, feedForward);
+}
+
+void VisionLayers::forward(Arena& arena, int64_t layer, View x, const AdapterSet* adapters,
+                           const LayerTape& tape) const {
+  const VisionLayer& weights = weights_.layers[size_t(layer)];
+  keep(device_, tape.attention, 0, x);
+  attention(arena, weights, x, adapters);
+  keep(device_, tape.feedForward, 0, x);
+  feedForward(arena, weights, x, adapters);
+}
+
+// x += out(attend(norm1(x)))
+void VisionLayers::attention(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters) const {
+  const int64_t n = x.rows, d = config_.hidden;
+  Arena::Scope scope(arena);
+  View branch = arena.take(n, d), q = arena.take(n, d), k = arena.take(n, d), v = arena.take(n, d);
+  device_.layerNorm(branch, x, layer.norm1.weight, layer.norm1.bias, config_.normEps);
+  const MatmulJob qkv[] = {{q, &layer.q}, {k, &layer.k}, {v, &layer.v}};
+  ops_.matmul(branch, qkv, adapters);
+  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())),
+                         layer.q.precision());
+  const MatmulJob out{x, &layer.out, Epilogue::add};
+  ops_.matmul(branch, {&out, 1}, adapters);
+}
+
+// x += down(gelu(up(norm2(x)))), in blocks of rows: its wide activations stay small
+void VisionLayers::feedForward(Arena& arena, const VisionLayer& layer, View all, const AdapterSet* adapters) const {
+  const int64_t most = device_.limits().blockRows;
+  for (int64_t row = 0; row < all.rows; row += most) {
+    const int64_t rows = std::min(most, all.rows - row);
+    Arena::Scope scope(arena);
+    View x = all.slice(row, rows), branch = arena.take(rows, config_.hidden), wide = arena.take(rows, config_.ffn);
+    device_.layerNorm(branch, x, layer.norm2.weight, layer.norm2.bias, config_.normEps);
+    const MatmulJob up{wide, &layer.up, Epilogue::gelu}, down{x, &layer.down, Epilogue::add};
+    ops_.matmul(branch, {&up, 1}, adapters);
+    ops_.matmul(wide, {&down, 1}, adapters);
+  }
+}
+
+}  // namespace pg

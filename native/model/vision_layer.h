@@ -1,0 +1,30 @@
+#pragma once
+// One layer of SigLIP over the patches of one picture: the function that encoding and training share.
+#include "device/arena.h"
+#include "model/adapted_ops.h"
+#include "model/config.h"
+#include "model/tape.h"
+#include "model/weights.h"
+
+namespace pg {
+
+class VisionLayers {
+ public:
+  VisionLayers(Device& device, AdaptedOps& ops, const VisionConfig& config, const VisionWeights& weights)
+      : device_(device), ops_(ops), config_(config), weights_(weights) {}
+
+  // x [tokens, hidden] becomes what leaves the layer; `arena` has scratchBytes().
+  void forward(Arena& arena, int64_t layer, View x, const AdapterSet* adapters, const LayerTape& tape = {}) const;
+  size_t scratchBytes() const;
+
+ private:
+  void attention(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters) const;
+  void feedForward(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters) const;
+
+  Device& device_;
+  AdaptedOps& ops_;
+  const VisionConfig& config_;
+  const VisionWeights& weights_;
+};
+
+}  // namespace pg

@@ -1,0 +1,138 @@
+#pragma once
+// What the tests of the ops share: random tensors, weights of any type, and every device that runs here.
+#include <cstring>
+#include <memory>
+#include <random>
+
+#include "check.h"
+#include "cpu/cpu_device.h"
+#include "cpu/cpu_info.h"
+#include "far_device.h"
+#include "format/quantize.h"
+
+namespace pg::test {
+
+inline std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(generator);
+  return x;
+}
+
+// Values in a device's memory.
+template <class T>
+class Tensor {
+ public:
+  Tensor(Device& device, const std::vector<T>& values, int64_t rows, int64_t cols)
+      : device_(device), buffer_(device.allocate(values.size() * sizeof(T))), view_(buffer_.view(kType, rows, cols)) {
+    device.upload(view_, values.data());
+  }
+  Tensor(Device& device, int64_t rows, int64_t cols)
+      : Tensor(device, std::vector<T>(size_t(rows * cols)), rows, cols) {}
+
+  operator View() const { return view_; }
+  operator ConstView() const { return view_; }
+  View slice(int64_t begin, int64_t count) const { return view_.slice(begin, count); }
+  View columns(int64_t begin, int64_t count) const { return view_.columns(begin, count); }
+  std::vector<T> values() const {
+    std::vector<T> values(size_t(view_.rows * view_.cols));
+    device_.download(values.data(), view_);
+    return values;
+  }
+
+ private:
+  static constexpr DType kType = sizeof(T) == 8 ? DType::i64 : std::is_same_v<T, int32_t> ? DType::i32 : DType::f32;
+  Device& device_;
+  Buffer buffer_;
+  View view_;
+};
+using Floats = Tensor<float>;
+using Numbers = Tensor<int32_t>;
+
+inline Numbers positionsFrom(Device& device, int64_t first, int64_t count) {
+  std::vector<int32_t> list;
+  for (int64_t i = 0; i < count; ++i) list.push_back(int32_t(first + i));
+  return {device, list, count, 1};
+}
+
+// A weight matrix of any type, with the f32 values it stands for.
+struct Matrix {
+  DType type;
+  int64_t rows, cols;
+  std::vector<uint8_t> bytes;
+  std::vector<float> values, bias;
+
+  Matrix(DType t, int64_t r, int64_t c, unsigned seed, std::vector<float> b = {})
+      : type(t), rows(r), cols(c), values(randoms(size_t(r * c), seed, 0.3f)), bias(std::move(b)) {
+    const size_t rowBytes = bytesFor(type, cols);
+    bytes.resize(rowBytes * size_t(rows));
+    for (int64_t row = 0; row < rows; ++row) {
+      uint8_t* to = bytes.data() + size_t(row) * rowBytes;
+      quantizeRow(type, values.data() + row * cols, to, cols);
+      dequantizeRow(type, to, values.data() + row * cols, cols);
+    }
+  }
+
+  struct Placed {
+    Linear linear;
+    std::vector<Buffer> memory;
+  };
+  Placed on(Device& device) const {
+    Placed placed;
+    std::vector<Placement> weights{{.host = {bytes.data(), type, rows, cols}, .file = {}, .to = &placed.linear.weight}};
+    if (!bias.empty())
+      weights.push_back({.host = {reinterpret_cast<const uint8_t*>(bias.data()), DType::f32, 1, rows},
+                         .file = {},
+                         .to = &placed.linear.bias});
+    placed.memory = device.place(weights);
+    return placed;
+  }
+};
+
+inline double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+
+// |a - b| / |b| over all values
+inline double relativeError(const std::vector<float>& a, const std::vector<double>& b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    size += b[i] * b[i];
+  }
+  return std::sqrt(difference / (size + 1e-30));
+}
+
+// Runs body(device, isa) on every instruction set and thread count, and on a device far away; the floats it returns
+// must be the same to the last bit.
+template <class Body>
+void onEveryDevice(const Body& body) {
+  for (const std::string& isa : supportedIsas()) {
+    std::vector<float> first;
+    for (int threads = 1; threads <= 4; ++threads) {
+      const bool far = threads == 4;
+      std::unique_ptr<Device> device;
+      if (far) device = std::make_unique<FarDevice>(*kernelsFor(isa), 2);
+      else device = std::make_unique<CpuDevice>(*kernelsFor(isa), threads);
+      const std::vector<float> out = body(*device, isa);
+      if (threads == 1) first = out;
+      CHECK_EQUAL(out.size(), first.size());
+      if (std::memcmp(out.data(), first.data(), out.size() * sizeof(float)) != 0)
+        throw Failure{isa, far ? "differs far away" : "differs with " + std::to_string(threads) + " threads"};
+    }
+  }
+}
+
+// Relative error a product may have: quantized weights meet 8-bit activations on all tables but the scalar one.
+inline double matmulTolerance(const std::string& isa, DType type) {
+  return isa == "scalar" || !dtypeInfo(type)->quantized ? 2e-6 : 0.0125;
+}
+
+// The same for attention: 16-bit integers where they are allowed.
+inline double attentionTolerance(const std::string& isa, Precision precision) {
+  return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6;
+}
+
+inline const DType kWeightTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
+                                     DType::q5_0, DType::q4_k, DType::q5_k, DType::q6_k, DType::q3_k, DType::iq4_nl};
+
+}  // namespace pg::test
