@@ -397,6 +397,29 @@ describe.skipIf(!present)('merging into a GGUF', () => {
     })
   })
 
+  it('replaces the rows of single tokens', async () => {
+    const dir = wholeAdapter({})
+    const config = JSON.parse(readFileSync(join(dir, 'adapter_config.json'), 'utf8')) as object
+    writeFileSync(join(dir, 'adapter_config.json'), JSON.stringify({ ...config, trainable_token_indices: [700, 3] }))
+    const { header, data } = readRaw(join(dir, 'adapter_model.safetensors'))
+    const rows = Float32Array.from({ length: 2 * 64 }, (_, i) => i / 64)
+    header['base_model.model.language_model.model.embed_tokens.token_adapter.trainable_tokens_delta'] = {
+      dtype: 'F32',
+      shape: [2, 64],
+      data_offsets: [data.length, data.length + 512]
+    }
+    writeSafetensors(join(dir, 'adapter_model.safetensors'), {
+      header,
+      data: Buffer.concat([data, Buffer.from(rows.buffer)])
+    })
+    const want = (await dequantizeTensor(file, 'token_embd.weight')).data.slice()
+    want.set(rows.subarray(0, 64), 700 * 64)
+    want.set(rows.subarray(64), 3 * 64)
+    const out = join(tempDir(), 'rows.gguf')
+    await convert({ source: file, out, type: 'f32', adapters: [dir] })
+    expect((await dequantizeTensor(out, 'token_embd.weight')).data).toEqual(want)
+  })
+
   it('asks for a type where the GGUF has one that is only read', () => {
     const source = {
       name: 'blk.0.attn_q.weight',

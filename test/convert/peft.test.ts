@@ -76,9 +76,9 @@ function adapter(tensors: Record<string, Tensor> | undefined, config: Record<str
   return dir
 }
 
-async function merged(path: string, source = base): Promise<(name: string) => Float32Array> {
+async function merged(path: string): Promise<(name: string) => Float32Array> {
   const out = join(tempDir(), 'merged.gguf')
-  await convert({ source, out, type: 'f32', adapters: [path] }, { verify: false })
+  await convert({ source: base, out, type: 'f32', adapters: [path] }, { verify: false })
   const { tensors } = readGguf(out)
   return (name) => new Float32Array(Uint8Array.from(tensors.get(name)!.bytes).buffer)
 }
@@ -331,10 +331,6 @@ describe.skipIf(!hasGolden)('the embedding and the head that shares it', () => {
     const get = await merged(path)
     expect(get('token_embd.weight')).toEqual(want)
     expect(near(get('blk.1.attn_q.weight'), expectedQuery(2))).toBe(true)
-    // as well into a GGUF
-    const file = join(tempDir(), 'base.gguf')
-    await convert({ source: base, out: file, type: 'f32' }, { verify: false })
-    expect((await merged(path, file))('token_embd.weight')).toEqual(want)
     const [loading] = await refusals(path)
     expect(loading!.message).toMatch(/3 rows of the embedding.*paligemma convert/)
   })
