@@ -18,8 +18,7 @@ export type {
   ChoiceOptions,
   DetectOptions,
   EncodeImageOptions,
-  EmbedOptions,
-  PreprocessOptions
+  EmbedOptions
 } from './api/options'
 export type { AdapterInfo } from './api/adapters'
 export type { AdapterOption } from './convert/adapters/option'
@@ -36,6 +35,8 @@ export type { ObjectOptions } from './api/object'
 export { boxOverlap, suppressOverlaps, type OverlapOptions, type ScoredBox } from './output/nms'
 export type { ImageInput, ImageEmbedding, ImageStream, RawPixels, WebStream, WithBytes } from './images/image-input'
 export { preprocessImage, type PreprocessedImage } from './images/preprocess'
+export type { PreprocessOptions } from './images/preprocess-options'
+export type { ImageTransform } from './images/transform'
 export {
   parseOutput,
   decodeLocation,
@@ -43,8 +44,7 @@ export {
   type ParseOptions,
   type ParsedObject,
   type Box,
-  type NormalizedBox,
-  type ImageTransform
+  type NormalizedBox
 } from './output/parse'
 export { drawDetections, type Drawable, type DrawOptions } from './output/draw'
 export {

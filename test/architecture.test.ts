@@ -1,6 +1,6 @@
 /** The drawing of the architecture, kept true: which folder may include which. */
 import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const root = join(__dirname, '..')
@@ -82,7 +82,50 @@ describe('native/', () => {
   })
 })
 
+// From below to above. `index` is the package's own entry: the command loads it when a verb needs it, for a quick --help.
+const libLayers: [string, string[]][] = [
+  ['base', []],
+  ['engine', ['base']],
+  ['formats', ['base', 'engine']],
+  ['images', ['base', 'engine']],
+  ['output', ['base', 'engine', 'formats', 'images']],
+  ['retrieval', ['base', 'engine', 'formats', 'images']],
+  ['convert', ['base', 'engine', 'formats', 'output', 'retrieval']],
+  ['hub', ['base', 'engine', 'formats', 'convert']],
+  ['api', ['base', 'engine', 'formats', 'images', 'output', 'retrieval', 'convert', 'hub']],
+  ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
+  ['index', ['base', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
+  ['cli', ['base', 'engine', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'index']]
+]
+
+/** 'formats' of lib/formats/npz and of lib/formats; 'index' of lib/index. */
+const libLayer = (path: string): string => /^lib\/(\w+)/.exec(path)![1]!
+
+/** Of a file of lib, types alone and lazy ones too. */
+function imports(file: string): string[] {
+  return [...readFileSync(join(root, file), 'utf8').matchAll(/(?:from |import\()'(\.[^']*)'/g)].map((match) =>
+    join(dirname(file), match[1]!).replaceAll('\\', '/')
+  )
+}
+
 describe('lib/', () => {
+  it('imports only downwards', () => {
+    const wrong = files('lib', /\.ts$/).flatMap((file) => {
+      const layer = libLayer(file)
+      const own = [layer, ...(libLayers.find(([name]) => name === layer)?.[1] ?? [])]
+      return imports(file)
+        .filter((path) => !own.includes(libLayer(path)))
+        .map((path) => `${file}: ${path}`)
+    })
+    expect(wrong).toEqual([])
+  })
+
+  it('has layers that use none above them', () => {
+    const names = libLayers.map(([name]) => name)
+    const wrong = libLayers.filter(([, below], i) => below.some((name) => !names.slice(0, i).includes(name)))
+    expect(wrong).toEqual([])
+  })
+
   it('touches the addon in native.ts alone', () => {
     const wrong = files('lib', /\.ts$/).filter(
       (file) =>

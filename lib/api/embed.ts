@@ -5,7 +5,8 @@ import { PaliGemmaError } from '../base/errors'
 import { untilAborted } from '../base/signals'
 import { definedOnly, type ModelHost } from './host'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
-import { embedRequest, type MultiVector, queryTexts, type RetrievalFlavour } from '../retrieval/vectors'
+import type { MultiVector, RetrievalFlavour } from '../retrieval/vectors'
+import { embedRequest, queryTexts } from './embed-request'
 import type { EmbedOptions, EncodeImageOptions } from './options'
 
 const nothing = (): PaliGemmaError => new PaliGemmaError('ERR_INTERNAL', 'The engine gave no embedding')

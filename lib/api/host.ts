@@ -16,7 +16,7 @@ import type {
 } from '../engine/native'
 import { looksLikeZip } from '../formats/npz'
 import { defaults, type LoadOptions } from './options'
-import type { ImageTransform } from '../output/parse'
+import type { ImageTransform } from '../images/transform'
 import { preprocess } from '../images/preprocess'
 import { hintAtShape } from '../images/shape-hint'
 import { withoutPlaceholders } from './prompts'

@@ -4,6 +4,7 @@ import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { resolveModel } from '../hub/resolve'
 import { native, type NativeMetadataArray, type NativeMetadataValue } from '../engine/native'
+import { readStructure } from '../engine/structure'
 import { check, readOptions, rule, take, type Rules } from '../base/validate'
 
 /** A metadata value; 64-bit integers beyond 2^53 are bigint. */
@@ -82,8 +83,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
   check('path', path, rule.path)
   const { maxArray } = readOptions<InspectOptions>('inspectModel', options, inspectRules)
   const { path: resolved } = await resolveModel(path)
-  await checkReadable(resolved)
-  const file = await nativeCall(() => native().inspect(resolved, maxArray))
+  const file = await readStructure(resolved, maxArray)
   const bytesOf = new Map<string, number>()
   for (const tensor of file.tensors) bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
   const architecture = file.metadata.find((entry) => entry.key === 'general.architecture')?.value

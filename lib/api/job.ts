@@ -3,12 +3,12 @@ import type { Taken } from '../base/call'
 import { untilAborted } from '../base/signals'
 import { definedOnly, type ModelHost, type PreparedImage } from './host'
 import type { NativeRequest } from '../engine/native'
+import { engineSampling } from '../engine/sampling'
 import { toNativeConstraint } from '../output/constraint'
 import { defaults, type GenerateOptions } from './options'
 import { Output } from './output'
 import { withoutPlaceholders } from './prompts'
 import type { Chunk, GenerateResult } from './results'
-import { engineSampling } from './sampling'
 
 /** With what only our own calls ask for. */
 export interface GenerationOptions extends GenerateOptions {

@@ -5,6 +5,7 @@ import { isBinding, isFileUrl } from '../engine/native'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
 import { imageRule, imagesRule } from '../images/image-rule'
+import { pictureRules } from '../images/preprocess-options'
 import type { RetrievalFlavour } from '../retrieval/vectors'
 import { rule, takeList, type Rule, type Rules } from '../base/validate'
 
@@ -169,35 +170,15 @@ export interface EmbedOptions {
   signal?: AbortSignal | undefined
 }
 
-/** Options of {@link preprocessImage}. */
-export interface PreprocessOptions {
-  /** Width and height of the result in pixels. */
-  size: number
-  resize?: 'bicubic' | 'bilinear' | undefined
-  fit?: 'squash' | 'pad' | undefined
-  maxImagePixels?: number | undefined
-  /** As in {@link LoadOptions}. */
-  decodeTimeoutMs?: number | undefined
-  /** As in {@link LoadOptions}. */
-  allowPrivateAddresses?: boolean | undefined
-  signal?: AbortSignal | undefined
-}
-
 export const defaults = {
   maxTokens: 256,
   detectMaxTokens: 512,
   maxSequences: 4,
   locScale: 1023,
-  fit: 'squash',
-  resize: 'bicubic',
   maskConvention: 'training',
   lang: 'en',
   style: 'coco'
 } as const
-
-const fit = rule.oneOf('squash', 'pad')
-const resize = rule.oneOf('bicubic', 'bilinear')
-const pixels = rule.integer(1)
 
 const nativeBindingRule: Rule = {
   expected: 'path, file: URL or the loaded addon',
@@ -219,12 +200,8 @@ export const loadRules: Rules<LoadOptions> = {
   attentionWindow: rule.oneOf('none', 'suffix', 'causal'),
   finalSoftcap: rule.flag,
   locScale: rule.oneOf(1023, 1024),
-  resize,
-  fit,
+  ...pictureRules,
   maskConvention: rule.oneOf('training', 'demo'),
-  maxImagePixels: pixels,
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
-  allowPrivateAddresses: rule.flag,
   onProgress: rule.callback,
   signal: rule.signal
 }
@@ -285,16 +262,6 @@ export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersR
 export const embedRules: Rules<EmbedOptions> = {
   flavour: rule.oneOf('colpali-engine', 'transformers'),
   adapters: adaptersRule,
-  signal: rule.signal
-}
-
-export const preprocessRules: Rules<PreprocessOptions> = {
-  size: rule.integer(1, 16384),
-  resize,
-  fit,
-  maxImagePixels: pixels,
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
-  allowPrivateAddresses: rule.flag,
   signal: rule.signal
 }
 

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from '../base/errors'
-import type { EngineSampling } from '../api/sampling'
+import type { EngineSampling } from './sampling'
 import { candidates, isInArchive, isInstalled } from './locate'
 
 /** How the vectors of pages are stored. */

@@ -4,8 +4,24 @@ import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFailure } from '../base/output-file'
 import type { NpzArray } from './npz'
-import type { ArrayPlace } from '../convert/checkpoint/npz-layout'
 import { readFully } from './source'
+
+/** Where an archive keeps a tensor. */
+export interface ArrayPlace {
+  array: string
+  /** The whole array's. */
+  shape: number[]
+  /** The tensor is this one of `parts` equal parts of the array. */
+  part: number
+  parts: number
+  /**
+   * Missing: row-major as the engine wants it. Else the part is `groups` matrices [inputs, outputs] that become rows
+   * of one matrix [groups * outputs, inputs].
+   */
+  transposed?: { groups: number; inputs: number; outputs: number }
+  /** The patch embedding's [y, x, channel] become [channel, y, x]. */
+  patch?: boolean
+}
 
 /** Rows of a transposed matrix that are made at a time; larger matrices are read several times. */
 const defaultWindowBytes = 64 << 20

@@ -1,9 +1,9 @@
 /** From downloaded files to the model in the cache: converted, or a ready GGUF or an adapter moved to its place. */
 import { mkdir, rename, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { inspectModel } from '../api/inspect'
 import { PaliGemmaError } from '../base/errors'
 import { isDiskFull } from '../base/output-file'
+import { readStructure } from '../engine/structure'
 import { convert, type ConvertResult } from '../convert'
 import { replacedBy } from '../convert/adapters/merge'
 import { readPeft } from '../convert/adapters/peft'
@@ -76,9 +76,9 @@ async function takeReady(
   { id, dir, target }: MakeOptions
 ): Promise<Made> {
   // A file that no GGUF reader takes must not become a model. One with a vision tower needs no second file.
-  const { tensors } = await inspectModel(join(dir, model[0]!.path), { maxArray: 0 })
+  const { tensors } = await readStructure(join(dir, model[0]!.path), 0)
   const second = vision && !tensors.some(({ name }) => name.startsWith('v.')) ? vision : undefined
-  if (second) await inspectModel(join(dir, second.path), { maxArray: 0 })
+  if (second) await readStructure(join(dir, second.path), 0)
   const files = [...model, ...(second ? [second] : [])]
   for (const { path } of files) await rename(join(dir, path), join(target, placeOf(path)))
   const [first, ...others] = model.map(({ path }) => placeOf(path))
@@ -100,7 +100,7 @@ async function takeAdapter({ files, folder, base }: Choice & { kind: 'adapter' }
   const [only] = files
   if (files.length === 1 && /\.gguf$/i.test(only!.path)) {
     const { path } = only!
-    await inspectModel(join(dir, path), { maxArray: 0 })
+    await readStructure(join(dir, path), 0)
     await rename(join(dir, path), join(target, placeOf(path)))
     return { record: { model: placeOf(path), vision: null, bytes, adapter: { base: hubBase(base) } }, notes: [] }
   }

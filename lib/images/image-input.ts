@@ -2,7 +2,7 @@
 import type { Sharp } from 'sharp'
 import { PaliGemmaError } from '../base/errors'
 import { isAnyArrayBuffer, isFloat32Array, isObject, isUint8Array, isUrl } from '../base/realms'
-import type { ImageTransform } from '../output/parse'
+import type { ImageTransform } from './transform'
 import { show } from '../base/validate'
 
 /** Uncompressed pixels, row-major, channels last: [height, width, channels]. */

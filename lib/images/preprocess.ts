@@ -5,8 +5,8 @@ import { isEmbedding, type ImageEmbedding, type ImageInput } from './image-input
 import { openImage } from './open'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native, type NativeBinding } from '../engine/native'
-import { defaults, preprocessRules, type PreprocessOptions } from '../api/options'
-import type { ImageTransform } from '../output/parse'
+import { pictureDefaults, preprocessRules, type PreprocessOptions } from './preprocess-options'
+import type { ImageTransform } from './transform'
 import { checkOptions } from '../base/validate'
 
 export interface PreprocessedImage {
@@ -29,7 +29,14 @@ export async function preprocess(
   const opened = await openImage(image, options) // downloads wait for nobody
   return await withDecoded(opened, options, async ({ data, width, height }) => {
     const resized = await nativeCall(() =>
-      binding.resize(data, width, height, size, options.resize ?? defaults.resize, options.fit ?? defaults.fit)
+      binding.resize(
+        data,
+        width,
+        height,
+        size,
+        options.resize ?? pictureDefaults.resize,
+        options.fit ?? pictureDefaults.fit
+      )
     )
     return {
       width: size,

@@ -1,5 +1,5 @@
 /** Advice for pictures that the square which the model sees distorts a lot. */
-import type { ImageTransform } from '../output/parse'
+import type { ImageTransform } from './transform'
 
 /** Longer by more than this, small things lose most of their pixels along the longer side. */
 const longestShape = 2

@@ -1,4 +1,5 @@
 /** Reading `<loc>`/`<seg>` output. Pure functions; see the grammar at `objectPattern`. */
+import type { ImageTransform } from '../images/transform'
 import { rule, checkOptions, wrongOption, type Rules } from '../base/validate'
 
 /** A rectangle in pixels of the image as given (after EXIF orientation), from its top left corner. */
@@ -15,21 +16,6 @@ export interface NormalizedBox {
   xMin: number
   yMax: number
   xMax: number
-}
-
-/** Where a picture lies in the model's square input, to map boxes back: original x = (x - offsetX) / scaleX. */
-export interface ImageTransform {
-  /** Resized pixels per original pixel. */
-  scaleX: number
-  scaleY: number
-  /** In resized pixels; not 0 only with `fit: 'pad'`. */
-  offsetX: number
-  offsetY: number
-  /** Of the square, in pixels. */
-  size: number
-  /** Of the original picture, in pixels. */
-  sourceWidth: number
-  sourceHeight: number
 }
 
 export interface ParseOptions {

@@ -5,7 +5,7 @@ import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
 import { isFloat32Array } from '../base/realms'
 import { isEmbedding, type ImageInput } from '../images/image-input'
-import type { ImageTransform } from '../output/parse'
+import type { ImageTransform } from '../images/transform'
 import { check, checkOptions, rule, show, type Rules } from '../base/validate'
 import { checkVectors, type MultiVector, typeOf } from './vectors'
 

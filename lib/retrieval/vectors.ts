@@ -1,9 +1,8 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
 import { PaliGemmaError } from '../base/errors'
 import { isFloat32Array, isInt8Array, isUint8Array } from '../base/realms'
-import { withoutPlaceholders } from '../api/prompts'
-import type { NativeRequest, VectorType } from '../engine/native'
-import type { ImageTransform } from '../output/parse'
+import type { VectorType } from '../engine/native'
+import type { ImageTransform } from '../images/transform'
 import { check, rule, show, wrongOption } from '../base/validate'
 
 /** The vectors of a page or a query: one per token, each of length 1. */
@@ -46,36 +45,6 @@ export type PageVectors = MultiVector | Int8MultiVector | BinaryMultiVector
 
 /** Whose prompts the checkpoint was trained or published with. */
 export type RetrievalFlavour = 'colpali-engine' | 'transformers'
-
-const queryPads = 10
-
-/**
- * The prompt of a page; undefined `query` asks for it. colpali-engine writes two `<bos>` before a page's text and no
- * newline after a query; transformers' port one, and "Question: " before the query.
- */
-export function embedRequest(
-  flavour: RetrievalFlavour,
-  query?: string
-): Required<Pick<NativeRequest, 'prompt' | 'embed'>> {
-  const theirs = flavour === 'transformers'
-  if (query === undefined)
-    return { prompt: 'Describe the image.', embed: { bosTokens: theirs ? 1 : 2, padTokens: 0, newline: true } }
-  const text = withoutPlaceholders(query, 0)
-  return {
-    prompt: theirs ? `Question: ${text}` : text,
-    embed: { bosTokens: 1, padTokens: queryPads, newline: theirs }
-  }
-}
-
-/** What the tokens of a query's request stand for, given the texts of its prompt's tokens. */
-export function queryTexts({ embed }: Pick<Required<NativeRequest>, 'embed'>, prompt: readonly string[]): string[] {
-  return [
-    ...Array<string>(embed.bosTokens).fill('<bos>'),
-    ...prompt,
-    ...Array<string>(embed.padTokens).fill('<pad>'),
-    ...(embed.newline ? ['\n'] : [])
-  ]
-}
 
 export const typeRule = rule.oneOf('f32', 'int8', 'binary')
 

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadModel, type PaliGemma } from '../../lib/index'
 import { withoutPlaceholders } from '../../lib/api/prompts'
-import { embedRequest } from '../../lib/retrieval/vectors'
+import { embedRequest } from '../../lib/api/embed-request'
 import { writeTinyModel } from '../support/tiny-model'
 
 let path = ''

@@ -1,14 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import {
-  decodeLocation,
-  encodeLocation,
-  maskBox,
-  parseOutput,
-  parsePieces,
-  visibleBox,
-  type ImageTransform
-} from '../../lib/output/parse'
+import { decodeLocation, encodeLocation, maskBox, parseOutput, parsePieces, visibleBox } from '../../lib/output/parse'
+import type { ImageTransform } from '../../lib/images/transform'
 import { golden, hasGoldens } from '../support/golden'
 
 interface GoldenObject {

@@ -1,21 +1,6 @@
 /** Where big_vision keeps each tensor of a PaliGemma: array, index in the stack, and how its axes lie. */
+import type { ArrayPlace } from '../../formats/npz-reader'
 import type { ModelShape } from './names'
-
-export interface ArrayPlace {
-  array: string
-  /** The whole array's. */
-  shape: number[]
-  /** The tensor is this one of `parts` equal parts of the array. */
-  part: number
-  parts: number
-  /**
-   * Missing: row-major as the engine wants it. Else the part is `groups` matrices [inputs, outputs] that become rows
-   * of one matrix [groups * outputs, inputs].
-   */
-  transposed?: { groups: number; inputs: number; outputs: number }
-  /** The patch embedding's [y, x, channel] become [channel, y, x]. */
-  patch?: boolean
-}
 
 export interface NpzShape extends ModelShape {
   vision: ModelShape['vision'] & { heads: number }

@@ -4,9 +4,9 @@ import { PaliGemmaError } from '../../base/errors'
 import { NpzArchive, type NpzArray } from '../../formats/npz'
 import type { SourceConfig } from './config'
 import { expectedTensors } from './names'
-import { type ArrayPlace, type NpzShape, placeOf } from './npz-layout'
+import { type NpzShape, placeOf } from './npz-layout'
 import { someOf, type SourceTensor, type WeightSource } from '../../formats/source'
-import { PartReader } from '../../formats/npz-reader'
+import { type ArrayPlace, PartReader } from '../../formats/npz-reader'
 
 /** NumPy's types as GGUF spells them; bfloat16 comes as two bytes that NumPy has no name for. */
 const types: Record<string, string> = { f4: 'F32', f2: 'F16', V2: 'BF16' }

@@ -19,14 +19,8 @@ import {
 } from './names'
 import { memoryTensor, someOf, type SourceTensor } from '../../formats/source'
 import type { RetrievalFlavour } from '../../retrieval/vectors'
-import {
-  defaultVisionType,
-  type FileType,
-  fitType,
-  isBlockType,
-  type StorageType,
-  wantedType
-} from '../../formats/types'
+import { type FileType, isBlockType, type StorageType } from '../../formats/types'
+import { defaultVisionType, fitType, wantedType } from './type-choice'
 
 export interface PlannedTensor {
   name: string

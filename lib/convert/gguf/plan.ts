@@ -6,16 +6,8 @@ import type { Metadata, MetadataValue } from '../../formats/gguf-writer'
 import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from '../checkpoint/names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from '../checkpoint/plan'
 import type { SourceTensor } from '../../formats/source'
-import {
-  bitsOf,
-  defaultVisionType,
-  type FileType,
-  fitType,
-  holdsWeights,
-  isBlockType,
-  type StorageType,
-  wantedType
-} from '../../formats/types'
+import { bitsOf, type FileType, holdsWeights, isBlockType, type StorageType } from '../../formats/types'
+import { defaultVisionType, fitType, wantedType } from '../checkpoint/type-choice'
 
 export interface GgufPlan {
   metadata: Metadata

@@ -1,0 +1,33 @@
+/** How pictures become what the model sees: options of `preprocessImage`, and of loading a model. */
+import { rule, type Rules } from '../base/validate'
+
+/** Options of {@link preprocessImage}. */
+export interface PreprocessOptions {
+  /** Width and height of the result in pixels. */
+  size: number
+  resize?: 'bicubic' | 'bilinear' | undefined
+  fit?: 'squash' | 'pad' | undefined
+  maxImagePixels?: number | undefined
+  /** As in {@link LoadOptions}. */
+  decodeTimeoutMs?: number | undefined
+  /** As in {@link LoadOptions}. */
+  allowPrivateAddresses?: boolean | undefined
+  signal?: AbortSignal | undefined
+}
+
+export const pictureDefaults = { fit: 'squash', resize: 'bicubic' } as const
+
+/** Of loading as well. */
+export const pictureRules = {
+  resize: rule.oneOf('bicubic', 'bilinear'),
+  fit: rule.oneOf('squash', 'pad'),
+  maxImagePixels: rule.integer(1),
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag
+}
+
+export const preprocessRules: Rules<PreprocessOptions> = {
+  size: rule.integer(1, 16384),
+  ...pictureRules,
+  signal: rule.signal
+}
