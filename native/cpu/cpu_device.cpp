@@ -157,6 +157,8 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
 void CpuDevice::doStoreKv(const KvView& kv, int64_t layer, ConstView kView, ConstView vView, ConstView positionView) {
   const KvLayout& layout = *kv.layout;
   const ConstHostView k = onHost(kView), v = onHost(vView), positions = onHost(positionView), pages = onHost(kv.pages);
+  gemm_.checkFinite(k);
+  gemm_.checkFinite(v);
   forRows(k.rows, k.cols, [&](int64_t r) {
     const int64_t token = *positions.row<int32_t>(r);
     uint8_t* page = hostPointer(*pages.row<uint64_t>(token / kPageTokens));
@@ -172,6 +174,7 @@ void CpuDevice::doStoreKv(const KvView& kv, int64_t layer, ConstView kView, Cons
 
 void CpuDevice::doAttention(std::span<const AttentionJob> jobs, const AttentionParams& params) {
   pagedJobs_.clear();
+  for (const AttentionJob& job : jobs) gemm_.checkFinite(onHost(job.q));
   for (const AttentionJob& job : jobs)
     if (job.q.rows > 0)
       pagedJobs_.push_back({onHost(job.out), onHost(job.q), job.kv.layout, onHost(job.kv.pages).row<uint64_t>(0),
@@ -181,6 +184,7 @@ void CpuDevice::doAttention(std::span<const AttentionJob> jobs, const AttentionP
 
 void CpuDevice::doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
                                  Precision precision) {
+  for (const ConstView x : {q, k, v}) gemm_.checkFinite(onHost(x));
   attention_.dense(onHost(out), onHost(q), onHost(k), onHost(v), heads, scale, precision);
 }
 

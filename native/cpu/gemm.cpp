@@ -33,6 +33,11 @@ void Gemm::run(ConstHostView x, std::span<Part> parts) {
   else decode(x, parts);
 }
 
+void Gemm::checkFinite(ConstHostView x) const {
+  for (int64_t r = 0; r < x.rows && !cancelled(); ++r)
+    if (!allFinite(x.row<float>(r), x.cols)) refuseSpoiled();
+}
+
 bool Gemm::tiles8(DType type) const { return kernels_.packRows8 && dtypeInfo(type)->quantized; }
 bool Gemm::decodes8(DType type) const { return kernels_.hasDot8 && kernels_.hasDot8(type); }
 
@@ -68,8 +73,7 @@ void Gemm::decode(ConstHostView x, std::span<Part> parts) {
   if (any8) {
     const int64_t blocks = ceilDiv(x.cols, kRowBlock);
     tokens = tokens8_.get<uint8_t>(size_t(x.rows * blocks * kernels_.tokenBlockBytes));
-    for (int64_t r = 0; r < x.rows; ++r)
-      if (!cancelled() && !allFinite(x.row<float>(r), x.cols)) refuseSpoiled();
+    checkFinite(x);
     kernels_.quantizeTokens(x.row<float>(0), int64_t(x.stride / sizeof(float)), x.rows, x.cols, tokens);
   }
   forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {

@@ -39,6 +39,8 @@ class Gemm {
   // All parts from the same x [m, k] f32. Shapes are checked by the caller; k may be any size that the weight's block
   // allows.
   void run(ConstHostView x, std::span<Part> parts);
+  // Fails with modelInvalid where a value is NaN or infinite: integers that it is rounded to would hide it.
+  void checkFinite(ConstHostView x) const;
   // Whether so many rows of x take tiles, which packed weights are for.
   bool tiles(int64_t rows) const { return rows > kMaxDecodeTokens; }
   // Weights in the form that tiles read, about as large as they are: 0 bytes where nothing is gained. Panels lie as
