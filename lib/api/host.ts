@@ -9,6 +9,7 @@ import type {
   NativeBinding,
   NativeEvent,
   NativeImage,
+  NativeLoadOptions,
   NativeModel,
   NativeModelInfo,
   NativeRequest,
@@ -126,6 +127,27 @@ function warnOfFewerThreads(started: number, wanted = 1): void {
   )
 }
 
+/** The options as the addon takes them, with what is read here: the mask decoder's npz and PEFT's tensors. */
+async function readLoadOptions(options: LoadOptions, importance: boolean | undefined): Promise<NativeLoadOptions> {
+  const { maskDecoder, signal } = options
+  const adapters = options.adapters as TakenAdapter[] | undefined
+  const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
+  return definedOnly({
+    path: options.model,
+    visionPath: options.vision,
+    maskDecoder: isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder,
+    adapters: adapters && (await untilAborted(readAdapters(adapters), signal)),
+    device: options.device,
+    threads: options.threads,
+    contextSize: options.contextSize,
+    maxSequences: options.maxSequences,
+    kvCacheType: options.kvCacheType,
+    attentionWindow: options.attentionWindow,
+    finalSoftcap: options.finalSoftcap,
+    importance
+  })
+}
+
 export class ModelHost {
   readonly adapters: AdapterInfo[]
   private readonly adapterFiles: string[]
@@ -149,50 +171,15 @@ export class ModelHost {
     options: LoadOptions,
     { importance }: { importance?: boolean } = {}
   ): Promise<ModelHost> {
-    const {
-      model: path,
-      vision,
-      maskDecoder,
-      adapters,
-      signal,
-      onProgress,
-      device,
-      threads,
-      contextSize,
-      maxSequences,
-      kvCacheType,
-      attentionWindow,
-      finalSoftcap
-    } = options
+    const { model: path, vision, maskDecoder, adapters = [], signal, onProgress, threads } = options
     signal?.throwIfAborted()
-    await checkReadable(
-      path,
-      vision,
-      maskDecoder,
-      ...((adapters as TakenAdapter[] | undefined) ?? []).map(({ file }) => file)
-    )
+    await checkReadable(path, vision, maskDecoder, ...(adapters as TakenAdapter[]).map(({ file }) => file))
     onProgress?.(0)
-    const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
-    const mask = isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder
-    const updates = adapters && (await untilAborted(readAdapters(adapters as TakenAdapter[]), signal))
+    const given = await readLoadOptions(options, importance)
     let model: NativeModel
     try {
-      const given = definedOnly({
-        path,
-        visionPath: vision,
-        maskDecoder: mask,
-        adapters: updates,
-        device,
-        threads,
-        contextSize,
-        maxSequences,
-        kvCacheType,
-        attentionWindow,
-        finalSoftcap,
-        importance
-      })
       model = inNoContext(() => new binding.Model(given, jobs.deliver))
     } catch (error) {
       throw fromNative(error)
@@ -309,14 +296,7 @@ export class ModelHost {
     this.throwIfDisposed()
     signal?.throwIfAborted()
     if (stop?.aborted) return undefined
-    let job: number
-    try {
-      // the one way in for every call: prompts with the placeholders of other processors are understood everywhere
-      const prompt = withoutPlaceholders(request.prompt, request.images.length)
-      job = this.model.submit(prompt === request.prompt ? request : { ...request, prompt })
-    } catch (error) {
-      throw fromNative(error)
-    }
+    const job = this.submit(request)
     return await new Promise((resolve, reject) => {
       const close = (): void => {
         this.jobs.remove(job)
@@ -356,6 +336,16 @@ export class ModelHost {
         }
       })
     })
+  }
+
+  /** The one way in for every call: prompts with the placeholders of other processors are understood everywhere. */
+  private submit(request: NativeRequest): number {
+    try {
+      const prompt = withoutPlaceholders(request.prompt, request.images.length)
+      return this.model.submit(prompt === request.prompt ? request : { ...request, prompt })
+    } catch (error) {
+      throw fromNative(error)
+    }
   }
 
   async dispose(): Promise<void> {

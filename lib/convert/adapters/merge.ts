@@ -1,7 +1,7 @@
 /** Merging LoRA adapters into the weights while they are converted. */
 import { PaliGemmaError } from '../../base/errors'
 import type { ExpectedTensor } from '../checkpoint/names'
-import { type PeftAdapter, readPeft } from './peft'
+import { type Matrix, type PeftAdapter, readPeft } from './peft'
 import { peftDirectory } from './peft-folder'
 import { someOf, type SourceTensor } from '../../formats/source'
 
@@ -120,56 +120,53 @@ export function planUpdates(
     const misshapen: string[] = []
     for (const { target, a, b } of updates) {
       const tensor = byName.get(target)
-      if (!tensor || tensor.role === 'embedding' || tensor.role === 'position') {
-        unknown.push(target)
-      } else if (!a || !b) {
-        unpaired.push(target)
-      } else {
-        const [out, ...rest] = tensor.shape as [number, ...number[]]
-        const inputs = rest.reduce((product, n) => product * n, 1)
-        const rank = a.shape[0]!
-        const fits = (have: number, wanted: number, mayPad: boolean) =>
-          have === wanted || (padded && mayPad && have < wanted)
-        if (
-          fits(a.shape[1]!, inputs, tensor.role === 'visionFfnDown') &&
-          fits(b.shape[0]!, out, tensor.role === 'visionFfnUp') &&
-          b.shape[1] === rank &&
-          rank > 0
-        ) {
-          const list = planned.get(target) ?? []
-          planned.set(target, list)
-          list.push({
-            rank,
-            in: inputs,
-            a: widened(a.data, rank, inputs),
-            b: widened(
-              b.data.map((value) => value * scale),
-              1,
-              out * rank
-            )
-          })
-        } else {
-          misshapen.push(`${target}: [${b.shape.join(', ')}] x [${a.shape.join(', ')}] for [${out}, ${inputs}]`)
-        }
+      if (!tensor || tensor.role === 'embedding' || tensor.role === 'position') unknown.push(target)
+      else if (!a || !b) unpaired.push(target)
+      else {
+        const update = matrixUpdate(tensor, a, b, scale, padded)
+        if (typeof update === 'string') misshapen.push(`${target}: ${update}`)
+        else planned.set(target, [...(planned.get(target) ?? []), update])
       }
     }
-    const problems = (
-      [
-        ['no such matrix in this model', unknown],
-        ['only one of lora_A and lora_B', unpaired],
-        ['wrong shape', misshapen]
-      ] as const
-    )
-      .filter(([, names]) => names.length > 0)
-      .map(([what, names]) => `${what}: ${someOf([...names])}`)
-    if (problems.length > 0) {
-      throw new PaliGemmaError(
-        'ERR_MODEL_INVALID',
-        `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`
-      )
-    }
+    refuseMisfits(dir, [
+      ['no such matrix in this model', unknown],
+      ['only one of lora_A and lora_B', unpaired],
+      ['wrong shape', misshapen]
+    ])
   }
   return planned
+}
+
+/** What a pair of matrices adds to a tensor, or the shapes that do not fit it. */
+function matrixUpdate(
+  { role, shape }: ExpectedTensor,
+  a: Matrix,
+  b: Matrix,
+  scale: number,
+  padded: boolean
+): MatrixUpdate | string {
+  const [out, ...rest] = shape as [number, ...number[]]
+  const inputs = rest.reduce((product, n) => product * n, 1)
+  const rank = a.shape[0]!
+  const fits = (have: number, wanted: number, mayPad: boolean) => have === wanted || (padded && mayPad && have < wanted)
+  if (
+    !fits(a.shape[1]!, inputs, role === 'visionFfnDown') ||
+    !fits(b.shape[0]!, out, role === 'visionFfnUp') ||
+    b.shape[1] !== rank ||
+    !(rank > 0)
+  )
+    return `[${b.shape.join(', ')}] x [${a.shape.join(', ')}] for [${out}, ${inputs}]`
+  const scaled = b.data.map((value) => value * scale)
+  return { rank, in: inputs, a: widened(a.data, rank, inputs), b: widened(scaled, 1, out * rank) }
+}
+
+function refuseMisfits(dir: string, found: readonly (readonly [what: string, names: string[]])[]): void {
+  const problems = found.filter(([, names]) => names.length > 0).map(([what, names]) => `${what}: ${someOf(names)}`)
+  if (problems.length === 0) return
+  throw new PaliGemmaError(
+    'ERR_MODEL_INVALID',
+    `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`
+  )
 }
 
 /** Rows with zeros at their ends. */

@@ -8,7 +8,7 @@ import { type PeftTensor, peftTensor } from './peft-names'
 import { Safetensors } from '../../formats/safetensors'
 import { someOf, type SourceTensor, toFloat32 } from '../../formats/source'
 
-interface Matrix {
+export interface Matrix {
   shape: number[]
   data: Float32Array
 }

@@ -6,69 +6,91 @@ import type { Plan } from './plan'
 import type { Vocabulary } from '../../formats/sentencepiece'
 import type { FileType } from '../../formats/types'
 
+/** Keys and values, as they come. */
+class Keys {
+  readonly list: Metadata = []
+  u32(key: string, value: number): void {
+    this.list.push([key, { type: 'u32', value }])
+  }
+  f32(key: string, value: number): void {
+    this.list.push([key, { type: 'f32', value }])
+  }
+  bool(key: string, value: boolean): void {
+    this.list.push([key, { type: 'bool', value }])
+  }
+  string(key: string, value: string): void {
+    this.list.push([key, { type: 'string', value }])
+  }
+}
+
 export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Vocabulary, type: FileType): Metadata {
-  const { text, vision } = config
-  const list: Metadata = []
-  const u32 = (key: string, value: number) => list.push([key, { type: 'u32', value }])
-  const f32 = (key: string, value: number) => list.push([key, { type: 'f32', value }])
-  const bool = (key: string, value: boolean) => list.push([key, { type: 'bool', value }])
-  const string = (key: string, value: string) => list.push([key, { type: 'string', value }])
+  const keys = new Keys()
+  keys.string('general.architecture', config.text.architecture)
+  keys.string('general.type', 'model')
+  keys.string('general.name', config.name)
+  keys.u32('general.file_type', type.fileType)
+  keys.u32('general.quantization_version', 2)
+  keys.u32('general.alignment', 32)
+  addText(keys, config, plan)
+  addVision(keys, config, plan)
+  addTokenizer(keys, config, vocabulary)
+  return keys.list
+}
 
+function addText(keys: Keys, { text }: SourceConfig, plan: Plan): void {
   const arch = text.architecture
-  string('general.architecture', arch)
-  string('general.type', 'model')
-  string('general.name', config.name)
-  u32('general.file_type', type.fileType)
-  u32('general.quantization_version', 2)
-  u32('general.alignment', 32)
+  keys.u32(`${arch}.context_length`, text.contextLength)
+  keys.u32(`${arch}.embedding_length`, text.hidden)
+  keys.u32(`${arch}.block_count`, text.layers)
+  keys.u32(`${arch}.feed_forward_length`, text.ffn)
+  keys.u32(`${arch}.attention.head_count`, text.heads)
+  keys.u32(`${arch}.attention.head_count_kv`, text.kvHeads)
+  keys.u32(`${arch}.attention.key_length`, text.headDim)
+  keys.u32(`${arch}.attention.value_length`, text.headDim)
+  keys.f32(`${arch}.attention.layer_norm_rms_epsilon`, text.normEps)
+  keys.f32(`${arch}.rope.freq_base`, text.ropeTheta)
+  keys.u32(`${arch}.vocab_size`, plan.vocab)
+  if (text.queryPreAttnScalar !== undefined)
+    keys.f32(`${arch}.attention.query_pre_attn_scalar`, text.queryPreAttnScalar)
+  if (text.attnSoftcap !== undefined) keys.f32(`${arch}.attn_logit_softcapping`, text.attnSoftcap)
+  if (text.finalSoftcap !== undefined) keys.f32(`${arch}.final_logit_softcapping`, text.finalSoftcap)
+  if (text.slidingWindow !== undefined) keys.u32(`${arch}.attention.sliding_window`, text.slidingWindow)
+}
 
-  u32(`${arch}.context_length`, text.contextLength)
-  u32(`${arch}.embedding_length`, text.hidden)
-  u32(`${arch}.block_count`, text.layers)
-  u32(`${arch}.feed_forward_length`, text.ffn)
-  u32(`${arch}.attention.head_count`, text.heads)
-  u32(`${arch}.attention.head_count_kv`, text.kvHeads)
-  u32(`${arch}.attention.key_length`, text.headDim)
-  u32(`${arch}.attention.value_length`, text.headDim)
-  f32(`${arch}.attention.layer_norm_rms_epsilon`, text.normEps)
-  f32(`${arch}.rope.freq_base`, text.ropeTheta)
-  u32(`${arch}.vocab_size`, plan.vocab)
-  if (text.queryPreAttnScalar !== undefined) f32(`${arch}.attention.query_pre_attn_scalar`, text.queryPreAttnScalar)
-  if (text.attnSoftcap !== undefined) f32(`${arch}.attn_logit_softcapping`, text.attnSoftcap)
-  if (text.finalSoftcap !== undefined) f32(`${arch}.final_logit_softcapping`, text.finalSoftcap)
-  if (text.slidingWindow !== undefined) u32(`${arch}.attention.sliding_window`, text.slidingWindow)
+function addVision(keys: Keys, config: SourceConfig, plan: Plan): void {
+  const { text, vision } = config
+  keys.bool('clip.has_vision_encoder', true)
+  keys.string('clip.projector_type', 'paligemma')
+  keys.bool('clip.use_gelu', true)
+  keys.u32('clip.vision.image_size', vision.imageSize)
+  keys.u32('clip.vision.patch_size', vision.patchSize)
+  keys.u32('clip.vision.embedding_length', vision.hidden)
+  keys.u32('clip.vision.feed_forward_length', plan.visionFfn)
+  keys.u32('clip.vision.block_count', vision.layers)
+  keys.u32('clip.vision.projection_dim', text.hidden)
+  keys.u32('clip.vision.attention.head_count', vision.heads)
+  keys.f32('clip.vision.attention.layer_norm_epsilon', vision.normEps)
+  keys.list.push(['clip.vision.image_mean', { type: 'f32s', value: config.imageMean }])
+  keys.list.push(['clip.vision.image_std', { type: 'f32s', value: config.imageStd }])
+  keys.string('paligemma.image.resize', config.resize)
+  if (plan.flavour) keys.string('paligemma.retrieval.flavour', plan.flavour)
+}
 
-  bool('clip.has_vision_encoder', true)
-  string('clip.projector_type', 'paligemma')
-  bool('clip.use_gelu', true)
-  u32('clip.vision.image_size', vision.imageSize)
-  u32('clip.vision.patch_size', vision.patchSize)
-  u32('clip.vision.embedding_length', vision.hidden)
-  u32('clip.vision.feed_forward_length', plan.visionFfn)
-  u32('clip.vision.block_count', vision.layers)
-  u32('clip.vision.projection_dim', text.hidden)
-  u32('clip.vision.attention.head_count', vision.heads)
-  f32('clip.vision.attention.layer_norm_epsilon', vision.normEps)
-  list.push(['clip.vision.image_mean', { type: 'f32s', value: config.imageMean }])
-  list.push(['clip.vision.image_std', { type: 'f32s', value: config.imageStd }])
-  string('paligemma.image.resize', config.resize)
-  if (plan.flavour) string('paligemma.retrieval.flavour', plan.flavour)
-
-  string('tokenizer.ggml.model', 'llama')
-  string('tokenizer.ggml.pre', 'default')
-  list.push(['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }])
-  list.push(['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }])
-  list.push(['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }])
+function addTokenizer(keys: Keys, config: SourceConfig, vocabulary: Vocabulary): void {
+  keys.string('tokenizer.ggml.model', 'llama')
+  keys.string('tokenizer.ggml.pre', 'default')
+  keys.list.push(['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }])
+  keys.list.push(['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }])
+  keys.list.push(['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }])
   checkTokenIds(config, vocabulary)
-  u32('tokenizer.ggml.bos_token_id', config.bosId)
-  u32('tokenizer.ggml.eos_token_id', config.eosId)
-  if (config.eotId !== undefined) u32('tokenizer.ggml.eot_token_id', config.eotId)
-  u32('tokenizer.ggml.unknown_token_id', vocabulary.unkId)
-  u32('tokenizer.ggml.padding_token_id', config.padId)
-  bool('tokenizer.ggml.add_bos_token', false)
-  bool('tokenizer.ggml.add_eos_token', false)
-  bool('tokenizer.ggml.add_space_prefix', false)
-  return list
+  keys.u32('tokenizer.ggml.bos_token_id', config.bosId)
+  keys.u32('tokenizer.ggml.eos_token_id', config.eosId)
+  if (config.eotId !== undefined) keys.u32('tokenizer.ggml.eot_token_id', config.eotId)
+  keys.u32('tokenizer.ggml.unknown_token_id', vocabulary.unkId)
+  keys.u32('tokenizer.ggml.padding_token_id', config.padId)
+  keys.bool('tokenizer.ggml.add_bos_token', false)
+  keys.bool('tokenizer.ggml.add_eos_token', false)
+  keys.bool('tokenizer.ggml.add_space_prefix', false)
 }
 
 /** The engine looks these tokens up by their ids. */

@@ -119,12 +119,20 @@ export function matrixName(canonical: string): string | undefined {
 
 /** Every tensor a checkpoint with this config has, in the order in which the GGUF stores them. */
 export function expectedTensors(config: ModelShape, vocab: number): ExpectedTensor[] {
-  const { text, vision } = config
-  const list: ExpectedTensor[] = []
-  const add = (source: string, gguf: string, shape: number[], role: TensorRole, layer?: number) => {
+  return [...textTensors(config, vocab), ...visionTensors(config)]
+}
+
+type Add = (source: string, gguf: string, shape: number[], role: TensorRole, layer?: number) => void
+
+function adder(list: ExpectedTensor[]): Add {
+  return (source, gguf, shape, role, layer) => {
     list.push({ source, gguf, shape, role, ...(layer === undefined ? {} : { layer }) })
   }
+}
 
+function textTensors({ text }: ModelShape, vocab: number): ExpectedTensor[] {
+  const list: ExpectedTensor[] = []
+  const add = adder(list)
   add('text.embed_tokens.weight', 'token_embd.weight', [vocab, text.hidden], 'embedding')
   const q = text.heads * text.headDim
   const kv = text.kvHeads * text.headDim
@@ -149,7 +157,13 @@ export function expectedTensors(config: ModelShape, vocab: number): ExpectedTens
     if (text.architecture === 'gemma2') matrix('post_feedforward_layernorm', 'post_ffw_norm', [text.hidden], 'textNorm')
   }
   add('text.norm.weight', 'output_norm.weight', [text.hidden], 'textNorm')
+  return list
+}
 
+/** The tower and the projector. */
+function visionTensors({ text, vision }: ModelShape): ExpectedTensor[] {
+  const list: ExpectedTensor[] = []
+  const add = adder(list)
   const pair = (
     source: string,
     gguf: string,

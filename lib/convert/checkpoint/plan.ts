@@ -20,7 +20,7 @@ import {
 import { memoryTensor, someOf, type SourceTensor } from '../../formats/source'
 import type { RetrievalFlavour } from '../../retrieval/vectors'
 import { type FileType, isBlockType, type StorageType } from '../../formats/types'
-import { defaultVisionType, fitType, wantedType } from './type-choice'
+import { defaultVisionType, TypeChooser } from './type-choice'
 
 export interface PlannedTensor {
   name: string
@@ -83,19 +83,16 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
   const visionType = options.visionType ?? defaultVisionType(options.type)
   const pad = isBlockType(visionType)
   const visionFfn = pad ? Math.ceil(config.vision.ffn / visionFfnMultiple) * visionFfnMultiple : config.vision.ffn
-  const context = {
+  const chooser = new TypeChooser({
     type: options.type,
     visionType,
     layers: config.text.layers,
     heads: config.text.heads,
     kvHeads: config.text.kvHeads
-  }
-  const replaced = new Map<string, number>()
+  })
   const tensors = expected.map((tensor): PlannedTensor => {
     const shape = storedShape(tensor, visionFfn)
-    const wanted = wantedType(tensor.role, tensor.layer, context)
-    const type = fitType(wanted, shape.at(-1)!)
-    if (type !== wanted) replaced.set(`${wanted} by ${type}`, (replaced.get(`${wanted} by ${type}`) ?? 0) + 1)
+    const type = chooser.choose(tensor.role, tensor.layer, shape.at(-1)!)
     const cols = tensor.shape.at(-1)!
     const rows = tensor.shape.reduce((product, n) => product * n, 1) / cols
     const added = updates.get(tensor.source)
@@ -114,9 +111,7 @@ export function planConversion(config: SourceConfig, source: readonly SourceTens
   tensors.push(
     ...maskTensors(options.mask, isBlockType(options.type.base) || options.type.base === 'F16' ? 'F16' : 'F32')
   )
-  const notes = [...replaced].map(
-    ([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`
-  )
+  const notes = chooser.notes()
   if (visionFfn !== config.vision.ffn)
     notes.push(`SigLIP's feed-forward is padded with zeros from ${config.vision.ffn} to ${visionFfn}`)
   if (unused.length > 0) notes.push(`left out, as PaliGemma does not use them: ${someOf(unused)}`)

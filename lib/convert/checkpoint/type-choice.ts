@@ -17,7 +17,7 @@ export interface TypeContext {
 }
 
 /** The type a tensor should have; its width may not allow it, see {@link fitType}. */
-export function wantedType(role: TensorRole, layer: number | undefined, context: TypeContext): StorageType {
+function wantedType(role: TensorRole, layer: number | undefined, context: TypeContext): StorageType {
   const { type } = context
   switch (role) {
     case 'textNorm':
@@ -81,8 +81,30 @@ const narrower: Partial<Record<StorageType, StorageType>> = {
 }
 
 /** `wanted`, or the nearest type whose blocks divide rows of `cols` values. */
-export function fitType(wanted: StorageType, cols: number): StorageType {
+function fitType(wanted: StorageType, cols: number): StorageType {
   if (cols % storage[wanted].block === 0) return wanted
   const next = narrower[wanted]
   return next && cols % storage[next].block === 0 ? next : 'F16'
+}
+
+/** Chooses tensor by tensor and keeps what to tell about it. */
+export class TypeChooser {
+  private readonly replaced = new Map<string, number>()
+
+  constructor(private readonly context: TypeContext) {}
+
+  choose(role: TensorRole, layer: number | undefined, cols: number): StorageType {
+    const wanted = wantedType(role, layer, this.context)
+    const fitting = fitType(wanted, cols)
+    const what = `${wanted} by ${fitting}`
+    if (fitting !== wanted) this.replaced.set(what, (this.replaced.get(what) ?? 0) + 1)
+    return fitting
+  }
+
+  notes(): string[] {
+    return [...this.replaced].map(
+      ([what, count]) =>
+        `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`
+    )
+  }
 }

@@ -3,11 +3,18 @@ import { PaliGemmaError } from '../../base/errors'
 import type { GgufSource } from './source'
 import { modelLimits } from '../checkpoint/limits'
 import type { Metadata, MetadataValue } from '../../formats/gguf-writer'
-import { expectedTensors, type ExpectedTensor, ggufRole, type ModelShape, retrievalTensors } from '../checkpoint/names'
+import {
+  expectedTensors,
+  type ExpectedTensor,
+  ggufRole,
+  type ModelShape,
+  retrievalTensors,
+  type TensorRole
+} from '../checkpoint/names'
 import { checkTensors, type PlannedTensor, visionFfnMultiple } from '../checkpoint/plan'
 import type { SourceTensor } from '../../formats/source'
 import { bitsOf, type FileType, holdsWeights, isBlockType, type StorageType } from '../../formats/types'
-import { defaultVisionType, fitType, wantedType } from '../checkpoint/type-choice'
+import { defaultVisionType, type TypeContext, TypeChooser } from '../checkpoint/type-choice'
 
 export interface GgufPlan {
   metadata: Metadata
@@ -118,6 +125,27 @@ function shapeOf(text: GgufSource, vision: GgufSource): ModelShape {
   }
 }
 
+/** What decides the tensors' types; undefined where they stay as they are. */
+function typeContext(main: GgufSource, options: GgufPlanOptions): TypeContext | undefined {
+  const { type } = options
+  const arch = main.architecture
+  const clip = arch === 'clip'
+  const layers = clip ? 0 : main.integer(`${arch}.block_count`, 1, modelLimits.layers)
+  const heads = clip ? 1 : main.integer(`${arch}.attention.head_count`, 1, modelLimits.heads)
+  if (!type) return undefined
+  const kvHeads = clip ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads, modelLimits.heads)
+  return { type, visionType: options.visionType ?? defaultVisionType(type), layers, heads, kvHeads }
+}
+
+/** SigLIP's feed-forward as wide as blocks want it; undefined: as it is. */
+function paddedShape(shape: number[], role: TensorRole, visionFfn: number | undefined): number[] {
+  if (visionFfn === undefined) return shape
+  const cols = shape.at(-1)!
+  if (role === 'visionFfnUp') return [visionFfn, cols]
+  if (role === 'visionFfnDown') return [shape.reduce((product, n) => product * n, 1) / cols, visionFfn]
+  return role === 'visionFfnBias' ? [visionFfn] : shape
+}
+
 /** Types and shapes of tensors that come from a GGUF, and their metadata. `vision`: its clip keys join those of `main`. */
 export function planGguf(
   main: GgufSource,
@@ -126,20 +154,9 @@ export function planGguf(
   options: GgufPlanOptions
 ): GgufPlan {
   const { type } = options
-  const arch = main.architecture
-  const layers = arch === 'clip' ? 0 : main.integer(`${arch}.block_count`, 1, modelLimits.layers)
-  const heads = arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count`, 1, modelLimits.heads)
-  const visionType = options.visionType ?? (type && defaultVisionType(type))
-  const context = type &&
-    visionType && {
-      type,
-      visionType,
-      layers,
-      heads,
-      kvHeads: arch === 'clip' ? 1 : main.integer(`${arch}.attention.head_count_kv`, heads, modelLimits.heads)
-    }
+  const context = typeContext(main, options)
+  const chooser = context && new TypeChooser(context)
   const visionFfn = context && paddedFfn(tensors, context.visionType)
-  const replaced = new Map<string, number>()
   const again = new Set<string>()
   const planned = tensors.map((source): PlannedTensor => {
     const cols = source.shape.at(-1)!
@@ -154,28 +171,15 @@ export function planGguf(
       plusOne: false
     }
     const known = ggufRole(source.name)
-    if (!context || !known || !holdsWeights(source.type)) return keep
+    if (!chooser || !known || !holdsWeights(source.type)) return keep
     const { role, layer } = known
-    const shape =
-      visionFfn === undefined
-        ? source.shape
-        : role === 'visionFfnUp'
-          ? [visionFfn, cols]
-          : role === 'visionFfnDown'
-            ? [rows, visionFfn]
-            : role === 'visionFfnBias'
-              ? [visionFfn]
-              : source.shape
+    const shape = paddedShape(source.shape, role, visionFfn)
     if (role === 'visionFfnBias') return { ...keep, shape }
-    const wanted = wantedType(role, layer, context)
-    const fitting = fitType(wanted, shape.at(-1)!)
-    if (fitting !== wanted) replaced.set(`${wanted} by ${fitting}`, (replaced.get(`${wanted} by ${fitting}`) ?? 0) + 1)
+    const fitting = chooser.choose(role, layer, shape.at(-1)!)
     if (isBlockType(source.type) && fitting !== source.type && bitsOf(source.type) < 8) again.add(source.type)
     return { ...keep, type: fitting, shape }
   })
-  const notes = [...replaced].map(
-    ([what, count]) => `${count} tensor${count > 1 ? 's' : ''} of a width that the type's blocks do not divide: ${what}`
-  )
+  const notes = chooser?.notes() ?? []
   if (visionFfn !== undefined) notes.push(`SigLIP's feed-forward is padded with zeros to ${visionFfn}`)
   if (again.size > 0)
     notes.push(
