@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** dist/base and lib/base are equally deep. */
-export const packageRoot = join(__dirname, '..', '..')
+/** dist/base and lib/base are equally deep. A bundle that is an ES module has no folder of its own. */
+export const packageRoot = typeof __dirname === 'string' ? join(__dirname, '..', '..') : process.cwd()
 
 export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version

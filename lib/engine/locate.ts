@@ -43,17 +43,18 @@ function prebuiltNames(): string[] {
   return usesMusl() ? [names[1]!, names[0]!, plain] : names
 }
 
-/** Folders to search beyond the package's own: beside the bundle, and the package that Node finds from the program. */
+/**
+ * Folders to search beyond the package's own: the package that Node finds from the program, and what lies beside the
+ * bundle, the program or a single executable. What merely lies in the working folder is nobody's word.
+ */
 function otherRoots(): string[] {
-  const from = [
+  const beside = [
     typeof __dirname === 'string' ? __dirname : undefined,
     process.argv[1] && dirname(resolve(process.argv[1])),
-    process.cwd(),
-    dirname(process.execPath) // of a single executable application
-  ]
-  const folders = [...new Set(from.filter((folder) => typeof folder === 'string' && folder !== ''))] as string[]
-  const beside = folders.filter((folder) => folder !== process.cwd())
-  return [...folders.map(packageSeenFrom).filter((root) => root !== undefined), ...beside]
+    dirname(process.execPath)
+  ].filter((folder) => typeof folder === 'string' && folder !== '') as string[]
+  const seen = [...beside, process.cwd()].map(packageSeenFrom).filter((root) => root !== undefined)
+  return [...new Set([...seen, ...beside])]
 }
 
 function packageSeenFrom(folder: string): string | undefined {
