@@ -67,8 +67,8 @@ export function multiples(least: bigint, most: bigint, divisor: bigint): string 
   if (zeros === 0) return counted(integers(from, to))
   const options: string[] = []
   if (from <= 0n && to >= 0n) options.push('0')
-  if (to > 0n) options.push(counted(integers(max(from, 1n), to)) + `0{${zeros}}`)
-  if (from < 0n) options.push(counted(integers(from, to < 0n ? to : -1n)) + `0{${zeros}}`)
+  if (to > 0n) options.push(`${counted(integers(max(from, 1n), to))}0{${zeros}}`)
+  if (from < 0n) options.push(`${counted(integers(from, to < 0n ? to : -1n))}0{${zeros}}`)
   return either(options)
 }
 /** The engine follows so many remainders. */
