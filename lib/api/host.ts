@@ -24,6 +24,9 @@ import { withoutPlaceholders } from './prompts'
 import { checkReadable } from '../base/permission'
 import { untilAborted } from '../base/signals'
 
+/** Options of loading, with the model as a file. */
+export type HostOptions = LoadOptions & { model: string }
+
 export type EndEvent = Extract<NativeEvent, { kind: 'end' }>
 
 interface JobHandler {
@@ -158,7 +161,7 @@ export class ModelHost {
     readonly binding: NativeBinding,
     readonly model: NativeModel,
     readonly info: NativeModelInfo,
-    readonly options: Omit<LoadOptions, 'signal' | 'onProgress'>,
+    readonly options: Omit<HostOptions, 'signal' | 'onProgress'>,
     private readonly jobs: Jobs
   ) {
     this.adapters = info.adapters.map(toAdapterInfo)
@@ -168,7 +171,7 @@ export class ModelHost {
   /** Loads with options already checked; `importance` observes the inputs of all matrices. */
   static async open(
     binding: NativeBinding,
-    options: LoadOptions,
+    options: HostOptions,
     { importance }: { importance?: boolean } = {}
   ): Promise<ModelHost> {
     const { model: path, vision, maskDecoder, adapters = [], signal, onProgress, threads } = options

@@ -1,8 +1,8 @@
 /** A loaded model and everything it can do. Each method checks what it is given; the work is in the files beside it. */
 import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
-import { fromNative, incomplete, nativeCall } from '../base/errors'
-import { check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
+import { incomplete, nativeCall, nativeSync } from '../base/errors'
+import { check, readOptions, rule, take, takeList } from '../base/validate'
 import { definedOnly, ModelHost } from './host'
 import { codesRule } from '../output/mask-decoder'
 import { native, type NativeBinding, type NativeChoice } from '../engine/native'
@@ -72,7 +72,7 @@ export class PaliGemma {
 
   /** @internal */
   constructor(host: ModelHost) {
-    if (!(host instanceof ModelHost)) throw wrongOption('a new PaliGemma', 'what loadModel makes', host)
+    check('a new PaliGemma', host, { expected: 'what loadModel makes', accepts: (v) => v instanceof ModelHost })
     this.#host = host
     this.info = Object.freeze(toInfo(host.info, host.options.resize))
   }
@@ -321,22 +321,14 @@ export class PaliGemma {
     check('text', text, rule.text)
     const { allowControlTokens = false } = readOptions<EncodeOptions>('tokenize', options, encodeRules)
     this.#host.throwIfDisposed()
-    return this.#sync(() => this.#host.model.tokenize(text, allowControlTokens))
+    return nativeSync(() => this.#host.model.tokenize(text, allowControlTokens))
   }
 
   /** The text of token ids; control tokens give nothing. */
   detokenize(ids: number[]): string {
     const list = take('ids', ids, idsRule)
     this.#host.throwIfDisposed()
-    return this.#sync(() => this.#host.model.detokenize(list))
-  }
-
-  #sync<T>(call: () => T): T {
-    try {
-      return call()
-    } catch (error) {
-      throw fromNative(error)
-    }
+    return nativeSync(() => this.#host.model.detokenize(list))
   }
 
   /**

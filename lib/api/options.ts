@@ -7,6 +7,7 @@ import type { ImageInput } from '../images/image-input'
 import { imageRule, imagesRule } from '../images/image-rule'
 import { pictureRules } from '../images/preprocess-options'
 import type { RetrievalFlavour } from '../retrieval/vectors'
+import { isUrl } from '../base/realms'
 import { rule, takeList, type Rule, type Rules } from '../base/validate'
 
 /** Options of {@link loadModel}. */
@@ -16,7 +17,7 @@ export interface LoadOptions {
    * "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type". A path that exists wins. "demo": the small
    * model that ships with the package.
    */
-  model: string
+  model: string | URL
   /** The separate vision GGUF ("mmproj"), where the text GGUF has no vision tensors. */
   vision?: string | undefined
   /** `vae-oid.npz`, or a GGUF that holds the mask decoder, where the model file has none. `segment` needs one. */
@@ -185,8 +186,14 @@ const nativeBindingRule: Rule = {
   accepts: (v) => rule.path.accepts(v) || (typeof v === 'object' && v !== null && (isFileUrl(v) || isBinding(v)))
 }
 
+const modelRule: Rule = {
+  expected: 'path, file: URL or name of a pulled model',
+  take: (v) => (isUrl(v) ? v.href : v),
+  accepts: rule.path.accepts
+}
+
 export const loadRules: Rules<LoadOptions> = {
-  model: rule.path,
+  model: modelRule,
   vision: rule.file,
   maskDecoder: rule.file,
   adapters: adaptersRule,

@@ -2,7 +2,7 @@
 import type { PlainBytes } from '../base/plain-memory'
 import { PaliGemmaError } from '../base/errors'
 import { ownController } from '../base/signals'
-import { wrongOption } from '../base/validate'
+import { check, rule } from '../base/validate'
 import type { Chunk, GenerateResult } from './results'
 import { bodyOf, responseOf, type ResponseOptions } from './stream-body'
 
@@ -34,13 +34,13 @@ export class GenerateStream implements AsyncIterable<Chunk> {
 
   /** @internal */
   constructor(start: Start) {
-    if (typeof start !== 'function') throw wrongOption('a new GenerateStream', 'what model.stream() makes', start)
+    check('a new GenerateStream', start, { expected: 'what model.stream() makes', accepts: rule.function.accepts })
     const onAbort = (): void => {
       // nobody wants what is still queued
       this.aborted = true
       this.chunks = []
     }
-    this.result = start((chunk) => this.push(chunk), this.stop.signal, onAbort)
+    this.result = Promise.resolve(start((chunk) => this.push(chunk), this.stop.signal, onAbort))
     // Also marks the rejection as handled: the loop reports it, or nobody asked.
     this.result.then(
       () => this.end(),

@@ -1,6 +1,6 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
 import { resolveModel } from '../hub/resolve'
-import { nativeCall } from '../base/errors'
+import { nativeCall, nativeSync } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { native, type NativeTokenizer } from '../engine/native'
 import { check, readOptions, rule, take, type Rules } from '../base/validate'
@@ -53,9 +53,9 @@ function surrogateStart(bytes: Buffer): number {
 export class Tokenizer {
   /** @internal */
   constructor(private readonly tokenizer: NativeTokenizer) {
-    check('a new Tokenizer', tokenizer?.encode, {
+    check('a new Tokenizer', tokenizer, {
       expected: 'what loadTokenizer makes',
-      accepts: rule.function.accepts
+      accepts: (v) => rule.function.accepts((v as NativeTokenizer).encode)
     })
   }
 
@@ -68,24 +68,25 @@ export class Tokenizer {
   encode(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, rule.text)
     const { allowControlTokens = false } = readOptions<EncodeOptions>('encode', options, encodeRules)
-    return this.tokenizer.encode(text, allowControlTokens)
+    return nativeSync(() => this.tokenizer.encode(text, allowControlTokens))
   }
 
   /** The text of token ids; control tokens give nothing, bytes that are not UTF-8 become U+FFFD. */
   decode(ids: number[]): string {
-    return this.tokenizer.decode(take('ids', ids, idsRule))
+    const list = take('ids', ids, idsRule)
+    return nativeSync(() => this.tokenizer.decode(list))
   }
 
   /** The vocabulary's spelling of a token ("▁cat", "<0x0A>", "<loc0001>"); '' for ids out of range. */
   piece(id: number): string {
     check('id', id, rule.integer(0, 2 ** 31 - 1))
-    return this.tokenizer.pieceText(id)
+    return nativeSync(() => this.tokenizer.pieceText(id))
   }
 
   /** A decoder for tokens that arrive one by one. */
   stream(): TokenStream {
     const tokenizer = this.tokenizer
-    return new TokenStream((id) => tokenizer.pieceBytes(id))
+    return new TokenStream((id) => nativeSync(() => tokenizer.pieceBytes(id)))
   }
 }
 

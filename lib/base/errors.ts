@@ -138,3 +138,12 @@ export async function nativeCall<T>(call: () => Promise<T> | T): Promise<T> {
     throw fromNative(error)
   }
 }
+
+/** What a native call throws, as {@link PaliGemmaError}. */
+export function nativeSync<T>(call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    throw fromNative(error)
+  }
+}

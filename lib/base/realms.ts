@@ -15,5 +15,9 @@ export function isError(value: unknown): value is Error {
 }
 
 export function isUrl(value: unknown): value is URL {
-  return isObject(value) && typeof value.href === 'string' && typeof value.protocol === 'string'
+  try {
+    return isObject(value) && typeof value.href === 'string' && typeof value.protocol === 'string'
+  } catch {
+    return false // it cannot be read
+  }
 }

@@ -24,7 +24,11 @@ export type Rules<T> = { [K in keyof Required<T>]: Rule }
 
 const isInteger = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value)
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value)
-const isFunction = (value: unknown): boolean => typeof value === 'function'
+// Classes cannot be called, and asking a revoked proxy for its length throws.
+const isFunction = (value: unknown): boolean =>
+  typeof value === 'function' &&
+  typeof value.length === 'number' &&
+  !/^class\b/.test(Function.prototype.toString.call(value))
 const isPath = (value: unknown): boolean => typeof value === 'string' && value !== '' && !value.includes('\0')
 
 // What a list may hold unless its rule says so: an array of 4 billion holes costs 16 bytes to make.
@@ -212,6 +216,29 @@ function readObject(
     throw new PaliGemmaError('ERR_INVALID_OPTION', `Expected ${reading} to be readable but reading it throws`, {
       cause: error
     })
+  }
+}
+
+/**
+ * Properties of an object among the arguments, each read once; those that are `undefined` are left out. Throws
+ * ERR_INVALID_OPTION for what is no object or cannot be read; what the values are is the caller's to check.
+ */
+export function readFields(
+  name: string,
+  value: unknown,
+  keys: readonly string[],
+  expected = 'object'
+): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) throw wrongOption(name, expected, value)
+  try {
+    const fields: Record<string, unknown> = {}
+    for (const key of keys) {
+      const field = (value as Record<string, unknown>)[key]
+      if (field !== undefined) fields[key] = field
+    }
+    return fields
+  } catch (error) {
+    throw wrongOption(name, expected, value, error)
   }
 }
 

@@ -97,7 +97,11 @@ export function addQuality(program: Command, context: Context): void {
       'Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL divergence.'
     )
     .optionsGroup(group.model)
-    .requiredOption('-m, --model <file>', 'the model to judge; may be given several times', collect)
+    .option(
+      '-m, --model <file>',
+      'the model to judge; may be given several times (default: PALIGEMMA_MODEL, else the only pulled one)',
+      collect
+    )
     .requiredOption('--against <file>', 'the original, or its conversion to BF16 or Q8_0')
     .option('--against-vision <file>', 'its separate vision GGUF')
   addExamples(
@@ -107,7 +111,7 @@ export function addQuality(program: Command, context: Context): void {
   )
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
     const { compareQuality } = await import('../measure/quality.js')
-    const models = options['model'] as string[]
+    const models = (options['model'] as string[] | undefined) ?? [await chooseModel(undefined)]
     const samples = await sampleOptions(options, context)
     const results = []
     for (const [i, model] of models.entries()) {

@@ -3,8 +3,8 @@ import type { PlainBytes, PlainDoubles, PlainFloats } from '../base/plain-memory
 import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from '../base/errors'
+import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
 import { candidates, isInArchive, isInstalled } from './locate'
 
@@ -307,8 +307,7 @@ export function nativePath(): string {
 export function native(choice?: NativeChoice): NativeBinding {
   if (choice === undefined) return loaded ?? remember(...byDefault())
   if (isBinding(choice)) return remember('default' in choice ? choice.default : choice, '')
-  const path = isFileUrl(choice) || String(choice).startsWith('file:') ? fileURLToPath(String(choice)) : String(choice)
-  return remember(...loadFirst([path], 'nativeBinding'))
+  return remember(...loadFirst([toPath(String(choice))], 'nativeBinding'))
 }
 
 function byDefault(): [NativeBinding, string] {

@@ -41,12 +41,21 @@ export async function openImage(
   const name = describe(image)
   if (isSharp(image)) return { name, source: image.clone() } // a stream too, so before streams
   if (typeof image === 'string' || isUrl(image)) return { name, source: await locate(image, name, options) }
-  if (isUint8Array(image)) return { name, source: Buffer.from(image.buffer, image.byteOffset, image.byteLength) }
-  if (isBytes(image)) return { name, source: Buffer.from(image as ArrayBuffer) }
+  if (isBytes(image)) return { name, source: viewOf(image, name) }
   if (isRaw(image)) return { name, source: image }
   if (hasBytes(image)) return { name, source: await collectBody(image, name, { signal }) }
   if (isWebStream(image) || isIterable(image)) return { name, source: await collect(image, name, { signal }) }
   throw invalid(name, 'an ImageEmbedding has no pixels')
+}
+
+function viewOf(image: Uint8Array | ArrayBuffer | SharedArrayBuffer, name: string): Buffer {
+  try {
+    return isUint8Array(image)
+      ? Buffer.from(image.buffer, image.byteOffset, image.byteLength)
+      : Buffer.from(image as ArrayBuffer)
+  } catch (cause) {
+    throw invalid(name, 'its buffer is gone: it was transferred', cause)
+  }
 }
 
 /** A path, or the encoded bytes. */

@@ -2,12 +2,13 @@
 import type { PlainBytes } from '../base/plain-memory'
 import { withDecoded } from './decode'
 import { isEmbedding, type ImageEmbedding, type ImageInput } from './image-input'
+import { takeImage } from './image-rule'
 import { openImage } from './open'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native, type NativeBinding } from '../engine/native'
 import { pictureDefaults, preprocessRules, type PreprocessOptions } from './preprocess-options'
 import type { ImageTransform } from './transform'
-import { checkOptions } from '../base/validate'
+import { publicCall } from '../base/call'
 
 export interface PreprocessedImage {
   /** = `size`, in pixels. */
@@ -56,12 +57,18 @@ export async function preprocess(
  * ERR_DEPENDENCY_MISSING; an abort rejects at once with the signal's reason
  */
 export async function preprocessImage(image: ImageInput, options: PreprocessOptions): Promise<PreprocessedImage> {
-  checkOptions<PreprocessOptions>('preprocessImage', options, preprocessRules, ['size'])
-  if (isEmbedding(image)) {
-    throw new PaliGemmaError(
-      'ERR_INVALID_OPTION',
-      'Expected a picture for image but received an ImageEmbedding, which has no pixels'
-    )
-  }
-  return await preprocess(native(), image, options)
+  return await publicCall<PreprocessOptions, PreprocessedImage>(
+    'preprocessImage',
+    options,
+    preprocessRules,
+    ['size'],
+    async (options) => {
+      const picture = takeImage(image)
+      if (!isEmbedding(picture)) return await preprocess(native(), picture, options)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        'Expected a picture for image but received an ImageEmbedding, which has no pixels'
+      )
+    }
+  )
 }

@@ -6,6 +6,7 @@ import { checkOutput } from '../base/output-file'
 import { definedOnly, ModelHost } from '../api/host'
 import type { ImageInput } from '../images/image-input'
 import { native } from '../engine/native'
+import { resolveModel } from '../hub/resolve'
 import { loadRules, type LoadOptions } from '../api/options'
 import { imagesRule, samplesOf, samplesRule, type SamplePrompt } from './samples'
 import { rule, type Rules } from '../base/validate'
@@ -47,7 +48,7 @@ export interface ImportanceResult {
 }
 
 const importanceRules: Rules<ImportanceOptions> = {
-  model: rule.file,
+  model: loadRules.model,
   vision: loadRules.vision,
   device: loadRules.device,
   threads: loadRules.threads,
@@ -83,9 +84,14 @@ export async function collectImportance(options: ImportanceOptions): Promise<Imp
 
 async function collect(options: Taken<ImportanceOptions>): Promise<ImportanceResult> {
   const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
-  const sources = [load.model, load.vision, ...images].filter((path) => typeof path === 'string')
+  const files = await resolveModel(load.model)
+  const { path: model } = files
+  const vision = load.vision ?? files.vision
+  const sources = [model, vision, ...images].filter((path) => typeof path === 'string')
   await checkOutput(out, { sources })
-  const host = await ModelHost.open(native(), definedOnly({ ...load, signal, maxSequences: 1 }), { importance: true })
+  const host = await ModelHost.open(native(), definedOnly({ ...load, model, vision, signal, maxSequences: 1 }), {
+    importance: true
+  })
   try {
     const samples = samplesOf(images, prompts)
     for (const [i, { image, prompt, answer }] of samples.entries()) {
@@ -107,7 +113,7 @@ async function collect(options: Taken<ImportanceOptions>): Promise<ImportanceRes
     if (broken)
       throw new PaliGemmaError(
         'ERR_MODEL_INVALID',
-        `${options.model}: the inputs of ${broken.name} are not finite; the file is damaged`
+        `${model}: the inputs of ${broken.name} are not finite; the file is damaged`
       )
     const bytes = await writeImportance(
       out,

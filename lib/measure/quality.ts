@@ -5,6 +5,7 @@ import { definedOnly, ModelHost } from '../api/host'
 import type { ImageInput } from '../images/image-input'
 import { defaultPrompts } from './importance'
 import { native } from '../engine/native'
+import { type ResolvedModel, resolveModel } from '../hub/resolve'
 import { loadRules, type LoadOptions } from '../api/options'
 import { imagesRule, type Sample, samplesOf, samplesRule, type SamplePrompt } from './samples'
 import { rule, type Rules } from '../base/validate'
@@ -25,11 +26,11 @@ export interface QualityOptions
     | 'onProgress'
   > {
   /** The file to judge. */
-  model: string
+  model: string | URL
   /** Its vision GGUF, where it is separate. */
   vision?: string | undefined
   /** The file it is compared with: the original, or a conversion to BF16 or Q8_0. */
-  against: string
+  against: string | URL
   againstVision?: string | undefined
   images: ImageInput[]
   /** With `answer`, that text is scored, else what `against` generates (greedily). Default: "caption en". */
@@ -53,9 +54,9 @@ export interface QualityResult {
 }
 
 const qualityRules: Rules<QualityOptions> = {
-  model: rule.file,
+  model: loadRules.model,
   vision: loadRules.vision,
-  against: rule.file,
+  against: loadRules.model,
   againstVision: rule.file,
   device: loadRules.device,
   threads: loadRules.threads,
@@ -101,16 +102,17 @@ async function compare(options: Taken<QualityOptions>): Promise<QualityResult> {
     signal,
     ...load
   } = options
-  const open = async (path: string, tower: string | undefined) =>
-    await ModelHost.open(native(), definedOnly({ ...load, signal, model: path, vision: tower, maxSequences: 1 }))
-  const reference = await open(against, againstVision)
+  const [own, other] = await Promise.all([resolveModel(model), resolveModel(against)])
+  const open = async (files: ResolvedModel, tower = files.vision) =>
+    await ModelHost.open(native(), definedOnly({ ...load, signal, model: files.path, vision: tower, maxSequences: 1 }))
+  const reference = await open(other, againstVision)
   let judged: ModelHost | undefined
   try {
-    judged = await open(model, vision)
+    judged = await open(own, vision)
     if (judged.info.vocab !== reference.info.vocab) {
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
-        `Expected two files of one model but ${model} has ${judged.info.vocab} tokens and ${against} has ${reference.info.vocab}`
+        `Expected two files of one model but ${own.path} has ${judged.info.vocab} tokens and ${other.path} has ${reference.info.vocab}`
       )
     }
     const samples = samplesOf(images, prompts)

@@ -2,7 +2,8 @@
 import { readFile } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 import type { ImageInput } from '../images/image-input'
-import { rule, type Rule } from '../base/validate'
+import { takeImage } from '../images/image-rule'
+import { check, readFields, rule, takeList, type Rule } from '../base/validate'
 
 export interface SamplePrompt {
   prompt: string
@@ -16,21 +17,27 @@ export interface Sample extends SamplePrompt {
 
 export const samplesRule: Rule = {
   expected: 'non-empty array of strings or { prompt: string, answer?: string }',
-  accepts: (v) =>
-    Array.isArray(v) &&
-    v.length > 0 &&
-    v.every(
-      (item) =>
-        typeof item === 'string' ||
-        (typeof item === 'object' &&
-          item !== null &&
-          rule.text.accepts((item as SamplePrompt).prompt) &&
-          ((item as SamplePrompt).answer === undefined || rule.text.accepts((item as SamplePrompt).answer)))
-    )
+  take: (v) => {
+    const list = takeList(v)
+    return Array.isArray(list) ? list.map((item, i) => takePrompt(`prompts[${i}]`, item)) : list
+  },
+  accepts: (v) => Array.isArray(v) && v.length > 0
+}
+
+function takePrompt(name: string, item: unknown): string | SamplePrompt {
+  if (typeof item === 'string') return item
+  const { prompt, answer } = readFields(name, item, ['prompt', 'answer'], 'string or { prompt, answer? }')
+  check(`${name}.prompt`, prompt, rule.text)
+  if (answer !== undefined) check(`${name}.answer`, answer, rule.text)
+  return { prompt: prompt as string, ...(answer !== undefined && { answer: answer as string }) }
 }
 
 export const imagesRule: Rule = {
   expected: 'non-empty array of images',
+  take: (v, folder) => {
+    const list = takeList(v)
+    return Array.isArray(list) ? list.map((image) => takeImage(image, folder)) : list
+  },
   accepts: (v) => Array.isArray(v) && v.length > 0
 }
 

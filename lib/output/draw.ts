@@ -8,8 +8,9 @@ import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
 import { isUint8Array } from '../base/realms'
 import { isEmbedding, type DecodedImage, type ImageInput } from '../images/image-input'
+import { takeImage } from '../images/image-rule'
 import type { Box } from './parse'
-import { check, checkOptions, rule, type Rules } from '../base/validate'
+import { check, readFields, readOptions, rule, take, type Rules } from '../base/validate'
 
 /** What can be drawn: results of `detect`, `segment` and `parseOutput`. */
 export interface Drawable {
@@ -44,6 +45,10 @@ const drawRules: Rules<DrawOptions> = {
   allowPrivateAddresses: rule.flag
 }
 
+// Of boxes, in pixels: beyond any picture, and short of what drawing cannot compute.
+const farthest = 1e7
+const boxKeys = ['x', 'y', 'width', 'height'] as const
+
 // Ten hues of like strength that stay apart for colour-blind eyes too, strongest contrasts first.
 const palette = [
   '#e6194b',
@@ -71,20 +76,20 @@ function inkOn(colour: string): string {
  * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_DEPENDENCY_MISSING
  */
 export async function drawDetections(
-  image: ImageInput,
-  results: readonly Drawable[],
+  picture: ImageInput,
+  objects: readonly Drawable[],
   options: DrawOptions = {}
 ): Promise<PlainBuffer> {
-  checkOptions<DrawOptions>('drawDetections', options, drawRules)
-  check('results', results, rule.listOf('detections ({ label, box, score?, mask? })', isDrawable))
+  const { labels = true, scores = true, scale = 1, ...decoding } = readOptions('drawDetections', options, drawRules)
+  const results = take('results', objects, resultsRule).map((object, i) => takeDrawable(`results[${i}]`, object))
+  const image = takeImage(picture)
   if (isEmbedding(image))
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
       'Expected a picture for image but received an ImageEmbedding, which has no pixels'
     )
-  const decoded = await decodeImage(image, options)
+  const decoded = await decodeImage(image, decoding)
   const sharp = await loadSharp()
-  const { labels = true, scores = true, scale = 1 } = options
   const drawn = results.filter(({ box }) => box.width > 0 && box.height > 0)
   const colours = new Map<string, string>()
   for (const { label } of drawn) if (!colours.has(label)) colours.set(label, palette[colours.size % palette.length]!)
@@ -112,16 +117,32 @@ export async function drawDetections(
     .toBuffer()
 }
 
-function isDrawable(value: unknown): boolean {
-  const { label, box, mask, score } = (value ?? {}) as Drawable
-  return (
-    typeof label === 'string' &&
-    (score === undefined || typeof score === 'number') &&
-    typeof box === 'object' &&
-    box !== null &&
-    [box.x, box.y, box.width, box.height].every(Number.isFinite) &&
-    (mask === undefined || (isUint8Array(mask?.data) && mask.data.length === mask.width * mask.height))
-  )
+const expected = 'a detection ({ label, box, score?, mask? })'
+const resultsRule = rule.listOf(expected, (v) => typeof v === 'object' && v !== null)
+const place = rule.number(-farthest, farthest)
+
+function takeDrawable(name: string, given: unknown): Drawable {
+  const { label, score, box, mask } = readFields(name, given, ['label', 'score', 'box', 'mask'], expected)
+  check(`${name}.label`, label, rule.text)
+  if (score !== undefined) check(`${name}.score`, score, rule.number(-Number.MAX_VALUE))
+  const sides = readFields(`${name}.box`, box, boxKeys, '{ x, y, width, height }')
+  for (const key of boxKeys) check(`${name}.box.${key}`, sides[key], place)
+  return {
+    label: label as string,
+    box: sides as unknown as Box,
+    ...(score !== undefined && { score: score as number }),
+    ...(mask !== undefined && { mask: takeMask(`${name}.mask`, mask) })
+  }
+}
+
+function takeMask(name: string, given: unknown): NonNullable<Drawable['mask']> {
+  const fields = readFields(name, given, ['width', 'height', 'data'], 'a mask ({ width, height, data })')
+  const { width, height, data } = fields as unknown as NonNullable<Drawable['mask']>
+  check(`${name}.data`, data, {
+    expected: 'Uint8Array of width x height values',
+    accepts: () => isUint8Array(data) && data.length === width * height
+  })
+  return { width, height, data }
 }
 
 /** Colours the picture where the mask is set; all pixel work is sharp's, off the event loop. */
@@ -138,7 +159,10 @@ async function blendMask(
       `Expected masks of ${width} x ${height} pixels, as the picture, but received ${mask.width} x ${mask.height}`
     )
   }
-  const alpha = await sharp(Buffer.from(mask.data.buffer, mask.data.byteOffset, mask.data.byteLength), {
+  if (mask.data.length !== width * height)
+    throw new PaliGemmaError('ERR_INVALID_OPTION', 'The buffer of a mask was transferred or shrunk while it was drawn')
+  // a copy, whose buffer nobody transfers
+  const alpha = await sharp(Buffer.from(mask.data), {
     raw: { width, height, channels: 1 },
     limitInputPixels: false
   })

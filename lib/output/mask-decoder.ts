@@ -46,9 +46,9 @@ export const codesRule: Rule = {
 export class MaskDecoder {
   /** @internal */
   constructor(private readonly decoder: NativeMaskDecoder) {
-    check('a new MaskDecoder', decoder?.decode, {
+    check('a new MaskDecoder', decoder, {
       expected: 'what loadMaskDecoder makes',
-      accepts: rule.function.accepts
+      accepts: (v) => rule.function.accepts((v as NativeMaskDecoder).decode)
     })
   }
 

@@ -1,4 +1,5 @@
 /** Dropping boxes that show an object again. Pure. */
+import { check, readFields, readOptions, rule, take, type Rules } from '../base/validate'
 import type { NormalizedBox } from './parse'
 
 /** What {@link suppressOverlaps} compares. */
@@ -8,8 +9,24 @@ export interface ScoredBox {
   score: number
 }
 
-/** Intersection over union of two boxes, 0..1; 0 where neither has an area. */
+const sides = ['yMin', 'xMin', 'yMax', 'xMax'] as const
+const side = rule.number(-Number.MAX_VALUE)
+
+function takeBox(name: string, value: unknown): NormalizedBox {
+  const box = readFields(name, value, sides, '{ yMin, xMin, yMax, xMax }')
+  for (const key of sides) check(`${name}.${key}`, box[key], side)
+  return box as unknown as NormalizedBox
+}
+
+/**
+ * Intersection over union of two boxes, 0..1; 0 where neither has an area.
+ * @throws PaliGemmaError ERR_INVALID_OPTION
+ */
 export function boxOverlap(a: NormalizedBox, b: NormalizedBox): number {
+  return overlap(takeBox('a', a), takeBox('b', b))
+}
+
+function overlap(a: NormalizedBox, b: NormalizedBox): number {
   const area = (box: NormalizedBox): number => Math.max(box.yMax - box.yMin, 0) * Math.max(box.xMax - box.xMin, 0)
   const height = Math.min(a.yMax, b.yMax) - Math.max(a.yMin, b.yMin)
   const width = Math.min(a.xMax, b.xMax) - Math.max(a.xMin, b.xMin)
@@ -28,18 +45,34 @@ export interface OverlapOptions {
  * Non-maximum suppression: of boxes with the same label that overlap more than `threshold` (intersection over union),
  * only the one with the highest score stays; of equal scores, the first. With `classAgnostic` labels make no difference.
  * The order of the rest is kept.
+ * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function suppressOverlaps<T extends ScoredBox>(
   boxes: readonly T[],
   threshold: number,
-  { classAgnostic = false }: OverlapOptions = {}
+  options: OverlapOptions = {}
 ): T[] {
-  const kept: T[] = []
-  const same = (a: T, b: T): boolean => classAgnostic || a.label === b.label
-  for (const box of [...boxes].sort((a, b) => b.score - a.score)) {
-    if (!kept.some((other) => same(other, box) && boxOverlap(other.normalized, box.normalized) > threshold))
-      kept.push(box)
+  check('threshold', threshold, rule.number(0, 1))
+  const { classAgnostic = false } = readOptions<OverlapOptions>('suppressOverlaps', options, overlapRules)
+  const list = take('boxes', boxes, boxesRule)
+  const read: Scored[] = []
+  for (let i = 0; i < list.length; i++) read.push(takeScored(`boxes[${i}]`, list[i]!))
+  const kept: Scored[] = []
+  const same = (a: Scored, b: Scored): boolean => classAgnostic || a.label === b.label
+  for (const box of [...read].sort((a, b) => b.score - a.score)) {
+    if (!kept.some((other) => same(other, box) && overlap(other.normalized, box.normalized) > threshold)) kept.push(box)
   }
   const stays = new Set(kept)
-  return boxes.filter((box) => stays.has(box))
+  return list.filter((_, i) => stays.has(read[i]!))
+}
+
+type Scored = Pick<ScoredBox, 'label' | 'normalized' | 'score'>
+const boxesRule = rule.listOf('{ label, normalized, score }', () => true)
+const overlapRules: Rules<OverlapOptions> = { classAgnostic: rule.flag }
+
+function takeScored(name: string, value: unknown): Scored {
+  const fields = readFields(name, value, ['label', 'normalized', 'score'], '{ label, normalized, score }')
+  check(`${name}.label`, fields['label'], rule.text)
+  check(`${name}.score`, fields['score'], side)
+  return { ...(fields as unknown as Scored), normalized: takeBox(`${name}.normalized`, fields['normalized']) }
 }

@@ -1,6 +1,6 @@
 /** Reading `<loc>`/`<seg>` output. Pure functions; see the grammar at `objectPattern`. */
-import type { ImageTransform } from '../images/transform'
-import { rule, checkOptions, wrongOption, type Rules } from '../base/validate'
+import { takeTransform, type ImageTransform } from '../images/transform'
+import { readOptions, rule, wrongOption, type Rule, type Rules } from '../base/validate'
 
 /** A rectangle in pixels of the image as given (after EXIF orientation), from its top left corner. */
 export interface Box {
@@ -67,11 +67,17 @@ const objectPattern = /((?:<loc[0-9]{4}>){4})\s*((?:<seg[0-9]{3}>){16})?\s*([^;<
 const locPattern = /<loc([0-9]{4})>/g
 const segPattern = /<seg([0-9]{3})>/g
 
+const transformRule: Rule = {
+  expected: 'the transform of preprocessImage',
+  take: (v) => takeTransform('transform', v),
+  accepts: () => true
+}
+
 const parseRules: Rules<ParseOptions> = {
   width: rule.above(0),
   height: rule.above(0),
   locScale: rule.oneOf(1023, 1024),
-  transform: { expected: 'the transform of preprocessImage', accepts: (v) => typeof v === 'object' && v !== null }
+  transform: transformRule
 }
 
 /** Text and objects, in order; together they are the whole text. */
@@ -199,21 +205,26 @@ export function maskBox(
  */
 export function parseOutput(text: string, options: ParseOptions): ParsedObject[] {
   if (typeof text !== 'string') throw wrongOption('text', 'string', text)
-  checkOptions<ParseOptions>('parseOutput', options, parseRules, ['width', 'height'])
-  return parsePieces(text, options).flatMap((piece) => piece.object ?? [])
+  const taken = readOptions<ParseOptions>('parseOutput', options, parseRules, ['width', 'height'])
+  return parsePieces(text, taken).flatMap((piece) => piece.object ?? [])
 }
+
+interface ScaleOption {
+  locScale?: 1023 | 1024 | undefined
+}
+const scaleRules: Rules<ScaleOption> = { locScale: rule.oneOf(1023, 1024) }
 
 /**
  * 0..1 of a `<loc>` value (0..1023), or of its token such as "<loc0512>".
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export function decodeLocation(location: number | string, options: { locScale?: 1023 | 1024 } = {}): number {
-  checkOptions<{ locScale?: 1023 | 1024 }>('decodeLocation', options, { locScale: rule.oneOf(1023, 1024) })
+export function decodeLocation(location: number | string, options: ScaleOption = {}): number {
+  const { locScale = 1023 } = readOptions<ScaleOption>('decodeLocation', options, scaleRules)
   const value = typeof location === 'string' ? Number(/^<loc([0-9]{4})>$/.exec(location)?.[1] ?? NaN) : location
-  if (!Number.isInteger(value) || value < 0 || value > 1023) {
+  if (!rule.integer(0, 1023).accepts(value)) {
     throw wrongOption('location', 'integer from 0 to 1023 or a token from "<loc0000>" to "<loc1023>"', location)
   }
-  return value / (options.locScale ?? 1023)
+  return value / locScale
 }
 
 /**
@@ -222,9 +233,9 @@ export function decodeLocation(location: number | string, options: { locScale?: 
  * decoding is nearest.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export function encodeLocation(value: number, options: { locScale?: 1023 | 1024 } = {}): string {
-  checkOptions<{ locScale?: 1023 | 1024 }>('encodeLocation', options, { locScale: rule.oneOf(1023, 1024) })
+export function encodeLocation(value: number, options: ScaleOption = {}): string {
+  const { locScale = 1023 } = readOptions<ScaleOption>('encodeLocation', options, scaleRules)
   if (typeof value !== 'number' || !Number.isFinite(value)) throw wrongOption('value', 'number from 0 to 1', value)
-  const location = Math.min(Math.max(roundHalfEven(value * (options.locScale ?? 1023)), 0), 1023)
+  const location = Math.min(Math.max(roundHalfEven(value * locScale), 0), 1023)
   return `<loc${String(location).padStart(4, '0')}>`
 }

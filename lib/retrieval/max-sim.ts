@@ -1,9 +1,9 @@
 /** Late interaction on the calling thread, and a second look at the best pages. */
 import type { PlainDoubles } from '../base/plain-memory'
-import { fromNative, PaliGemmaError } from '../base/errors'
+import { nativeSync, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
-import { check, everyItem, rule } from '../base/validate'
-import { checkVectors, nativeRows, type PageVectors, queryAs, typeOf, type VectorType } from './vectors'
+import { check, readFields, rule, take } from '../base/validate'
+import { nativeRows, type PageVectors, queryAs, takeVectors, typeOf, type VectorType } from './vectors'
 
 /** A page and how well it fits. */
 export interface SearchHit {
@@ -12,6 +12,11 @@ export interface SearchHit {
   /** As {@link maxSim} defines it. */
   score: number
 }
+
+// A million pages' vectors take 100 GB.
+const mostPages = 1 << 20
+const pagesRule = rule.listOf('vectors', (page) => typeof page === 'object' && page !== null, { most: mostPages })
+const hitsRule = rule.listOf('{ page, score }', (hit) => typeof hit === 'object' && hit !== null)
 
 /**
  * Late interaction: for every query vector the largest dot product with a page's vectors, summed over the query. For
@@ -25,11 +30,17 @@ export interface SearchHit {
  * @throws PaliGemmaError ERR_INVALID_OPTION where widths or types do not fit, ERR_NATIVE_MISSING
  */
 export function maxSim(query: PageVectors, pages: readonly PageVectors[]): PlainDoubles {
-  checkVectors('query', query)
-  check('pages', pages, { expected: 'array of vectors', accepts: Array.isArray })
+  const taken = takeVectors('query', query)
+  const list = take('pages', pages, pagesRule)
+  return scoresOf(
+    taken,
+    list.map((page, n) => takeVectors(`pages[${n}]`, page))
+  )
+}
+
+function scoresOf(query: PageVectors, pages: readonly PageVectors[]): PlainDoubles {
   const byType = new Map<VectorType, number[]>()
   for (const [n, page] of pages.entries()) {
-    checkVectors(`pages[${n}]`, page)
     if (page.dims !== query.dims)
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
@@ -46,22 +57,18 @@ export function maxSim(query: PageVectors, pages: readonly PageVectors[]): Plain
     const chosen = numbers.map((n) => pages[n]!)
     const scales = (vectors: PageVectors): Float32Array | undefined =>
       vectors.type === 'int8' ? vectors.scales : undefined
-    try {
-      native()
-        .maxSim(
-          type,
-          query.dims,
-          nativeRows(packed),
-          scales(packed),
-          chosen.map(nativeRows),
-          type === 'int8' ? chosen.map((page) => scales(page)!) : undefined
-        )
-        .forEach((score, i) => {
-          scores[numbers[i]!] = score
-        })
-    } catch (error) {
-      throw fromNative(error)
-    }
+    nativeSync(() =>
+      native().maxSim(
+        type,
+        query.dims,
+        nativeRows(packed),
+        scales(packed),
+        chosen.map(nativeRows),
+        type === 'int8' ? chosen.map((page) => scales(page)!) : undefined
+      )
+    ).forEach((score, i) => {
+      scores[numbers[i]!] = score
+    })
   }
   return scores
 }
@@ -77,12 +84,12 @@ export async function rescore(
   hits: readonly SearchHit[],
   vectorsOf: (page: number) => PageVectors | Promise<PageVectors>
 ): Promise<SearchHit[]> {
-  check('hits', hits, {
-    expected: 'array of { page, score }',
-    accepts: (v) => Array.isArray(v) && everyItem(v, (hit) => rule.integer(0).accepts((hit as SearchHit).page))
+  const taken = takeVectors('query', query)
+  const numbers = take('hits', hits, hitsRule).map((hit, i) => {
+    const { page } = readFields(`hits[${i}]`, hit, ['page'])
+    return take(`hits[${i}].page`, page as number, rule.integer(0))
   })
   check('vectorsOf', vectorsOf, rule.callback)
-  const pages = await Promise.all(hits.map(async ({ page }) => await vectorsOf(page)))
-  const scores = maxSim(query, pages)
-  return hits.map(({ page }, i) => ({ page, score: scores[i]! })).sort((a, b) => b.score - a.score || a.page - b.page)
+  const scores = maxSim(taken, await Promise.all(numbers.map(async (page) => await vectorsOf(page))))
+  return numbers.map((page, i) => ({ page, score: scores[i]! })).sort((a, b) => b.score - a.score || a.page - b.page)
 }

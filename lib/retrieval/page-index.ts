@@ -1,18 +1,18 @@
 /** Many pages' vectors in one place, searched by all threads beside the event loop. */
 import type { PlainDoubles } from '../base/plain-memory'
-import { fromNative, nativeCall, PaliGemmaError } from '../base/errors'
+import { nativeCall, nativeSync, PaliGemmaError } from '../base/errors'
 import { native, type NativePageStore } from '../engine/native'
 import { publicCall } from '../base/call'
 import { untilAborted } from '../base/signals'
 import { check, readOptions, rule, take, type Rules } from '../base/validate'
 import type { SearchHit } from './max-sim'
 import {
-  checkVectors,
   nativeRows,
   type MultiVector,
   type PageVectors,
   quantizeVectors,
   queryAs,
+  takeVectors,
   typeOf,
   typeRule,
   type VectorType
@@ -65,7 +65,7 @@ export class PageIndex {
     const { type = 'int8', dims = 128, threads } = readOptions<PageIndexOptions>('PageIndex', options, indexRules)
     this.type = type
     this.dims = dims
-    this.#store = this.#sync(() => native().createPageStore(type, dims, threads))
+    this.#store = nativeSync(() => native().createPageStore(type, dims, threads))
   }
 
   /** Pages that can be found. */
@@ -81,8 +81,8 @@ export class PageIndex {
    * Copies a page's vectors into the index; its number. At least one token.
    * @throws PaliGemmaError ERR_INVALID_OPTION where width or type do not fit, ERR_OUT_OF_MEMORY
    */
-  add(vectors: PageVectors): number {
-    checkVectors('vectors', vectors)
+  add(given: PageVectors): number {
+    const vectors = takeVectors('vectors', given)
     if (vectors.dims !== this.dims)
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
@@ -98,13 +98,13 @@ export class PageIndex {
       )
     const packed =
       type === this.type ? vectors : quantizeVectors(vectors as MultiVector, this.type as 'int8' | 'binary')
-    return this.#sync(() => this.#store.add(nativeRows(packed), packed.type === 'int8' ? packed.scales : undefined))
+    return nativeSync(() => this.#store.add(nativeRows(packed), packed.type === 'int8' ? packed.scales : undefined))
   }
 
   /** The page is not found any more. Its number stays taken, and its memory too until `clear()`. */
   remove(page: number): void {
     check('page', page, rule.integer(0))
-    this.#sync(() => this.#store.remove(page))
+    nativeSync(() => this.#store.remove(page))
   }
 
   /** Removes all pages and frees their memory; numbers begin at 0 again. Searches under way find nothing. */
@@ -161,15 +161,16 @@ export class PageIndex {
     return await this.#exclusively(async () => await this.#store.score(rows, scales, list))
   }
 
-  #query(query: PageVectors): { rows: Uint8Array; scales: Float32Array | undefined } {
-    checkVectors('query', query)
+  /** A copy: what the caller does with its buffers while the query waits makes no difference. */
+  #query(given: PageVectors): { rows: Uint8Array; scales: Float32Array | undefined } {
+    const query = takeVectors('query', given)
     if (query.dims !== this.dims)
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
         `Expected a query of vectors of ${this.dims} values but received ${query.dims}`
       )
     const packed = queryAs(query, this.type)
-    return { rows: nativeRows(packed), scales: packed.type === 'int8' ? packed.scales : undefined }
+    return { rows: nativeRows(packed).slice(), scales: packed.type === 'int8' ? packed.scales.slice() : undefined }
   }
 
   /** One search at a time: each takes all threads, and waiting ones hold none of libuv's. */
@@ -177,13 +178,5 @@ export class PageIndex {
     const turn = this.#last.then(async () => await nativeCall(work))
     this.#last = turn.catch(() => {})
     return await turn
-  }
-
-  #sync<T>(call: () => T): T {
-    try {
-      return call()
-    } catch (error) {
-      throw fromNative(error)
-    }
   }
 }

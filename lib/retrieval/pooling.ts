@@ -2,8 +2,8 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
-import { checkOptions, rule, show, type Rules } from '../base/validate'
-import { checkVectors, type MultiVector, typeOf } from './vectors'
+import { readOptions, rule, show, type Rules } from '../base/validate'
+import { type MultiVector, takeVectors, typeOf } from './vectors'
 
 /** Options of {@link poolTokens}. */
 export interface PoolOptions {
@@ -27,9 +27,9 @@ const poolRules: Rules<PoolOptions> = { factor: rule.integer(1) }
  * factor 3. Pages only: queries stay whole. Runs on libuv's pool, about tokens^2 * dims operations; at most 16384 vectors.
  * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_OUT_OF_MEMORY, ERR_NATIVE_MISSING
  */
-export async function poolTokens(vectors: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {
-  checkOptions<PoolOptions>('poolTokens', options, poolRules)
-  checkVectors('vectors', vectors)
+export async function poolTokens(given: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {
+  const { factor = 3 } = readOptions<PoolOptions>('poolTokens', options, poolRules)
+  const vectors = takeVectors('vectors', given)
   if (typeOf(vectors) !== 'f32')
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
@@ -37,7 +37,7 @@ export async function poolTokens(vectors: MultiVector, options: PoolOptions = {}
     )
   const { dims, tokens } = vectors
   if (tokens === 0) return { data: new Float32Array(0), tokens: 0, dims, clusters: [] }
-  const wanted = Math.max(Math.floor(tokens / (options.factor ?? 3)), 1)
+  const wanted = Math.max(Math.floor(tokens / factor), 1)
   const { data, clusters } = await nativeCall(async () => await native().poolTokens(vectors.data, dims, wanted))
   return { data, tokens: data.length / dims, dims, clusters }
 }

@@ -5,9 +5,10 @@ import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
 import { isFloat32Array } from '../base/realms'
 import { isEmbedding, type ImageInput } from '../images/image-input'
-import type { ImageTransform } from '../images/transform'
-import { check, checkOptions, rule, show, type Rules } from '../base/validate'
-import { checkVectors, type MultiVector, typeOf } from './vectors'
+import { takeImage } from '../images/image-rule'
+import { takeTransform, type ImageTransform } from '../images/transform'
+import { check, readFields, readOptions, rule, show, takeList, type Rules } from '../base/validate'
+import { type MultiVector, takeVectors, typeOf } from './vectors'
 
 /** Options of {@link similarityMap}. */
 export interface SimilarityMapOptions {
@@ -43,6 +44,7 @@ const drawRules: Rules<DrawMapOptions> = {
   opacity: rule.number(0, 1),
   range: {
     expected: '[least, greatest]',
+    take: (v) => takeList(v, 2),
     accepts: (v) =>
       Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number)
   },
@@ -53,26 +55,17 @@ const drawRules: Rules<DrawMapOptions> = {
 
 /**
  * The dot products of a query's tokens with the vectors of a page's patches.
- * @param page as `embedImage` gives it: neither pooled nor quantized, which lose the places
+ * @param pageVectors as `embedImage` gives it: neither pooled nor quantized, which lose the places
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function similarityMap(
-  query: MultiVector,
-  page: MultiVector,
+  queryVectors: MultiVector,
+  pageVectors: MultiVector,
   options: SimilarityMapOptions = {}
 ): SimilarityMap & { data: PlainFloats } {
-  checkOptions<SimilarityMapOptions>('similarityMap', options, mapRules)
-  for (const [name, vectors] of [
-    ['query', query],
-    ['page', page]
-  ] as const) {
-    checkVectors(name, vectors)
-    if (typeOf(vectors) !== 'f32')
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        `Expected vectors of type "f32" for ${name} but received ${show(vectors.type)}`
-      )
-  }
+  const given = readOptions<SimilarityMapOptions>('similarityMap', options, mapRules)
+  const query = takeFloats('query', queryVectors)
+  const page = takeFloats('page', pageVectors)
   const { imageTokens, dims } = page
   const side = Math.sqrt(imageTokens ?? 0)
   if (imageTokens === undefined || !Number.isInteger(side) || side === 0 || imageTokens > page.tokens) {
@@ -86,7 +79,7 @@ export function similarityMap(
       'ERR_INVALID_OPTION',
       `Expected vectors of ${query.dims} values for page but received ${dims}`
     )
-  const tokens = options.tokens ?? Array.from({ length: query.tokens }, (_, i) => i)
+  const tokens = given.tokens ?? Array.from({ length: query.tokens }, (_, i) => i)
   const wrong = tokens.find((token) => token >= query.tokens)
   if (tokens.length === 0 || wrong !== undefined) {
     throw new PaliGemmaError(
@@ -104,6 +97,15 @@ export function similarityMap(
     data[t] = sum
   }
   return { data, rows: side, columns: side, ...(page.transform && { transform: page.transform }) }
+}
+
+function takeFloats(name: string, given: MultiVector): MultiVector {
+  const vectors = takeVectors(name, given)
+  if (typeOf(vectors) === 'f32') return vectors
+  throw new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected vectors of type "f32" for ${name} but received ${show(vectors.type)}`
+  )
 }
 
 // Dark to bright over purple, red and orange; brightness grows evenly, so that it reads without colours too.
@@ -129,25 +131,20 @@ function colour(value: number): [number, number, number] {
  * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION
  */
 export async function drawSimilarityMap(
-  image: ImageInput,
-  map: SimilarityMap,
+  picture: ImageInput,
+  similarities: SimilarityMap,
   options: DrawMapOptions = {}
 ): Promise<PlainBuffer> {
-  checkOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
-  const isMap =
-    typeof map === 'object' &&
-    map !== null &&
-    isFloat32Array(map.data) &&
-    map.data.length > 0 &&
-    map.data.length === map.rows * map.columns
-  check('map', map, { expected: 'similarity map ({ data, rows, columns })', accepts: () => isMap })
+  const given = readOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
+  const map = takeMap(similarities)
+  const image = takeImage(picture)
   if (isEmbedding(image))
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
       'Expected a picture for image but received an ImageEmbedding, which has no pixels'
     )
-  const { opacity = 0.6, range } = options
-  const { data, width, height } = await decodeImage(image, options)
+  const { opacity = 0.6, range, ...decoding } = given
+  const { data, width, height } = await decodeImage(image, decoding)
   const [least, greatest] =
     range ??
     map.data.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)] as [number, number], [
@@ -165,6 +162,25 @@ export async function drawSimilarityMap(
     .removeAlpha()
     .png()
     .toBuffer()
+}
+
+// Larger squares of patches no model has.
+const mostSide = 4096
+
+function takeMap(given: unknown): SimilarityMap {
+  const expected = 'similarity map ({ data, rows, columns })'
+  const map = readFields('map', given, ['data', 'rows', 'columns', 'transform'], expected)
+  for (const name of ['rows', 'columns']) check(`map.${name}`, map[name], rule.integer(1, mostSide))
+  const { data, rows, columns } = map as unknown as SimilarityMap
+  const fits = isFloat32Array(data) && data.length === rows * columns && data.every(Number.isFinite)
+  check('map.data', data, { expected: `Float32Array of ${rows} x ${columns} finite values`, accepts: () => fits })
+  const transform = map['transform']
+  return {
+    data,
+    rows,
+    columns,
+    ...(transform !== undefined && { transform: takeTransform('map.transform', transform) })
+  }
 }
 
 /** The map's colours as large as the page: the square that patches cover, less what was padded around the page. */

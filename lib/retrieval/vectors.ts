@@ -2,8 +2,8 @@
 import { PaliGemmaError } from '../base/errors'
 import { isFloat32Array, isInt8Array, isUint8Array } from '../base/realms'
 import type { VectorType } from '../engine/native'
-import type { ImageTransform } from '../images/transform'
-import { check, rule, show, wrongOption } from '../base/validate'
+import { takeTransform, type ImageTransform } from '../images/transform'
+import { check, readFields, rule, show, take, wrongOption } from '../base/validate'
 
 /** The vectors of a page or a query: one per token, each of length 1. */
 export interface MultiVector {
@@ -53,10 +53,28 @@ const bitBytes = (dims: number): number => Math.ceil(dims / 8)
 
 export const typeOf = (vectors: PageVectors): VectorType => vectors.type ?? 'f32'
 
-/** Throws ERR_INVALID_OPTION where the parts do not fit each other; `name` is for the message. */
-export function checkVectors(name: string, vectors: PageVectors): void {
-  if (typeof vectors !== 'object' || vectors === null)
-    throw wrongOption(name, 'vectors ({ data, tokens, dims })', vectors)
+const parts = ['type', 'data', 'scales', 'tokens', 'dims', 'imageTokens', 'transform', 'texts']
+const textsRule = rule.listOf('strings', rule.text.accepts)
+const whole = 'vectors ({ data, tokens, dims })'
+
+/**
+ * The vectors with each of their parts read once; what they are made of is not copied. Throws ERR_INVALID_OPTION where
+ * the parts do not fit each other; `name` is for the message.
+ */
+export function takeVectors<T extends PageVectors>(name: string, given: T): T {
+  const vectors = readFields(name, given, parts, whole) as unknown as T
+  checkRows(name, vectors)
+  if (typeOf(vectors) !== 'f32') return vectors
+  const { imageTokens, transform, texts } = vectors as MultiVector
+  if (imageTokens !== undefined) check(`${name}.imageTokens`, imageTokens, rule.integer(0))
+  return {
+    ...vectors,
+    ...(transform !== undefined && { transform: takeTransform(`${name}.transform`, transform) }),
+    ...(texts !== undefined && { texts: take(`${name}.texts`, texts, textsRule) })
+  }
+}
+
+function checkRows(name: string, vectors: PageVectors): void {
   const { tokens, dims, data } = vectors
   const type = typeOf(vectors)
   check(`${name}.type`, type, typeRule)
@@ -88,14 +106,14 @@ export function quantizeVectors(vectors: MultiVector, type: 'int8'): Int8MultiVe
 export function quantizeVectors(vectors: MultiVector, type: 'binary'): BinaryMultiVector
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector {
-  checkVectors('vectors', vectors)
-  if (typeOf(vectors) !== 'f32')
+  const taken = takeVectors('vectors', vectors)
+  if (typeOf(taken) !== 'f32')
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected vectors of type "f32" to quantize but received ${show(vectors.type)}`
+      `Expected vectors of type "f32" to quantize but received ${show(taken.type)}`
     )
   check('type', type, rule.oneOf('int8', 'binary'))
-  return type === 'int8' ? toInt8(vectors) : toBinary(vectors)
+  return type === 'int8' ? toInt8(taken) : toBinary(taken)
 }
 
 const levels = 127

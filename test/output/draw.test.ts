@@ -96,7 +96,9 @@ describe('drawDetections', () => {
   })
 
   it('refuses what it cannot draw', async () => {
-    await expect(drawDetections(grey, [{ label: 'a' }] as never)).rejects.toThrow(/Expected array of detections/)
+    await expect(drawDetections(grey, [{ label: 'a' }] as never)).rejects.toThrow(
+      /Expected \{ x, y, width, height \} for results\[0\]\.box/
+    )
     await expect(
       drawDetections(grey, [
         { label: 'a', box: { x: 0, y: 0, width: 1, height: 1 }, mask: { width: 2, height: 2, data: new Uint8Array(4) } }
