@@ -145,6 +145,7 @@ describe('a schema that is refused', () => {
     ['unique items', { type: 'array', items: { type: 'null' }, uniqueItems: true }, '"uniqueItems"'],
     ['contains', { type: 'array', items: { type: 'null' }, contains: {} }, '"contains"'],
     ['not', object({ a: { not: {} } }), 'jsonSchema.properties.a: the keyword "not"'],
+    // biome-ignore lint/suspicious/noThenProperty: a keyword of JSON Schema
     ['if', { type: 'object', if: {}, then: {} }, '"if"'],
     ['an unknown format', { type: 'string', format: 'idn-email' }, 'jsonSchema.format'],
     ['dependentRequired', { type: 'object', dependentRequired: {} }, '"dependentRequired"'],
