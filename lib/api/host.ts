@@ -131,7 +131,7 @@ function warnOfFewerThreads(started: number, wanted = 1): void {
 }
 
 /** The options as the addon takes them, with what is read here: the mask decoder's npz and PEFT's tensors. */
-async function readLoadOptions(options: LoadOptions, importance: boolean | undefined): Promise<NativeLoadOptions> {
+async function readLoadOptions(options: HostOptions, importance: boolean | undefined): Promise<NativeLoadOptions> {
   const { maskDecoder, signal } = options
   const adapters = options.adapters as TakenAdapter[] | undefined
   const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
