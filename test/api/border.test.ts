@@ -153,6 +153,21 @@ it('lists say whether they were cut, beside what JSON sees', async () => {
   expect(Array.isArray(JSON.parse(JSON.stringify(found)))).toBe(true)
 })
 
+it('detect has room for every label where no maxTokens says otherwise', async () => {
+  const fake = new FakeNative(() => ['<loc0000><loc0000><loc0512><loc0512> cow'])
+  fake.info = { ...fake.info, contextSize: 100_000 }
+  const model = await openModel(fake.binding, { model: 'm.gguf' })
+  const room = async (labels: string[], options = {}): Promise<number | undefined> => {
+    await model.detect(picture, labels, options)
+    const request = fake.requests.at(-1)!
+    return request.kind === 'generate' ? request.maxTokens : undefined
+  }
+  const many = Array.from({ length: 200 }, (_, i) => `thing ${i}`)
+  expect(await room(['cow'])).toBe(512)
+  expect(await room(many)).toBeGreaterThan(200 * 6)
+  expect(await room(many, { maxTokens: 9 })).toBe(9)
+})
+
 it('helpers refuse what they cannot use with a code', () => {
   const coded = expect.objectContaining({ code: 'ERR_INVALID_OPTION' }) as Error
   for (const wrong of [null, 5, Symbol('x'), {}, [5], []]) expect(() => prompts.detect(wrong as never)).toThrow(coded)

@@ -1,0 +1,186 @@
+/** What a process brings with it: its working folder, its permissions, the context of its calls, a model's training. */
+import { spawnSync } from 'node:child_process'
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { inspectModel, loadModel, pull, quantizeModel } from '../../lib/index'
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+import { TestHub } from '../support/hub-server'
+import { writeTinyModel } from '../support/tiny-model'
+
+const root = join(__dirname, '..', '..')
+const here = process.cwd()
+let gguf = ''
+
+beforeAll(() => {
+  gguf = writeTinyModel({ contextSize: 512 })
+})
+afterEach(() => {
+  process.chdir(here)
+  vi.restoreAllMocks()
+})
+afterAll(removeTempDirs)
+
+describe('relative paths', () => {
+  it('begin where the process was when the call was made', async () => {
+    const [before, after] = [tempDir(), tempDir()]
+    copyFileSync(gguf, join(before, 'm.gguf'))
+    process.chdir(before)
+    const calls = [
+      loadModel({ model: 'm.gguf', threads: 1 }).then(async (model) => await model.dispose()),
+      inspectModel('m.gguf'),
+      quantizeModel({ source: 'm.gguf', out: 'q.gguf', type: 'Q8_0' })
+    ]
+    process.chdir(after)
+    await Promise.all(calls)
+    expect(readdirSync(before).sort()).toEqual(['m.gguf', 'q.gguf'])
+    expect(readdirSync(after)).toEqual([])
+  })
+
+  it('may be file: URLs, as an argument or among the options', async () => {
+    const url = pathToFileURL(gguf)
+    for (const source of [url, url.href, { model: url, threads: 1 }, { model: url.href, threads: 1 }])
+      await (await loadModel(source)).dispose()
+    await expect(loadModel({ model: new URL('https://example.org/m.gguf') })).rejects.toMatchObject({
+      name: 'PaliGemmaError'
+    })
+  })
+})
+
+describe('callbacks of long work', () => {
+  const storage = new AsyncLocalStorage<string>()
+
+  it('run in the context of their call', async () => {
+    const seen = new Set<unknown>()
+    const note = (): void => void seen.add(storage.getStore())
+    const out = (user: string): string => join(tempDir(), `${user}.gguf`)
+    await Promise.all(
+      ['ann', 'bob'].map(
+        async (user) =>
+          await storage.run(
+            user,
+            async () => await quantizeModel({ source: gguf, out: out(user), type: 'Q8_0', onProgress: note })
+          )
+      )
+    )
+    expect([...seen].sort()).toEqual(['ann', 'bob'])
+  })
+
+  it('of a pull as well, and what they throw comes out unchanged', async () => {
+    const hub = await TestHub.start({
+      'config.json': '{}',
+      'tokenizer.model': Buffer.alloc(10),
+      'model.safetensors': Buffer.alloc(1000)
+    })
+    const seen: unknown[] = []
+    const mine = new Error('mine')
+    try {
+      const options = { endpoint: hub.url, cacheDir: tempDir(), token: false as const }
+      const pulling = storage.run(
+        'ann',
+        async () =>
+          await pull(hub.id, {
+            ...options,
+            onPlan: () => {
+              seen.push(storage.getStore())
+              throw mine
+            }
+          })
+      )
+      await expect(pulling).rejects.toBe(mine)
+      expect(seen).toEqual(['ann'])
+    } finally {
+      await hub.stop()
+    }
+  })
+})
+
+describe('signals of quantizeModel', () => {
+  it('end it with their reason, before and while it works, and leave nothing', async () => {
+    const reason = new Error('enough')
+    const folder = tempDir()
+    const options = { source: gguf, out: join(folder, 'q.gguf'), type: 'Q8_0' }
+    await expect(quantizeModel({ ...options, signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    const control = new AbortController()
+    const onProgress = (): void => control.abort(reason)
+    await expect(quantizeModel({ ...options, signal: control.signal, onProgress })).rejects.toBe(reason)
+    await vi.waitFor(() => expect(readdirSync(folder)).toEqual([]))
+  })
+})
+
+describe('contextSize', () => {
+  it('beyond what the model was trained for warns once', async () => {
+    const warn = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const said = (): unknown[] =>
+      warn.mock.calls.filter(([, options]) => (options as { code?: string }).code === 'PALIGEMMA_CONTEXT_SIZE')
+    for (const contextSize of [256, 512, 1024, 1024])
+      await (await loadModel({ model: gguf, threads: 1, contextSize })).dispose()
+    expect(said()).toEqual([
+      [expect.stringMatching(/contextSize is 1024, but .*trained for 512 tokens/), expect.anything()]
+    ])
+  })
+})
+
+const permission = ['--permission', '--experimental-permission'].find((flag) =>
+  process.allowedNodeEnvironmentFlags.has(flag)
+)
+const withAddons = permission !== undefined && process.allowedNodeEnvironmentFlags.has('--allow-addons')
+
+const application = `
+const [root, open, closed] = process.argv.slice(2)
+const { loadModel, loadTokenizer, inspectModel, quantizeModel, dequantizeTensor } = require(root)
+const said = {}
+const attempt = async (name, work) => {
+  said[name] = await work().then(() => 'done', ({ name, code, message }) => ({ name, code, message }))
+}
+const load = async (options) => await (await loadModel({ threads: 1, ...options })).dispose()
+const model = open + '/m.gguf', other = closed + '/m.gguf', out = open + '/q.gguf', type = 'Q8_0'
+const work = async () => {
+  await attempt('may', () => load({ model }))
+  await attempt('may write', () => quantizeModel({ source: model, out, type }))
+  await attempt('loadModel', () => load({ model: other }))
+  await attempt('link', () => load({ model: open + '/link.gguf' }))
+  await attempt('adapters', () => load({ model, adapters: [other] }))
+  await attempt('maskDecoder', () => load({ model, maskDecoder: other }))
+  await attempt('vision', () => load({ model, vision: other }))
+  await attempt('loadTokenizer', () => loadTokenizer(other))
+  await attempt('inspectModel', () => inspectModel(other))
+  await attempt('dequantizeTensor', () => dequantizeTensor(other, 'a'))
+  await attempt('quantizeModel', () => quantizeModel({ source: other, out, type }))
+  await attempt('output', () => quantizeModel({ source: model, out: closed + '/q.gguf', type }))
+}
+work().then(() => process.stdout.write(JSON.stringify(said)))`
+
+describe.skipIf(!withAddons || process.platform === 'win32')("Node's permission model", () => {
+  it('is kept to: what may not be read or written is refused with a code and its path', () => {
+    const folder = realpathSync(tempDir())
+    const [open, closed] = [join(folder, 'open'), join(folder, 'closed')]
+    for (const dir of [open, closed]) {
+      mkdirSync(dir)
+      copyFileSync(gguf, join(dir, 'm.gguf'))
+    }
+    symlinkSync(join(closed, 'm.gguf'), join(open, 'link.gguf'))
+    writeFileSync(join(open, 'app.cjs'), application)
+    const reads = [...new Set([root, realpathSync(root), open])].map((dir) => `--allow-fs-read=${dir}/*`)
+    const flags = [permission!, '--allow-addons', ...reads, `--allow-fs-write=${open}/*`]
+    const { stdout, stderr } = spawnSync(process.execPath, [...flags, join(open, 'app.cjs'), root, open, closed], {
+      encoding: 'utf8',
+      cwd: open
+    })
+    expect(stdout, stderr).not.toBe('')
+    const said = JSON.parse(stdout) as Record<string, { code: string; message: string }>
+    const { may, 'may write': mayWrite, ...refused } = said
+    expect([may, mayWrite]).toEqual(['done', 'done'])
+    expect(Object.keys(refused)).toHaveLength(10)
+    for (const [name, error] of Object.entries(refused)) {
+      expect([name, error]).toEqual([
+        name,
+        expect.objectContaining({ name: 'PaliGemmaError', code: 'ERR_ACCESS_DENIED' })
+      ])
+      expect([name, error.message]).toEqual([name, expect.stringMatching(/(?:closed\/[mq]|open\/link)\.gguf/)])
+    }
+    expect(existsSync(join(closed, 'q.gguf'))).toBe(false)
+  })
+})
