@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "text/pieces.h"
 
 namespace pg {
 namespace {
@@ -16,135 +17,6 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 constexpr int kLocCount = 1024, kSegCount = 128;
 
 enum class Kind : uint8_t { normal = 1, unknown = 2, control = 3, userDefined = 4, unused = 5, byte = 6 };
-
-// Bytes of the character that starts at p: 1 for a stray byte.
-size_t characterLength(const char* p, const char* end) {
-  const uint8_t lead = uint8_t(*p);
-  const size_t claimed = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  size_t length = 1;
-  while (length < claimed && p + length < end && (uint8_t(p[length]) & 0xc0) == 0x80) ++length;
-  return length;
-}
-
-uint32_t hashOf(std::string_view text) {
-  uint64_t h = text.size() * 0x9e3779b97f4a7c15ull;
-  const char* p = text.data();
-  size_t left = text.size();
-  for (; left >= 8; p += 8, left -= 8) {
-    uint64_t word;
-    memcpy(&word, p, 8);
-    h = (h ^ word) * 0xff51afd7ed558ccdull;
-    h ^= h >> 32;
-  }
-  uint64_t word = 0;
-  if (left) memcpy(&word, p, left);
-  h = (h ^ word) * 0xc4ceb9fe1a85ec53ull;
-  return uint32_t(h >> 32) ^ uint32_t(h);
-}
-
-// Piece text -> id, open addressing; holds only the pieces that merges may reach.
-class PieceMap {
- public:
-  void reserve(size_t count) {
-    size_t slots = 16;
-    while (slots < count * 2) slots *= 2;
-    slots_.assign(slots, {0, -1});
-  }
-  // The first of equal pieces stays.
-  void insert(const std::vector<std::string_view>& pieces, int32_t id) {
-    const uint32_t hash = hashOf(pieces[size_t(id)]);
-    Slot& slot = slotOf(pieces, pieces[size_t(id)], hash);
-    if (slot.id < 0) slot = {hash, id};
-  }
-  int32_t find(const std::vector<std::string_view>& pieces, std::string_view text) const {
-    return const_cast<PieceMap*>(this)->slotOf(pieces, text, hashOf(text)).id;
-  }
-
- private:
-  struct Slot {
-    uint32_t hash;
-    int32_t id;  // -1: empty
-  };
-  Slot& slotOf(const std::vector<std::string_view>& pieces, std::string_view text, uint32_t hash) {
-    const size_t mask = slots_.size() - 1;
-    for (size_t i = hash & mask;; i = (i + 1) & mask) {
-      Slot& slot = slots_[i];
-      if (slot.id < 0 || (slot.hash == hash && pieces[size_t(slot.id)] == text)) return slot;
-    }
-  }
-  std::vector<Slot> slots_;
-};
-
-// Pieces matched in the text before any merging, longest first.
-class PieceTrie {
- public:
-  PieceTrie() : nodes_(1), edges_(256) { root_.fill(-1); }
-
-  void insert(std::string_view piece, int32_t id, bool control) {
-    int32_t node = 0;
-    for (const char c : piece) node = childOrNew(node, uint8_t(c));
-    int32_t& end = control ? nodes_[size_t(node)].controlId : nodes_[size_t(node)].id;
-    if (end < 0) end = id;
-  }
-
-  bool startsWith(char first) const { return root_[uint8_t(first)] >= 0; }
-
-  // Longest piece at the start of text: its id and length, or -1.
-  std::pair<int32_t, size_t> longest(std::string_view text, bool allowControl) const {
-    std::pair<int32_t, size_t> best{-1, 0};
-    int32_t node = 0;
-    for (size_t i = 0; i < text.size(); ++i) {
-      node = child(node, uint8_t(text[i]));
-      if (node < 0) break;
-      const Node& at = nodes_[size_t(node)];
-      if (allowControl && at.controlId >= 0) best = {at.controlId, i + 1};
-      else if (at.id >= 0) best = {at.id, i + 1};
-    }
-    return best;
-  }
-
- private:
-  struct Node {
-    int32_t id = -1, controlId = -1;
-  };
-  struct Edge {
-    uint64_t key = 0;  // parent * 256 + byte + 1; 0: empty
-    int32_t node = -1;
-  };
-
-  template <class Edges>
-  static auto& edgeOf(Edges& edges, uint64_t key) {
-    const size_t mask = edges.size() - 1;
-    size_t i = size_t((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
-    while (edges[i].key && edges[i].key != key) i = (i + 1) & mask;
-    return edges[i];
-  }
-
-  int32_t child(int32_t node, uint8_t byte) const {
-    if (node == 0) return root_[byte];
-    return edgeOf(edges_, uint64_t(node) * 256 + byte + 1).node;
-  }
-  int32_t childOrNew(int32_t node, uint8_t byte) {
-    const int32_t found = child(node, byte);
-    if (found >= 0) return found;
-    const int32_t made = int32_t(nodes_.size());
-    nodes_.push_back({});
-    if (node == 0) return root_[byte] = made;
-    if (++used_ * 2 > edges_.size()) {
-      std::vector<Edge> larger(edges_.size() * 2);
-      for (const Edge& edge : edges_)
-        if (edge.key) edgeOf(larger, edge.key) = edge;
-      edges_.swap(larger);
-    }
-    const uint64_t key = uint64_t(node) * 256 + byte + 1;
-    edgeOf(edges_, key) = {key, made};
-    return made;
-  }
-  std::array<int32_t, 256> root_;
-  std::vector<Node> nodes_;
-  std::vector<Edge> edges_;
-  size_t used_ = 0;
-};
 
 // The value of "<0xNN>", else -1.
 int byteValue(std::string_view piece) {
@@ -227,13 +99,15 @@ struct Tokenizer::Impl {
   }
 
   void load();
+  void loadStored();
   void loadKinds();
+  std::string_view withSpaces(std::string_view piece, Kind kind);
   void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
              std::vector<int32_t>& out) const;
 };
 
-// Types and scores as stored, then corrected where files are known to differ from SentencePiece's own model.
-void Tokenizer::Impl::loadKinds() {
+// Types and scores as stored.
+void Tokenizer::Impl::loadStored() {
   const GgufArray& scoreArray = arrayOf("tokenizer.ggml.scores", false);
   const GgufArray& typeArray = arrayOf("tokenizer.ggml.token_type", false);
   const auto checkCount = [&](const char* key, const GgufArray& array) {
@@ -246,7 +120,6 @@ void Tokenizer::Impl::loadKinds() {
   const size_t count = pieces.size();
   scores.resize(count);
   kinds.resize(count);
-  size_t zeroScores = 0;
   for (size_t i = 0; i < count; ++i) {
     scores[i] = float(scoreArray.number(i));
     if (std::isnan(scores[i]))
@@ -255,8 +128,14 @@ void Tokenizer::Impl::loadKinds() {
     if (type < 1 || type > 6)
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.token_type[", i, "] is ", type, ", expected 1..6");
     kinds[i] = Kind(type);
-    zeroScores += kinds[i] == Kind::normal && scores[i] == 0;
   }
+}
+
+// Corrected where files are known to differ from SentencePiece's own model.
+void Tokenizer::Impl::loadKinds() {
+  const size_t count = pieces.size();
+  size_t zeroScores = 0;
+  for (size_t i = 0; i < count; ++i) zeroScores += kinds[i] == Kind::normal && scores[i] == 0;
 
   int32_t loc = -1, seg = -1, bosName = -1, eosName = -1, padName = -1, unkName = -1;
   for (size_t i = 0; i < count; ++i) {
@@ -295,6 +174,22 @@ void Tokenizer::Impl::loadKinds() {
     if (id >= 0) kinds[size_t(id)] = Kind::control;
 }
 
+// The piece as text: U+2581 becomes a space, in `decoded` where there is one.
+std::string_view Tokenizer::Impl::withSpaces(std::string_view piece, Kind kind) {
+  size_t space = piece.find(kSpace);
+  if (space == std::string_view::npos) return piece;
+  const size_t start = decoded.size();
+  size_t from = 0;
+  for (; space != std::string_view::npos; space = piece.find(kSpace, from)) {
+    if (kind == Kind::normal && space != from) spaceStartsWord = false;
+    decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.begin() + ptrdiff_t(space));
+    decoded.push_back(' ');
+    from = space + kSpace.size();
+  }
+  decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.end());
+  return {decoded.data() + start, decoded.size() - start};
+}
+
 void Tokenizer::Impl::load() {
   const auto model = file->string("tokenizer.ggml.model");
   if (!model)
@@ -307,6 +202,7 @@ void Tokenizer::Impl::load() {
     fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..",
          1u << 24);
   pieces = tokens.strings();
+  loadStored();
   loadKinds();
 
   for (int i = 0; i < 256; ++i) byteText[size_t(i)] = char(i);
@@ -333,21 +229,7 @@ void Tokenizer::Impl::load() {
     if (kind == Kind::userDefined && !piece.empty()) trie.insert(piece, int32_t(i), false);
     if (kind != Kind::normal && kind != Kind::userDefined) continue;
 
-    size_t space = piece.find(kSpace);
-    if (space == std::string_view::npos) {
-      bytes[i] = piece;
-    } else {
-      const size_t start = decoded.size();
-      size_t from = 0;
-      for (; space != std::string_view::npos; space = piece.find(kSpace, from)) {
-        if (kind == Kind::normal && space != from) spaceStartsWord = false;
-        decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.begin() + ptrdiff_t(space));
-        decoded.push_back(' ');
-        from = space + kSpace.size();
-      }
-      decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.end());
-      bytes[i] = {decoded.data() + start, decoded.size() - start};
-    }
+    bytes[i] = withSpaces(piece, kind);
     if (kind == Kind::normal && !piece.empty()) {
       map.insert(pieces, int32_t(i));
       longestPiece = std::max(longestPiece, piece.size());
