@@ -108,6 +108,17 @@ function imports(file: string): string[] {
   )
 }
 
+describe('files', () => {
+  const lines = (file: string): string[] => readFileSync(join(root, file), 'utf8').split('\n')
+
+  it('have at most 500 lines', () => {
+    const wrong = [...files('lib', /\.ts$/), ...sources]
+      .filter((file) => !/^native\/test\/|font-data\.ts$/.test(file))
+      .filter((file) => lines(file).length > 501)
+    expect(wrong).toEqual([])
+  })
+})
+
 describe('lib/', () => {
   it('imports only downwards', () => {
     const wrong = files('lib', /\.ts$/).flatMap((file) => {

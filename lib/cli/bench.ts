@@ -120,9 +120,11 @@ async function write(size: string, type: string, context: Context): Promise<stri
   return path
 }
 
-function printResult(result: BenchResult, context: Context): void {
-  const { limits, shares } = result
-  const rows: [label: string, ...cells: string[]][] = []
+type Row = [label: string, ...cells: string[]]
+
+function speedRows(result: BenchResult): Row[] {
+  const { shares } = result
+  const rows: Row[] = []
   const percent = (share: number | null, limit: string) =>
     share === null ? '' : `${Math.round(share * 100)} % of ${limit}`
   const peak = 'the 8-bit peak'
@@ -159,6 +161,12 @@ function printResult(result: BenchResult, context: Context): void {
       `all started after ${ms(allFirstTokensMs)}`
     ])
   }
+  return rows
+}
+
+/** What a user waits for, and what it takes. */
+function otherRows(result: BenchResult): Row[] {
+  const rows: Row[] = []
   rows.push([
     'first token',
     ms(result.firstTokenMs),
@@ -182,6 +190,11 @@ function printResult(result: BenchResult, context: Context): void {
   }
   rows.push(['load', ms(result.loadMs), '', '', ''])
   rows.push(['memory', formatBytes(result.peakRssBytes), '', '', `${result.memoryFactor} times the file`])
+  return rows
+}
+
+function printResult(result: BenchResult, context: Context): void {
+  const { limits } = result
   printLine(
     context,
     `${printable(result.variant)}, ${formatBytes(result.modelBytes)}, on ${result.device} (${result.isa}, ${result.threads} threads), median of ${result.runs}`
@@ -190,7 +203,7 @@ function printResult(result: BenchResult, context: Context): void {
     context,
     `this machine: reads ${number(limits.readGBps)} GB/s, 8-bit peak ${limits.int8Gops > 0 ? `${number(limits.int8Gops)} GOPS` : 'unknown for this instruction set'}`
   )
-  for (const [label, time, rate, second, note] of rows) {
+  for (const [label, time, rate, second, note] of [...speedRows(result), ...otherRows(result)]) {
     printLine(
       context,
       `  ${label.padEnd(11)} ${time!.padStart(9)}  ${rate!.padStart(15)}  ${second!.padStart(11)}  ${note}`.trimEnd()

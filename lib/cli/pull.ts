@@ -1,6 +1,7 @@
 /** `paligemma pull` */
 import type { Command } from 'commander'
 import type { RemovedList } from '../hub/manage'
+import type { PullPlan, PullResult } from '../hub/pull-options'
 import { addExamples, group } from './help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress, type Progress } from './progress'
@@ -44,60 +45,72 @@ export function addPull(program: Command, context: Context): void {
       'after',
       '\nEnvironment: HF_TOKEN (gated models), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, PALIGEMMA_CACHE. See docs/pull.md.'
     )
-    .action(async (id: string | undefined, { json, list, remove, ...options }: PullFlags) => {
-      if (list || remove) {
-        const others = Object.keys(options)
-        if (list && remove) throw usageError('Expected one of --list and --remove but received both')
-        if (others.length > 0)
-          throw usageError(
-            `Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
-          )
-      }
-      if (list) {
-        if (id !== undefined) throw usageError(`Expected no model with --list but received ${id}`)
-        return await listModels(context, json)
-      }
-      if (id === undefined)
-        throw usageError(
-          `Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`
-        )
-      if (remove) return await removeModels(id, context, json)
-      const { pull } = await import('../index.js')
-      const bars = new Bars(context)
-      const result = await pull(id, {
-        ...options,
-        signal: context.signal,
-        onPlan: ({ id, commit, type, converts, files }) => {
-          const all = files.reduce((sum, file) => sum + file.bytes, 0)
-          const present = files.reduce((sum, file) => sum + file.present, 0)
-          bars.say(
-            `${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
-              `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ${converts ? `to be converted to ${type}` : `ready as ${type}`}`
-          )
-          for (const file of files)
-            bars.say(
-              `  ${formatBytes(file.bytes).padStart(8)}  ${file.path}${file.present === file.bytes ? '  (here)' : ''}`
-            )
-        },
-        onMessage: (message) => bars.say(message),
-        onProgress: ({ stage, fraction, bytes, totalBytes }) => {
-          if (stage === 'download')
-            bars.update('downloading', fraction, `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`)
-          else bars.update('converting', fraction)
-        }
-      }).finally(() => bars.done())
-      if (json) return printJson(context, result)
-      for (const note of result.notes) bars.say(`note: ${note}`)
-      printLine(
-        context,
-        `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`
+    .action(async (id: string | undefined, flags: PullFlags) => await runPull(id, flags, context))
+}
+
+async function runPull(id: string | undefined, flags: PullFlags, context: Context): Promise<void> {
+  const { json, list, remove, ...options } = flags
+  refuseOthers(flags)
+  if (list) {
+    if (id !== undefined) throw usageError(`Expected no model with --list but received ${id}`)
+    return await listModels(context, json)
+  }
+  if (id === undefined)
+    throw usageError(
+      `Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`
+    )
+  if (remove) return await removeModels(id, context, json)
+  const { pull } = await import('../index.js')
+  const bars = new Bars(context)
+  const result = await pull(id, {
+    ...options,
+    signal: context.signal,
+    onPlan: (plan) => sayPlan(plan, bars),
+    onMessage: (message) => bars.say(message),
+    onProgress: ({ stage, fraction, bytes, totalBytes }) => {
+      if (stage === 'download')
+        bars.update('downloading', fraction, `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`)
+      else bars.update('converting', fraction)
+    }
+  }).finally(() => bars.done())
+  if (json) return printJson(context, result)
+  printPulled(result, bars, context)
+}
+
+/** Listing and removing take no options of pulling. */
+function refuseOthers({ json: _, list, remove, ...options }: PullFlags): void {
+  if (list || remove) {
+    const others = Object.keys(options)
+    if (list && remove) throw usageError('Expected one of --list and --remove but received both')
+    if (others.length > 0)
+      throw usageError(
+        `Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
       )
-      printLine(context, result.path)
-      if (result.base) {
-        printLine(context, `its base ${result.base.id}: ${result.base.type}, ${formatBytes(result.base.bytes)}`)
-        printLine(context, result.base.path)
-      }
-    })
+  }
+}
+
+function sayPlan({ id, commit, type, converts, files }: PullPlan, bars: Bars): void {
+  const all = files.reduce((sum, file) => sum + file.bytes, 0)
+  const present = files.reduce((sum, file) => sum + file.present, 0)
+  bars.say(
+    `${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
+      `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ${converts ? `to be converted to ${type}` : `ready as ${type}`}`
+  )
+  for (const file of files)
+    bars.say(`  ${formatBytes(file.bytes).padStart(8)}  ${file.path}${file.present === file.bytes ? '  (here)' : ''}`)
+}
+
+function printPulled(result: PullResult, bars: Bars, context: Context): void {
+  for (const note of result.notes) bars.say(`note: ${note}`)
+  printLine(
+    context,
+    `${result.id}: ${result.type}, ${formatBytes(result.bytes)}${result.cached ? ', was in the cache' : ''}`
+  )
+  printLine(context, result.path)
+  if (result.base) {
+    printLine(context, `its base ${result.base.id}: ${result.base.type}, ${formatBytes(result.base.bytes)}`)
+    printLine(context, result.base.path)
+  }
 }
 
 async function listModels(context: Context, json: boolean | undefined): Promise<void> {

@@ -132,21 +132,31 @@ async function receive(
       onReceived(0)
     }
     await part.setEtag(response.headers.get('etag'))
-    for await (const chunk of body()) {
-      if (part.bytes + chunk.length > file.bytes) {
-        await part.discard()
-        throw new PaliGemmaError(
-          'ERR_DOWNLOAD_FAILED',
-          `${name}: the server sends more than the ${file.bytes} bytes that the hub lists; the part was removed`
-        )
-      }
-      await part.append(chunk)
-      onReceived(chunk.length)
-    }
-    if (part.bytes < file.bytes) throw new Transient(`the connection ended after ${part.bytes} of ${file.bytes} bytes`)
+    await append(name, file, part, body(), onReceived)
   } finally {
     release()
   }
+}
+
+async function append(
+  name: string,
+  file: HubFile,
+  part: Part,
+  body: AsyncIterable<Uint8Array>,
+  onReceived: (bytes: number) => void
+): Promise<void> {
+  for await (const chunk of body) {
+    if (part.bytes + chunk.length > file.bytes) {
+      await part.discard()
+      throw new PaliGemmaError(
+        'ERR_DOWNLOAD_FAILED',
+        `${name}: the server sends more than the ${file.bytes} bytes that the hub lists; the part was removed`
+      )
+    }
+    await part.append(chunk)
+    onReceived(chunk.length)
+  }
+  if (part.bytes < file.bytes) throw new Transient(`the connection ended after ${part.bytes} of ${file.bytes} bytes`)
 }
 
 /** The hub tells size and checksum of large files with every redirect: another version is noticed before its first byte. */

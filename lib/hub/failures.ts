@@ -37,73 +37,97 @@ export function proxyHint(env: Record<string, string | undefined>): string {
     : `; ${name} is set, which Node (from 22.21 and 24.5 on) uses with NODE_USE_ENV_PROXY=1 only`
 }
 
-/** What an error status means. The hub puts its reason into X-Error-Code and X-Error-Message. */
-export function refusal(
-  client: HubClient,
-  { id, revision, file }: Subject,
-  response: Response,
-  atHome: boolean
-): Error {
+/** A refused request, and what the hub says of it in X-Error-Code and X-Error-Message. */
+interface Refused {
+  client: HubClient
+  subject: Subject
+  /** Of the hub: the file where one was asked for. */
+  what: string
+  page: string
+  status: number
+  reason: string | null
+  said: string
+  /** Where the answer comes from. */
+  server: string
+}
+
+/** What an error status means. */
+export function refusal(client: HubClient, subject: Subject, response: Response, atHome: boolean): Error {
   response.body?.cancel().catch(() => {})
   const { status, headers } = response
-  const reason = headers.get('x-error-code')
-  const said = (headers.get('x-error-message') ?? '').slice(0, 300)
-  const what = file === undefined ? id : `${id}/${file}`
-  const page = `${client.endpoint}/${id}`
-  if (status === 404 || reason === 'RepoNotFound' || reason === 'RevisionNotFound') {
-    if (reason === 'RevisionNotFound')
-      return new PaliGemmaError(
-        'ERR_MODEL_NOT_FOUND',
-        `${id} has no revision ${revision}; ${page}/tree/main lists branches and tags`
-      )
-    if (reason === 'EntryNotFound' || file !== undefined)
-      return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${id} has no file ${file ?? ''} at revision ${revision}`)
-    return new PaliGemmaError(
-      'ERR_MODEL_NOT_FOUND',
-      `${client.endpoint} has no model ${id}${client.token === undefined ? ' that can be seen without a token' : ''}; ` +
-        'check the name, and for a private repository set HF_TOKEN to a token that may read it'
-    )
+  const { id, file } = subject
+  const refused: Refused = {
+    client,
+    subject,
+    what: file === undefined ? id : `${id}/${file}`,
+    page: `${client.endpoint}/${id}`,
+    status,
+    reason: headers.get('x-error-code'),
+    said: (headers.get('x-error-message') ?? '').slice(0, 300),
+    server: atHome ? client.endpoint : 'the file server'
   }
+  const { what, reason, said, server } = refused
+  if (status === 404 || reason === 'RepoNotFound' || reason === 'RevisionNotFound') return notFound(refused)
   if (status === 401 || status === 403) {
     // A signed address of a file server expires; the next attempt gets a new one from the hub.
     if (!atHome) return new Transient(`${new URL(response.url || client.endpoint).host} answers ${status}`)
-    const licence = `accept the licence at ${page}`
-    const login = `set HF_TOKEN to an access token (${client.endpoint}/settings/tokens, permission to read)`
-    if (status === 401 && client.token === undefined && reason !== 'GatedRepo') {
-      // The hub does not tell strangers what there is.
-      return new PaliGemmaError(
-        'ERR_ACCESS_DENIED',
-        `${client.endpoint} shows no ${what} without a token (401): check the name; if it is right, the model is private or gated: ` +
-          `log in, that is, ${licence} where it asks for that, then ${login}${said && `. The hub says: ${said}`}`
-      )
-    }
-    const help =
-      client.token === undefined
-        ? `${licence}, then ${login}`
-        : status === 401 && reason !== 'GatedRepo'
-          ? `the token of HF_TOKEN is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
-          : `${licence} with the account of HF_TOKEN, and let the token read gated repositories`
-    return new PaliGemmaError(
-      'ERR_ACCESS_DENIED',
-      `${what} may not be read (${status}${reason ? ` ${reason}` : ''}): ${help}${said && `. The hub says: ${said}`}`
-    )
+    return denied(refused)
   }
-  if (status === 429 || status === 408 || status >= 500) {
-    const wait = retryAfter(headers)
-    const text = `${atHome ? client.endpoint : 'the file server'} answers ${status}${status === 429 ? ' (too many requests)' : ''}`
-    if (wait !== undefined && wait > client.timing.maxRetryAfterMs) {
-      return new PaliGemmaError(
-        'ERR_DOWNLOAD_FAILED',
-        `${what}: ${text} and asks to wait ${Math.ceil(wait / 1000)} s; try again then` +
-          (client.token === undefined ? ', or set HF_TOKEN: known users may ask more often' : '')
-      )
-    }
-    return new Transient(text, wait)
-  }
+  if (status === 429 || status === 408 || status >= 500) return busy(refused, retryAfter(headers))
   return new PaliGemmaError(
     'ERR_DOWNLOAD_FAILED',
-    `${what}: ${atHome ? client.endpoint : 'the file server'} answers ${status} ${response.statusText}${said && `: ${said}`}`
+    `${what}: ${server} answers ${status} ${response.statusText}${said && `: ${said}`}`
   )
+}
+
+function notFound({ client, subject: { id, revision, file }, page, reason }: Refused): PaliGemmaError {
+  if (reason === 'RevisionNotFound')
+    return new PaliGemmaError(
+      'ERR_MODEL_NOT_FOUND',
+      `${id} has no revision ${revision}; ${page}/tree/main lists branches and tags`
+    )
+  if (reason === 'EntryNotFound' || file !== undefined)
+    return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${id} has no file ${file ?? ''} at revision ${revision}`)
+  return new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `${client.endpoint} has no model ${id}${client.token === undefined ? ' that can be seen without a token' : ''}; ` +
+      'check the name, and for a private repository set HF_TOKEN to a token that may read it'
+  )
+}
+
+function denied({ client, what, page, status, reason, said }: Refused): PaliGemmaError {
+  const licence = `accept the licence at ${page}`
+  const login = `set HF_TOKEN to an access token (${client.endpoint}/settings/tokens, permission to read)`
+  if (status === 401 && client.token === undefined && reason !== 'GatedRepo') {
+    // The hub does not tell strangers what there is.
+    return new PaliGemmaError(
+      'ERR_ACCESS_DENIED',
+      `${client.endpoint} shows no ${what} without a token (401): check the name; if it is right, the model is private or gated: ` +
+        `log in, that is, ${licence} where it asks for that, then ${login}${said && `. The hub says: ${said}`}`
+    )
+  }
+  const help =
+    client.token === undefined
+      ? `${licence}, then ${login}`
+      : status === 401 && reason !== 'GatedRepo'
+        ? `the token of HF_TOKEN is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
+        : `${licence} with the account of HF_TOKEN, and let the token read gated repositories`
+  return new PaliGemmaError(
+    'ERR_ACCESS_DENIED',
+    `${what} may not be read (${status}${reason ? ` ${reason}` : ''}): ${help}${said && `. The hub says: ${said}`}`
+  )
+}
+
+function busy({ client, what, status, server }: Refused, wait: number | undefined): Error {
+  const text = `${server} answers ${status}${status === 429 ? ' (too many requests)' : ''}`
+  if (wait !== undefined && wait > client.timing.maxRetryAfterMs) {
+    return new PaliGemmaError(
+      'ERR_DOWNLOAD_FAILED',
+      `${what}: ${text} and asks to wait ${Math.ceil(wait / 1000)} s; try again then` +
+        (client.token === undefined ? ', or set HF_TOKEN: known users may ask more often' : '')
+    )
+  }
+  return new Transient(text, wait)
 }
 
 /** Retry-After in seconds or as a date; else the hub's RateLimit header, whose t is the seconds until its window ends. */

@@ -21,6 +21,84 @@ export interface OpenResponse {
   release: () => void
 }
 
+/** One attempt with its clock: every wait ends when the user aborts, or when nothing comes for a stall time. */
+class Exchange {
+  private readonly stalled = new AbortController()
+  private readonly both: ReturnType<typeof anySignal>
+  private readonly signal: AbortSignal
+  private timer: NodeJS.Timeout | undefined
+  private reader: ReadableStreamDefaultReader<Uint8Array> | undefined
+  /** That is asked now. */
+  private host = ''
+
+  constructor(private readonly client: HubClient) {
+    this.both = anySignal([client.signal, this.stalled.signal])
+    this.signal = this.both.signal!
+  }
+
+  private touch(): void {
+    clearTimeout(this.timer)
+    this.timer = setTimeout(() => this.stalled.abort(), this.client.timing.stallMs)
+  }
+
+  release(): void {
+    clearTimeout(this.timer)
+    this.both.release()
+    this.reader?.cancel().catch(() => {})
+  }
+
+  explain(error: unknown): unknown {
+    const { client, host } = this
+    if (client.signal?.aborted) return client.signal.reason
+    if (this.stalled.signal.aborted) return new Transient(`${host} sent nothing for ${client.timing.stallMs / 1000} s`)
+    if (error instanceof Transient || error instanceof PaliGemmaError) return error
+    return connectionError(client, host, error)
+  }
+
+  /**
+   * Node 20's fetch was seen to leave the read of a body pending for ever after its signal aborted, so every wait here
+   * is raced against the signal and bodies are cancelled by hand.
+   */
+  async wait<T>(promise: Promise<T>): Promise<T> {
+    return await untilAborted(promise, this.signal)
+  }
+
+  async ask(target: URL, headers: Record<string, string>): Promise<Response> {
+    this.touch()
+    this.host = target.host
+    const response = await this.wait(
+      this.client.fetch(target.href, {
+        redirect: 'manual',
+        headers: { 'accept-encoding': 'identity', 'user-agent': 'node-paligemma', ...headers },
+        signal: this.signal
+      })
+    )
+    this.client.reached.add(target.host)
+    return response
+  }
+
+  async *read(response: Response): AsyncGenerator<Uint8Array, void, void> {
+    const { stallMs } = this.client.timing
+    this.reader = response.body?.getReader()
+    let [since, bytes] = [performance.now(), 0]
+    while (this.reader) {
+      this.touch()
+      const { done, value } = await this.wait(this.reader.read()).catch((error: unknown) => {
+        throw this.explain(error)
+      })
+      if (done) return
+      clearTimeout(this.timer) // the disk may take its time
+      bytes += value.length
+      const seconds = (performance.now() - since) / 1000
+      if (seconds * 1000 > slowAfterStalls * stallMs) {
+        if (bytes < leastBytes) throw new Transient(`${this.host} sent only ${bytes} bytes in ${seconds.toFixed(0)} s`)
+        ;[since, bytes] = [performance.now(), 0]
+      }
+      yield value
+    }
+  }
+}
+
 /**
  * One attempt. Redirects are followed here, so that the token goes to the hub's origin only and never from https to
  * http. Throws {@link Transient} for what may pass.
@@ -31,85 +109,33 @@ export async function request(
   subject: Subject,
   headers: Record<string, string> = {}
 ): Promise<OpenResponse> {
-  const stalled = new AbortController()
-  const both = anySignal([client.signal, stalled.signal])
-  let timer: NodeJS.Timeout | undefined
-  const touch = (): void => {
-    clearTimeout(timer)
-    timer = setTimeout(() => stalled.abort(), client.timing.stallMs)
-  }
-  const release = (): void => {
-    clearTimeout(timer)
-    both.release()
-    body?.cancel().catch(() => {})
-  }
-  // Node 20's fetch was seen to leave the read of a body pending for ever after its signal aborted, so every wait here
-  // is raced against the signal and bodies are cancelled by hand.
-  const signal = both.signal!
-  let body: ReadableStreamDefaultReader<Uint8Array> | undefined
-  async function* readBody(response: Response): AsyncGenerator<Uint8Array, void, void> {
-    body = response.body?.getReader()
-    let [since, bytes] = [performance.now(), 0]
-    while (body) {
-      touch()
-      const { done, value } = await untilAborted(body.read(), signal).catch((error: unknown) => {
-        throw explain(error)
-      })
-      if (done) return
-      clearTimeout(timer) // the disk may take its time
-      bytes += value.length
-      const seconds = (performance.now() - since) / 1000
-      if (seconds * 1000 > slowAfterStalls * client.timing.stallMs) {
-        if (bytes < leastBytes) throw new Transient(`${host} sent only ${bytes} bytes in ${seconds.toFixed(0)} s`)
-        ;[since, bytes] = [performance.now(), 0]
-      }
-      yield value
-    }
-  }
-  let host = new URL(url).host
-  const explain = (error: unknown): unknown => {
-    if (client.signal?.aborted) return client.signal.reason
-    if (stalled.signal.aborted) return new Transient(`${host} sent nothing for ${client.timing.stallMs / 1000} s`)
-    if (error instanceof Transient || error instanceof PaliGemmaError) return error
-    return connectionError(client, host, error)
-  }
+  const exchange = new Exchange(client)
   try {
     client.signal?.throwIfAborted()
     const hops: Headers[] = []
     const home = new URL(client.endpoint).origin
     for (let target = new URL(url); ; ) {
-      touch()
-      host = target.host
       const atHome = target.origin === home
-      const response = await untilAborted(
-        client.fetch(target.href, {
-          redirect: 'manual',
-          headers: {
-            'accept-encoding': 'identity',
-            'user-agent': 'node-paligemma',
-            ...headers,
-            ...(atHome && client.token !== undefined && { authorization: `Bearer ${client.token}` })
-          },
-          signal
-        }),
-        signal
-      )
-      client.reached.add(host)
+      const response = await exchange.ask(target, {
+        ...headers,
+        ...(atHome && client.token !== undefined && { authorization: `Bearer ${client.token}` })
+      })
       hops.push(response.headers)
-      if (response.status >= 300 && response.status < 400 && response.headers.has('location')) {
+      const location = response.headers.get('location')
+      if (response.status >= 300 && response.status < 400 && location !== null) {
         response.body?.cancel().catch(() => {})
         if (hops.length > maxRedirects)
           throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${url}: more than ${maxRedirects} redirects`)
-        target = await untilAborted(nextTarget(client, target, response.headers.get('location')!), signal)
+        target = await exchange.wait(nextTarget(client, target, location))
         continue
       }
       if (!response.ok && response.status !== 416 && response.status !== 412)
         throw refusal(client, subject, response, atHome)
-      return { response, hops, body: () => readBody(response), release }
+      return { response, hops, body: () => exchange.read(response), release: () => exchange.release() }
     }
   } catch (error) {
-    const reason = explain(error)
-    release()
+    const reason = exchange.explain(error)
+    exchange.release()
     throw reason
   }
 }

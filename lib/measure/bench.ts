@@ -3,12 +3,13 @@ import { randomFillSync } from 'node:crypto'
 import { PaliGemmaError } from '../base/errors'
 import { resolveModel } from '../hub/resolve'
 import type { RawPixels } from '../images/image-input'
+import type { LoadedModelInfo } from '../api/info'
 import { inspectModel } from '../api/inspect'
 import { loadModel, type PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options'
 import { anySignal } from '../base/signals'
 import { checkOptions, rule, type Rules } from '../base/validate'
-import { costsOf } from './costs'
+import { type Costs, costsOf } from './costs'
 import { type Limits, measureLimits } from './limits'
 import { peakMemory, resetPeakMemory } from './memory'
 import { median, medians, rounded } from './statistics'
@@ -177,65 +178,91 @@ export async function bench(options: BenchOptions): Promise<BenchResult> {
     const peakRssBytes = peakMemory()
     const oversubscribed = options.oversubscribe ? await oversubscribe(model, request, options, next) : undefined
 
-    const run = medians(singles)
-    const machine = medians(limits.map(({ readGBps, int8Gops }) => ({ readGBps, int8Gops })))
-    const prefillGops = costs.prefillOps(request.depth) / run.prefillMs / 1e6
-    const visionGops = info.hasVision ? costs.visionOps / run.visionMs / 1e6 : null
-    const decodeGBps = (costs.decodeBytes(request.depth + request.tokens / 2) * run.decodeTokensPerSecond) / 1e9
-    const modelBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
-    // The limits are the CPU's.
-    const share = (value: number | null, limit: number) =>
-      value === null || limit === 0 || info.device !== 'cpu' ? null : rounded(value / limit, 3)
-    const aggregate = together.length > 0 ? medians(together) : undefined
+    const loaded = { loadMs, peakRssBytes, modelBytes: files.reduce((sum, { bytes }) => sum + bytes, 0) }
     return {
-      model: options.model,
-      variant: `${info.architecture} ${info.variant} ${info.quantization}`,
-      device: info.device,
-      isa: info.isa,
-      threads: info.threads,
-      runs,
-      modelBytes,
-      loadMs: rounded(loadMs),
-      imageTokens: info.imageTokens,
-      visionMs: info.hasVision ? rounded(run.visionMs) : null,
-      visionGops: visionGops === null ? null : rounded(visionGops),
-      prefillTokens: request.depth,
-      prefillMs: rounded(run.prefillMs),
-      prefillTokensPerSecond: rounded((request.depth / run.prefillMs) * 1000),
-      prefillGops: rounded(prefillGops),
-      decodeTokens: request.tokens,
-      decodeTokensPerSecond: rounded(run.decodeTokensPerSecond),
-      decodeGBps: rounded(decodeGBps),
-      firstTokenMs: rounded(run.firstTokenMs),
-      secondQuestionMs: info.hasVision ? rounded(run.secondQuestionMs) : null,
-      totalMs: rounded(run.totalMs),
-      cpuShare: rounded(run.cpuMs / run.totalMs / info.threads, 3),
-      peakRssBytes,
-      limits: { readGBps: rounded(machine.readGBps), int8Gops: rounded(machine.int8Gops) },
-      shares: {
-        vision: share(visionGops, machine.int8Gops),
-        prefill: share(prefillGops, machine.int8Gops),
-        decode: share(decodeGBps, machine.readGBps)
-      },
-      memoryFactor: rounded(peakRssBytes / modelBytes, 3),
-      ...(aggregate && {
-        concurrent: {
-          streams: concurrency,
-          decodeTokensPerSecond: rounded(aggregate.tokensPerSecond),
-          // one pass over the weights serves a token of every stream
-          decodeGBps: rounded(
-            ((costs.decodeBytes(0) + concurrency * (costs.decodeBytes(request.depth) - costs.decodeBytes(0))) *
-              aggregate.tokensPerSecond) /
-              concurrency /
-              1e9
-          ),
-          allFirstTokensMs: rounded(aggregate.allFirstTokensMs)
-        }
-      }),
+      ...results({ model: options.model, info, request, costs, runs, loaded, singles, limits }),
+      ...(together.length > 0 && { concurrent: aggregate(medians(together), concurrency, request, costs) }),
       ...(oversubscribed && { oversubscribed })
     }
   } finally {
     await model.dispose()
+  }
+}
+
+interface Measured {
+  model: string
+  info: LoadedModelInfo
+  request: BenchRequest
+  costs: Costs
+  runs: number
+  loaded: { loadMs: number; peakRssBytes: number; modelBytes: number }
+  singles: Run[]
+  limits: Limits[]
+}
+
+/** The figures of single runs, beside what the machine can do. */
+function results({ model, info, request, costs, runs, loaded, singles, limits }: Measured): BenchResult {
+  const { loadMs, peakRssBytes, modelBytes } = loaded
+  const run = medians(singles)
+  const machine = medians(limits.map(({ readGBps, int8Gops }) => ({ readGBps, int8Gops })))
+  const prefillGops = costs.prefillOps(request.depth) / run.prefillMs / 1e6
+  const visionGops = info.hasVision ? costs.visionOps / run.visionMs / 1e6 : null
+  const decodeGBps = (costs.decodeBytes(request.depth + request.tokens / 2) * run.decodeTokensPerSecond) / 1e9
+  // The limits are the CPU's.
+  const share = (value: number | null, limit: number) =>
+    value === null || limit === 0 || info.device !== 'cpu' ? null : rounded(value / limit, 3)
+  return {
+    model,
+    variant: `${info.architecture} ${info.variant} ${info.quantization}`,
+    device: info.device,
+    isa: info.isa,
+    threads: info.threads,
+    runs,
+    modelBytes,
+    loadMs: rounded(loadMs),
+    imageTokens: info.imageTokens,
+    visionMs: info.hasVision ? rounded(run.visionMs) : null,
+    visionGops: visionGops === null ? null : rounded(visionGops),
+    prefillTokens: request.depth,
+    prefillMs: rounded(run.prefillMs),
+    prefillTokensPerSecond: rounded((request.depth / run.prefillMs) * 1000),
+    prefillGops: rounded(prefillGops),
+    decodeTokens: request.tokens,
+    decodeTokensPerSecond: rounded(run.decodeTokensPerSecond),
+    decodeGBps: rounded(decodeGBps),
+    firstTokenMs: rounded(run.firstTokenMs),
+    secondQuestionMs: info.hasVision ? rounded(run.secondQuestionMs) : null,
+    totalMs: rounded(run.totalMs),
+    cpuShare: rounded(run.cpuMs / run.totalMs / info.threads, 3),
+    peakRssBytes,
+    limits: { readGBps: rounded(machine.readGBps), int8Gops: rounded(machine.int8Gops) },
+    shares: {
+      vision: share(visionGops, machine.int8Gops),
+      prefill: share(prefillGops, machine.int8Gops),
+      decode: share(decodeGBps, machine.readGBps)
+    },
+    memoryFactor: rounded(peakRssBytes / modelBytes, 3)
+  }
+}
+
+/** All streams together. */
+function aggregate(
+  run: ConcurrentRun,
+  streams: number,
+  request: BenchRequest,
+  costs: Costs
+): BenchResult['concurrent'] {
+  return {
+    streams,
+    decodeTokensPerSecond: rounded(run.tokensPerSecond),
+    // one pass over the weights serves a token of every stream
+    decodeGBps: rounded(
+      ((costs.decodeBytes(0) + streams * (costs.decodeBytes(request.depth) - costs.decodeBytes(0))) *
+        run.tokensPerSecond) /
+        streams /
+        1e9
+    ),
+    allFirstTokensMs: rounded(run.allFirstTokensMs)
   }
 }
 

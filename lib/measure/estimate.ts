@@ -269,33 +269,22 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
   } = options
   const imageTokens = shape.vision?.tokens ?? 0
   const prefix = images * imageTokens + promptTokens + 2 // begin and newline
-  if (Math.min(prefix, imageTokens + 2) > contextSize) {
-    throw new PaliGemmaError(
-      'ERR_INVALID_OPTION',
-      `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`
-    )
-  }
+  checkContext(prefix, imageTokens, contextSize)
   const sequence = Math.min(contextSize, prefix + maxTokens)
   const perToken = shape.layers * 2 * shape.kvHeads * kvBytes[kvCacheType](shape.headDim)
   const pages = (tokens: number): number => Math.ceil(tokens / pageTokens) * pageTokens * perToken
   const features = f32(imageTokens, shape.hidden)
-  const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
   const kv = {
     perToken,
     perSequence: pages(sequence),
     perFullSequence: pages(contextSize),
     keptPrefixes: keptPrefixes * pages(imageTokens + keptPromptTokens)
   }
-  const scratchOf = (rows: number): MemoryEstimate['scratch'] => ({
-    vision: visionScratch(shape),
-    prefill: decoderScratch(rows, shape),
-    decode: decoderScratch(maxSequences, shape),
-    kernels: Math.round(Math.min(rows, blockRows) * widest * shape.packedBytes) + threads * kernelBytesPerThread
-  })
+  const scratchOf = (rows: number) => scratch(shape, rows, maxSequences, threads)
   // About 100 bytes for a piece of the vocabulary; logits of every sequence with what the sampler sorts.
   const otherOf = (tokens: number): number => shape.vocab * (100 + 12 * (maxSequences + 1)) + tokens * shape.headDim * 4
   const sum = (object: Record<string, number>): number => Object.values(object).reduce((a, b) => a + b, 0)
-  const scratch = scratchOf(Math.min(prefix, contextSize))
+  const usual = scratchOf(Math.min(prefix, contextSize))
   const other = otherOf(sequence)
   // Those on their way into the text model, and those of recent pictures; the cache keeps at least one picture's.
   const featuresOf = (pictures: number, recent: number): number =>
@@ -304,14 +293,14 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
   return {
     weights: shape.weights,
     kv,
-    scratch,
+    scratch: usual,
     features: ownFeatures,
     other,
     total:
       shape.weights +
       maxSequences * kv.perSequence +
       Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) +
-      sum({ ...scratch }) +
+      sum({ ...usual }) +
       ownFeatures +
       other,
     most:
@@ -321,5 +310,25 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
       sum({ ...scratchOf(contextSize) }) +
       (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) +
       otherOf(contextSize)
+  }
+}
+
+function checkContext(prefix: number, imageTokens: number, contextSize: number): void {
+  if (Math.min(prefix, imageTokens + 2) > contextSize) {
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`
+    )
+  }
+}
+
+/** Of a pass over so many rows. */
+function scratch(shape: Shape, rows: number, maxSequences: number, threads: number): MemoryEstimate['scratch'] {
+  const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
+  return {
+    vision: visionScratch(shape),
+    prefill: decoderScratch(rows, shape),
+    decode: decoderScratch(maxSequences, shape),
+    kernels: Math.round(Math.min(rows, blockRows) * widest * shape.packedBytes) + threads * kernelBytesPerThread
   }
 }

@@ -91,6 +91,7 @@ function print(columns, rows) {
 const percent = (part, of) => (of > 0 ? `${((100 * part) / of).toFixed(2)} %` : '')
 const shownError = ({ mean, largest }) => `${mean.toFixed(4)} (${largest.toFixed(2)})`
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one experiment, read from top to bottom
 async function main() {
   const { values } = parseArgs({
     options: {

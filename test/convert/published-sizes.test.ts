@@ -194,6 +194,14 @@ function headers(name: string, size: number, nested: boolean): SourceTensor[] {
   return list
 }
 
+const vocabulary = {
+  tokens: ['<pad>', '<eos>', '<bos>', '<unk>'],
+  scores: [0, 0, 0, 0],
+  types: [3, 3, 3, 2],
+  unkId: 3,
+  imageId: -1
+}
+
 describe.each(cases)('%s at %i px', (name, size) => {
   const { hidden, layers, scalar, headDim, parameters } = published[name]!
   const extra = ((size / 14) ** 2 - 256) * 1152
@@ -220,7 +228,6 @@ describe.each(cases)('%s at %i px', (name, size) => {
       expect(plan.tensors.filter((tensor) => tensor.shape.at(-1)! % layoutOf(tensor.type).block !== 0)).toEqual([])
       const fallen = plan.notes.filter((note) => note.includes('width'))
       expect(fallen).toEqual([])
-      const vocabulary = { tokens: ['a'], scores: [0], types: [1], unkId: 3, imageId: -1 }
       const { header, offsets, bytes } = layoutGguf(
         modelMetadata(config, plan, vocabulary, parseFileType(type)),
         plan.tensors
@@ -240,9 +247,7 @@ describe.each(cases)('%s at %i px', (name, size) => {
     const dir = writeConfig(name, size)
     const config = await readConfig(dir)
     const plan = planConversion(config, headers(name, size, false), { dir, type: parseFileType('Q8_0') })
-    const metadata = new Map(
-      modelMetadata(config, plan, { tokens: [], scores: [], types: [], unkId: 3, imageId: -1 }, parseFileType('Q8_0'))
-    )
+    const metadata = new Map(modelMetadata(config, plan, vocabulary, parseFileType('Q8_0')))
     const value = (key: string) => (metadata.get(key) as { value: unknown } | undefined)?.value
     const arch = scalar === undefined ? 'gemma' : 'gemma2'
     expect(value('general.architecture')).toBe(arch)
