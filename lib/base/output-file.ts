@@ -17,6 +17,7 @@ import {
 } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { PaliGemmaError } from './errors'
+import { syncFile } from './permission'
 import { wrongOption } from './validate'
 
 export interface OutputOptions {
@@ -109,7 +110,7 @@ export class OutputFile {
   /** Everything is on the disk under the temporary name. */
   async flush(): Promise<void> {
     await this.guarded(async () => {
-      await this.handle?.sync()
+      if (this.handle) await syncFile(this.handle)
       await this.close()
     })
   }

@@ -2,7 +2,7 @@
  * Node's permission model. Addons can read what the process may not; ours keeps to it: what the engine opens is asked
  * for here first, and what Node itself refuses gets a code and a way out.
  */
-import { realpath } from 'node:fs/promises'
+import { type FileHandle, realpath } from 'node:fs/promises'
 import { PaliGemmaError } from './errors'
 
 /** `process.permission` as Node documents it; it is there with `--permission` alone. */
@@ -49,4 +49,14 @@ export function explainDenied(error: unknown): unknown {
   }
   const path = typeof resource === 'string' && resource !== '' ? resource : 'a file'
   return denied(path, permission === 'FileSystemWrite' ? 'fs.write' : 'fs.read', error)
+}
+
+/**
+ * Brings what was written to the disk. Node 24's permission model forbids to ask for that, by any descriptor: then the
+ * system does so in its own time.
+ */
+export async function syncFile(handle: FileHandle): Promise<void> {
+  await handle.sync().catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ERR_ACCESS_DENIED') throw error
+  })
 }

@@ -17,6 +17,7 @@ import {
 import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { isDiskFull, makeFolder, writeFailure, writeOutput } from '../base/output-file'
+import { syncFile } from '../base/permission'
 import { folderName } from './reference'
 import { fileUrl, type HubFile } from './repository'
 import { type HubClient, Transient } from './client'
@@ -272,7 +273,7 @@ class Part {
   }
 
   async commit(): Promise<void> {
-    await this.handle!.sync()
+    await syncFile(this.handle!)
     await this.close()
     await rename(this.name, this.path)
     await rm(`${this.name}.etag`, { force: true })
