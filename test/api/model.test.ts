@@ -67,7 +67,7 @@ describe('loadModel', () => {
       [{ device: 'gpu' }, 'Expected "auto" or "cpu" or "cuda" or "metal" for device but received "gpu"'],
       [{ locScale: 1000 }, 'Expected 1023 or 1024 for locScale but received 1000'],
       [{ thread: 1 }, 'Unknown option "thread" for loadModel, did you mean threads? Known options: model, vision,'],
-      [{ model: '' }, 'Expected non-empty path for model but received ""'],
+      [{ model: '' }, 'Expected path, file: URL or name of a pulled model for model but received ""'],
       [{ model: undefined }, 'for model but received undefined'],
       [{ signal: {} }, 'Expected AbortSignal for signal but received an object']
     ]
