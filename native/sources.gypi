@@ -2,6 +2,7 @@
   "variables": {
     "engine_sources": [
       "native/base/current_error.cpp",
+      "native/base/fault_guard.cpp",
       "native/base/mapped_file.cpp",
       "native/base/thread_pool.cpp",
       "native/base/largest.cpp",

@@ -140,6 +140,7 @@ async function readLoadOptions(options: HostOptions, importance: boolean | undef
     visionPath: options.vision,
     maskDecoder: isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder,
     adapters: adapters && (await untilAborted(readAdapters(adapters), signal)),
+    weights: options.weights,
     device: options.device,
     threads: options.threads,
     contextSize: options.contextSize,

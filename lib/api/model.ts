@@ -80,7 +80,7 @@ export class PaliGemma {
   /**
    * Generates text for a prompt and pictures.
    * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_PROMPT_TOO_LONG,
-   * ERR_OUT_OF_MEMORY, ERR_DISPOSED; an abort rejects with the signal's reason
+   * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DISPOSED; an abort rejects with the signal's reason
    */
   async generate<const Choice extends string>(options: ChoiceOptions<Choice>): Promise<ChoiceResult<Choice>>
   async generate(options: GenerateOptions): Promise<GenerateResult>
@@ -382,7 +382,7 @@ export async function openModel(
  * (`'google/paligemma2-3b-mix-224'`); a path (or `file:` URL) that exists wins. Weights stay memory-mapped; several models
  * from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is collected too.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
- * ERR_OUT_OF_MEMORY, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason
+ * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason
  */
 export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma> {
   return await openModel(native, source)

@@ -33,6 +33,11 @@ export interface LoadOptions {
    * no such option.
    */
   nativeBinding?: string | URL | object | undefined
+  /**
+   * "mapped" (default): weights stay in the file, shared with other processes; a file that is cut or written to ends
+   * requests with ERR_MODEL_CHANGED. "copy": read into memory once, safe from whatever happens to the file afterwards.
+   */
+  weights?: 'mapped' | 'copy' | undefined
   /** Where the model runs; "auto" (the default) takes the best there is. */
   device?: 'auto' | 'cpu' | 'cuda' | 'metal' | undefined
   /** Compute threads; default: the physical cores this process may use. Results do not depend on it. */
@@ -198,6 +203,7 @@ export const loadRules: Rules<LoadOptions> = {
   maskDecoder: rule.file,
   adapters: adaptersRule,
   nativeBinding: nativeBindingRule,
+  weights: rule.oneOf('mapped', 'copy'),
   device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
   threads: rule.integer(1, 1024),
   contextSize: rule.integer(1),

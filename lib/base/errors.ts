@@ -15,6 +15,7 @@ import { isError } from './realms'
  * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
  * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
  * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
+ * | `ERR_MODEL_CHANGED` | a model file was cut or written to while it was in use; load it again when it is whole |
  * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
  * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; the error's `text` is what there is |
@@ -38,6 +39,7 @@ export type ErrorCode =
   | 'ERR_INVALID_OPTION'
   | 'ERR_OUT_OF_MEMORY'
   | 'ERR_DEVICE_UNAVAILABLE'
+  | 'ERR_MODEL_CHANGED'
   | 'ERR_BUSY'
   | 'ERR_DEADLINE'
   | 'ERR_OUTPUT_INCOMPLETE'
@@ -62,6 +64,7 @@ export const errorCodes: readonly ErrorCode[] = [
   'ERR_INVALID_OPTION',
   'ERR_OUT_OF_MEMORY',
   'ERR_DEVICE_UNAVAILABLE',
+  'ERR_MODEL_CHANGED',
   'ERR_BUSY',
   'ERR_DEADLINE',
   'ERR_OUTPUT_INCOMPLETE',

@@ -31,6 +31,7 @@ export function adapter(text: string): { path: string; scale?: number } {
 const loadKeys = [
   'vision',
   'maskDecoder',
+  'weights',
   'device',
   'threads',
   'contextSize',
@@ -56,6 +57,12 @@ export function addLoadOptions(command: Command): Command {
       new Option('--fit <rule>', 'squash ignores the aspect ratio (default: squash)').choices(['squash', 'pad'])
     )
     .optionsGroup(group.expert)
+    .addOption(
+      new Option('--weights <way>', 'copy: into memory, safe from changes of the file (default: mapped)').choices([
+        'mapped',
+        'copy'
+      ])
+    )
     .addOption(
       new Option('--kv-cache-type <type>', 'type of the attention cache (default: f16)').choices(['f16', 'q8_0', 'f32'])
     )

@@ -36,6 +36,7 @@ export interface NativeLoadOptions {
   visionPath?: string
   /** A GGUF with mask tensors, or tensors already read from an npz, in PyTorch layout under vae-oid's names. */
   maskDecoder?: string | NativeTensorSource
+  weights?: 'mapped' | 'copy'
   device?: 'auto' | 'cpu' | 'cuda' | 'metal'
   threads?: number
   contextSize?: number

@@ -67,7 +67,7 @@ export async function readFully(
     const { bytesRead } = await handle.read(target, done, target.length - done, position + done)
     if (bytesRead === 0) {
       throw new PaliGemmaError(
-        'ERR_MODEL_INVALID',
+        'ERR_MODEL_CHANGED',
         `${tensor.file}: ends inside tensor ${tensor.name}; it changed while it was read, or it is damaged`
       )
     }

@@ -25,6 +25,8 @@ export interface EstimateOptions {
   kvCacheType?: 'f16' | 'q8_0' | 'f32' | undefined
   /** Compute threads; default 8. */
   threads?: number | undefined
+  /** As for `loadModel`; default "mapped". */
+  weights?: 'mapped' | 'copy' | undefined
   /** Of a usual request: pictures (default 1), tokens of the prompt (32) and of the answer (256). */
   images?: number | undefined
   promptTokens?: number | undefined
@@ -35,9 +37,11 @@ export interface EstimateOptions {
 export interface MemoryEstimate {
   /**
    * Of the model files, mapped: the system may drop pages and read them again, so less memory works, slowly. Several
-   * models of one file share them.
+   * models of one file share them. With `weights: 'copy'` they are this process's own, and must fit.
    */
   weights: number
+  /** Of `total`, what must fit: all but mapped weights. */
+  own: number
   kv: {
     perToken: number
     /** A usual request's, in whole pages of 64 tokens. */
@@ -75,6 +79,7 @@ const estimateRules: Rules<EstimateOptions> = {
   maxSequences: positive,
   kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),
   threads: positive,
+  weights: rule.oneOf('mapped', 'copy'),
   images: rule.integer(0, 64),
   promptTokens: rule.integer(0),
   maxTokens: rule.integer(1)
@@ -265,7 +270,8 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
     threads = 8,
     images = 1,
     promptTokens = 32,
-    maxTokens = 256
+    maxTokens = 256,
+    weights = 'mapped'
   } = options
   const imageTokens = shape.vision?.tokens ?? 0
   const prefix = images * imageTokens + promptTokens + 2 // begin and newline
@@ -290,19 +296,20 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
   const featuresOf = (pictures: number, recent: number): number =>
     pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
   const ownFeatures = featuresOf(images, images * maxSequences)
+  const work =
+    maxSequences * kv.perSequence +
+    Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) +
+    sum({ ...usual }) +
+    ownFeatures +
+    other
   return {
     weights: shape.weights,
     kv,
     scratch: usual,
     features: ownFeatures,
     other,
-    total:
-      shape.weights +
-      maxSequences * kv.perSequence +
-      Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) +
-      sum({ ...usual }) +
-      ownFeatures +
-      other,
+    own: weights === 'copy' ? shape.weights + work : work,
+    total: shape.weights + work,
     most:
       shape.weights +
       maxSequences * kv.perFullSequence +

@@ -232,13 +232,15 @@ napi_value dequantizeTensor(const js::Call& call) {
         if (!canDequantize(tensor->type))
           fail(Code::modelUnsupported, path, ": tensor ", name, " is of type ", dtypeName(tensor->type),
                ", which holds no real numbers");
-        Dequantized result;
-        for (uint32_t i = tensor->dims; i-- > 0;) result.shape.push_back(tensor->ne[i]);
-        result.data.resize(size_t(tensor->elements()));
-        const ConstHostView view = file->view(*tensor);
-        for (int64_t r = 0; r < view.rows; ++r)
-          dequantizeRow(tensor->type, view.row<uint8_t>(r), result.data.data() + r * view.cols, view.cols);
-        return result;
+        return file->whole([&] {
+          Dequantized result;
+          for (uint32_t i = tensor->dims; i-- > 0;) result.shape.push_back(tensor->ne[i]);
+          result.data.resize(size_t(tensor->elements()));
+          const ConstHostView view = file->view(*tensor);
+          for (int64_t r = 0; r < view.rows; ++r)
+            dequantizeRow(tensor->type, view.row<uint8_t>(r), result.data.data() + r * view.cols, view.cols);
+          return result;
+        });
       },
       [](napi_env env, Dequantized&& result) {
         const napi_value object = js::newObject(env);

@@ -275,6 +275,10 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     if (typeOf(env, v) == napi_string) options.maskDecoderPath = path(env, v, "maskDecoder");
     else options.maskTensors = tensorSource(env, v, "maskDecoder");
   });
+  given("weights", [&](napi_value v) {
+    constexpr FileAccess ways[] = {FileAccess::mapped, FileAccess::copy};
+    options.weights = ways[choice(env, v, "weights", {"mapped", "copy"})];
+  });
   given("device", [&](napi_value v) {
     choice(env, v, "device", {"auto", "cpu", "cuda", "metal"});
     options.device = string(env, v, "device");

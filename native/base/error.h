@@ -7,7 +7,7 @@
 
 namespace pg {
 
-// Mirrored by ErrorCode in lib/errors.ts; codeName() gives the spelling users see.
+// Mirrored by ErrorCode in lib/base/errors.ts; codeName() gives the spelling users see.
 enum class Code {
   modelNotFound,
   modelInvalid,
@@ -18,6 +18,7 @@ enum class Code {
   invalidOption,
   outOfMemory,
   deviceUnavailable,
+  modelChanged,
   disposed,
   aborted,   // never reaches a user as an error: the caller's own AbortSignal reason is thrown instead
   internal,  // a mistake of ours
@@ -34,6 +35,7 @@ inline const char* codeName(Code code) {
     case Code::invalidOption: return "ERR_INVALID_OPTION";
     case Code::outOfMemory: return "ERR_OUT_OF_MEMORY";
     case Code::deviceUnavailable: return "ERR_DEVICE_UNAVAILABLE";
+    case Code::modelChanged: return "ERR_MODEL_CHANGED";
     case Code::disposed: return "ERR_DISPOSED";
     case Code::aborted: return "ERR_ABORTED";
     case Code::internal: return "ERR_INTERNAL";

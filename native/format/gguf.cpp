@@ -311,15 +311,13 @@ std::vector<GgufArray> GgufArray::arrays() const {
   return all;
 }
 
-std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path) {
-  std::shared_ptr<GgufFile> file(new GgufFile(path));
-  file->parse();
-  return joined(std::move(file));
-}
-
-void GgufFile::parse() {
-  Reader in(path_, map_.data(), map_.size());
-  if (!startsWith(map_.data(), map_.size(), "GGUF")) rejectMagic(in, map_.data(), map_.size());
+void GgufFile::parse(const uint8_t* data, size_t size) {
+  metadata_.clear();
+  tensors_.clear();
+  keyIndex_.clear();
+  tensorIndex_.clear();
+  Reader in(path_, data, size);
+  if (!startsWith(data, size, "GGUF")) rejectMagic(in, data, size);
   in.take(4, "the magic");
   version_ = in.number<uint32_t>("the version");
   if (version_ != 2 && version_ != 3) {
@@ -369,6 +367,7 @@ void GgufFile::parse() {
                  ") is not a multiple of the alignment ", alignment_);
     tensors_.push_back(t);
   }
+  headBytes_ = size_t(in.position());
   if (tensors_.empty()) return;
 
   const uint64_t dataStart = roundUp(in.position(), alignment_);

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/host_view.h"
 
@@ -31,7 +32,7 @@ enum class GgufType : uint32_t {
 
 struct GgufValue;
 
-// Arrays stay where they are in the map; elements are decoded on access, so a vocabulary costs no copy.
+// Arrays stay where they are in the file's head; elements are decoded on access, so a vocabulary costs no copy.
 struct GgufArray {
   GgufType elementType;
   uint64_t count;
@@ -71,13 +72,30 @@ class GgufFile {
   // Checks magic, version, every count, length, offset and alignment before use. Fails with modelNotFound or
   // modelInvalid (path, field or tensor, byte offset). Never allocates in proportion to a claimed count.
   // A part of a split model (name-00002-of-00003.gguf) opens the whole: the first part's metadata, all parts' tensors.
-  static std::shared_ptr<const GgufFile> open(const std::string& path);
+  // Metadata and the index are copied into memory: only tensors change with a file that is written to.
+  static std::shared_ptr<const GgufFile> open(const std::string& path, FileAccess access = FileAccess::mapped);
+
+  // Fails with modelChanged where a part was cut or written to since it was opened: what was read of the tensors may be
+  // anything. To be asked after reading.
+  void throwIfChanged(bool atPath = true) const;
+
+  // What work(), which reads tensors, gives; whether it fails or not, modelChanged comes first.
+  template <class Work>
+  auto whole(Work&& work) const {
+    try {
+      auto result = work();
+      throwIfChanged();
+      return result;
+    } catch (const Error&) {
+      throwIfChanged();
+      throw;
+    }
+  }
 
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
   uint64_t size() const;  // of all parts
-  const MappedFile& map() const { return map_; }  // of the first part
   // The map that holds this byte; nullptr where none does.
   const MappedFile* mapOf(const uint8_t* data) const;
   const std::string& pathOf(const GgufTensor& tensor) const { return holder(tensor).path_; }
@@ -102,8 +120,9 @@ class GgufFile {
   void checkFinite(const GgufTensor& tensor) const;
 
  private:
-  explicit GgufFile(const std::string& path) : path_(path), map_(path) {}
-  void parse();
+  GgufFile(const std::string& path, FileAccess access) : path_(path), map_(path, access) {}
+  static std::shared_ptr<GgufFile> openPart(const std::string& path, FileAccess access);
+  void parse(const uint8_t* data, size_t size);
   // The whole model that this file is a part of; the file itself where it is no part.
   static std::shared_ptr<GgufFile> joined(std::shared_ptr<GgufFile> file);
   void append(std::shared_ptr<const GgufFile> part);
@@ -111,6 +130,8 @@ class GgufFile {
 
   std::string path_;
   MappedFile map_;
+  std::vector<uint8_t> head_;  // everything before the tensors' data
+  size_t headBytes_ = 0;
   uint32_t version_ = 0;
   uint64_t alignment_ = 32;
   std::vector<std::pair<std::string_view, GgufValue>> metadata_;

@@ -63,6 +63,33 @@ void checkPart(const GgufFile& part, const PartName& name, uint64_t number) {
 
 }  // namespace
 
+std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, FileAccess access) {
+  return joined(openPart(path, access));
+}
+
+std::shared_ptr<GgufFile> GgufFile::openPart(const std::string& path, FileAccess access) {
+  std::shared_ptr<GgufFile> file(new GgufFile(path, access));
+  const MappedFile& map = file->map_;
+  try {
+    file->parse(map.data(), map.size());
+    if (!map.copied()) {
+      // Once more, from memory of our own: lengths that were checked stay what they are, whoever writes to the file.
+      file->head_.assign(map.data(), map.data() + file->headBytes_);
+      file->parse(file->head_.data(), file->head_.size());
+    }
+  } catch (const Error&) {
+    map.throwIfChanged();  // says more than what is wrong with half a file
+    throw;
+  }
+  map.throwIfChanged();
+  return file;
+}
+
+void GgufFile::throwIfChanged(bool atPath) const {
+  map_.throwIfChanged(atPath);
+  for (const auto& part : parts_) part->map_.throwIfChanged(atPath);
+}
+
 uint64_t GgufFile::size() const {
   uint64_t bytes = map_.size();
   for (const auto& part : parts_) bytes += part->map_.size();
@@ -98,11 +125,10 @@ std::shared_ptr<GgufFile> GgufFile::joined(std::shared_ptr<GgufFile> file) {
          "number of parts (-00001-of-00002.gguf)");
   checkPart(*file, *name, name->number);
 
-  const auto openPart = [&](uint64_t number) {
-    const std::string path = name->path(number);
+  const FileAccess access = file->map_.copied() ? FileAccess::copy : FileAccess::mapped;
+  const auto open = [&](uint64_t number) {
     try {
-      std::shared_ptr<GgufFile> part(new GgufFile(path));
-      part->parse();
+      std::shared_ptr<GgufFile> part = openPart(name->path(number), access);
       checkPart(*part, *name, number);
       return part;
     } catch (const Error& error) {
@@ -111,8 +137,8 @@ std::shared_ptr<GgufFile> GgufFile::joined(std::shared_ptr<GgufFile> file) {
            ". All parts must lie in one folder");
     }
   };
-  const auto whole = name->number == 1 ? file : openPart(1);
-  for (uint64_t number = 2; number <= count; ++number) whole->append(number == name->number ? file : openPart(number));
+  const auto whole = name->number == 1 ? file : open(1);
+  for (uint64_t number = 2; number <= count; ++number) whole->append(number == name->number ? file : open(number));
   const int64_t stated = whole->integer("split.tensors.count").value_or(int64_t(whole->tensors_.size()));
   if (stated != int64_t(whole->tensors_.size()))
     fail(Code::modelInvalid, whole->path_, ": key \"split.tensors.count\" is ", stated, ", but the ", count,

@@ -205,7 +205,7 @@ MaskDecoder::MaskDecoder(MaskDecoder&&) noexcept = default;
 bool MaskDecoder::has(const GgufFile& file) { return file.findTensor("mask._vq_vae._embedding") != nullptr; }
 
 MaskDecoder MaskDecoder::fromGguf(const GgufFile& file) {
-  return MaskDecoder([&file](std::string_view name) {
+  const Lookup lookup = [&file](std::string_view name) {
     HostTensor made;
     const GgufTensor* tensor = file.findTensor("mask." + std::string(name));
     if (!tensor) return made;
@@ -215,7 +215,8 @@ MaskDecoder MaskDecoder::fromGguf(const GgufFile& file) {
     for (int64_t r = 0; r < view.rows; ++r)
       dequantizeRow(view.type, view.row<uint8_t>(r), &made.data[size_t(r) * size_t(view.cols)], view.cols);
     return made;
-  });
+  };
+  return file.whole([&] { return MaskDecoder(lookup); });
 }
 
 void MaskDecoder::decode(const int32_t* codes, float* out) const {

@@ -31,6 +31,23 @@ std::string shapeText(const std::vector<int64_t>& shape) {
 }
 
 // llama.cpp's layout: B (A x) * alpha / rank, the rank being that of each pair; alpha 0 means no factor.
+TensorMap readTensors(const GgufFile& file, double alpha) {
+  TensorMap tensors;
+  for (const GgufTensor& t : file.tensors()) {
+    if (!canDequantize(t.type))
+      fail(Code::modelUnsupported, file.path(), ": tensor ", t.name, " has type ", dtypeName(t.type),
+           ", which holds no weights");
+    HostTensor tensor{{t.rows(), t.cols()}, std::vector<float>(size_t(t.elements()))};
+    const ConstHostView view = file.view(t);
+    for (int64_t r = 0; r < view.rows; ++r)
+      dequantizeRow(t.type, view.row<void>(r), tensor.data.data() + r * view.cols, view.cols);
+    if (t.name.ends_with(".lora_b") && alpha != 0)
+      for (float& value : tensor.data) value *= float(alpha / double(t.cols()));
+    tensors.emplace(std::string(t.name), std::move(tensor));
+  }
+  return tensors;
+}
+
 TensorMap readGguf(const AdapterSource& source, const std::string& architecture) {
   const auto file = GgufFile::open(source.path);
   const auto require = [&](const char* key, const std::string& wanted, const char* advice) {
@@ -48,20 +65,7 @@ TensorMap readGguf(const AdapterSource& source, const std::string& architecture)
          "which works from these tokens on only; adapters are applied to whole requests here");
   const double alpha = file->number("adapter.lora.alpha").value_or(0);
   if (!std::isfinite(alpha)) fail(Code::modelInvalid, source.path, ": metadata key adapter.lora.alpha is not finite");
-  TensorMap tensors;
-  for (const GgufTensor& t : file->tensors()) {
-    if (!canDequantize(t.type))
-      fail(Code::modelUnsupported, source.path, ": tensor ", t.name, " has type ", dtypeName(t.type),
-           ", which holds no weights");
-    HostTensor tensor{{t.rows(), t.cols()}, std::vector<float>(size_t(t.elements()))};
-    const ConstHostView view = file->view(t);
-    for (int64_t r = 0; r < view.rows; ++r)
-      dequantizeRow(t.type, view.row<void>(r), tensor.data.data() + r * view.cols, view.cols);
-    if (t.name.ends_with(".lora_b") && alpha != 0)
-      for (float& value : tensor.data) value *= float(alpha / double(t.cols()));
-    tensors.emplace(std::string(t.name), std::move(tensor));
-  }
-  return tensors;
+  return file->whole([&] { return readTensors(*file, alpha); });
 }
 
 // Pads [rows, cols] with zeros to [toRows, toCols].

@@ -15,6 +15,7 @@ struct LoadOptions {
   std::string visionPath;            // empty: vision tensors are in `path`
   std::string maskDecoderPath;       // GGUF with mask tensors; empty: those of `path`, if any
   MaskDecoder::Lookup maskTensors;   // or a source of tensors (an npz read by the caller)
+  FileAccess weights = FileAccess::mapped;
   std::string device = "auto";       // auto, cpu (cuda and metal fail with deviceUnavailable where not built)
   int threads = 0;                   // 0 = defaultThreads()
   int64_t contextSize = 0;           // tokens per sequence; 0 = what the model was trained for

@@ -39,8 +39,28 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
     observer = std::make_unique<InputObserver>();
     device->setTap(observer.get());
   }
-  const auto text = GgufFile::open(options.path);
-  const auto visionFile = options.visionPath.empty() ? text : GgufFile::open(options.visionPath);
+  const auto text = GgufFile::open(options.path, options.weights);
+  const auto visionFile = options.visionPath.empty() ? text : GgufFile::open(options.visionPath, options.weights);
+  const auto read = [&] {
+    readNets(options, text, visionFile);
+    readVocabulary(options, text);
+    readMaskDecoder(options, text, visionFile);
+    return true;
+  };
+  text->whole([&] { return visionFile->whole(read); });
+  text_ = text;
+  visionFile_ = visionFile;
+  decoder = std::make_unique<Decoder>(*device, textConfig, weights.text, options.attentionWindow, options.finalSoftcap);
+  makeCaches(options);
+  describe(*text);
+}
+
+void Model::throwIfChanged(bool atPath) const {
+  text_->throwIfChanged(atPath);
+  if (visionFile_ != text_) visionFile_->throwIfChanged(atPath);
+}
+
+void Model::readNets(const LoadOptions& options, const File& text, const File& visionFile) {
   textConfig = readTextConfig(*text);
   weights.readText(text, textConfig);
   count(*text, info);
@@ -56,7 +76,9 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   adapters = std::make_unique<Adapters>(*device);
   for (const AdapterSource& source : options.adapters) adapters->load(source, weights, textConfig.architecture);
   info.adapters = adapters->info();
+}
 
+void Model::readVocabulary(const LoadOptions& options, const File& text) {
   tokenizer = std::make_unique<Tokenizer>(text);
   constraints = std::make_unique<ConstraintFactory>(*tokenizer);
   if (tokenizer->size() > textConfig.vocab)
@@ -66,7 +88,9 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
                                  std::pair{"newline", tokenizer->newline()}})
     if (id < 0 || id >= textConfig.vocab)
       fail(Code::modelInvalid, options.path, ": the vocabulary has no ", what, " token");
+}
 
+void Model::readMaskDecoder(const LoadOptions& options, const File& text, const File& visionFile) {
   if (options.maskTensors) {
     maskDecoder = std::make_unique<MaskDecoder>(options.maskTensors);
   } else if (!options.maskDecoderPath.empty()) {
@@ -76,8 +100,9 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
       if (!maskDecoder && MaskDecoder::has(*file))
         maskDecoder = std::make_unique<MaskDecoder>(MaskDecoder::fromGguf(*file));
   }
+}
 
-  decoder = std::make_unique<Decoder>(*device, textConfig, weights.text, options.attentionWindow, options.finalSoftcap);
+void Model::makeCaches(const LoadOptions& options) {
   const int64_t context = options.contextSize > 0 ? options.contextSize : textConfig.context;
   if (context < visionConfig.tokens + 2)
     fail(Code::invalidOption, "Expected contextSize >= ", visionConfig.tokens + 2, " (a picture alone takes ",
@@ -91,10 +116,13 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   keptPrefixPages = kKeptPrefixes * ceilDiv(visionConfig.tokens + kPromptTokens, kPageTokens);
   kvPool =
       std::make_unique<KvPool>(*device, layout, pagesPerSequence * std::max(1, options.maxSequences) + keptPrefixPages);
+  info.contextSize = context;
+}
 
+void Model::describe(const GgufFile& text) {
   info.architecture = textConfig.architecture;
-  info.name = std::string(text->string("general.name").value_or(""));
-  info.quantization = mainType(*text);
+  info.name = std::string(text.string("general.name").value_or(""));
+  info.quantization = mainType(text);
   info.device = device->name();
   info.isa = device->isa();
   info.threads = device->threads();
@@ -105,11 +133,10 @@ Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(st
   info.visionLayers = visionConfig.layers;
   info.visionHidden = visionConfig.hidden;
   info.vocab = textConfig.vocab;
-  info.contextSize = context;
   info.hasVision = vision != nullptr;
   info.hasRetrieval = bool(weights.retrieval.weight);
   info.retrievalDims = info.hasRetrieval ? weights.retrieval.out() : 0;
-  info.retrievalFlavour = std::string(text->string("paligemma.retrieval.flavour").value_or(""));
+  info.retrievalFlavour = std::string(text.string("paligemma.retrieval.flavour").value_or(""));
   info.hasMaskDecoder = maskDecoder != nullptr;
   info.resizeFilter = visionConfig.resizeFilter;
 }

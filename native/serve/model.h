@@ -47,6 +47,18 @@ class Model {
     device->download(values.data(), featureView(features));
     return values;
   }
+
+  // Fails with modelChanged where a file was cut or written to: what was computed with it may be anything.
+  void throwIfChanged(bool atPath) const;
+
+ private:
+  using File = std::shared_ptr<const GgufFile>;
+  File text_, visionFile_;  // the same where one file holds both
+  void readNets(const LoadOptions& options, const File& text, const File& visionFile);
+  void readVocabulary(const LoadOptions& options, const File& text);
+  void readMaskDecoder(const LoadOptions& options, const File& text, const File& visionFile);
+  void makeCaches(const LoadOptions& options);
+  void describe(const GgufFile& text);
 };
 
 }  // namespace pg

@@ -21,9 +21,21 @@ bool Scheduler::guard(const Job& job, Work&& work) {
     work();
     return true;
   } catch (...) {
-    postError(job, currentError());
+    postError(job, failure());
     return false;
   }
+}
+
+// Of files that changed come all sorts of errors; the change is what people need to know.
+Error Scheduler::failure() const {
+  const Error error = currentError();
+  if (error.code() != Code::modelInvalid && error.code() != Code::internal) return error;
+  try {
+    model_.throwIfChanged(true);
+  } catch (const Error& change) {
+    return change;
+  }
+  return error;
 }
 
 void Scheduler::postError(const Job& job, const Error& error) {
@@ -76,6 +88,7 @@ void Scheduler::admitNext() {
     if (job->request.slots() > maxSequences_)
       fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ",
            job->request.slots(), ". Raise maxSequences in loadModel");
+    model_.throwIfChanged(true);
     admitting_ = std::make_unique<Admission>(job, model_, caches_);
   });
 }
@@ -84,7 +97,10 @@ void Scheduler::stepAdmission() {
   const Job& job = admitting_->job();
   bool finished = false;
   model_.device->setCancel(&job.cancel);
-  const bool ok = guard(job, [&] { finished = admitting_->step(); });
+  const bool ok = guard(job, [&] {
+    finished = admitting_->step();
+    model_.throwIfChanged(false);
+  });
   model_.device->setCancel(nullptr);
   if (ok && finished) finishAdmission();
   if (!ok || finished) admitting_.reset();
@@ -123,9 +139,10 @@ void Scheduler::decodeStep() {
   try {
     logits_.resize(std::max(logits_.size(), vocab * rows.size()));
     model_.decoder->decode(rows, logits_.data());
+    model_.throwIfChanged(false);  // before any of it leaves
   } catch (...) {
     // a failed step leaves no sequence in a state to go on from
-    const Error error = currentError();
+    const Error error = failure();
     for (const auto& s : running_) postError(*s->job, error);
     running_.clear();
     return;

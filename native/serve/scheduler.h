@@ -37,6 +37,7 @@ class Scheduler {
   bool deliver(Sequence& sequence, Work&& work);
   size_t usedSlots() const;
   bool mayAdmit() const;
+  Error failure() const;  // the one being handled
   void postError(const Job& job, const Error& error);
   // Runs `work` for one job; an error ends that job alone. False after an error.
   template <class Work>

@@ -1,5 +1,7 @@
 // GGUF reader against files and expectations of an independent generator (golden/gguf), and against broken files.
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <limits>
 
 #include "format/gguf.h"
@@ -99,7 +101,7 @@ void checkFile(const std::string& name) {
       std::string hex;
       for (size_t b = 0; b < std::min<size_t>(16, t.bytes); ++b) {
         char digits[3];
-        std::snprintf(digits, sizeof digits, "%02x", file->map().data()[t.offset + b]);
+        std::snprintf(digits, sizeof digits, "%02x", file->view(t).data[b]);
         hex += digits;
       }
       CHECK_EQUAL(hex, e["hex_first_16"].text);
@@ -290,6 +292,35 @@ TEST(gguf_missing_file_and_directory_say_what_to_do) {
   CHECK_FAILS(GgufFile::open(folder), Code::modelNotFound, "is a directory");
   CHECK_FAILS(GgufFile::open(""), Code::modelNotFound, "empty");
 }
+
+#ifndef _WIN32
+TEST(mapped_file_that_is_cut_reads_as_zeros) {
+  const TemporaryFile file(std::string(100000, 'x'));
+  const MappedFile map(file.path()), copy(file.path(), FileAccess::copy);
+  CHECK(map.change().empty());
+  std::filesystem::resize_file(file.path(), 10000);
+  CHECK_EQUAL(int(map.data()[99999]), 0);
+  CHECK_EQUAL(int(map.data()[0]), int('x'));
+  CHECK_FAILS(map.throwIfChanged(), Code::modelChanged, "10000 bytes now, not 100000");
+  std::filesystem::resize_file(file.path(), 100000);
+  CHECK_FAILS(map.throwIfChanged(), Code::modelChanged, "it was written to");
+  copy.release(0, 100000);
+  CHECK_EQUAL(int(copy.data()[99999]), int('x'));
+  CHECK(copy.change().empty());
+}
+
+TEST(gguf_metadata_stays_when_the_file_is_cut) {
+  const std::string path = golden("gguf/meta.gguf");
+  if (path.empty()) return;
+  std::ifstream in(path, std::ios::binary);
+  const TemporaryFile copy(std::string(std::istreambuf_iterator<char>(in), {}));
+  const auto file = GgufFile::open(copy.path());
+  std::filesystem::resize_file(copy.path(), 0);
+  CHECK_EQUAL(*file->string("general.architecture"), std::string_view("torture"));
+  CHECK_EQUAL(file->array("array.uint8")->integer(4), 183);
+  CHECK_FAILS(file->throwIfChanged(), Code::modelChanged, "0 bytes now");
+}
+#endif
 
 TEST(mapped_file_pages_come_back_after_release) {
   const TemporaryFile file(std::string(100000, 'x'));

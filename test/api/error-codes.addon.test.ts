@@ -1,6 +1,6 @@
 /** Every code of the documentation, provoked. A code that is added without a way to meet it fails here. */
 import { importSharp } from '../../lib/images/sharp'
-import { truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type ErrorCode, errorCodes, fromNative } from '../../lib/base/errors'
@@ -99,6 +99,17 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_OUT_OF_MEMORY: async () => await dequantizeTensor(hugeTensor(), 'x'),
   ERR_DEVICE_UNAVAILABLE: async () =>
     await loadModel({ model, device: process.platform === 'darwin' ? 'cuda' : 'metal' }),
+  ERR_MODEL_CHANGED: async () => {
+    const copy = join(tempDir(), 'model.gguf')
+    copyFileSync(model, copy)
+    return await withModel(
+      async (loaded) => {
+        appendFileSync(copy, 'more')
+        return await loaded.generate({ prompt: 'x' })
+      },
+      { model: copy }
+    )
+  },
   ERR_BUSY: async () =>
     await withModel(
       async (loaded) =>
