@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/math.h"
 #include "format/quantize.h"
+#include "format/gguf_reader.h"
 
 namespace pg {
 namespace {
@@ -80,54 +81,7 @@ const char* removedTypeName(uint32_t id) {
   return nullptr;
 }
 
-class Reader {
- public:
-  Reader(const std::string& path, const uint8_t* data, uint64_t size) : path_(path), data_(data), size_(size) {}
-
-  uint64_t position() const { return position_; }
-  uint64_t left() const { return size_ - position_; }
-  const uint8_t* here() const { return data_ + position_; }
-
-  template <class... Parts>
-  [[noreturn]] void invalid(const Parts&... parts) const {
-    fail(Code::modelInvalid, path_, ": ", parts...);
-  }
-
-  // The next `bytes` bytes hold `what` (message parts), or the file is too short.
-  template <class... What>
-  const uint8_t* take(uint64_t bytes, const What&... what) {
-    if (bytes > left())
-      invalid("the file ends at byte ", size_, " inside ", what..., ", which needs ", bytes, " bytes from byte ",
-              position_, ": ", bytes - left(),
-              " bytes are missing, so the download is incomplete or the file is damaged");
-    const uint8_t* p = here();
-    position_ += bytes;
-    return p;
-  }
-
-  template <class T, class... What>
-  T number(const What&... what) {
-    return load<T>(take(sizeof(T), what...));
-  }
-
-  template <class... What>
-  std::string_view string(const What&... what) {
-    const uint64_t at = position_;
-    const auto length = number<uint64_t>("the length of ", what...);
-    if (length > left())
-      invalid(what..., " (at byte ", at, ") claims ", length, " bytes but only ", left(),
-              " are left: the download is incomplete or the file is damaged");
-    return {reinterpret_cast<const char*>(take(length, what...)), size_t(length)};
-  }
-
- private:
-  const std::string& path_;
-  const uint8_t* data_;
-  uint64_t size_;
-  uint64_t position_ = 0;
-};
-
-GgufArray readArray(Reader& in, const std::string& key, int depth) {
+GgufArray readArray(GgufReader& in, const std::string& key, int depth) {
   const uint64_t at = in.position();
   const auto type = in.number<uint32_t>("the element type of array ", key);
   const auto count = in.number<uint64_t>("the length of array ", key);
@@ -157,7 +111,7 @@ GgufArray readArray(Reader& in, const std::string& key, int depth) {
   return array;
 }
 
-GgufValue readValue(Reader& in, const std::string& key) {
+GgufValue readValue(GgufReader& in, const std::string& key) {
   const auto type = in.number<uint32_t>("the type of key ", key);
   const uint64_t at = in.position();
   const auto value = [&](auto v) { return GgufValue{GgufType(type), at, v}; };
@@ -189,7 +143,7 @@ bool startsWith(const uint8_t* data, uint64_t size, std::string_view text) {
 }
 
 // Says what a file without the GGUF magic is, as far as its first bytes tell.
-[[noreturn]] void rejectMagic(const Reader& in, const uint8_t* data, uint64_t size) {
+[[noreturn]] void rejectMagic(const GgufReader& in, const uint8_t* data, uint64_t size) {
   if (size < 4)
     in.invalid("the file has only ", size, " bytes, so it cannot be a GGUF model: the download is incomplete");
   if (startsWith(data, size, "version https://git-lfs"))
@@ -215,7 +169,7 @@ bool startsWith(const uint8_t* data, uint64_t size, std::string_view text) {
              " instead of \"GGUF\"");
 }
 
-GgufTensor readTensor(Reader& in, uint64_t index) {
+GgufTensor readTensor(GgufReader& in, uint64_t index) {
   GgufTensor t{};
   t.name = in.string("the name of tensor ", index);
   if (t.name.empty()) in.invalid("tensor ", index, " (before byte ", in.position(), ") has an empty name");
@@ -306,7 +260,7 @@ std::vector<GgufArray> GgufArray::arrays() const {
     fail(Code::modelInvalid, "An array of ", typeName(elementType), " was read as arrays");
   std::vector<GgufArray> all;
   const std::string path, key;
-  Reader in(path, data, bytes);
+  GgufReader in(path, data, bytes);
   for (uint64_t i = 0; i < count; ++i) all.push_back(readArray(in, key, 0));
   return all;
 }
@@ -316,17 +270,10 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
   tensors_.clear();
   keyIndex_.clear();
   tensorIndex_.clear();
-  Reader in(path_, data, size);
+  GgufReader in(path_, data, size);
   if (!startsWith(data, size, "GGUF")) rejectMagic(in, data, size);
   in.take(4, "the magic");
-  version_ = in.number<uint32_t>("the version");
-  if (version_ != 2 && version_ != 3) {
-    if (version_ && !(version_ & 0xffff))
-      in.invalid("this is a big-endian GGUF file (version field 0x", std::hex, version_,
-                 "); convert the model again for little-endian machines");
-    in.invalid("GGUF version ", version_, " (at byte 4) cannot be read; versions 2 and 3 can",
-               version_ > 3 ? ": update this package" : ": convert the model again");
-  }
+  readVersion(in);
   const auto tensorCount = in.number<uint64_t>("the number of tensors");
   const auto keyCount = in.number<uint64_t>("the number of metadata keys");
   // An entry takes many bytes; refusing absurd counts here gives a better message than the entry that runs out of file.
@@ -337,8 +284,26 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
   };
   checkCount(keyCount, "metadata keys", 16);
   checkCount(tensorCount, "tensors", 8);
+  readMetadata(in, keyCount);
+  readTensors(in, tensorCount);
+  headBytes_ = size_t(in.position());
+  if (tensors_.empty()) return;
+  placeTensors(in);
+  checkOverlap(in);
+}
 
-  for (uint64_t i = 0; i < keyCount; ++i) {
+void GgufFile::readVersion(GgufReader& in) {
+  version_ = in.number<uint32_t>("the version");
+  if (version_ == 2 || version_ == 3) return;
+  if (version_ && !(version_ & 0xffff))
+    in.invalid("this is a big-endian GGUF file (version field 0x", std::hex, version_,
+               "); convert the model again for little-endian machines");
+  in.invalid("GGUF version ", version_, " (at byte 4) cannot be read; versions 2 and 3 can",
+             version_ > 3 ? ": update this package" : ": convert the model again");
+}
+
+void GgufFile::readMetadata(GgufReader& in, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
     const uint64_t at = in.position();
     const std::string_view key = in.string("metadata key ", i);
     if (key.empty()) in.invalid("metadata key ", i, " (at byte ", at, ") is empty");
@@ -356,8 +321,10 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
           alignment ? " but is " + std::to_string(*alignment) : std::string(" but has type ") + typeName(value->type));
     alignment_ = *alignment;
   }
+}
 
-  for (uint64_t i = 0; i < tensorCount; ++i) {
+void GgufFile::readTensors(GgufReader& in, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
     const uint64_t at = in.position();
     const GgufTensor t = readTensor(in, i);
     if (!tensorIndex_.emplace(t.name, tensors_.size()).second)
@@ -367,9 +334,9 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
                  ") is not a multiple of the alignment ", alignment_);
     tensors_.push_back(t);
   }
-  headBytes_ = size_t(in.position());
-  if (tensors_.empty()) return;
+}
 
+void GgufFile::placeTensors(const GgufReader& in) {
   const uint64_t dataStart = roundUp(in.position(), alignment_);
   uint64_t needed = 0;
   const GgufTensor* last = nullptr;
@@ -388,7 +355,9 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
     in.invalid("tensor ", quoted(last->name), " (", last->bytes, " bytes from byte ", last->offset, ") ends at byte ",
                needed, " but the file at byte ", map_.size(), ": ", needed - map_.size(),
                " bytes are missing, so the download is incomplete or the file is damaged");
+}
 
+void GgufFile::checkOverlap(const GgufReader& in) const {
   std::vector<const GgufTensor*> order;
   for (const GgufTensor& t : tensors_) order.push_back(&t);
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->offset < b->offset; });

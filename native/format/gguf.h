@@ -67,6 +67,8 @@ struct GgufTensor {
   int64_t elements() const { return ne[0] * rows(); }
 };
 
+class GgufReader;  // of the head's bytes, in gguf.cpp
+
 class GgufFile {
  public:
   // Checks magic, version, every count, length, offset and alignment before use. Fails with modelNotFound or
@@ -123,6 +125,11 @@ class GgufFile {
   GgufFile(const std::string& path, FileAccess access) : path_(path), map_(path, access) {}
   static std::shared_ptr<GgufFile> openPart(const std::string& path, FileAccess access);
   void parse(const uint8_t* data, size_t size);
+  void readVersion(GgufReader& in);
+  void readMetadata(GgufReader& in, uint64_t count);
+  void readTensors(GgufReader& in, uint64_t count);
+  void placeTensors(const GgufReader& in);  // from offsets in the data to those in the file
+  void checkOverlap(const GgufReader& in) const;
   // The whole model that this file is a part of; the file itself where it is no part.
   static std::shared_ptr<GgufFile> joined(std::shared_ptr<GgufFile> file);
   void append(std::shared_ptr<const GgufFile> part);

@@ -212,7 +212,34 @@ int32_t CharNfa::multiple(int32_t divisor, int32_t next) {
   return begin[0];
 }
 
-Complement complement(const CharNfa& nfa, int32_t start) {
+namespace {
+
+// The deterministic automaton of an NFA: its states are sets of the NFA's.
+class Subsets {
+ public:
+  Subsets(const CharNfa& nfa, int32_t start) : nfa_(nfa), cuts_(cutsOf(nfa)), seen_(nfa.states.size()) {
+    idOf({start});
+    for (size_t i = 0; i < sets_.size(); ++i) addMoves(i);
+  }
+  // What it does not take.
+  Complement complement() const;
+
+ private:
+  static std::vector<int32_t> cutsOf(const CharNfa& nfa);
+  int32_t idOf(std::vector<int32_t> open);
+  void addMoves(size_t set);
+
+  const CharNfa& nfa_;
+  const std::vector<int32_t> cuts_;  // where a range begins or has ended: between two, all characters are alike
+  std::map<std::vector<int32_t>, int32_t> ids_;
+  std::vector<const std::vector<int32_t>*> sets_;
+  std::vector<std::vector<State>> moves_;  // of each set; `next`: a set
+  std::vector<uint32_t> seen_;
+  uint32_t round_ = 0;
+  size_t work_ = 0;
+};
+
+std::vector<int32_t> Subsets::cutsOf(const CharNfa& nfa) {
   std::vector<int32_t> cuts{0, kMaxCode + 1};
   for (const State& s : nfa.states)
     if (s.kind == Kind::range) {
@@ -221,66 +248,69 @@ Complement complement(const CharNfa& nfa, int32_t start) {
     }
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  return cuts;
+}
 
-  std::map<std::vector<int32_t>, int32_t> ids;
-  std::vector<const std::vector<int32_t>*> sets;
-  size_t work = 0;
-  uint32_t round = 0;
-  std::vector<uint32_t> seen(nfa.states.size());
-  const auto idOf = [&](std::vector<int32_t> open) {
-    ++round;
-    std::vector<int32_t> set;
-    while (!open.empty()) {
-      const int32_t at = open.back();
-      open.pop_back();
-      if (at < 0 || seen[size_t(at)] == round) continue;
-      seen[size_t(at)] = round;
-      ++work;
-      const State& s = nfa.states[size_t(at)];
-      if (s.kind != Kind::split) set.push_back(at);
-      else open.insert(open.end(), {s.next, s.other});
-    }
-    std::sort(set.begin(), set.end());
-    const auto [it, fresh] = ids.emplace(std::move(set), int32_t(sets.size()));
-    if (fresh) sets.push_back(&it->first);
-    if (sets.size() > kMaxComplementStates || ++work > kMaxComplementWork)
-      fail(Code::invalidOption, "A negative lookahead of the regular expression is too complex");
-    return it->second;
-  };
-
-  idOf({start});
-  std::vector<std::vector<State>> moves;  // `next`: a set
-  for (size_t i = 0; i < sets.size(); ++i) {
-    moves.emplace_back();
-    for (size_t c = 0; c + 1 < cuts.size(); ++c) {
-      std::vector<int32_t> open;
-      work += sets[i]->size();
-      for (const int32_t at : *sets[i]) {
-        const State& s = nfa.states[size_t(at)];
-        if (s.kind == Kind::range && s.first <= cuts[c] && cuts[c] <= s.last) open.push_back(s.next);
-      }
-      const int32_t next = idOf(std::move(open));
-      if (!moves[i].empty() && moves[i].back().next == next) moves[i].back().last = cuts[c + 1] - 1;
-      else moves[i].push_back({Kind::range, cuts[c], cuts[c + 1] - 1, next, CharNfa::kDead});
-    }
+// The set that is reached without a character from the states of `open`.
+int32_t Subsets::idOf(std::vector<int32_t> open) {
+  ++round_;
+  std::vector<int32_t> set;
+  while (!open.empty()) {
+    const int32_t at = open.back();
+    open.pop_back();
+    if (at < 0 || seen_[size_t(at)] == round_) continue;
+    seen_[size_t(at)] = round_;
+    ++work_;
+    const State& s = nfa_.states[size_t(at)];
+    if (s.kind != Kind::split) set.push_back(at);
+    else open.insert(open.end(), {s.next, s.other});
   }
+  std::sort(set.begin(), set.end());
+  const auto [it, fresh] = ids_.emplace(std::move(set), int32_t(sets_.size()));
+  if (fresh) sets_.push_back(&it->first);
+  if (sets_.size() > kMaxComplementStates || ++work_ > kMaxComplementWork)
+    fail(Code::invalidOption, "A negative lookahead of the regular expression is too complex");
+  return it->second;
+}
 
+void Subsets::addMoves(size_t i) {
+  moves_.emplace_back();
+  for (size_t c = 0; c + 1 < cuts_.size(); ++c) {
+    std::vector<int32_t> open;
+    work_ += sets_[i]->size();
+    for (const int32_t at : *sets_[i]) {
+      const State& s = nfa_.states[size_t(at)];
+      if (s.kind == Kind::range && s.first <= cuts_[c] && cuts_[c] <= s.last) open.push_back(s.next);
+    }
+    const int32_t next = idOf(std::move(open));
+    std::vector<State>& moves = moves_[i];
+    if (!moves.empty() && moves.back().next == next) moves.back().last = cuts_[c + 1] - 1;
+    else moves.push_back({Kind::range, cuts_[c], cuts_[c + 1] - 1, next, CharNfa::kDead});
+  }
+}
+
+Complement Subsets::complement() const {
   Complement result{{}, CharNfa::kDead};
   CharNfa& out = result.nfa;
   std::vector<int32_t> place;
-  for (size_t i = 0; i < sets.size(); ++i) {
+  for (size_t i = 0; i < sets_.size(); ++i) {
     out.states.push_back({Kind::split, 0, 0, CharNfa::kAccept, CharNfa::kAccept});
     place.push_back(int32_t(out.states.size() - 1));
   }
-  for (size_t i = 0; i < sets.size(); ++i) {
-    const bool ends = std::binary_search(sets[i]->begin(), sets[i]->end(), CharNfa::kAccept);
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    const bool ends = std::binary_search(sets_[i]->begin(), sets_[i]->end(), CharNfa::kAccept);
     int32_t all = ends ? CharNfa::kDead : CharNfa::kAccept;
-    for (const State& move : moves[i]) all = out.split(out.range(move.first, move.last, place[size_t(move.next)]), all);
+    for (const State& move : moves_[i])
+      all = out.split(out.range(move.first, move.last, place[size_t(move.next)]), all);
     out.states[size_t(place[i])].next = out.states[size_t(place[i])].other = all;
   }
   result.start = place[0];
   return result;
 }
+
+}  // namespace
+
+Complement complement(const CharNfa& nfa, int32_t start) { return Subsets(nfa, start).complement(); }
 
 namespace {
 
