@@ -1,6 +1,6 @@
 /** Every code of the documentation, provoked. A code that is added without a way to meet it fails here. */
 import { importSharp } from '../../lib/images/sharp'
-import { appendFileSync, copyFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type ErrorCode, errorCodes, fromNative } from '../../lib/base/errors'
@@ -8,6 +8,7 @@ import { writeFailure } from '../../lib/base/output-file'
 import { pull } from '../../lib/hub/pull'
 import { dequantizeTensor, loadModel, type LoadOptions } from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
+import { golden } from '../support/golden'
 import { refuse, TestHub } from '../support/hub-server'
 import { writeTinyModel } from '../support/tiny-model'
 
@@ -18,7 +19,8 @@ const picture = { data: new Uint8Array(28 * 28 * 3), width: 28, height: 28, chan
 beforeAll(async () => {
   model = writeTinyModel()
   hub = await TestHub.start({
-    'config.json': '{}',
+    // looked at before there is a question of room
+    'config.json': readFileSync(golden('hf', 'pg1-tiny', 'config.json')),
     'tokenizer.model': Buffer.alloc(10),
     'model.safetensors': Buffer.alloc(1000)
   })
