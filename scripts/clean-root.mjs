@@ -17,6 +17,7 @@ const limitMs = 600_000
 let [passed, failed] = [0, 0]
 
 process.on('exit', () => {
+  run('umount', ['-l', join(clean, 'proc')]) // harmless where it never was mounted
   if (!process.argv.includes('--keep')) rmSync(work, { recursive: true, force: true })
 })
 
@@ -71,7 +72,6 @@ function makeRoot() {
     if (!existsSync(join(clean, 'dev', device))) run('cp', ['-a', `/dev/${device}`, join(clean, 'dev', device)])
   }
   run('mount', ['-t', 'proc', 'proc', join(clean, 'proc')])
-  process.on('exit', () => run('umount', ['-l', join(clean, 'proc')]))
 }
 
 /** The tarball with the engine built here. */
