@@ -3,8 +3,8 @@
 #include <memory>
 #include <vector>
 
-#include "serve/embedding_cache.h"
-#include "serve/prefix_cache.h"
+#include "serve/cache/embedding_cache.h"
+#include "serve/cache/prefix_cache.h"
 #include "serve/sequence.h"
 #include "serve/task.h"
 

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "serve/event.h"
-#include "serve/load_options.h"
+#include "serve/load/load_options.h"
 #include "serve/request.h"
 #include "text/tokenizer.h"
 

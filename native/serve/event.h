@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "serve/sampler.h"
+#include "serve/sampling/sampler.h"
 
 namespace pg {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/adapters.h"
-#include "serve/sampler.h"
+#include "serve/sampling/sampler.h"
 #include "text/constraint.h"
 
 namespace pg {

@@ -5,11 +5,11 @@
 #include <optional>
 
 #include "base/cancel.h"
-#include "serve/beam_search.h"
+#include "serve/sampling/beam_search.h"
 #include "text/constraint.h"
-#include "serve/embedding_cache.h"
+#include "serve/cache/embedding_cache.h"
 #include "serve/event.h"
-#include "serve/model.h"
+#include "serve/load/model.h"
 #include "serve/prompt.h"
 #include "serve/request.h"
 #include "text/stop_matcher.h"

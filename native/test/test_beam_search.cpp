@@ -4,8 +4,8 @@
 #include <cstdio>
 
 #include "check.h"
-#include "serve/beam_search.h"
-#include "serve/model.h"
+#include "serve/sampling/beam_search.h"
+#include "serve/load/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;

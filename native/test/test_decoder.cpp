@@ -5,8 +5,8 @@
 #include <random>
 
 #include "check.h"
-#include "serve/make_device.h"
-#include "serve/model.h"
+#include "serve/load/make_device.h"
+#include "serve/load/model.h"
 #include "ops_fixture.h"
 #include "tiny_gguf.h"
 

@@ -8,7 +8,7 @@
 #include "cpu/cpu_info.h"
 #include "far_device.h"
 #include "golden.h"
-#include "serve/model.h"
+#include "serve/load/model.h"
 #include "serve/scheduler.h"
 #include "tiny_gguf.h"
 

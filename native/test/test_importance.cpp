@@ -6,10 +6,10 @@
 #include <map>
 
 #include "check.h"
-#include "serve/make_device.h"
+#include "serve/load/make_device.h"
 #include "format/quantize.h"
 #include "serve/importance.h"
-#include "serve/model.h"
+#include "serve/load/model.h"
 #include "serve/prompt.h"
 
 using namespace pg;

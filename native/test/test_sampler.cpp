@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "check.h"
-#include "serve/sampler.h"
+#include "serve/sampling/sampler.h"
 #include "text/stop_matcher.h"
 
 using namespace pg;

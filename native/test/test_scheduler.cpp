@@ -2,7 +2,7 @@
 #include <string_view>
 
 #include "check.h"
-#include "serve/make_device.h"
+#include "serve/load/make_device.h"
 #include "engine_fixture.h"
 #include "serve/scheduler.h"
 

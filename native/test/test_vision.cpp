@@ -3,8 +3,8 @@
 
 #include "check.h"
 #include "device/arena.h"
-#include "serve/make_device.h"
-#include "serve/model.h"
+#include "serve/load/make_device.h"
+#include "serve/load/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;

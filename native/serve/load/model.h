@@ -7,7 +7,7 @@
 #include "model/config.h"
 #include "text/constraint.h"
 #include "model/decoder.h"
-#include "serve/load_options.h"
+#include "serve/load/load_options.h"
 #include "model/kv_cache.h"
 #include "image/mask_decoder.h"
 #include "text/tokenizer.h"

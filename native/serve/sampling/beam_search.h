@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "model/decoder.h"
-#include "serve/sampler.h"
+#include "serve/sampling/sampler.h"
 
 namespace pg {
 

@@ -1,4 +1,4 @@
-#include "serve/sampler.h"
+#include "serve/sampling/sampler.h"
 
 #include <algorithm>
 #include <cmath>

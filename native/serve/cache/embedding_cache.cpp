@@ -1,4 +1,4 @@
-#include "serve/embedding_cache.h"
+#include "serve/cache/embedding_cache.h"
 
 #include <algorithm>
 #include <cstring>

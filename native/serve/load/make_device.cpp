@@ -1,4 +1,4 @@
-#include "serve/make_device.h"
+#include "serve/load/make_device.h"
 
 #include "base/thread_pool.h"
 #include "cpu/cpu_device.h"

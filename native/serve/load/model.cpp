@@ -1,10 +1,10 @@
-#include "serve/model.h"
+#include "serve/load/model.h"
 
 #include <algorithm>
 #include <map>
 
 #include "base/math.h"
-#include "serve/make_device.h"
+#include "serve/load/make_device.h"
 
 namespace pg {
 namespace {

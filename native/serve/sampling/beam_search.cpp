@@ -1,4 +1,4 @@
-#include "serve/beam_search.h"
+#include "serve/sampling/beam_search.h"
 
 #include <algorithm>
 #include <cmath>
