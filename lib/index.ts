@@ -46,7 +46,23 @@ export {
   type Box,
   type NormalizedBox
 } from './output/parse'
-export { drawDetections, type Drawable, type DrawOptions } from './output/draw'
+export { drawDetections, type DrawOptions } from './output/draw'
+export type { Drawable } from './output/drawable'
+export { cropBox, fromXyxy, toXyxy, type CropOptions, type XyxyBox } from './output/boxes'
+export type { Mask } from './output/mask'
+export type { MaskJson } from './output/mask-json'
+export { maskToRle, reviveResults, rleToMask, type RleOptions } from './output/mask-forms'
+export type { CompressedRle, UncompressedRle } from './output/rle'
+export { maskToPolygons, type MaskPolygon, type PolygonOptions } from './output/polygons'
+export { maskToSvg, type MaskSvgOptions } from './output/mask-svg'
+export {
+  toCoco,
+  type CocoAnnotation,
+  type CocoDataset,
+  type CocoOptions,
+  type CocoPicture
+} from './output/coco'
+export { toYolo, type YoloOptions } from './output/yolo'
 export {
   quantizeVectors,
   type MultiVector,

@@ -1,6 +1,7 @@
 /** Pictures and queries as vectors: for later requests (`encodeImage`) and for retrieval (`embedImage`, `embedText`). */
 import type { PlainFloats } from '../base/plain-memory'
 import type { Taken } from '../base/call'
+import { compactInJson } from '../base/compact-json'
 import { PaliGemmaError } from '../base/errors'
 import { untilAborted } from '../base/signals'
 import { definedOnly, type ModelHost } from './host'
@@ -25,7 +26,12 @@ export async function encodeImage(
   // an embedding that was one already comes back as it is
   const data = (source.embedding as PlainFloats | undefined) ?? (await host.run(request, { signal }))?.embedding
   if (!data) throw nothing()
-  return { data, tokens: host.info.imageTokens, hidden: host.info.textHidden, ...(transform && { transform }) }
+  return compactInJson({
+    data,
+    tokens: host.info.imageTokens,
+    hidden: host.info.textHidden,
+    ...(transform && { transform })
+  })
 }
 
 /** A page's or a query's vectors; `defaultFlavour` where the options name none. */
@@ -50,8 +56,12 @@ export async function embed(
     const vectors = { data: end.embedding, tokens: end.embedding.length / dims, dims }
     const [page] = images
     if (page)
-      return { ...vectors, imageTokens: host.info.imageTokens, ...(page.transform && { transform: page.transform }) }
+      return compactInJson({
+        ...vectors,
+        imageTokens: host.info.imageTokens,
+        ...(page.transform && { transform: page.transform })
+      })
     const pieces = host.model.tokenize(request.prompt, false).map((id) => host.model.detokenize([id]))
-    return { ...vectors, texts: queryTexts(request, pieces) }
+    return compactInJson({ ...vectors, texts: queryTexts(request, pieces) })
   })
 }

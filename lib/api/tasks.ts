@@ -6,6 +6,8 @@ import { runGeneration } from './generation'
 import type { FinishReason, GeneratedToken, GenerateResult } from './results'
 import type { ModelHost } from './host'
 import { isEmbedding, type ImageInput } from '../images/image-input'
+import type { Mask } from '../output/mask'
+import { asMask } from '../output/mask-json'
 import { suppressOverlaps } from '../output/nms'
 import { defaults, labelsRule, type DetectOptions } from './options'
 import { take } from '../base/validate'
@@ -22,6 +24,8 @@ import { prompts } from './prompts'
 
 /** An object found by `detect`. */
 export interface Detection {
+  /** The place of `label` among the different labels that were asked for, from 0 on; -1 for another name (`constrain: false`). */
+  classId: number
   /** The name the model gave; with a single label and a model that gives none, that label. */
   label: string
   /**
@@ -45,7 +49,7 @@ export interface Detection {
 /** An object found by `segment`. */
 export interface Segmentation extends Detection {
   /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
-  mask: { width: number; height: number; data: PlainBytes }
+  mask: Mask & { data: PlainBytes }
   /** The model's 16 mask codes; empty where it wrote none. */
   codes: number[]
 }
@@ -90,19 +94,28 @@ type Found = Detection & { object: ParsedObject }
 type Geometry = Parameters<typeof parsePieces>[1]
 type Kind = 'detect' | 'segment'
 
-/** Objects in the order of the model's text. An ordinary array with two more properties, which JSON and copies leave out. */
+/** Objects in the order of the model's text. An ordinary array with four more properties, which JSON and copies leave out. */
 export type ObjectList<T> = T[] & {
   /** "length": `maxTokens` or the context cut the list, there may be more; "stop": the model ended it. */
   readonly finishReason: Exclude<FinishReason, 'abort'>
   /** As {@link GenerateResult.seed}. */
   readonly seed: number
+  /** Of the picture, in pixels. */
+  readonly width: number
+  readonly height: number
 }
 
 /** Not enumerable: an array of objects stays equal to its copy, in loops and in comparisons of tests. */
-function objectList<T>(objects: T[], { finishReason, seed }: GenerateResult): ObjectList<T> {
+function objectList<T>(
+  objects: T[],
+  { finishReason, seed }: GenerateResult,
+  { width, height }: Geometry
+): ObjectList<T> {
   return Object.defineProperties(objects, {
     finishReason: { value: finishReason },
-    seed: { value: seed }
+    seed: { value: seed },
+    width: { value: width },
+    height: { value: height }
   }) as ObjectList<T>
 }
 
@@ -162,8 +175,12 @@ async function findObjects(
 function readObjects({ text, tokens }: GenerateResult, geometry: Geometry, names: string[]): Found[] {
   return parsePieces(text, geometry)
     .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
-    .map(({ object, nameSpan }) => ({
-      label: object.label === '' && names.length === 1 ? names[0]! : object.label,
+    .map(({ object, nameSpan }) => {
+      const label = object.label === '' && names.length === 1 ? names[0]! : object.label
+      return { label, classId: names.indexOf(label), object, nameSpan }
+    })
+    .map(({ object, nameSpan, ...named }) => ({
+      ...named,
       box: visibleBox(object, geometry),
       normalized: object.normalized,
       ...objectScores(tokens, object, nameSpan),
@@ -177,10 +194,11 @@ export async function detect(
   labels: string | string[],
   options: Taken<DetectOptions>
 ): Promise<ObjectList<Detection>> {
-  const { found, result } = await findObjects(host, 'detect', image, labels, options)
+  const { found, result, geometry } = await findObjects(host, 'detect', image, labels, options)
   return objectList(
     found.map(({ object: _, ...detection }) => detection),
-    result
+    result,
+    geometry
   )
 }
 
@@ -205,9 +223,9 @@ export async function segment(
     const { codes } = object
     const usable = codes?.every((code) => code <= 127) ? codes : undefined
     const data = usable ? await fullMask(host, usable, object, geometry) : new Uint8Array(width * height)
-    results.push({ ...detection, mask: { width, height, data }, codes: codes ?? [] })
+    results.push({ ...detection, mask: asMask({ width, height, data }), codes: codes ?? [] })
   }
-  return objectList(results, result)
+  return objectList(results, result, geometry)
 }
 
 async function fullMask(

@@ -2,7 +2,8 @@
 import { isAbsolute, resolve } from 'node:path'
 import { take, takeList, type Rule } from '../base/validate'
 import { isBase64Picture } from './texts'
-import { checkImage, type ImageInput } from './image-input'
+import { PaliGemmaError } from '../base/errors'
+import { checkImage, type ImageEmbedding, type ImageInput, isEmbedding } from './image-input'
 
 /** The picture with a relative path made absolute: later changes of the working folder do not matter. */
 function atCall(image: unknown, folder: string): unknown {
@@ -37,4 +38,14 @@ export const imagesRule: Rule = {
 /** The picture that a call is given as an argument. Throws ERR_INVALID_OPTION. */
 export function takeImage(image: unknown, folder = ''): ImageInput {
   return take('image', image, imageRule, folder) as ImageInput
+}
+
+/** The same where pixels are needed. Throws ERR_INVALID_OPTION. */
+export function takePicture(image: unknown): Exclude<ImageInput, ImageEmbedding> {
+  const picture = takeImage(image)
+  if (!isEmbedding(picture)) return picture
+  throw new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    'Expected a picture for image but received an ImageEmbedding, which has no pixels'
+  )
 }

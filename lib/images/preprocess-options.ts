@@ -1,18 +1,29 @@
 /** How pictures become what the model sees: options of `preprocessImage`, and of loading a model. */
 import { rule, type Rules } from '../base/validate'
 
-/** Options of {@link preprocessImage}. */
-export interface PreprocessOptions {
-  /** Width and height of the result in pixels. */
-  size: number
-  resize?: 'bicubic' | 'bilinear' | undefined
-  fit?: 'squash' | 'pad' | undefined
+/** Limits on a picture that is decoded. */
+export interface DecodingOptions {
+  /** As in {@link LoadOptions}. */
   maxImagePixels?: number | undefined
   /** As in {@link LoadOptions}. */
   decodeTimeoutMs?: number | undefined
   /** As in {@link LoadOptions}. */
   allowPrivateAddresses?: boolean | undefined
+}
+
+/** Options of {@link preprocessImage}. */
+export interface PreprocessOptions extends DecodingOptions {
+  /** Width and height of the result in pixels. */
+  size: number
+  resize?: 'bicubic' | 'bilinear' | undefined
+  fit?: 'squash' | 'pad' | undefined
   signal?: AbortSignal | undefined
+}
+
+export const decodingRules: Rules<DecodingOptions> = {
+  maxImagePixels: rule.integer(1),
+  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
+  allowPrivateAddresses: rule.flag
 }
 
 export const pictureDefaults = { fit: 'squash', resize: 'bicubic' } as const
@@ -21,9 +32,7 @@ export const pictureDefaults = { fit: 'squash', resize: 'bicubic' } as const
 export const pictureRules = {
   resize: rule.oneOf('bicubic', 'bilinear'),
   fit: rule.oneOf('squash', 'pad'),
-  maxImagePixels: rule.integer(1),
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
-  allowPrivateAddresses: rule.flag
+  ...decodingRules
 }
 
 export const preprocessRules: Rules<PreprocessOptions> = {

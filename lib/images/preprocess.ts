@@ -1,10 +1,10 @@
 /** From any picture to the RGB bytes the model sees. */
 import type { PlainBytes } from '../base/plain-memory'
 import { withDecoded } from './decode'
-import { isEmbedding, type ImageEmbedding, type ImageInput } from './image-input'
-import { takeImage } from './image-rule'
+import type { ImageEmbedding, ImageInput } from './image-input'
+import { takePicture } from './image-rule'
 import { openImage } from './open'
-import { nativeCall, PaliGemmaError } from '../base/errors'
+import { nativeCall } from '../base/errors'
 import { native, type NativeBinding } from '../engine/native'
 import { pictureDefaults, preprocessRules, type PreprocessOptions } from './preprocess-options'
 import type { ImageTransform } from './transform'
@@ -62,13 +62,6 @@ export async function preprocessImage(image: ImageInput, options: PreprocessOpti
     options,
     preprocessRules,
     ['size'],
-    async (options) => {
-      const picture = takeImage(image)
-      if (!isEmbedding(picture)) return await preprocess(native(), picture, options)
-      throw new PaliGemmaError(
-        'ERR_INVALID_OPTION',
-        'Expected a picture for image but received an ImageEmbedding, which has no pixels'
-      )
-    }
+    async (options) => await preprocess(native(), takePicture(image), options)
   )
 }

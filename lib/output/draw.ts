@@ -6,21 +6,11 @@ import { capHeight } from './font'
 import { labelText } from './label-text'
 import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
-import { isUint8Array } from '../base/realms'
-import { isEmbedding, type DecodedImage, type ImageInput } from '../images/image-input'
-import { takeImage } from '../images/image-rule'
-import type { Box } from './parse'
-import { check, readFields, readOptions, rule, take, type Rules } from '../base/validate'
-
-/** What can be drawn: results of `detect`, `segment` and `parseOutput`. */
-export interface Drawable {
-  label: string
-  /** In pixels of the image. */
-  box: Box
-  score?: number | undefined
-  /** In pixels of the whole image, 0..255. */
-  mask?: { width: number; height: number; data: Uint8Array } | undefined
-}
+import type { DecodedImage, ImageInput } from '../images/image-input'
+import { takePicture } from '../images/image-rule'
+import { type Drawable, hasArea, resultsRule, takeDrawable } from './drawable'
+import type { Mask } from './mask'
+import { readOptions, rule, take, type Rules } from '../base/validate'
 
 export interface DrawOptions {
   /** Names at the boxes; default true. */
@@ -44,10 +34,6 @@ const drawRules: Rules<DrawOptions> = {
   decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
   allowPrivateAddresses: rule.flag
 }
-
-// Of boxes, in pixels: beyond any picture, and short of what drawing cannot compute.
-const farthest = 1e7
-const boxKeys = ['x', 'y', 'width', 'height'] as const
 
 // Ten hues of like strength that stay apart for colour-blind eyes too, strongest contrasts first.
 const palette = [
@@ -82,15 +68,9 @@ export async function drawDetections(
 ): Promise<PlainBuffer> {
   const { labels = true, scores = true, scale = 1, ...decoding } = readOptions('drawDetections', options, drawRules)
   const results = take('results', objects, resultsRule).map((object, i) => takeDrawable(`results[${i}]`, object))
-  const image = takeImage(picture)
-  if (isEmbedding(image))
-    throw new PaliGemmaError(
-      'ERR_INVALID_OPTION',
-      'Expected a picture for image but received an ImageEmbedding, which has no pixels'
-    )
-  const decoded = await decodeImage(image, decoding)
+  const decoded = await decodeImage(takePicture(picture), decoding)
   const sharp = await loadSharp()
-  const drawn = results.filter(({ box }) => box.width > 0 && box.height > 0)
+  const drawn = results.filter(hasArea)
   const colours = new Map<string, string>()
   for (const { label } of drawn) if (!colours.has(label)) colours.set(label, palette[colours.size % palette.length]!)
 
@@ -117,41 +97,8 @@ export async function drawDetections(
     .toBuffer()
 }
 
-const expected = 'a detection ({ label, box, score?, mask? })'
-const resultsRule = rule.listOf(expected, (v) => typeof v === 'object' && v !== null)
-const place = rule.number(-farthest, farthest)
-
-function takeDrawable(name: string, given: unknown): Drawable {
-  const { label, score, box, mask } = readFields(name, given, ['label', 'score', 'box', 'mask'], expected)
-  check(`${name}.label`, label, rule.text)
-  if (score !== undefined) check(`${name}.score`, score, rule.number(-Number.MAX_VALUE))
-  const sides = readFields(`${name}.box`, box, boxKeys, '{ x, y, width, height }')
-  for (const key of boxKeys) check(`${name}.box.${key}`, sides[key], place)
-  return {
-    label: label as string,
-    box: sides as unknown as Box,
-    ...(score !== undefined && { score: score as number }),
-    ...(mask !== undefined && { mask: takeMask(`${name}.mask`, mask) })
-  }
-}
-
-function takeMask(name: string, given: unknown): NonNullable<Drawable['mask']> {
-  const fields = readFields(name, given, ['width', 'height', 'data'], 'a mask ({ width, height, data })')
-  const { width, height, data } = fields as unknown as NonNullable<Drawable['mask']>
-  check(`${name}.data`, data, {
-    expected: 'Uint8Array of width x height values',
-    accepts: () => isUint8Array(data) && data.length === width * height
-  })
-  return { width, height, data }
-}
-
 /** Colours the picture where the mask is set; all pixel work is sharp's, off the event loop. */
-async function blendMask(
-  sharp: typeof Sharp,
-  canvas: DecodedImage,
-  mask: NonNullable<Drawable['mask']>,
-  colour: string
-): Promise<DecodedImage> {
+async function blendMask(sharp: typeof Sharp, canvas: DecodedImage, mask: Mask, colour: string): Promise<DecodedImage> {
   const { width, height } = canvas
   if (mask.width !== width || mask.height !== height) {
     throw new PaliGemmaError(

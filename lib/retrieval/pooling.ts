@@ -1,5 +1,6 @@
 /** Fewer vectors for a page. */
 import type { PlainFloats } from '../base/plain-memory'
+import { compactInJson } from '../base/compact-json'
 import { nativeCall, PaliGemmaError } from '../base/errors'
 import { native } from '../engine/native'
 import { readOptions, rule, show, type Rules } from '../base/validate'
@@ -39,5 +40,5 @@ export async function poolTokens(given: MultiVector, options: PoolOptions = {}):
   if (tokens === 0) return { data: new Float32Array(0), tokens: 0, dims, clusters: [] }
   const wanted = Math.max(Math.floor(tokens / factor), 1)
   const { data, clusters } = await nativeCall(async () => await native().poolTokens(vectors.data, dims, wanted))
-  return { data, tokens: data.length / dims, dims, clusters }
+  return compactInJson({ data, tokens: data.length / dims, dims, clusters })
 }

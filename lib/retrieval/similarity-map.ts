@@ -4,8 +4,8 @@ import { PaliGemmaError } from '../base/errors'
 import { decodeImage } from '../images/decode'
 import { loadSharp } from '../images/sharp'
 import { isFloat32Array } from '../base/realms'
-import { isEmbedding, type ImageInput } from '../images/image-input'
-import { takeImage } from '../images/image-rule'
+import type { ImageInput } from '../images/image-input'
+import { takePicture } from '../images/image-rule'
 import { takeTransform, type ImageTransform } from '../images/transform'
 import { check, readFields, readOptions, rule, show, takeList, type Rules } from '../base/validate'
 import { type MultiVector, takeVectors, typeOf } from './vectors'
@@ -137,12 +137,7 @@ export async function drawSimilarityMap(
 ): Promise<PlainBuffer> {
   const given = readOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
   const map = takeMap(similarities)
-  const image = takeImage(picture)
-  if (isEmbedding(image))
-    throw new PaliGemmaError(
-      'ERR_INVALID_OPTION',
-      'Expected a picture for image but received an ImageEmbedding, which has no pixels'
-    )
+  const image = takePicture(picture)
   const { opacity = 0.6, range, ...decoding } = given
   const { data, width, height } = await decodeImage(image, decoding)
   const [least, greatest] =

@@ -1,4 +1,5 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
+import { compactInJson } from '../base/compact-json'
 import { PaliGemmaError } from '../base/errors'
 import { isFloat32Array, isInt8Array, isUint8Array } from '../base/realms'
 import type { VectorType } from '../engine/native'
@@ -113,7 +114,7 @@ export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): 
       `Expected vectors of type "f32" to quantize but received ${show(taken.type)}`
     )
   check('type', type, rule.oneOf('int8', 'binary'))
-  return type === 'int8' ? toInt8(taken) : toBinary(taken)
+  return compactInJson(type === 'int8' ? toInt8(taken) : toBinary(taken))
 }
 
 const levels = 127

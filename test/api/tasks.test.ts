@@ -124,6 +124,7 @@ describe('tasks', () => {
     expect(rest).toEqual([])
     expect(cow).toEqual({
       label: 'cow',
+      classId: 0,
       box: { x: 0, y: 0, width: 10, height: 10 },
       normalized: { yMin: 0, xMin: 0, yMax: 1, xMax: 512 / 1023 },
       score: Math.exp(-2) * Math.exp(-1),

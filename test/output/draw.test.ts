@@ -1,6 +1,7 @@
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
-import { drawDetections, type Drawable } from '../../lib/output/draw'
+import { drawDetections } from '../../lib/output/draw'
+import type { Drawable } from '../../lib/output/drawable'
 import { canDraw, missingFrom, textPaths, textWidth } from '../../lib/output/font'
 
 const width = 120
