@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
-// `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs. Sources are imported from
-// lib/ directly. Processes instead of worker threads: a crash of the addon then fails one file, not the whole run.
+// `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs. Sources
+// are imported from lib/ directly. Processes instead of worker threads: a crash of the addon then fails one file, not
+// the whole run.
 export default defineConfig({
   test: {
     projects: [

@@ -29,7 +29,9 @@ const load = () => loadModel({ model: path, ...(options.threads && { threads: Nu
 const resolution = 1
 const rows = []
 
-/** The JavaScript thread's nanoseconds on a core and waiting for one; undefined where the system does not count them. */
+/**
+ * The JavaScript thread's nanoseconds on a core and waiting for one; undefined where the system does not count them.
+ */
 function openSchedule() {
   let file
   try {

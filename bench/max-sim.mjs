@@ -1,4 +1,5 @@
-// Late interaction in pages a second: node bench/max-sim.mjs (after npm run build). PALIGEMMA_ISA forces an instruction set.
+// Late interaction in pages a second: node bench/max-sim.mjs (after npm run build). PALIGEMMA_ISA forces an instruction
+// set.
 import { createRequire } from 'node:module'
 
 const { maxSim, PageIndex, poolTokens, quantizeVectors } = createRequire(import.meta.url)('../dist/index.js')

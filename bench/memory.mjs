@@ -85,7 +85,8 @@ else {
   const path = options.model ?? (await synthetic.syntheticModel({ size: options.synthetic, type: options.type })).path
   const { before, peak: most, bytes } = inChild('peak', path)
   console.log(
-    `${path}: ${MB(bytes)}; peak ${MB(most)}, ${(most / bytes).toFixed(3)} times the file (${MB(before)} of it before loading)`
+    `${path}: ${MB(bytes)}; peak ${MB(most)}, ${(most / bytes).toFixed(3)} times the file (${MB(before)} of it ` +
+      'before loading)'
   )
   const tiny = (await synthetic.syntheticModel({ size: 'tiny', type: 'Q4_0' })).path
   const sizes = inChild('growth', tiny)

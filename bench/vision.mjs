@@ -2,7 +2,8 @@
 //   node bench/vision.mjs [--synthetic 3b-224 --synthetic 3b-448 --synthetic 3b-896] [--type Q4_0] [--runs 3]
 //
 // Memory is what the process holds besides mapped files, at most while the first picture is encoded, less what it held
-// after loading: scratch, features, the picture itself. Linux only. The share is of the 8-bit peak, measured between the runs.
+// after loading: scratch, features, the picture itself. Linux only. The share is of the 8-bit peak, measured between
+// the runs.
 import { execFileSync } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -80,9 +81,11 @@ else {
     const { scratch, features } = await estimateMemory(path, { threads })
     const gops = visionOps / ms / 1e6
     console.log(
-      `${size} ${options.type}, ${isa}, ${threads} threads: ${tokens} tokens, ${Math.round(visionOps / 1e9)} GOP, ${Math.round(ms)} ms, ${Math.round(gops)} GOPS` +
+      `${size} ${options.type}, ${isa}, ${threads} threads: ${tokens} tokens, ${Math.round(visionOps / 1e9)} GOP, ` +
+        `${Math.round(ms)} ms, ${Math.round(gops)} GOPS` +
         `${int8Gops > 0 ? ` (${Math.round((100 * gops) / int8Gops)} % of ${Math.round(int8Gops)})` : ''}, ` +
-        `${Math.round(memory / 1e6)} MB (estimated: scratch ${Math.round(scratch.vision / 1e6)}, kernels ${Math.round(scratch.kernels / 1e6)}, features ${Math.round(features / 1e6)})`
+        `${Math.round(memory / 1e6)} MB (estimated: scratch ${Math.round(scratch.vision / 1e6)}, kernels ` +
+        `${Math.round(scratch.kernels / 1e6)}, features ${Math.round(features / 1e6)})`
     )
   }
 }

@@ -9,7 +9,8 @@
       "defines": ["NAPI_VERSION=8"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
       # Contraction off: a*b+c must mean the same in the scalar reference on every machine.
-      "cflags_cc": ["-std=c++20", "-O3", "-fexceptions", "-frtti", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"],
+      "cflags_cc": ["-std=c++20", "-O3", "-fexceptions", "-frtti", "-fvisibility=hidden", "-ffp-contract=off",
+                      "-Wall", "-Wextra"],
       "xcode_settings": {
         "CLANG_CXX_LANGUAGE_STANDARD": "c++20",
         "CLANG_CXX_LIBRARY": "libc++",

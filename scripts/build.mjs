@@ -21,7 +21,8 @@ function run(command, commandArgs, options = {}) {
   const { error, status } = spawnSync(command, commandArgs, { cwd: root, stdio: 'inherit', ...options })
   if (error?.code === 'ENOENT') {
     console.error(
-      `${command} was not found. The build needs cmake >= 3.20 and a C++20 compiler; on Debian: apt-get install cmake make g++`
+      `${command} was not found. The build needs cmake >= 3.20 and a C++20 compiler; on Debian: apt-get install ` +
+        'cmake make g++'
     )
     process.exit(1)
   }

@@ -1,5 +1,5 @@
-// Before packing: what is packed must run on this machine at least. A tarball without the engine, or without the compiled
-// TypeScript, installs without a word and fails at the first call.
+// Before packing: what is packed must run on this machine at least. A tarball without the engine, or without the
+// compiled TypeScript, installs without a word and fails at the first call.
 //   node scripts/check-package.mjs [FOLDER]       default: this clone
 // PALIGEMMA_PACK_WITHOUT_ENGINE=1 packs without the engine, for those who build it where they install.
 import { existsSync, readdirSync } from 'node:fs'

@@ -53,7 +53,8 @@ function objection(path) {
   const newest = glibc.reduce((most, version) => (isNewer(version, most) ? version : most), '0')
   if (isNewer(newest, floor)) {
     return (
-      `needs glibc ${newest}, beyond ${floor}. Build it in the manylinux_2_28 container (.github/workflows/prebuild.yml), ` +
+      `needs glibc ${newest}, beyond ${floor}. Build it in the manylinux_2_28 container ` +
+      '(.github/workflows/prebuild.yml), ' +
       `remove it, or set PALIGEMMA_GLIBC_FLOOR=${newest} to pack for such systems only`
     )
   }

@@ -1,5 +1,5 @@
-// A fresh Debian without fonts, certificates or a compiler: installs the packed tarball there and runs the demo, a caption, a
-// drawing and a Next application.
+// A fresh Debian without fonts, certificates or a compiler: installs the packed tarball there and runs the demo, a
+// caption, a drawing and a Next application.
 //   node scripts/clean-root.mjs [--from FOLDER] [--keep]    FOLDER: what debootstrap made before, to be copied
 // As root; needs debootstrap and the registry, ends with 2 where they are missing.
 // Bounded: 10 minutes for the root, 10 for everything in it.

@@ -59,7 +59,7 @@ const rows = packed
   .map((row) => `  '${row}'`)
 writeFileSync(
   new URL('../lib/output/font-data.ts', import.meta.url),
-  `/** Made by scripts/make-font.mjs from Noto Sans Medium (SIL Open Font License 1.1): ${glyphs.size} glyphs, brotli, base64. */
+  `// Made by scripts/make-font.mjs from Noto Sans Medium (SIL Open Font License 1.1): brotli, base64
 export const unitsPerEm = ${unitsPerEm}
 
 export const packedGlyphs = [

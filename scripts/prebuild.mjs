@@ -1,5 +1,5 @@
-// npm run prebuilds: the engine for this machine as prebuilds/<platform>-<arch>/node-paligemma[.glibc|.musl].node, which
-// is where lib/native.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
+// npm run prebuilds: the engine for this machine as prebuilds/<platform>-<arch>/node-paligemma[.glibc|.musl].node,
+// which is where lib/native.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'

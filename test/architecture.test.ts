@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { errorCodes, nativeAborted } from '../lib/base/errors'
 
 const root = join(__dirname, '..')
 
@@ -17,7 +18,8 @@ const allowed: Record<string, string[]> = {
   image: ['base', 'format'],
   model: ['base', 'format', 'device', 'image'], // ops through the Device interface, never a kernel
   serve: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model'], // cpu, gpu: make_device alone
-  addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'serve'], // cpu: only to tell which instruction set is in use
+  // cpu: only to tell which instruction set is in use
+  addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'serve'],
   bench: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model', 'serve'],
   test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'text', 'image', 'model', 'serve']
 }
@@ -82,7 +84,8 @@ describe('native/', () => {
   })
 })
 
-// From below to above. `index` is the package's own entry: the command loads it when a verb needs it, for a quick --help.
+// From below to above. `index` is the package's own entry: the command loads it when a verb needs it, for a quick
+// --help.
 const libLayers: [string, string[]][] = [
   ['base', []],
   ['engine', ['base']],
@@ -110,12 +113,35 @@ function imports(file: string): string[] {
 
 describe('files', () => {
   const lines = (file: string): string[] => readFileSync(join(root, file), 'utf8').split('\n')
+  const code = ['lib', 'native', 'test', 'scripts', 'bench', 'examples'].flatMap((folder) =>
+    files(folder, /\.([cm]?[jt]s|h|cpp|mm|cu|metal|py|gypi)$/).filter((name) => !/fixtures|node_modules/.test(name))
+  )
 
   it('have at most 500 lines', () => {
     const wrong = [...files('lib', /\.ts$/), ...sources]
       .filter((file) => !/^native\/test\/|font-data\.ts$/.test(file))
       .filter((file) => lines(file).length > 501)
     expect(wrong).toEqual([])
+  })
+
+  it('have lines of at most 120 characters', () => {
+    expect(code.length).toBeGreaterThan(300)
+    const wrong = code.flatMap((file) =>
+      lines(file).flatMap((line, i) => ([...line].length > 120 ? [`${file}:${i + 1}`] : []))
+    )
+    expect(wrong).toEqual([])
+  })
+})
+
+describe('error codes', () => {
+  it('of the engine are known to the package, each by its own name', () => {
+    const header = readFileSync(join(root, 'native', 'base', 'error.h'), 'utf8')
+    const pairs = [...header.matchAll(/X\((\w+), "(\w+)"\)/g)].map(([, name, spelling]) => [name!, spelling!] as const)
+    expect(pairs.length).toBeGreaterThan(10)
+    for (const [name, spelling] of pairs) {
+      expect(spelling).toBe(`ERR_${name.replace(/[A-Z]/g, '_$&').toUpperCase()}`)
+      if (spelling !== nativeAborted) expect(errorCodes).toContain(spelling)
+    }
   })
 })
 

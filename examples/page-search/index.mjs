@@ -30,7 +30,8 @@ async function openSqlite(path) {
     return new (await import('better-sqlite3')).default(path)
   } catch {
     throw new Error(
-      `Node ${process.versions.node} has no node:sqlite: use Node 22.13 or later, or compile better-sqlite3 12 as README.md says`
+      `Node ${process.versions.node} has no node:sqlite: use Node 22.13 or later, or compile better-sqlite3 12 as ` +
+        'README.md says'
     )
   }
 }

@@ -89,7 +89,8 @@ function indexByName(loaded: readonly AdapterInfo[], name: string): number {
   const known = loaded.map((adapter) => (named.length > 1 ? adapter.path : adapter.name))
   throw new PaliGemmaError(
     'ERR_INVALID_OPTION',
-    `Expected a loaded adapter for adapters but received ${show(name)}${named.length > 1 ? ', a name that several have' : ''}; ` +
+    'Expected a loaded adapter for adapters but received ' +
+      `${show(name)}${named.length > 1 ? ', a name that several have' : ''}; ` +
       (known.length === 0 ? 'none is loaded' : `loaded are ${someOf(known)}`)
   )
 }

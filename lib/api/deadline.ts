@@ -16,7 +16,8 @@ export async function withDeadline<T extends SamplingOptions, R>(
     late.abort(
       new PaliGemmaError(
         'ERR_DEADLINE',
-        `The request did not end within deadlineMs = ${deadlineMs}. Raise it, lower maxTokens or send fewer requests at once`
+        `The request did not end within deadlineMs = ${deadlineMs}. Raise it, lower maxTokens or send fewer requests ` +
+          'at once'
       )
     )
   }, deadlineMs)

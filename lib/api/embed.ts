@@ -1,4 +1,6 @@
-/** Pictures and queries as vectors: for later requests (`encodeImage`) and for retrieval (`embedImage`, `embedText`). */
+/**
+ * Pictures and queries as vectors: for later requests (`encodeImage`) and for retrieval (`embedImage`, `embedText`).
+ */
 import type { PlainFloats } from '../base/plain-memory'
 import type { Taken } from '../base/call'
 import { compactInJson } from '../base/compact-json'

@@ -124,7 +124,8 @@ export interface PreparedImage {
 function warnOfFewerThreads(started: number, wanted = 1): void {
   if (started >= wanted) return
   process.emitWarning(
-    `The system gave the model ${started} of ${wanted} compute threads. Lower threads in loadModel, or raise the limit ` +
+    `The system gave the model ${started} of ${wanted} compute threads. Lower threads in loadModel, or raise the ` +
+      'limit ' +
       "(the container's pids limit, TasksMax, ulimit -u, ulimit -v)",
     { type: 'PaliGemmaWarning', code: 'PALIGEMMA_FEWER_THREADS' }
   )
@@ -248,7 +249,8 @@ export class ModelHost {
     if (images.length > 0 && !this.info.hasVision) {
       throw new PaliGemmaError(
         'ERR_MODEL_UNSUPPORTED',
-        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, vision })'
+        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, ' +
+          'vision })'
       )
     }
     return await Promise.all(images.map(async (image) => await this.prepareImage(image, signal)))

@@ -106,7 +106,8 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
 
 /**
  * One tensor as float32, row-major; for tools and tests.
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor), ERR_NATIVE_MISSING
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor),
+ * ERR_NATIVE_MISSING
  */
 export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }> {
   const file = take('path', path, rule.file)

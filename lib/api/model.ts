@@ -115,10 +115,11 @@ export class PaliGemma {
   }
 
   /**
-   * An object of a schema: `await model.generateObject({ image, prompt, schema: z.object({ animal: z.string() }) })`. The
-   * schema is a JSON Schema or any Standard Schema (zod, valibot, arktype, ...), and types the result. Default `maxTokens` 512.
-   * @throws as {@link generate}; ERR_OUTPUT_INCOMPLETE where `maxTokens` or `stop` ends the text too early (its `text` is
-   * what there is), ERR_OUTPUT_INVALID where checks of the schema that JSON Schema cannot express fail
+   * An object of a schema: `await model.generateObject({ image, prompt, schema: z.object({ animal: z.string() }) })`.
+   * The schema is a JSON Schema or any Standard Schema (zod, valibot, arktype, ...), and types the result. Default
+   * `maxTokens` 512.
+   * @throws as {@link generate}; ERR_OUTPUT_INCOMPLETE where `maxTokens` or `stop` ends the text too early (its `text`
+   * is what there is), ERR_OUTPUT_INVALID where checks of the schema that JSON Schema cannot express fail
    */
   async generateObject<const Schema>(options: ObjectOptions<Schema>): Promise<SchemaValue<Schema>> {
     return await generateObject(this.#host, options)
@@ -341,7 +342,9 @@ export class PaliGemma {
     return await nativeCall(() => this.#host.model.decodeMask(list))
   }
 
-  /** Ends running work with ERR_DISPOSED and frees the native memory; resolves when nothing runs any more. Idempotent. */
+  /**
+   * Ends running work with ERR_DISPOSED and frees the native memory; resolves when nothing runs any more. Idempotent.
+   */
   async dispose(): Promise<void> {
     await this.#host.dispose()
   }
@@ -378,11 +381,13 @@ export async function openModel(
 }
 
 /**
- * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`, or by the name of one that {@link pull} fetched
- * (`'google/paligemma2-3b-mix-224'`); a path (or `file:` URL) that exists wins. Weights stay memory-mapped; several models
- * from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is collected too.
+ * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`, or by the name of one that {@link pull}
+ * fetched (`'google/paligemma2-3b-mix-224'`); a path (or `file:` URL) that exists wins. Weights stay memory-mapped;
+ * several models from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is
+ * collected too.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
- * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's reason
+ * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's
+ * reason
  */
 export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma> {
   return await openModel(native, source)

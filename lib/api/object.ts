@@ -69,7 +69,8 @@ async function validated(schema: unknown, value: unknown, text: string): Promise
   })
   throw new PaliGemmaError(
     'ERR_OUTPUT_INVALID',
-    `The schema refuses what the model wrote (${shown.join('; ')}). Checks that JSON Schema cannot express do not hold the model: try again with temperature > 0, or loosen them`,
+    `The schema refuses what the model wrote (${shown.join('; ')}). Checks that JSON Schema cannot express do not ` +
+      'hold the model: try again with temperature > 0, or loosen them',
     { cause: result.issues, text }
   )
 }

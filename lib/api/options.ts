@@ -64,7 +64,9 @@ export interface LoadOptions {
   resize?: 'bicubic' | 'bilinear' | undefined
   /** "squash" (default) ignores the aspect ratio, as in training; "pad" keeps it. Boxes are mapped back either way. */
   fit?: 'squash' | 'pad' | undefined
-  /** "training" (default): masks are 0 or 255, as the training code's evaluator; "demo": soft edges, as published demos. */
+  /**
+   * "training" (default): masks are 0 or 255, as the training code's evaluator; "demo": soft edges, as published demos.
+   */
   maskConvention?: 'training' | 'demo' | undefined
   /** Pictures with more pixels are refused with ERR_IMAGE_TOO_LARGE before decoding; default 200 million. */
   maxImagePixels?: number | undefined
@@ -74,8 +76,8 @@ export interface LoadOptions {
    */
   decodeTimeoutMs?: number | undefined
   /**
-   * Whether pictures' URLs may lead to addresses of this machine and its networks, by name, number or redirect; default:
-   * what the variable PALIGEMMA_ALLOW_PRIVATE_ADDRESSES says, else false: strangers may have chosen the URL.
+   * Whether pictures' URLs may lead to addresses of this machine and its networks, by name, number or redirect;
+   * default: what the variable PALIGEMMA_ALLOW_PRIVATE_ADDRESSES says, else false: strangers may have chosen the URL.
    */
   allowPrivateAddresses?: boolean | undefined
   /** Called with 0 when loading starts and with 1 when the model is ready. */
@@ -136,7 +138,9 @@ export interface TaskOptions extends SamplingOptions {
 
 /** Options of `answer`. */
 export interface AnswerOptions<Choice extends string = string> extends TaskOptions {
-  /** The answer is exactly one of these: at each token, what the model finds most probable among what is left of them. */
+  /**
+   * The answer is exactly one of these: at each token, what the model finds most probable among what is left of them.
+   */
   choices?: readonly Choice[] | undefined
 }
 
@@ -151,12 +155,14 @@ export interface DetectOptions extends SamplingOptions {
   constrain?: boolean | undefined
   /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
   maxObjects?: number | undefined
-  /** Leave out objects with a lower `score`; 0..1, default 0. {@link recommendedMinScore} leaves out what is not there. */
+  /**
+   * Leave out objects with a lower `score`; 0..1, default 0. {@link recommendedMinScore} leaves out what is not there.
+   */
   minScore?: number | undefined
   /**
-   * Of objects with the same label whose boxes overlap more than this (intersection over union, 0..1), keep only the one
-   * with the highest score; `{ iou, classAgnostic: true }`: of objects with any labels. Default: keep all; the model
-   * rarely repeats itself when it is greedy.
+   * Of objects with the same label whose boxes overlap more than this (intersection over union, 0..1), keep only the
+   * one with the highest score; `{ iou, classAgnostic: true }`: of objects with any labels. Default: keep all; the
+   * model rarely repeats itself when it is greedy.
    */
   nms?: number | { iou: number; classAgnostic?: boolean | undefined } | undefined
 }

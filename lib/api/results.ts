@@ -7,13 +7,18 @@ export interface GeneratedToken {
   text: string
   /** Natural logarithm, before temperature and filters; with `logProbs`. */
   logProb?: number
-  /** Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with `beams`. */
+  /**
+   * Of a `<loc>` token: of it or another one at most 16 steps (1/64 of the picture) away; with `logProbs`, not with
+   * `beams`.
+   */
   nearLogProb?: number
   /** The most probable tokens, best first; with `logProbs: n`. */
   top?: { id: number; text: string; logProb: number }[]
 }
 
-/** "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left. */
+/**
+ * "stop": the model ended or a stop string came; "length": `maxTokens` or the context; "abort": the stream was left.
+ */
 export type FinishReason = 'stop' | 'length' | 'abort'
 
 /** What `generate` gives. */
@@ -47,7 +52,10 @@ export type ChoiceResult<Choice extends string> = Omit<GenerateResult, 'text' | 
 
 /** What one step of a generation adds. */
 export interface Chunk {
-  /** What can be shown now; '' while a character is incomplete or a stop string may be forming. Joined, the result's text. */
+  /**
+   * What can be shown now; '' while a character is incomplete or a stop string may be forming. Joined, the result's
+   * text.
+   */
   text: string
   /** Missing in a last chunk that only brings text which had been held back. */
   token?: GeneratedToken

@@ -24,7 +24,10 @@ import { prompts } from './prompts'
 
 /** An object found by `detect`. */
 export interface Detection {
-  /** The place of `label` among the different labels that were asked for, from 0 on; -1 for another name (`constrain: false`). */
+  /**
+   * The place of `label` among the different labels that were asked for, from 0 on; -1 for another name (`constrain:
+   * false`).
+   */
   classId: number
   /** The name the model gave; with a single label and a model that gives none, that label. */
   label: string
@@ -48,7 +51,10 @@ export interface Detection {
 
 /** An object found by `segment`. */
 export interface Segmentation extends Detection {
-  /** In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or the model wrote no mask. */
+  /**
+   * In pixels of the whole image, row-major, 0..255; "training" convention: 0 or 255. All 0 where the box is empty or
+   * the model wrote no mask.
+   */
   mask: Mask & { data: PlainBytes }
   /** The model's 16 mask codes; empty where it wrote none. */
   codes: number[]
@@ -56,8 +62,8 @@ export interface Segmentation extends Detection {
 
 /**
  * The `minScore` that best tells what is there from what is not, calibrated on the demo model: 0.7 for one label (99 %
- * of the right boxes stay, 93 % of those of absent things go), divided by the number of labels, whose order is open: they
- * share the probability of the first location. The command's default; models differ, see docs/constraints.md.
+ * of the right boxes stay, 93 % of those of absent things go), divided by the number of labels, whose order is open:
+ * they share the probability of the first location. The command's default; models differ, see docs/constraints.md.
  */
 export function recommendedMinScore(labels: string | readonly string[]): number {
   const taken = take('labels', labels, labelsRule)
@@ -67,8 +73,8 @@ export function recommendedMinScore(labels: string | readonly string[]): number 
 type Scores = Pick<Detection, 'score' | 'labelScore' | 'boxScore'>
 
 /**
- * Probabilities of the tokens that make an object's location and name. Mask codes are left out: there are 16 of them and
- * neighbouring codes mean nearly the same mask.
+ * Probabilities of the tokens that make an object's location and name. Mask codes are left out: there are 16 of them
+ * and neighbouring codes mean nearly the same mask.
  */
 export function objectScores(tokens: GeneratedToken[], object: ParsedObject, nameSpan?: [number, number]): Scores {
   const [start, end] = object.span
@@ -94,7 +100,10 @@ type Found = Detection & { object: ParsedObject }
 type Geometry = Parameters<typeof parsePieces>[1]
 type Kind = 'detect' | 'segment'
 
-/** Objects in the order of the model's text. An ordinary array with four more properties, which JSON and copies leave out. */
+/**
+ * Objects in the order of the model's text. An ordinary array with four more properties, which JSON and copies leave
+ * out.
+ */
 export type ObjectList<T> = T[] & {
   /** "length": `maxTokens` or the context cut the list, there may be more; "stop": the model ended it. */
   readonly finishReason: Exclude<FinishReason, 'abort'>
@@ -143,7 +152,8 @@ async function findObjects(
   if (isEmbedding(image) && !image.transform) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage returned, unchanged`
+      `Expected an ImageEmbedding with its transform for ${kind}, which gives boxes in pixels; use what encodeImage ` +
+        'returned, unchanged'
     )
   }
   const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map((label) => label.trim()))]
@@ -212,7 +222,8 @@ export async function segment(
   if (!host.info.hasMaskDecoder) {
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      "The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: 'vae-oid.npz' }) or convert with --mask-decoder"
+      "The model file has no mask decoder; pass one as loadModel({ model, maskDecoder: 'vae-oid.npz' }) or convert " +
+        'with --mask-decoder'
     )
   }
   const { found, geometry, result } = await findObjects(host, 'segment', image, labels, options)

@@ -40,14 +40,17 @@ export function isPrivateAddress(address: string): boolean {
   return inside.check([high >> 8, high & 255, low >> 8, low & 255].join('.'), 'ipv4')
 }
 
-/** The variable that lets redirects of the hub and pictures' URLs lead into this network; read as the hub's switches are. */
+/**
+ * The variable that lets redirects of the hub and pictures' URLs lead into this network; read as the hub's switches
+ * are.
+ */
 export function privateAllowed(env: Record<string, string | undefined> = process.env): boolean {
   return /^(?:1|on|yes|true)$/i.test(env['PALIGEMMA_ALLOW_PRIVATE_ADDRESSES']?.trim() ?? '')
 }
 
 /**
- * The first private address that a URL's host stands for; undefined where it has none, or where its name is not looked up
- * (`lookUp` false: somebody else connects, such as a proxy) or not known.
+ * The first private address that a URL's host stands for; undefined where it has none, or where its name is not looked
+ * up (`lookUp` false: somebody else connects, such as a proxy) or not known.
  */
 export async function privateAddress(url: URL, lookUp = true): Promise<string | undefined> {
   const host = url.hostname.replace(/^\[|\]$/g, '')

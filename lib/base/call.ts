@@ -99,7 +99,9 @@ function isThenable(value: unknown): boolean {
 
 const outside = AsyncResource.bind((work: () => unknown) => work())
 
-/** For what outlives the call that starts it, such as a model: nobody's context, so that it keeps nobody's data alive. */
+/**
+ * For what outlives the call that starts it, such as a model: nobody's context, so that it keeps nobody's data alive.
+ */
 export function inNoContext<T>(work: () => T): T {
   return outside(work) as T
 }

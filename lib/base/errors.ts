@@ -1,60 +1,8 @@
 /** The one error class of the package and its codes. */
 import { isError } from './realms'
 
-/**
- * Stable error codes, safe to compare against.
- *
- * | code | when |
- * |---|---|
- * | `ERR_MODEL_NOT_FOUND` | a model, adapter, tokenizer or mask decoder file does not exist or cannot be read |
- * | `ERR_MODEL_INVALID` | the file is damaged or not what it should be; the message names the field and, where there is one, the byte offset |
- * | `ERR_MODEL_UNSUPPORTED` | the file is fine but not a model (or a part of one) that this engine can run |
- * | `ERR_IMAGE_INVALID` | an image cannot be read or decoded |
- * | `ERR_IMAGE_TOO_LARGE` | an image has more pixels or bytes than the limits allow |
- * | `ERR_PROMPT_TOO_LONG` | images, prompt and `maxTokens` do not fit the context |
- * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
- * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
- * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
- * | `ERR_MODEL_CHANGED` | a model file was cut or written to while it was in use; load it again when it is whole |
- * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
- * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
- * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; the error's `text` is what there is |
- * | `ERR_OUTPUT_INVALID` | a whole object came, but the schema's own checks refuse it; `text` is what came, `cause` their issues |
- * | `ERR_DISPOSED` | the model was disposed before or during the call |
- * | `ERR_DEPENDENCY_MISSING` | a package that only some calls need is not installed, or not for this machine: sharp, for encoded pictures |
- * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
- * | `ERR_ACCESS_DENIED` | the hub refuses a gated or private repository: accept the licence, set HF_TOKEN; or the system refuses to write a file |
- * | `ERR_DOWNLOAD_FAILED` | a download failed for good: no connection, stalled, wrong size or checksum |
- * | `ERR_DISK_FULL` | there is no room for a download, a converted model or any other file, or a quota is reached |
- * | `ERR_WRITE_FAILED` | a file could not be written for another reason, such as a failing disk |
- * | `ERR_INTERNAL` | a mistake of ours; please report it |
- */
-export type ErrorCode =
-  | 'ERR_MODEL_NOT_FOUND'
-  | 'ERR_MODEL_INVALID'
-  | 'ERR_MODEL_UNSUPPORTED'
-  | 'ERR_IMAGE_INVALID'
-  | 'ERR_IMAGE_TOO_LARGE'
-  | 'ERR_PROMPT_TOO_LONG'
-  | 'ERR_INVALID_OPTION'
-  | 'ERR_OUT_OF_MEMORY'
-  | 'ERR_DEVICE_UNAVAILABLE'
-  | 'ERR_MODEL_CHANGED'
-  | 'ERR_BUSY'
-  | 'ERR_DEADLINE'
-  | 'ERR_OUTPUT_INCOMPLETE'
-  | 'ERR_OUTPUT_INVALID'
-  | 'ERR_DISPOSED'
-  | 'ERR_DEPENDENCY_MISSING'
-  | 'ERR_NATIVE_MISSING'
-  | 'ERR_ACCESS_DENIED'
-  | 'ERR_DOWNLOAD_FAILED'
-  | 'ERR_DISK_FULL'
-  | 'ERR_WRITE_FAILED'
-  | 'ERR_INTERNAL'
-
-/** All codes, in the order of the documentation. */
-export const errorCodes: readonly ErrorCode[] = [
+/** All codes, in the order of the documentation; those of the engine are in native/base/error.h, too. */
+export const errorCodes = [
   'ERR_MODEL_NOT_FOUND',
   'ERR_MODEL_INVALID',
   'ERR_MODEL_UNSUPPORTED',
@@ -77,7 +25,37 @@ export const errorCodes: readonly ErrorCode[] = [
   'ERR_DISK_FULL',
   'ERR_WRITE_FAILED',
   'ERR_INTERNAL'
-]
+] as const
+
+/**
+ * Stable error codes, safe to compare against.
+ *
+ * | code | when |
+ * |---|---|
+ * | `ERR_MODEL_NOT_FOUND` | a model, adapter, tokenizer or mask decoder file does not exist or cannot be read |
+ * | `ERR_MODEL_INVALID` | the file is damaged or not what it should be; the message names the field and the byte |
+ * | `ERR_MODEL_UNSUPPORTED` | the file is fine but not a model (or a part of one) that this engine can run |
+ * | `ERR_IMAGE_INVALID` | an image cannot be read or decoded |
+ * | `ERR_IMAGE_TOO_LARGE` | an image has more pixels or bytes than the limits allow |
+ * | `ERR_PROMPT_TOO_LONG` | images, prompt and `maxTokens` do not fit the context |
+ * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
+ * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
+ * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
+ * | `ERR_MODEL_CHANGED` | a model file was cut or written to while it was in use; load it again when it is whole |
+ * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
+ * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
+ * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; `text` is what there is |
+ * | `ERR_OUTPUT_INVALID` | the schema's own checks refuse the whole object in `text`; `cause`: their issues |
+ * | `ERR_DISPOSED` | the model was disposed before or during the call |
+ * | `ERR_DEPENDENCY_MISSING` | sharp, for encoded pictures, is not installed, or not for this machine |
+ * | `ERR_NATIVE_MISSING` | no engine binary for this platform |
+ * | `ERR_ACCESS_DENIED` | the hub refuses (accept the licence, set HF_TOKEN), or the system refuses to write a file |
+ * | `ERR_DOWNLOAD_FAILED` | a download failed for good: no connection, stalled, wrong size or checksum |
+ * | `ERR_DISK_FULL` | there is no room for a download, a converted model or any other file, or a quota is reached |
+ * | `ERR_WRITE_FAILED` | a file could not be written for another reason, such as a failing disk |
+ * | `ERR_INTERNAL` | a mistake of ours; please report it |
+ */
+export type ErrorCode = (typeof errorCodes)[number]
 
 /**
  * What every function of this package throws or rejects with, except an abort, which rejects with the signal's own
@@ -110,7 +88,8 @@ export function incomplete(wanted: string, text: string): PaliGemmaError {
   const shown = text.length > 80 ? `${text.slice(0, 77)}...` : text
   return new PaliGemmaError(
     'ERR_OUTPUT_INCOMPLETE',
-    `The output ended before it was ${wanted}: ${JSON.stringify(shown)}. Raise maxTokens, leave out stop strings, or limit the lengths of strings and arrays`,
+    `The output ended before it was ${wanted}: ${JSON.stringify(shown)}. Raise maxTokens, leave out stop strings, or ` +
+      'limit the lengths of strings and arrays',
     { text }
   )
 }

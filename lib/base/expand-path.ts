@@ -6,9 +6,10 @@ import { PaliGemmaError } from './errors'
 export type Environment = Record<string, string | undefined>
 
 /**
- * As Python's `os.path.expandvars(os.path.expanduser(path))`, which Hugging Face's library applies to its own variables:
- * a leading `~` or `~user`, then `$NAME` and `${NAME}`; a variable that is not set stays as it is.
- * @throws PaliGemmaError ERR_INVALID_OPTION where the home of another user is not known: no folder gets the name `~user`
+ * As Python's `os.path.expandvars(os.path.expanduser(path))`, which Hugging Face's library applies to its own
+ * variables: a leading `~` or `~user`, then `$NAME` and `${NAME}`; a variable that is not set stays as it is.
+ * @throws PaliGemmaError ERR_INVALID_OPTION where the home of another user is not known: no folder gets the name
+ * `~user`
  */
 export function expandPath(path: string, variable: string, env: Environment = process.env): string {
   const [, user, rest] = /^~([^/\\]*)(.*)$/s.exec(path) ?? []
@@ -29,7 +30,8 @@ function homeOf(user: string, variable: string, env: Environment): string {
   if (entry?.[5]) return entry[5]
   throw new PaliGemmaError(
     'ERR_INVALID_OPTION',
-    `Expected a path for ${variable} but received one that begins with ~${user}, whose home folder is not known; write the whole path`
+    `Expected a path for ${variable} but received one that begins with ~${user}, whose home folder is not known; ` +
+      'write the whole path'
   )
 }
 

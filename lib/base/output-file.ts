@@ -1,4 +1,6 @@
-/** Every file that the package writes: there as a whole or not at all, never in place of anything but a regular file. */
+/**
+ * Every file that the package writes: there as a whole or not at all, never in place of anything but a regular file.
+ */
 import { randomBytes } from 'node:crypto'
 import { rmSync, type BigIntStats } from 'node:fs'
 import {

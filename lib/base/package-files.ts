@@ -13,7 +13,7 @@ export function packageVersion(): string {
 export const demoModel = join(packageRoot, 'demo', 'paligemma2-demo.gguf')
 
 /**
- * The picture of drawn shapes that ships with the package, as an absolute path: for a first try with `loadModel('demo')`,
- * the small model that knows such shapes.
+ * The picture of drawn shapes that ships with the package, as an absolute path: for a first try with
+ * `loadModel('demo')`, the small model that knows such shapes.
  */
 export const demoImage: string = join(packageRoot, 'demo', 'shapes.png')

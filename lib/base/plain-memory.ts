@@ -1,6 +1,6 @@
 /**
- * Arrays in memory of their own, never in shared one: what web interfaces (Response, fetch, Blob) take. TypeScript names
- * the kind of memory since 5.7 (`Uint8Array<ArrayBuffer>`); older versions read the same declarations without it.
+ * Arrays in memory of their own, never in shared one: what web interfaces (Response, fetch, Blob) take. TypeScript
+ * names the kind of memory since 5.7 (`Uint8Array<ArrayBuffer>`); older versions read the same declarations without it.
  */
 export type PlainBytes = ReturnType<Uint8Array['slice']>
 export type PlainFloats = ReturnType<Float32Array['slice']>

@@ -91,7 +91,10 @@ export async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal |
   })
 }
 
-/** A signal that aborts when one of several does; `release` it. AbortSignal.any leaks on signals that live long (Node 20). */
+/**
+ * A signal that aborts when one of several does; `release` it. AbortSignal.any leaks on signals that live long (Node
+ * 20).
+ */
 export function anySignal(signals: (AbortSignal | undefined)[]): {
   signal: AbortSignal | undefined
   release: () => void

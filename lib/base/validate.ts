@@ -246,7 +246,8 @@ function unknownOption(call: string, name: string, known: string[]): PaliGemmaEr
   const near = nearest(name, known)
   return new PaliGemmaError(
     'ERR_INVALID_OPTION',
-    `Unknown option ${show(name)} for ${call}${near ? `, did you mean ${near}?` : '.'} Known options: ${known.join(', ')}`
+    `Unknown option ${show(name)} for ${call}${near ? `, did you mean ${near}?` : '.'} Known options: ` +
+      `${known.join(', ')}`
   )
 }
 

@@ -17,7 +17,8 @@ export function addBench(program: Command, context: Context): void {
     .command('bench')
     .summary('speed and memory, as shares of what the machine can do')
     .description(
-      "Measures vision, prefill, decoding, loading and memory of a model, and in the same run the machine's read bandwidth " +
+      "Measures vision, prefill, decoding, loading and memory of a model, and in the same run the machine's read " +
+        'bandwidth ' +
         'and 8-bit peak. Figures are medians. docs/benchmarks.md says what they mean.'
     )
   addExamples(command, 'bench --model demo', 'bench --synthetic 3b-224 --type Q4_K_M --discard')
@@ -115,7 +116,8 @@ async function write(size: string, type: string, context: Context): Promise<stri
   }).finally(() => bar.done())
   if (!reused)
     context.stderr.write(
-      `note: ${printable(path)} (${formatBytes(bytes)}) holds the random weights and is kept for the next run; see --discard\n`
+      `note: ${printable(path)} (${formatBytes(bytes)}) holds the random weights and is kept for the next run; see ` +
+        `--discard\n`
     )
   return path
 }
@@ -197,11 +199,13 @@ function printResult(result: BenchResult, context: Context): void {
   const { limits } = result
   printLine(
     context,
-    `${printable(result.variant)}, ${formatBytes(result.modelBytes)}, on ${result.device} (${result.isa}, ${result.threads} threads), median of ${result.runs}`
+    `${printable(result.variant)}, ${formatBytes(result.modelBytes)}, on ${result.device} (${result.isa}, ` +
+      `${result.threads} threads), median of ${result.runs}`
   )
   printLine(
     context,
-    `this machine: reads ${number(limits.readGBps)} GB/s, 8-bit peak ${limits.int8Gops > 0 ? `${number(limits.int8Gops)} GOPS` : 'unknown for this instruction set'}`
+    `this machine: reads ${number(limits.readGBps)} GB/s, 8-bit peak ` +
+      `${limits.int8Gops > 0 ? `${number(limits.int8Gops)} GOPS` : 'unknown for this instruction set'}`
   )
   for (const [label, time, rate, second, note] of [...speedRows(result), ...otherRows(result)]) {
     printLine(
@@ -213,7 +217,8 @@ function printResult(result: BenchResult, context: Context): void {
   if (result.cpuShare < busyBelow && result.totalMs > shortMs) {
     printLine(
       context,
-      `The threads ran only ${Math.round(result.cpuShare * 100)} % of the time: other programs were busy too, so these figures are too low.`
+      `The threads ran only ${Math.round(result.cpuShare * 100)} % of the time: other programs were busy too, so ` +
+        'these figures are too low.'
     )
   }
 }

@@ -18,8 +18,10 @@ export function addBuild(program: Command, context: Context): void {
     .command('build')
     .summary('compile the native engine for this machine')
     .description(
-      'Compiles the native engine with node-gyp, from the sources in the package. Needs python3, make and a C++20 compiler ' +
-        "(Windows: Visual Studio 2022 with C++), and Node's headers, which node-gyp downloads unless --nodedir names them."
+      'Compiles the native engine with node-gyp, from the sources in the package. Needs python3, make and a C++20 ' +
+        'compiler ' +
+        "(Windows: Visual Studio 2022 with C++), and Node's headers, which node-gyp downloads unless --nodedir names " +
+        'them.'
     )
   addExamples(command, 'build', 'build --jobs 2 --nodedir /usr/local')
   command
@@ -34,7 +36,8 @@ export function addBuild(program: Command, context: Context): void {
       if (!gyp) {
         throw new PaliGemmaError(
           'ERR_NATIVE_MISSING',
-          'node-gyp was not found, neither beside this package nor in npm; install it with "npm install node-gyp" and try again'
+          'node-gyp was not found, neither beside this package nor in npm; install it with "npm install node-gyp" ' +
+            'and try again'
         )
       }
       // Not "rebuild": that would remove everything under build/, other builds included.
@@ -45,7 +48,8 @@ export function addBuild(program: Command, context: Context): void {
       if (code !== 0 || !existsSync(output)) {
         throw new PaliGemmaError(
           'ERR_NATIVE_MISSING',
-          'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 compiler ' +
+          'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 ' +
+            'compiler ' +
             '(g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++'
         )
       }

@@ -133,6 +133,7 @@ async function report(
   for (const note of result.notes) context.stderr.write(`note: ${printable(note)}\n`)
   printLine(
     context,
-    `${printable(result.path)}: ${result.type}, ${result.tensors} tensors, ${formatCount(result.parameters)} parameters, ${formatBytes(result.bytes)}`
+    `${printable(result.path)}: ${result.type}, ${result.tensors} tensors, ${formatCount(result.parameters)} ` +
+      `parameters, ${formatBytes(result.bytes)}`
   )
 }

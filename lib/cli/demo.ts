@@ -26,7 +26,8 @@ export function addDemo(program: Command, context: Context): void {
     .command('demo')
     .summary('the small model in the package on its own pictures')
     .description(
-      'Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its pictures, ' +
+      'Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its ' +
+        'pictures, ' +
         'and writes the first one with its boxes and mask. It knows drawn shapes only.'
     )
   addExamples(command, 'demo', 'demo --image drawing.png --out drawing-found.png --json')
@@ -52,8 +53,10 @@ async function demo(options: { image?: string[]; out: string; json?: boolean }, 
       const { info } = model
       printLine(
         context,
-        `A PaliGemma 2 of ${formatCount(info.parameters)} parameters (${formatBytes(info.bytes)}, ${info.quantization}) ` +
-          `on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ${Math.round(performance.now() - started)} ms`
+        `A PaliGemma 2 of ${formatCount(info.parameters)} parameters (${formatBytes(info.bytes)}, ` +
+          `${info.quantization}) ` +
+          `on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ` +
+          `${Math.round(performance.now() - started)} ms`
       )
     }
     for (const [i, image] of images.entries()) {

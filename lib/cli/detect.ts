@@ -88,5 +88,8 @@ export function describeDetection({
   box: { x: number; y: number; width: number; height: number }
   score?: number
 }): string {
-  return `${label || '(no name)'}  x ${box.x} y ${box.y} width ${box.width} height ${box.height}${score === undefined ? '' : `  score ${score.toFixed(2)}`}`
+  return (
+    `${label || '(no name)'}  x ${box.x} y ${box.y} width ${box.width} height ` +
+    `${box.height}${score === undefined ? '' : `  score ${score.toFixed(2)}`}`
+  )
 }

@@ -49,7 +49,8 @@ export function addEmbed(program: Command, context: Context, onFailure: () => vo
     .command('embed')
     .summary('vectors of pages and queries (ColPali)')
     .description(
-      'Writes the vectors of pictures of pages, or of queries, to an .npz: for each an array [tokens, dims]. Without --out one line of JSON each.'
+      'Writes the vectors of pictures of pages, or of queries, to an .npz: for each an array [tokens, dims]. Without ' +
+        '--out one line of JSON each.'
     )
   addExamples(
     command,
@@ -259,7 +260,8 @@ function report(
     })
   printLine(
     context,
-    `${String(rank + 1).padStart(3)}  ${hit.score.toFixed(3).padStart(8)}  ${printable(name)}${drawn === undefined ? '' : `  ${printable(drawn)}`}`
+    `${String(rank + 1).padStart(3)}  ${hit.score.toFixed(3).padStart(8)}  ` +
+      `${printable(name)}${drawn === undefined ? '' : `  ${printable(drawn)}`}`
   )
 }
 

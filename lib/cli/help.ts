@@ -53,7 +53,10 @@ export function configureHelp(program: Command, context: Context): Command {
     })
 }
 
-/** Two or more lines that work as they stand, once the files are there; "paligemma" is put before those that start with a verb. */
+/**
+ * Two or more lines that work as they stand, once the files are there; "paligemma" is put before those that start with
+ * a verb.
+ */
 export function addExamples(command: Command, ...lines: string[]): Command {
   return command.addHelpText(
     'after',

@@ -73,7 +73,8 @@ function filesIn(path: string): string[] | undefined {
     .map(({ name }) => name)
   if (names.length === 0)
     throw usageError(
-      `The folder ${path} holds no pictures; those in folders below it are found by a glob: '${join(path, '**', '*.jpg')}'`
+      `The folder ${path} holds no pictures; those in folders below it are found by a glob: ` +
+        `'${join(path, '**', '*.jpg')}'`
     )
   return names.sort().map((name) => join(path, name))
 }

@@ -56,14 +56,16 @@ function printInfo(info: ModelInfo, context: Context): void {
   for (const { key, type, value, count } of metadata) {
     printLine(
       context,
-      `  ${printable(key)} (${type}${count === undefined ? '' : `, ${count} values`}) = ${printable(describeValue(value, count))}`
+      `  ${printable(key)} (${type}${count === undefined ? '' : `, ${count} values`}) = ` +
+        `${printable(describeValue(value, count))}`
     )
   }
   printLine(context, `\n${tensors.length} tensors`)
   for (const tensor of tensors) {
     printLine(
       context,
-      `  ${printable(tensor.name).padEnd(36)} ${tensor.type.padEnd(7)} [${tensor.shape.join(', ')}]  ${formatBytes(tensor.bytes)}`
+      `  ${printable(tensor.name).padEnd(36)} ${tensor.type.padEnd(7)} [${tensor.shape.join(', ')}]  ` +
+        `${formatBytes(tensor.bytes)}`
     )
   }
   const byType = new Map<string, number>()

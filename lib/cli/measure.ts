@@ -52,7 +52,8 @@ export function addImatrix(program: Command, context: Context): void {
     .command('imatrix')
     .summary('measure what matters, for better 2-4 bit types')
     .description(
-      'Runs a model over pictures and prompts and writes an importance matrix for "convert --imatrix" and "quantize --imatrix".'
+      'Runs a model over pictures and prompts and writes an importance matrix for "convert --imatrix" and "quantize ' +
+        '--imatrix".'
     )
     .optionsGroup(group.model)
     .option(
@@ -84,7 +85,8 @@ export function addImatrix(program: Command, context: Context): void {
     if (options['json']) return printJson(context, result)
     printLine(
       context,
-      `${printable(result.path)}: ${result.matrices} matrices over ${result.tokens} tokens of ${result.samples} samples, ${formatBytes(result.bytes)}`
+      `${printable(result.path)}: ${result.matrices} matrices over ${result.tokens} tokens of ${result.samples} ` +
+        `samples, ${formatBytes(result.bytes)}`
     )
   })
 }
@@ -94,7 +96,8 @@ export function addQuality(program: Command, context: Context): void {
     .command('quality')
     .summary('how much a quantized model has lost')
     .description(
-      'Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL divergence.'
+      'Compares a model with its original on pictures and prompts: perplexity, agreement of the best token, KL ' +
+        'divergence.'
     )
     .optionsGroup(group.model)
     .option(
@@ -132,7 +135,8 @@ export function addQuality(program: Command, context: Context): void {
     if (options['json']) return printJson(context, { against: options['against'], results })
     printLine(
       context,
-      `against ${printable(options['against'] as string)}, ${results[0]!.tokens} tokens of ${results[0]!.samples} samples, its perplexity ${results[0]!.perplexity.against.toFixed(4)}`
+      `against ${printable(options['against'] as string)}, ${results[0]!.tokens} tokens of ${results[0]!.samples} ` +
+        `samples, its perplexity ${results[0]!.perplexity.against.toFixed(4)}`
     )
     printLine(
       context,

@@ -47,7 +47,8 @@ function createProgram(context: Context, onFailure: () => void): Command {
   addExamples(program, 'demo', "caption --model demo 'photos/*.jpg'")
   program.addHelpText(
     'after',
-    '\nEvery verb has --help. Environment: PALIGEMMA_MODEL (the model when --model is not given), PALIGEMMA_CACHE, HF_TOKEN.' +
+    '\nEvery verb has --help. Environment: PALIGEMMA_MODEL (the model when --model is not given), PALIGEMMA_CACHE, ' +
+      'HF_TOKEN.' +
       '\nExit codes: 0 done, 1 failed, 2 called wrongly, 128 + n ended by signal n (130: Ctrl-C).'
   )
   program.commandsGroup(verbs.look)

@@ -24,7 +24,8 @@ export function addPull(program: Command, context: Context): void {
     .command('pull')
     .summary('download a model from the Hugging Face hub and convert it')
     .description(
-      'Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. Everywhere a model is asked for, its name then is enough.'
+      'Downloads a PaliGemma from the Hugging Face hub, verifies and converts it, and keeps it in the cache. ' +
+        'Everywhere a model is asked for, its name then is enough.'
     )
     .argument('[id]', 'google/paligemma2-3b-mix-224, optionally with @revision and :type, or the address of its page')
   addExamples(command, 'pull google/paligemma2-3b-mix-224 --type Q4_K_M', 'pull --list')
@@ -57,7 +58,8 @@ async function runPull(id: string | undefined, flags: PullFlags, context: Contex
   }
   if (id === undefined)
     throw usageError(
-      `Expected a model such as google/paligemma2-3b-mix-224${remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list'}`
+      'Expected a model such as google/paligemma2-3b-mix-224' +
+        (remove ? ' to remove; "paligemma pull --list" shows what is there' : ', or --list')
     )
   if (remove) return await removeModels(id, context, json)
   const { pull } = await import('../index.js')
@@ -84,7 +86,8 @@ function refuseOthers({ json: _, list, remove, ...options }: PullFlags): void {
     if (list && remove) throw usageError('Expected one of --list and --remove but received both')
     if (others.length > 0)
       throw usageError(
-        `Expected no option but --json with ${list ? '--list' : '--remove'} but received ${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
+        `Expected no option but --json with ${list ? '--list' : '--remove'} but received ` +
+          `${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
       )
   }
 }
@@ -94,7 +97,8 @@ function sayPlan({ id, commit, type, converts, files }: PullPlan, bars: Bars): v
   const present = files.reduce((sum, file) => sum + file.present, 0)
   bars.say(
     `${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
-      `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ${converts ? `to be converted to ${type}` : `ready as ${type}`}`
+      `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ` +
+      `${converts ? `to be converted to ${type}` : `ready as ${type}`}`
   )
   for (const file of files)
     bars.say(`  ${formatBytes(file.bytes).padStart(8)}  ${file.path}${file.present === file.bytes ? '  (here)' : ''}`)

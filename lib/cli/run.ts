@@ -113,7 +113,9 @@ export function summary({ usage, timings }: Timed): string {
         ? `${Math.round(value)} ms`
         : `${(value / 1000).toFixed(1)} s`
   return (
-    `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ${ms(timings.prefillMs)}, ` +
-    `first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ${timings.decodeTokensPerSecond.toFixed(1)}/s`
+    `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ` +
+    `${ms(timings.prefillMs)}, ` +
+    `first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ` +
+    `${timings.decodeTokensPerSecond.toFixed(1)}/s`
   )
 }

@@ -47,9 +47,15 @@ export interface ConvertOptions {
   tokenizer?: string | undefined
   /** What each weight matters to the model, a file that `paligemma imatrix` wrote: better 2-4 bit types. */
   imatrix?: string | undefined
-  /** GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by its magnitude. */
+  /**
+   * GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by
+   * its magnitude.
+   */
   unfoldProjector?: boolean | undefined
-  /** PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second time. */
+  /**
+   * PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second
+   * time.
+   */
   adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
@@ -201,7 +207,8 @@ async function refuseAdapter(dir: string): Promise<void> {
   throw new PaliGemmaError(
     'ERR_MODEL_UNSUPPORTED',
     `${dir} is a LoRA adapter${base === '' ? '' : `, trained on ${base}`}; ` +
-      `convert the model that it was trained on with this adapter merged: paligemma convert BASE --adapter ${dir} --out MODEL.gguf`
+      `convert the model that it was trained on with this adapter merged: paligemma convert BASE --adapter ${dir} ` +
+      '--out MODEL.gguf'
   )
 }
 
@@ -227,7 +234,8 @@ async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'ggu
       if ((await firstBytes(source, 4)) === 'GGUF') return 'gguf'
       throw new PaliGemmaError(
         'ERR_MODEL_UNSUPPORTED',
-        `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz checkpoint nor a GGUF`
+        `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an ` +
+          '.npz checkpoint nor a GGUF'
       )
     })
   )
@@ -235,7 +243,8 @@ async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'ggu
   if (first === undefined || kinds.length > 2 || (kinds.length === 2 && kinds.some((kind) => kind !== 'gguf'))) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected a model directory, an .npz file or one or two GGUFs for source but received ${sources.length === 0 ? 'nothing' : sources.join(', ')}`
+      'Expected a model directory, an .npz file or one or two GGUFs for source but received ' +
+        `${sources.length === 0 ? 'nothing' : sources.join(', ')}`
     )
   }
   return first

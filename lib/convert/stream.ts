@@ -1,4 +1,7 @@
-/** Weights from source to file, chunk by chunk: read, widen or pad, quantize, write. Memory does not grow with the model. */
+/**
+ * Weights from source to file, chunk by chunk: read, widen or pad, quantize, write. Memory does not grow with the
+ * model.
+ */
 import { availableParallelism } from 'node:os'
 import { native } from '../engine/native'
 import { nativeCall, PaliGemmaError } from '../base/errors'
@@ -23,7 +26,10 @@ export type QuantizeRows = (
 export const nativeQuantizeRows: QuantizeRows = (data, from, to, cols, importance, firstRow) =>
   nativeCall(() => native().quantizeRows(data, from, to, cols, importance, firstRow))
 
-/** Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for several in flight. */
+/**
+ * Of a chunk counted as float32, to which the quantizer widens: large enough to hide the calls, small enough for
+ * several in flight.
+ */
 const chunkBytes = 8 << 20
 
 interface Chunk {
@@ -42,7 +48,9 @@ export interface StreamOptions {
   importance?: ReadonlyMap<string, Float32Array> | undefined
 }
 
-/** Writes every tensor at its offset. Two to four chunks are in flight, so that reading, quantizing and writing overlap. */
+/**
+ * Writes every tensor at its offset. Two to four chunks are in flight, so that reading, quantizing and writing overlap.
+ */
 export async function streamTensors(
   tensors: PlannedTensor[],
   offsets: number[],
@@ -104,7 +112,8 @@ async function convertChunk(
     const { name, file } = tensor.source
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${file === '' ? '' : `${file}: `}tensor ${name}${name === tensor.name ? '' : ` (${tensor.name})`}: ${error.message}; ` +
+      `${file === '' ? '' : `${file}: `}tensor ${name}${name === tensor.name ? '' : ` (${tensor.name})`}: ` +
+        `${error.message}; ` +
         'the training diverged or the file is damaged. If the values are only large, choose --type F32',
       { cause: error }
     )
@@ -209,7 +218,9 @@ function isPlain(type: string): boolean {
   return type === 'F32' || type === 'F16' || type === 'BF16'
 }
 
-/** A chunk with its updates, added in float32 before any rounding to the stored type; rows behind the source's are zero. */
+/**
+ * A chunk with its updates, added in float32 before any rounding to the stored type; rows behind the source's are zero.
+ */
 function merged(
   tensor: PlannedTensor,
   updates: MatrixUpdate[],
@@ -225,7 +236,10 @@ function merged(
   return { bytes: new Uint8Array(padded.buffer), type: 'F32', cols }
 }
 
-/** Spreads packed rows of `from` bytes to rows of `to` bytes, zeros at their ends; last row first, so that none is overwritten. */
+/**
+ * Spreads packed rows of `from` bytes to rows of `to` bytes, zeros at their ends; last row first, so that none is
+ * overwritten.
+ */
 function widen(bytes: Buffer, rows: number, from: number, to: number): void {
   for (let row = rows - 1; row >= 0; row--) {
     bytes.copyWithin(row * to, row * from, (row + 1) * from)

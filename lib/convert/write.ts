@@ -26,7 +26,10 @@ export interface WriteOptions extends StreamOptions {
   verify?: boolean | undefined
 }
 
-/** Writes `out` under a temporary name beside it; an error or an abort leaves what was there before. Returns the file's bytes. */
+/**
+ * Writes `out` under a temporary name beside it; an error or an abort leaves what was there before. Returns the file's
+ * bytes.
+ */
 export async function writeModel(
   out: string,
   metadata: Metadata,

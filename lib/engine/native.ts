@@ -15,7 +15,10 @@ export interface NativeTensorSource {
   [name: string]: { shape: number[]; data: Float32Array }
 }
 
-/** A LoRA adapter: a GGUF, or tensors "<gguf name>.lora_a" [rank, in] and ".lora_b" [out, rank], the latter times alpha / rank. */
+/**
+ * A LoRA adapter: a GGUF, or tensors "<gguf name>.lora_a" [rank, in] and ".lora_b" [out, rank], the latter times alpha
+ * / rank.
+ */
 export interface NativeAdapter {
   name: string
   scale: number
@@ -141,7 +144,10 @@ export type NativeEvent =
       scored?: NativeToken[]
       /** encodeImage: [imageTokens, textHidden]. */
       embedding?: PlainFloats
-      /** trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm), "logits". importance: a matrix each, [cols] sums of squares over `rows` rows. */
+      /**
+       * trace: "vision" and "projector" per picture, "hidden" per layer (0 = input, last = after the final norm),
+       * "logits". importance: a matrix each, [cols] sums of squares over `rows` rows.
+       */
       stages?: { name: string; rows: number; cols: number; data: PlainFloats }[]
     }
   /** code ERR_ABORTED after cancel(); job 0: the load failed. */
@@ -233,8 +239,8 @@ export interface NativeBinding {
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
   dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }>
   /**
-   * Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. Refuses what
-   * is not finite, or beyond what `to` holds, naming the row; `firstRow` is the number of the first.
+   * Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. Refuses
+   * what is not finite, or beyond what `to` holds, naming the row; `firstRow` is the number of the first.
    */
   quantizeRows(
     data: Uint8Array,
@@ -274,7 +280,10 @@ export interface NativeBinding {
    * the instruction set has none). Takes 256 MB meanwhile.
    */
   machineLimits(threads?: number): Promise<{ readGBps: number; int8Gops: number }>
-  /** Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with int8 only. */
+  /**
+   * Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with
+   * int8 only.
+   */
   maxSim(
     type: VectorType,
     dims: number,
@@ -358,7 +367,8 @@ function loadFirst(paths: string[], namedBy?: string): [NativeBinding, string] {
 
 function whatToDo(namedBy?: string): string {
   const build =
-    'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a clone.'
+    'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a ' +
+    'clone.'
   if (namedBy || isInstalled()) return isInArchive() ? `${inElectron} ${build}` : build
   return (
     "This code was bundled without its engine. Leave the package outside: serverExternalPackages: ['node-paligemma'] " +

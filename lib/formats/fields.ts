@@ -114,7 +114,10 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 // tokenizer.json of 256,000 pieces has 35 MB.
 const maxJsonBytes = 256 << 20
 
-/** A whole file of at most this many bytes; undefined where there is none. Pipes and devices, which may never end, are refused. */
+/**
+ * A whole file of at most this many bytes; undefined where there is none. Pipes and devices, which may never end, are
+ * refused.
+ */
 export async function readRegularFile(file: string, maxBytes: number): Promise<Buffer | undefined> {
   try {
     const info = await stat(file)

@@ -45,7 +45,8 @@ export interface PartReaderOptions {
 
 /**
  * Transposing needs rows from all over a matrix: a window of them is made at once and serves the reads that follow.
- * One read at a time, in the order asked for, so that compressed archives are read front to back and one window is alive.
+ * One read at a time, in the order asked for, so that compressed archives are read front to back and one window is
+ * alive.
  */
 export class PartReader {
   private window: Window | undefined

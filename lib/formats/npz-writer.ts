@@ -18,7 +18,9 @@ function crc32(parts: readonly Uint8Array[]): number {
 
 /** The data begins at a multiple of 64 bytes. */
 function npyHeader(dtype: NpyDtype, shape: readonly number[]): Buffer {
-  const dict = `{'descr': '${dtype}', 'fortran_order': False, 'shape': (${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
+  const dict =
+    `{'descr': '${dtype}', 'fortran_order': False, 'shape': ` +
+    `(${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
   const text = `${dict.padEnd(Math.ceil((10 + dict.length + 1) / 64) * 64 - 11)}\n`
   const header = Buffer.alloc(10 + text.length)
   header.write('\x93NUMPY\x01\x00', 'latin1')

@@ -333,7 +333,8 @@ export class NpzArchive {
         if (array.header.headerBytes + array.bytes !== source.size) {
           throw invalid(
             where,
-            `shape [${array.shape.join(', ')}] of ${array.dtype} needs ${array.bytes} bytes but there are ${source.size - array.header.headerBytes}`
+            `shape [${array.shape.join(', ')}] of ${array.dtype} needs ${array.bytes} bytes but there are ` +
+              `${source.size - array.header.headerBytes}`
           )
         }
         arrays.set(name, array)

@@ -18,7 +18,10 @@ export interface Vocabulary {
 // What llama.cpp's converter gives the rows that only fill the table.
 const paddingScore = -10000
 
-/** One entry per row of the embedding. Only <image> and tokens that fill a table may lie beyond its end: nobody embeds them. */
+/**
+ * One entry per row of the embedding. Only <image> and tokens that fill a table may lie beyond its end: nobody embeds
+ * them.
+ */
 export function padVocabulary(where: string, vocabulary: Vocabulary, rows: number): Vocabulary {
   const { tokens, scores, types } = vocabulary
   const needed = tokens.reduce(
@@ -102,7 +105,8 @@ function checkNormalizer(file: string, bytes: Buffer, range: Field): void {
     if ((field.number === 3 || field.number === 4) && field.wire === 0 && field.value !== 0) {
       throw new PaliGemmaError(
         'ERR_MODEL_UNSUPPORTED',
-        `${file} has ${field.number === 3 ? 'add_dummy_prefix' : 'remove_extra_whitespaces'} on, but Gemma's tokenizer leaves spaces as they are`
+        `${file} has ${field.number === 3 ? 'add_dummy_prefix' : 'remove_extra_whitespaces'} on, but Gemma's ` +
+          'tokenizer leaves spaces as they are'
       )
     }
   }

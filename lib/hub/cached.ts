@@ -81,7 +81,10 @@ const impatient = (client: HubClient): HubClient => ({
   timing: { ...client.timing, attempts: 1, stallMs: Math.min(client.timing.stallMs, impatientMs) }
 })
 
-/** The branch may have come back to a commit that is here, or be asked for by another name. Written down where that can be. */
+/**
+ * The branch may have come back to a commit that is here, or be asked for by another name. Written down where that can
+ * be.
+ */
 async function touched(cache: Cache, found: CachedModel, revision: string): Promise<PullResult> {
   try {
     const record = JSON.parse(await readFile(recordPath(found.path), 'utf8')) as CacheRecord
@@ -115,6 +118,7 @@ async function offlineModel(
     `${id}${revision === 'main' ? '' : `@${revision}`}${type === undefined ? '' : ` as ${type}`} ` +
       (force ? 'cannot be pulled anew' : `is not in the cache (${cache.dir}`) +
       (force ? '' : others.length > 0 ? `, which has it as ${others.map((one) => one.type).join(', ')})` : ')') +
-      `, and ${offline} forbids requests to the hub; unset it to fetch the model, or pull it where there is a network and copy the cache`
+      `, and ${offline} forbids requests to the hub; unset it to fetch the model, or pull it where there is a ` +
+      'network and copy the cache'
   )
 }

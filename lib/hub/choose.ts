@@ -96,7 +96,8 @@ function chosenFolder(files: readonly HubFile[], { id, folder, file }: ChoiceOpt
   if (others.length > 1) {
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${id} has models in several folders: ${others.map((one) => one.path).join(', ')}; choose one with --subfolder (option subfolder)`
+      `${id} has models in several folders: ${others.map((one) => one.path).join(', ')}; choose one with --subfolder ` +
+        '(option subfolder)'
     )
   }
   return others[0] ?? top
@@ -245,7 +246,8 @@ function nothingToUse(
     return new PaliGemmaError(
       'ERR_MODEL_NOT_FOUND',
       mustConvert
-        ? `${id} has ready GGUFs only, which cannot get another vision type or a mask decoder; leave those options out, or pull the original model`
+        ? `${id} has ready GGUFs only, which cannot get another vision type or a mask decoder; leave those options ` +
+            'out, or pull the original model'
         : `${id} has GGUFs of the types ${types} only, not ${type ?? 'Q8_0'}; choose one with --type`
     )
   }
@@ -256,7 +258,8 @@ function nothingToUse(
   if (folder.has('adapter_model.safetensors') && !folder.has('config.json')) lacking.splice(0, 2, 'adapter_config.json')
   const [gguf] = folder.ggufs
   const help = folder.has('adapter_model.bin')
-    ? 'it is an adapter whose weights (adapter_model.bin) are pickled, which is not safe to read; save it as adapter_model.safetensors'
+    ? 'it is an adapter whose weights (adapter_model.bin) are pickled, which is not safe to read; save it as ' +
+      'adapter_model.safetensors'
     : gguf && headers?.has(gguf.path)
       ? `${gguf.path} is ${whatIs(headers.get(gguf.path))}`
       : folder.matching(/\.npz$/).length > 0

@@ -1,4 +1,6 @@
-/** One file of the hub to the disk: resumed, checked while it streams, and there under its name only when it is right. */
+/**
+ * One file of the hub to the disk: resumed, checked while it streams, and there under its name only when it is right.
+ */
 import { createHash, type Hash } from 'node:crypto'
 import {
   constants,
@@ -68,7 +70,8 @@ export async function downloadFile(client: HubClient, target: DownloadTarget): P
         throw new PaliGemmaError(
           'ERR_DOWNLOAD_FAILED',
           `${id}/${file.path}: the content is not what the hub lists: ` +
-            `${file.hash.kind === 'git' ? 'git SHA-1' : 'SHA-256'} ${actual} instead of ${file.hash.value}; it was removed. A proxy or a mirror may have changed it`
+            `${file.hash.kind === 'git' ? 'git SHA-1' : 'SHA-256'} ${actual} instead of ${file.hash.value}; it was ` +
+            'removed. A proxy or a mirror may have changed it'
         )
       }
       client.onRetry?.(`${id}/${file.path}: what was left of an earlier download is damaged; starting over`)
@@ -122,7 +125,8 @@ async function receive(
       if (from === 0) await part.discard()
       throw new PaliGemmaError(
         'ERR_DOWNLOAD_FAILED',
-        `${name}: the server sends ${total} bytes, but the hub lists ${file.bytes}; a proxy or a mirror may be in the way`
+        `${name}: the server sends ${total} bytes, but the hub lists ${file.bytes}; a proxy or a mirror may be in ` +
+          'the way'
       )
     }
     if (!resumed && from > 0) {
@@ -160,7 +164,9 @@ async function append(
   if (part.bytes < file.bytes) throw new Transient(`the connection ended after ${part.bytes} of ${file.bytes} bytes`)
 }
 
-/** The hub tells size and checksum of large files with every redirect: another version is noticed before its first byte. */
+/**
+ * The hub tells size and checksum of large files with every redirect: another version is noticed before its first byte.
+ */
 function checkIdentity(name: string, file: HubFile, { hops }: OpenResponse): void {
   for (const headers of hops) {
     const size = headers.get('x-linked-size')
@@ -173,7 +179,8 @@ function checkIdentity(name: string, file: HubFile, { hops }: OpenResponse): voi
       throw new PaliGemmaError(
         'ERR_DOWNLOAD_FAILED',
         `${name}: the hub lists ${file.bytes} bytes with checksum ${file.hash.value}, but serves ` +
-          `${size ?? 'another version'}${size === null ? '' : ' bytes'} with ${etag ?? 'another one'}; run the command again`
+          `${size ?? 'another version'}${size === null ? '' : ' bytes'} with ${etag ?? 'another one'}; run the ` +
+          'command again'
       )
     }
   }
@@ -315,7 +322,10 @@ export async function presentBytes(path: string, file: HubFile): Promise<number>
   return Math.min(file.bytes, (await stat(`${path}.part`).catch(() => undefined))?.size ?? 0)
 }
 
-/** Takes a file from the cache of Hugging Face's Python library, if it is there and right, without copying where possible. */
+/**
+ * Takes a file from the cache of Hugging Face's Python library, if it is there and right, without copying where
+ * possible.
+ */
 export async function takeFromHubCache(
   hubCacheDir: string,
   { id, commit, file, path }: Omit<DownloadTarget, 'onBytes'>,

@@ -4,10 +4,12 @@ import { type HubClient, type Subject, Transient } from './client'
 
 /** Certificates do not get better by trying again. */
 const certificateError = /CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)/
-// No such host, a port that no browser asks, another protocol, a rule of this system: the same again in a minute, unless it
-// worked a minute ago.
-const permanent =
-  /^(?:ENOTFOUND|EPROTO|ERR_SSL_.*|ERR_TLS_.*|HPE_.*|ERR_INVALID_URL|UND_ERR_INVALID_ARG|UND_ERR_NOT_SUPPORTED|EACCES|EPERM|ERR_ACCESS_DENIED)$/
+// No such host, a port that no browser asks, another protocol, a rule of this system: the same again in a minute,
+// unless it worked a minute ago.
+const permanent = new RegExp(
+  '^(?:ENOTFOUND|EPROTO|ERR_SSL_.*|ERR_TLS_.*|HPE_.*|ERR_INVALID_URL|UND_ERR_INVALID_ARG|UND_ERR_NOT_SUPPORTED|' +
+    'EACCES|EPERM|ERR_ACCESS_DENIED)$'
+)
 const permanentText = /^(?:bad port|unknown scheme|URL scheme .* not supported|.*includes credentials)/
 
 /** What a failed `fetch` means. */
@@ -102,8 +104,9 @@ function denied({ client, what, page, status, reason, said }: Refused): PaliGemm
     // The hub does not tell strangers what there is.
     return new PaliGemmaError(
       'ERR_ACCESS_DENIED',
-      `${client.endpoint} shows no ${what} without a token (401): check the name; if it is right, the model is private or gated: ` +
-        `log in, that is, ${licence} where it asks for that, then ${login}${said && `. The hub says: ${said}`}`
+      `${client.endpoint} shows no ${what} without a token (401): check the name; if it is right, the model is ` +
+        `private or gated: log in, that is, ${licence} where it asks for that, then ${login}` +
+        (said && `. The hub says: ${said}`)
     )
   }
   const help =
@@ -130,7 +133,9 @@ function busy({ client, what, status, server }: Refused, wait: number | undefine
   return new Transient(text, wait)
 }
 
-/** Retry-After in seconds or as a date; else the hub's RateLimit header, whose t is the seconds until its window ends. */
+/**
+ * Retry-After in seconds or as a date; else the hub's RateLimit header, whose t is the seconds until its window ends.
+ */
 export function retryAfter(headers: Headers, now = Date.now()): number | undefined {
   const value = headers.get('retry-after')?.trim()
   if (value) {

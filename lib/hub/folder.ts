@@ -21,7 +21,8 @@ export async function folderError(dir: string): Promise<PaliGemmaError> {
         : names.includes('adapter_config.json')
           ? 'it holds an adapter; load the model that it was trained on, with this folder in adapters (--adapter)'
           : archive !== undefined
-            ? `it holds a big_vision checkpoint; models are loaded from one GGUF, which this makes: ${convert(join(dir, archive))}`
+            ? 'it holds a big_vision checkpoint; models are loaded from one GGUF, which this makes: ' +
+              `${convert(join(dir, archive))}`
             : 'it holds no model; give the path of a .gguf file'
   return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${dir} is a directory: ${help}`)
 }

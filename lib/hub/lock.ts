@@ -149,7 +149,9 @@ async function startOf(pid: number): Promise<string | undefined> {
   }
 }
 
-/** Removes an owner's lock, but not that of somebody who took it in the meantime: only one process removes at a time. */
+/**
+ * Removes an owner's lock, but not that of somebody who took it in the meantime: only one process removes at a time.
+ */
 async function removeStale(path: string, nonce: string | undefined, timing: LockTiming): Promise<void> {
   const guard = `${path}.stale`
   if (!(await createExclusive(guard, ''))) {

@@ -73,8 +73,8 @@ export async function listPulled(options: ListPulledOptions = {}): Promise<Pulle
 /**
  * Removes a pulled model from the cache: every type and revision of it with its downloads, or those that the name tells
  * ("org/name@revision", "org/name:TYPE").
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (the cache does not have it; the message says what it has), ERR_INVALID_OPTION;
- * errors of the disk, for instance of a file that is in use on Windows, as they are
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (the cache does not have it; the message says what it has),
+ * ERR_INVALID_OPTION; errors of the disk, for instance of a file that is in use on Windows, as they are
  */
 export async function removePulled(id: string, options: RemovePulledOptions = {}): Promise<RemovedList> {
   const reference = expectReference(id)
@@ -208,7 +208,9 @@ async function removeModel(model: CachedModel, kept: readonly CachedModel[]): Pr
   await rm(recordPath(model.path), { force: true })
 }
 
-/** Folders of commits without a model, branches that lead to them, and the repository's folder when nothing is in it. */
+/**
+ * Folders of commits without a model, branches that lead to them, and the repository's folder when nothing is in it.
+ */
 async function removeEmpty(cache: Cache, id: string, kept: readonly CachedModel[]): Promise<void> {
   const dir = dirname(cache.modelDir(id, 'x'))
   for (const name of await readdir(dir).catch(() => [])) {

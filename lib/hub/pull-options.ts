@@ -48,7 +48,9 @@ export interface PullOptions {
   force?: boolean | undefined
   /** Default: `HF_ENDPOINT`, else https://huggingface.co. */
   endpoint?: string | undefined
-  /** Access token; default: `HF_TOKEN`, else what `hf auth login` stored. false: none. It is sent to the endpoint only. */
+  /**
+   * Access token; default: `HF_TOKEN`, else what `hf auth login` stored. false: none. It is sent to the endpoint only.
+   */
   token?: string | false | undefined
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
   cacheDir?: string | undefined

@@ -33,15 +33,15 @@ interface Job extends Lookup {
 
 /**
  * Downloads a PaliGemma from the Hugging Face hub, verifies it, converts it to one GGUF and keeps that in the cache,
- * where `loadModel(id)` finds it. What is there already is not done again; what was interrupted goes on. A model that is
- * in the cache is found without a network and without writing anything.
+ * where `loadModel(id)` finds it. What is there already is not done again; what was interrupted goes on. A model that
+ * is in the cache is found without a network and without writing anything.
  *
  * An adapter is pulled with its base: `loadModel` takes the adapter's name for both, `adapters` takes it for itself.
  *
  * @param id "google/paligemma2-3b-mix-224", optionally with "@revision" and ":type", or an address of the hub's pages
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (no such repository, revision or file), ERR_ACCESS_DENIED (gated or private; a
- * cache that cannot be written), ERR_DOWNLOAD_FAILED, ERR_DISK_FULL, ERR_INVALID_OPTION, and what `convert` throws; an abort
- * rejects with the signal's reason
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND (no such repository, revision or file), ERR_ACCESS_DENIED (gated or
+ * private; a cache that cannot be written), ERR_DOWNLOAD_FAILED, ERR_DISK_FULL, ERR_INVALID_OPTION, and what `convert`
+ * throws; an abort rejects with the signal's reason
  */
 export async function pull(id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
   check('hooks', hooks, rule.object)
@@ -61,7 +61,9 @@ async function pullOne(job: Job): Promise<PullResult> {
 async function withBase({ wanted, options, hooks, settings }: Job, adapter: PullResult): Promise<PullResult> {
   const base = adapter.adapter!.base
   if (base === null) {
-    const note = `${adapter.id} is an adapter and names no model of the hub as its base: pull that, and load it with adapters: ['${adapter.id}']`
+    const note =
+      `${adapter.id} is an adapter and names no model of the hub as its base: pull that, and load it with ` +
+      `adapters: ['${adapter.id}']`
     return { ...adapter, notes: [...adapter.notes, note] }
   }
   const { revision: _, subfolder: __, force: ___, type: ____, ...rest } = options

@@ -1,4 +1,7 @@
-/** Names of models on the hub, as people write or paste them: `google/paligemma2-3b-mix-224@main:Q4_K_M`, a page's address. */
+/**
+ * Names of models on the hub, as people write or paste them: `google/paligemma2-3b-mix-224@main:Q4_K_M`, a page's
+ * address.
+ */
 import { parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { show } from '../base/validate'
@@ -46,7 +49,10 @@ export function isRepositoryPath(text: string): boolean {
 
 const publicHubs = ['huggingface.co', 'www.huggingface.co', 'hf.co']
 
-/** `undefined` where the text is no name of a model, such as a path. Addresses are those of `endpoint` or the public hub. */
+/**
+ * `undefined` where the text is no name of a model, such as a path. Addresses are those of `endpoint` or the public
+ * hub.
+ */
 export function parseReference(text: string, endpoint?: string): HubReference | undefined {
   const address = parseAddress(text, endpoint)
   if (address) return address === 'other' ? undefined : address
@@ -57,7 +63,9 @@ export function parseReference(text: string, endpoint?: string): HubReference | 
   return { id: id!, ...(revision !== undefined && { revision }), ...(type !== undefined && { type }) }
 }
 
-/** The address of a model's page, of a folder or a file in it; 'other': an address, but of nothing that can be pulled. */
+/**
+ * The address of a model's page, of a folder or a file in it; 'other': an address, but of nothing that can be pulled.
+ */
 function parseAddress(text: string, endpoint: string | undefined): HubReference | 'other' | undefined {
   const bare = /^(?:www\.)?(?:huggingface\.co|hf\.co)\//i.test(text)
     ? `https://${text}`
@@ -106,7 +114,8 @@ export function expectReference(text: unknown, endpoint?: string): HubReference 
   if (!reference) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected a model of the Hugging Face hub such as google/paligemma2-3b-mix-224 for id but received ${show(text)}${hint(text)}`
+      'Expected a model of the Hugging Face hub such as google/paligemma2-3b-mix-224 for id but received ' +
+        `${show(text)}${hint(text)}`
     )
   }
   if (reference.type !== undefined) reference.type = parseFileType(reference.type).name

@@ -154,7 +154,8 @@ async function nextTarget(client: HubClient, from: URL, location: string): Promi
   if (found !== undefined && (await privateAddress(home, client.lookUp)) === undefined) {
     throw unsafe(
       next.host,
-      `: ${found} is an address inside this network; set PALIGEMMA_ALLOW_PRIVATE_ADDRESSES=1 if the hub's files are there`
+      `: ${found} is an address inside this network; set PALIGEMMA_ALLOW_PRIVATE_ADDRESSES=1 if the hub's files are ` +
+        'there'
     )
   }
   return next

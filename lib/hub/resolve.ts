@@ -1,4 +1,6 @@
-/** What people give as a model or an adapter, as files: a path, the name of something that was pulled, or its address. */
+/**
+ * What people give as a model or an adapter, as files: a path, the name of something that was pulled, or its address.
+ */
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
@@ -46,8 +48,10 @@ export async function resolveModel(source: string | URL, cache?: Cache): Promise
   throw new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
     base === null
-      ? `${model} is an adapter that names no model of the hub as its base; load that one with adapters: ['${found.id}']`
-      : `${model} is an adapter of ${base}, which is not in the cache (${where.dir}); fetch it with "${pullCommand({ ...reference, id: found.id })}"`
+      ? `${model} is an adapter that names no model of the hub as its base; load that one with adapters: ` +
+          `['${found.id}']`
+      : `${model} is an adapter of ${base}, which is not in the cache (${where.dir}); fetch it with ` +
+          `"${pullCommand({ ...reference, id: found.id })}"`
   )
 }
 

@@ -36,7 +36,8 @@ export async function withRetries<T>(
       // Spread out, so that many clients do not come back at the same moment.
       const wait = Math.max(error.retryAfterMs ?? 0, pause * (0.75 + Math.random() / 2))
       client.onRetry?.(
-        `${what}: ${error.message}; trying again in ${wait < 10_000 ? (wait / 1000).toFixed(1) : Math.round(wait / 1000)} s`
+        `${what}: ${error.message}; trying again in ` +
+          `${wait < 10_000 ? (wait / 1000).toFixed(1) : Math.round(wait / 1000)} s`
       )
       await sleep(wait, signal)
     }

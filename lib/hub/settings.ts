@@ -1,4 +1,6 @@
-/** Where the hub is, who we are there, and where files go: from options, the environment and the system's conventions. */
+/**
+ * Where the hub is, who we are there, and where files go: from options, the environment and the system's conventions.
+ */
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
@@ -107,7 +109,8 @@ function checkToken(token: string | undefined): string | undefined {
   if (!/^[\x21-\x7e]+$/.test(trimmed)) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      'Expected an access token (hf_...) for HF_TOKEN but received text with spaces or other characters that no token has'
+      'Expected an access token (hf_...) for HF_TOKEN but received text with spaces or other characters that no ' +
+        'token has'
     )
   }
   return trimmed

@@ -99,7 +99,8 @@ async function checkSpace(files: readonly HubFile[], options: TransferOptions): 
   throw new PaliGemmaError(
     'ERR_DISK_FULL',
     `${dir}: pulling ${id} needs ${gigabytes(missing)} for the download` +
-      `${converted > 0 ? ` and about ${gigabytes(converted)} for the model` : ''}, but only ${gigabytes(free)} are free; make room, or set PALIGEMMA_CACHE to a folder on another disk`
+      `${converted > 0 ? ` and about ${gigabytes(converted)} for the model` : ''}, but only ${gigabytes(free)} are ` +
+      'free; make room, or set PALIGEMMA_CACHE to a folder on another disk'
   )
 }
 
@@ -113,7 +114,10 @@ async function freeBytes(path: string): Promise<number | undefined> {
 const gigabytes = (bytes: number): string =>
   bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`
 
-/** Bytes of a weight in the download: what config.json says; float16 where it says nothing, for which most room is needed. */
+/**
+ * Bytes of a weight in the download: what config.json says; float16 where it says nothing, for which most room is
+ * needed.
+ */
 async function weightBytes(dir: string): Promise<number> {
   const config = await readFile(join(dir, 'config.json'), 'utf8')
     .then((text) => JSON.parse(text) as Record<string, unknown>)

@@ -65,7 +65,8 @@ export async function decodeBmp(file: Buffer, header: BitmapHeader): Promise<Bit
   const stride = Math.floor((width * bits + 31) / 32) * 4
   if (dataOffset + stride * height > file.length) {
     throw new Error(
-      `${width} x ${height} pixels of ${bits} bits need ${stride * height} bytes from byte ${dataOffset}, the file has ${file.length}`
+      `${width} x ${height} pixels of ${bits} bits need ${stride * height} bytes from byte ${dataOffset}, the file ` +
+        `has ${file.length}`
     )
   }
   const tableBytes = header.tableEntries * header.tableEntryBytes

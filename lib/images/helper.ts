@@ -30,7 +30,10 @@ export interface HelperOptions {
 const script = `
 const pieces = []
 let got = 0, header
-const say = (line, bytes) => { process.stdout.write(JSON.stringify(line) + '\\n'); if (bytes) process.stdout.write(bytes) }
+const say = (line, bytes) => {
+  process.stdout.write(JSON.stringify(line) + '\\n')
+  if (bytes) process.stdout.write(bytes)
+}
 process.stdin.on('close', () => process.kill(process.pid, 'SIGKILL')).on('data', (piece) => {
   pieces.push(piece)
   got += piece.length
@@ -41,7 +44,10 @@ process.stdin.on('close', () => process.kill(process.pid, 'SIGKILL')).on('data',
     pieces.splice(0, pieces.length, all.subarray(end + 1))
     got -= end + 1
   }
-  if (got >= header.bytes) { const task = header; header = { bytes: Infinity }; decode(task).catch((e) => say({ error: e.message })) }
+  if (got < header.bytes) return
+  const task = header
+  header = { bytes: Infinity }
+  decode(task).catch((e) => say({ error: e.message }))
 })
 async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixels }) {
   const sharp = require(sharpPath)
@@ -52,7 +58,8 @@ async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixel
   let pipeline = input
   for (const [method, ...args] of space === 'cmyk' ? cmykSteps : rgbSteps) pipeline = pipeline[method](...args)
   const { data, info } = await pipeline.toBuffer({ resolveWithObject: true })
-  say({ width: info.width, height: info.height, channels: info.channels, cmyk: space === 'cmyk', bytes: data.length }, data)
+  const { width: w, height: h, channels } = info
+  say({ width: w, height: h, channels, cmyk: space === 'cmyk', bytes: data.length }, data)
 }`
 
 /** Why no helper can be started here; undefined: it can. */
@@ -84,7 +91,9 @@ function sharpPath(): string | undefined {
   return undefined
 }
 
-/** Decodes bytes, or the file at a path. Rejects with ERR_IMAGE_*, ERR_OUT_OF_MEMORY or the signal's reason, at once. */
+/**
+ * Decodes bytes, or the file at a path. Rejects with ERR_IMAGE_*, ERR_OUT_OF_MEMORY or the signal's reason, at once.
+ */
 export async function decodeApart(source: Buffer | string, options: HelperOptions): Promise<HelperResult> {
   const { name, maxPixels, timeoutMs, signal } = options
   signal?.throwIfAborted()

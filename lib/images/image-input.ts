@@ -43,10 +43,11 @@ export type ImageStream = WebStream | AsyncIterable<Uint8Array>
 
 /**
  * A picture: a path, a `file:`, `data:`, `http:` or `https:` URL, base64 text, encoded bytes (JPEG, PNG, WebP, GIF,
- * TIFF, AVIF, SVG, BMP, PPM, PGM), a `Blob`, `Response`, `Request` or stream of them, raw pixels, a `sharp` instance, or
- * an {@link ImageEmbedding}. EXIF orientation is applied, alpha is dropped (not composited), grey is replicated, 16-bit
- * samples keep their high byte, colour profiles and gamma are ignored, and of animations and multi-page files the first
- * frame is taken: as the reference processor's input is made. Of a `sharp` instance the model sees exactly the output.
+ * TIFF, AVIF, SVG, BMP, PPM, PGM), a `Blob`, `Response`, `Request` or stream of them, raw pixels, a `sharp` instance,
+ * or an {@link ImageEmbedding}. EXIF orientation is applied, alpha is dropped (not composited), grey is replicated,
+ * 16-bit samples keep their high byte, colour profiles and gamma are ignored, and of animations and multi-page files
+ * the first frame is taken: as the reference processor's input is made. Of a `sharp` instance the model sees exactly
+ * the output.
  */
 export type ImageInput =
   | string

@@ -52,7 +52,9 @@ export async function decodeNetpbm(file: Buffer, header: NetpbmHeader): Promise<
   return { data, width, height }
 }
 
-/** Of each sample: round(value * 255 / max) as Pillow has it; the high byte of grey with more than 8 bits, as of PNGs. */
+/**
+ * Of each sample: round(value * 255 / max) as Pillow has it; the high byte of grey with more than 8 bits, as of PNGs.
+ */
 function levelsOf({ max, channels }: NetpbmHeader): Uint8Array {
   const high = channels === 1 && max > 255
   return Uint8Array.from({ length: max + 1 }, (_, value) =>

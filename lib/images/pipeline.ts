@@ -15,14 +15,15 @@ export async function pipelineReady(pipeline: Sharp, name: string): Promise<void
   if (metadata.format === 'svg' && (await mayNeverEnd(pipeline))) {
     throw invalid(
       name,
-      'its SVG has filters, patterns or references, which cannot be stopped inside a pipeline; pass the SVG itself or the output of pipeline.png().toBuffer()'
+      'its SVG has filters, patterns or references, which cannot be stopped inside a pipeline; pass the SVG itself ' +
+        'or the output of pipeline.png().toBuffer()'
     )
   }
 }
 
 /**
- * The output as PNG, of several frames with the height of one, which loses nothing, not compressed to save time. Nothing that could change pixels is added to what
- * was queued: sharp puts operations into an order of its own.
+ * The output as PNG, of several frames with the height of one, which loses nothing, not compressed to save time.
+ * Nothing that could change pixels is added to what was queued: sharp puts operations into an order of its own.
  */
 export async function renderPipeline(
   pipeline: Sharp,

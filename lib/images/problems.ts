@@ -23,7 +23,8 @@ export function checkPixels(width: number, height: number, name: string, limit: 
   if (width * height > limit) {
     throw new PaliGemmaError(
       'ERR_IMAGE_TOO_LARGE',
-      `${name}: ${width} x ${height} is ${width * height} pixels, the limit is ${limit}; make it smaller or raise maxImagePixels`
+      `${name}: ${width} x ${height} is ${width * height} pixels, the limit is ${limit}; make it smaller or raise ` +
+        'maxImagePixels'
     )
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Pictures behind http: and https: URLs. Strangers may have chosen the URL, so it must not lead into this network: names
- * are checked where they are resolved for the connection itself, on every redirect. `fetch` gives no such place.
+ * Pictures behind http: and https: URLs. Strangers may have chosen the URL, so it must not lead into this network:
+ * names are checked where they are resolved for the connection itself, on every redirect. `fetch` gives no such place.
  */
 import dns from 'node:dns'
 import http, { type IncomingMessage, type RequestOptions } from 'node:http'

@@ -11,7 +11,8 @@ let loading: Promise<SharpModule> | undefined
 
 /**
  * The `sharp` function.
- * @throws PaliGemmaError ERR_DEPENDENCY_MISSING where it is not installed, not for this platform, or this CPU is too old
+ * @throws PaliGemmaError ERR_DEPENDENCY_MISSING where it is not installed, not for this platform, or this CPU is too
+ * old
  */
 export async function loadSharp(): Promise<SharpModule> {
   // not import(): test runners' contexts have none, and tracers of bundlers find a literal require
@@ -55,7 +56,9 @@ export function sharpMissing(cause: unknown): PaliGemmaError {
   )
 }
 
-/** sharp's own check comes after its libraries were mapped, and their start code needs SSE4.2: the process would die. */
+/**
+ * sharp's own check comes after its libraries were mapped, and their start code needs SSE4.2: the process would die.
+ */
 async function refuseOldCpu(): Promise<void> {
   if (process.platform !== 'linux' || process.arch !== 'x64') return
   const info = await readFile('/proc/cpuinfo', 'latin1').catch(() => '')
@@ -73,8 +76,11 @@ export function lacksSse42(cpuinfo: string): boolean {
   return flags !== undefined && !/\bsse4_2\b/.test(flags)
 }
 
-const starved =
-  /creat\w* thread|thread.*(?:refused|unavailable)|cannot allocate|resource temporarily unavailable|out of memory|EAGAIN|ENOMEM/i
+const starved = new RegExp(
+  'creat\\w* thread|thread.*(?:refused|unavailable)|cannot allocate|resource temporarily unavailable|' +
+    'out of memory|EAGAIN|ENOMEM',
+  'i'
+)
 
 /** Whether the system refused sharp what it needed, which says nothing about the picture. */
 export function isStarved(error: unknown): boolean {

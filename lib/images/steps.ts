@@ -1,8 +1,8 @@
 /** How sharp decodes, as data: the same steps run in this process and in the helper's. */
 import type { Sharp } from 'sharp'
 
-// ignoreIcc: the reference processor knows no colour profiles. failOn "error": damaged data is an error, oddities are not.
-// limitInputPixels off: our own limit is checked on the header first, with our own message.
+// ignoreIcc: the reference processor knows no colour profiles. failOn "error": damaged data is an error, oddities are
+// not. limitInputPixels off: our own limit is checked on the header first, with our own message.
 export const sharpOptions = { ignoreIcc: true, failOn: 'error', limitInputPixels: false, pages: 1, page: 0 } as const
 
 /** Names of sharp's methods with their arguments. */

@@ -310,7 +310,8 @@ function requestFor(model: PaliGemma, options: BenchOptions): BenchRequest {
   if (options.paper && imageTokens !== paper.imageTokens) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected a model for 224 px (${paper.imageTokens} image tokens) with paper, but ${options.model} has ${hasVision ? `${imageTokens} image tokens` : 'no vision'}`
+      `Expected a model for 224 px (${paper.imageTokens} image tokens) with paper, but ${options.model} has ` +
+        `${hasVision ? `${imageTokens} image tokens` : 'no vision'}`
     )
   }
   // <bos> and the newline surround the prompt.
@@ -429,7 +430,9 @@ async function oversubscribe(
 
 type ConcurrentRun = Record<'tokensPerSecond' | 'allFirstTokensMs', number>
 
-/** Counts tokens from the moment when the last stream has its first one; then every stream decodes and none prefills. */
+/**
+ * Counts tokens from the moment when the last stream has its first one; then every stream decodes and none prefills.
+ */
 async function runTogether(
   model: PaliGemma,
   { promptTokens, depth, tokens }: BenchRequest,
@@ -472,7 +475,8 @@ async function runTogether(
   if (end === 0)
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `The context of ${model.info.contextSize} tokens ends before ${streams} streams decode together; lower depth or concurrency`
+      `The context of ${model.info.contextSize} tokens ends before ${streams} streams decode together; lower depth ` +
+        'or concurrency'
     )
   return { tokensPerSecond: (counted / (end - begin)) * 1000, allFirstTokensMs: begin - start }
 }

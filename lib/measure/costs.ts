@@ -1,4 +1,6 @@
-/** What a model's parts must compute and read, from the shapes in its files: the numerators of every share of a limit. */
+/**
+ * What a model's parts must compute and read, from the shapes in its files: the numerators of every share of a limit.
+ */
 import type { ModelInfo, TensorInfo } from '../api/inspect'
 
 export interface Costs {

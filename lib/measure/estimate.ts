@@ -61,7 +61,10 @@ export interface MemoryEstimate {
     /** Weights and activations unpacked by the kernels, for all threads. */
     kernels: number
   }
-  /** Picture features: of a request on its way into the text model, and of recent pictures (64 MiB at most, but always one). */
+  /**
+   * Picture features: of a request on its way into the text model, and of recent pictures (64 MiB at most, but always
+   * one).
+   */
   features: number
   /** Vocabulary, logits, rotation angles. */
   other: number
@@ -106,7 +109,8 @@ interface Shape {
  *
  * @param source a GGUF, the name of a pulled model, or a published size such as "3b-224" (PaliGemma 2 3B at 224 px),
  * "10b-448", "pg1-3b-896"
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma), ERR_INVALID_OPTION
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma),
+ * ERR_INVALID_OPTION
  */
 export async function estimateMemory(source: string, given: EstimateOptions = {}): Promise<MemoryEstimate> {
   check('source', source, rule.path)
@@ -120,7 +124,8 @@ export async function estimateMemory(source: string, given: EstimateOptions = {}
   if (isSize && !syntheticSizes.includes(source.toLowerCase())) {
     throw wrongOption(
       'source',
-      `a GGUF, the name of a pulled model, or a published size (${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`,
+      'a GGUF, the name of a pulled model, or a published size ' +
+        `(${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`,
       source
     )
   }
@@ -222,7 +227,8 @@ function shapeOf(model: ModelInfo, visionModel: ModelInfo): Shape {
 
 const packedBytes = (type: string): number => (['F32', 'F16', 'BF16'].includes(type) ? 4 : 1.2)
 
-// The engine's constants: native/device/device.h, native/model/{decoder,vision,scheduler,model}.cpp, native/cpu/gemm.cpp.
+// The engine's constants: native/device/device.h, native/model/{decoder,vision,scheduler,model}.cpp,
+// native/cpu/gemm.cpp.
 const pageTokens = 64
 const blockRows = 512
 const logitRows = 8
@@ -324,7 +330,8 @@ function checkContext(prefix: number, imageTokens: number, contextSize: number):
   if (Math.min(prefix, imageTokens + 2) > contextSize) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ${contextSize}`
+      `Expected contextSize >= ${imageTokens + 2} (a picture alone takes ${imageTokens} tokens) but received ` +
+        `${contextSize}`
     )
   }
 }

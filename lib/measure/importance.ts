@@ -30,7 +30,10 @@ export interface ImportanceOptions
   out: string
   /** Pictures of the kind the model will see. */
   images: ImageInput[]
-  /** What is asked about each of them; with `answer`, that text is run through the model, else what it generates. Default: "caption en". */
+  /**
+   * What is asked about each of them; with `answer`, that text is run through the model, else what it generates.
+   * Default: "caption en".
+   */
   prompts?: (string | SamplePrompt)[]
   /** Tokens generated for prompts without an answer; default 32. */
   maxTokens?: number | undefined

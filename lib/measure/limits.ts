@@ -11,7 +11,8 @@ export interface Limits {
 }
 
 const script =
-  'require(process.argv[1]).machineLimits(Number(process.argv[2])).then((limits) => console.log(JSON.stringify(limits)))'
+  'require(process.argv[1]).machineLimits(Number(process.argv[2])).then((limits) => ' +
+  'console.log(JSON.stringify(limits)))'
 
 /** Takes about half a second. In a process of its own: its 256 MB must not count as the model's memory. */
 export async function measureLimits(threads: number, signal?: AbortSignal): Promise<Limits> {

@@ -112,7 +112,8 @@ async function compare(options: Taken<QualityOptions>): Promise<QualityResult> {
     if (judged.info.vocab !== reference.info.vocab) {
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
-        `Expected two files of one model but ${own.path} has ${judged.info.vocab} tokens and ${other.path} has ${reference.info.vocab}`
+        `Expected two files of one model but ${own.path} has ${judged.info.vocab} tokens and ${other.path} has ` +
+          `${reference.info.vocab}`
       )
     }
     const samples = samplesOf(images, prompts)

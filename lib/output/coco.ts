@@ -61,8 +61,8 @@ const picturesRule = rule.listOf('{ fileName, objects, width?, height? }', (v) =
 const pictureKeys = ['fileName', 'objects', 'width', 'height', 'id']
 
 /**
- * Pictures and what was found on them as one COCO data set. Boxes without area are left out. Category and annotation ids
- * begin at 1.
+ * Pictures and what was found on them as one COCO data set. Boxes without area are left out. Category and annotation
+ * ids begin at 1.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function toCoco(pictures: readonly CocoPicture[], options: CocoOptions = {}): CocoDataset {

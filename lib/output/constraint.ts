@@ -29,8 +29,8 @@ export interface RegexConstraint {
 }
 
 /**
- * A JSON text of this schema, without spaces and with properties in the schema's order. See {@link JsonSchema}. A Standard
- * Schema (zod, arktype, ...) that gives its JSON Schema may stand here too.
+ * A JSON text of this schema, without spaces and with properties in the schema's order. See {@link JsonSchema}. A
+ * Standard Schema (zod, arktype, ...) that gives its JSON Schema may stand here too.
  */
 export interface JsonSchemaConstraint {
   jsonSchema: JsonSchema | StandardSchema
@@ -66,7 +66,8 @@ const forms: Record<string, Record<string, Rule>> = {
 
 export const constraintRule: Rule = {
   expected:
-    '"detect", "segment", { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }, { choices: string[] }, ' +
+    '"detect", "segment", { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }, { choices: ' +
+    'string[] }, ' +
     '{ regex: string | RegExp } or { jsonSchema: object }',
   accepts: (v) => {
     if (v === 'detect' || v === 'segment') return true

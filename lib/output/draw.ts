@@ -203,7 +203,10 @@ async function renderSvg(
       shown.svg(area.x + 0.3 * fontSize, baseline, inkOn(colour))
     )
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${parts.join('')}</svg>`
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ` +
+    `${height}">${parts.join('')}</svg>`
+  )
 }
 
 const noted = new Set<string>()

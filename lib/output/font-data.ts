@@ -1,4 +1,4 @@
-/** Made by scripts/make-font.mjs from Noto Sans Medium (SIL Open Font License 1.1): 2004 glyphs, brotli, base64. */
+// Made by scripts/make-font.mjs from Noto Sans Medium (SIL Open Font License 1.1): brotli, base64
 export const unitsPerEm = 500
 
 export const packedGlyphs = [

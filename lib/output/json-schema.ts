@@ -3,9 +3,9 @@ import { PaliGemmaError } from '../base/errors'
 import { Translator } from './schema/translate'
 
 /**
- * The part of JSON Schema that a generated text can be held to, as zod, Pydantic, TypeBox, valibot and arktype write it: the
- * table in docs/constraints.md. Annotations (`title`, `description`, `default`, `examples`, ...) are ignored. Anything else
- * is refused by name.
+ * The part of JSON Schema that a generated text can be held to, as zod, Pydantic, TypeBox, valibot and arktype write
+ * it: the table in docs/constraints.md. Annotations (`title`, `description`, `default`, `examples`, ...) are ignored.
+ * Anything else is refused by name.
  */
 export interface JsonSchema {
   [keyword: string]: unknown
@@ -26,7 +26,8 @@ function failure(error: unknown): PaliGemmaError {
 
 /**
  * The expression of all JSON texts that a schema allows, written without spaces (as `JSON.stringify` does) and with
- * properties in the schema's order; the syntax is that of native/text/regex.h. In slices, so that the event loop goes on.
+ * properties in the schema's order; the syntax is that of native/text/regex.h. In slices, so that the event loop goes
+ * on.
  * @throws PaliGemmaError ERR_INVALID_OPTION naming the place in the schema
  */
 export async function schemaToRegex(schema: JsonSchema): Promise<string> {

@@ -1,4 +1,7 @@
-/** What a label says, as it can be drawn here: by the package's outlines, else by a font of the machine, else its number. */
+/**
+ * What a label says, as it can be drawn here: by the package's outlines, else by a font of the machine, else its
+ * number.
+ */
 import { canDraw, missingFrom, textPaths, textWidth } from './font'
 import { loadSharp } from '../images/sharp'
 
@@ -40,7 +43,8 @@ export async function labelText(
   return {
     width: await systemWidth(fitted, size),
     svg: (x, y, colour) =>
-      `<text x="${x}" y="${y}" font-family="sans-serif" font-size="${size}" fill="${colour}">${escapeXml(fitted)}</text>`
+      `<text x="${x}" y="${y}" font-family="sans-serif" font-size="${size}" ` +
+      `fill="${colour}">${escapeXml(fitted)}</text>`
   }
 }
 

@@ -66,8 +66,8 @@ export function rleToMask(
 /**
  * For `JSON.parse(text, reviveResults)`: masks and vectors of results, which `JSON.stringify` writes compactly (runs,
  * base64), become what they were. Everything else stays.
- * @throws PaliGemmaError ERR_INVALID_OPTION for masks and vectors that were cut or changed, ERR_IMAGE_TOO_LARGE over 200
- * million pixels
+ * @throws PaliGemmaError ERR_INVALID_OPTION for masks and vectors that were cut or changed, ERR_IMAGE_TOO_LARGE over
+ * 200 million pixels
  */
 export function reviveResults(_key: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value

@@ -7,8 +7,8 @@ import { checkPixels, type Mask } from './mask'
 import { decodeRle, encodeRle, type CompressedRle } from './rle'
 
 /**
- * What `JSON.stringify` writes for a mask of a result: COCO's compressed runs (see {@link maskToRle}); where it has soft
- * edges its bytes, compressed (zlib) and in base64.
+ * What `JSON.stringify` writes for a mask of a result: COCO's compressed runs (see {@link maskToRle}); where it has
+ * soft edges its bytes, compressed (zlib) and in base64.
  */
 export type MaskJson = CompressedRle | { size: [height: number, width: number]; deflated: string }
 

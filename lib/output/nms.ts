@@ -43,8 +43,8 @@ export interface OverlapOptions {
 
 /**
  * Non-maximum suppression: of boxes with the same label that overlap more than `threshold` (intersection over union),
- * only the one with the highest score stays; of equal scores, the first. With `classAgnostic` labels make no difference.
- * The order of the rest is kept.
+ * only the one with the highest score stays; of equal scores, the first. With `classAgnostic` labels make no
+ * difference. The order of the rest is kept.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function suppressOverlaps<T extends ScoredBox>(

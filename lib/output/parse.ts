@@ -61,8 +61,8 @@ export interface OutputPiece {
 }
 
 // The grammar of published demo code: four locations, spaces, 16 codes if they are there, spaces, a name without ";<>",
-// one space, "; ". Two things differ where text has several lines: objects are looked for on all of them, and a name ends
-// with its line. Nothing after the locations can fail, so the time is in proportion to the text.
+// one space, "; ". Two things differ where text has several lines: objects are looked for on all of them, and a name
+// ends with its line. Nothing after the locations can fail, so the time is in proportion to the text.
 const objectPattern = /((?:<loc[0-9]{4}>){4})\s*((?:<seg[0-9]{3}>){16})?\s*([^;<>\r\n]+)?(?:[\r\n]\s*)? ?(?:; )?/g
 const locPattern = /<loc([0-9]{4})>/g
 const segPattern = /<seg([0-9]{3})>/g
@@ -112,7 +112,10 @@ export function parsePieces(text: string, options: ParseOptions): OutputPiece[] 
   return pieces
 }
 
-/** The name without the spaces after it: they are the separator's. It is the last thing of its object but for spaces and "; ". */
+/**
+ * The name without the spaces after it: they are the separator's. It is the last thing of its object but for spaces and
+ * "; ".
+ */
 function nameSpan(text: string, name: string, end: number): [number, number] {
   const from = text.lastIndexOf(name, end - name.length)
   return [from, from + name.trimEnd().length]

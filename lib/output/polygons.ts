@@ -3,7 +3,10 @@ import { readOptions, rule, type Rules } from '../base/validate'
 import { insideFrom, type Mask, takeMask } from './mask'
 import { simplifyRing } from './simplify'
 
-/** A connected part of a mask. Rings are x, y, x, y, ... in pixels, from corner (0, 0) on, without repeating the first point. */
+/**
+ * A connected part of a mask. Rings are x, y, x, y, ... in pixels, from corner (0, 0) on, without repeating the first
+ * point.
+ */
 export interface MaskPolygon {
   /** Clockwise as seen on the picture. */
   outer: number[]
@@ -22,8 +25,8 @@ export interface PolygonOptions {
 export const polygonRules: Rules<PolygonOptions> = { tolerance: rule.number(0, 1e6), minArea: rule.number(0) }
 
 /**
- * The parts of a mask (over 127 is inside), from the top, as polygons with holes. Pixels that touch at a corner only are
- * parts of their own. With `tolerance` 0 filling them gives the mask again.
+ * The parts of a mask (over 127 is inside), from the top, as polygons with holes. Pixels that touch at a corner only
+ * are parts of their own. With `tolerance` 0 filling them gives the mask again.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function maskToPolygons(mask: Mask, options: PolygonOptions = {}): MaskPolygon[] {
@@ -148,8 +151,8 @@ function eachSide(points: readonly number[], use: (x: number, y: number) => void
 }
 
 /**
- * All rings of a mask as one: bridges without width lead from one to the next. For formats that know one ring an object;
- * it fills to the same pixels.
+ * All rings of a mask as one: bridges without width lead from one to the next. For formats that know one ring an
+ * object; it fills to the same pixels.
  */
 export function joinRings(polygons: readonly MaskPolygon[]): number[] {
   const joined: number[] = []

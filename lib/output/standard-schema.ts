@@ -1,4 +1,6 @@
-/** Schemas of zod, valibot, arktype and others by their common interface (https://standardschema.dev), and their types. */
+/**
+ * Schemas of zod, valibot, arktype and others by their common interface (https://standardschema.dev), and their types.
+ */
 import { PaliGemmaError } from '../base/errors'
 import { isError } from '../base/realms'
 import { wrongOption } from '../base/validate'
@@ -19,7 +21,9 @@ type StandardResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] }
 
-/** The type of the values that a schema describes: a Standard Schema's output, TypeBox's `static`, or by JSON Schema. */
+/**
+ * The type of the values that a schema describes: a Standard Schema's output, TypeBox's `static`, or by JSON Schema.
+ */
 export type SchemaValue<S> = S extends { readonly '~standard': { readonly types?: infer Types } }
   ? NonNullable<Types> extends { readonly output: infer Output }
     ? Output
@@ -104,6 +108,7 @@ export function toJsonSchema(schema: unknown): JsonSchema {
   }
   throw new PaliGemmaError(
     'ERR_INVALID_OPTION',
-    `This schema of ${vendor} does not give its JSON Schema. Pass it beside: { schema, jsonSchema: ... }, made by z.toJSONSchema(schema) for zod, by toJsonSchema(schema) of @valibot/to-json-schema for valibot`
+    `This schema of ${vendor} does not give its JSON Schema. Pass it beside: { schema, jsonSchema: ... }, made by ` +
+      'z.toJSONSchema(schema) for zod, by toJsonSchema(schema) of @valibot/to-json-schema for valibot'
   )
 }

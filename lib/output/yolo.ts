@@ -9,7 +9,9 @@ import { joinRings, polygonsOf } from './polygons'
 export interface YoloOptions {
   /** The classes, in the order of their numbers from 0 on. */
   labels: readonly string[]
-  /** "detect" (default): class x_center y_center width height; "segment": class x1 y1 x2 y2 ..., of objects with a mask. */
+  /**
+   * "detect" (default): class x_center y_center width height; "segment": class x1 y1 x2 y2 ..., of objects with a mask.
+   */
   task?: 'detect' | 'segment' | undefined
   /** true: the score stands at the end of each line, as predictions have it; default false. */
   scores?: boolean | undefined

@@ -125,7 +125,8 @@ async function readOne(
   if (array.shape.length !== 2 || (tokens > 0 && width !== wanted) || array.dtype !== dtypes[type].slice(1)) {
     throw invalid(
       path,
-      `array ${array.name} is [${array.shape.join(', ')}] of ${array.dtype}, not [tokens, ${wanted}] of ${dtypes[type].slice(1)}`
+      `array ${array.name} is [${array.shape.join(', ')}] of ${array.dtype}, not [tokens, ${wanted}] of ` +
+        `${dtypes[type].slice(1)}`
     )
   }
   if (type === 'f32') return { data: await array.toFloat32(), tokens, dims }

@@ -20,13 +20,14 @@ const hitsRule = rule.listOf('{ page, score }', (hit) => typeof hit === 'object'
 
 /**
  * Late interaction: for every query vector the largest dot product with a page's vectors, summed over the query. For
- * vectors of length 1 between -q and q, q being the query's number of tokens. One score per page; 0 for pages of no tokens.
+ * vectors of length 1 between -q and q, q being the query's number of tokens. One score per page; 0 for pages of no
+ * tokens.
  *
  * Pages may be of any type, also mixed; an f32 query is quantized as they are. int8: the dot product of the quantized
  * vectors. binary: 1 - 2 * differing bits / dims, the cosine of the signs; its sums compare with each other only.
  *
- * Runs on the calling thread with the best instructions of the machine, some microseconds to tens of microseconds a page; for
- * large collections see {@link PageIndex}.
+ * Runs on the calling thread with the best instructions of the machine, some microseconds to tens of microseconds a
+ * page; for large collections see {@link PageIndex}.
  * @throws PaliGemmaError ERR_INVALID_OPTION where widths or types do not fit, ERR_NATIVE_MISSING
  */
 export function maxSim(query: PageVectors, pages: readonly PageVectors[]): PlainDoubles {

@@ -23,9 +23,10 @@ const poolRules: Rules<PoolOptions> = { factor: rule.integer(1) }
 
 /**
  * Hierarchical token pooling as colpali-engine does it: a page's vectors are clustered down to
- * floor(tokens / factor) (at least one; fewer where distances are equal) by Ward's criterion on their rows of the matrix of cosine distances, and each
- * cluster becomes the mean of its members, of length 1. Its authors measured 97.8 % of the retrieval quality at
- * factor 3. Pages only: queries stay whole. Runs on libuv's pool, about tokens^2 * dims operations; at most 16384 vectors.
+ * floor(tokens / factor) (at least one; fewer where distances are equal) by Ward's criterion on their rows of the
+ * matrix of cosine distances, and each cluster becomes the mean of its members, of length 1. Its authors measured 97.8
+ * % of the retrieval quality at factor 3. Pages only: queries stay whole. Runs on libuv's pool, about tokens^2 * dims
+ * operations; at most 16384 vectors.
  * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_OUT_OF_MEMORY, ERR_NATIVE_MISSING
  */
 export async function poolTokens(given: MultiVector, options: PoolOptions = {}): Promise<PooledVectors> {

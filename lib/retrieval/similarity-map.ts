@@ -12,7 +12,9 @@ import { type MultiVector, takeVectors, typeOf } from './vectors'
 
 /** Options of {@link similarityMap}. */
 export interface SimilarityMapOptions {
-  /** Which tokens of the query, by number (see {@link MultiVector.texts}); default: all of them. Their mean is taken. */
+  /**
+   * Which tokens of the query, by number (see {@link MultiVector.texts}); default: all of them. Their mean is taken.
+   */
   tokens?: number[] | undefined
 }
 

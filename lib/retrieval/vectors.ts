@@ -35,7 +35,10 @@ export interface Int8MultiVector {
 /** The signs alone, a 32nd of the memory. */
 export interface BinaryMultiVector {
   type: 'binary'
-  /** [tokens, dims / 8 rounded up]: 1 where a value is > 0, the first value in the highest bit (NumPy's packbits), zeros behind the last. */
+  /**
+   * [tokens, dims / 8 rounded up]: 1 where a value is > 0, the first value in the highest bit (NumPy's packbits), zeros
+   * behind the last.
+   */
   data: Uint8Array
   tokens: number
   dims: number

@@ -7,40 +7,37 @@
 
 namespace pg {
 
-// Mirrored by ErrorCode in lib/base/errors.ts; codeName() gives the spelling users see.
+// The codes that the engine uses, with the spelling that users see; lib/base/errors.ts has these and its own.
+// aborted never reaches a user: the caller gets the reason of its own AbortSignal. internal is a mistake of ours.
+#define PG_ERROR_CODES(X)                        \
+  X(modelNotFound, "ERR_MODEL_NOT_FOUND")        \
+  X(modelInvalid, "ERR_MODEL_INVALID")           \
+  X(modelUnsupported, "ERR_MODEL_UNSUPPORTED")   \
+  X(imageInvalid, "ERR_IMAGE_INVALID")           \
+  X(imageTooLarge, "ERR_IMAGE_TOO_LARGE")        \
+  X(promptTooLong, "ERR_PROMPT_TOO_LONG")        \
+  X(invalidOption, "ERR_INVALID_OPTION")         \
+  X(outOfMemory, "ERR_OUT_OF_MEMORY")            \
+  X(deviceUnavailable, "ERR_DEVICE_UNAVAILABLE") \
+  X(modelChanged, "ERR_MODEL_CHANGED")           \
+  X(disposed, "ERR_DISPOSED")                    \
+  X(aborted, "ERR_ABORTED")                      \
+  X(internal, "ERR_INTERNAL")
+
 enum class Code {
-  modelNotFound,
-  modelInvalid,
-  modelUnsupported,
-  imageInvalid,
-  imageTooLarge,
-  promptTooLong,
-  invalidOption,
-  outOfMemory,
-  deviceUnavailable,
-  modelChanged,
-  disposed,
-  aborted,   // never reaches a user as an error: the caller's own AbortSignal reason is thrown instead
-  internal,  // a mistake of ours
+#define PG_NAME(name, spelling) name,
+  PG_ERROR_CODES(PG_NAME)
+#undef PG_NAME
 };
 
 inline const char* codeName(Code code) {
   switch (code) {
-    case Code::modelNotFound: return "ERR_MODEL_NOT_FOUND";
-    case Code::modelInvalid: return "ERR_MODEL_INVALID";
-    case Code::modelUnsupported: return "ERR_MODEL_UNSUPPORTED";
-    case Code::imageInvalid: return "ERR_IMAGE_INVALID";
-    case Code::imageTooLarge: return "ERR_IMAGE_TOO_LARGE";
-    case Code::promptTooLong: return "ERR_PROMPT_TOO_LONG";
-    case Code::invalidOption: return "ERR_INVALID_OPTION";
-    case Code::outOfMemory: return "ERR_OUT_OF_MEMORY";
-    case Code::deviceUnavailable: return "ERR_DEVICE_UNAVAILABLE";
-    case Code::modelChanged: return "ERR_MODEL_CHANGED";
-    case Code::disposed: return "ERR_DISPOSED";
-    case Code::aborted: return "ERR_ABORTED";
-    case Code::internal: return "ERR_INTERNAL";
+#define PG_CASE(name, spelling) \
+  case Code::name: return spelling;
+    PG_ERROR_CODES(PG_CASE)
+#undef PG_CASE
   }
-  return "ERR_INTERNAL";
+  return codeName(Code::internal);
 }
 
 class Error : public std::exception {

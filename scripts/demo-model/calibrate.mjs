@@ -1,5 +1,6 @@
 /*
- * How often boxes of a given score are right: a reliability table, and the threshold that best separates right from wrong.
+ * How often boxes of a given score are right: a reliability table, and the threshold that best separates right from
+ * wrong.
  *
  *   node scripts/demo-model/calibrate.mjs [--model demo/paligemma2-demo.gguf]
  *                                         [--pictures test/fixtures/demo-eval] [--json]
@@ -70,7 +71,9 @@ function separation(boxes, name) {
   return wins / Math.max(1, right.length * wrong.length)
 }
 
-/** What each `minScore` leaves: boxes, how many of them are right, how many of the right ones are kept, and their F1. */
+/**
+ * What each `minScore` leaves: boxes, how many of them are right, how many of the right ones are kept, and their F1.
+ */
 function thresholds(boxes) {
   const right = boxes.filter((box) => box.right).length
   return [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9].map((minScore) => {
@@ -127,10 +130,12 @@ if (values.json)
   )
 else {
   console.log(
-    `${boxes.length} boxes on ${records.length} pictures, ${(100 * mean(boxes.map((box) => Number(box.right)))).toFixed(1)} % right\n`
+    `${boxes.length} boxes on ${records.length} pictures, ` +
+      `${(100 * mean(boxes.map((box) => Number(box.right)))).toFixed(1)} % right\n`
   )
   console.log(
-    '| | a right box scores higher than a wrong one | mean distance of score and share that is right |\n| --- | --- | --- |'
+    '| | a right box scores higher than a wrong one | mean distance of score and share that is right |\n| --- | --- ' +
+      '| --- |'
   )
   for (const name of scores)
     console.log(
@@ -140,10 +145,12 @@ else {
   for (const { from, to, boxes: count, right } of report.score.bins)
     console.log(`| ${from.toFixed(2)} .. ${to.toFixed(2)} | ${count} | ${(100 * right).toFixed(0)} % |`)
   console.log(
-    '\n| `minScore` | boxes | right | of the right ones kept | boxes of absent things | F1 |\n| --- | --- | --- | --- | --- | --- |'
+    '\n| `minScore` | boxes | right | of the right ones kept | boxes of absent things | F1 |\n| --- | --- | --- | ' +
+      '--- | --- | --- |'
   )
   for (const { minScore, boxes: count, precision, kept, absent, f1 } of thresholds(boxes))
     console.log(
-      `| ${minScore} | ${count} | ${(100 * precision).toFixed(0)} % | ${(100 * kept).toFixed(0)} % | ${absent} | ${f1.toFixed(3)} |`
+      `| ${minScore} | ${count} | ${(100 * precision).toFixed(0)} % | ${(100 * kept).toFixed(0)} % | ${absent} | ` +
+        `${f1.toFixed(3)} |`
     )
 }

@@ -65,7 +65,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--step", type=int, default=1, help="run several processes: --first 0 --step 2, --first 1 --step 2")
+    parser.add_argument("--step", type=int, default=1,
+                        help="run several processes: --first 0 --step 2, --first 1 --step 2")
     parser.add_argument("--shards", type=int, default=60, help="stop before this shard number")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

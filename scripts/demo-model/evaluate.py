@@ -102,7 +102,8 @@ def run(model, tokenizer, vae, records, folder, show=False):
     for r, t in zip(records, texts):
         got = [(label, paste((vae.decode(torch.tensor([codes]))[0] > 0).numpy(), box), box)
                for label, box, codes in parse(t) if codes]
-        wanted = [(label, paste(np.unpackbits(np.frombuffer(base64.b64decode(o["mask"]), np.uint8)).reshape(64, 64) > 0, o["box"]), o["box"])
+        bits = lambda o: np.unpackbits(np.frombuffer(base64.b64decode(o["mask"]), np.uint8)).reshape(64, 64) > 0
+        wanted = [(label, paste(bits(o), o["box"]), o["box"])
                   for label, o in expected(r, r["segment"])]
         masks += match(wanted, got, lambda w, g: (w[1] & g[1]).sum() / max(1, (w[1] | g[1]).sum()))
         mask_boxes += match(wanted, got, lambda w, g: box_iou(w[2], g[2]))

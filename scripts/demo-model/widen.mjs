@@ -5,8 +5,8 @@
  *
  * The demo's rows have 128 and 384 values, which blocks of 256 do not divide, so no K type ever reaches its text model.
  * In the copy every channel, head and hidden unit is there twice: an RMS norm does not notice, and a matrix gives half
- * of its weight to each of the two. What it costs to round this copy, it costs to round trained weights. The text matrices and the
- * projector become F32; the vision tower stays as it is.
+ * of its weight to each of the two. What it costs to round this copy, it costs to round trained weights. The text
+ * matrices and the projector become F32; the vision tower stays as it is.
  */
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'

@@ -1,4 +1,7 @@
-/** LoRA adapters, beside the weights and merged into them, against the reference's merged model (golden/hf/pg1-tiny-lora). */
+/**
+ * LoRA adapters, beside the weights and merged into them, against the reference's merged model
+ * (golden/hf/pg1-tiny-lora).
+ */
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -499,7 +502,11 @@ describe.skipIf(!present)('a GGUF adapter', () => {
         }
       })
     ).toMatch(
-      /no such matrix in this model: blk\.7\.attn_q\.weight, output\.bias; wrong shape: blk\.0\.attn_k\.weight: \[16, 4\] x \[4, 64\] for \[32, 64\]; values that are not finite: blk\.2\.ffn_up\.weight/
+      new RegExp(
+        'no such matrix in this model: blk\\.7\\.attn_q\\.weight, output\\.bias; ' +
+          'wrong shape: blk\\.0\\.attn_k\\.weight: \\[16, 4\\] x \\[4, 64\\] for \\[32, 64\\]; ' +
+          'values that are not finite: blk\\.2\\.ffn_up\\.weight'
+      )
     )
   })
 })
@@ -651,7 +658,10 @@ describe.skipIf(!present)('adapters of a loaded model', () => {
           .replace('layers.2.mlp.up_proj', 'layers.2.mlp.side_proj')
     })
     expect(unknown.running).toMatch(
-      /no such matrix in this model: blk\.9\.attn_q\.weight, text\.layers\.2\.mlp\.side_proj\.weight, v\.blk\.9\.attn_q\.weight/
+      new RegExp(
+        'no such matrix in this model: blk\\.9\\.attn_q\\.weight, text\\.layers\\.2\\.mlp\\.side_proj\\.weight, ' +
+          'v\\.blk\\.9\\.attn_q\\.weight'
+      )
     )
     expect(unknown.merging).toMatch(/no such matrix in this model: .*layers\.9\.self_attn\.q_proj\.weight.*side_proj/)
     const embedding = await error({

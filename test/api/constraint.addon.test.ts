@@ -1,4 +1,6 @@
-/** Constraints over the engine: whatever weights, temperature and seed say, the output has the form that was asked for. */
+/**
+ * Constraints over the engine: whatever weights, temperature and seed say, the output has the form that was asked for.
+ */
 import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'

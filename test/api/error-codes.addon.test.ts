@@ -61,7 +61,10 @@ const pullFrom = async (status?: number, code?: string, freeBytes?: number) => {
   )
 }
 
-/** A GGUF of one tensor of 2^40 weights: a sparse file that takes no room on the disk, but whose weights take 4 TB as float32. */
+/**
+ * A GGUF of one tensor of 2^40 weights: a sparse file that takes no room on the disk, but whose weights take 4 TB as
+ * float32.
+ */
 function hugeTensor(): string {
   const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
   const u64 = (value: bigint) => Buffer.from(BigUint64Array.of(value).buffer)

@@ -55,7 +55,8 @@ describe.skipIf(process.platform === 'win32')('a process that is killed', () => 
       writeFileSync(old, 'old')
       const wanted = [readFileSync(old), readFileSync(made)]
       const script = `const { convert } = require(${JSON.stringify(join(dist, 'convert', 'index.js'))});
-      convert({ source: process.argv[1], out: process.argv[2], type: 'f32', onProgress: () => process.stdout.write('.') })`
+      const [, source, out] = process.argv
+      convert({ source, out, type: 'f32', onProgress: () => process.stdout.write('.') })`
       for (let i = 0; i < 20; i++) {
         copyFileSync(old, out)
         await killedAfter(script, [source, out], Math.random() * 60)

@@ -1,4 +1,6 @@
-/** The shipped demo model through the whole stack: what its README claims, on held-out pictures, and `paligemma demo`. */
+/**
+ * The shipped demo model through the whole stack: what its README claims, on held-out pictures, and `paligemma demo`.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -79,7 +79,8 @@ describe('many pictures', () => {
     const left = shell(`paligemma ${caption.join(' ')} pics/a.png pics/b.png pics/a.png 2>err | true; cat err`, dir)
     expect(left.stdout).not.toMatch(/ERR_|Error/)
     const batch = shell(
-      `{ paligemma ${caption.join(' ')} pics/c.png pics/a.png pics/b.png; echo $? >&3; } 3>code 2> >(true) >out; cat out code`,
+      `{ paligemma ${caption.join(' ')} pics/c.png pics/a.png pics/b.png; echo $? >&3; } 3>code 2> >(true) >out; cat ` +
+        'out code',
       dir
     )
     const lines = batch.stdout.trim().split('\n')

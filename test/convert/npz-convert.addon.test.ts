@@ -276,7 +276,8 @@ describe.skipIf(!hasGolden)('convert of an npz checkpoint', () => {
     const different = [...theirs]
       .filter(([key, value]) => JSON.stringify(ours.get(key)) !== JSON.stringify(value))
       .map(([key]) => key)
-    // The reference checkpoint states another scale and window than any published one; <image> has no row in the archive.
+    // The reference checkpoint states another scale and window than any published one; <image> has no row in the
+    // archive.
     expect(different.sort()).toEqual(
       [
         'gemma2.attention.query_pre_attn_scalar',

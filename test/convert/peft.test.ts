@@ -1,4 +1,7 @@
-/** PEFT adapters in every form that PEFT writes: what they change, and what is refused by name. Merged without the addon. */
+/**
+ * PEFT adapters in every form that PEFT writes: what they change, and what is refused by name. Merged without the
+ * addon.
+ */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'

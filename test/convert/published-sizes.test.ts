@@ -1,4 +1,7 @@
-/** Every published size, planned from its config and tensor list without a weight: names, shapes, types, parameter counts. */
+/**
+ * Every published size, planned from its config and tensor list without a weight: names, shapes, types, parameter
+ * counts.
+ */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'

@@ -1,4 +1,7 @@
-/** Documentation that can be copied: snippets that Node 20 reads, calls that the command knows, links that lead somewhere. */
+/**
+ * Documentation that can be copied: snippets that Node 20 reads, calls that the command knows, links that lead
+ * somewhere.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'

@@ -26,7 +26,8 @@ describe('npz', () => {
 
   for (const deflate of [false, true]) {
     for (const zip64 of [false, true]) {
-      it(`reads ${deflate ? 'compressed' : 'stored'} arrays in any order${zip64 ? ' from zip64 fields' : ''}`, async () => {
+      const how = `${deflate ? 'compressed' : 'stored'} arrays in any order${zip64 ? ' from zip64 fields' : ''}`
+      it(`reads ${how}`, async () => {
         const values = Array.from({ length: 5000 }, (_, i) => Math.sin(i))
         const path = await write(
           `a${deflate}${zip64}.npz`,

@@ -81,9 +81,13 @@ describe('bundlers', () => {
     const cwd = need(context)
     writeFileSync(
       join(cwd, 'webpack.cjs'),
-      `require('webpack')({ mode: 'production', target: 'node', entry: './index.cjs', externals: { sharp: 'commonjs sharp' },
-        output: { path: __dirname + '/out', filename: 'webpack.cjs' } },
-        (error, stats) => { if (error || stats.hasErrors()) { console.log(error || stats.toString('errors-only')); process.exit(1) } })`
+      `require('webpack')({ mode: 'production', target: 'node', entry: './index.cjs',
+        externals: { sharp: 'commonjs sharp' }, output: { path: __dirname + '/out', filename: 'webpack.cjs' } },
+        (error, stats) => {
+          if (!error && !stats.hasErrors()) return
+          console.log(error || stats.toString('errors-only'))
+          process.exit(1)
+        })`
     )
     expect(runNode(cwd, ['webpack.cjs'])).toBe('')
     expect(runNode(cwd, ['out/webpack.cjs'], env)).toBe(want)
@@ -97,7 +101,11 @@ describe('bundlers', () => {
       import { build } from 'vite'
       const bundle = await rollup({ input: 'index.mjs', external: ['node-paligemma'] })
       await bundle.write({ file: 'out/rollup.mjs' })
-      await build({ logLevel: 'error', build: { ssr: 'index.mjs', outDir: 'out/vite', emptyOutDir: true, rollupOptions: { output: { entryFileNames: '[name].mjs' } } } })`
+      const rollupOptions = { output: { entryFileNames: '[name].mjs' } }
+      await build({
+        logLevel: 'error',
+        build: { ssr: 'index.mjs', outDir: 'out/vite', emptyOutDir: true, rollupOptions }
+      })`
     )
     expect(runNode(cwd, ['bundle.mjs'])).toBe('')
     expect(runNode(cwd, ['out/rollup.mjs'], env)).toBe(want)

@@ -14,7 +14,8 @@ const svg = (size: number, body: string): Buffer =>
 const filters = svg(
   2000,
   `<filter id="f" x="0" y="0" width="1" height="1"><feTurbulence baseFrequency="0.05" numOctaves="20"/>
-  <feGaussianBlur stdDeviation="200"/></filter>${'<g filter="url(#f)">'.repeat(20)}<rect width="2000" height="2000"/>${'</g>'.repeat(20)}`
+  <feGaussianBlur stdDeviation="200"/></filter>
+  ${'<g filter="url(#f)">'.repeat(20)}<rect width="2000" height="2000"/>${'</g>'.repeat(20)}`
 )
 const references = svg(
   1000,
@@ -122,7 +123,9 @@ describe('a drawing', () => {
   it('sees no other files', async () => {
     writeFileSync(join(folder, 'secret.png'), png)
     const path = join(folder, 'curious.svg')
-    const link = `<image href="secret.png" width="40" height="40"/><image href="file://${folder}/secret.png" width="40" height="40"/>`
+    const link =
+      `<image href="secret.png" width="40" height="40"/><image href="file://${folder}/secret.png" ` +
+      'width="40" height="40"/>'
     writeFileSync(path, svg(40, link))
     expect((await decodeImage(path)).data.every((value) => value === 0)).toBe(true)
   })

@@ -101,7 +101,13 @@ describe('forms of images', () => {
       fileUrl: pathToFileURL(path).href,
       URL: pathToFileURL(path),
       base64: `data:image/png;base64,${png.toString('base64')}`,
-      percent: `data:image/svg+xml,${encodeURIComponent('<svg xmlns="http://www.w3.org/2000/svg" width="2" height="2" shape-rendering="crispEdges"><rect width="1" height="1" fill="#f00"/><rect x="1" width="1" height="1" fill="#0f0"/><rect y="1" width="1" height="1" fill="#00f"/><rect x="1" y="1" width="1" height="1" fill="#fff"/></svg>')}`,
+      percent: `data:image/svg+xml,${encodeURIComponent(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="2" ' +
+          'height="2" shape-rendering="crispEdges"><rect width="1" height="1" fill="#f00"/><rect x="1" width="1" ' +
+          'height="1" ' +
+          'fill="#0f0"/><rect y="1" width="1" height="1" fill="#00f"/><rect x="1" y="1" width="1" height="1" ' +
+          'fill="#fff"/></svg>'
+      )}`,
       http: `${base}/a.png`,
       Buffer: png,
       Uint8Array: inside.subarray(5, 5 + png.length),

@@ -18,7 +18,9 @@ const child = `
 const { loadModel } = require(${JSON.stringify(join(root, 'dist', 'index.js'))})
 const [path, options, tokens] = JSON.parse(process.argv[1])
 ;(async () => {
-  await loadModel({ model: path, contextSize: 512 }).then(async model => { await model.generate({ prompt: 'warm', maxTokens: 2 }); await model.dispose() })
+  const first = await loadModel({ model: path, contextSize: 512 })
+  await first.generate({ prompt: 'warm', maxTokens: 2 })
+  await first.dispose()
   global.gc()
   const before = process.memoryUsage().rss
   const model = await loadModel({ model: path, ...options })
@@ -55,7 +57,10 @@ describe.skipIf(!hasGolden)('estimateMemory of a file', () => {
     }
     expect(await execute(['inspect', model], context)).toBe(0)
     expect(out.join('')).toMatch(
-      /\nmemory: about \d+(\.\d)? MB with 4 usual requests at a time \(weights 12\.0 MB, attention cache .* each\); .* with 4 that fill the context\n/
+      new RegExp(
+        '\nmemory: about \\d+(\\.\\d)? MB with 4 usual requests at a time ' +
+          '\\(weights 12\\.0 MB, attention cache .* each\\); .* with 4 that fill the context\n'
+      )
     )
     out.length = 0
     expect(await execute(['inspect', model, '--json'], context)).toBe(0)

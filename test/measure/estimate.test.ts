@@ -6,7 +6,8 @@ const GB = 1e9
 
 describe('estimateMemory of published sizes', () => {
   it.each([
-    // name, type, weights as docs/convert.md has them, bytes a token takes in the cache: layers x (K, V) x heads x head size x 2
+    // name, type, weights as docs/convert.md has them, bytes a token takes in the cache: layers x (K, V) x heads x head
+    // size x 2
     ['3b-224', 'BF16', 6.07, 26 * 2 * 4 * 256 * 2],
     ['3b-224', 'Q8_0', 3.24, 26 * 2 * 4 * 256 * 2],
     ['3b-224', 'Q4_K_M', 2.15, 26 * 2 * 4 * 256 * 2],

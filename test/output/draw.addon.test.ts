@@ -12,7 +12,8 @@ describe('labels where the machine has no fonts', () => {
     const drawing = `
       const { drawDetections } = require(${JSON.stringify(join(__dirname, '..', '..'))})
       const image = { data: new Uint8Array(120 * 80 * 3).fill(128), width: 120, height: 80 }
-      const draw = async (label) => (await drawDetections(image, [{ label, box: { x: 10, y: 30, width: 50, height: 40 } }])).toString('base64')
+      const box = { x: 10, y: 30, width: 50, height: 40 }
+      const draw = async (label) => (await drawDetections(image, [{ label, box }])).toString('base64')
       const words = ['café', 'bébé', 'rosé', 'cafe', 'łódź', 'πίτα', 'рыба', 'cá', '日本', '日本 2', '#1']
       Promise.all(words.map(draw)).then((pictures) => console.log(JSON.stringify(pictures)))`
     const { stdout, stderr } = spawnSync(process.execPath, ['-e', drawing], {

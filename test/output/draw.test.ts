@@ -119,7 +119,8 @@ describe('drawDetections', () => {
 
 describe('the label font', () => {
   it('has a distinct glyph for every letter of the languages that it names', () => {
-    const letters = `${String.fromCharCode(...Array.from({ length: 94 }, (_, i) => 33 + i))}äöüßéèêñçãõåøæœłżźćśąęőűčšžřďťňğışțăđªº€£`
+    const ascii = String.fromCharCode(...Array.from({ length: 94 }, (_, i) => 33 + i))
+    const letters = `${ascii}äöüßéèêñçãõåøæœłżźćśąęőűčšžřďťňğışțăđªº€£`
     const greek = 'αβγδεζηθικλμνξπρστυφχψωάέήίόύώΑΒΓΔΩ'
     const cyrillic = 'абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґАБВГ'
     const vietnamese = 'ăâđêôơưạảấầẩẫậắằẳẵặẹẻẽ'
@@ -135,7 +136,9 @@ describe('the label font', () => {
 
   it('measures what it draws', async () => {
     for (const text of ['Größe', 'iiiii', 'WWWW', 'żółw']) {
-      const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="400" height="80">${textPaths(text, 0, 60, 50, '#000')}</svg>`
+      const svg =
+        '<svg xmlns="http://www.w3.org/2000/svg" width="400" ' +
+        `height="80">${textPaths(text, 0, 60, 50, '#000')}</svg>`
       const { info } = await sharp(Buffer.from(svg))
         .flatten({ background: '#fff' })
         .trim()

@@ -165,7 +165,9 @@ describe('the packed package', () => {
 
 const generate = `
     const model = await loadModel(${'MODEL'})
-    const { tokens, finishReason } = await model.generate({ prompt: 'caption en', image: { data: new Uint8Array(30 * 20 * 3), width: 30, height: 20, channels: 3 }, maxTokens: 3, ignoreEos: true })
+    const image = { data: new Uint8Array(30 * 20 * 3), width: 30, height: 20, channels: 3 }
+    const options = { prompt: 'caption en', image, maxTokens: 3, ignoreEos: true }
+    const { tokens, finishReason } = await model.generate(options)
     await model.dispose()`
 
 describe('an application that installs it', () => {
@@ -193,7 +195,8 @@ describe('an application that installs it', () => {
       import { createRequire } from 'node:module'
       import { loadModel, PaliGemmaError } from 'node-paligemma'
       ${body()}
-      console.log(tokens.length, finishReason, PaliGemmaError === createRequire(import.meta.url)('node-paligemma').PaliGemmaError)
+      const required = createRequire(import.meta.url)('node-paligemma')
+      console.log(tokens.length, finishReason, PaliGemmaError === required.PaliGemmaError)
       await loadModel('missing.gguf').catch((error) => console.log(error instanceof PaliGemmaError, error.code))`
       )
     ).toBe('3 length true\ntrue ERR_MODEL_NOT_FOUND')
@@ -222,7 +225,8 @@ describe('an application that installs it', () => {
       export async function use (path: string): Promise<string> {
         const model: PaliGemma = await loadModel({ model: path, threads: 2 })
         const result: GenerateResult = await model.generate({ prompt: 'caption en', image: 'cow.jpg' })
-        for await (const chunk of model.stream({ prompt: 'x', image: new Uint8Array(3) })) process.stdout.write(chunk.text)
+        const stream = model.stream({ prompt: 'x', image: new Uint8Array(3) })
+        for await (const chunk of stream) process.stdout.write(chunk.text)
         const found: Detection[] = await model.detect('cow.jpg', ['cow'])
         // @ts-expect-error: maxTokens is a number
         await model.generate({ prompt: 'x', maxTokens: '5' })
@@ -292,8 +296,10 @@ describe('without an engine for the platform', () => {
         'bare.cjs',
         `
       const { loadModel, parseOutput, PaliGemmaError } = require('node-paligemma')
-      console.log(JSON.stringify(parseOutput('<loc0000><loc0000><loc1023><loc1023> cow', { width: 100, height: 50 }).map(({ label }) => label)))
-      loadModel(${JSON.stringify(model)}).catch((error) => console.log(error instanceof PaliGemmaError, error.code, error.message))`
+      const found = parseOutput('<loc0000><loc0000><loc1023><loc1023> cow', { width: 100, height: 50 })
+      console.log(JSON.stringify(found.map(({ label }) => label)))
+      loadModel(${JSON.stringify(model)})
+        .catch((error) => console.log(error instanceof PaliGemmaError, error.code, error.message))`
       )
     ).toMatch(/^\["cow"\]\ntrue ERR_NATIVE_MISSING No native engine for .*prebuilds.*paligemma build/s)
   })

@@ -67,13 +67,16 @@ export async function shared(model: PaliGemma, bytes: Uint8Array, memory: Shared
 }
 
 export async function others({ text, n, flag, signal, progress }: Query) {
-  await convertModel({ source: 's', out: 'o', type: text, adapters: [{ path: 'p', scale: n }], onProgress: progress, signal })
+  const adapters = [{ path: 'p', scale: n }]
+  await convertModel({ source: 's', out: 'o', type: text, adapters, onProgress: progress, signal })
   await quantizeModel({ source: 's', out: 'o', type: 'Q8_0', imatrix: text, signal })
-  await pull('a/b', { type: text, keep: flag, token: text, cacheDir: text, fetch: undefined, onPlan: undefined, signal })
+  await pull('a/b', { type: text, keep: flag, token: text, cacheDir: text, fetch: undefined, signal })
+  await pull('a/b', { onPlan: undefined })
   await listPulled({ cacheDir: text })
   await estimateMemory('3b-224', { contextSize: n, type: text })
   await inspectModel('m', { maxArray: n })
-  await collectImportance({ model: 'm', out: 'o', images: [], prompts: [{ prompt: 'p', answer: text }], maxTokens: n, signal })
+  const prompts = [{ prompt: 'p', answer: text }]
+  await collectImportance({ model: 'm', out: 'o', images: [], prompts, maxTokens: n, signal })
   await compareQuality({ model: 'm', against: 'a', againstVision: text, images: [], signal })
   parseOutput('', { width: 1, height: 1, locScale: undefined, transform: undefined })
   const vectors = { data: new Float32Array(0), tokens: 0, dims: 1, imageTokens: n, texts: undefined, type: undefined }

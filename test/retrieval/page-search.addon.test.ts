@@ -1,4 +1,6 @@
-/** examples/page-search as a user runs it: a folder of pictures and a PDF, found by a sentence. The model is made up. */
+/**
+ * examples/page-search as a user runs it: a folder of pictures and a PDF, found by a sentence. The model is made up.
+ */
 import { spawnSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -95,7 +97,10 @@ function pdf(greys: number[]): string {
     return offset
   })
   const table = offsets.map((offset) => `${String(offset).padStart(10, '0')} 00000 n \n`).join('')
-  return `${text}xref\n0 ${objects.length + 1}\n0000000000 65535 f \n${table}trailer\n<< /Size ${objects.length + 1} /Root 1 0 R >>\nstartxref\n${text.length}\n%%EOF\n`
+  return (
+    `${text}xref\n0 ${objects.length + 1}\n0000000000 65535 f \n${table}trailer\n<< /Size ${objects.length + 1} ` +
+    `/Root 1 0 R >>\nstartxref\n${text.length}\n%%EOF\n`
+  )
 }
 
 describe('examples/page-search', () => {

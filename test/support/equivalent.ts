@@ -1,7 +1,7 @@
 /**
- * Copies of the demo model that compute the same with their channels in another order. Blocks of a quantized type then hold
- * other values together, so every copy is another draw of rounding errors: their mean says what a method does, where
- * a single model's divergence says how lucky it was.
+ * Copies of the demo model that compute the same with their channels in another order. Blocks of a quantized type then
+ * hold other values together, so every copy is another draw of rounding errors: their mean says what a method does,
+ * where a single model's divergence says how lucky it was.
  */
 import { copyFileSync, openSync, closeSync, writeSync } from 'node:fs'
 import { dequantizeTensor, inspectModel } from '../../lib/index'

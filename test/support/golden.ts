@@ -1,6 +1,6 @@
 /**
- * Where the reference data lies. All of it is the folder `shared` beside the repository, or what PALIGEMMA_SHARED names;
- * a part of it that is small enough travels in test/fixtures/golden, so that a bare clone proves itself too.
+ * Where the reference data lies. All of it is the folder `shared` beside the repository, or what PALIGEMMA_SHARED
+ * names; a part of it that is small enough travels in test/fixtures/golden, so that a bare clone proves itself too.
  */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'

@@ -9,7 +9,10 @@ export interface SyntheticOptions {
   layers: number
 }
 
-/** Writes a PaliGemma 2 of these sizes in bfloat16, with the tokenizer of another checkpoint; returns its weights' bytes. */
+/**
+ * Writes a PaliGemma 2 of these sizes in bfloat16, with the tokenizer of another checkpoint; returns its weights'
+ * bytes.
+ */
 export function writeSyntheticCheckpoint(
   dir: string,
   tokenizerFrom: string,

@@ -165,7 +165,8 @@ function refuseMisfits(dir: string, found: readonly (readonly [what: string, nam
   if (problems.length === 0) return
   throw new PaliGemmaError(
     'ERR_MODEL_INVALID',
-    `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was trained on`
+    `${dir}: the adapter does not fit this model (${problems.join('; ')}); merge it into the model that it was ` +
+      'trained on'
   )
 }
 

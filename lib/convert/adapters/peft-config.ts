@@ -48,7 +48,8 @@ const refused: Readonly<Record<string, string>> = {
   lora_bias: `but a bias that is trained beside lora_B is not added; ${mergeAdvice}`,
   use_qalora: `but QALoRA's lora_A takes averages of groups; ${mergeAdvice}`,
   alora_invocation_tokens:
-    'but an activated LoRA works from its invocation tokens on only, and this engine applies adapters to whole requests; ' +
+    'but an activated LoRA works from its invocation tokens on only, and this engine applies adapters to whole ' +
+    'requests; ' +
     'train the adapter without it',
   layer_replication: `but layers cannot be repeated; ${mergeAdvice}`,
   target_parameters: `but only modules can be changed; ${mergeAdvice}`
@@ -102,7 +103,8 @@ function checkInit(config: Fields): void {
   const converts = typeof value === 'string' && /^(?:pissa|olora|corda|lora_ga)/i.test(value)
   config.unsupported(
     'init_lora_weights',
-    'which changes the weights of the base when training begins, so that the adapter does not fit the published ones; ' +
+    'which changes the weights of the base when training begins, so that the adapter does not fit the published ' +
+      'ones; ' +
       (converts
         ? 'save it as an ordinary adapter (PEFT: save_pretrained with path_initial_model_for_weight_conversion), or '
         : '') +
@@ -110,7 +112,9 @@ function checkInit(config: Fields): void {
   )
 }
 
-/** The patterns of alpha_pattern and rank_pattern, matched as PEFT does: the whole module path, or its end after a dot. */
+/**
+ * The patterns of alpha_pattern and rank_pattern, matched as PEFT does: the whole module path, or its end after a dot.
+ */
 function patterns(config: Fields, field: string): (module: string) => number | undefined {
   const table = config.object(field, true)
   const list = Object.keys(table.values).map((key) => ({ matches: matcher(table, key), value: table.number(key) }))
@@ -122,7 +126,8 @@ const patternMs = 100
 
 function matcher(table: Fields, key: string): (module: string) => boolean {
   if (/^[\w.]+$/.test(key) && !key.includes('..')) {
-    // Almost always a plain path, in which a dot stands for itself or, where PEFT reads it as a pattern, for any character.
+    // Almost always a plain path, in which a dot stands for itself or, where PEFT reads it as a pattern, for any
+    // character.
     const plain = new RegExp(`^(?:.*\\.)?${key}$`)
     return (module) => plain.test(module)
   }
@@ -171,7 +176,10 @@ function scales(config: Fields): PeftSettings['scaleOf'] {
   }
 }
 
-/** `trainable_token_indices`: a list, for the embedding, or lists by module; `token_indices` of TRAINABLE_TOKENS: a list. */
+/**
+ * `trainable_token_indices`: a list, for the embedding, or lists by module; `token_indices` of TRAINABLE_TOKENS: a
+ * list.
+ */
 function tokens(config: Fields): PeftSettings['tokensOf'] {
   const field = config.has('trainable_token_indices') ? 'trainable_token_indices' : 'token_indices'
   if (!config.has(field)) return () => undefined

@@ -31,7 +31,8 @@ async function folderOf(dir: string): Promise<string> {
       : weights !== undefined
         ? `which belongs to ${weights}; download it too`
         : whole
-          ? 'but config.json of a whole model, which is no adapter; convert it ("paligemma convert") and load it as the model'
+          ? 'but config.json of a whole model, which is no adapter; convert it ("paligemma convert") and load it as ' +
+            'the model'
           : 'which every PEFT adapter has; give the folder that PEFT saved, or a GGUF adapter'
   throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${dir} has no ${configName}, ${help}`)
 }

@@ -38,8 +38,8 @@ export interface PeftAdapter {
   baseRevision?: string
   updates: LowRankUpdate[]
   /**
-   * Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. They may be as large as
-   * an embedding: `read` opens the file for a piece at a time.
+   * Whole tensors that replace the base's (`modules_to_save`, trained biases), by canonical name. They may be as large
+   * as an embedding: `read` opens the file for a piece at a time.
    */
   replaced: Map<string, SourceTensor>
   /** Of the embedding. */
@@ -51,8 +51,8 @@ const head = 'lm_head.weight'
 
 /**
  * Reads a PEFT directory whole.
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (other methods than LoRA, settings
- * that change what is computed)
+ * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (other methods than LoRA,
+ * settings that change what is computed)
  */
 export async function readPeft(dir: string): Promise<PeftAdapter> {
   const settings = await readPeftSettings(dir)
@@ -167,7 +167,8 @@ class Collection {
   private untied(what: string, differs: boolean): PaliGemmaError {
     return new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${this.dir}: ${what} ${differs ? "differs from the embedding's, embed_tokens" : 'was trained without the embedding, embed_tokens'}, ` +
+      `${this.dir}: ${what} ${differs ? "differs from the embedding's" : 'was trained without the embedding'}, ` +
+        'embed_tokens, ' +
         "but PaliGemma's LM head is its embedding; train both as one (PEFT: ensure_weight_tying=True)"
     )
   }

@@ -122,7 +122,8 @@ export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kin
     if (!free || (now !== undefined && from.endsWith('added_tokens.json') && types[id] !== TokenType.unused)) {
       throw new PaliGemmaError(
         'ERR_MODEL_INVALID',
-        `${from}: expected an id that the tokenizer's model leaves free for ${JSON.stringify(text)} but found ${id}, which is ${JSON.stringify(now)}`
+        `${from}: expected an id that the tokenizer's model leaves free for ${JSON.stringify(text)} but found ${id}, ` +
+          `which is ${JSON.stringify(now)}`
       )
     }
     tokens[id] = piece
@@ -132,7 +133,9 @@ export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kin
   vocabulary.notes = [...(vocabulary.notes ?? []), ...added.notes]
 }
 
-/** Special tokens without an id take those behind the last one, as transformers numbers them when it loads the folder. */
+/**
+ * Special tokens without an id take those behind the last one, as transformers numbers them when it loads the folder.
+ */
 export function numberSpecialTokens(vocabulary: Vocabulary, { unnumbered }: AddedTokens, rows: number): void {
   const known = new Set(vocabulary.tokens)
   for (const { text, from } of unnumbered) {
@@ -144,7 +147,8 @@ export function numberSpecialTokens(vocabulary: Vocabulary, { unnumbered }: Adde
     const fits = id < rows
     vocabulary.notes = [
       ...(vocabulary.notes ?? []),
-      `${from} lists the special token ${JSON.stringify(text)} without an id: ${fits ? `taken as token ${id}, the next one` : 'left out, the embedding has no row for it'}`
+      `${from} lists the special token ${JSON.stringify(text)} without an id: ` +
+        `${fits ? `taken as token ${id}, the next one` : 'left out, the embedding has no row for it'}`
     ]
     if (!fits) continue
     tokens[id] = piece

@@ -1,4 +1,7 @@
-/** A Hugging Face directory's config files as the sizes and constants of one PaliGemma, with every omitted default filled in. */
+/**
+ * A Hugging Face directory's config files as the sizes and constants of one PaliGemma, with every omitted default
+ * filled in.
+ */
 import { readdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { type Fields, readJson } from '../../formats/fields'

@@ -105,7 +105,8 @@ function checkTokenIds(config: SourceConfig, { tokens }: Vocabulary): void {
     if (id < tokens.length) continue
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${config.name}: ${name}_token_id is ${id}, but the vocabulary has ${tokens.length} tokens; check config.json and generation_config.json`
+      `${config.name}: ${name}_token_id is ${id}, but the vocabulary has ${tokens.length} tokens; check config.json ` +
+        'and generation_config.json'
     )
   }
 }

@@ -49,8 +49,8 @@ const unused = [
 /** What wrappers put into names: DistributedDataParallel, torch.compile, FSDP, activation checkpoints, PEFT. */
 const wrapper =
   /(^|\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|base_layer)(?=\.)/g
-const outer =
-  /^(?:(?:base_model|model|vlm)\.)+(?=(?:vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer)\.)/
+const parts = 'vision_tower|multi_modal_projector|language_model|lm_head|custom_text_proj|embedding_proj_layer'
+const outer = new RegExp(`^(?:(?:base_model|model|vlm)\\.)+(?=(?:${parts})\\.)`)
 
 /**
  * One spelling for all generations of names: `text.…`, `vision.…`, `projector.…`, `retrieval.…`, `lm_head.weight`;
@@ -242,7 +242,10 @@ const singleRoles: Record<string, TensorRole> = {
   'mm.0.weight': 'projector'
 }
 
-/** What a tensor of a GGUF is, if its type may be chosen; undefined for all that stays as it is: norms, biases, unknown ones. */
+/**
+ * What a tensor of a GGUF is, if its type may be chosen; undefined for all that stays as it is: norms, biases, unknown
+ * ones.
+ */
 export function ggufRole(name: string): { role: TensorRole; layer?: number } | undefined {
   const single = singleRoles[name]
   if (single) return { role: single }

@@ -20,7 +20,9 @@ const textNorms: Record<string, Record<string, string>> = {
   }
 }
 
-/** The place of a tensor under its canonical name. Layouts: big_vision models/ppp/gemma.py and models/vit.py, scanned. */
+/**
+ * The place of a tensor under its canonical name. Layouts: big_vision models/ppp/gemma.py and models/vit.py, scanned.
+ */
 export function placeOf(name: string, size: NpzShape): ArrayPlace {
   const [, tower, layer, rest] = /^(text\.layers|vision\.encoder\.layers)\.(\d+)\.(.+)$/.exec(name) ?? []
   if (layer === undefined) return singlePlace(name, size)

@@ -12,8 +12,8 @@ import { type ArrayPlace, PartReader } from '../../formats/npz-reader'
 const types: Record<string, string> = { f4: 'F32', f2: 'F16', V2: 'BF16' }
 
 /**
- * Opens a checkpoint; its config follows from the arrays' shapes. Close the source when done. `scratchDir`: for one layer's
- * matrix at a time, if a compressed archive has larger ones than memory should hold.
+ * Opens a checkpoint; its config follows from the arrays' shapes. Close the source when done. `scratchDir`: for one
+ * layer's matrix at a time, if a compressed archive has larger ones than memory should hold.
  */
 export async function openNpz(
   path: string,
@@ -68,7 +68,8 @@ function readShape(path: string, arrays: Map<string, NpzArray>): NpzShape {
   if (missing.length > 0) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${path}: no PaliGemma checkpoint, it lacks ${someOf(missing)}; it holds ${arrays.size === 0 ? 'nothing' : someOf([...arrays.keys()], 4)}`
+      `${path}: no PaliGemma checkpoint, it lacks ${someOf(missing)}; it holds ` +
+        `${arrays.size === 0 ? 'nothing' : someOf([...arrays.keys()], 4)}`
     )
   }
   const shape = (name: string): number[] => {
@@ -123,7 +124,9 @@ function readShape(path: string, arrays: Map<string, NpzArray>): NpzShape {
   }
 }
 
-/** Every tensor of the model with its place; or an error that lists the arrays that are missing, unknown or misshapen. */
+/**
+ * Every tensor of the model with its place; or an error that lists the arrays that are missing, unknown or misshapen.
+ */
 function placedTensors(
   path: string,
   arrays: Map<string, NpzArray>,

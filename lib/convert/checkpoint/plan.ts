@@ -1,4 +1,7 @@
-/** What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not fit. */
+/**
+ * What a conversion writes: every tensor with its source, name, shape and type, or an error that lists what does not
+ * fit.
+ */
 import { PaliGemmaError } from '../../base/errors'
 import type { SourceConfig } from './config'
 import {
@@ -256,7 +259,8 @@ function checkHead(dir: string, head: SourceTensor | undefined, adapters: readon
   throw new PaliGemmaError(
     'ERR_MODEL_INVALID',
     `${dir} has no retrieval head (custom_text_proj), which the adapter ${wanting.dir} changes; ` +
-      `convert the model that it was trained on${wanting.base === undefined ? '' : `, ${wanting.base}`}, with this adapter`
+      `convert the model that it was trained on${wanting.base === undefined ? '' : `, ${wanting.base}`}, with this ` +
+      'adapter'
   )
 }
 
@@ -268,7 +272,8 @@ function checkTypes(dir: string, expected: ExpectedTensor[], found: Map<string, 
   if (typed.length > 0) {
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${dir}: ${someOf(typed.map((tensor) => `${tensor.name} is ${tensor.type}`))}; only F32, F16 and BF16 weights can be converted`
+      `${dir}: ${someOf(typed.map((tensor) => `${tensor.name} is ${tensor.type}`))}; only F32, F16 and BF16 weights ` +
+        'can be converted'
     )
   }
 }

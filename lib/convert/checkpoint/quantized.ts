@@ -1,4 +1,7 @@
-/** Checkpoints whose weights are packed already: told from their config files or their tensors' names, and refused by name. */
+/**
+ * Checkpoints whose weights are packed already: told from their config files or their tensors' names, and refused by
+ * name.
+ */
 import { PaliGemmaError } from '../../base/errors'
 import { isObject } from '../../formats/fields'
 
@@ -123,12 +126,15 @@ export function quantizedTensors(tensors: readonly { name: string; type: string 
   return undefined
 }
 
-/** What every caller says of them. `where`: a folder, a file or a hub name; `base`: the original's name, where known. */
+/**
+ * What every caller says of them. `where`: a folder, a file or a hub name; `base`: the original's name, where known.
+ */
 export function quantizedError(where: string, method: string, base?: string): PaliGemmaError {
   return new PaliGemmaError(
     'ERR_MODEL_UNSUPPORTED',
     `${where}: the weights are quantized with ${method}, and packed weights cannot be converted; use the original, ` +
-      `unquantized model${base === undefined ? '' : ` (${base})`} in bfloat16, float16 or float32 and choose --type Q4_K_M for a small file, ` +
+      `unquantized model${base === undefined ? '' : ` (${base})`} in bfloat16, float16 or float32 and choose --type ` +
+      'Q4_K_M for a small file, ' +
       'or dequantize this one with the tool that made it and save it again'
   )
 }

@@ -1,4 +1,7 @@
-/** How a checkpoint's processor makes pixel values of pictures: obeyed where the engine computes the same, else refused by name. */
+/**
+ * How a checkpoint's processor makes pixel values of pictures: obeyed where the engine computes the same, else refused
+ * by name.
+ */
 import { join } from 'node:path'
 import { type Fields, readJson } from '../../formats/fields'
 

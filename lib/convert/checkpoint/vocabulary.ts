@@ -32,7 +32,8 @@ export async function openVocabulary(options: VocabularyOptions): Promise<Vocabu
       return await folderVocabulary(beside, options)
     throw new PaliGemmaError(
       'ERR_MODEL_NOT_FOUND',
-      `${source} holds no tokenizer, and there is no tokenizer.model beside it; pass --tokenizer (tokenizer) with a tokenizer.model, a Hugging Face directory or a GGUF of any PaliGemma`
+      `${source} holds no tokenizer, and there is no tokenizer.model beside it; pass --tokenizer (tokenizer) with a ` +
+        'tokenizer.model, a Hugging Face directory or a GGUF of any PaliGemma'
     )
   }
   const info = await stat(tokenizer).catch((cause: Error) => {
@@ -60,7 +61,8 @@ async function folderVocabulary(dir: string, options: VocabularyOptions): Promis
   for (const file of names) if (await exists(file)) return await completed(dir, await fileVocabulary(file), options)
   throw new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
-    `${names[0]} does not exist, nor does tokenizer.json; download one of them from the model's page, or pass --tokenizer`
+    `${names[0]} does not exist, nor does tokenizer.json; download one of them from the model's page, or pass ` +
+      '--tokenizer'
   )
 }
 
@@ -108,7 +110,8 @@ function placeImage(dir: string, vocabulary: Vocabulary, imageTokenId: number | 
   if (imageTokenId !== undefined && vocabulary.imageId !== imageTokenId) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${join(dir, 'config.json')}: image_token_index is ${imageTokenId}, but <image> is token ${vocabulary.imageId} of the tokenizer`
+      `${join(dir, 'config.json')}: image_token_index is ${imageTokenId}, but <image> is token ${vocabulary.imageId} ` +
+        'of the tokenizer'
     )
   }
 }

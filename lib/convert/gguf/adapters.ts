@@ -35,13 +35,15 @@ export function mergeIntoGguf(
   if (fixed.length > 0) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected a type to store the merged weights in, but ${where} has them in types that are only read: ${someOf(fixed)}; give --type`
+      `Expected a type to store the merged weights in, but ${where} has them in types that are only read: ` +
+        `${someOf(fixed)}; give --type`
     )
   }
   notes.push(...adapters.map(mergeNote))
   if (again.size > 0) {
     notes.push(
-      `the changed matrices were quantized before (${[...again].join(', ')}) and are rounded a second time; merge into the original where you can, or use the adapter beside the weights`
+      `the changed matrices were quantized before (${[...again].join(', ')}) and are rounded a second time; merge ` +
+        'into the original where you can, or use the adapter beside the weights'
     )
   }
   return merged
@@ -82,7 +84,8 @@ function replacements(
     if (wrong.length > 0) {
       throw new PaliGemmaError(
         'ERR_MODEL_INVALID',
-        `${adapter.dir}: the adapter replaces tensors that this model does not have or has in another shape: ${someOf(wrong)}`
+        `${adapter.dir}: the adapter replaces tensors that this model does not have or has in another shape: ` +
+          `${someOf(wrong)}`
       )
     }
   }

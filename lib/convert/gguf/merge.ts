@@ -147,7 +147,8 @@ async function unfolded(
     // All zeros is a test's file, not a folded one.
     if (gain >= leastGain || gain === 0) return tensors
     notes.push(
-      `the projector's weights are small (gain ${gain.toPrecision(2)}), so 1/sqrt(${hidden}) seems to be folded in: multiplied by its inverse; ` +
+      `the projector's weights are small (gain ${gain.toPrecision(2)}), so 1/sqrt(${hidden}) seems to be folded in: ` +
+        'multiplied by its inverse; ' +
         '--projector keep leaves them'
     )
   }

@@ -45,7 +45,8 @@ export function pairGgufs(files: GgufSource[]): { text: GgufSource; vision?: Ggu
   if (text.length !== 1 || vision.length !== files.length - 1) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected one text GGUF and its vision GGUF for source but received ${files.map((file) => `${file.path} (${file.architecture})`).join(' and ')}`
+      'Expected one text GGUF and its vision GGUF for source but received ' +
+        `${files.map((file) => `${file.path} (${file.architecture})`).join(' and ')}`
     )
   }
   return { text: text[0]!, ...(vision[0] ? { vision: vision[0] } : {}) }
@@ -146,7 +147,9 @@ function paddedShape(shape: number[], role: TensorRole, visionFfn: number | unde
   return role === 'visionFfnBias' ? [visionFfn] : shape
 }
 
-/** Types and shapes of tensors that come from a GGUF, and their metadata. `vision`: its clip keys join those of `main`. */
+/**
+ * Types and shapes of tensors that come from a GGUF, and their metadata. `vision`: its clip keys join those of `main`.
+ */
 export function planGguf(
   main: GgufSource,
   vision: GgufSource | undefined,
@@ -183,7 +186,8 @@ export function planGguf(
   if (visionFfn !== undefined) notes.push(`SigLIP's feed-forward is padded with zeros to ${visionFfn}`)
   if (again.size > 0)
     notes.push(
-      `the weights were quantized before (${[...again].join(', ')}); errors add up, start from the original where you can`
+      `the weights were quantized before (${[...again].join(', ')}); errors add up, start from the original where ` +
+        'you can'
     )
   return { metadata: mergedMetadata(main, vision, type, visionFfn), tensors: planned, notes }
 }

@@ -47,7 +47,8 @@ export function checkOneOf(
     if (other >= 0)
       fail(
         path,
-        `a value may satisfy both alternative ${i} and ${other}, which oneOf forbids; use anyOf, or tell them apart by type or a const property`
+        `a value may satisfy both alternative ${i} and ${other}, which oneOf forbids; use anyOf, or tell them apart ` +
+          'by type or a const property'
       )
   })
 }

@@ -21,7 +21,8 @@ const ipv6 = [
 const label = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?'
 const hostname = `(?:${label}\\.){1,4}[A-Za-z]{2,18}`
 const word = '[A-Za-z0-9_+-]{1,20}'
-const uri = `https?:\\/\\/${hostname}(?::[1-9][0-9]{0,3})?(?:\\/[A-Za-z0-9._~-]{0,40}){0,8}(?:\\?[A-Za-z0-9._~=&-]{0,60})?`
+const route = '(?:\\/[A-Za-z0-9._~-]{0,40}){0,8}(?:\\?[A-Za-z0-9._~=&-]{0,60})?'
+const uri = `https?:\\/\\/${hostname}(?::[1-9][0-9]{0,3})?${route}`
 const n = (unit: string, then = ''): string => `[0-9]{1,4}${unit}${then}`
 const days = `(?:${n('Y', `(?:${n('M', `(?:${n('D')})?`)})?`)}|${n('M', `(?:${n('D')})?`)}|${n('D')})`
 const times = `T(?:${n('H', `(?:${n('M', `(?:${n('S')})?`)})?`)}|${n('M', `(?:${n('S')})?`)}|${n('S')})`
@@ -47,9 +48,10 @@ export const timeBesidePattern = `${clock}${offset}?`
 
 /** Formats that say nothing more than the `pattern` that libraries write beside them. */
 export const saidByPattern = new Set(
-  'base64 base64url cidrv4 cidrv6 cuid cuid2 e164 guid hex jwt ksuid lowercase mac nanoid ulid uppercase xid regex starts_with ends_with includes'.split(
-    ' '
-  )
+  (
+    'base64 base64url cidrv4 cidrv6 cuid cuid2 e164 guid hex jwt ksuid lowercase mac nanoid ulid uppercase xid regex ' +
+    'starts_with ends_with includes'
+  ).split(' ')
 )
 
 /** Of integers: what each can hold, at most what JavaScript holds exactly. */

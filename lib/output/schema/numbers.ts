@@ -47,8 +47,8 @@ export function integers(least: bigint, most: bigint): string {
 }
 
 /**
- * Multiples of `divisor` from `least` to `most`; undefined: there are none. Tens are written as zeros at the end; what is
- * left of the divisor is counted by the engine, up to {@link maxDivisor}; a few are listed.
+ * Multiples of `divisor` from `least` to `most`; undefined: there are none. Tens are written as zeros at the end; what
+ * is left of the divisor is counted by the engine, up to {@link maxDivisor}; a few are listed.
  */
 export function multiples(least: bigint, most: bigint, divisor: bigint): string | 'too large' | undefined {
   const first = least >= 0n ? (least + divisor - 1n) / divisor : -(-least / divisor)
@@ -116,8 +116,8 @@ export function integerBounds(low?: Bound, high?: Bound): [least: bigint, most: 
 }
 
 /**
- * Decimal numbers within bounds, without exponents; undefined: there are none. At most 15 digits together beside a bound:
- * more could be rounded onto one that is open.
+ * Decimal numbers within bounds, without exponents; undefined: there are none. At most 15 digits together beside a
+ * bound: more could be rounded onto one that is open.
  */
 export function decimals(low?: Bound, high?: Bound): string | undefined {
   const largest = Math.max(Math.abs(low?.value ?? 0), Math.abs(high?.value ?? 0))

@@ -15,7 +15,8 @@ export function fail(path: string, message: string): never {
 /** What says nothing about the value. */
 const annotations = new Set(
   (
-    '$schema $id $comment $defs $anchor $vocabulary definitions id title description default example examples deprecated ' +
+    '$schema $id $comment $defs $anchor $vocabulary definitions id title description default example examples ' +
+    'deprecated ' +
     'readOnly writeOnly discriminator externalDocs xml contentEncoding contentMediaType errorMessage'
   ).split(' ')
 )

@@ -1,4 +1,6 @@
-/** One JSON Schema as a regular expression in the engine's syntax (native/text/regex.h). A generator: it yields often. */
+/**
+ * One JSON Schema as a regular expression in the engine's syntax (native/text/regex.h). A generator: it yields often.
+ */
 import { show } from '../../base/validate'
 import { checkOneOf } from './disjoint'
 import { formats, integerFormats, saidByPattern, timeBesidePattern } from './formats'
@@ -7,10 +9,10 @@ import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } 
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
 
 const keywords: Record<string, string[]> = {
-  object:
-    'properties required additionalProperties propertyNames patternProperties minProperties maxProperties unevaluatedProperties'.split(
-      ' '
-    ),
+  object: (
+    'properties required additionalProperties propertyNames patternProperties minProperties maxProperties ' +
+    'unevaluatedProperties'
+  ).split(' '),
   array: 'items prefixItems additionalItems minItems maxItems uniqueItems unevaluatedItems'.split(' '),
   string: ['minLength', 'maxLength', 'pattern', 'format'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
@@ -297,7 +299,8 @@ function numeric(given: JsonSchemaObject, path: string, whole: boolean): string 
   const none = (): never =>
     fail(
       path,
-      `no number that JavaScript holds exactly lies within minimum and maximum${step === undefined ? '' : ' as a multiple of multipleOf'}`
+      'no number that JavaScript holds exactly lies within minimum and ' +
+        `maximum${step === undefined ? '' : ' as a multiple of multipleOf'}`
     )
   if (step !== undefined && !Number.isSafeInteger(step)) return fractions(low, high, step, path, whole) ?? none()
   if (!whole && step === undefined) return low || high ? (decimals(low, high) ?? none()) : number
@@ -310,7 +313,8 @@ function numeric(given: JsonSchemaObject, path: string, whole: boolean): string 
   return found === 'too large'
     ? fail(
         `${path}.multipleOf`,
-        `${step} is not supported: at most ${maxDivisor} but for zeros at the end, or at most 100 values within minimum and maximum`
+        `${step} is not supported: at most ${maxDivisor} but for zeros at the end, or at most 100 values within ` +
+          'minimum and maximum'
       )
     : (found ?? none())
 }
@@ -327,7 +331,8 @@ function fractions(
   if (step * 1024 !== Math.round(step * 1024) || step > 1e6)
     fail(
       name,
-      `${step} has no exact value in JavaScript, so that validators disagree about its multiples; use whole units, such as cents`
+      `${step} has no exact value in JavaScript, so that validators disagree about its multiples; use whole units, ` +
+        'such as cents'
     )
   if (!low || !high) fail(name, `${step} needs a minimum and a maximum, as its multiples are listed`)
   const first = Math.ceil(low.value / step)

@@ -39,8 +39,9 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
   int64_t steps;
   __asm__ volatile(
       ".p2align 4\n1:\n\t"
-      PG_START(0, 8, 9) PG_START(1, 10, 11) PG_START(2, 12, 13) PG_START(3, 14, 15) PG_START(4, 16, 17) PG_START(5, 18, 19)
-      PG_START(6, 20, 21) PG_START(7, 22, 23) PG_START(8, 24, 25) PG_START(9, 26, 27) PG_START(10, 28, 29) PG_START(11, 30, 31)
+      PG_START(0, 8, 9) PG_START(1, 10, 11) PG_START(2, 12, 13) PG_START(3, 14, 15) PG_START(4, 16, 17)
+      PG_START(5, 18, 19) PG_START(6, 20, 21) PG_START(7, 22, 23) PG_START(8, 24, 25) PG_START(9, 26, 27)
+      PG_START(10, 28, 29) PG_START(11, 30, 31)
       "mov %[count], %[steps]\n\t"
       ".p2align 4\n2:\n\t"
       PG_STEP(0) PG_STEP(1) PG_STEP(2) PG_STEP(3)
@@ -49,14 +50,16 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
       PG_STEP(0) PG_STEP(1) PG_STEP(2)
       "vmovdqu64 384(%[w]), %%zmm0\n\tvmovdqu64 448(%[w]), %%zmm1\n\t"
       PG_LAST(0, 8, 9) PG_LAST(1, 10, 11) PG_LAST(2, 12, 13) PG_LAST(3, 14, 15) PG_LAST(4, 16, 17) PG_LAST(5, 18, 19)
-      PG_LAST(6, 20, 21) PG_LAST(7, 22, 23) PG_LAST(8, 24, 25) PG_LAST(9, 26, 27) PG_LAST(10, 28, 29) PG_LAST(11, 30, 31)
-      "add $512, %[w]\n\tadd $192, %[x]\n\tadd $128, %[ws]\n\tadd $48, %[xs]\n\tadd $48, %[off]\n\tdec %[groups]\n\tjnz 1b"
+      PG_LAST(6, 20, 21) PG_LAST(7, 22, 23) PG_LAST(8, 24, 25) PG_LAST(9, 26, 27) PG_LAST(10, 28, 29)
+      PG_LAST(11, 30, 31)
+      "add $512, %[w]\n\tadd $192, %[x]\n\tadd $128, %[ws]\n\t"
+      "add $48, %[xs]\n\tadd $48, %[off]\n\tdec %[groups]\n\tjnz 1b"
       : [w] "+r"(panel), [ws] "+r"(rowScales), [x] "+r"(tokens), [xs] "+r"(tokenScales), [off] "+r"(offsets),
         [groups] "+r"(groups), [steps] "=&r"(steps)
       : [out] "r"(out), [count] "i"(pg::kTileGroup / 16 - 1)
-      : "memory", "cc", "zmm0", "zmm1", "zmm2", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13",
-        "zmm14", "zmm15", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "zmm24", "zmm25", "zmm26",
-        "zmm27", "zmm28", "zmm29", "zmm30", "zmm31");
+      : "memory", "cc", "zmm0", "zmm1", "zmm2", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11",
+        "zmm12", "zmm13", "zmm14", "zmm15", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23",
+        "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31");
 }
 
 #define PG_PEAK(a) "vpdpbusd %%zmm0, %%zmm1, %%zmm" #a "\n\t"

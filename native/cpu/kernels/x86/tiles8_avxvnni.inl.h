@@ -42,12 +42,13 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
       "add $256, %[w]\n\tadd $96, %[x]\n\tdec %[steps]\n\tjnz 2b\n\t"
       PG_STEP(0) PG_STEP(1) PG_STEP(2) PG_WEIGHTS(3)
       PG_LAST(0, 4, 5) PG_LAST(1, 6, 7) PG_LAST(2, 8, 9) PG_LAST(3, 10, 11) PG_LAST(4, 12, 13) PG_LAST(5, 14, 15)
-      "add $256, %[w]\n\tadd $96, %[x]\n\tadd $64, %[ws]\n\tadd $24, %[xs]\n\tadd $24, %[off]\n\tdec %[groups]\n\tjnz 1b"
+      "add $256, %[w]\n\tadd $96, %[x]\n\tadd $64, %[ws]\n\t"
+      "add $24, %[xs]\n\tadd $24, %[off]\n\tdec %[groups]\n\tjnz 1b"
       : [w] "+r"(panel), [ws] "+r"(rowScales), [x] "+r"(tokens), [xs] "+r"(tokenScales), [off] "+r"(offsets),
         [groups] "+r"(groups), [steps] "=&r"(steps)
       : [out] "r"(out), [count] "i"(pg::kTileGroup / 16 - 1)
-      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
-        "xmm13", "xmm14", "xmm15");
+      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+        "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 #define PG_PEAK(a) "%{vex%} vpdpbusd %%ymm0, %%ymm1, %%ymm" #a "\n\t"
