@@ -64,6 +64,11 @@ async function batchItem(
       folder
     )
   } catch (error) {
-    return isError(error) ? error : new Error(typeof error === 'string' ? error : show(error), { cause: error })
+    return asError(error)
   }
+}
+
+/** What an item failed with, whatever was thrown. */
+export function asError(error: unknown): Error {
+  return isError(error) ? error : new Error(typeof error === 'string' ? error : show(error), { cause: error })
 }

@@ -12,6 +12,8 @@ import { takeImage } from '../images/image-rule'
 import type { SchemaValue } from '../output/standard-schema'
 import type { MultiVector } from '../retrieval/vectors'
 import { generateBatch } from './batch'
+import { runBatch } from './batch-stream'
+import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './batch-tasks'
 import { warnBeyondTraining } from './context-size'
 import { embed, encodeImage } from './embed'
 import { runGeneration } from './generation'
@@ -150,6 +152,21 @@ export class PaliGemma {
       [],
       async (options) => await generateBatch(this.#host, list, options, folder)
     )
+  }
+
+  /**
+   * Any number of items through one task: `for await (const { item, result, error } of model.batch(paths, { task: 'detect',
+   * labels: 'cow' }))`. Items are pictures or `{ image, ...options of the task }`, read from any iterable just ahead of
+   * their work; an item's failure is its `error` and the others go on. No more is read than what is in work and a few
+   * results, so memory does not grow. Leaving the loop cancels what is in work and closes the source.
+   * @throws PaliGemmaError out of the loop: ERR_INVALID_OPTION for options of the run, ERR_DISPOSED, ERR_MODEL_CHANGED; the
+   * source's own error once what was read before it is done; an abort's reason
+   */
+  batch<const T extends BatchTask, Item extends BatchItem<T>>(
+    items: AsyncIterable<Item> | Iterable<Item>,
+    options: BatchRunOptions<T>
+  ): AsyncGenerator<BatchResult<T, Item>, void, undefined> {
+    return runBatch(this, this.#host, items, options) as AsyncGenerator<BatchResult<T, Item>, void, undefined>
   }
 
   /**

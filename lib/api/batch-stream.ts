@@ -1,0 +1,131 @@
+/** `batch`: any number of items through one task, with back-pressure. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PaliGemmaError } from '../base/errors'
+import { flow } from '../base/flow'
+import { anySignal, untilAborted } from '../base/signals'
+import { check, readFields, readOptions, wrongOption } from '../base/validate'
+import { isBytes, isIterable, isSharp } from '../images/image-input'
+import { asError } from './batch'
+import { batchTaskRules, callTask, itemOptions, taskRule, type BatchTask, type TaskCalls } from './batch-tasks'
+import { definedOnly, type ModelHost } from './host'
+
+/** As long as pictures take to decode and no longer: what waits holds its pixels. */
+const decodedAhead = 2
+
+interface RunOptions {
+  task: BatchTask
+  concurrency?: number
+  ordered?: boolean
+  signal?: AbortSignal
+}
+
+interface Outcome {
+  index: number
+  item: unknown
+  result?: unknown
+  error?: Error
+}
+
+/** The options are read now; what is wrong with them comes out of the loop. */
+export function runBatch(
+  model: TaskCalls,
+  host: ModelHost,
+  items: unknown,
+  given: unknown
+): AsyncGenerator<Outcome, void, undefined> {
+  const folder = process.cwd()
+  const plan = attempt(() => {
+    const { task } = readFields('the options of batch', given, ['task']) as { task: BatchTask }
+    check('task', task, taskRule)
+    const options = readOptions('batch', given, batchTaskRules[task], ['task' as never])
+    checkItems(items)
+    return options as RunOptions & Record<string, unknown>
+  })
+  return run(model, host, items as AsyncIterable<unknown>, plan, folder)
+}
+
+/** The value, or what the question throws, later. */
+function attempt<T>(question: () => T): () => T {
+  try {
+    const value = question()
+    return () => value
+  } catch (error) {
+    return () => {
+      throw error
+    }
+  }
+}
+
+function checkItems(items: unknown): void {
+  const isSource =
+    typeof items === 'object' &&
+    items !== null &&
+    !isBytes(items) &&
+    !isSharp(items) &&
+    (isIterable(items) || Symbol.iterator in items)
+  if (!isSource) throw wrongOption('items', 'an iterable or async iterable of pictures', items)
+}
+
+async function* run(
+  model: TaskCalls,
+  host: ModelHost,
+  items: AsyncIterable<unknown>,
+  plan: () => RunOptions & Record<string, unknown>,
+  folder: string
+): AsyncGenerator<Outcome, void, undefined> {
+  const { task, concurrency = host.maxSequences + decodedAhead, ordered = false, signal, ...shared } = plan()
+  host.throwIfDisposed()
+  signal?.throwIfAborted()
+  const atOnce = Math.min(concurrency, host.options.maxQueue ?? Infinity)
+  const call = callTask[task] as (model: TaskCalls, request: object) => Promise<unknown>
+  const work = async (item: unknown, index: number, stop: AbortSignal): Promise<Outcome> => {
+    try {
+      const { signal: own, ...options } = definedOnly(itemOptions(item, folder))
+      return {
+        index,
+        item,
+        result: await withBoth(own as AbortSignal | undefined, stop, async (signal) => {
+          return await whenNotBusy(async () => await call(model, { ...shared, ...options, signal }), signal)
+        })
+      }
+    } catch (error) {
+      if (endsAll(error)) throw error
+      return { index, item, error: asError(error) }
+    }
+  }
+  // What takes long must not stop the others: as many as three times what is in work may wait behind it.
+  yield* flow(items, work, { concurrency: atOnce, ordered, window: (ordered ? 4 : 2) * atOnce, signal })
+}
+
+/** `work` with a signal that aborts when the item's own or the run's does. */
+async function withBoth<R>(
+  own: AbortSignal | undefined,
+  stop: AbortSignal,
+  work: (signal: AbortSignal) => Promise<R>
+): Promise<R> {
+  const { signal, release } = anySignal([own, stop])
+  try {
+    return await work(signal!)
+  } finally {
+    release()
+  }
+}
+
+const [shortestWaitMs, longestWaitMs] = [20, 1000]
+
+/** `maxQueue` may be taken up by others: an item then waits its turn. */
+async function whenNotBusy<R>(work: () => Promise<R>, signal: AbortSignal): Promise<R> {
+  for (let waitMs = shortestWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof PaliGemmaError && error.code === 'ERR_BUSY')) throw error
+    }
+    await untilAborted(sleep(waitMs), signal)
+  }
+}
+
+/** No other item will fare better. */
+function endsAll(error: unknown): boolean {
+  return error instanceof PaliGemmaError && ['ERR_DISPOSED', 'ERR_MODEL_CHANGED'].includes(error.code)
+}
