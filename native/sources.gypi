@@ -92,6 +92,7 @@
       "native/test/test_ops_rows.cpp",
       "native/test/test_far_device.cpp",
       "native/test/test_kernels.cpp",
+      "native/test/test_kernels_attention.cpp",
       "native/test/test_retrieval.cpp",
       "native/test/test_thread_pool.cpp",
       "native/test/test_engine.cpp",

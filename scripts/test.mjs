@@ -71,9 +71,14 @@ function nativeTests() {
 }
 
 // The reference results again, on the other kernel tables that this machine runs: what users of other processors get.
-const everyTable = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters', 'cli/demo'].map(
-  (name) => `test/${name}.addon.test.ts`
-)
+const everyTable = [
+  'api/golden-hf',
+  'api/segment',
+  'retrieval/retrieval',
+  'api/adapters',
+  'convert/gguf/merge',
+  'cli/demo'
+].map((name) => `test/${name}.addon.test.ts`)
 
 function otherTables() {
   const { isa, supported } = createRequire(import.meta.url)(join(root, 'build', 'Release', 'paligemma.node')).cpuInfo()

@@ -2,10 +2,10 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { convert } from '../../lib/convert'
-import { folderError } from '../../lib/hub/folder'
-import { copyCheckpoint, editJson, readGguf, removeTempDirs, tempDir } from '../support/convert-helpers'
-import { golden, hasGolden } from '../support/golden'
+import { convert } from '../../../lib/convert'
+import { folderError } from '../../../lib/hub/folder'
+import { copyCheckpoint, editJson, readGguf, removeTempDirs, tempDir } from '../../support/convert-helpers'
+import { golden, hasGolden } from '../../support/golden'
 
 afterEach(removeTempDirs)
 

@@ -2,13 +2,13 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { convert, fileTypeNames } from '../../lib/convert'
-import { layoutGguf, type Metadata } from '../../lib/formats/gguf-writer'
-import { quantize } from '../../lib/convert/quantize'
-import { inspectModel, loadMaskDecoder, loadModel } from '../../lib/index'
-import { native } from '../../lib/engine/native'
-import { readGguf, removeTempDirs, tempDir } from '../support/convert-helpers'
-import { golden, hasGolden } from '../support/golden'
+import { convert, fileTypeNames } from '../../../lib/convert'
+import { layoutGguf, type Metadata } from '../../../lib/formats/gguf-writer'
+import { quantize } from '../../../lib/convert/quantize'
+import { inspectModel, loadMaskDecoder, loadModel } from '../../../lib/index'
+import { native } from '../../../lib/engine/native'
+import { readGguf, removeTempDirs, tempDir } from '../../support/convert-helpers'
+import { golden, hasGolden } from '../../support/golden'
 
 afterAll(removeTempDirs)
 

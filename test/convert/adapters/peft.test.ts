@@ -5,11 +5,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { readAdapters } from '../../lib/api/adapters'
-import { convert } from '../../lib/convert'
-import { readPeft } from '../../lib/convert/adapters/peft'
-import { readGguf, removeTempDirs, sourceFloats, tempDir, writeSafetensors } from '../support/convert-helpers'
-import { golden, hasGolden } from '../support/golden'
+import { readAdapters } from '../../../lib/api/adapters'
+import { convert } from '../../../lib/convert'
+import { readPeft } from '../../../lib/convert/adapters/peft'
+import { readGguf, removeTempDirs, sourceFloats, tempDir, writeSafetensors } from '../../support/convert-helpers'
+import { golden, hasGolden } from '../../support/golden'
 
 afterAll(removeTempDirs)
 

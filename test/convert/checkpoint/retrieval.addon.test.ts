@@ -5,17 +5,17 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { convert } from '../../lib/convert'
-import { loadModel, type LoadOptions, type MultiVector, type RetrievalFlavour } from '../../lib/index'
+import { convert } from '../../../lib/convert'
+import { loadModel, type LoadOptions, type MultiVector, type RetrievalFlavour } from '../../../lib/index'
 import {
   copyCheckpoint,
   readSafetensors as readRaw,
   removeTempDirs,
   tempDir,
   writeSafetensors
-} from '../support/convert-helpers'
-import { golden, hasGolden } from '../support/golden'
-import { type FloatTensor, readSafetensors } from '../support/safetensors'
+} from '../../support/convert-helpers'
+import { golden, hasGolden } from '../../support/golden'
+import { type FloatTensor, readSafetensors } from '../../support/safetensors'
 
 const folder = golden('hf', 'colpali-tiny')
 const rank = 4
