@@ -155,12 +155,12 @@ export class PaliGemma {
   }
 
   /**
-   * Any number of items through one task: `for await (const { item, result, error } of model.batch(paths, { task: 'detect',
-   * labels: 'cow' }))`. Items are pictures or `{ image, ...options of the task }`, read from any iterable just ahead of
-   * their work; an item's failure is its `error` and the others go on. No more is read than what is in work and a few
-   * results, so memory does not grow. Leaving the loop cancels what is in work and closes the source.
-   * @throws PaliGemmaError out of the loop: ERR_INVALID_OPTION for options of the run, ERR_DISPOSED, ERR_MODEL_CHANGED; the
-   * source's own error once what was read before it is done; an abort's reason
+   * Any number of items through one task: `for await (const { item, result, error } of model.batch(paths, { task:
+   * 'detect', labels: 'cow' }))`. Items are pictures or `{ image, ...options of the task }`, read from any iterable
+   * just ahead of their work; an item's failure is its `error` and the others go on. No more is read than what is in
+   * work and a few results, so memory does not grow. Leaving the loop cancels what is in work and closes the source.
+   * @throws PaliGemmaError out of the loop: ERR_INVALID_OPTION for options of the run, ERR_DISPOSED, ERR_MODEL_CHANGED;
+   * the source's own error once what was read before it is done; an abort's reason
    */
   batch<const T extends BatchTask, Item extends BatchItem<T>>(
     items: AsyncIterable<Item> | Iterable<Item>,
