@@ -7,7 +7,9 @@ export type { ChoiceResult, Chunk, FinishReason, GenerateResult, GeneratedToken 
 export type { SamplingOptions } from './api/sampling'
 export type { ResponseOptions } from './api/stream-body'
 export { GenerateStream } from './api/stream'
-export { recommendedMinScore, type Detection, type ObjectList, type Segmentation } from './api/tasks'
+export type { Detection, ObjectList, Segmentation } from './api/objects'
+export { recommendedMinScore } from './api/tasks'
+export type { Tile, TileOption } from './images/tile-plan'
 export type {
   LoadOptions,
   GenerateOptions,
@@ -18,6 +20,8 @@ export type {
   CaptionOptions,
   ChoiceOptions,
   DetectOptions,
+  OcrOptions,
+  TileOptions,
   EncodeImageOptions,
   EmbedOptions
 } from './api/options'

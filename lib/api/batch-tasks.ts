@@ -12,6 +12,7 @@ import {
 } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
 import type { MultiVector } from '../retrieval/vectors'
+import type { Detection, ObjectList, Segmentation } from './objects'
 import {
   answerRules,
   captionRules,
@@ -20,6 +21,7 @@ import {
   encodeImageRules,
   generateRules,
   labelsRule,
+  ocrRules,
   scoreRules,
   taskRules,
   type AnswerOptions,
@@ -28,12 +30,12 @@ import {
   type EmbedOptions,
   type EncodeImageOptions,
   type GenerateOptions,
+  type OcrOptions,
   type ScoreOptions,
   type TaskOptions
 } from './options'
 import type { GenerateResult } from './results'
 import type { ScoreResult } from './score'
-import type { Detection, ObjectList, Segmentation } from './tasks'
 
 type Labels = { labels: string | string[] }
 
@@ -43,7 +45,7 @@ export interface BatchTasks {
   caption: { options: CaptionOptions; result: string }
   answer: { options: AnswerOptions & { question: string }; result: string }
   ask: { options: TaskOptions & { answer: string }; result: string }
-  ocr: { options: Omit<TaskOptions, 'lang'>; result: string }
+  ocr: { options: OcrOptions; result: string }
   detect: { options: DetectOptions & Labels; result: ObjectList<Detection> }
   segment: { options: DetectOptions & Labels; result: ObjectList<Segmentation> }
   score: { options: ScoreOptions; result: ScoreResult }
@@ -54,7 +56,7 @@ export interface BatchTasks {
 /** The name of a call. */
 export type BatchTask = keyof BatchTasks
 
-type Own<T extends BatchTask> = Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken'>
+type Own<T extends BatchTask> = Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken' | 'onTile'>
 
 /** Options of `batch`: of the run, and of the task for all items. */
 export type BatchRunOptions<T extends BatchTask> = {
@@ -94,7 +96,7 @@ export interface TaskCalls {
   caption(image: ImageInput, options: CaptionOptions): Promise<string>
   answer(image: ImageInput, question: string, options: AnswerOptions): Promise<string>
   ask(image: ImageInput, answer: string, options: TaskOptions): Promise<string>
-  ocr(image: ImageInput, options: TaskOptions): Promise<string>
+  ocr(image: ImageInput, options: OcrOptions): Promise<string>
   detect(image: ImageInput, labels: string | string[], options: DetectOptions): Promise<ObjectList<Detection>>
   segment(image: ImageInput, labels: string | string[], options: DetectOptions): Promise<ObjectList<Segmentation>>
   encodeImage(image: ImageInput, options: EncodeImageOptions): Promise<ImageEmbedding & { data: PlainFloats }>
@@ -121,7 +123,7 @@ export const callTask: {
 
 /** Without what belongs to one item, and callbacks, which could not tell items apart. */
 function shared(rules: Rules<object>): Rules<object> {
-  const { image: _, images: __, onToken: ___, ...rest } = rules as Record<string, unknown>
+  const { image: _, images: __, onToken: ___, onTile: ____, ...rest } = rules as Record<string, unknown>
   return rest as Rules<object>
 }
 
@@ -139,7 +141,7 @@ export const batchTaskRules: { [T in BatchTask]: Rules<object> } = {
   caption: { ...shared(captionRules), ...runRules } as Rules<object>,
   answer: { ...shared(answerRules), question: rule.text, ...runRules } as Rules<object>,
   ask: { ...shared(taskRules), answer: rule.text, ...runRules } as Rules<object>,
-  ocr: { ...shared(taskRules), ...runRules } as Rules<object>,
+  ocr: { ...shared(ocrRules), ...runRules } as Rules<object>,
   detect: { ...shared(detectRules), labels: labelsRule, ...runRules } as Rules<object>,
   segment: { ...shared(detectRules), labels: labelsRule, ...runRules } as Rules<object>,
   encodeImage: { ...shared(encodeImageRules), ...runRules } as Rules<object>,

@@ -19,10 +19,14 @@ import { looksLikeZip } from '../formats/npz'
 import { defaults, type LoadOptions } from './options'
 import type { ImageTransform } from '../images/transform'
 import { preprocess } from '../images/preprocess'
+import type { PreprocessOptions } from '../images/preprocess-options'
+import type { Tile } from '../images/tile-plan'
+import { preprocessTiles, type PlanTiles } from '../images/tiles'
 import { hintAtShape } from '../images/shape-hint'
 import { withoutPlaceholders } from './prompts'
 import { checkReadable } from '../base/permission'
 import { untilAborted } from '../base/signals'
+import { wrongOption } from '../base/validate'
 
 /** Options of loading, with the model as a file. */
 export type HostOptions = LoadOptions & { model: string }
@@ -118,6 +122,12 @@ export interface PreparedImage {
   native: NativeImage
   /** Missing for embeddings that were not made by encodeImage. */
   transform?: ImageTransform
+}
+
+/** A part of a picture, ready to be submitted. */
+export interface PreparedTile extends PreparedImage {
+  tile: Tile
+  transform: ImageTransform
 }
 
 /** A limit on processes or memory made the engine start fewer than it was told to: slower, otherwise the same. */
@@ -246,13 +256,7 @@ export class ModelHost {
     }
     const images = options.images ?? (options.image === undefined ? [] : [options.image])
     for (const [i, image] of images.entries()) checkImage(image, options.images ? `images[${i}]` : 'image')
-    if (images.length > 0 && !this.info.hasVision) {
-      throw new PaliGemmaError(
-        'ERR_MODEL_UNSUPPORTED',
-        'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, ' +
-          'vision })'
-      )
-    }
+    if (images.length > 0) this.checkVision()
     return await Promise.all(images.map(async (image) => await this.prepareImage(image, signal)))
   }
 
@@ -268,7 +272,23 @@ export class ModelHost {
       }
       return { native: { embedding: image.data }, ...(image.transform && { transform: image.transform }) }
     }
-    const { data, transform } = await preprocess(this.binding, image, {
+    const { data, transform } = await preprocess(this.binding, image, this.pictureOptions(signal))
+    if (this.options.fit === undefined) hintAtShape(transform)
+    return { native: { pixels: data }, transform }
+  }
+
+  /** Views of one picture, from one decode. */
+  async prepareTiles(image: ImageInput, plan: PlanTiles, signal: AbortSignal): Promise<PreparedTile[]> {
+    checkImage(image)
+    this.checkVision()
+    if (isEmbedding(image))
+      throw wrongOption('image', 'a picture with tiles, not an ImageEmbedding, which has no pixels,', image)
+    const views = await preprocessTiles(this.binding, image, this.pictureOptions(signal), plan)
+    return views.map(({ data, tile, transform }) => ({ native: { pixels: data }, tile, transform }))
+  }
+
+  private pictureOptions(signal: AbortSignal | undefined): PreprocessOptions {
+    return {
       size: this.info.imageSize,
       resize: this.options.resize ?? this.info.resizeFilter,
       ...definedOnly({
@@ -278,9 +298,16 @@ export class ModelHost {
         allowPrivateAddresses: this.options.allowPrivateAddresses,
         signal
       })
-    })
-    if (this.options.fit === undefined) hintAtShape(transform)
-    return { native: { pixels: data }, transform }
+    }
+  }
+
+  private checkVision(): void {
+    if (this.info.hasVision) return
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      'The model file has no vision tensors, so it takes no images; pass its vision GGUF as loadModel({ model, ' +
+        'vision })'
+    )
   }
 
   /**

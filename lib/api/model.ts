@@ -19,6 +19,8 @@ import { embed, encodeImage } from './embed'
 import { runGeneration } from './generation'
 import { toInfo, type LoadedModelInfo } from './info'
 import { generateObject, type ObjectOptions } from './object'
+import { ocr } from './ocr'
+import type { Detection, ObjectList, Segmentation } from './objects'
 import {
   answerRules,
   batchRules,
@@ -30,6 +32,7 @@ import {
   generateRules,
   labelsRule,
   loadRules,
+  ocrRules,
   scoreRules,
   taskRules,
   type AnswerOptions,
@@ -41,6 +44,7 @@ import {
   type EncodeImageOptions,
   type GenerateOptions,
   type LoadOptions,
+  type OcrOptions,
   type ScoreOptions,
   type TaskOptions
 } from './options'
@@ -49,7 +53,7 @@ import type { ChoiceResult, GenerateResult } from './results'
 import { score, type ScoreResult } from './score'
 import { isUrl } from '../base/realms'
 import { GenerateStream } from './stream'
-import { detect, segment, type Detection, type ObjectList, type Segmentation } from './tasks'
+import { detect, segment } from './tasks'
 import { encodeRules, idsRule, type EncodeOptions } from './tokenizer'
 
 // Node 20's first releases lack the symbol; compiled `await using` looks it up here.
@@ -238,14 +242,14 @@ export class PaliGemma {
     )
   }
 
-  /** The text in the picture. */
-  async ocr(image: ImageInput, options: Omit<TaskOptions, 'lang'> = {}): Promise<string> {
-    return await publicCall<TaskOptions, string>(
+  /** The text in the picture; with `tiles` of a large one, in reading order. */
+  async ocr(image: ImageInput, options: OcrOptions = {}): Promise<string> {
+    return await publicCall<OcrOptions, string>(
       'ocr',
       options,
-      taskRules,
+      ocrRules,
       [],
-      async ({ lang: _, ...sampling }) => await this.#text({ ...sampling, image, prompt: prompts.ocr() })
+      async (options) => await ocr(this.#host, takeImage(image), options)
     )
   }
 

@@ -6,6 +6,7 @@ import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } 
 import type { ImageInput } from '../images/image-input'
 import { imageRule, imagesRule } from '../images/image-rule'
 import { pictureRules } from '../images/preprocess-options'
+import { tilesRule, type TileOption } from '../images/tile-plan'
 import type { RetrievalFlavour } from '../retrieval/vectors'
 import { isUrl } from '../base/realms'
 import { rule, takeList, type Rule, type Rules } from '../base/validate'
@@ -149,8 +150,23 @@ export interface CaptionOptions extends TaskOptions {
   style?: 'short' | 'coco' | 'long' | undefined
 }
 
+/** Of `detect`, `segment` and `ocr`, for large pictures. */
+export interface TileOptions {
+  /**
+   * Looks at overlapping tiles of a large picture, all together, and makes one result of what they show: small things
+   * keep their pixels. `detect` and `segment` look at the whole too. Default: one pass over the whole picture. See
+   * docs/tiles.md.
+   */
+  tiles?: TileOption | undefined
+  /** With `tiles`: called as each view of the picture is done. */
+  onTile?: ((done: number, all: number) => void) | undefined
+}
+
+/** Options of `ocr`. */
+export interface OcrOptions extends SamplingOptions, TileOptions {}
+
 /** Options of `detect` and `segment`. */
-export interface DetectOptions extends SamplingOptions {
+export interface DetectOptions extends SamplingOptions, TileOptions {
   /** false: the model may write anything, and what can be parsed is returned. Default true: only the task's grammar. */
   constrain?: boolean | undefined
   /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
@@ -269,11 +285,15 @@ const nmsRule: Rule = {
   }
 }
 
+const tileRules: Rules<TileOptions> = { tiles: tilesRule, onTile: rule.callback }
+export const ocrRules: Rules<OcrOptions> = { ...tileRules, ...samplingRules }
+
 export const detectRules: Rules<DetectOptions> = {
   constrain: rule.flag,
   maxObjects: rule.integer(1, 65535),
   minScore: rule.number(0, 1),
   nms: nmsRule,
+  ...tileRules,
   ...samplingRules
 }
 export const encodeImageRules: Rules<EncodeImageOptions> = { adapters: adaptersRule, signal: rule.signal }

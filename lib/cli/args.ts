@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LoadOptions } from '../api/options'
 import type { SamplingOptions } from '../api/sampling'
+import type { TileOption } from '../images/tile-plan'
 import { group } from './help'
 import { addModelOption, chooseModel } from './model'
 
@@ -26,6 +27,16 @@ export function collect(value: string, before: string[] | undefined): string[] {
 export function adapter(text: string): { path: string; scale?: number } {
   const [, path, scale] = /^(.+)=([+-]?(?:\d+\.?\d*|\.\d+))$/.exec(text) ?? []
   return path === undefined ? { path: text } : { path, scale: Number(scale) }
+}
+
+/** `auto`, `4x3` or `800`: columns and rows, or pixels; `:0.3` after it for another overlap. */
+export function tiles(text: string): TileOption {
+  if (text === 'auto') return text
+  const [, columns, rows, size, share] = /^(?:(\d+)x(\d+)|(\d+))(?::(0?\.\d+|0))?$/.exec(text) ?? []
+  const overlap = share === undefined ? {} : { overlap: Number(share) }
+  if (size !== undefined) return { size: Number(size), ...overlap }
+  if (columns === undefined) throw new InvalidArgumentError('Expected auto, COLUMNSxROWS or PIXELS, such as 4x3.')
+  return { columns: Number(columns), rows: Number(rows), ...overlap }
 }
 
 const loadKeys = [

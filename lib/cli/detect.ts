@@ -1,7 +1,7 @@
 /** `paligemma detect` */
 import type { Command } from 'commander'
 import type { DetectOptions } from '../api/options'
-import { collect, integer, number, pick, samplingOptions } from './args'
+import { collect, integer, number, pick, samplingOptions, tiles } from './args'
 import { type Context, usageError } from './context'
 import { addExamples, group } from './help'
 import { addTaskOptions, runTask } from './task'
@@ -46,6 +46,11 @@ export function addObjectOptions(command: Command): Command {
     )
     .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best (default: off)', number)
     .option('--class-agnostic', '--nms compares boxes of different names too')
+    .option(
+      '--tiles <grid>',
+      'look at tiles of a large picture too: auto, 4x3 (columns x rows) or 800 (pixels); :0.3 for another overlap',
+      tiles
+    )
     .option('--no-constrain', 'let the model write anything, and print what can be parsed')
     .optionsGroup(group.output)
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
@@ -71,7 +76,7 @@ export async function objectCall(
   if (classAgnostic && iou === undefined) throw usageError('--class-agnostic needs --nms')
   return {
     minScore: recommendedMinScore(labels),
-    ...pick(options, ['maxObjects', 'minScore']),
+    ...pick(options, ['maxObjects', 'minScore', 'tiles']),
     ...(iou !== undefined && { nms: classAgnostic ? { iou, classAgnostic } : iou }),
     ...(options['constrain'] === false ? { constrain: false } : {}),
     ...samplingOptions(options, context.signal)

@@ -1,8 +1,8 @@
 /** `paligemma ocr` */
 import type { Command } from 'commander'
-import { samplingOptions } from './args'
+import { pick, samplingOptions, tiles } from './args'
 import type { Context } from './context'
-import { addExamples } from './help'
+import { addExamples, group } from './help'
 import { addTaskOptions, runTask, textResult } from './task'
 
 export function addOcr(program: Command, context: Context, onFailure: () => void): void {
@@ -12,8 +12,15 @@ export function addOcr(program: Command, context: Context, onFailure: () => void
     'ocr --model demo receipt.jpg',
     "find scans -name '*.png' -print0 | paligemma ocr --files-from - --json"
   )
-  addTaskOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
-    const call = samplingOptions(options, context.signal)
+  addTaskOptions(command)
+    .optionsGroup(group.task)
+    .option(
+      '--tiles <grid>',
+      'read tiles of a large picture: auto, 4x3 (columns x rows) or 800 (pixels); :0.3 for another overlap',
+      tiles
+    )
+  command.action(async (images: string[], options: Record<string, unknown>) => {
+    const call = { ...pick(options, ['tiles']), ...samplingOptions(options, context.signal) }
     await runTask(images, options, context, onFailure, {
       run: async (model, image) => textResult(await model.ocr(image, call))
     })

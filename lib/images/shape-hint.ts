@@ -13,8 +13,8 @@ export function hintAtShape({ sourceWidth, sourceHeight }: ImageTransform): void
   given = true
   process.emitWarning(
     `A picture of ${sourceWidth} x ${sourceHeight} is squashed into the square that the model sees. ` +
-      "loadModel({ fit: 'pad' }) keeps its shape, or cut it into parts; fit: 'squash' keeps things as they are " +
-      'without this warning',
+      "loadModel({ fit: 'pad' }) keeps its shape; detect and segment look closer with tiles: 'auto'; fit: 'squash' " +
+      'keeps things as they are without this warning',
     { type: 'PaliGemmaWarning', code: 'PALIGEMMA_IMAGE_SHAPE' }
   )
 }
