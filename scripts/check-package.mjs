@@ -13,7 +13,8 @@ function stop(message) {
   process.exit(1)
 }
 
-for (const file of ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/cli/main.js']) {
+const built = ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/cli/main.js', 'dist/server/index.mjs']
+for (const file of built) {
   if (!existsSync(join(root, file))) stop(`${file} is missing; run "npm run build:ts" first`)
 }
 for (const file of ['demo/paligemma2-demo.gguf', 'demo/shapes.png']) {

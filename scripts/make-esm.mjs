@@ -1,16 +1,21 @@
-// Writes dist/index.mjs and dist/index.d.mts after tsc: named re-exports of the CommonJS build, so that `import` and
-// `require` share one copy of every class.
+// Writes index.mjs and index.d.mts beside each entry point after tsc: named re-exports of the CommonJS build, so that
+// `import` and `require` share one copy of every class.
 import { createRequire } from 'node:module'
 import { writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const dist = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist')
-const names = Object.keys(createRequire(import.meta.url)(join(dist, 'index.js'))).sort()
-if (!names.includes('loadModel')) throw new Error(`${dist}/index.js does not export loadModel; run tsc first`)
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const require = createRequire(import.meta.url)
 
-writeFileSync(
-  join(dist, 'index.mjs'),
-  `import all from './index.js'\n\nexport const {\n  ${names.join(',\n  ')}\n} = all\n`
-)
-writeFileSync(join(dist, 'index.d.mts'), "export * from './index.js'\n")
+/** Entry points as folders of dist, with a name that each must export. */
+const entries = { '.': 'loadModel', server: 'createServer' }
+
+for (const [folder, expected] of Object.entries(entries)) {
+  const dist = join(root, 'dist', folder)
+  const names = Object.keys(require(join(dist, 'index.js'))).sort()
+  if (!names.includes(expected)) throw new Error(`${dist}/index.js does not export ${expected}; run tsc first`)
+  const list = names.join(',\n  ')
+  writeFileSync(join(dist, 'index.mjs'), `import all from './index.js'\n\nexport const {\n  ${list}\n} = all\n`)
+  writeFileSync(join(dist, 'index.d.mts'), "export * from './index.js'\n")
+}

@@ -97,8 +97,9 @@ const libLayers: [string, string[]][] = [
   ['hub', ['base', 'engine', 'formats', 'convert']],
   ['api', ['base', 'engine', 'formats', 'images', 'output', 'retrieval', 'convert', 'hub']],
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
+  ['server', ['base', 'images', 'output', 'convert', 'api']],
   ['index', ['base', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
-  ['cli', ['base', 'engine', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'index']]
+  ['cli', ['base', 'engine', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'server', 'index']]
 ]
 
 /** 'formats' of lib/formats/npz and of lib/formats; 'index' of lib/index. */

@@ -55,14 +55,20 @@ const loadKeys = [
 ] as const
 
 export function addLoadOptions(command: Command): Command {
-  addModelOption(command)
+  addModelOption(command).option(
+    '--adapter <path>',
+    'LoRA adapter: PEFT directory or GGUF, PATH=SCALE for another scale than 1; may be given several times',
+    collect
+  )
+  return addRunOptions(command)
+}
+
+/** How a model is loaded, whichever it is. */
+export function addRunOptions(command: Command): Command {
+  command
+    .optionsGroup(group.model)
     .option('--vision <file>', 'the separate vision GGUF ("mmproj"), where the model file has no vision tower')
     .option('--mask-decoder <file>', 'vae-oid.npz, where the model file has no mask decoder')
-    .option(
-      '--adapter <path>',
-      'LoRA adapter: PEFT directory or GGUF, PATH=SCALE for another scale than 1; may be given several times',
-      collect
-    )
   addDeviceOptions(command)
     .addOption(
       new Option('--fit <rule>', 'squash ignores the aspect ratio (default: squash)').choices(['squash', 'pad'])
@@ -110,11 +116,15 @@ export function addDeviceOptions(command: Command): Command {
 export async function loadOptions(options: Record<string, unknown>, signal: AbortSignal): Promise<LoadOptions> {
   return {
     model: await chooseModel(options['model']),
-    ...pick(options, loadKeys),
     ...(options['adapter'] !== undefined ? { adapters: (options['adapter'] as string[]).map(adapter) } : {}),
-    ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}),
+    ...runOptions(options),
     signal
-  } as unknown as LoadOptions
+  }
+}
+
+/** Those of {@link addRunOptions}. */
+export function runOptions(options: Record<string, unknown>): Omit<LoadOptions, 'model'> {
+  return { ...pick(options, loadKeys), ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}) }
 }
 
 const samplingKeys = [

@@ -9,6 +9,8 @@ export const group = {
   output: 'Output:',
   sampling: 'Sampling:',
   model: 'Model:',
+  server: 'Server:',
+  limits: 'Keys and limits:',
   expert: 'Expert:',
   help: 'Help:'
 } as const
@@ -16,6 +18,7 @@ export const group = {
 /** Headings of verbs. */
 export const verbs = {
   look: 'Looking at pictures:',
+  serve: 'Serving:',
   search: 'Finding pages (ColPali):',
   get: 'Getting models:',
   measure: 'Inspecting and measuring:',

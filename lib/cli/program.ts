@@ -12,6 +12,7 @@ import { addImatrix, addQuality } from './measure'
 import { addExamples, configureHelp, placeHelpOptions, verbs } from './help'
 import { addPull } from './pull'
 import { addRun } from './run'
+import { addServe } from './serve'
 import { addScore } from './score'
 import { addAnswer } from './answer'
 import { addCaption } from './caption'
@@ -60,6 +61,8 @@ function createProgram(context: Context, onFailure: () => void): Command {
   addDetect(program, context, onFailure)
   addSegment(program, context, onFailure)
   addScore(program, context)
+  program.commandsGroup(verbs.serve)
+  addServe(program, context)
   program.commandsGroup(verbs.search)
   addEmbed(program, context, onFailure)
   addSearch(program, context, onFailure)

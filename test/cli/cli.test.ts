@@ -41,6 +41,7 @@ const verbs = [
   'detect',
   'segment',
   'score',
+  'serve',
   'embed',
   'search',
   'tokenize',

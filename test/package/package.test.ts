@@ -202,6 +202,20 @@ describe('an application that installs it', () => {
     ).toBe('3 length true\ntrue ERR_MODEL_NOT_FOUND')
   })
 
+  it('serves it, by import and by require', () => {
+    const serve = `
+      const server = createServer({ models: { tiny: ${JSON.stringify(model)} }, logger: false })
+      await server.ready()
+      const { url } = await server.listen({ port: 0 })
+      const { data } = await (await fetch(url + '/v1/models')).json()
+      console.log(data[0].id, (await fetch(url + '/openapi.json')).status)
+      await server.close()`
+    const imported = `import { createServer } from 'node-paligemma/server'\n${serve}`
+    expect(script(complete, 'serve.mjs', imported)).toBe('tiny 200')
+    const required = `const { createServer } = require('node-paligemma/server')\n;(async () => {${serve}})()`
+    expect(script(complete, 'serve.cjs', required)).toBe('tiny 200')
+  })
+
   it('uses it in a worker', () => {
     expect(
       script(
@@ -221,6 +235,7 @@ describe('an application that installs it', () => {
     writeFileSync(
       join(complete, `types.${extension}`),
       `
+      import { createServer, type PaliGemmaServer } from 'node-paligemma/server'
       import { loadModel, parseOutput, type Detection, type GenerateResult, type PaliGemma } from 'node-paligemma'
       export async function use (path: string): Promise<string> {
         const model: PaliGemma = await loadModel({ model: path, threads: 2 })
@@ -228,10 +243,14 @@ describe('an application that installs it', () => {
         const stream = model.stream({ prompt: 'x', image: new Uint8Array(3) })
         for await (const chunk of stream) process.stdout.write(chunk.text)
         const found: Detection[] = await model.detect('cow.jpg', ['cow'])
+        const server: PaliGemmaServer = createServer({ models: { mine: model, cows: { base: 'mine', adapters: [] } } })
+        const answer: Response = await server.fetch(new Request('http://localhost/health'))
+        // @ts-expect-error: models are needed
+        createServer({})
         // @ts-expect-error: maxTokens is a number
         await model.generate({ prompt: 'x', maxTokens: '5' })
         await model.dispose()
-        return result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
+        return answer.statusText + result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
       }`
     )
     const { stdout, status } = run(

@@ -13,6 +13,7 @@ const needed = [
   'dist/index.mjs',
   'dist/index.d.ts',
   'dist/cli/main.js',
+  'dist/server/index.mjs',
   'demo/paligemma2-demo.gguf',
   'demo/shapes.png'
 ]

@@ -1,0 +1,115 @@
+/** Bodies of requests, within the limits. */
+import type { z } from 'zod'
+import { ApiError, invalidBody } from './errors'
+
+/** The body as the schema wants it. @throws ApiError 400, 413, 415 */
+export async function readBody<Body extends z.ZodType>(
+  request: Request,
+  schema: Body,
+  { maxBytes, multipart, signal }: { maxBytes: number; multipart: boolean; signal: AbortSignal }
+): Promise<z.output<Body>> {
+  const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase() ?? ''
+  const isForm = multipart && type === 'multipart/form-data'
+  if (!isForm && type !== 'application/json' && !/^application\/[\w.+-]+\+json$/.test(type))
+    throw wrongType(type, multipart)
+  const bytes = await collectBytes(request, maxBytes, signal)
+  const value = isForm ? await readForm(request, bytes) : parseJson(bytes)
+  const result = schema.safeParse(value)
+  if (!result.success) throw invalidBody(result.error)
+  return result.data
+}
+
+function wrongType(type: string, multipart: boolean): ApiError {
+  const wanted = `application/json${multipart ? ' or multipart/form-data' : ''}`
+  return new ApiError(
+    415,
+    'ERR_INVALID_OPTION',
+    `Expected ${wanted} for content-type but received ${JSON.stringify(type)}`
+  )
+}
+
+async function collectBytes(request: Request, most: number, signal: AbortSignal): Promise<Buffer> {
+  if (Number(request.headers.get('content-length') ?? 0) > most) throw tooLarge(most)
+  const reader = request.body?.getReader()
+  const pieces: Uint8Array[] = []
+  let bytes = 0
+  const stop = (): void => void reader?.cancel(signal.reason).catch(() => {})
+  signal.addEventListener('abort', stop, { once: true })
+  try {
+    while (reader) {
+      const { done, value } = await reader.read()
+      signal.throwIfAborted()
+      if (done) break
+      bytes += value.length
+      if (bytes > most) {
+        stop()
+        throw tooLarge(most)
+      }
+      pieces.push(value)
+    }
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof ApiError) throw error
+    throw new ApiError(400, 'ERR_INVALID_OPTION', `The body could not be read: ${(error as Error).message}`)
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
+  return Buffer.concat(pieces)
+}
+
+const tooLarge = (most: number): ApiError =>
+  new ApiError(
+    413,
+    'ERR_IMAGE_TOO_LARGE',
+    `The body has more than ${most} bytes, the most this server takes; send smaller pictures`
+  )
+
+function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown
+  } catch (cause) {
+    throw new ApiError(400, 'ERR_INVALID_OPTION', `The body is no JSON: ${shortened((cause as Error).message)}`)
+  }
+}
+
+/** Messages of the parser repeat what they do not understand. */
+const shortened = (message: string): string => (message.length > 120 ? `${message.slice(0, 117)}...` : message)
+
+/**
+ * A form as the JSON that it stands for. Files are pictures; texts are themselves where the field is a text, and else
+ * what
+ * they are in JSON (`0.5`, `true`, `["cow", "boat"]`). Fields that come several times are lists.
+ */
+async function readForm(request: Request, bytes: Buffer): Promise<Record<string, unknown>> {
+  let form: FormData
+  try {
+    const headers = { 'content-type': request.headers.get('content-type')! }
+    form = await new Response(bytes, { headers }).formData()
+  } catch (cause) {
+    throw new ApiError(400, 'ERR_INVALID_OPTION', `The form could not be read: ${(cause as Error).message}`)
+  }
+  const fields: Record<string, unknown> = {}
+  for (const name of new Set(form.keys())) {
+    const values: unknown[] = []
+    for (const value of form.getAll(name))
+      values.push(typeof value === 'string' ? textOf(name, value) : new Uint8Array(await value.arrayBuffer()))
+    const alone = values.length === 1 && (Array.isArray(values[0]) || !alwaysLists.has(name))
+    fields[name] = alone ? values[0] : values
+  }
+  return fields
+}
+
+// What is a text even where it looks like a number, and what is a text or a list of texts.
+const texts = new Set(['model', 'image', 'images', 'question', 'prompt', 'suffix', 'lang', 'style', 'mask_format'])
+const lists = new Set(['labels', 'choices', 'stop'])
+const alwaysLists = new Set(['images', 'choices'])
+
+function textOf(name: string, value: string): unknown {
+  if (texts.has(name)) return value
+  if (!(lists.has(name) ? /^\s*\[/ : /^\s*(?:[-+.\d]|true\b|false\b|null\b|[[{"])/).test(value)) return value
+  try {
+    return JSON.parse(value) as unknown
+  } catch {
+    return value
+  }
+}

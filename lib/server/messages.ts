@@ -1,0 +1,64 @@
+/** A conversation as what this model knows: pictures and one prompt. */
+import { ApiError } from './errors'
+import type { ChatMessage } from './schemas/chat'
+import type { ResponsesRequest } from './schemas/responses'
+import type { Picture } from './schemas/common'
+
+export interface Asked {
+  prompt: string
+  pictures: Picture[]
+}
+
+interface Turn {
+  fromUser: boolean
+  texts: string[]
+  pictures: Picture[]
+}
+
+export function askedInChat(messages: readonly ChatMessage[]): Asked {
+  const turns = messages.map(({ role, content }): Turn => {
+    const parts = typeof content === 'string' ? [{ type: 'text' as const, text: content }] : (content ?? [])
+    return {
+      fromUser: role === 'user',
+      texts: parts.flatMap((part) => (part.type === 'text' ? [part.text] : [])),
+      pictures: parts.flatMap((part) => {
+        if (part.type !== 'image_url') return []
+        return [typeof part.image_url === 'string' ? part.image_url : part.image_url.url]
+      })
+    }
+  })
+  return asked(turns, 'messages')
+}
+
+export function askedInResponse(input: ResponsesRequest['input']): Asked {
+  if (typeof input === 'string') return asked([{ fromUser: true, texts: [input], pictures: [] }], 'input')
+  const turns = input.map(({ role, content }): Turn => {
+    const parts = typeof content === 'string' ? [{ type: 'input_text' as const, text: content }] : content
+    return {
+      fromUser: role === 'user',
+      texts: parts.flatMap((part) => (part.type === 'input_text' ? [part.text] : [])),
+      pictures: parts.flatMap((part) => (part.type === 'input_image' && part.image_url ? [part.image_url] : []))
+    }
+  })
+  return asked(turns, 'input')
+}
+
+/**
+ * The model was trained on single turns: the last user's message is the prompt. A follow-up question is about the
+ * pictures
+ * that were sent before it.
+ */
+function asked(turns: readonly Turn[], param: string): Asked {
+  const users = turns.filter(({ fromUser }) => fromUser)
+  const prompt = (users.at(-1)?.texts ?? []).join(' ').trim()
+  if (prompt === '')
+    throw new ApiError(
+      400,
+      'ERR_INVALID_OPTION',
+      `${param}: Expected a user's message with text, such as "caption en"`,
+      {
+        param
+      }
+    )
+  return { prompt, pictures: users.findLast(({ pictures }) => pictures.length > 0)?.pictures ?? [] }
+}

@@ -1,0 +1,168 @@
+/** `/v1/detect` and `/v1/segment` */
+import type { DetectOptions } from '../../api/options'
+import type { Chunk, GeneratedToken } from '../../api/results'
+import type { Detection, ObjectList, Segmentation } from '../../api/objects'
+import { maskToRle } from '../../output/mask-forms'
+import { loadSharp } from '../../images/sharp'
+import { json, route, type Call, type Route } from '../call'
+import { samplingOf } from '../generation'
+import type { OpenModel } from '../models'
+import {
+  detectRequest,
+  detectResponse,
+  segmentRequest,
+  segmentResponse,
+  type DetectRequest,
+  type SegmentRequest
+} from '../schemas/tasks'
+
+export const objectRoutes: Route[] = [
+  route({
+    method: 'post',
+    path: '/v1/detect',
+    summary: 'Boxes around named things',
+    tag: 'Tasks',
+    body: detectRequest,
+    response: detectResponse,
+    multipart: true,
+    handle: async (call) => {
+      const find = new Find(call, await call.openModel(call.body.model))
+      const found = await find.run(({ model }, image, labels, options) => model.detect(image, labels, options))
+      return json({ objects: found.map(describe), ...find.rest(found) })
+    }
+  }),
+  route({
+    method: 'post',
+    path: '/v1/segment',
+    summary: 'Masks of named things',
+    tag: 'Tasks',
+    body: segmentRequest,
+    response: segmentResponse,
+    multipart: true,
+    handle: async (call) => {
+      const find = new Find(call, await call.openModel(call.body.model))
+      const found = await find.run(({ model }, image, labels, options) => model.segment(image, labels, options))
+      const objects: object[] = []
+      for (const object of found)
+        objects.push({
+          ...describe(object),
+          codes: object.codes,
+          ...(await maskOf(object.mask, call.body.mask_format))
+        })
+      return json({ objects, ...find.rest(found) })
+    }
+  })
+]
+
+const names = (labels: string | string[]): string[] =>
+  typeof labels === 'string'
+    ? labels
+        .split(';')
+        .map((label) => label.trim())
+        .filter((label) => label !== '')
+    : labels
+
+/** One search: what it is called with, and what it said on the way. */
+class Find {
+  private readonly tokens: GeneratedToken[] = []
+  private readonly start = performance.now()
+  private firstTokenMs = 0
+
+  constructor(
+    private readonly call: Call<DetectRequest>,
+    private readonly opened: OpenModel
+  ) {}
+
+  async run<T extends Detection>(
+    search: (opened: OpenModel, image: Uint8Array, labels: string[], options: DetectOptions) => Promise<ObjectList<T>>
+  ): Promise<ObjectList<T>> {
+    const { body } = this.call
+    const [image] = await this.call.openPictures([body.image])
+    return await search(this.opened, image!, names(body.labels), this.options())
+  }
+
+  private options(): DetectOptions {
+    const { call, opened } = this
+    const { body } = call
+    const { nms } = body
+    return {
+      maxTokens: body.max_tokens ?? undefined,
+      constrain: body.constrain ?? undefined,
+      maxObjects: body.max_objects ?? undefined,
+      minScore: body.min_score ?? undefined,
+      nms:
+        typeof nms === 'object' && nms
+          ? { iou: nms.iou, classAgnostic: nms.class_agnostic ?? undefined }
+          : (nms ?? undefined),
+      tiles: body.tiles ?? undefined,
+      // of all tokens, mask codes too, only where asked for
+      logProbs: body.logprobs ?? undefined,
+      adapters: opened.adapters,
+      signal: call.signal,
+      onToken: (chunk) => this.add(chunk),
+      ...samplingOf(body)
+    }
+  }
+
+  private add({ token }: Chunk): void {
+    if (!token) return
+    if (this.tokens.length === 0) this.firstTokenMs = performance.now() - this.start
+    this.tokens.push(token)
+  }
+
+  /** All but the objects. */
+  rest({ finishReason, seed }: ObjectList<Detection>): object {
+    const { call, opened, tokens, firstTokenMs } = this
+    const totalMs = performance.now() - this.start
+    const text = tokens.map((token) => token.text).join('')
+    const decodeMs = totalMs - firstTokenMs
+    call.generated(opened.name, `${call.record.path} ${names(call.body.labels).join(' ; ')}`, {
+      text,
+      usage: { imageTokens: opened.model.info.imageTokens, promptTokens: 0, completionTokens: tokens.length },
+      timings: {
+        preprocessMs: 0,
+        queueMs: 0,
+        visionMs: 0,
+        prefillMs: 0,
+        firstTokenMs,
+        decodeMs,
+        decodeTokensPerSecond: tokens.length > 1 ? ((tokens.length - 1) / decodeMs) * 1000 : 0
+      }
+    })
+    return {
+      model: opened.name,
+      finish_reason: finishReason,
+      seed,
+      ...(call.body.logprobs && {
+        text,
+        tokens: tokens.map((token) => ({ text: token.text, logprob: token.logProb ?? null }))
+      }),
+      timings: { total_ms: Math.round(totalMs * 100) / 100, first_token_ms: Math.round(firstTokenMs * 100) / 100 }
+    }
+  }
+}
+
+function describe({ label, box, normalized: { yMin, xMin, yMax, xMax }, score }: Detection): object {
+  const { x, y, width, height } = box
+  return {
+    label,
+    box: { x, y, width, height },
+    normalized: { y_min: yMin, x_min: xMin, y_max: yMax, x_max: xMax },
+    score
+  }
+}
+
+async function maskOf(
+  mask: Segmentation['mask'],
+  format: SegmentRequest['mask_format']
+): Promise<{ mask?: object | string }> {
+  if (format === 'none') return {}
+  if (format !== 'png') return { mask: maskToRle(mask) }
+  const { data, width, height } = mask
+  const sharp = await loadSharp()
+  const png = await sharp(data, { raw: { width, height, channels: 1 } })
+    .toColourspace('b-w')
+    .png()
+    .toBuffer()
+  return { mask: png.toString('base64') }
+}

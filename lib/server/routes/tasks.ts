@@ -1,0 +1,125 @@
+/** The model's own tasks that give text or numbers: caption, answer, ocr, score. */
+import { prompts } from '../../api/prompts'
+import type { GenerateOptions } from '../../api/options'
+import { ApiError } from '../errors'
+import { json, route, type Call, type Route } from '../call'
+import { samplingOf, timingsOf, usageOf } from '../generation'
+import type { Picture } from '../schemas/common'
+import {
+  answerRequest,
+  captionRequest,
+  ocrRequest,
+  scoreRequest,
+  scoreResponse,
+  textResponse,
+  type CaptionRequest,
+  type OcrRequest
+} from '../schemas/tasks'
+
+const lines = { short: prompts.shortCaption, coco: prompts.caption, long: prompts.describe }
+
+type Generating = Omit<CaptionRequest & OcrRequest, 'image' | 'style' | 'lang'>
+
+async function answerText(
+  call: Call<Generating>,
+  pictures: Picture[],
+  prompt: string,
+  constrain?: GenerateOptions['constrain']
+): Promise<Response> {
+  const { body, signal } = call
+  const { model, name, adapters } = await call.openModel(body.model)
+  const images = await call.openPictures(pictures)
+  const maxTokens = body.max_tokens ?? undefined
+  const result = await model.generate({ prompt, images, constrain, adapters, signal, maxTokens, ...samplingOf(body) })
+  call.generated(name, prompt, result)
+  const { text, finishReason, seed, usage, timings } = result
+  return json({
+    model: name,
+    text,
+    finish_reason: finishReason,
+    seed,
+    usage: usageOf(usage),
+    timings: timingsOf(timings)
+  })
+}
+
+/** `image` or `images`. */
+function picturesOf({
+  image,
+  images
+}: {
+  image?: Picture | undefined
+  images?: Picture[] | null | undefined
+}): Picture[] {
+  if (image !== undefined && images)
+    throw new ApiError(400, 'ERR_INVALID_OPTION', 'Expected image or images but received both')
+  return images ?? (image === undefined ? [] : [image])
+}
+
+export const taskRoutes: Route[] = [
+  route({
+    method: 'post',
+    path: '/v1/caption',
+    summary: 'A sentence about a picture',
+    tag: 'Tasks',
+    body: captionRequest,
+    response: textResponse,
+    multipart: true,
+    handle: async (call) => {
+      const { image, style, lang } = call.body
+      return await answerText(call, [image], lines[style ?? 'coco'](lang ?? 'en'))
+    }
+  }),
+  route({
+    method: 'post',
+    path: '/v1/answer',
+    summary: 'The answer to a question about one or several pictures',
+    tag: 'Tasks',
+    body: answerRequest,
+    response: textResponse,
+    multipart: true,
+    handle: async (call) => {
+      const { question, lang, choices } = call.body
+      const prompt = prompts.answer(question, lang ?? 'en')
+      return await answerText(call, picturesOf(call.body), prompt, choices ? { choices } : undefined)
+    }
+  }),
+  route({
+    method: 'post',
+    path: '/v1/ocr',
+    summary: 'The text in a picture',
+    tag: 'Tasks',
+    body: ocrRequest,
+    response: textResponse,
+    multipart: true,
+    handle: async (call) => await answerText(call, [call.body.image], prompts.ocr())
+  }),
+  route({
+    method: 'post',
+    path: '/v1/score',
+    summary: 'How probable a text is after pictures and a prompt',
+    tag: 'Tasks',
+    body: scoreRequest,
+    response: scoreResponse,
+    multipart: true,
+    handle: async (call) => {
+      const { prompt, suffix } = call.body
+      const { model, name, adapters } = await call.openModel(call.body.model)
+      const images = await call.openPictures(picturesOf(call.body))
+      const { tokens, logProbs, total, mean } = await model.score({
+        prompt,
+        suffix,
+        images,
+        adapters,
+        signal: call.signal
+      })
+      return json({
+        model: name,
+        tokens: tokens.map(({ text }, i) => ({ text, logprob: logProbs[i]! })),
+        log_probs: logProbs,
+        total,
+        mean
+      })
+    }
+  })
+]
