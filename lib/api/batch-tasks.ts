@@ -150,6 +150,11 @@ export const batchTaskRules: { [T in BatchTask]: Rules<object> } = {
 
 export const taskRule = runRules.task
 
+/** Names of options that an item of the task may have of its own. */
+export function itemKeys(task: BatchTask): string[] {
+  return Object.keys(batchTaskRules[task]).filter((name) => !Object.hasOwn(runRules, name))
+}
+
 /** An item as options; a picture alone is its `image`. Relative paths begin in `folder`. */
 export function itemOptions(item: unknown, folder: string): Record<string, unknown> {
   if (!isRequest(item)) return { image: takeImage(item, folder) }

@@ -39,13 +39,14 @@ const shownDigits = 6
 
 /** One line of JSON; fractions with the digits that mean something. */
 export function printJson(context: Context, value: unknown, digits = shownDigits): void {
-  printLine(
-    context,
-    JSON.stringify(value, (_, item: unknown) => {
-      if (typeof item === 'bigint') return Number(item)
-      return typeof item === 'number' && !Number.isInteger(item) ? Number(item.toPrecision(digits)) : item
-    })
-  )
+  printLine(context, roundedJson(value, digits))
+}
+
+export function roundedJson(value: unknown, digits = shownDigits): string {
+  return JSON.stringify(value, (_, item: unknown) => {
+    if (typeof item === 'bigint') return Number(item)
+    return typeof item === 'number' && !Number.isInteger(item) ? Number(item.toPrecision(digits)) : item
+  })
 }
 
 /** `code: message`, as every failure is reported. */

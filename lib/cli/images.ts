@@ -12,8 +12,9 @@ import { group } from './help'
 
 /** Standard input's name. */
 const dash = '-'
-const pictureName = /\.(?:jpe?g|jfif|png|webp|gif|avif|tiff?|bmp|ppm|pgm)$/i
-const isUrl = (text: string): boolean => /^(?:https?|data|file):/i.test(text)
+export const isPictureName = (name: string): boolean =>
+  /\.(?:jpe?g|jfif|png|webp|gif|avif|tiff?|bmp|ppm|pgm)$/i.test(name)
+export const isUrl = (text: string): boolean => /^(?:https?|data|file):/i.test(text)
 
 export interface ImageFlags {
   image?: string[]
@@ -66,10 +67,10 @@ export async function expandImages(patterns: string[]): Promise<string[]> {
 }
 
 /** The pictures of a folder by their names; undefined where it is none. */
-function filesIn(path: string): string[] | undefined {
+export function filesIn(path: string): string[] | undefined {
   if (isUrl(path) || !statSync(path, { throwIfNoEntry: false })?.isDirectory()) return undefined
   const names = readdirSync(path, { withFileTypes: true })
-    .filter((entry) => !entry.isDirectory() && pictureName.test(entry.name) && !entry.name.startsWith('.'))
+    .filter((entry) => !entry.isDirectory() && isPictureName(entry.name) && !entry.name.startsWith('.'))
     .map(({ name }) => name)
   if (names.length === 0)
     throw usageError(

@@ -1,5 +1,6 @@
 /** The command's verbs, and how errors become exit codes. */
 import { Command, CommanderError } from 'commander'
+import { addBatch } from './batch'
 import { addBench } from './bench'
 import { addBuild } from './build'
 import { packageVersion } from '../base/package-files'
@@ -21,14 +22,17 @@ import { addOcr } from './ocr'
 import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
 
-/** Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 128 + n after a signal. */
+/**
+ * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed, 128 + n after
+ * a signal.
+ */
 export async function execute(args: string[], context: Context): Promise<number> {
-  const state = { failed: false }
+  const state = { code: 0 }
   try {
-    await createProgram(context, () => {
-      state.failed = true
+    await createProgram(context, (code = 1) => {
+      state.code = code
     }).parseAsync(args, { from: 'user' })
-    return state.failed ? 1 : 0
+    return state.code
   } catch (error) {
     // commander has said what is wrong already, or printed help.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
@@ -38,8 +42,8 @@ export async function execute(args: string[], context: Context): Promise<number>
   }
 }
 
-/** `onFailure`: for verbs that go on after the failure of one image. */
-function createProgram(context: Context, onFailure: () => void): Command {
+/** `onFailure`: for verbs that go on after the failure of one image, with the exit code. */
+function createProgram(context: Context, onFailure: (code?: number) => void): Command {
   const program = new Command('paligemma')
     .description('Runs PaliGemma 1 and 2: an image and a prompt become text, boxes and masks.')
     .version(packageVersion(), '-V, --version')
@@ -50,7 +54,7 @@ function createProgram(context: Context, onFailure: () => void): Command {
     'after',
     '\nEvery verb has --help. Environment: PALIGEMMA_MODEL (the model when --model is not given), PALIGEMMA_CACHE, ' +
       'HF_TOKEN.' +
-      '\nExit codes: 0 done, 1 failed, 2 called wrongly, 128 + n ended by signal n (130: Ctrl-C).'
+      '\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 done but for some pictures (batch), 128 + n ended by signal n (130: Ctrl-C).'
   )
   program.commandsGroup(verbs.look)
   addDemo(program, context)
@@ -60,6 +64,7 @@ function createProgram(context: Context, onFailure: () => void): Command {
   addOcr(program, context, onFailure)
   addDetect(program, context, onFailure)
   addSegment(program, context, onFailure)
+  addBatch(program, context, onFailure)
   addScore(program, context)
   program.commandsGroup(verbs.serve)
   addServe(program, context)

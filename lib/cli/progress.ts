@@ -5,8 +5,8 @@ const barWidth = 24
 const frameMs = 100
 
 export interface Progress {
-  /** 0..1 */
-  update(fraction: number, note?: string): void
+  /** 0..1; undefined where nobody knows how much there is. */
+  update(fraction: number | undefined, note?: string): void
   /** Removes the line. */
   done(): void
 }
@@ -26,15 +26,20 @@ export function progress(context: Context, label: string): Progress {
     shown = 0
   }
   return {
-    update(fraction, note = '') {
+    update(share, note = '') {
       const now = Date.now()
+      const fraction = share ?? 0
       first ??= fraction
       if (shown > 0 && now - last < frameMs && fraction < 1) return
       last = now
       const elapsed = (now - start) / 1000
       const done = fraction - first
       const rest = done > 0.01 && elapsed > 1 ? `${formatSeconds((elapsed / done) * (1 - fraction))} left ` : ''
-      const line = fitting(label, fraction, `${rest}${oneLine(note)}`, (out.columns || 80) - 1)
+      const room = (out.columns || 80) - 1
+      const line =
+        share === undefined
+          ? cut(`${label}: ${oneLine(note)}`, room)
+          : fitting(label, share, `${rest}${oneLine(note)}`, room)
       const width = widthOf(line)
       out.write(`\r${line}${' '.repeat(Math.max(0, shown - width))}`)
       shown = width

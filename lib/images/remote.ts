@@ -6,7 +6,7 @@ import dns from 'node:dns'
 import http, { type IncomingMessage, type RequestOptions } from 'node:http'
 import https from 'node:https'
 import type { LookupFunction } from 'node:net'
-import { PassThrough, pipeline, type Transform } from 'node:stream'
+import { PassThrough, pipeline, type Readable, type Transform } from 'node:stream'
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
 import { isPrivateAddress, privateAddress, privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
@@ -41,6 +41,28 @@ export async function download(
   }
 }
 
+/**
+ * The bytes as they come, of any length. Rejects as {@link download}; a stream in which nothing comes for a minute ends
+ * with ERR_IMAGE_INVALID.
+ */
+export async function openUrl(
+  url: string,
+  { signal = ownController().signal, allowPrivateAddresses = privateAllowed() }: DecodeOptions = {}
+): Promise<Readable> {
+  const name = describe(url)
+  try {
+    const response = await answer(url, name, allowPrivateAddresses, signal, Infinity)
+    response.setTimeout(downloadTimeoutMs, () => {
+      response.destroy(invalid(name, `nothing came for ${downloadTimeoutMs / 1000} s`))
+    })
+    return decompressed(response, name)
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof PaliGemmaError) throw error
+    throw invalid(name, `cannot be downloaded: ${reasonOf(error as NodeJS.ErrnoException)}`, error)
+  }
+}
+
 function controlled(): { signal: AbortSignal; abort: (reason: unknown) => void } {
   const control = ownController()
   return { signal: control.signal, abort: (reason) => control.abort(reason) }
@@ -50,7 +72,13 @@ function controlled(): { signal: AbortSignal; abort: (reason: unknown) => void }
 const reasonOf = ({ message, code }: NodeJS.ErrnoException): string => message || (code ?? 'no connection')
 
 /** The answer with the picture, after redirects. */
-async function answer(url: string, name: string, allowed: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+async function answer(
+  url: string,
+  name: string,
+  allowed: boolean,
+  signal: AbortSignal,
+  mostBytes = maxEncodedBytes
+): Promise<IncomingMessage> {
   let target = parse(url, name)
   for (let redirects = 0; ; redirects++) {
     if (!allowed) await refuseLiteral(target, name)
@@ -58,7 +86,7 @@ async function answer(url: string, name: string, allowed: boolean, signal: Abort
     const { statusCode = 0, statusMessage, headers } = response
     const moved = [301, 302, 303, 307, 308].includes(statusCode) && headers.location !== undefined
     const claimed = Number(headers['content-length'] ?? 0)
-    if (statusCode === 200 && claimed <= maxEncodedBytes) return response
+    if (statusCode === 200 && claimed <= mostBytes) return response
     response.destroy()
     if (statusCode === 200) throw tooLarge(name, claimed)
     if (!moved) throw invalid(name, `the server answered ${statusCode} ${statusMessage}`.trimEnd())
@@ -125,7 +153,7 @@ const decoders: Record<string, () => Transform> = {
 }
 
 /** Some servers compress what was not to be; `collect` limits what comes out. */
-function decompressed(response: IncomingMessage, name: string): AsyncIterable<Uint8Array> {
+function decompressed(response: IncomingMessage, name: string): Readable {
   const encoding = response.headers['content-encoding']?.trim().toLowerCase() || 'identity'
   const decoder = encoding === 'identity' ? () => new PassThrough() : decoders[encoding]
   if (decoder) return pipeline(response, decoder(), () => {}) // errors come out of the result too

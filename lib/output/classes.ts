@@ -12,8 +12,9 @@ export class Classes {
   readonly #numbers = new Map<string, number>()
   readonly #closed: boolean
 
-  constructor(labels: readonly string[] | undefined) {
-    this.#closed = labels !== undefined
+  /** `open`: other labels come after those. */
+  constructor(labels: readonly string[] | undefined, open = labels === undefined) {
+    this.#closed = !open
     for (const label of labels ?? []) this.#add(label.trim())
   }
 

@@ -87,8 +87,12 @@ export class CocoWriter {
   #pictures = 0
   #annotations = 0
 
-  constructor(private readonly options: CocoOptions) {
-    this.#classes = new Classes(options.labels)
+  /** `open`: labels may be others than those of the options, and come after them. */
+  constructor(
+    private readonly options: CocoOptions,
+    open?: boolean
+  ) {
+    this.#classes = new Classes(options.labels, open)
   }
 
   add(name: string, given: unknown): { image: CocoDataset['images'][0]; annotations: CocoAnnotation[] } {

@@ -38,8 +38,13 @@ const yoloRules: Rules<YoloOptions> = {
  */
 export function toYolo(objects: readonly Drawable[], options: YoloOptions): string {
   const taken = readOptions<YoloOptions>('toYolo', options, yoloRules, ['labels'])
+  return yoloLines(objects, new Classes(taken.labels), taken)
+}
+
+/** {@link toYolo} with classes that several pictures share. */
+export function yoloLines(objects: readonly Drawable[], classes: Classes, taken: Omit<YoloOptions, 'labels'>): string {
   const { task = 'detect', scores = false, tolerance = 1 } = taken
-  const found = takeClassed('objects', objects, new Classes(taken.labels))
+  const found = takeClassed('objects', objects, classes)
   if (found.length === 0) return ''
   const size = sizeOf('options', { ...taken, objects }, found[0]!.object.mask)
   return found

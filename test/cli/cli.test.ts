@@ -40,6 +40,7 @@ const verbs = [
   'ocr',
   'detect',
   'segment',
+  'batch',
   'score',
   'serve',
   'embed',

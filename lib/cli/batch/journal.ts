@@ -1,0 +1,263 @@
+/**
+ * The rows of a batch on the disk. A picture is done when its whole line is there: the file of results is the journal.
+ * What a killed process leaves is at most a torn end, which goes away when the batch goes on.
+ */
+import { createReadStream } from 'node:fs'
+import { type FileHandle, open, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { OutputFile, writeFailure, writeOutput } from '../../base/output-file'
+import { syncFile } from '../../base/permission'
+import { acquireLock, type Lock } from '../../hub/lock'
+import { type Context, roundedJson, usageError } from '../context'
+import { keyOf, type Row } from './rows'
+
+export type Settings = Record<string, unknown>
+
+export interface JournalOptions {
+  /** Where rows are written. */
+  path: string
+  /** What the user named, for messages. */
+  out: string
+  /** What makes rows comparable: other ones are refused. */
+  settings: Settings
+  overwrite: boolean
+  /** Rows of failed pictures are removed first, so that they are tried again. */
+  retryFailed: boolean
+  context: Context
+}
+
+const option = '--out'
+const syncEveryMs = 1000
+// A lock whose process was killed is known to be dead after two and a half beats.
+const lockTiming = { beatMs: 400, deadMs: 30_000 }
+
+export class Journal {
+  /** Keys of all rows, those of failures too. */
+  readonly done: Set<string> = new Set()
+  failed = 0
+  #handle!: FileHandle
+  #bytes = 0
+  #synced = performance.now()
+  #queue: Promise<unknown> = Promise.resolve()
+
+  private constructor(
+    private readonly options: JournalOptions,
+    private readonly lock: Lock
+  ) {}
+
+  static async open(options: JournalOptions): Promise<Journal> {
+    const { path, out, context } = options
+    const lock = await acquireLock(`${path}.lock`, {
+      signal: context.signal,
+      timing: lockTiming,
+      onWait: (owner) => context.stderr.write(`waiting for ${owner}, which writes ${out}\n`)
+    }).catch((error: unknown) => {
+      throw writeFailure(error, out, option)
+    })
+    const journal = new Journal(options, lock)
+    try {
+      await journal.#begin()
+      return journal
+    } catch (error) {
+      await lock.release()
+      throw error
+    }
+  }
+
+  async #begin(): Promise<void> {
+    const { path, out, settings, overwrite, retryFailed } = this.options
+    const state = `${path}.state.json`
+    if (overwrite) for (const file of [path, state, out]) await removeFile(file)
+    const before = await readState(state)
+    if (before) refuseOther(out, before, settings)
+    else {
+      for (const file of new Set([path, out]))
+        if (await isOccupied(file))
+          throw usageError(
+            `${out} exists and was not begun by this command; choose another --out, or replace it with --overwrite`
+          )
+      await writeOutput(state, `${JSON.stringify({ version: 1, settings })}\n`, { option })
+    }
+    await this.#scan()
+    if (retryFailed && this.failed > 0) await this.#removeFailed()
+    this.#handle = await open(path, 'a').catch((error: unknown) => {
+      throw writeFailure(error, out, option)
+    })
+    await this.#handle.truncate(this.#bytes)
+  }
+
+  /** Reads all rows. */
+  async #scan(): Promise<void> {
+    const { path, out } = this.options
+    let torn: { line: number; at: number } | undefined
+    for await (const { row, line, from, to } of linesOf(path)) {
+      if (!row) {
+        torn ??= { line, at: from }
+        continue
+      }
+      if (torn)
+        throw usageError(`${out}: line ${torn.line} is no row of a batch, and others follow; repair or move the file`)
+      this.#take(row)
+      this.#bytes = to
+    }
+  }
+
+  #take(row: Row): void {
+    this.done.add(keyOf(row))
+    if (row.error) this.failed++
+  }
+
+  async #removeFailed(): Promise<void> {
+    const { path } = this.options
+    const file = await OutputFile.create(path, { option })
+    try {
+      let at = 0
+      for await (const { row, text, to } of linesOf(path)) {
+        if (to > this.#bytes) break
+        if (row?.error) this.done.delete(keyOf(row))
+        if (!row || row.error) continue
+        const bytes = Buffer.from(`${text}\n`)
+        await file.write(bytes, at)
+        at += bytes.length
+      }
+      await file.commit()
+      this.#bytes = at
+      this.failed = 0
+    } catch (error) {
+      await file.discard()
+      throw error
+    }
+  }
+
+  /** Resolves when the row is in the file; at most a second later it is on the disk. */
+  async append(row: Row): Promise<void> {
+    const written = this.#queue.then(async () => await this.#write(row))
+    this.#queue = written.catch(() => {})
+    await written
+  }
+
+  async #write(row: Row): Promise<void> {
+    this.lock.lost.throwIfAborted()
+    const bytes = Buffer.from(`${lineOf(row)}\n`)
+    try {
+      for (let done = 0; done < bytes.length; )
+        done += (await this.#handle.write(bytes, done, bytes.length - done)).bytesWritten
+      this.#bytes += bytes.length
+      this.#take(row)
+      if (performance.now() - this.#synced > syncEveryMs) await this.#sync()
+    } catch (error) {
+      // a full disk may have taken a part of the line
+      await this.#handle.truncate(this.#bytes).catch(() => {})
+      throw writeFailure(error, this.options.out, option)
+    }
+  }
+
+  async #sync(): Promise<void> {
+    await syncFile(this.#handle)
+    this.#synced = performance.now()
+  }
+
+  /** All rows, as they are in the file now. */
+  async *rows(): AsyncGenerator<{ row: Row; text: string }, void, undefined> {
+    for await (const { row, text } of linesOf(this.options.path)) if (row) yield { row, text }
+  }
+
+  async flush(): Promise<void> {
+    await this.#queue
+    await this.#sync()
+  }
+
+  async close(): Promise<void> {
+    await this.flush().catch(() => {})
+    await this.#handle.close().catch(() => {})
+    await this.lock.release()
+  }
+}
+
+/** Numbers of results with the digits that mean something; what was given exactly so, for it is a part of the key. */
+function lineOf({ image, given, ...result }: Row): string {
+  const head = JSON.stringify({ image, ...(given && { given }) })
+  return `${head.slice(0, -1)},${roundedJson(result).slice(1)}`
+}
+
+/** A folder stays: what is in it may be anybody's. */
+async function removeFile(path: string): Promise<void> {
+  const info = await stat(path).catch(() => undefined)
+  if (info?.isFile()) await rm(path)
+}
+
+/** Whether there is a file, or a folder with anything in it. */
+async function isOccupied(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => undefined)
+  return info !== undefined && (!info.isDirectory() || (await readdir(path)).length > 0)
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false
+  )
+}
+
+async function readState(path: string): Promise<Settings | undefined> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw usageError(`${path} cannot be read: ${error.message}`)
+  })
+  if (text === undefined) return undefined
+  try {
+    const { version, settings } = JSON.parse(text) as { version?: unknown; settings?: unknown }
+    if (version === 1 && typeof settings === 'object' && settings !== null) return settings as Settings
+  } catch {} // said below
+  throw usageError(`${path} is damaged or of another version; choose another --out, or begin anew with --overwrite`)
+}
+
+function refuseOther(out: string, before: Settings, now: Settings): void {
+  const shown = (value: unknown): string => (value === undefined ? 'not given' : JSON.stringify(value))
+  const changes = [...new Set([...Object.keys(before), ...Object.keys(now)])]
+    .filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
+    .map((key) => `${key} was ${shown(before[key])} and is ${shown(now[key])}`)
+  if (changes.length > 0)
+    throw usageError(
+      `${out} was begun with other options: ${changes.join(', ')}. Choose another --out, or begin anew with --overwrite`
+    )
+}
+
+interface Line {
+  /** undefined: no row. */
+  row: Row | undefined
+  text: string
+  /** From 1 on. */
+  line: number
+  /** In bytes: where it begins, and behind its line break. */
+  from: number
+  to: number
+}
+
+const newline = 10
+
+/** The whole lines of a file that may not be there. */
+async function* linesOf(path: string): AsyncGenerator<Line, void, undefined> {
+  if (!(await exists(path))) return
+  let rest: Buffer = Buffer.alloc(0)
+  let [line, at] = [0, 0]
+  for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) {
+    const bytes: Buffer = rest.length > 0 ? Buffer.concat([rest, piece as Buffer]) : (piece as Buffer)
+    let start = 0
+    for (let end = bytes.indexOf(newline); end >= 0; end = bytes.indexOf(newline, start)) {
+      const text = bytes.toString('utf8', start, end)
+      const length = end + 1 - start
+      yield { row: parseRow(text), text, line: ++line, from: at, to: at + length }
+      at += length
+      start = end + 1
+    }
+    rest = bytes.subarray(start)
+  }
+}
+
+function parseRow(text: string): Row | undefined {
+  try {
+    const row = JSON.parse(text) as Row | null
+    return typeof row === 'object' && row !== null && typeof row.image === 'string' ? row : undefined
+  } catch {
+    return undefined
+  }
+}
