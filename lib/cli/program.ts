@@ -23,8 +23,8 @@ import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
 
 /**
- * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed, 128 + n after
- * a signal.
+ * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed,
+ * 128 + n after a signal.
  */
 export async function execute(args: string[], context: Context): Promise<number> {
   const state = { code: 0 }
@@ -54,7 +54,8 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
     'after',
     '\nEvery verb has --help. Environment: PALIGEMMA_MODEL (the model when --model is not given), PALIGEMMA_CACHE, ' +
       'HF_TOKEN.' +
-      '\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 done but for some pictures (batch), 128 + n ended by signal n (130: Ctrl-C).'
+      '\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 done but for some pictures (batch), 128 + n ended by ' +
+      'signal n (130: Ctrl-C).'
   )
   program.commandsGroup(verbs.look)
   addDemo(program, context)

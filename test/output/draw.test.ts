@@ -96,6 +96,84 @@ describe('drawDetections', () => {
     ])
   })
 
+  it('draws an object once that detect and segment both found', async () => {
+    const mask = { width, height, data: new Uint8Array(width * height).fill(255, 45 * width, 46 * width) }
+    const box = { x: 10, y: 30, width: 60, height: 40 }
+    const twice = [
+      { label: 'cow', score: 0.5, box },
+      { label: 'cow', score: 0.9, box: { ...box, x: 11 }, mask },
+      { label: 'cow', score: 0.4, box: { ...box, x: 60 } }
+    ]
+    const once = [{ label: 'cow', score: 0.9, box, mask }, twice[2]!]
+    expect(await drawDetections(grey, twice)).toEqual(await drawDetections(grey, once))
+  })
+
+  it('finds places for labels where they hide no other', async () => {
+    const crowd = ['cow', 'calf', 'bull', 'ox'].map((label, i) => ({
+      label,
+      box: { x: 100 + i, y: 100, width: 90, height: 90 - i }
+    }))
+    const image = { data: new Uint8Array(400 * 400 * 3), width: 400, height: 400 }
+    const svg = await drawDetections(image, crowd, { format: 'svg', picture: false })
+    const plates = [...svg.matchAll(/<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)" rx/g)].map(
+      (match) => match.slice(1).map(Number) as [number, number, number, number]
+    )
+    expect(plates).toHaveLength(4)
+    for (const [i, [x, y, w, h]] of plates.entries())
+      for (const [ox, oy, ow, oh] of plates.slice(i + 1))
+        expect(x < ox + ow && ox < x + w && y < oy + oh && oy < y + h).toBe(false)
+  })
+
+  it('takes colours, widths, and what to leave out', async () => {
+    const data = new Uint8Array(width * height).fill(255, 40 * width, 60 * width)
+    const result = { label: 'a', box: { x: 10, y: 20, width: 90, height: 50 }, mask: { width, height, data } }
+    const look = await draw([result], { labels: false, colors: { a: '#0000ff' }, lineWidth: 7, maskOpacity: 1 })
+    expect([look.at(10, 30), look.at(16, 30), look.at(18, 30), look.at(50, 50)]).toEqual([
+      [0, 0, 255],
+      [0, 0, 255],
+      [128, 128, 128],
+      [0, 0, 255]
+    ])
+    const masksOnly = await draw([result], { labels: false, boxes: false, colors: ['#00ff00'] })
+    expect(masksOnly.at(10, 30)).toEqual([128, 128, 128])
+    expect(masksOnly.at(50, 50)[1]).toBeGreaterThan(170)
+    const boxesOnly = await draw([result], { labels: false, masks: false })
+    expect(boxesOnly.at(50, 50)).toEqual([128, 128, 128])
+    for (const format of ['jpeg', 'webp'] as const)
+      expect((await sharp(await drawDetections(grey, [result], { format })).metadata()).format).toBe(format)
+  })
+
+  it('is a text as SVG, or lies on nothing', async () => {
+    const data = new Uint8Array(width * height).fill(255, 40 * width, 60 * width)
+    const results = [{ label: 'é<a>', box: { x: 10, y: 20, width: 90, height: 50 }, mask: { width, height, data } }]
+    const svg = await drawDetections(grey, results, { format: 'svg', scale: 2 })
+    expect(svg).toMatch(/^<svg [^>]*width="240" height="160".*<image href="data:image\/jpeg;base64,/)
+    const seen = await sharp(Buffer.from(svg)).raw().toBuffer({ resolveWithObject: true })
+    expect(seen.info).toMatchObject({ width: 240, height: 160 })
+    expect(seen.data[(100 * 240 + 100) * seen.info.channels]).toBeGreaterThan(150)
+    const alone = await sharp(await drawDetections(grey, results, { picture: false, labels: false }))
+      .raw()
+      .toBuffer({ resolveWithObject: true })
+    expect(alone.info).toMatchObject({ width, height, channels: 4 })
+    const alpha = (x: number, y: number): number => alone.data[(y * width + x) * 4 + 3]!
+    expect([alpha(5, 5), alpha(10, 30)]).toEqual([0, 255])
+    expect(alpha(50, 50)).toBeGreaterThan(100)
+    expect(alpha(50, 50)).toBeLessThan(130)
+    expect(await drawDetections(grey, results, { format: 'svg', picture: false })).not.toContain('<image')
+  })
+
+  it.each([
+    [{ colors: ['red'] }, /colours "#rrggbb".* for colors/],
+    [{ colors: { a: '#12345' } }, /for colors/],
+    [{ colors: [] }, /for colors/],
+    [{ lineWidth: 0 }, /for lineWidth/],
+    [{ format: 'gif' }, /for format/],
+    [{ format: 'jpeg', picture: false }, /with picture: false for format/],
+    [{ maskOpacity: 2 }, /for maskOpacity/]
+  ])('refuses %j', async (options, message) => {
+    await expect(drawDetections(grey, [], options as never)).rejects.toThrow(message)
+  })
+
   it('refuses what it cannot draw', async () => {
     await expect(drawDetections(grey, [{ label: 'a' }] as never)).rejects.toThrow(
       /Expected \{ x, y, width, height \} for results\[0\]\.box/

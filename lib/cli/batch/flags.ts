@@ -38,6 +38,7 @@ const flagsOf: Record<string, readonly TaskName[]> = {
   minScore: ['detect', 'segment'],
   maxObjects: ['detect', 'segment'],
   nms: ['detect', 'segment'],
+  tiles: ['detect', 'segment', 'ocr'],
   question: ['answer'],
   choice: ['answer'],
   prompt: ['generate'],
@@ -45,13 +46,14 @@ const flagsOf: Record<string, readonly TaskName[]> = {
   lang: ['caption', 'answer']
 }
 
+/** maxObjects: max-objects. */
+const dashed = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
 /** Throws for options of another task, and for formats that cannot hold its results. */
 export function checkFlags({ task, format, ...options }: BatchFlags): void {
   for (const [flag, of] of Object.entries(flagsOf))
     if (options[flag] !== undefined && !of.includes(task))
-      throw usageError(
-        `--${flag.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} goes with --task ${of.join(' or ')}, not with ${task}`
-      )
+      throw usageError(`--${dashed(flag)} goes with --task ${of.join(' or ')}, not with ${task}`)
   if ((format === 'coco' || format === 'yolo') && task !== 'detect' && task !== 'segment')
     throw usageError(`--format ${format} holds boxes and masks: expected --task detect or segment`)
   if (format === 'csv' && task === 'embed') throw usageError('--task embed writes --format jsonl only')
@@ -64,7 +66,7 @@ export async function sharedOptions(flags: BatchFlags, context: Context): Promis
   const labels = label && labelsOf(flags)
   return {
     ...sampling,
-    ...pick(flags, ['maxObjects', 'nms', 'question', 'prompt', 'style', 'lang']),
+    ...pick(flags, ['maxObjects', 'nms', 'tiles', 'question', 'prompt', 'style', 'lang']),
     ...(choice && { choices: choice }),
     ...(labels && { labels }),
     ...(labels || minScore !== undefined ? { minScore: minScore ?? (await recommended(labels!)) } : {})

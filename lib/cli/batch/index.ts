@@ -1,6 +1,6 @@
 /** `paligemma batch`: any number of pictures, through every interruption. */
 import { type Command, Option } from 'commander'
-import { addLoadOptions, addSamplingOptions, collect, integer, number } from '../args'
+import { addLoadOptions, addSamplingOptions, collect, integer, number, tiles } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'
 import { type BatchFlags, formats, tasks } from './flags'
@@ -11,8 +11,8 @@ export function addBatch(program: Command, context: Context, onFailure: (code: n
     .command('batch')
     .summary('any number of pictures, through every interruption')
     .description(
-      'Runs one task over many pictures. Run again after any end, it goes on where it was: no picture is lost or done twice. ' +
-        'A picture that fails is a row with its error, and exit code 3.'
+      'Runs one task over many pictures. Run again after any end, it goes on where it was: no picture is lost or ' +
+        'done twice. A picture that fails is a row with its error, and exit code 3.'
     )
   addExamples(
     command,
@@ -54,6 +54,7 @@ function addTaskFlags(command: Command): void {
     .option('--min-score <p>', 'detect, segment: leave out lower scores (default: 0.7 / number of names)', number)
     .option('--max-objects <n>', 'detect, segment: stop after so many objects', integer)
     .option('--nms <iou>', 'detect, segment: of boxes that overlap more, keep the best', number)
+    .option('--tiles <grid>', 'detect, segment, ocr: look at tiles of large pictures too, as there', tiles)
     .option('-q, --question <text>', 'answer: the question')
     .option('-c, --choice <text>', 'answer: it is one of these; may be given several times', collect)
     .option('-p, --prompt <text>', 'generate: the prompt')

@@ -1,7 +1,7 @@
 /** A row of a batch: what became of one picture, a line of JSON. */
 import type { BatchTask } from '../../api/batch-tasks'
 import type { GenerateResult } from '../../api/results'
-import type { Detection, ObjectList, Segmentation } from '../../api/tasks'
+import type { Detection, ObjectList, Segmentation } from '../../api/objects'
 import type { MultiVector } from '../../retrieval/vectors'
 import { describeError } from '../context'
 

@@ -101,7 +101,8 @@ async function* freshItems(
     seen.add(key)
     const own = pick(entry.given ?? {}, keys)
     if (own['labels'] !== undefined && flags['minScore'] === undefined && own['minScore'] === undefined)
-      own['minScore'] = await recommended(own['labels'] as string[]).catch(() => undefined) // the task says what is wrong
+      // the task says what is wrong with labels
+      own['minScore'] = await recommended(own['labels'] as string[]).catch(() => undefined)
     const item = { image: entry.picture ?? entry.image, ...own }
     entryOf.set(item, entry)
     yield item

@@ -1,6 +1,6 @@
 /**
- * Pictures in tar files, also compressed ones and ones behind URLs. As WebDataset lays them out, files with one name up to
- * its first dot belong together: `0001.json` holds options for `0001.jpg`.
+ * Pictures in tar files, also compressed ones and ones behind URLs. As WebDataset lays them out, files with one name up
+ * to its first dot belong together: `0001.json` holds options for `0001.jpg`.
  */
 import { createReadStream } from 'node:fs'
 import { pipeline, type Readable } from 'node:stream'
