@@ -18,8 +18,7 @@ export function addBench(program: Command, context: Context): void {
     .summary('speed and memory, as shares of what the machine can do')
     .description(
       "Measures vision, prefill, decoding, loading and memory of a model, and in the same run the machine's read " +
-        'bandwidth ' +
-        'and 8-bit peak. Figures are medians. docs/benchmarks.md says what they mean.'
+        'bandwidth and 8-bit peak. Figures are medians. docs/benchmarks.md says what they mean.'
     )
   addExamples(command, 'bench --model demo', 'bench --synthetic 3b-224 --type Q4_K_M --discard')
   command

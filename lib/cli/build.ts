@@ -49,8 +49,7 @@ export function addBuild(program: Command, context: Context): void {
         throw new PaliGemmaError(
           'ERR_NATIVE_MISSING',
           'The native engine could not be compiled; the lines above say why. It needs python3, make and a C++20 ' +
-            'compiler ' +
-            '(g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++'
+            'compiler (g++ >= 10, clang >= 14, Visual Studio 2022); on Debian: apt-get install python3 make g++'
         )
       }
       const { native } = await import('../engine/native.js')

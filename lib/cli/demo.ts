@@ -27,8 +27,7 @@ export function addDemo(program: Command, context: Context): void {
     .summary('the small model in the package on its own pictures')
     .description(
       'Runs the small PaliGemma 2 that ships with the package: caption, answers, boxes, mask and text of its ' +
-        'pictures, ' +
-        'and writes the first one with its boxes and mask. It knows drawn shapes only.'
+        'pictures, and writes the first one with its boxes and mask. It knows drawn shapes only.'
     )
   addExamples(command, 'demo', 'demo --image drawing.png --out drawing-found.png --json')
   command
@@ -54,8 +53,7 @@ async function demo(options: { image?: string[]; out: string; json?: boolean }, 
       printLine(
         context,
         `A PaliGemma 2 of ${formatCount(info.parameters)} parameters (${formatBytes(info.bytes)}, ` +
-          `${info.quantization}) ` +
-          `on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ` +
+          `${info.quantization}) on ${info.device} (${info.isa}, ${info.threads} threads), loaded in ` +
           `${Math.round(performance.now() - started)} ms`
       )
     }

@@ -114,8 +114,7 @@ export function summary({ usage, timings }: Timed): string {
         : `${(value / 1000).toFixed(1)} s`
   return (
     `${usage.imageTokens} image + ${usage.promptTokens} prompt tokens: vision ${ms(timings.visionMs)}, prefill ` +
-    `${ms(timings.prefillMs)}, ` +
-    `first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ` +
+    `${ms(timings.prefillMs)}, first token after ${ms(timings.firstTokenMs)}; ${usage.completionTokens} tokens at ` +
     `${timings.decodeTokensPerSecond.toFixed(1)}/s`
   )
 }

@@ -52,26 +52,8 @@ export interface NativeLoadOptions {
   importance?: boolean
 }
 
-export interface NativeModelInfo {
+export interface NativeModelInfo extends ModelFacts {
   architecture: string
-  name: string
-  quantization: string
-  device: string
-  isa: string
-  threads: number
-  imageSize: number
-  imageTokens: number
-  textLayers: number
-  textHidden: number
-  visionLayers: number
-  visionHidden: number
-  vocab: number
-  contextSize: number
-  parameters: number
-  bytes: number
-  hasVision: boolean
-  hasMaskDecoder: boolean
-  hasRetrieval: boolean
   /** Width of embed's vectors; 0 without the head. */
   retrievalDims: number
   /** "colpali-engine" or "transformers" as the file says; '' where it says nothing. */
@@ -79,6 +61,38 @@ export interface NativeModelInfo {
   /** In the order of the load options. */
   adapters: NativeAdapterInfo[]
   resizeFilter: 'bicubic' | 'bilinear'
+}
+
+/** Of a loaded model, as the engine says it and as users see it. */
+export interface ModelFacts {
+  /** The file's own name, or ''. */
+  name: string
+  /** The type that holds most of the weights: "Q4_K", "BF16", ... */
+  quantization: string
+  /** Weights of the model, the mask decoder's not counted. */
+  parameters: number
+  /** Of the model files. */
+  bytes: number
+  /** Width and height in pixels that pictures are resized to; 0 without vision. */
+  imageSize: number
+  /** Tokens per picture. */
+  imageTokens: number
+  textLayers: number
+  textHidden: number
+  visionLayers: number
+  visionHidden: number
+  vocab: number
+  /** Tokens per sequence, images included. */
+  contextSize: number
+  hasVision: boolean
+  hasMaskDecoder: boolean
+  /** `embedImage` and `embedText` work. */
+  hasRetrieval: boolean
+  /** "cpu", "cuda" or "metal". */
+  device: string
+  /** Instruction set in use, such as "avx2". */
+  isa: string
+  threads: number
 }
 
 /** Exactly one of the two. Copied before `submit` returns. */

@@ -7,8 +7,8 @@ import { definedOnly, ModelHost } from '../api/host'
 import type { ImageInput } from '../images/image-input'
 import { native } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
-import { loadRules, type LoadOptions } from '../api/options'
-import { imagesRule, samplesOf, samplesRule, type SamplePrompt } from './samples'
+import type { LoadOptions } from '../api/options'
+import { sampledRules, samplesOf, type SamplePrompt } from './samples'
 import { rule, type Rules } from '../base/validate'
 
 /** Options of {@link collectImportance}. */
@@ -51,19 +51,8 @@ export interface ImportanceResult {
 }
 
 const importanceRules: Rules<ImportanceOptions> = {
-  model: loadRules.model,
-  vision: loadRules.vision,
-  device: loadRules.device,
-  threads: loadRules.threads,
-  contextSize: loadRules.contextSize,
-  attentionWindow: loadRules.attentionWindow,
-  resize: loadRules.resize,
-  fit: loadRules.fit,
-  signal: loadRules.signal,
-  onProgress: loadRules.onProgress,
+  ...sampledRules,
   out: rule.file,
-  images: imagesRule,
-  prompts: samplesRule,
   maxTokens: rule.integer(1)
 }
 

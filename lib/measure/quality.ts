@@ -7,7 +7,7 @@ import { defaultPrompts } from './importance'
 import { native } from '../engine/native'
 import { type ResolvedModel, resolveModel } from '../hub/resolve'
 import { loadRules, type LoadOptions } from '../api/options'
-import { imagesRule, type Sample, samplesOf, samplesRule, type SamplePrompt } from './samples'
+import { type Sample, sampledRules, samplesOf, type SamplePrompt } from './samples'
 import { rule, type Rules } from '../base/validate'
 
 /** Options of {@link compareQuality}. */
@@ -54,22 +54,11 @@ export interface QualityResult {
 }
 
 const qualityRules: Rules<QualityOptions> = {
-  model: loadRules.model,
-  vision: loadRules.vision,
+  ...sampledRules,
   against: loadRules.model,
   againstVision: rule.file,
-  device: loadRules.device,
-  threads: loadRules.threads,
-  contextSize: loadRules.contextSize,
   kvCacheType: loadRules.kvCacheType,
-  attentionWindow: loadRules.attentionWindow,
   finalSoftcap: loadRules.finalSoftcap,
-  resize: loadRules.resize,
-  fit: loadRules.fit,
-  signal: loadRules.signal,
-  onProgress: loadRules.onProgress,
-  images: imagesRule,
-  prompts: samplesRule,
   // the engine returns logits of 256 tokens, the end token among them
   maxTokens: rule.integer(1, 255)
 }

@@ -1,5 +1,6 @@
 /** Pictures and prompts to measure a model with: what importance matrices and quality reports run over. */
 import { readFile } from 'node:fs/promises'
+import { loadRules } from '../api/options'
 import { PaliGemmaError } from '../base/errors'
 import type { ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
@@ -39,6 +40,22 @@ export const imagesRule: Rule = {
     return Array.isArray(list) ? list.map((image) => takeImage(image, folder)) : list
   },
   accepts: (v) => Array.isArray(v) && v.length > 0
+}
+
+/** Options of every measure that runs a model over pictures and prompts. */
+export const sampledRules = {
+  model: loadRules.model,
+  vision: loadRules.vision,
+  device: loadRules.device,
+  threads: loadRules.threads,
+  contextSize: loadRules.contextSize,
+  attentionWindow: loadRules.attentionWindow,
+  resize: loadRules.resize,
+  fit: loadRules.fit,
+  signal: loadRules.signal,
+  onProgress: loadRules.onProgress,
+  images: imagesRule,
+  prompts: samplesRule
 }
 
 /** Every prompt about every picture. */

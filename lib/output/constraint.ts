@@ -67,8 +67,7 @@ const forms: Record<string, Record<string, Rule>> = {
 export const constraintRule: Rule = {
   expected:
     '"detect", "segment", { kind: "detect" | "segment", labels?: string[], maxObjects?: integer >= 1 }, { choices: ' +
-    'string[] }, ' +
-    '{ regex: string | RegExp } or { jsonSchema: object }',
+    'string[] }, { regex: string | RegExp } or { jsonSchema: object }',
   accepts: (v) => {
     if (v === 'detect' || v === 'segment') return true
     if (!isObject(v)) return false

@@ -219,7 +219,8 @@ TensorMap tensorMap(napi_env env, napi_value value, const std::string& name) {
   for (uint32_t i = 0; i < count; ++i) {
     const HandleScope scope(env);
     const std::string key = string(env, element(env, keys, i), name);
-    const std::string label = name + "[\"" + key + "\"]";
+    std::string label = name;
+    label.append("[\"").append(key).append("\"]");
     const napi_value entry = property(env, value, key.c_str());
     requireObject(env, entry, label);
     HostTensor tensor;

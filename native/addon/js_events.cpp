@@ -132,8 +132,7 @@ struct EventWriter {
 napi_value eventToJs(napi_env env, Event&& event, const Engine& engine, bool withLogProbs) {
   const napi_value object = newObject(env);
   set(env, object, "job", event.job);
-  std::visit([&](auto&& what) { EventWriter{env, object, engine, withLogProbs}(std::move(what)); },
-             std::move(event.what));
+  std::visit([&](auto& what) { EventWriter{env, object, engine, withLogProbs}(std::move(what)); }, event.what);
   return object;
 }
 

@@ -214,7 +214,7 @@ napi_value createPageStore(const js::Call& call) {
         napi_adjust_external_memory(e, -(*shared)->reported, &total);
       },
       nullptr, nullptr));
-  native.release();
+  (void)native.release();
   return object;
 }
 

@@ -85,7 +85,7 @@ void stayLoaded() {
 }
 
 void install() {
-  const char* wish = std::getenv("PALIGEMMA_FAULT_HANDLER");
+  const char* wish = std::getenv("PALIGEMMA_FAULT_HANDLER");  // NOLINT(concurrency-mt-unsafe): only read
   if (wish && std::strcmp(wish, "0") == 0) return;
   pageSize = size_t(sysconf(_SC_PAGESIZE));
   stayLoaded();

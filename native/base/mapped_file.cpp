@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -139,6 +139,9 @@ void MappedFile::release(size_t offset, size_t size) const {
 
 namespace {
 
+// strerror's text may be another thread's
+std::string reasonOf(int error) { return std::generic_category().message(error); }
+
 // mtime in nanoseconds
 int64_t changedAt(const struct stat& info) {
 #ifdef __APPLE__
@@ -176,11 +179,11 @@ MappedFile::MappedFile(const std::string& path, FileAccess access)
       fail(Code::modelNotFound, path, ": no such file; check the path, or download the model first");
     if (error == EACCES || error == EPERM)
       fail(Code::modelNotFound, path, ": permission denied; make the file and its folders readable for this user");
-    fail(Code::modelNotFound, path, ": cannot be opened (", std::strerror(error), ")");
+    fail(Code::modelNotFound, path, ": cannot be opened (", reasonOf(error), ")");
   }
   struct stat& info = opened_->info;
   if (fstat(opened_->fd, &info) != 0)
-    fail(Code::modelNotFound, path, ": its size cannot be read (", std::strerror(errno), ")");
+    fail(Code::modelNotFound, path, ": its size cannot be read (", reasonOf(errno), ")");
   if (S_ISDIR(info.st_mode)) fail(Code::modelNotFound, path, ": is a directory; give the path of the .gguf file in it");
   if (!S_ISREG(info.st_mode))
     fail(Code::modelNotFound, path, ": is not a regular file and cannot be mapped; copy the model to a file first");
@@ -197,7 +200,7 @@ void MappedFile::map() {
   if (map == MAP_FAILED) {
     const int error = errno;
     fail(error == ENOMEM ? Code::outOfMemory : Code::modelNotFound, path_, ": ", size_, " bytes cannot be mapped (",
-         std::strerror(error), ")");
+         reasonOf(error), ")");
   }
   data_ = static_cast<const uint8_t*>(map);
   guard_ = std::make_unique<FaultGuard>(map, size_);
@@ -219,7 +222,7 @@ void MappedFile::copy() {
     const ssize_t got =
         pread(opened_->fd, static_cast<char*>(memory.begin) + done, std::min(kMost, size_ - done), off_t(done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(Code::modelNotFound, path_, ": cannot be read at byte ", done, " (", std::strerror(errno), ")");
+    if (got < 0) fail(Code::modelNotFound, path_, ": cannot be read at byte ", done, " (", reasonOf(errno), ")");
     if (got == 0) break;  // shorter than it was: throwIfChanged() says so
     done += size_t(got);
   }
@@ -237,7 +240,7 @@ MappedFile::~MappedFile() {
 std::string MappedFile::change(bool atPath) const {
   if (!opened_) return {};
   struct stat now;
-  if (fstat(opened_->fd, &now) != 0) return std::string("it is gone (") + std::strerror(errno) + ")";
+  if (fstat(opened_->fd, &now) != 0) return "it is gone (" + reasonOf(errno) + ")";
   std::string what = difference(opened_->info, now);
   if (what.empty() && atPath && stat(path_.c_str(), &now) == 0 && now.st_dev == opened_->info.st_dev &&
       now.st_ino == opened_->info.st_ino)

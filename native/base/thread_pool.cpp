@@ -102,7 +102,8 @@ struct ThreadPool::Impl {
     workers.reserve(count);
     try {
       while (workers.size() < count) workers.emplace_back([this, i = int(workers.size()) + 1] { work(i); });
-    } catch (const std::exception&) {  // std::system_error, std::bad_alloc: those that run are enough
+    } catch (const std::exception&) {
+      return;  // std::system_error, std::bad_alloc: those that run are enough
     }
   }
 

@@ -132,7 +132,7 @@ const Kernels* kernelsFor(const std::string& isa) {
 }
 
 const Kernels& chooseKernels() {
-  const char* forced = std::getenv("PALIGEMMA_ISA");
+  const char* forced = std::getenv("PALIGEMMA_ISA");  // NOLINT(concurrency-mt-unsafe): only read
   if (forced && *forced) {
     if (const Kernels* kernels = kernelsFor(forced)) return *kernels;
     std::string known;

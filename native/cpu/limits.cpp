@@ -32,13 +32,14 @@ double measureInt8(const Kernels& kernels, ThreadPool& pool, double seconds) {
 
 double measureRead(const Kernels& kernels, ThreadPool& pool, const uint8_t* buffer, size_t bytes, int passes) {
   constexpr size_t kPiece = size_t(1) << 20;
+  const size_t pieces = bytes / kPiece;
   std::atomic<uint64_t> seen{0};
   double best = 0;
   for (int pass = 0; pass < passes; ++pass) {
     const double start = now();
-    pool.forRange(int64_t(bytes / kPiece), 1,
+    pool.forRange(int64_t(pieces), 1,
                   [&](int64_t i, int64_t, int) { seen += kernels.read(buffer + size_t(i) * kPiece, kPiece); });
-    best = std::max(best, double(bytes / kPiece * kPiece) / (now() - start));
+    best = std::max(best, double(pieces * kPiece) / (now() - start));
   }
   return best + (seen.load() == 1);
 }

@@ -54,8 +54,10 @@ Taps makeTaps(int32_t in, int32_t out, ResizeFilter filter) {
   taps.weight.assign(size_t(out) * size_t(taps.most), 0);
   for (int32_t i = 0; i < out; ++i) {
     const double center = (i + 0.5) * scale;
+    // NOLINTBEGIN(bugprone-incorrect-roundings): as Pillow rounds
     const int32_t begin = std::max(int32_t(center - support + 0.5), 0);
     const int32_t end = std::min(int32_t(center + support + 0.5), in);
+    // NOLINTEND(bugprone-incorrect-roundings)
     double* weight = &taps.weight[size_t(i) * size_t(taps.most)];
     double sum = 0;
     for (int32_t x = begin; x < end; ++x) {
@@ -121,10 +123,10 @@ uint16x4_t clipped16(int32x4_t sumHigh, int32x4_t sumLow) {
 constexpr size_t kOverread = 16;
 
 // One output pixel of `Rows` rows: channels interleaved. src: first tap in the first row.
+#if PG_IMAGE_SSE2
 template <int Channels, int Rows>
 void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const int16_t* low, int32_t pairs,
                   uint8_t* dst, size_t dstStride) {
-#if PG_IMAGE_SSE2
   // Lanes are channels: bytes v[0..] and v[Channels..] interleaved give (tap, next tap) pairs for multiply-add.
   const __m128i zero = _mm_setzero_si128();
   __m128i sumHigh[Rows], sumLow[Rows];
@@ -151,7 +153,11 @@ void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const 
     const int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(_mm_packs_epi32(sum, sum), zero));
     memcpy(dst + size_t(r) * dstStride, &packed, Channels);
   }
+}
 #elif PG_IMAGE_NEON
+template <int Channels, int Rows>
+void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const int16_t* low, int32_t pairs,
+                  uint8_t* dst, size_t dstStride) {
   // Lanes are channels: a tap in the low half of a register, the next in the high half.
   const uint8_t places[8] = {0, 1, 2, 3, Channels, Channels + 1, Channels + 2, Channels + 3};
   const uint8x8_t place = vld1_u8(places);
@@ -173,7 +179,11 @@ void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const 
     vst1_u8(bytes, vqmovn_u16(vcombine_u16(clipped, clipped)));
     memcpy(dst + size_t(r) * dstStride, bytes, Channels);
   }
+}
 #else
+template <int Channels, int Rows>
+void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const int16_t* low, int32_t pairs,
+                  uint8_t* dst, size_t dstStride) {
   for (int r = 0; r < Rows; ++r) {
     uint32_t sumHigh[Channels] = {}, sumLow[Channels] = {};
     const uint8_t* v = src + size_t(r) * stride;
@@ -185,8 +195,8 @@ void filterAcross(const uint8_t* src, size_t stride, const int16_t* high, const 
     for (int c = 0; c < Channels; ++c)
       dst[size_t(r) * dstStride + size_t(c)] = clip8((sumHigh[c] << kLowBits) + sumLow[c] + uint32_t(kHalf));
   }
-#endif
 }
+#endif
 
 // rows x [width, Channels] -> rows x [taps, Channels]. `src` must allow kOverread bytes behind its last row.
 template <int Channels>

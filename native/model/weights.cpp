@@ -100,7 +100,7 @@ void Weights::place(Device& device) {
   copies_.clear();
 }
 
-void Weights::readText(File file, const TextConfig& c) {
+void Weights::readText(const File& file, const TextConfig& c) {
   const GgufFile& f = *file;
   linear(file, text.embedding, "token_embd", c.vocab, c.hidden, false);
   if (const GgufTensor* head = f.findTensor("retrieval.proj.weight")) {

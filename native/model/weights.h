@@ -56,7 +56,7 @@ class Weights {
   Weights(const Weights&) = delete;   // what waits to be placed points into it
   Weights& operator=(const Weights&) = delete;
 
-  void readText(std::shared_ptr<const GgufFile> file, const TextConfig& config);
+  void readText(const std::shared_ptr<const GgufFile>& file, const TextConfig& config);
   void readVision(std::shared_ptr<const GgufFile> file, const VisionConfig& config, int64_t textHidden);
   // Brings all that was read to the device: from here on the views can be used.
   void place(Device& device);

@@ -28,7 +28,7 @@ bool Scheduler::guard(const Job& job, Work&& work) {
 
 // Of files that changed come all sorts of errors; the change is what people need to know.
 Error Scheduler::failure() const {
-  const Error error = currentError();
+  Error error = currentError();
   if (error.code() != Code::modelInvalid && error.code() != Code::internal) return error;
   try {
     model_.throwIfChanged(true);

@@ -38,7 +38,7 @@ bool isRange(const std::vector<std::string_view>& pieces, int32_t first, int cou
     std::string number = std::to_string(i);
     const std::string spelling =
         std::string("<") + name + std::string(size_t(digits) - number.size(), '0') + number + ">";
-    if (pieces[size_t(first + i)] != spelling) return false;
+    if (pieces[size_t(first) + size_t(i)] != spelling) return false;
   }
   return true;
 }

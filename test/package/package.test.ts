@@ -4,7 +4,6 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
-  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -18,7 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { usesMusl } from '../../lib/engine/locate'
+import { npmPack, putEngine, removeEngine, unpacked } from '../support/packed'
 import { runnable, toJavaScript } from '../support/snippets'
 import { writeTinyModel } from '../support/tiny-model'
 
@@ -54,14 +53,6 @@ function script(app: string, name: string, source: string): string {
   return stdout.trim()
 }
 
-function pack(folder: string, destination: string): string {
-  mkdirSync(destination, { recursive: true })
-  const [{ filename }] = JSON.parse(
-    npm(folder, 'pack', '--json', '--ignore-scripts', '--pack-destination', destination)
-  ) as [{ filename: string }]
-  return join(destination, filename)
-}
-
 function install(name: string, tarball: string): string {
   const app = join(temporary, name)
   const modules = join(app, 'node_modules')
@@ -94,23 +85,12 @@ let files: string[] = []
 let model = ''
 
 beforeAll(() => {
-  const packed = pack(root, join(temporary, 'packed'))
-  const stage = join(temporary, 'stage')
-  mkdirSync(stage)
-  execFileSync('tar', ['-xzf', packed, '-C', stage])
-  const contents = join(stage, 'package')
+  const contents = unpacked(temporary)
   files = readdirSync(contents, { recursive: true, encoding: 'utf8' }).map((name) => name.replaceAll('\\', '/'))
-
-  const folder = join(contents, 'prebuilds', `${process.platform}-${process.arch}`)
-  rmSync(folder, { recursive: true, force: true })
-  bare = install('bare', pack(contents, join(temporary, 'bare-tarball')))
-
-  mkdirSync(folder, { recursive: true })
-  const libc = process.platform !== 'linux' ? '' : usesMusl() ? '.musl' : '.glibc'
-  const binary = join(folder, `node-paligemma${libc}.node`)
-  cpSync(join(root, 'build', 'Release', 'paligemma.node'), binary)
-  chmodSync(binary, 0o755)
-  complete = install('complete', pack(contents, join(temporary, 'complete-tarball')))
+  removeEngine(contents)
+  bare = install('bare', npmPack(contents, join(temporary, 'bare-tarball')))
+  putEngine(contents)
+  complete = install('complete', npmPack(contents, join(temporary, 'complete-tarball')))
   model = writeTinyModel({ maskDecoder: true })
 })
 

@@ -1,6 +1,6 @@
 /** The package as users get it, with the engine built here as its prebuilt binary, in an application of its own. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,23 +10,42 @@ const root = join(__dirname, '..', '..')
 export const demoModel = join(root, 'demo', 'paligemma2-demo.gguf')
 export const demoPicture = join(root, 'demo', 'shapes.png')
 
-function npmPack(folder: string, to: string): string {
+/** The path of the tarball of a folder. */
+export function npmPack(folder: string, to: string): string {
   mkdirSync(to, { recursive: true })
   execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', to], { cwd: folder })
   return join(to, readdirSync(to).find((name) => name.endsWith('.tgz'))!)
 }
 
-/** The tarball. */
-export function packWithEngine(temporary: string): string {
+/** What the tarball of this package holds, unpacked. */
+export function unpacked(temporary: string): string {
   const stage = join(temporary, 'stage')
   mkdirSync(stage, { recursive: true })
   execFileSync('tar', ['-xzf', npmPack(root, join(temporary, 'plain')), '-C', stage])
-  const prebuilds = join(stage, 'package', 'prebuilds', `${process.platform}-${process.arch}`)
-  rmSync(prebuilds, { recursive: true, force: true })
-  mkdirSync(prebuilds, { recursive: true })
+  return join(stage, 'package')
+}
+
+const prebuilds = (contents: string): string => join(contents, 'prebuilds', `${process.platform}-${process.arch}`)
+
+export function removeEngine(contents: string): void {
+  rmSync(prebuilds(contents), { recursive: true, force: true })
+}
+
+/** The engine built here as the prebuilt binary of this machine. */
+export function putEngine(contents: string): void {
+  removeEngine(contents)
+  mkdirSync(prebuilds(contents), { recursive: true })
   const libc = process.platform !== 'linux' ? '' : usesMusl() ? '.musl' : '.glibc'
-  cpSync(join(root, 'build', 'Release', 'paligemma.node'), join(prebuilds, `node-paligemma${libc}.node`))
-  return npmPack(join(stage, 'package'), join(temporary, 'packed'))
+  const binary = join(prebuilds(contents), `node-paligemma${libc}.node`)
+  cpSync(join(root, 'build', 'Release', 'paligemma.node'), binary)
+  chmodSync(binary, 0o755)
+}
+
+/** The tarball. */
+export function packWithEngine(temporary: string): string {
+  const contents = unpacked(temporary)
+  putEngine(contents)
+  return npmPack(contents, join(temporary, 'packed'))
 }
 
 /** An application with this package and tools of the registry; `undefined` where they cannot be had. */

@@ -49,8 +49,7 @@ const refused: Readonly<Record<string, string>> = {
   use_qalora: `but QALoRA's lora_A takes averages of groups; ${mergeAdvice}`,
   alora_invocation_tokens:
     'but an activated LoRA works from its invocation tokens on only, and this engine applies adapters to whole ' +
-    'requests; ' +
-    'train the adapter without it',
+    'requests; train the adapter without it',
   layer_replication: `but layers cannot be repeated; ${mergeAdvice}`,
   target_parameters: `but only modules can be changed; ${mergeAdvice}`
 }

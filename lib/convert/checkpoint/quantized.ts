@@ -134,8 +134,7 @@ export function quantizedError(where: string, method: string, base?: string): Pa
     'ERR_MODEL_UNSUPPORTED',
     `${where}: the weights are quantized with ${method}, and packed weights cannot be converted; use the original, ` +
       `unquantized model${base === undefined ? '' : ` (${base})`} in bfloat16, float16 or float32 and choose --type ` +
-      'Q4_K_M for a small file, ' +
-      'or dequantize this one with the tool that made it and save it again'
+      'Q4_K_M for a small file, or dequantize this one with the tool that made it and save it again'
   )
 }
 

@@ -148,8 +148,7 @@ async function unfolded(
     if (gain >= leastGain || gain === 0) return tensors
     notes.push(
       `the projector's weights are small (gain ${gain.toPrecision(2)}), so 1/sqrt(${hidden}) seems to be folded in: ` +
-        'multiplied by its inverse; ' +
-        '--projector keep leaves them'
+        'multiplied by its inverse; --projector keep leaves them'
     )
   }
   return await Promise.all(

@@ -16,8 +16,7 @@ export function fail(path: string, message: string): never {
 const annotations = new Set(
   (
     '$schema $id $comment $defs $anchor $vocabulary definitions id title description default example examples ' +
-    'deprecated ' +
-    'readOnly writeOnly discriminator externalDocs xml contentEncoding contentMediaType errorMessage'
+    'deprecated readOnly writeOnly discriminator externalDocs xml contentEncoding contentMediaType errorMessage'
   ).split(' ')
 )
 
