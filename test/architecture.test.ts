@@ -21,6 +21,7 @@ const allowed: Record<string, string[]> = {
   // cpu: only to tell which instruction set is in use
   addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'serve'],
   bench: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model', 'serve'],
+  fuzz: ['base', 'format', 'text', 'image', 'model', 'serve'],
   test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'text', 'image', 'model', 'serve']
 }
 

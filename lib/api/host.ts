@@ -141,8 +141,28 @@ function warnOfFewerThreads(started: number, wanted = 1): void {
   )
 }
 
+let toldOfTables = false
+
+/** Kernels that compute wrongly on this machine were found at start-up and are not used: slower, but right. */
+function warnOfBrokenTables({ isa, broken = [] }: ReturnType<NativeBinding['cpuInfo']>): void {
+  if (toldOfTables || broken.length === 0) return
+  toldOfTables = true
+  const tables = broken.map((table) => `${table.isa} (${table.kernels.join(', ')})`).join(' and ')
+  process.emitWarning(
+    `Wrong results of ${tables} on this machine: ${isa} is used in its place. Run "paligemma verify" and report its ` +
+      'output; a damaged build of the engine or a failing processor may be the cause',
+    { type: 'PaliGemmaWarning', code: 'PALIGEMMA_KERNELS' }
+  )
+}
+
+/** What no user sets: to observe the inputs of all matrices, and the CPU's kernel table. */
+export interface EngineOnly {
+  importance?: boolean
+  isa?: string
+}
+
 /** The options as the addon takes them, with what is read here: the mask decoder's npz and PEFT's tensors. */
-async function readLoadOptions(options: HostOptions, importance: boolean | undefined): Promise<NativeLoadOptions> {
+async function readLoadOptions(options: HostOptions, extra: EngineOnly): Promise<NativeLoadOptions> {
   const { maskDecoder, signal } = options
   const adapters = options.adapters as TakenAdapter[] | undefined
   const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
@@ -159,7 +179,7 @@ async function readLoadOptions(options: HostOptions, importance: boolean | undef
     kvCacheType: options.kvCacheType,
     attentionWindow: options.attentionWindow,
     finalSoftcap: options.finalSoftcap,
-    importance
+    ...extra
   })
 }
 
@@ -180,19 +200,15 @@ export class ModelHost {
     this.adapterFiles = (options.adapters as TakenAdapter[] | undefined)?.map(({ file }) => file) ?? []
   }
 
-  /** Loads with options already checked; `importance` observes the inputs of all matrices. */
-  static async open(
-    binding: NativeBinding,
-    options: HostOptions,
-    { importance }: { importance?: boolean } = {}
-  ): Promise<ModelHost> {
+  /** Loads with options already checked. */
+  static async open(binding: NativeBinding, options: HostOptions, extra: EngineOnly = {}): Promise<ModelHost> {
     const { model: path, vision, maskDecoder, adapters = [], signal, onProgress, threads } = options
     signal?.throwIfAborted()
     await checkReadable(path, vision, maskDecoder, ...(adapters as TakenAdapter[]).map(({ file }) => file))
     onProgress?.(0)
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
-    const given = await readLoadOptions(options, importance)
+    const given = await readLoadOptions(options, extra)
     let model: NativeModel
     try {
       model = inNoContext(() => new binding.Model(given, jobs.deliver))
@@ -201,7 +217,9 @@ export class ModelHost {
     }
     try {
       const info = await untilAborted(jobs.ready, signal)
-      warnOfFewerThreads(info.threads, threads ?? binding.cpuInfo?.().threads)
+      const cpu = binding.cpuInfo?.()
+      warnOfFewerThreads(info.threads, threads ?? cpu?.threads)
+      if (cpu) warnOfBrokenTables(cpu)
       // without the caller's callback and signal, which may hold much alive
       const { signal: _, onProgress: __, ...kept } = options
       const host = new ModelHost(binding, model, info, kept, jobs)

@@ -8,7 +8,7 @@ export interface LoadedModelInfo extends ModelFacts {
   architecture: 'paligemma' | 'paligemma2'
   /** "3b-224", "10b-448", "28b-896"; other sizes: "custom". */
   variant: string
-  /** Whose prompts `embedImage` and `embedText` write unless told otherwise: as the file says, else "colpali-engine". */
+  /** Whose prompts `embedImage` and `embedText` write unless told: as the file says, else "colpali-engine". */
   retrievalFlavour: RetrievalFlavour
   /** LoRA adapters that were loaded with the model. */
   adapters: AdapterInfo[]

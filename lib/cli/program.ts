@@ -21,6 +21,7 @@ import { addDetect } from './detect'
 import { addOcr } from './ocr'
 import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
+import { addVerify } from './verify'
 
 /**
  * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed,
@@ -83,6 +84,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addQuality(program, context)
   addBench(program, context)
   program.commandsGroup(verbs.engine)
+  addVerify(program, context, onFailure)
   addBuild(program, context)
   placeHelpOptions(program)
   return program

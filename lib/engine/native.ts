@@ -42,6 +42,8 @@ export interface NativeLoadOptions {
   weights?: 'mapped' | 'copy'
   device?: 'auto' | 'cpu' | 'cuda' | 'metal'
   threads?: number
+  /** Of the CPU's kernels; default: the best. */
+  isa?: string
   contextSize?: number
   maxSequences?: number
   kvCacheType?: 'f16' | 'q8_0' | 'f32'
@@ -251,6 +253,8 @@ export interface NativeBinding {
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
+  /** What is wrong with tensors [first, first + count), in file order: NaN or infinity, also as scales of blocks. */
+  checkWeights(path: string, first: number, count: number): Promise<string[]>
   dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }>
   /**
    * Rows of `cols` values of type `from` -> the same rows in type `to`. Types as GGUF names them, any case. Refuses
@@ -287,7 +291,15 @@ export interface NativeBinding {
     height: number,
     convention: 'training' | 'demo'
   ): Promise<PlainBytes>
-  cpuInfo(): { isa: string; supported: string[]; threads: number }
+  /** isa: in use. broken: better tables that compute wrongly here, found at start-up, with the kernels that do. */
+  cpuInfo(): {
+    isa: string
+    supported: string[]
+    threads: number
+    broken?: { isa: string; kernels: string[] }[]
+  }
+  /** Every kernel of a supported table against the scalar one; `error` and `allowed` relative to the largest value. */
+  checkKernels(isa: string): Promise<{ kernel: string; error: number; allowed: number }[]>
   /**
    * What this machine can do at best with so many threads (default: as `cpuInfo`), measured in a third of a second:
    * memory reads in 10^9 bytes a second, multiplications and additions of the 8-bit kernels in 10^9 a second (0 where

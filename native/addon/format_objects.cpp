@@ -11,6 +11,10 @@
 
 namespace pg {
 
+namespace {
+constexpr int64_t kMostTensors = int64_t(1) << 31;
+}  // namespace
+
 // --- tokenizer -----------------------------------------------------------------------------------------------------
 namespace {
 
@@ -215,6 +219,31 @@ napi_value inspect(const js::Call& call) {
   return js::runInPool(
       call.env, [path = js::path(call.env, call.args[0], "path")] { return GgufFile::open(path); },
       [maxArray](napi_env env, File&& file) { return fileToJs(env, *file, maxArray); });
+}
+
+// Of tensors [first, first + count) those that hold NaN or infinity, also as scales of blocks: a message each.
+napi_value checkWeights(const js::Call& call) {
+  std::string path = js::path(call.env, call.args[0], "path");
+  const size_t first = size_t(js::integer(call.env, call.args[1], "first", 0, kMostTensors)),
+               count = size_t(js::integer(call.env, call.args[2], "count", 0, kMostTensors));
+  return js::runInPool(
+      call.env,
+      [path = std::move(path), first, count] {
+        const auto file = GgufFile::open(path);
+        return file->whole([&] {
+          std::vector<std::string> problems;
+          const std::vector<GgufTensor>& tensors = file->tensors();
+          for (size_t i = first; i < std::min(first + count, tensors.size()); ++i) try {
+              file->checkFinite(tensors[i]);
+            } catch (const Error& error) {
+              problems.push_back(error.message());
+            }
+          return problems;
+        });
+      },
+      [](napi_env env, std::vector<std::string>&& problems) {
+        return js::arrayOf(env, problems.size(), [&](size_t i) { return problems[i]; });
+      });
 }
 
 napi_value dequantizeTensor(const js::Call& call) {

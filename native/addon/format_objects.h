@@ -8,5 +8,6 @@ napi_value openTokenizer(const js::Call& call);
 napi_value openMaskDecoder(const js::Call& call);
 napi_value inspect(const js::Call& call);
 napi_value dequantizeTensor(const js::Call& call);
+napi_value checkWeights(const js::Call& call);
 
 }  // namespace pg

@@ -284,6 +284,7 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     choice(env, v, "device", {"auto", "cpu", "cuda", "metal"});
     options.device = string(env, v, "device");
   });
+  given("isa", [&](napi_value v) { options.isa = string(env, v, "isa"); });
   given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, 1024)); });
   given("contextSize", [&](napi_value v) { options.contextSize = integer(env, v, "contextSize", 1, kInt32Max); });
   given("maxSequences", [&](napi_value v) { options.maxSequences = int(integer(env, v, "maxSequences", 1, 1024)); });

@@ -6,6 +6,7 @@
 
 #include "addon/js_args.h"
 #include "base/thread_pool.h"
+#include "cpu/check_kernels.h"
 #include "cpu/cpu_info.h"
 #include "cpu/limits.h"
 #include "format/quantize.h"
@@ -174,10 +175,37 @@ napi_value pasteMask(const js::Call& call) {
 napi_value cpuInfo(const js::Call& call) {
   const std::vector<std::string> supported = supportedIsas();
   const napi_value info = js::newObject(call.env);
-  js::set(call.env, info, "isa", chooseKernels().isa);
+  const KernelChoice& choice = kernelChoice();
+  js::set(call.env, info, "isa", choice.kernels->isa);
+  js::set(call.env, info, "broken", js::arrayOf(call.env, choice.broken.size(), [&](size_t i) {
+            const BrokenTable& table = choice.broken[i];
+            const napi_value entry = js::newObject(call.env);
+            js::set(call.env, entry, "isa", table.isa);
+            js::set(call.env, entry, "kernels",
+                    js::arrayOf(call.env, table.kernels.size(), [&](size_t k) { return table.kernels[k]; }));
+            return entry;
+          }));
   js::set(call.env, info, "supported", js::arrayOf(call.env, supported.size(), [&](size_t i) { return supported[i]; }));
   js::set(call.env, info, "threads", defaultThreads());
   return info;
+}
+
+napi_value checkTable(const js::Call& call) {
+  const std::string isa = js::string(call.env, call.args[0], "isa");
+  const Kernels* kernels = kernelsFor(isa);
+  if (!kernels)
+    fail(Code::invalidOption, "Expected an instruction set of this machine for isa but received \"", isa, "\"");
+  return js::runInPool(
+      call.env, [kernels] { return checkKernels(*kernels, CheckDepth::whole); },
+      [](napi_env e, std::vector<KernelCheck>&& checks) {
+        return js::arrayOf(e, checks.size(), [&](size_t i) {
+          const napi_value entry = js::newObject(e);
+          js::set(e, entry, "kernel", checks[i].kernel);
+          js::set(e, entry, "error", checks[i].error);
+          js::set(e, entry, "allowed", checks[i].allowed);
+          return entry;
+        });
+      });
 }
 
 napi_value machineLimits(const js::Call& call) {

@@ -1,8 +1,11 @@
 #include "cpu/cpu_info.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <mutex>
 
 #include "base/error.h"
+#include "cpu/check_kernels.h"
 #include "cpu/kernels/common/isa.h"
 
 #if defined(_MSC_VER) && defined(_M_X64)
@@ -97,6 +100,8 @@ struct Table {
   bool supported;
 };
 
+constexpr size_t kMostTables = 4;
+
 // Best last.
 std::vector<Table> tables() {
   std::vector<Table> list{{&kKernelsScalar, true}};
@@ -131,15 +136,42 @@ const Kernels* kernelsFor(const std::string& isa) {
   return nullptr;
 }
 
-const Kernels& chooseKernels() {
+KernelChoice lastSound(std::span<const Kernels* const> tables) {
+  KernelChoice choice;
+  for (size_t i = tables.size(); i-- > 0;) {
+    std::vector<std::string> wrong;
+    for (const KernelCheck& check : checkKernels(*tables[i], CheckDepth::startup))
+      if (!check.ok()) wrong.push_back(check.kernel);
+    choice.kernels = tables[i];
+    if (wrong.empty()) break;
+    if (i > 0) choice.broken.push_back({tables[i]->isa, std::move(wrong)});
+  }
+  return choice;
+}
+
+const KernelChoice& kernelChoice() {
+  const std::vector<std::string> names = supportedIsas();
+  size_t best = names.size() - 1;
   const char* forced = std::getenv("PALIGEMMA_ISA");  // NOLINT(concurrency-mt-unsafe): only read
   if (forced && *forced) {
-    if (const Kernels* kernels = kernelsFor(forced)) return *kernels;
-    std::string known;
-    for (const std::string& name : supportedIsas()) known += (known.empty() ? "" : ", ") + name;
-    fail(Code::invalidOption, "PALIGEMMA_ISA is \"", forced, "\", but this machine runs ", known);
+    best = size_t(std::find(names.begin(), names.end(), forced) - names.begin());
+    if (best == names.size()) {
+      std::string known;
+      for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
+      fail(Code::invalidOption, "PALIGEMMA_ISA is \"", forced, "\", but this machine runs ", known);
+    }
   }
-  return *kernelsFor(supportedIsas().back());
+  struct Once {
+    std::once_flag flag;
+    KernelChoice choice;
+  };
+  static Once upTo[kMostTables];  // a constant of the machine, found when it is first asked for
+  std::call_once(upTo[best].flag, [&] {
+    std::vector<const Kernels*> candidates;
+    for (size_t i = 0; i <= best; ++i) candidates.push_back(kernelsFor(names[i]));
+    upTo[best].choice = lastSound(candidates);
+  });
+  return upTo[best].choice;
 }
 
 }  // namespace pg

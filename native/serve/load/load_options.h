@@ -18,6 +18,7 @@ struct LoadOptions {
   FileAccess weights = FileAccess::mapped;
   std::string device = "auto";       // auto, cpu (cuda and metal fail with deviceUnavailable where not built)
   int threads = 0;                   // 0 = defaultThreads()
+  std::string isa;                   // of the CPU's kernels; empty: the best. For `verify`
   int64_t contextSize = 0;           // tokens per sequence; 0 = what the model was trained for
   int maxSequences = 4;
   DType kvCacheType = DType::f16;    // f16, q8_0, f32

@@ -6,10 +6,12 @@
 
 namespace pg {
 
-std::unique_ptr<Device> makeDevice(const std::string& name, int threads) {
+std::unique_ptr<Device> makeDevice(const std::string& name, int threads, const std::string& isa) {
   if (name != "auto" && name != "cpu")
     fail(Code::deviceUnavailable, "Device \"", name, "\" is not part of this build. Use device \"cpu\" or \"auto\"");
-  return std::make_unique<CpuDevice>(chooseKernels(), threads > 0 ? threads : defaultThreads());
+  const Kernels* kernels = isa.empty() ? &chooseKernels() : kernelsFor(isa);
+  if (!kernels) fail(Code::deviceUnavailable, "This machine runs no instruction set \"", isa, "\"");
+  return std::make_unique<CpuDevice>(*kernels, threads > 0 ? threads : defaultThreads());
 }
 
 }  // namespace pg

@@ -32,7 +32,7 @@ void count(const GgufFile& file, ModelInfo& info) {
 
 }  // namespace
 
-Model::Model(const LoadOptions& options) : Model(options, makeDevice(options.device, options.threads)) {}
+Model::Model(const LoadOptions& options) : Model(options, makeDevice(options.device, options.threads, options.isa)) {}
 
 Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(std::move(on)) {
   if (options.importance) {
