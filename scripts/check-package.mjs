@@ -14,7 +14,7 @@ function stop(message) {
 }
 
 const built = ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/cli/main.js', 'dist/server/index.mjs']
-for (const file of built) {
+for (const file of [...built, 'dist/server/page/index.html']) {
   if (!existsSync(join(root, file))) stop(`${file} is missing; run "npm run build:ts" first`)
 }
 for (const file of ['demo/paligemma2-demo.gguf', 'demo/shapes.png']) {

@@ -1,7 +1,7 @@
 // Writes index.mjs and index.d.mts beside each entry point after tsc: named re-exports of the CommonJS build, so that
-// `import` and `require` share one copy of every class.
+// `import` and `require` share one copy of every class. Copies what tsc leaves: the files of the server's page.
 import { createRequire } from 'node:module'
-import { writeFileSync } from 'node:fs'
+import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -19,3 +19,7 @@ for (const [folder, expected] of Object.entries(entries)) {
   writeFileSync(join(dist, 'index.mjs'), `import all from './index.js'\n\nexport const {\n  ${list}\n} = all\n`)
   writeFileSync(join(dist, 'index.d.mts'), "export * from './index.js'\n")
 }
+
+const page = join('server', 'page')
+rmSync(join(root, 'dist', page), { recursive: true, force: true })
+cpSync(join(root, 'lib', page), join(root, 'dist', page), { recursive: true })

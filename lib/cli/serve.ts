@@ -12,10 +12,10 @@ import { chooseModel } from './model'
 export function addServe(program: Command, context: Context): void {
   const command = program
     .command('serve')
-    .summary('a server that OpenAI clients talk to')
+    .summary('a server that OpenAI clients talk to, with a page to try it')
     .description(
-      'Serves models over HTTP: OpenAI’s chat completions, responses and embeddings, and an endpoint for each task. ' +
-        'Ends on SIGTERM or Ctrl-C when the running requests have been answered.'
+      'Serves models over HTTP: OpenAI’s chat completions, responses and embeddings, an endpoint for each task, and ' +
+        'a page at "/". Ends on SIGTERM or Ctrl-C when the running requests have been answered.'
     )
   addExamples(
     command,
@@ -50,6 +50,7 @@ function addServerOptions(command: Command): Command {
     .optionsGroup(group.server)
     .option('--port <n>', '0: any that is free (default: 8080)', integer)
     .option('--host <address>', 'where to listen; 0.0.0.0: on all networks (default: 127.0.0.1, this machine alone)')
+    .option('--no-page', 'no page at "/"')
     .option('--no-log', 'no line of JSON per request on standard error')
     .option('--log-content', 'prompts and answers in the log too')
     .option('--drain <seconds>', 'how long running requests may go on after SIGTERM (default: 30)', number)
@@ -113,6 +114,7 @@ function serverOptions(options: Record<string, unknown>, context: Context): Omit
     lazy: options['lazy'] as boolean | undefined,
     idleUnloadMs: milliseconds(options['idleUnload']),
     cors: origins?.includes('*') ? '*' : origins,
+    page: options['page'] as boolean | undefined,
     maxQueue: options['maxQueue'] as number | undefined,
     deadlineMs: milliseconds(options['deadline']),
     maxBodyBytes: megabytes === undefined ? undefined : Math.round(megabytes * 2 ** 20),

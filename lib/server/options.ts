@@ -35,6 +35,8 @@ export interface ServerOptions {
   cors?: '*' | string[] | undefined
   /** Path in front of all others, where the server is mounted in another: "/api/paligemma". Default "". */
   basePath?: string | undefined
+  /** false: no page at "/". Default true. */
+  page?: boolean | undefined
   /** Requests under way or waiting at once; one more is answered 429 with Retry-After. Default 100. */
   maxQueue?: number | undefined
   /**
@@ -90,6 +92,7 @@ export const serverRules: Rules<ServerOptions> = {
     expected: 'path such as "/api"',
     accepts: (v) => typeof v === 'string' && /^(?:\/[\w.~-]+)*$/.test(v)
   },
+  page: rule.flag,
   maxQueue: rule.integer(1),
   deadlineMs: rule.integer(1, 2 ** 31 - 1),
   maxBodyBytes: rule.integer(1024, 2 ** 30),

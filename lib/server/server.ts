@@ -21,6 +21,7 @@ import {
   type ListenOptions,
   type ServerOptions
 } from './options'
+import { pageHandler } from './page'
 import { chatRoute } from './routes/chat'
 import { embeddingsRoute } from './routes/embeddings'
 import { modelRoutes } from './routes/models'
@@ -61,8 +62,8 @@ export interface PaliGemmaServer {
 }
 
 /**
- * A server for one or several models: OpenAI's chat completions, responses and embeddings, an endpoint for each task,
- * metrics. See docs/server.md.
+ * A server for one or several models: OpenAI's chat completions, responses and embeddings, an endpoint for each task, a
+ * page at "/", metrics. See docs/server.md.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function createServer(options: ServerOptions): PaliGemmaServer {
@@ -112,6 +113,7 @@ export class Server implements PaliGemmaServer {
       cut: this.cut.signal,
       isClosing: () => this.state === 'closing'
     })
+    if (options.page ?? true) pageHandler(this.app, this.basePath)
     this.preloading = this.preload(options.lazy ?? false)
     this.preloading.catch(() => {}) // ready() tells
   }

@@ -165,7 +165,7 @@ describe('slow clients', () => {
   it('that never finish their request are cut off', async () => {
     const { server } = await serve(scripted('x'))
     const { url } = await server.listen({ port: 0, requestTimeoutMs: 100 })
-    const head = postHead(100) + '{'
+    const head = `${postHead(100)}{`
     const start = performance.now()
     expect(await raw(url, head)).toMatch(/^HTTP\/1.1 408 /)
     expect(performance.now() - start).toBeLessThan(5000)
