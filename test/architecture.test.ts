@@ -92,15 +92,19 @@ const libLayers: [string, string[]][] = [
   ['engine', ['base']],
   ['formats', ['base', 'engine']],
   ['images', ['base', 'engine']],
+  ['video', ['base', 'images']],
   ['output', ['base', 'engine', 'formats', 'images']],
   ['retrieval', ['base', 'engine', 'formats', 'images']],
   ['convert', ['base', 'engine', 'formats', 'output', 'retrieval']],
   ['hub', ['base', 'engine', 'formats', 'convert']],
-  ['api', ['base', 'engine', 'formats', 'images', 'output', 'retrieval', 'convert', 'hub']],
+  ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub']],
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
-  ['index', ['base', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
-  ['cli', ['base', 'engine', 'images', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'server', 'index']]
+  ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
+  [
+    'cli',
+    ['base', 'engine', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'server', 'index']
+  ]
 ]
 
 /** 'formats' of lib/formats/npz and of lib/formats; 'index' of lib/index. */

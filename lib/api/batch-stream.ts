@@ -1,9 +1,10 @@
 /** `batch`: any number of items through one task, with back-pressure. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { publicLoop, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { flow } from '../base/flow'
 import { anySignal, untilAborted } from '../base/signals'
-import { check, readFields, readOptions, wrongOption } from '../base/validate'
+import { check, readFields, readOptions, type Rule } from '../base/validate'
 import { isBytes, isIterable, isSharp } from '../images/image-input'
 import { asError } from './batch'
 import { batchTaskRules, callTask, itemOptions, taskRule, type BatchTask, type TaskCalls } from './batch-tasks'
@@ -26,7 +27,6 @@ interface Outcome {
   error?: Error
 }
 
-/** The options are read now; what is wrong with them comes out of the loop. */
 export function runBatch(
   model: TaskCalls,
   host: ModelHost,
@@ -34,48 +34,37 @@ export function runBatch(
   given: unknown
 ): AsyncGenerator<Outcome, void, undefined> {
   const folder = process.cwd()
-  const plan = attempt(() => {
-    const { task } = readFields('the options of batch', given, ['task']) as { task: BatchTask }
-    check('task', task, taskRule)
-    const options = readOptions('batch', given, batchTaskRules[task], ['task' as never])
-    checkItems(items)
-    return options as RunOptions & Record<string, unknown>
-  })
-  return run(model, host, items as AsyncIterable<unknown>, plan, folder)
+  return publicLoop(
+    () => {
+      const { task } = readFields('the options of batch', given, ['task']) as { task: BatchTask }
+      check('task', task, taskRule)
+      check('items', items, itemsRule)
+      const options: object = readOptions('batch', given, batchTaskRules[task], ['task' as never])
+      return options as RunOptions & Record<string, unknown>
+    },
+    (options) => run(model, host, items as AsyncIterable<unknown>, options, folder)
+  )
 }
 
-/** The value, or what the question throws, later. */
-function attempt<T>(question: () => T): () => T {
-  try {
-    const value = question()
-    return () => value
-  } catch (error) {
-    return () => {
-      throw error
-    }
-  }
-}
-
-function checkItems(items: unknown): void {
-  const isSource =
+const itemsRule: Rule = {
+  expected: 'an iterable or async iterable of pictures',
+  accepts: (items) =>
     typeof items === 'object' &&
     items !== null &&
     !isBytes(items) &&
     !isSharp(items) &&
     (isIterable(items) || Symbol.iterator in items)
-  if (!isSource) throw wrongOption('items', 'an iterable or async iterable of pictures', items)
 }
 
 async function* run(
   model: TaskCalls,
   host: ModelHost,
   items: AsyncIterable<unknown>,
-  plan: () => RunOptions & Record<string, unknown>,
+  options: Taken<RunOptions & Record<string, unknown>>,
   folder: string
 ): AsyncGenerator<Outcome, void, undefined> {
-  const { task, concurrency = host.maxSequences + decodedAhead, ordered = false, signal, ...shared } = plan()
+  const { task, concurrency = host.maxSequences + decodedAhead, ordered = false, signal, ...shared } = options
   host.throwIfDisposed()
-  signal?.throwIfAborted()
   const atOnce = Math.min(concurrency, host.options.maxQueue ?? Infinity)
   const call = callTask[task] as (model: TaskCalls, request: object) => Promise<unknown>
   const work = async (item: unknown, index: number, stop: AbortSignal): Promise<Outcome> => {

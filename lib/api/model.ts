@@ -15,7 +15,9 @@ import { generateBatch } from './batch'
 import { runBatch } from './batch-stream'
 import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './batch-tasks'
 import { warnBeyondTraining } from './context-size'
+import { describeVideo, describeVideoRules, type DescribeVideoOptions, type VideoDescription } from './describe-video'
 import { embed, encodeImage } from './embed'
+import { takeSource, type VideoSource } from '../video/source'
 import { runGeneration } from './generation'
 import { toInfo, type LoadedModelInfo } from './info'
 import { generateObject, type ObjectOptions } from './object'
@@ -295,6 +297,22 @@ export class PaliGemma {
       detectRules,
       [],
       async (options) => await segment(this.#host, takeImage(image), take('labels', labels, labelsRule), options)
+    )
+  }
+
+  /**
+   * What happens in a video: frames of it, or of each part of `segmentSeconds`, are the pictures of one request. Needs
+   * ffmpeg, see {@link videoFrames}.
+   * @throws as {@link generate}; ERR_DEPENDENCY_MISSING, and ERR_IMAGE_INVALID where the video cannot be read
+   */
+  async describeVideo(source: VideoSource, options: DescribeVideoOptions = {}): Promise<VideoDescription> {
+    const video = takeSource(source, process.cwd())
+    return await publicCall<DescribeVideoOptions, VideoDescription>(
+      'describeVideo',
+      options,
+      describeVideoRules,
+      [],
+      async (options) => await describeVideo(this.#host, video, options)
     )
   }
 

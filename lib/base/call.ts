@@ -39,6 +39,42 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
 }
 
 /**
+ * A public call whose results come in a loop: `read` takes the options now, in the caller's state, and what is wrong with
+ * them comes out of the loop, as everything else does.
+ */
+export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
+  read: () => T,
+  work: (options: Taken<T>) => AsyncGenerator<R, void, undefined>
+): AsyncGenerator<R, void, undefined> {
+  const options = attempt(read)
+  return (async function* () {
+    const taken = options()
+    const end = ownController()
+    const release = taken.signal ? follow(taken.signal, (reason) => end.abort(reason)) : () => {}
+    try {
+      end.signal.throwIfAborted()
+      yield* work({ ...taken, signal: end.signal })
+    } catch (error) {
+      throw explainDenied(error)
+    } finally {
+      release()
+    }
+  })()
+}
+
+/** The value, or what the question throws, later. */
+function attempt<T>(question: () => T): () => T {
+  try {
+    const value = question()
+    return () => value
+  } catch (error) {
+    return () => {
+      throw error
+    }
+  }
+}
+
+/**
  * The user's functions among the options, replaced by ones that run in the AsyncLocalStorage context of this call,
  * wherever they are called from. Promises that callbacks return are gathered: a rejected one ends the call.
  */

@@ -1,15 +1,17 @@
 /** Typed arrays inside results, as JSON takes them: base64 instead of a number a line. */
 import { PaliGemmaError } from './errors'
+import { isFloat32Array, isInt8Array, isUint8Array } from './realms'
 
 /** Little-endian bytes in base64, under the name of their type. */
 export type ArrayJson = { float32: string } | { int8: string } | { uint8: string }
 
 const kinds = { float32: Float32Array, int8: Int8Array, uint8: Uint8Array } as const
+const isKind = { float32: isFloat32Array, int8: isInt8Array, uint8: isUint8Array }
 type Kind = keyof typeof kinds
 type Values = Float32Array | Int8Array | Uint8Array
 
 function kindOf(value: unknown): Kind | undefined {
-  return (Object.keys(kinds) as Kind[]).find((kind) => value instanceof kinds[kind])
+  return (Object.keys(kinds) as Kind[]).find((kind) => isKind[kind](value))
 }
 
 /**

@@ -22,6 +22,7 @@ import { addOcr } from './ocr'
 import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
 import { addVerify } from './verify'
+import { addVideo } from './video'
 
 /**
  * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed,
@@ -67,6 +68,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addDetect(program, context, onFailure)
   addSegment(program, context, onFailure)
   addBatch(program, context, onFailure)
+  addVideo(program, context)
   addScore(program, context)
   program.commandsGroup(verbs.serve)
   addServe(program, context)

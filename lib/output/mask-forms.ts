@@ -70,6 +70,15 @@ export function rleToMask(
  * 200 million pixels
  */
 export function reviveResults(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  if (!isPlain(value)) return value
   return reviveArray(value) ?? reviveMask(value, defaultMaxImagePixels) ?? value
+}
+
+/** As JSON makes objects; what cannot be read is none. */
+function isPlain(value: unknown): value is object {
+  try {
+    return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0
+  } catch {
+    return false
+  }
 }

@@ -108,7 +108,10 @@ export function decodeRle(
   const pixels = width * height
   let sum = 0
   for (const count of counts) {
-    if (!Number.isSafeInteger(count) || count < 0 || count > pixels) sum = NaN
+    if (!Number.isSafeInteger(count) || count < 0 || count > pixels) {
+      sum = NaN // it may be no number at all
+      break
+    }
     sum += count
   }
   if (sum !== pixels)

@@ -8,16 +8,8 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import * as api from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { hostile, pathsOf, replaced, standstill } from '../support/hostile'
+import { limits, outputRows, picture, signal, sync, transform, type Row } from '../support/output-rows'
 import { writeTinyModel } from '../support/tiny-model'
-
-/** A call with arguments that work, every option given. `again`: made anew each time, for what is used up. */
-interface Row {
-  sync?: true
-  call: (...args: never[]) => unknown
-  args: () => unknown[]
-  /** Errors of user callbacks and of signals pass unchanged. */
-  passes?: (error: unknown) => boolean
-}
 
 const here = process.cwd()
 let folder = ''
@@ -44,11 +36,7 @@ afterAll(async () => {
   removeTempDirs()
 })
 
-const picture = { data: new Uint8Array(28 * 28 * 3), width: 28, height: 28, channels: 3 }
-const signal = new AbortController().signal
 const nothing = (): void => {}
-const normalized = { yMin: 0, xMin: 0, yMax: 1, xMax: 1 }
-const transform = { scaleX: 1, scaleY: 1, offsetX: 0, offsetY: 2, size: 28, sourceWidth: 28, sourceHeight: 24 }
 const vectors = {
   type: 'f32',
   data: new Float32Array(64).fill(0.1),
@@ -59,9 +47,6 @@ const vectors = {
   texts: ['a']
 }
 const int8 = { type: 'int8', data: new Int8Array(64), scales: new Float32Array(4), tokens: 4, dims: 16 }
-const mask = { width: 28, height: 28, data: new Uint8Array(28 * 28) }
-const drawable = { label: 'cow', score: 0.5, box: { x: 1, y: 1, width: 9, height: 9 }, mask }
-const limits = { maxImagePixels: 1e6, decodeTimeoutMs: 1000, allowPrivateAddresses: false }
 const sampling = {
   maxTokens: 1,
   temperature: 0.5,
@@ -81,6 +66,7 @@ const sampling = {
   signal,
   onToken: nothing
 }
+const tiled = { tiles: { columns: 2, rows: 1, overlap: 0.2 }, onTile: nothing }
 const generating = {
   prompt: 'a',
   image: picture,
@@ -113,11 +99,19 @@ const ofModel = (name: keyof api.PaliGemma, ...args: unknown[]): Row => ({
   call: async (...given: never[]) => await (model[name] as (...args: never[]) => unknown)(...given),
   args: () => args
 })
-const sync = (call: (...args: never[]) => unknown, ...args: unknown[]): Row => ({ sync: true, call, args: () => args })
+/** A loop; some sources never end. */
+const looped = (call: (...args: never[]) => AsyncIterable<unknown>, ...args: unknown[]): Row => ({
+  call: async (...given: never[]) => {
+    let rounds = 0
+    for await (const _ of call(...given)) if (++rounds === 3) break
+  },
+  args: () => args
+})
 const made = (kind: unknown, ...args: unknown[]): Row =>
   sync((...given) => new (kind as new (...args: never[]) => unknown)(...given), ...args)
 
 const rows: Record<string, Row> = {
+  ...outputRows,
   loadModel: {
     call: async (...args: never[]) =>
       await (await (api.loadModel as (...args: never[]) => Promise<api.PaliGemma>)(...args)).dispose(),
@@ -163,20 +157,58 @@ const rows: Record<string, Row> = {
   'PaliGemma.caption': ofModel('caption', picture, { ...sampling, lang: 'en', style: 'coco' }),
   'PaliGemma.answer': ofModel('answer', picture, 'why', { ...sampling, lang: 'en', choices: ['a'] }),
   'PaliGemma.ask': ofModel('ask', picture, 'cow', { ...sampling, lang: 'en' }),
-  'PaliGemma.ocr': ofModel('ocr', picture, { ...sampling, lang: undefined }),
+  'PaliGemma.ocr': ofModel('ocr', picture, { ...sampling, ...tiled }),
   'PaliGemma.detect': ofModel('detect', picture, ['cow'], {
     ...sampling,
     constrain: true,
     maxObjects: 1,
     minScore: 0,
-    nms: { iou: 0.5, classAgnostic: true }
+    nms: { iou: 0.5, classAgnostic: true },
+    ...tiled
   }),
   'PaliGemma.segment': ofModel('segment', picture, 'cow', {
     ...sampling,
     constrain: true,
     maxObjects: 1,
     minScore: 0,
-    nms: 0.5
+    nms: 0.5,
+    ...tiled
+  }),
+  'PaliGemma.batch': {
+    ...looped((...args) => (model.batch as (...args: never[]) => AsyncIterable<unknown>)(...args), [picture], {
+      task: 'detect',
+      labels: 'cow',
+      concurrency: 1,
+      ordered: true,
+      ...without(sampling, 'onToken'),
+      constrain: true,
+      maxObjects: 1,
+      minScore: 0,
+      nms: 0.5,
+      tiles: 'auto'
+    }),
+    // the source's own error comes out of the loop as it is
+    passes: (error) => error instanceof TypeError && /detached/.test(error.message)
+  },
+  'PaliGemma.describeVideo': ofModel('describeVideo', 'no.mp4', {
+    ...sampling,
+    prompt: 'a',
+    frames: 1,
+    start: 0,
+    end: 1,
+    segmentSeconds: 1,
+    onSegment: nothing,
+    allowPrivateAddresses: false
+  }),
+  videoFrames: looped(api.videoFrames, 'no.mp4', {
+    count: 1,
+    fps: undefined,
+    times: undefined,
+    start: 0,
+    end: 1,
+    size: 9,
+    allowPrivateAddresses: false,
+    signal
   }),
   'PaliGemma.encodeImage': ofModel('encodeImage', picture, { adapters: [], signal }),
   'PaliGemma.embedImage': ofModel('embedImage', picture, { flavour: 'transformers', adapters: [], signal }),
@@ -196,24 +228,6 @@ const rows: Record<string, Row> = {
     (...args) => void (stream().toResponse as (...args: never[]) => Response)(...args).body!.cancel(),
     { format: 'sse', status: 200, headers: { a: 'b' } }
   ),
-  boxOverlap: sync(api.boxOverlap, normalized, normalized),
-  suppressOverlaps: sync(api.suppressOverlaps, [{ label: 'a', normalized, score: 1 }], 0.5, { classAgnostic: true }),
-  preprocessImage: {
-    call: api.preprocessImage,
-    args: () => [picture, { size: 28, resize: 'bilinear', fit: 'pad', ...limits, signal }]
-  },
-  parseOutput: sync(api.parseOutput, '<loc0000><loc0000><loc0512><loc0512> cow', {
-    width: 9,
-    height: 9,
-    locScale: 1023,
-    transform
-  }),
-  decodeLocation: sync(api.decodeLocation, '<loc0512>', { locScale: 1024 }),
-  encodeLocation: sync(api.encodeLocation, 0.5, { locScale: 1024 }),
-  drawDetections: {
-    call: api.drawDetections,
-    args: () => [picture, [drawable], { labels: true, scores: true, scale: 1, ...limits }]
-  },
   quantizeVectors: sync(api.quantizeVectors, vectors, 'int8'),
   maxSim: sync(api.maxSim, vectors, [vectors, int8]),
   rescore: { call: api.rescore, args: () => [vectors, [{ page: 0, score: 1 }], () => vectors], passes: isTheirs },
@@ -408,7 +422,7 @@ describe('every exported function', () => {
       if (typeof options !== 'object' || options === null) continue
       const call = async (): Promise<unknown> =>
         await row.call(...(replaced(row.args(), [i, 'no such option'], 1) as never[]))
-      const { message = '' } = (await call().catch((error: unknown) => error)) as { message?: string }
+      const { message = '' } = ((await call().catch((error: unknown) => error)) ?? {}) as { message?: string }
       const known = /^Unknown option.*Known options: (.*)$/.exec(message)?.[1]?.split(', ') ?? []
       expect(known.filter((option) => !(option in options))).toEqual([])
     }

@@ -38,6 +38,7 @@ const verbs = [
   'caption',
   'answer',
   'ocr',
+  'video',
   'detect',
   'segment',
   'batch',

@@ -1,0 +1,142 @@
+/** The user's ffmpeg: where it is, how it is started and ended, what it says. */
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { promisify } from 'node:util'
+import { PaliGemmaError } from '../base/errors'
+import { follow } from '../base/signals'
+import { invalid } from '../images/problems'
+import type { OpenedVideo } from './source'
+
+/** PALIGEMMA_FFMPEG, else the first on PATH. */
+const program = (): string => process.env['PALIGEMMA_FFMPEG'] || 'ffmpeg'
+
+const versions = new Map<string, Promise<string>>()
+
+/** Of frames that pass as they are; the option was renamed in ffmpeg 5.1 and the old name removed later. */
+export async function passFrames(): Promise<string[]> {
+  const command = program()
+  let asked = versions.get(command)
+  if (!asked) {
+    asked = promisify(execFile)(command, ['-version'], { windowsHide: true }).then(({ stdout }) => stdout)
+    versions.set(command, asked)
+    asked.catch(() => versions.delete(command)) // it may be installed meanwhile
+  }
+  const text = await asked.catch((cause: unknown) => {
+    throw missing(command, cause)
+  })
+  const [, major = '9', minor = '0'] = /^ffmpeg version n?(\d+)\.(\d+)/.exec(text) ?? []
+  return Number(major) + Number(minor) / 10 >= 5.1 ? ['-fps_mode', 'passthrough'] : ['-vsync', 'passthrough']
+}
+
+function missing(command: string, cause: unknown): PaliGemmaError {
+  const install = {
+    darwin: '"brew install ffmpeg"',
+    win32: '"winget install ffmpeg"',
+    linux: '"apt-get install ffmpeg", "dnf install ffmpeg-free" or "apk add ffmpeg"'
+  } as Record<string, string>
+  const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'is not installed' : `does not start (${cause})`
+  return new PaliGemmaError(
+    'ERR_DEPENDENCY_MISSING',
+    `Videos are read by ffmpeg, and ${command} ${reason}. Install it ` +
+      `(${install[process.platform] ?? 'see ffmpeg.org'}), or name it with the variable PALIGEMMA_FFMPEG`,
+    { cause }
+  )
+}
+
+const keptLines = 40
+
+/** A running ffmpeg. `onLine` gets what it says line by line; a line that it takes for itself is no message. */
+export class Ffmpeg {
+  readonly child: ChildProcess
+  /** Its exit code; null: it was ended. Rejects where it does not start. */
+  readonly ended: Promise<number | null>
+  private readonly said: string[] = []
+  private readonly release: () => void
+
+  constructor(
+    private readonly video: OpenedVideo,
+    args: string[],
+    onLine: (line: string) => boolean,
+    signal?: AbortSignal
+  ) {
+    const { input, bytes } = video
+    // a playlist or the like must not lead ffmpeg anywhere else
+    const protocols = bytes ? 'pipe' : input.startsWith('file:') ? 'file' : 'http,https,tcp,tls,crypto'
+    const all = ['-hide_banner', '-nostats', '-loglevel', 'info', '-protocol_whitelist', protocols, ...args]
+    if (!bytes) all.unshift('-nostdin')
+    this.child = spawn(program(), all, { stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'], windowsHide: true })
+    this.ended = new Promise((resolve, reject) => {
+      this.child.once('error', (error) => reject(missing(program(), error)))
+      this.child.once('close', (code) => resolve(code))
+    })
+    this.ended.catch(() => {})
+    this.listen(onLine)
+    if (bytes) this.feed(bytes)
+    this.release = signal ? follow(signal, () => this.end()) : () => {}
+  }
+
+  private listen(onLine: (line: string) => boolean): void {
+    let rest = ''
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (rest + text).split(/\r?\n|\r/)
+      rest = lines.pop()!.slice(-65_536)
+      for (const line of lines) {
+        if (onLine(line) || line.trim() === '') continue
+        this.said.push(line.trim())
+        if (this.said.length > keptLines) this.said.shift()
+      }
+    })
+  }
+
+  private feed(bytes: NonNullable<OpenedVideo['bytes']>): void {
+    const { stdin } = this.child
+    stdin!.on('error', () => bytes.destroy()) // it has what it needs
+    bytes.once('error', () => stdin!.end())
+    bytes.pipe(stdin!)
+  }
+
+  end(): void {
+    this.release()
+    this.child.kill('SIGKILL')
+    this.child.stdout?.destroy()
+    this.video.bytes?.destroy()
+  }
+
+  /** What is wrong, in its own words. */
+  failure(otherwise: string): PaliGemmaError {
+    const telling = this.said.filter((line) =>
+      /error|invalid|no such|not found|could not|cannot|unable|unknown|denied|matches no streams|moov|refused/i.test(
+        line
+      )
+    )
+    const words = (telling.length > 0 ? telling : this.said).at(-1)?.replace(/^\[[^\]]*\]\s*/, '')
+    const moov = this.said.some((line) => /moov atom not found/.test(line)) && this.video.bytes
+    const hint = moov ? '; its index is at the end, so pass it as a file, or write it with -movflags +faststart' : ''
+    return invalid(this.video.name, words === undefined ? otherwise : `cannot be read: ${words}${hint}`)
+  }
+}
+
+const unknown = undefined
+
+/** Seconds, as the container says; undefined: it does not. */
+export async function probeDuration(video: OpenedVideo, signal?: AbortSignal): Promise<number | undefined> {
+  if (video.bytes) return unknown
+  let duration: number | undefined
+  const ffmpeg = new Ffmpeg(
+    video,
+    ['-i', video.input],
+    (line) => {
+      const [, hours, minutes, seconds] = /^\s*Duration: (\d+):(\d+):([\d.]+)/.exec(line) ?? []
+      if (hours !== undefined) duration = Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds)
+      return hours !== undefined
+    },
+    signal
+  )
+  ffmpeg.child.stdout!.resume()
+  try {
+    await ffmpeg.ended // with an error: no output was asked for
+  } finally {
+    ffmpeg.end()
+  }
+  signal?.throwIfAborted()
+  return duration
+}

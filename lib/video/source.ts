@@ -1,0 +1,89 @@
+/** Where a video comes from, as ffmpeg takes it. */
+import { stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { Readable } from 'node:stream'
+import type { ReadableStream as WebReadable } from 'node:stream/web'
+import { privateAddress, privateAllowed } from '../base/addresses'
+import { toPath } from '../base/paths'
+import { checkReadable } from '../base/permission'
+import { isUrl } from '../base/realms'
+import { rule, take, type Rule } from '../base/validate'
+import {
+  describe,
+  hasBytes,
+  isBytes,
+  isIterable,
+  isWebStream,
+  type ImageStream,
+  type WithBytes
+} from '../images/image-input'
+import { invalid } from '../images/problems'
+
+/**
+ * A video: a path, a `file:`, `http:` or `https:` URL, its bytes, a `Blob`, `Response` or stream of them. Bytes and
+ * streams must be playable from front to back, as most formats but an MP4 with its index at the end are.
+ */
+export type VideoSource = string | URL | Uint8Array | ArrayBuffer | WithBytes | ImageStream
+
+export interface OpenedVideo {
+  /** For messages. */
+  name: string
+  /** ffmpeg's input. */
+  input: string
+  /** What it reads on its standard input; undefined: it opens `input` itself, and can seek in it. */
+  bytes?: Readable
+}
+
+const sourceRule: Rule = {
+  expected: 'path, URL, encoded bytes, Blob, Response or stream of a video',
+  take: (source, folder) => {
+    if (isUrl(source)) return source.href
+    const isPath = typeof source === 'string' && source !== '' && !/^(?:https?|file):/i.test(source)
+    return isPath ? resolve(folder, source) : source
+  },
+  accepts: (source) => {
+    if (typeof source === 'string') return rule.path.accepts(source)
+    if (isBytes(source)) return source.byteLength > 0
+    return hasBytes(source) || isWebStream(source) || isIterable(source)
+  }
+}
+
+/** The source as it was when the call was made. Throws ERR_INVALID_OPTION. */
+export function takeSource(source: unknown, folder: string): VideoSource {
+  return take('source', source, sourceRule, folder) as VideoSource
+}
+
+export async function openVideo(source: VideoSource, allowPrivate = privateAllowed()): Promise<OpenedVideo> {
+  const name = describe(source)
+  if (typeof source === 'string') return { name, input: await locate(source, name, allowPrivate) }
+  return { name, input: 'pipe:0', bytes: toReadable(source as Exclude<VideoSource, string | URL>) }
+}
+
+async function locate(source: string, name: string, allowPrivate: boolean): Promise<string> {
+  if (/^https?:/i.test(source)) {
+    const address = allowPrivate ? undefined : await privateAddress(new URL(source))
+    if (address === undefined) return source
+    throw invalid(name, `its address ${address} is in a private network; allowPrivateAddresses lets it`)
+  }
+  const path = toPath(source)
+  await checkReadable(path)
+  const found = await stat(path).catch((error: Error) => {
+    throw invalid(name, `cannot be read: ${error.message.split(', ')[0]}`, error)
+  })
+  if (!found.isFile()) throw invalid(name, 'cannot be read: it is not a file')
+  return `file:${path}` // a name with a colon is no protocol
+}
+
+function toReadable(source: Exclude<VideoSource, string | URL>): Readable {
+  if (isBytes(source)) return Readable.from([Buffer.from(source as Uint8Array)])
+  if (isIterable(source)) return Readable.from(source as AsyncIterable<Uint8Array>)
+  if (isWebStream(source)) return Readable.fromWeb(source as unknown as WebReadable)
+  const { body, stream } = source as { body?: unknown; stream?: () => unknown }
+  const web = isWebStream(body) ? body : stream?.call(source)
+  if (isWebStream(web)) return Readable.fromWeb(web as unknown as WebReadable)
+  return Readable.from(
+    (async function* () {
+      yield Buffer.from(await (source as WithBytes).arrayBuffer())
+    })()
+  )
+}
