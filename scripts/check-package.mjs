@@ -13,7 +13,14 @@ function stop(message) {
   process.exit(1)
 }
 
-const built = ['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/cli/main.js', 'dist/server/index.mjs']
+const built = [
+  'dist/index.js',
+  'dist/index.mjs',
+  'dist/index.d.ts',
+  'dist/cli/main.js',
+  'dist/server/index.mjs',
+  'dist/aisdk/index.mjs'
+]
 for (const file of [...built, 'dist/server/page/index.html']) {
   if (!existsSync(join(root, file))) stop(`${file} is missing; run "npm run build:ts" first`)
 }

@@ -99,6 +99,7 @@ const libLayers: [string, string[]][] = [
   ['hub', ['base', 'engine', 'formats', 'convert']],
   ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub']],
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
+  ['aisdk', ['base', 'images', 'output', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
   ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
   [

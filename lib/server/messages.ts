@@ -1,4 +1,5 @@
 /** A conversation as what this model knows: pictures and one prompt. */
+import { lastQuestion, type Turn } from '../api/turns'
 import { ApiError } from './errors'
 import type { ChatMessage } from './schemas/chat'
 import type { ResponsesRequest } from './schemas/responses'
@@ -9,14 +10,8 @@ export interface Asked {
   pictures: Picture[]
 }
 
-interface Turn {
-  fromUser: boolean
-  texts: string[]
-  pictures: Picture[]
-}
-
 export function askedInChat(messages: readonly ChatMessage[]): Asked {
-  const turns = messages.map(({ role, content }): Turn => {
+  const turns = messages.map(({ role, content }): Turn<Picture> => {
     const parts = typeof content === 'string' ? [{ type: 'text' as const, text: content }] : (content ?? [])
     return {
       fromUser: role === 'user',
@@ -32,7 +27,7 @@ export function askedInChat(messages: readonly ChatMessage[]): Asked {
 
 export function askedInResponse(input: ResponsesRequest['input']): Asked {
   if (typeof input === 'string') return asked([{ fromUser: true, texts: [input], pictures: [] }], 'input')
-  const turns = input.map(({ role, content }): Turn => {
+  const turns = input.map(({ role, content }): Turn<Picture> => {
     const parts = typeof content === 'string' ? [{ type: 'input_text' as const, text: content }] : content
     return {
       fromUser: role === 'user',
@@ -43,22 +38,9 @@ export function askedInResponse(input: ResponsesRequest['input']): Asked {
   return asked(turns, 'input')
 }
 
-/**
- * The model was trained on single turns: the last user's message is the prompt. A follow-up question is about the
- * pictures
- * that were sent before it.
- */
-function asked(turns: readonly Turn[], param: string): Asked {
-  const users = turns.filter(({ fromUser }) => fromUser)
-  const prompt = (users.at(-1)?.texts ?? []).join(' ').trim()
-  if (prompt === '')
-    throw new ApiError(
-      400,
-      'ERR_INVALID_OPTION',
-      `${param}: Expected a user's message with text, such as "caption en"`,
-      {
-        param
-      }
-    )
-  return { prompt, pictures: users.findLast(({ pictures }) => pictures.length > 0)?.pictures ?? [] }
+function asked(turns: readonly Turn<Picture>[], param: string): Asked {
+  const question = lastQuestion(turns)
+  if (question.prompt !== '') return question
+  const message = `${param}: Expected a user's message with text, such as "caption en"`
+  throw new ApiError(400, 'ERR_INVALID_OPTION', message, { param })
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import ts from 'typescript'
 import { expect, it } from 'vitest'
 import * as api from '../../lib/index'
+import * as aisdk from '../../lib/aisdk'
 import * as server from '../../lib/server'
 
 const root = join(__dirname, '..', '..')
@@ -19,7 +20,8 @@ function exportedNames(file: string): string[] {
 
 it.each([
   ['lib/index.ts', api],
-  ['lib/server/index.ts', server]
+  ['lib/server/index.ts', server],
+  ['lib/aisdk/index.ts', aisdk]
 ])('docs/api.md names every export of %s', (file, exported) => {
   const names = exportedNames(file)
   expect(names).toEqual(expect.arrayContaining(Object.keys(exported)))

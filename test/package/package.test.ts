@@ -215,6 +215,7 @@ describe('an application that installs it', () => {
     writeFileSync(
       join(complete, `types.${extension}`),
       `
+      import { createPaliGemma } from 'node-paligemma/ai-sdk'
       import { createServer, type PaliGemmaServer } from 'node-paligemma/server'
       import { loadModel, parseOutput, type Detection, type GenerateResult, type PaliGemma } from 'node-paligemma'
       export async function use (path: string): Promise<string> {
@@ -223,6 +224,7 @@ describe('an application that installs it', () => {
         const stream = model.stream({ prompt: 'x', image: new Uint8Array(3) })
         for await (const chunk of stream) process.stdout.write(chunk.text)
         const found: Detection[] = await model.detect('cow.jpg', ['cow'])
+        const { languageModel } = createPaliGemma({ model })
         const server: PaliGemmaServer = createServer({ models: { mine: model, cows: { base: 'mine', adapters: [] } } })
         const answer: Response = await server.fetch(new Request('http://localhost/health'))
         // @ts-expect-error: models are needed
@@ -230,7 +232,7 @@ describe('an application that installs it', () => {
         // @ts-expect-error: maxTokens is a number
         await model.generate({ prompt: 'x', maxTokens: '5' })
         await model.dispose()
-        return answer.statusText + result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
+        return languageModel().modelId + answer.statusText + result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
       }`
     )
     const { stdout, status } = run(

@@ -14,6 +14,7 @@ const needed = [
   'dist/index.d.ts',
   'dist/cli/main.js',
   'dist/server/index.mjs',
+  'dist/aisdk/index.mjs',
   'dist/server/page/index.html',
   'demo/paligemma2-demo.gguf',
   'demo/shapes.png'
