@@ -13,10 +13,6 @@ export interface JsonSchema {
 
 const sliceMs = 3
 
-function run(schema: JsonSchema): Generator<undefined, string> {
-  return new Translator(schema).schema(schema, 'jsonSchema', 0, new Set())
-}
-
 /** Getters and proxies of the schema may throw anything. */
 function failure(error: unknown): PaliGemmaError {
   if (error instanceof PaliGemmaError) return error
@@ -32,7 +28,7 @@ function failure(error: unknown): PaliGemmaError {
  */
 export async function schemaToRegex(schema: JsonSchema): Promise<string> {
   try {
-    const steps = run(schema)
+    const steps = new Translator(schema).all()
     for (let start = performance.now(); ; ) {
       const { done, value } = steps.next()
       if (done) return value

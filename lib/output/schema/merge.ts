@@ -1,47 +1,58 @@
 /** `allOf`, and keywords beside `$ref` or `anyOf`: several schemas that must hold together, as one. */
-import { isDeepStrictEqual } from 'node:util'
 import { fail, type JsonSchemaObject, keywordsOf, list, members, names, resolve } from './read'
+import { canonical, same, type Steps, tooLarge, type Work } from './work'
 
 const alternativesOf = (schema: JsonSchemaObject): 'anyOf' | 'oneOf' | undefined =>
   schema['anyOf'] !== undefined ? 'anyOf' : schema['oneOf'] !== undefined ? 'oneOf' : undefined
 
+/** A schema as a whole, and what was done for it. */
+export interface Whole {
+  root: unknown
+  steps: Steps
+}
+
 /** All parts of a schema that must hold together: itself, what it refers to, and its `allOf`. */
-export function parts(
-  root: unknown,
+export function* parts(
+  whole: Whole,
   schema: unknown,
   path: string,
   open: ReadonlySet<unknown>,
   depth = 0
-): { parts: JsonSchemaObject[]; open: ReadonlySet<unknown> } {
+): Work<{ parts: JsonSchemaObject[]; open: ReadonlySet<unknown> }> {
+  whole.steps.take(path)
+  yield
   const { $ref: reference, allOf, ...own } = keywordsOf(schema, path)
   const found: JsonSchemaObject[] = Object.keys(own).length > 0 ? [own] : []
   let within = open
-  const add = (part: unknown, at: string): void => {
-    const more = parts(root, part, at, within, depth + 1)
+  function* add(part: unknown, at: string): Work<void> {
+    const more = yield* parts(whole, part, at, within, depth + 1)
     found.push(...more.parts)
     if (found.length > 100) fail(path, 'more than 100 schemas that must hold together are not supported')
-    within = new Set([...within, ...more.open])
+    within = more.open
+    if (within.size > 1000) tooLarge(path)
   }
   if (depth > 32) fail(path, 'schemas nested more than 32 deep are not supported')
   if (reference !== undefined) {
-    const target = resolve(root, reference, path)
-    if (open.has(target) || target === root)
+    const target = resolve(whole.root, reference, path)
+    if (open.has(target) || target === whole.root)
       fail(`${path}.$ref`, `"${String(reference)}" leads back to itself; recursive schemas are not supported`)
     within = new Set([...within, target])
-    add(target, path)
+    yield* add(target, path)
   }
   if (allOf !== undefined)
-    list(allOf, `${path}.allOf`, 'schemas').forEach((part, i) => add(part, `${path}.allOf[${i}]`))
+    for (const [i, part] of list(allOf, `${path}.allOf`, 'schemas').entries()) yield* add(part, `${path}.allOf[${i}]`)
   return { parts: found, open: within }
 }
 
 /** One schema that holds where all parts do; keywords that cannot be put together are refused by name. */
-export function merged(all: JsonSchemaObject[], path: string): JsonSchemaObject {
+export function* merged(all: JsonSchemaObject[], path: string): Work<JsonSchemaObject> {
   const several = all.find(
     (part) => alternativesOf(part) !== undefined && (all.length > 1 || Object.keys(part).length > 1)
   )
   if (several) return distributed(several, all, path)
-  return all.length <= 1 ? (all[0] ?? {}) : all.reduce((a, b) => both(a, b, path))
+  let result = all[0] ?? {}
+  for (const part of all.slice(1)) result = yield* both(result, part, path)
+  return result
 }
 
 /** Keywords beside alternatives hold in each of them. */
@@ -68,10 +79,11 @@ const joins: Record<string, (a: never, b: never, path: string) => unknown> = {
       ? [...new Set(common)]
       : fail(`${path}.type`, 'the schemas of allOf have no type in common')
   },
-  enum: (a: unknown[], b: unknown[], path: string) => {
-    const common = list(a, path, 'values').filter((value) =>
-      list(b, path, 'values').some((other) => isDeepStrictEqual(value, other))
-    )
+  *enum(a: unknown, b: unknown, path: string): Work<unknown[]> {
+    const texts = new Set<string>()
+    for (const value of list(b, path, 'values')) texts.add(yield* canonical(value, path))
+    const common: unknown[] = []
+    for (const value of list(a, path, 'values')) if (texts.has(yield* canonical(value, path))) common.push(value)
     return common.length > 0 ? common : fail(`${path}.enum`, 'the schemas of allOf have no value in common')
   },
   required: (a: unknown, b: unknown, path: string) => [...new Set([...names(a, path), ...names(b, path)])],
@@ -87,10 +99,10 @@ const joins: Record<string, (a: never, b: never, path: string) => unknown> = {
   unevaluatedItems: () => undefined
 }
 
-function both(a: JsonSchemaObject, b: JsonSchemaObject, path: string): JsonSchemaObject {
+function* both(a: JsonSchemaObject, b: JsonSchemaObject, path: string): Work<JsonSchemaObject> {
   const result: JsonSchemaObject = { ...a, ...b }
   if (a['properties'] ?? b['properties'] ?? a['additionalProperties'] ?? b['additionalProperties'])
-    Object.assign(result, properties(a, b, path))
+    Object.assign(result, yield* properties(a, b, path))
   if (
     numeric(a) &&
     numeric(b) &&
@@ -108,10 +120,11 @@ function both(a: JsonSchemaObject, b: JsonSchemaObject, path: string): JsonSchem
   for (const name of Object.keys(a)) {
     if (!(name in b) || ['properties', 'additionalProperties', 'exclusiveMinimum', 'exclusiveMaximum'].includes(name))
       continue
-    if (isDeepStrictEqual(a[name], b[name])) continue
+    if (yield* same(a[name], b[name], path)) continue
     const join = joins[name]
     if (!join) fail(path, `two different values of the keyword "${name}" in allOf are not supported`)
-    result[name] = join(a[name] as never, b[name] as never, path)
+    const value = join(a[name] as never, b[name] as never, path)
+    result[name] = name === 'enum' ? yield* value as Work<unknown[]> : value
   }
   return result
 }
@@ -120,7 +133,7 @@ const numeric = (schema: JsonSchemaObject): boolean =>
   typeof schema['exclusiveMinimum'] !== 'boolean' && typeof schema['exclusiveMaximum'] !== 'boolean'
 
 /** Properties of both; what one knows and the other forbids never comes. */
-function properties(a: JsonSchemaObject, b: JsonSchemaObject, path: string): JsonSchemaObject {
+function* properties(a: JsonSchemaObject, b: JsonSchemaObject, path: string): Work<JsonSchemaObject> {
   const [first, second] = [
     members(a['properties'], `${path}.properties`),
     members(b['properties'], `${path}.properties`)
@@ -128,6 +141,7 @@ function properties(a: JsonSchemaObject, b: JsonSchemaObject, path: string): Jso
   const required = new Set([...names(a['required'], path), ...names(b['required'], path)])
   const result: [string, unknown][] = []
   for (const name of new Set([...Object.keys(first), ...Object.keys(second)])) {
+    if (result.length % 100 === 99) yield
     const owns = [Object.hasOwn(first, name), Object.hasOwn(second, name)]
     const other = owns[0] ? (owns[1] ? undefined : b) : a
     const rest = other?.['additionalProperties']
@@ -137,7 +151,7 @@ function properties(a: JsonSchemaObject, b: JsonSchemaObject, path: string): Jso
         fail(path, `additionalProperties: false of one schema in allOf forbids "${name}", which another requires`)
     } else if (other) result.push([name, typeof rest === 'object' ? { allOf: [own, rest] } : own])
     else
-      result.push([name, isDeepStrictEqual(first[name], second[name]) ? own : { allOf: [first[name], second[name]] }])
+      result.push([name, (yield* same(first[name], second[name], path)) ? own : { allOf: [first[name], second[name]] }])
   }
   const further = [a, b].map((schema) => schema['additionalProperties'])
   const additionalProperties = further.includes(false)

@@ -4,9 +4,10 @@
 import { show } from '../../base/validate'
 import { checkOneOf } from './disjoint'
 import { formats, integerFormats, saidByPattern, timeBesidePattern } from './formats'
-import { merged, parts } from './merge'
+import { merged, parts, type Whole } from './merge'
 import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } from './numbers'
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
+import { measure, Steps, tooLarge, type Work } from './work'
 
 const keywords: Record<string, string[]> = {
   object: (
@@ -55,37 +56,40 @@ const isType = (value: unknown, type: string): boolean =>
           ? typeof value === 'object' && value !== null && !Array.isArray(value)
           : typeof value === type
 
-type Steps = Generator<undefined, string>
 type Open = ReadonlySet<unknown>
 
 export class Translator {
   #visited = 0
   #length = 0
+  readonly #whole: Whole
 
-  constructor(readonly root: unknown) {}
+  constructor(root: unknown) {
+    this.#whole = { root, steps: new Steps() }
+  }
+
+  /** The whole schema, measured first. */
+  *all(): Work<string> {
+    yield* measure(this.#whole.root, 'jsonSchema')
+    return yield* this.schema(this.#whole.root, 'jsonSchema', 0, new Set())
+  }
 
   /** `open`: the schemas that references led through. */
-  *schema(schema: unknown, path: string, depth: number, open: Open): Steps {
-    if (++this.#visited > maxVisits) this.#tooLarge(path)
-    if (this.#visited % 50 === 0) yield
+  *schema(schema: unknown, path: string, depth: number, open: Open): Work<string> {
+    if (++this.#visited > maxVisits) tooLarge(path)
     if (depth > maxDepth) fail(path, `schemas nested more than ${maxDepth} deep are not supported`)
-    const all = parts(this.root, schema, path, open)
-    const pattern = yield* this.#translate(merged(all.parts, path), path, depth, all.open)
+    const all = yield* parts(this.#whole, schema, path, open)
+    const pattern = yield* this.#translate(yield* merged(all.parts, path), path, depth, all.open)
     // what was written at all: expressions that repeat parts of others count each time
     this.#length += pattern.length
-    if (pattern.length > maxPattern || this.#length > 5 * maxPattern) this.#tooLarge(path)
+    if (pattern.length > maxPattern || this.#length > 5 * maxPattern) tooLarge(path)
     return pattern
   }
 
-  #tooLarge(path: string): never {
-    fail(path, 'the schema is too large: nest less, have fewer properties and values or repeat fewer $refs')
-  }
-
-  *#translate(given: JsonSchemaObject, path: string, depth: number, open: Open): Steps {
+  *#translate(given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
     const name = given['anyOf'] !== undefined ? 'anyOf' : given['oneOf'] !== undefined ? 'oneOf' : undefined
     if (name !== undefined) return yield* this.#alternatives(given, name, path, depth, open)
     const types = typesOf(given, path)
-    if ('const' in given || given['enum'] !== undefined) return values(given, types, path)
+    if ('const' in given || given['enum'] !== undefined) return yield* values(given, types, path)
     if (types === undefined) {
       const other = Object.keys(given)[0]
       if (other !== undefined) fail(path, `the keyword ${show(other)} is not supported here`)
@@ -97,23 +101,34 @@ export class Translator {
     return either(options)
   }
 
-  *#alternatives(given: JsonSchemaObject, name: 'anyOf' | 'oneOf', path: string, depth: number, open: Open): Steps {
+  *#alternatives(
+    given: JsonSchemaObject,
+    name: 'anyOf' | 'oneOf',
+    path: string,
+    depth: number,
+    open: Open
+  ): Work<string> {
     only(given, path, name)
     const options = list(given[name], `${path}.${name}`, 'alternatives')
-    const flat = (schema: unknown): JsonSchemaObject => {
-      const found = parts(this.root, schema, path, open).parts
-      return found.length === 1 ? found[0]! : merged(found, path)
+    const whole = this.#whole
+    function* flat(schema: unknown): Work<JsonSchemaObject> {
+      const found = (yield* parts(whole, schema, path, open)).parts
+      return found.length === 1 ? found[0]! : yield* merged(found, path)
     }
     if (name === 'oneOf' && options.length > 200)
       fail(`${path}.oneOf`, 'more than 200 alternatives are not supported; use anyOf')
-    if (name === 'oneOf' && options.length > 1) checkOneOf(options.map(flat), `${path}.oneOf`, flat)
+    if (name === 'oneOf' && options.length > 1) {
+      const flattened: JsonSchemaObject[] = []
+      for (const option of options) flattened.push(yield* flat(option))
+      yield* checkOneOf(flattened, `${path}.oneOf`, whole.steps, flat)
+    }
     const found: string[] = []
     for (const [i, option] of options.entries())
       found.push(yield* this.schema(option, `${path}.${name}[${i}]`, depth + 1, open))
     return either(found)
   }
 
-  *#type(type: string, given: JsonSchemaObject, path: string, depth: number, open: Open): Steps {
+  *#type(type: string, given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
     if (type === 'object') return yield* this.#object(given, path, depth, open)
     if (type === 'array') return yield* this.#array(given, path, depth, open)
     if (type === 'string') return string(given, path)
@@ -121,7 +136,7 @@ export class Translator {
     return type === 'null' ? 'null' : numeric(given, path, type === 'integer')
   }
 
-  *#array(given: JsonSchemaObject, path: string, depth: number, open: Open): Steps {
+  *#array(given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
     const [least, most] = range(given, path, 'minItems', 'maxItems')
     if (given['uniqueItems'] === true && (most === undefined || most > 1))
       fail(path, 'the keyword "uniqueItems" is not supported; leave it out and drop repeated items afterwards')
@@ -145,18 +160,18 @@ export class Translator {
     return needed === 0 ? `\\[(?:${some})?\\]` : `\\[${some}\\]`
   }
 
-  *#object(given: JsonSchemaObject, path: string, depth: number, open: Open): Steps {
+  *#object(given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
     const properties = members(given['properties'], `${path}.properties`)
     const required = new Set(names(given['required'], `${path}.required`))
-    const further = this.#further(given, path)
+    const further = yield* this.#further(given, path)
     const keys = Object.keys(properties)
     if (keys.length > maxProperties || required.size > maxProperties)
       fail(`${path}.properties`, `more than ${maxProperties} properties are too large for a constraint`)
-    const listed = further === undefined ? undefined : this.#listedNames(given, path)
+    const listed = further === undefined ? undefined : yield* this.#listedNames(given, path)
     const extra = [...new Set([...(listed ?? []), ...required])].filter((name) => !Object.hasOwn(properties, name))
     if (extra.length > 0 && further === undefined)
       fail(`${path}.required`, `${show(extra[0])} is not among the properties`)
-    if (extra.length > maxProperties) this.#tooLarge(path)
+    if (extra.length > maxProperties) tooLarge(path)
     const items: string[] = []
     for (const name of [...keys, ...extra]) {
       const own = Object.hasOwn(properties, name)
@@ -175,7 +190,7 @@ export class Translator {
   }
 
   /** The schema of further properties; undefined: none come. */
-  #further(given: JsonSchemaObject, path: string): unknown {
+  *#further(given: JsonSchemaObject, path: string): Work<unknown> {
     const { additionalProperties: further, patternProperties } = given
     if (patternProperties !== undefined) {
       const table = members(patternProperties, `${path}.patternProperties`)
@@ -185,16 +200,16 @@ export class Translator {
       return table[pattern!]
     }
     if (further !== undefined && typeof further !== 'boolean') return further
-    if (given['propertyNames'] !== undefined && this.#listedNames(given, path))
+    if (given['propertyNames'] !== undefined && (yield* this.#listedNames(given, path)))
       return further === false ? undefined : true
     return undefined
   }
 
   /** Where `propertyNames` lists them. */
-  #listedNames(given: JsonSchemaObject, path: string): string[] | undefined {
+  *#listedNames(given: JsonSchemaObject, path: string): Work<string[] | undefined> {
     if (given['propertyNames'] === undefined) return undefined
     const at = `${path}.propertyNames`
-    const schema = merged(parts(this.root, given['propertyNames'], at, new Set()).parts, at)
+    const schema = yield* merged((yield* parts(this.#whole, given['propertyNames'], at, new Set())).parts, at)
     if ('const' in schema) return names([schema['const']], at)
     return schema['enum'] === undefined ? undefined : names(list(schema['enum'], at, 'names'), at)
   }
@@ -220,14 +235,19 @@ function typesOf(given: JsonSchemaObject, path: string): string[] | undefined {
 }
 
 /** `const` or `enum`: of its values those of the types. */
-function values(given: JsonSchemaObject, types: string[] | undefined, path: string): string {
+function* values(given: JsonSchemaObject, types: string[] | undefined, path: string): Work<string> {
   only(given, path, 'const', 'enum', 'type', 'nullable')
   let all = 'const' in given ? [given['const']] : list(given['enum'], `${path}.enum`, 'values')
   if ('const' in given && given['enum'] !== undefined) only(given, path, 'const', 'type', 'nullable')
   if (given['nullable'] === true && !all.includes(null)) all = [...all, null]
   const allowed = all.filter((value) => given['type'] === undefined || types!.some((type) => isType(value, type)))
   if (allowed.length === 0) fail(path, `no value of ${'const' in given ? 'const' : 'enum'} is of the type`)
-  return either(allowed.map((value) => literal(value, path)))
+  const found: string[] = []
+  for (const value of allowed) {
+    found.push(literal(value, path))
+    yield
+  }
+  return either(found)
 }
 
 function string(given: JsonSchemaObject, path: string): string {

@@ -1,0 +1,71 @@
+/** The work on a schema in steps that may pause, and its bounds. */
+import { isDeepStrictEqual } from 'node:util'
+import { fail } from './read'
+
+/** Yields where the event loop may go on. */
+export type Work<T> = Generator<undefined, T>
+
+const mostValues = 30_000
+const mostCharacters = 2_000_000
+const mostSteps = 300_000
+
+export function tooLarge(path: string): never {
+  fail(path, 'the schema is too large: nest less, have fewer properties and values or repeat fewer $refs')
+}
+
+/** Counts what is done for one schema: references that double at each level never end otherwise. */
+export class Steps {
+  #done = 0
+
+  take(path: string, count = 1): void {
+    this.#done += count
+    if (this.#done > mostSteps) tooLarge(path)
+  }
+}
+
+/** Refuses a schema by its size alone, before anything of it is compared or written. */
+export function* measure(root: unknown, path: string): Work<void> {
+  let values = 0
+  let characters = 0
+  const seen = new Set<unknown>()
+  const left: [value: unknown, path: string][] = [[root, path]]
+  for (let next = left.pop(); next; next = left.pop()) {
+    const [value, at] = next
+    if (typeof value === 'string') characters += value.length
+    if (characters > mostCharacters)
+      fail(at, `more than ${mostCharacters} characters in all are too large for a constraint`)
+    if (typeof value !== 'object' || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue
+    seen.add(value)
+    yield
+    const names = Array.isArray(value) ? undefined : Object.keys(value)
+    values += names?.length ?? (value as unknown[]).length
+    if (values > mostValues) fail(at, `more than ${mostValues} values in all are too large for a constraint`)
+    if (!names) for (const [i, item] of (value as unknown[]).entries()) left.push([item, `${at}[${i}]`])
+    else
+      for (const name of names) {
+        characters += name.length
+        left.push([(value as Record<string, unknown>)[name], `${at}.${name}`])
+      }
+  }
+}
+
+/** JSON values as text, the same for equal ones whatever the order of their properties. */
+export function* canonical(value: unknown, path: string, depth = 0): Work<string> {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'undefined'
+  if (depth > 200) fail(path, 'values nested more than 200 deep are not supported')
+  const parts: string[] = []
+  const list = Array.isArray(value)
+  const entries = list ? value.entries() : Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
+  for (const [key, item] of entries) {
+    if (parts.length % 100 === 99) yield
+    const text = yield* canonical(item, path, depth + 1)
+    parts.push(list ? text : `${JSON.stringify(key)}:${text}`)
+  }
+  return list ? `[${parts.join(',')}]` : `{${parts.join(',')}}`
+}
+
+/** Whether two values are equal as JSON. */
+export function* same(a: unknown, b: unknown, path: string): Work<boolean> {
+  if (typeof a !== 'object' || a === null || typeof b !== 'object' || b === null) return isDeepStrictEqual(a, b)
+  return a === b || (yield* canonical(a, path)) === (yield* canonical(b, path))
+}
