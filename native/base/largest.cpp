@@ -4,6 +4,8 @@
 #include <limits>
 #include <vector>
 
+#include "base/half.h"
+
 namespace pg {
 namespace {
 
@@ -36,6 +38,12 @@ int32_t largestOf(std::span<const float> values) {
       id = int32_t(at);
     }
   return id;
+}
+
+bool hasNan(std::span<const float> values) {
+  uint32_t found = 0;
+  for (const float v : values) found |= (floatToBits(v) & 0x7fffffff) > 0x7f800000;
+  return found != 0;
 }
 
 void largestK(std::span<const float> values, std::span<int32_t> ids, float* largest) {

@@ -10,4 +10,6 @@ int32_t largestOf(std::span<const float> values);
 // The ids.size() largest, best first, of equals the first first; -1 and minus infinity where there are no more.
 void largestK(std::span<const float> values, std::span<int32_t> ids, float* largest);
 
+bool hasNan(std::span<const float> values);
+
 }  // namespace pg

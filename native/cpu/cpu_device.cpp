@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/math.h"
+#include "base/half.h"
 #include "base/largest.h"
 
 namespace pg {
@@ -154,11 +155,28 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
   return rope_.angles.data();
 }
 
+// f16 has no number beyond 65504, and the blocks of q8_0 have it as their scale: what is larger would become infinite.
+static void checkFits(ConstHostView x, DType type) {
+  constexpr float kLargestHalf = 65504;
+  if (type != DType::f16 && type != DType::q8_0) return;
+  const float limit = type == DType::f16 ? kLargestHalf : 127 * kLargestHalf;
+  for (int64_t r = 0; r < x.rows; ++r) {
+    uint32_t most = 0;
+    for (int64_t c = 0; c < x.cols; ++c) most = std::max(most, floatToBits(x.row<float>(r)[c]) & 0x7fffffff);
+    if (most > floatToBits(limit))
+      fail(Code::modelInvalid, "The model computes keys or values beyond ", limit,
+           ", more than a KV cache of this type holds: its weights (or those of an adapter) are far too large, or it "
+           "needs kvCacheType: 'f32'");
+  }
+}
+
 void CpuDevice::doStoreKv(const KvView& kv, int64_t layer, ConstView kView, ConstView vView, ConstView positionView) {
   const KvLayout& layout = *kv.layout;
   const ConstHostView k = onHost(kView), v = onHost(vView), positions = onHost(positionView), pages = onHost(kv.pages);
   gemm_.checkFinite(k);
   gemm_.checkFinite(v);
+  checkFits(k, layout.type);
+  checkFits(v, layout.type);
   forRows(k.rows, k.cols, [&](int64_t r) {
     const int64_t token = *positions.row<int32_t>(r);
     uint8_t* page = hostPointer(*pages.row<uint64_t>(token / kPageTokens));
@@ -205,14 +223,20 @@ void CpuDevice::doSoftcap(View xView, float cap) {
 
 void CpuDevice::doArgmax(View ids, ConstView xView) {
   const ConstHostView x = onHost(xView);
-  for (int64_t r = 0; r < x.rows; ++r) *onHost(ids).row<int32_t>(r) = largestOf({x.row<float>(r), size_t(x.cols)});
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const std::span<const float> values{x.row<float>(r), size_t(x.cols)};
+    *onHost(ids).row<int32_t>(r) = hasNan(values) ? kHoldsNan : largestOf(values);
+  }
 }
 
 void CpuDevice::doTopK(View idView, View valueView, ConstView xView) {
   const ConstHostView x = onHost(xView);
   const HostView ids = onHost(idView), values = onHost(valueView);
-  for (int64_t r = 0; r < x.rows; ++r)
-    largestK({x.row<float>(r), size_t(x.cols)}, {ids.row<int32_t>(r), size_t(ids.cols)}, values.row<float>(r));
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const std::span<const float> row{x.row<float>(r), size_t(x.cols)};
+    largestK(row, {ids.row<int32_t>(r), size_t(ids.cols)}, values.row<float>(r));
+    if (hasNan(row)) *ids.row<int32_t>(r) = kHoldsNan;
+  }
 }
 
 void CpuDevice::doCopy(View outView, ConstView inView) {

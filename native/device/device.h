@@ -112,6 +112,9 @@ struct AttentionParams {
   Precision precision = Precision::exact;
 };
 
+// What argmax and topK say of values that no choice can be made of.
+inline constexpr int32_t kHoldsNan = -2;
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -172,10 +175,10 @@ class Device {
   // x = cap * tanh(x / cap)
   void softcap(View x, float cap);
   // ids [m, 1] i32: of each row of x the column of the largest value, the first of equals; -1 where none is larger than
-  // minus infinity (NaN is not).
+  // minus infinity, kHoldsNan where one is NaN.
   void argmax(View ids, ConstView x);
   // ids [m, k] i32, values [m, k] f32: of each row of x the k largest values, best first, the first column first among
-  // equals; ids are -1 behind the last that is larger than minus infinity.
+  // equals; ids are -1 behind the last that is larger than minus infinity, and the first is kHoldsNan where one is NaN.
   void topK(View ids, View values, ConstView x);
 
   void copy(View out, ConstView in);  // the same shape and type

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/largest.h"
+
 namespace pg {
 namespace {
 
@@ -18,13 +20,14 @@ void eachRun(std::span<const int32_t> ids, Use&& use) {
 }
 
 // A row of the embedding that is not finite spoils one logit only, which no choice of a token would show.
+[[noreturn]] void refuseLogits() {
+  fail(Code::modelInvalid,
+       "The model computes logits that are NaN: its weights hold values that are not finite. Convert or download it "
+       "again; convert names the tensor");
+}
+
 void checkLogits(std::span<const float> logits) {
-  size_t nans = 0;
-  for (const float v : logits) nans += v != v;
-  if (nans)
-    fail(Code::modelInvalid, "The model computes ", nans, " of ", logits.size(),
-         " logits as NaN: its weights hold values that are not finite. Convert or download it again; convert names the "
-         "tensor");
+  if (hasNan(logits)) refuseLogits();
 }
 
 }  // namespace
@@ -245,11 +248,13 @@ void Decoder::download(const HeadResult& result, std::span<const DecodeRow> rows
   if (row.head == DecodeRow::Head::best) {
     best.resize(size_t(result.ids.cols));
     device_.download(best.data(), result.ids);
+    if (best[0] == kHoldsNan) refuseLogits();
   }
   const std::span<const int32_t> ids = row.head == DecodeRow::Head::best ? best : row.ids;
   std::vector<float> values(ids.size());
   if (row.head == DecodeRow::Head::ids) device_.download(values.data(), result.logits);
   else if (values.size() > 1) device_.download(values.data(), result.values);
+  if (hasNan(values)) refuseLogits();
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] >= 0) out[ids[i]] = values[i];
   if (row.head != DecodeRow::Head::best) return;

@@ -185,4 +185,22 @@ TEST(ops_dense_attention_matches_double_loops) {
   }
 }
 
+TEST(ops_refuse_keys_and_values_that_the_cache_cannot_hold) {
+  onEveryDevice([](Device& device, const std::string&) {
+    for (const auto& [type, limit] : {std::pair{DType::f16, 65504.0f}, {DType::q8_0, 127 * 65504.0f}}) {
+      Cache cache(device, type, 3, 1, 32);
+      const Numbers positions = positionsFrom(device, 0, 1);
+      std::vector<float> x(32, 1);
+      x[5] = -limit;
+      const Floats fits(device, x, 1, 32);
+      x[5] = limit * 1.01f;
+      const Floats large(device, x, 1, 32);
+      device.storeKv(cache.view, 0, fits, fits, positions);
+      CHECK_FAILS(device.storeKv(cache.view, 0, large, fits, positions), Code::modelInvalid, "kvCacheType: 'f32'");
+      CHECK_FAILS(device.storeKv(cache.view, 0, fits, large, positions), Code::modelInvalid, "kvCacheType: 'f32'");
+    }
+    return std::vector<float>();
+  });
+}
+
 }  // namespace pg
