@@ -119,7 +119,8 @@ export {
   type RemovePulledOptions
 } from './hub/manage'
 export type { CachedModel } from './hub/cache'
-export { convert as convertModel, type ConvertOptions, type ConvertResult } from './convert'
+export type { ConvertOptions, ConvertResult } from './convert'
+export { convertModel } from './hub/convert-model'
 export { quantize as quantizeModel, type QuantizeOptions } from './convert/quantize'
 export { collectImportance, type ImportanceOptions, type ImportanceResult } from './measure/importance'
 export { verifyModel, type VerifyCheck, type VerifyOptions, type VerifyResult } from './measure/verify'

@@ -26,6 +26,7 @@
       "native/cpu/packed_weights.cpp",
       "native/device/device.cpp",
       "native/device/input_observer.cpp",
+      "native/text/added_tokens.cpp",
       "native/text/tokenizer.cpp",
       "native/image/image.cpp",
       "native/image/mask_decoder.cpp",

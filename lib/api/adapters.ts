@@ -7,8 +7,15 @@ import { peftDirectory } from '../convert/adapters/peft-folder'
 import { someOf } from '../formats/source'
 import { PaliGemmaError } from '../base/errors'
 import { resolveAdapter } from '../hub/resolve'
-import type { NativeAdapter, NativeAdapterInfo, NativeRequest, NativeTensorSource } from '../engine/native'
+import type {
+  NativeAdapter,
+  NativeAddedToken,
+  NativeAdapterInfo,
+  NativeRequest,
+  NativeTensorSource
+} from '../engine/native'
 import { show } from '../base/validate'
+import { agreed, type AddedTokens, readAddedTokens } from '../convert/checkpoint/added-tokens'
 import type { TakenAdapter } from '../convert/adapters/option'
 
 /** A loaded adapter. */
@@ -27,9 +34,12 @@ export interface AdapterInfo {
 }
 
 /** The adapters of `loadModel` as the addon takes them: PEFT's tensors are read here, GGUFs by the engine. */
-export async function readAdapters(list: readonly TakenAdapter[]): Promise<NativeAdapter[]> {
+export async function readAdapters(
+  list: readonly TakenAdapter[]
+): Promise<{ adapters: NativeAdapter[]; tokens: NativeAddedToken[] }> {
   const seen = new Set<string>()
   const adapters: NativeAdapter[] = []
+  const folders: string[] = []
   for (const { path, scale = 1, file } of list) {
     if (seen.has(file))
       throw new PaliGemmaError(
@@ -42,8 +52,20 @@ export async function readAdapters(list: readonly TakenAdapter[]): Promise<Nativ
     adapters.push(
       dir === undefined ? { name: path, path: source, scale } : { name: path, tensors: await readTensors(dir), scale }
     )
+    if (dir !== undefined) folders.push(dir)
   }
-  return adapters
+  return { adapters, tokens: await namedTokens(folders) }
+}
+
+/** The tokens that were added for adapters: the base's vocabulary has entries for them, but calls them by other names. */
+export async function namedTokens(folders: readonly string[]): Promise<NativeAddedToken[]> {
+  const added: AddedTokens[] = []
+  for (const dir of folders) added.push(await readAddedTokens(dir))
+  const unnumbered = new Map(added.flatMap((one) => one.unnumbered).map(({ text, from }) => [text, from]))
+  return [
+    ...agreed(added.flatMap(({ tokens }) => tokens)),
+    ...[...unnumbered].map(([text, from]) => ({ id: -1, text, special: true, flags: 0, from }))
+  ]
 }
 
 async function readTensors(dir: string): Promise<NativeTensorSource> {

@@ -170,7 +170,7 @@ async function readLoadOptions(options: HostOptions, extra: EngineOnly): Promise
     path: options.model,
     visionPath: options.vision,
     maskDecoder: isArchive ? await untilAborted(readMaskTensors(maskDecoder), signal) : maskDecoder,
-    adapters: adapters && (await untilAborted(readAdapters(adapters), signal)),
+    ...(adapters && (await untilAborted(readAdapters(adapters), signal))),
     weights: options.weights,
     device: options.device,
     threads: options.threads,

@@ -1,4 +1,6 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
+import { peftDirectory } from '../convert/adapters/peft-folder'
+import { namedTokens } from './adapters'
 import { resolveModel } from '../hub/resolve'
 import { nativeCall, nativeSync } from '../base/errors'
 import { checkReadable } from '../base/permission'
@@ -96,7 +98,9 @@ export class Tokenizer {
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
   check('path', path, rule.path)
-  const { path: file } = await resolveModel(path)
+  const { path: file, adapters = [] } = await resolveModel(path)
   await checkReadable(file)
-  return new Tokenizer(await nativeCall(() => native().openTokenizer(file)))
+  const folders = await Promise.all(adapters.map(async (adapter) => await peftDirectory(adapter.file)))
+  const tokens = await namedTokens(folders.filter((dir) => dir !== undefined))
+  return new Tokenizer(await nativeCall(() => native().openTokenizer(file, tokens)))
 }

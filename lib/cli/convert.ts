@@ -57,20 +57,20 @@ export function addConvert(program: Command, context: Context): void {
     )
     .option(
       '--adapter <dir>',
-      'PEFT LoRA directory to merge, DIR=SCALE for another scale than 1; may be given several times',
+      'PEFT LoRA directory or name of a pulled one to merge, DIR=SCALE for another scale than 1; may be given several times',
       collect
     )
     .optionsGroup(group.output)
     .option('--json', 'print one JSON object')
     .action(async (source: string[], flags: ConvertFlags) => {
-      const { convert } = await import('../convert/index.js')
+      const { convertModel } = await import('../hub/convert-model.js')
       const { projector, json, adapter: adapters, ...options } = flags
       await report(
         context,
         'converting',
         json,
         async (onProgress) =>
-          await convert({
+          await convertModel({
             ...options,
             source,
             adapters: adapters?.map(adapter),

@@ -53,8 +53,8 @@ export interface ConvertOptions {
    */
   unfoldProjector?: boolean | undefined
   /**
-   * PEFT LoRA directories to merge into the weights, with scales (default 1). Quantized GGUFs are rounded a second
-   * time.
+   * PEFT LoRA directories, or names of pulled ones, to merge into the weights, with scales (default 1). Quantized GGUFs
+   * are rounded a second time.
    */
   adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
   /** 0..1 */
@@ -63,8 +63,10 @@ export interface ConvertOptions {
   signal?: AbortSignal | undefined
 }
 
-/** What tests replace: the addon's row conversion and its reader. */
+/** What lies above, and what tests replace: the addon's row conversion and its reader. */
 export interface ConvertHooks {
+  /** The folder of an adapter, from what was given and the file that it would be. */
+  resolveAdapter?: ((given: string, file: string) => Promise<string>) | undefined
   quantizeRows?: QuantizeRows | undefined
   verify?: boolean | undefined
 }
@@ -83,7 +85,12 @@ export async function convert(options: ConvertOptions, hooks: ConvertHooks = {})
     options,
     convertRules,
     ['source', 'out'],
-    async (options) => await convertTaken(options, hooks)
+    async (options) => {
+      const { resolveAdapter = async (_: string, file: string) => file } = hooks
+      const given = options.adapters as TakenAdapter[] | undefined
+      const adapters = given?.map(async ({ path, file, scale }) => ({ path: await resolveAdapter(path, file), scale }))
+      return await convertTaken({ ...options, adapters: adapters && (await Promise.all(adapters)) }, hooks)
+    }
   )
 }
 
@@ -106,13 +113,7 @@ const convertRules: Rules<ConvertOptions> = {
   tokenizer: rule.file,
   imatrix: rule.file,
   unfoldProjector: rule.flag,
-  adapters: {
-    ...adaptersRule,
-    take: (v, folder) => {
-      const list = adaptersRule.take!(v, folder)
-      return Array.isArray(list) ? (list as TakenAdapter[]).map(({ file, scale }) => ({ path: file, scale })) : list
-    }
-  },
+  adapters: adaptersRule,
   onProgress: rule.callback,
   signal: rule.signal
 }

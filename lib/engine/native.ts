@@ -26,6 +26,17 @@ export interface NativeAdapter {
   tensors?: NativeTensorSource
 }
 
+/** A name for a reserved or padding entry of the vocabulary. */
+export interface NativeAddedToken {
+  /** -1: the first free one at the end. */
+  id: number
+  text: string
+  special: boolean
+  flags: number
+  /** The file that names it, for messages. */
+  from: string
+}
+
 export interface NativeAdapterInfo {
   name: string
   scale: number
@@ -50,6 +61,8 @@ export interface NativeLoadOptions {
   attentionWindow?: 'none' | 'suffix' | 'causal'
   finalSoftcap?: boolean
   adapters?: NativeAdapter[]
+  /** Names that come with the adapters. */
+  tokens?: NativeAddedToken[]
   /** Inputs of all matrices are observed, for requests of kind importance. */
   importance?: boolean
 }
@@ -249,7 +262,7 @@ export interface NativePageStore {
 
 export interface NativeBinding {
   Model: new (options: NativeLoadOptions, onEvents: (events: NativeEvent[]) => void) => NativeModel
-  openTokenizer(path: string): Promise<NativeTokenizer>
+  openTokenizer(path: string, tokens?: NativeAddedToken[]): Promise<NativeTokenizer>
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>

@@ -4,6 +4,9 @@ import { PaliGemmaError } from '../base/errors'
 /** GGUF's token types; SentencePiece numbers its piece types in the same way. */
 export const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const
 
+/** How an added token is found, by the names of Hugging Face's AddedToken; the engine's TokenFlag. */
+export const TokenFlag = { lstrip: 1, rstrip: 2, single_word: 4, normalized: 8 } as const
+
 export interface Vocabulary {
   tokens: string[]
   scores: number[]
@@ -11,6 +14,8 @@ export interface Vocabulary {
   unkId: number
   /** Of <image>; -1 where there is none. */
   imageId: number
+  /** {@link TokenFlag} by id, of the tokens that have some. */
+  flags?: Map<number, number>
   /** What the user should know. */
   notes?: string[]
 }

@@ -48,8 +48,13 @@ napi_value vocabularySize(const js::Call& call) { return js::toJs(call.env, toke
 }  // namespace
 
 napi_value openTokenizer(const js::Call& call) {
+  std::vector<AddedToken> added;
+  if (!js::isUndefined(call.env, call.args[1])) added = js::addedTokens(call.env, call.args[1], "tokens");
   return js::runInPool(
-      call.env, [path = js::path(call.env, call.args[0], "path")] { return Tokenizer(GgufFile::open(path)); },
+      call.env,
+      [path = js::path(call.env, call.args[0], "path"), added = std::move(added)] {
+        return Tokenizer(GgufFile::open(path), added);
+      },
       [](napi_env env, Tokenizer&& tokenizer) {
         const napi_property_descriptor members[] = {
             js::method("encode", js::entry<encode>),         js::method("decode", js::entry<decode>),

@@ -252,7 +252,28 @@ AdapterSource adapterSource(napi_env env, napi_value value, const std::string& n
   return source;
 }
 
+AddedToken addedToken(napi_env env, napi_value value, const std::string& name) {
+  requireObject(env, value, name);
+  AddedToken token;
+  token.id = int32_t(integer(env, property(env, value, "id"), name + ".id", -1, kInt32Max));
+  token.text = string(env, property(env, value, "text"), name + ".text");
+  token.control = boolean(env, property(env, value, "special"), name + ".special");
+  token.flags = uint8_t(integer(env, property(env, value, "flags"), name + ".flags", 0, kTokenFlags));
+  token.from = string(env, property(env, value, "from"), name + ".from");
+  return token;
+}
+
 }  // namespace
+
+std::vector<AddedToken> addedTokens(napi_env env, napi_value value, const std::string& name) {
+  const uint32_t count = arrayLength(env, value, name);
+  std::vector<AddedToken> tokens;
+  for (uint32_t i = 0; i < count; ++i) {
+    const HandleScope scope(env);
+    tokens.push_back(addedToken(env, element(env, value, i), at(name, i)));
+  }
+  return tokens;
+}
 
 MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name) {
   const auto tensors = std::make_shared<const TensorMap>(tensorMap(env, value, name));
@@ -305,6 +326,7 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
       options.adapters.push_back(adapterSource(env, element(env, v, i), at("adapters", i)));
     }
   });
+  given("tokens", [&](napi_value v) { options.tokens = addedTokens(env, v, "tokens"); });
   return options;
 }
 

@@ -57,6 +57,9 @@ Floats floats(napi_env env, napi_value value, const std::string& name);
 // NativeTensorSource of lib/native.ts.
 MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name);
 
+// NativeAddedToken[] of lib/engine/native.ts.
+std::vector<AddedToken> addedTokens(napi_env env, napi_value value, const std::string& name);
+
 LoadOptions loadOptions(napi_env env, napi_value value);
 // `info`: what the model accepts, to refuse wrong sizes before copying them.
 Request request(napi_env env, napi_value value, const ModelInfo& info);

@@ -9,6 +9,11 @@
 
 namespace pg {
 
+inline constexpr std::string_view kSpace = "\xe2\x96\x81";  // U+2581, how pieces spell a space
+
+// GGUF's token types.
+enum class PieceKind : uint8_t { normal = 1, unknown = 2, control = 3, userDefined = 4, unused = 5, byte = 6 };
+
 // Bytes of the character that starts at p: 1 for a stray byte.
 inline size_t characterLength(const char* p, const char* end) {
   const uint8_t lead = uint8_t(*p);

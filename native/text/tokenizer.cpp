@@ -6,17 +6,17 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "text/added_tokens.h"
 #include "text/pieces.h"
 
 namespace pg {
 namespace {
 
-constexpr std::string_view kSpace = "\xe2\x96\x81";        // U+2581, how pieces spell a space
 constexpr std::string_view kUnknown = " \xe2\x81\x87 ";    // what SentencePiece decodes <unk> to
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 constexpr int kLocCount = 1024, kSegCount = 128;
 
-enum class Kind : uint8_t { normal = 1, unknown = 2, control = 3, userDefined = 4, unused = 5, byte = 6 };
+using Kind = PieceKind;
 
 // The value of "<0xNN>", else -1.
 int byteValue(std::string_view piece) {
@@ -43,6 +43,12 @@ bool isRange(const std::vector<std::string_view>& pieces, int32_t first, int cou
   return true;
 }
 
+bool isSpaces(std::string_view piece) {
+  for (size_t at = 0; at < piece.size(); at += kSpace.size())
+    if (piece.compare(at, kSpace.size(), kSpace) != 0) return false;
+  return true;
+}
+
 // One run of BPE over a stretch of text without user-defined pieces; its vectors are used again for the next.
 struct Symbol {
   int32_t previous, next;  // -1 at the ends
@@ -64,15 +70,16 @@ struct Merge {
 
 struct Tokenizer::Impl {
   std::shared_ptr<const GgufFile> file;
-  std::vector<std::string_view> pieces;  // [size] in the map
-  std::vector<std::string_view> bytes;   // [size] what a token shows, in the map or in `decoded`
-  std::vector<float> scores;             // [size]
-  std::vector<Kind> kinds;               // [size]
+  Pieces vocabulary;
+  std::vector<std::string_view>& pieces = vocabulary.texts;
+  std::vector<float>& scores = vocabulary.scores;
+  std::vector<Kind>& kinds = vocabulary.kinds;
+  std::vector<std::string_view> bytes;  // [size] what a token shows, in the map, the names or in `decoded`
   std::vector<char> decoded;             // pieces with spaces instead of U+2581
   std::array<char, 256> byteText{};
   std::array<int32_t, 256> byteIds{};
   PieceMap map;
-  PieceTrie trie;
+  PieceMatcher matcher;
   size_t longestPiece = 0;
   bool spaceStartsWord = true;  // no piece has U+2581 after something else: merges never cross a word's start
   int32_t bos = -1, eos = -1, pad = -1, unk = -1, eot = -1, image = -1, newline = -1, firstLoc = -1, firstSeg = -1;
@@ -98,8 +105,9 @@ struct Tokenizer::Impl {
     return bySpelling;
   }
 
-  void load();
+  void load(const std::vector<AddedToken>& added);
   void loadStored();
+  void loadFlags();
   void loadKinds();
   std::string_view withSpaces(std::string_view piece, Kind kind);
   void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
@@ -128,6 +136,22 @@ void Tokenizer::Impl::loadStored() {
     if (type < 1 || type > 6)
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.token_type[", i, "] is ", type, ", expected 1..6");
     kinds[i] = Kind(type);
+  }
+}
+
+// How added tokens are found: ids and flags, where some token has any.
+void Tokenizer::Impl::loadFlags() {
+  if (!file->array("paligemma.added_tokens.ids")) return;
+  const GgufArray& ids = arrayOf("paligemma.added_tokens.ids", false);
+  const GgufArray& flags = arrayOf("paligemma.added_tokens.flags", false);
+  if (ids.count != flags.count)
+    fail(Code::modelInvalid, file->path(), ": paligemma.added_tokens.ids and .flags are of different lengths");
+  for (size_t i = 0; i < ids.count; ++i) {
+    const int64_t id = ids.integer(i), set = flags.integer(i);
+    if (id < 0 || size_t(id) >= pieces.size() || set < 0 || set > kTokenFlags)
+      fail(Code::modelInvalid, file->path(), ": paligemma.added_tokens: token ", id, " with flags ", set,
+           ", expected a token of the vocabulary and 0..", int(kTokenFlags));
+    if (set) vocabulary.flags[int32_t(id)] = uint8_t(set);
   }
 }
 
@@ -190,7 +214,7 @@ std::string_view Tokenizer::Impl::withSpaces(std::string_view piece, Kind kind) 
   return {decoded.data() + start, decoded.size() - start};
 }
 
-void Tokenizer::Impl::load() {
+void Tokenizer::Impl::load(const std::vector<AddedToken>& added) {
   const auto model = file->string("tokenizer.ggml.model");
   if (!model)
     fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
@@ -203,6 +227,8 @@ void Tokenizer::Impl::load() {
          1u << 24);
   pieces = tokens.strings();
   loadStored();
+  loadFlags();
+  nameTokens(file->path(), added, vocabulary);
   loadKinds();
 
   for (int i = 0; i < 256; ++i) byteText[size_t(i)] = char(i);
@@ -225,8 +251,14 @@ void Tokenizer::Impl::load() {
       continue;
     }
     if (kind == Kind::unknown) bytes[i] = kUnknown;
-    if ((kind == Kind::control || kind == Kind::unknown) && !piece.empty()) trie.insert(piece, int32_t(i), true);
-    if (kind == Kind::userDefined && !piece.empty()) trie.insert(piece, int32_t(i), false);
+    const bool control = kind == Kind::control || kind == Kind::unknown;
+    if ((control || kind == Kind::userDefined) && !piece.empty()) {
+      const auto found = vocabulary.flags.find(int32_t(i));
+      uint8_t flags = found == vocabulary.flags.end() ? uint8_t(0) : found->second;
+      // spaces that an added token strips are its own; what runs of them are is asked afterwards
+      if (!vocabulary.flags.empty() && isSpaces(piece)) flags |= kNormalized;
+      matcher.insert(piece, int32_t(i), control, flags);
+    }
     if (kind != Kind::normal && kind != Kind::userDefined) continue;
 
     bytes[i] = withSpaces(piece, kind);
@@ -240,8 +272,8 @@ void Tokenizer::Impl::load() {
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has neither a piece for byte ", i,
            " nor an unknown piece");
 
-  const auto newlineMatch = trie.longest("\n", false);
-  newline = newlineMatch.first >= 0 ? newlineMatch.first : map.find(pieces, "\n");
+  newline = matcher.find("\n");
+  if (newline < 0) newline = map.find(pieces, "\n");
   if (newline < 0) newline = byteIds['\n'] >= 0 ? byteIds['\n'] : unk;
 }
 
@@ -301,9 +333,10 @@ void Tokenizer::Impl::merge(std::string_view text, std::vector<Symbol>& symbols,
   }
 }
 
-Tokenizer::Tokenizer(std::shared_ptr<const GgufFile> file) : impl_(std::make_unique<Impl>()) {
+Tokenizer::Tokenizer(std::shared_ptr<const GgufFile> file, const std::vector<AddedToken>& added)
+    : impl_(std::make_unique<Impl>()) {
   impl_->file = std::move(file);
-  impl_->load();
+  impl_->load(added);
 }
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
@@ -321,32 +354,21 @@ std::vector<int32_t> Tokenizer::encode(std::string_view source, bool allowContro
   std::vector<int32_t> ids;
   std::vector<Symbol> symbols;
   std::vector<Merge> queue;
-  const std::string_view all = text;
-  size_t start = 0;  // of the stretch not yet merged
-  const auto mergeUpTo = [&](size_t end) {
-    if (end > start) impl_->merge(all.substr(start, end - start), symbols, queue, ids);
-  };
-  bool afterSpace = false;
-  for (size_t at = 0; at < all.size();) {
-    if (impl_->trie.startsWith(all[at])) {
-      const auto [id, length] = impl_->trie.longest(all.substr(at), allowControl);
-      if (id >= 0) {
-        mergeUpTo(at);
-        ids.push_back(id);
-        start = at += length;
-        afterSpace = false;
-        continue;
+  const auto mergeWords = [&](std::string_view stretch) {
+    size_t start = 0;  // of the words not yet merged
+    bool afterSpace = false;
+    for (size_t at = 0; at < stretch.size();) {
+      const bool space = stretch.compare(at, kSpace.size(), kSpace) == 0;
+      if (space && !afterSpace && impl_->spaceStartsWord && at > start) {
+        impl_->merge(stretch.substr(start, at - start), symbols, queue, ids);
+        start = at;
       }
+      afterSpace = space;
+      at += characterLength(stretch.data() + at, stretch.data() + stretch.size());
     }
-    const bool space = all.compare(at, kSpace.size(), kSpace) == 0;
-    if (space && !afterSpace && impl_->spaceStartsWord) {
-      mergeUpTo(at);
-      start = at;
-    }
-    afterSpace = space;
-    at += characterLength(all.data() + at, all.data() + all.size());
-  }
-  mergeUpTo(all.size());
+    impl_->merge(stretch.substr(start), symbols, queue, ids);
+  };
+  impl_->matcher.split(text, allowControl, mergeWords, [&](int32_t id) { ids.push_back(id); });
   return ids;
 }
 

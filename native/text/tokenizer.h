@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "format/gguf.h"
+#include "text/added_tokens.h"
 
 namespace pg {
 
 class Tokenizer {
  public:
-  explicit Tokenizer(std::shared_ptr<const GgufFile> file);  // pieces are views into its map
+  // Pieces are views into the file's map. `added`: names that others give to its reserved and padding entries.
+  explicit Tokenizer(std::shared_ptr<const GgufFile> file, const std::vector<AddedToken>& added = {});
 
   // Nothing is added around the text. With allowControl, the spellings of control pieces (<bos>, <eos>, <pad>, <unk>,
   // <image>) become their ids; without it they are plain text.

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { execute } from '../../lib/cli/program'
-import { inspectModel, loadModel, loadTokenizer, pull } from '../../lib/index'
+import { convertModel, inspectModel, loadModel, loadTokenizer, pull } from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
 import { TestHub } from '../support/hub-server'
@@ -134,6 +134,30 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     expect(await cli('run', '--model', 'org/never', '--prompt', 'x')).toMatchObject({
       code: 1,
       err: expect.stringContaining('npx paligemma pull org/never') as string
+    })
+  })
+
+  it('that is an adapter is merged by its name', async () => {
+    const files = ['adapter_config.json', 'adapter_model.safetensors'].map(
+      (name) => [name, readFileSync(join(source('pg1-tiny-lora'), name))] as const
+    )
+    const config = JSON.parse(String(files[0]![1])) as object
+    const plain = JSON.stringify({ ...config, base_model_name_or_path: '/home/somebody/model' })
+    hub = await TestHub.start({ ...Object.fromEntries(files), 'adapter_config.json': Buffer.from(plain) })
+    await pull(hub.id, { endpoint: hub.url })
+    const [byName, byPath, byCommand] = ['name.gguf', 'path.gguf', 'command.gguf'].map((name) => join(cacheDir, name))
+    const options = { source: source('pg1-tiny'), type: 'f32' }
+    const { notes } = await convertModel({ ...options, out: byName!, adapters: [{ path: hub.id, scale: 0.5 }] })
+    expect(notes.join()).toContain('30 matrices changed')
+    await convertModel({ ...options, out: byPath!, adapters: [{ path: source('pg1-tiny-lora'), scale: 0.5 }] })
+    const context = { stdout: { write() {} }, stderr: { write() {} }, signal: new AbortController().signal }
+    const adapter = ['--adapter', `${hub.id}=0.5`, '--type', 'f32']
+    expect(await execute(['convert', source('pg1-tiny'), '-o', byCommand!, ...adapter], context)).toBe(0)
+    const [expected, ...others] = [byPath, byName, byCommand].map((path) => readFileSync(path!))
+    for (const bytes of others) expect(bytes.equals(expected!)).toBe(true)
+    await expect(convertModel({ ...options, out: byName!, adapters: ['org/never'] })).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('npx paligemma pull org/never') as string
     })
   })
 

@@ -3,13 +3,15 @@ import { join } from 'node:path'
 import { PaliGemmaError } from '../../base/errors'
 import { isObject, type Fields, readJson } from '../../formats/fields'
 import { modelLimits } from './limits'
-import { TokenType, type Vocabulary } from '../../formats/sentencepiece'
+import { TokenFlag, TokenType, type Vocabulary } from '../../formats/sentencepiece'
 
 export interface AddedToken {
   id: number
   text: string
   /** A control token: texts hold it only where they may, and it is not shown. */
   special: boolean
+  /** How it is found, a sum of {@link TokenFlag}. */
+  flags: number
   /** The file that names it. */
   from: string
 }
@@ -18,7 +20,6 @@ export interface AddedTokens {
   tokens: AddedToken[]
   /** Special tokens that no file gives an id: they follow the last one, in this order. */
   unnumbered: { text: string; from: string }[]
-  notes: string[]
 }
 
 /** What llama.cpp's converter gives tokens outside the SentencePiece model. */
@@ -32,14 +33,15 @@ export async function readAddedTokens(dir: string): Promise<AddedTokens> {
     )
   )
   const list: AddedToken[] = []
-  const notes: string[] = []
   const special = specialNames([config, map])
-  const add = (entry: Fields, id: number, text: string) => {
-    const odd = ['lstrip', 'rstrip', 'single_word'].find((flag) => entry.values[flag] === true)
-    if (odd !== undefined && text !== '<image>')
-      notes.push(`${entry.file}: ${odd} of the added token ${JSON.stringify(text)} is not obeyed: it matches anywhere`)
-    list.push({ id, text, special: entry.values['special'] === true || special.has(text), from: entry.file })
-  }
+  const add = (entry: Fields, id: number, text: string) =>
+    list.push({
+      id,
+      text,
+      special: entry.boolean('special', false) || special.has(text),
+      flags: text === '<image>' ? 0 : flagsOf(entry),
+      from: entry.file
+    })
   if (tokenizer?.has('added_tokens'))
     for (const entry of tokenizer.objects('added_tokens')) add(entry, tokenId(entry, 'id'), entry.string('content'))
   if (config?.has('added_tokens_decoder')) {
@@ -51,12 +53,15 @@ export async function readAddedTokens(dir: string): Promise<AddedTokens> {
     }
   }
   for (const text of Object.keys(plain?.values ?? {}))
-    list.push({ id: tokenId(plain!, text), text, special: special.has(text), from: plain!.file })
+    list.push({ id: tokenId(plain!, text), text, special: special.has(text), flags: 0, from: plain!.file })
   const tokens = agreed(list)
   const numbered = new Set(tokens.map(({ text }) => text))
   const unnumbered = [...special].filter(([text]) => !numbered.has(text)).map(([text, from]) => ({ text, from }))
-  return { tokens, unnumbered, notes: [...new Set(notes)] }
+  return { tokens, unnumbered }
 }
+
+const flagsOf = (entry: Fields): number =>
+  Object.entries(TokenFlag).reduce((sum, [name, flag]) => (entry.boolean(name, false) ? sum | flag : sum), 0)
 
 function tokenId(fields: Fields, name: string): number {
   return fields.integer(name, 0, undefined, modelLimits.tokenId)
@@ -81,7 +86,8 @@ function specialNames(files: readonly (Fields | undefined)[]): Map<string, strin
   return names
 }
 
-function agreed(list: readonly AddedToken[]): AddedToken[] {
+/** Those of several folders as one list: no id has two names, and no name two ids. */
+export function agreed(list: readonly AddedToken[]): AddedToken[] {
   const byId = new Map<number, AddedToken>()
   const byText = new Map<string, AddedToken>()
   for (const token of list) {
@@ -110,10 +116,11 @@ function wrong({ id, from }: AddedToken, what: string): PaliGemmaError {
  */
 export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kinds = false): void {
   const { tokens, scores, types } = vocabulary
-  for (const { id, text, special, from } of added.tokens) {
+  for (const { id, text, special, flags, from } of added.tokens) {
     const piece = text.replaceAll(' ', '▁')
     const kind = special || text === '<image>' ? TokenType.control : TokenType.userDefined
     const now = tokens[id]
+    if (flags !== 0) (vocabulary.flags ??= new Map()).set(id, flags)
     if (now === piece || isSameByte(now, piece)) {
       if (kinds && types[id] === TokenType.normal) types[id] = kind
       continue
@@ -130,7 +137,6 @@ export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kin
     scores[id] = addedScore
     types[id] = kind
   }
-  vocabulary.notes = [...(vocabulary.notes ?? []), ...added.notes]
 }
 
 /**

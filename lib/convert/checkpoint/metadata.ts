@@ -79,9 +79,7 @@ function addVision(keys: Keys, config: SourceConfig, plan: Plan): void {
 function addTokenizer(keys: Keys, config: SourceConfig, vocabulary: Vocabulary): void {
   keys.string('tokenizer.ggml.model', 'llama')
   keys.string('tokenizer.ggml.pre', 'default')
-  keys.list.push(['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }])
-  keys.list.push(['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }])
-  keys.list.push(['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }])
+  keys.list.push(...vocabularyKeys(vocabulary))
   checkTokenIds(config, vocabulary)
   keys.u32('tokenizer.ggml.bos_token_id', config.bosId)
   keys.u32('tokenizer.ggml.eos_token_id', config.eosId)
@@ -91,6 +89,22 @@ function addTokenizer(keys: Keys, config: SourceConfig, vocabulary: Vocabulary):
   keys.bool('tokenizer.ggml.add_bos_token', false)
   keys.bool('tokenizer.ggml.add_eos_token', false)
   keys.bool('tokenizer.ggml.add_space_prefix', false)
+}
+
+/** What the entries of a vocabulary are. */
+export function vocabularyKeys({ tokens, scores, types, flags }: Vocabulary): Metadata {
+  const flagged = [...(flags ?? [])]
+  return [
+    ['tokenizer.ggml.tokens', { type: 'strings', value: tokens }],
+    ['tokenizer.ggml.scores', { type: 'f32s', value: scores }],
+    ['tokenizer.ggml.token_type', { type: 'i32s', value: types }],
+    ...(flagged.length === 0
+      ? []
+      : ([
+          ['paligemma.added_tokens.ids', { type: 'i32s', value: flagged.map(([id]) => id) }],
+          ['paligemma.added_tokens.flags', { type: 'i32s', value: flagged.map(([, flag]) => flag) }]
+        ] satisfies Metadata))
+  ]
 }
 
 /** The engine looks these tokens up by their ids. */

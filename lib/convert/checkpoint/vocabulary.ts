@@ -138,9 +138,11 @@ export function vocabularyOf(file: GgufSource): Vocabulary {
     }
     return values
   }
+  const isNumber = (value: unknown) => typeof value === 'number'
+  const numbers = (key: string) => (file.value(key) === undefined ? [] : list(key, isNumber))
   const tokens = list('tokenizer.ggml.tokens', (value) => typeof value === 'string')
-  const scores = list('tokenizer.ggml.scores', (value) => typeof value === 'number')
-  const types = list('tokenizer.ggml.token_type', (value) => typeof value === 'number')
+  const scores = list('tokenizer.ggml.scores', isNumber)
+  const types = list('tokenizer.ggml.token_type', isNumber)
   if (scores.length !== tokens.length || types.length !== tokens.length) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
@@ -148,5 +150,7 @@ export function vocabularyOf(file: GgufSource): Vocabulary {
     )
   }
   const unknown = types.indexOf(TokenType.unknown)
-  return { tokens, scores, types, unkId: unknown < 0 ? 3 : unknown, imageId: tokens.indexOf('<image>') }
+  const ids = numbers('paligemma.added_tokens.ids')
+  const flags = new Map(numbers('paligemma.added_tokens.flags').map((flag, i) => [ids[i]!, flag]))
+  return { tokens, scores, types, unkId: unknown < 0 ? 3 : unknown, imageId: tokens.indexOf('<image>'), flags }
 }

@@ -3,6 +3,7 @@ import { PaliGemmaError } from '../../base/errors'
 import type { Metadata } from '../../formats/gguf-writer'
 import { padVocabulary } from '../../formats/sentencepiece'
 import { applyAddedTokens, readAddedTokens } from '../checkpoint/added-tokens'
+import { vocabularyKeys } from '../checkpoint/metadata'
 import { vocabularyOf } from '../checkpoint/vocabulary'
 import { type GgufTensors, modelTensors, pairGgufs, planGguf } from './plan'
 import { checkImportance } from '../imatrix'
@@ -96,13 +97,9 @@ async function withAddedTokens(
   }
   padVocabulary(text.path, vocabulary, rows)
   notes.push(...(vocabulary.notes ?? []))
-  const changed: Metadata = [
-    ['tokenizer.ggml.tokens', { type: 'strings', value: vocabulary.tokens }],
-    ['tokenizer.ggml.scores', { type: 'f32s', value: vocabulary.scores }],
-    ['tokenizer.ggml.token_type', { type: 'i32s', value: vocabulary.types }]
-  ]
-  const byKey = new Map(changed)
-  return metadata.map(([key, value]) => [key, byKey.get(key) ?? value])
+  const changed = vocabularyKeys(vocabulary)
+  const names = new Set(changed.map(([key]) => key))
+  return [...metadata.filter(([key]) => !names.has(key)), ...changed]
 }
 
 /** What has no place in a PaliGemma is left out only where it says nothing; the engine's reader does the same. */

@@ -7,6 +7,7 @@
 #include "image/mask_decoder.h"
 #include "model/adapters.h"
 #include "model/config.h"
+#include "text/added_tokens.h"
 
 namespace pg {
 
@@ -25,6 +26,7 @@ struct LoadOptions {
   AttentionWindow attentionWindow = AttentionWindow::none;
   bool finalSoftcap = true;          // false: logits are never capped
   std::vector<AdapterSource> adapters;
+  std::vector<AddedToken> tokens;    // names that came with the adapters
   bool importance = false;           // true: inputs of all matrices are observed, for Importance requests
 };
 

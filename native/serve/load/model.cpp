@@ -79,7 +79,7 @@ void Model::readNets(const LoadOptions& options, const File& text, const File& v
 }
 
 void Model::readVocabulary(const LoadOptions& options, const File& text) {
-  tokenizer = std::make_unique<Tokenizer>(text);
+  tokenizer = std::make_unique<Tokenizer>(text, options.tokens);
   constraints = std::make_unique<ConstraintFactory>(*tokenizer);
   if (tokenizer->size() > textConfig.vocab)
     fail(Code::modelInvalid, options.path, ": tokenizer.ggml.tokens has ", tokenizer->size(),

@@ -398,7 +398,7 @@ describe('where an adapter lies', () => {
         writeFileSync(join(dir, inside, name), readFileSync(join(adapter(lora()), name)))
       writeFileSync(join(dir, 'README.md'), '')
       expect(near((await merged(dir))('blk.1.attn_q.weight'), expectedQuery(2))).toBe(true)
-      expect((await readAdapters([{ path: dir, file: dir }]))[0]).toMatchObject({
+      expect((await readAdapters([{ path: dir, file: dir }])).adapters[0]).toMatchObject({
         name: dir,
         tensors: expect.anything()
       })

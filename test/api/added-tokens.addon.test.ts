@@ -1,0 +1,181 @@
+/** Tokens that were added for a fine-tune: those of an adapter beside its base, and how flagged ones are found in texts. */
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { convert } from '../../lib/convert'
+import { loadModel, loadTokenizer, type LoadOptions, type PaliGemma } from '../../lib/index'
+import { copyCheckpoint, edit, editJson, removeTempDirs, tempDir } from '../support/convert-helpers'
+import { golden, hasGoldens } from '../support/golden'
+
+const present = hasGoldens('hf/pg1-tiny', 'hf/pg1-tiny-lora')
+const base = golden('hf', 'pg1-tiny')
+const lora = golden('hf', 'pg1-tiny-lora')
+const image = join(lora, 'images', 'a.png')
+const token = (id: number, content: string, flags: object = {}) => ({
+  id,
+  content,
+  special: false,
+  single_word: false,
+  lstrip: false,
+  rstrip: false,
+  normalized: false,
+  ...flags
+})
+
+const models: PaliGemma[] = []
+let file = ''
+
+beforeAll(async () => {
+  if (!present) return
+  file = join(tempDir(), 'base.gguf')
+  // a model that says token 2005 whatever it is asked
+  const dir = copyCheckpoint(base)
+  const { cases } = JSON.parse(readFileSync(join(base, 'expected.json'), 'utf8')) as {
+    cases: { name: string; greedy: { tokens: number[] } }[]
+  }
+  const winner = cases.find(({ name }) => name === 'caption')!.greedy.tokens[0]!
+  edit(dir, ({ header, data }) => {
+    const entry = header['language_model.model.embed_tokens.weight']!
+    const [begin] = entry.data_offsets
+    const rows = new Float32Array(data.buffer, data.byteOffset + begin, (entry.data_offsets[1] - begin) / 4)
+    const hidden = entry.shape[1]!
+    for (let i = 0; i < hidden; i++) rows[2005 * hidden + i] = 3 * rows[winner * hidden + i]!
+  })
+  await convert({ source: dir, out: file, type: 'f32' })
+})
+afterAll(async () => {
+  for (const model of models) await model.dispose()
+  removeTempDirs()
+})
+
+function adapter(name: string, files: Record<string, object>): string {
+  const dir = join(tempDir(), name)
+  mkdirSync(dir)
+  cpSync(lora, dir, { recursive: true })
+  for (const [name, json] of Object.entries(files)) writeFileSync(join(dir, name), JSON.stringify(json))
+  return dir
+}
+
+const load = async (...adapters: NonNullable<LoadOptions['adapters']>) => {
+  const model = await loadModel({
+    model: file,
+    threads: 2,
+    adapters: adapters.map((path) => ({ path: String(path), scale: 0 }))
+  })
+  models.push(model)
+  return model
+}
+
+const refusal = async (...adapters: string[]) =>
+  await load(...adapters).then(
+    () => ({ code: 'none', message: '' }),
+    (error: { code: string; message: string }) => error
+  )
+
+describe.skipIf(!present)('tokens of an adapter beside its base', () => {
+  it.each<[string, Record<string, object>]>([
+    ['added_tokens.json', { 'added_tokens.json': { '<logo>': 2005, 'two words': 2006 } }],
+    ['tokenizer.json', { 'tokenizer.json': { added_tokens: [token(2005, '<logo>'), token(2006, 'two words')] } }],
+    [
+      'tokenizer_config.json',
+      {
+        'tokenizer_config.json': {
+          added_tokens_decoder: { 2005: token(2005, '<logo>'), 2006: token(2006, 'two words') }
+        }
+      }
+    ]
+  ])('named in %s are found in prompts and appear in texts', async (_name, files) => {
+    const model = await load(adapter('named', files))
+    expect(model.tokenize('a <logo>two words<logo>')).toEqual([...model.tokenize('a '), 2005, 2006, 2005])
+    expect(model.detokenize([2006])).toBe('two words')
+    const { text, tokens, usage } = await model.generate({ image, prompt: '<logo>two words', maxTokens: 1 })
+    expect(tokens[0]).toMatchObject({ id: 2005, text: '<logo>' })
+    expect(text).toBe('<logo>')
+    expect(usage.promptTokens).toBe(4)
+    const chosen = await model.generate({ image, prompt: 'x', constrain: { choices: ['<logo>'] } })
+    expect(chosen.tokens.map(({ id }) => id)).toContain(2005)
+  })
+
+  it('of several adapters are all there; a reserved piece may be renamed; known ones stay', async () => {
+    const one = adapter('one', { 'added_tokens.json': { '<image>': 2004, '<one>': 2005, '<bos>': 2 } })
+    const two = adapter('two', { 'tokenizer.json': { added_tokens: [token(7, '<two>'), token(2004, '<image>')] } })
+    const model = await load(one, two)
+    expect(model.tokenize('<one><two>')).toEqual([2005, 7])
+  })
+
+  it('that are special follow the rule of control tokens; without an id they take the first free row', async () => {
+    const dir = adapter('special', {
+      'tokenizer.json': { added_tokens: [token(2005, '<sep>', { special: true })] },
+      'special_tokens_map.json': { additional_special_tokens: ['<sep>', '<end of page>', '<image>'] }
+    })
+    const model = await load(dir)
+    expect(model.tokenize('<sep>', { allowControlTokens: true })).toEqual([2005])
+    expect(model.tokenize('<sep>')).not.toContain(2005)
+    expect(model.tokenize('<end of page>', { allowControlTokens: true })).toEqual([2006])
+  })
+
+  it('that the base has no place for are refused by name', async () => {
+    const wrong = async (json: object) => await refusal(adapter('wrong', { 'added_tokens.json': json }))
+    expect(await wrong({ '<far>': 9000 })).toMatchObject({
+      code: 'ERR_MODEL_INVALID',
+      message: expect.stringContaining('<far>')
+    })
+    expect(await wrong({ '<mine>': 700 })).toMatchObject({
+      code: 'ERR_MODEL_INVALID',
+      message: expect.stringContaining('700')
+    })
+    expect(await wrong({ '<loc0000>': 2005 })).toMatchObject({ code: 'ERR_MODEL_INVALID' })
+    const [one, two] = [
+      adapter('a', { 'added_tokens.json': { '<a>': 2005 } }),
+      adapter('b', { 'added_tokens.json': { '<b>': 2005 } })
+    ]
+    expect((await refusal(one, two)).message).toMatch(/added_tokens\.json.*added_tokens\.json/)
+  })
+})
+
+describe.skipIf(!present)('flags of added tokens', () => {
+  const flagged = [
+    token(2005, '<left>', { lstrip: true }),
+    token(2006, '<right>', { rstrip: true }),
+    token(2007, 'part', { single_word: true }),
+    token(2008, 'ab c', { normalized: true }),
+    token(2009, 'c<', { normalized: true }),
+    token(2010, '<both>', { lstrip: true, rstrip: true, normalized: true })
+  ]
+  // What the library tokenizers 0.23 makes of them with these tokens added to pg1-tiny's tokenizer.json.
+  const cases: [string, number[]][] = [
+    ['a  <left>b', [664, 2005, 679]],
+    ['a \n\u3000<left> b', [664, 662, 14, 2005, 304]],
+    ['<right>  \n<right> b', [2006, 14, 2006, 679]],
+    ['a part, part', [664, 662, 2007, 707, 662, 2007]],
+    ['parts part_ \u00e4part', [677, 324, 665, 670, 299, 324, 665, 131, 662, 231, 200, 677, 324, 665]],
+    ['ab c<left>', [2008, 2005]],
+    ['ab c<loc0003>', [2008, 855]],
+    ['a <both> \n b', [664, 662, 2010, 662, 14, 304]],
+    ['<left><left>  <left>', [2005, 2005, 2005]],
+    ['b <right> <loc0003>', [679, 662, 2006, 855]]
+  ]
+
+  it('are obeyed as the reference does, also after a GGUF was converted again', async () => {
+    const dir = copyCheckpoint(base)
+    editJson(dir, 'tokenizer.json', (json) => json.added_tokens.push(...flagged))
+    const out = join(tempDir(), 'flagged.gguf')
+    await convert({ source: dir, out, type: 'f32' })
+    const again = join(tempDir(), 'again.gguf')
+    await convert({ source: out, out: again, type: 'q8_0' })
+    for (const path of [out, again]) {
+      const tokenizer = await loadTokenizer(path)
+      for (const [text, ids] of cases) expect(tokenizer.encode(text), text).toEqual(ids)
+    }
+  })
+
+  it('are obeyed for those of an adapter, beside its base and merged', async () => {
+    const dir = adapter('flagged', { 'tokenizer.json': { added_tokens: flagged } })
+    const model = await load(dir)
+    for (const [text, ids] of cases) expect(model.tokenize(text), text).toEqual(ids)
+    const merged = join(tempDir(), 'merged.gguf')
+    await convert({ source: file, out: merged, adapters: [dir] })
+    const tokenizer = await loadTokenizer(merged)
+    for (const [text, ids] of cases) expect(tokenizer.encode(text), text).toEqual(ids)
+  })
+})
