@@ -56,7 +56,7 @@ import { score, type ScoreResult } from './score'
 import { isUrl } from '../base/realms'
 import { GenerateStream } from './stream'
 import { detect, segment } from './tasks'
-import { encodeRules, idsRule, type EncodeOptions } from './tokenizer'
+import { encodeRules, idsRule, textRule, type EncodeOptions } from './tokenizer'
 
 // Node 20's first releases lack the symbol; compiled `await using` looks it up here.
 if (!Symbol.asyncDispose) Object.defineProperty(Symbol, 'asyncDispose', { value: Symbol('Symbol.asyncDispose') })
@@ -356,9 +356,9 @@ export class PaliGemma {
     )
   }
 
-  /** Token ids of a text; nothing is added. */
+  /** Token ids of a text of at most 2^20 characters; nothing is added. */
   tokenize(text: string, options: EncodeOptions = {}): number[] {
-    check('text', text, rule.text)
+    check('text', text, textRule)
     const { allowControlTokens = false } = readOptions<EncodeOptions>('tokenize', options, encodeRules)
     this.#host.throwIfDisposed()
     return nativeSync(() => this.#host.model.tokenize(text, allowControlTokens))

@@ -1,6 +1,7 @@
 /** JSON files with errors that name the file and the field. */
 import { readFile, stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
+import { parseLongJson } from './long-json'
 
 /** A JSON object of a file: `get...` checks types and ranges and names file and field in every error. */
 export class Fields {
@@ -111,6 +112,8 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+// Parsed in a few milliseconds.
+const shortJson = 1 << 18
 // tokenizer.json of 256,000 pieces has 35 MB.
 const maxJsonBytes = 256 << 20
 
@@ -144,7 +147,7 @@ export async function readJson(file: string, optional = false): Promise<Fields |
   }
   let value: unknown
   try {
-    value = JSON.parse(bytes.toString('utf8'))
+    value = bytes.length > shortJson ? await parseLongJson(bytes) : JSON.parse(bytes.toString('utf8'))
   } catch (cause) {
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',

@@ -1,5 +1,6 @@
 /** tokenizer.model (a SentencePiece ModelProto) as GGUF's vocabulary arrays. */
 import { PaliGemmaError } from '../base/errors'
+import { Turns } from '../base/turns'
 
 /** GGUF's token types; SentencePiece numbers its piece types in the same way. */
 export const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const
@@ -51,9 +52,11 @@ export function padVocabulary(where: string, vocabulary: Vocabulary, rows: numbe
 }
 
 /** ModelProto: field 1 = repeated SentencePiece, 2 = TrainerSpec, 3 = NormalizerSpec. */
-export function parseSentencePiece(file: string, bytes: Buffer): Vocabulary {
+export async function parseSentencePiece(file: string, bytes: Buffer): Promise<Vocabulary> {
+  const turns = new Turns()
   const vocabulary: Vocabulary = { tokens: [], scores: [], types: [], unkId: 3, imageId: -1 }
   for (const field of fields(file, bytes, 0, bytes.length)) {
+    if (turns.due) await turns.next()
     if (field.number === 1 && field.wire === 2) addPiece(file, bytes, field, vocabulary)
     if (field.number === 2 && field.wire === 2) checkTrainer(file, bytes, field)
     if (field.number === 3 && field.wire === 2) checkNormalizer(file, bytes, field)

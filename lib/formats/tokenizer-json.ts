@@ -1,5 +1,7 @@
 /** tokenizer.json, as newer versions of transformers save it alone: Gemma's BPE as GGUF's vocabulary arrays. */
+import { Turns } from '../base/turns'
 import type { Fields } from './fields'
+import { keysOf } from './long-json'
 import { TokenType, type Vocabulary } from './sentencepiece'
 
 const space = '▁'
@@ -7,7 +9,7 @@ const space = '▁'
 const mostTokens = 1 << 24
 
 /** Pieces, ranks and bytes; tokens of `added_tokens` are pieces of their own kind, which the caller sets. */
-export function parseTokenizerJson(json: Fields): Vocabulary {
+export async function parseTokenizerJson(json: Fields): Promise<Vocabulary> {
   checkText(json)
   const model = json.object('model')
   if (model.string('type', 'BPE') !== 'BPE') model.unsupported('type', "but Gemma's tokenizer is a BPE")
@@ -16,10 +18,12 @@ export function parseTokenizerJson(json: Fields): Vocabulary {
   if (!model.boolean('byte_fallback', false))
     model.unsupported('byte_fallback', "but Gemma's tokenizer falls back to bytes")
   if (model.number('dropout', 0) !== 0) model.unsupported('dropout', 'but tokens must not depend on chance')
-  const ids = readPieces(model)
+  const turns = new Turns()
+  const ids = await readPieces(model, turns)
   const vocabulary: Vocabulary = { tokens: [], scores: [], types: [], unkId: 3, imageId: -1 }
-  const ranks = readRanks(model, ids)
+  const ranks = await readRanks(model, ids, turns)
   for (const [text, id] of ids) {
+    if (turns.due) await turns.next()
     vocabulary.tokens[id] = text
     // A score is only an order: the rank of the first merge that makes the piece. Pieces that none makes come last.
     vocabulary.scores[id] = -(ranks.get(text) ?? ids.size * 2) - 1
@@ -34,11 +38,12 @@ export function parseTokenizerJson(json: Fields): Vocabulary {
   return vocabulary
 }
 
-function readPieces(model: Fields): Map<string, number> {
+async function readPieces(model: Fields, turns: Turns): Promise<Map<string, number>> {
   const vocab = model.object('vocab')
   const ids = new Map<string, number>()
   const seen = new Set<number>()
-  for (const text of Object.keys(vocab.values)) {
+  for (const text of keysOf(vocab.values)) {
+    if (turns.due) await turns.next()
     const id = vocab.integer(text, 0, undefined, mostTokens - 1)
     if (seen.has(id)) vocab.fail(text, `an id that no other piece has (${id})`)
     seen.add(id)
@@ -49,11 +54,12 @@ function readPieces(model: Fields): Map<string, number> {
 }
 
 /** Merges in the order of their ranks: "a b", or ["a", "b"] as newer files have them. */
-function readRanks(model: Fields, ids: ReadonlyMap<string, number>): Map<string, number> {
+async function readRanks(model: Fields, ids: ReadonlyMap<string, number>, turns: Turns): Promise<Map<string, number>> {
   const merges = model.values['merges']
   if (!Array.isArray(merges)) model.fail('merges', 'a list of pairs')
   const ranks = new Map<string, number>()
   for (const [rank, merge] of (merges as unknown[]).entries()) {
+    if (turns.due) await turns.next()
     const pair: unknown[] = typeof merge === 'string' ? merge.split(' ') : Array.isArray(merge) ? merge : []
     const [a, b] = pair
     const piece = `${String(a)}${String(b)}`

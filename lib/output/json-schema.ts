@@ -1,5 +1,6 @@
 /** JSON Schema to a regular expression for the engine. */
 import { PaliGemmaError } from '../base/errors'
+import { Turns } from '../base/turns'
 import { Translator } from './schema/translate'
 
 /**
@@ -10,8 +11,6 @@ import { Translator } from './schema/translate'
 export interface JsonSchema {
   [keyword: string]: unknown
 }
-
-const sliceMs = 3
 
 /** Getters and proxies of the schema may throw anything. */
 function failure(error: unknown): PaliGemmaError {
@@ -29,13 +28,10 @@ function failure(error: unknown): PaliGemmaError {
 export async function schemaToRegex(schema: JsonSchema): Promise<string> {
   try {
     const steps = new Translator(schema).all()
-    for (let start = performance.now(); ; ) {
+    for (const turns = new Turns(); ; ) {
       const { done, value } = steps.next()
       if (done) return value
-      if (performance.now() - start > sliceMs) {
-        await new Promise((resolve) => setImmediate(resolve))
-        start = performance.now()
-      }
+      if (turns.due) await turns.next()
     }
   } catch (error) {
     throw failure(error)

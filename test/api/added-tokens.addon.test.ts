@@ -36,8 +36,8 @@ beforeAll(async () => {
   const winner = cases.find(({ name }) => name === 'caption')!.greedy.tokens[0]!
   edit(dir, ({ header, data }) => {
     const entry = header['language_model.model.embed_tokens.weight']!
-    const [begin] = entry.data_offsets
-    const rows = new Float32Array(data.buffer, data.byteOffset + begin, (entry.data_offsets[1] - begin) / 4)
+    const [begin, end] = entry.data_offsets as [number, number]
+    const rows = new Float32Array(data.buffer, data.byteOffset + begin, (end - begin) / 4)
     const hidden = entry.shape[1]!
     for (let i = 0; i < hidden; i++) rows[2005 * hidden + i] = 3 * rows[winner * hidden + i]!
   })

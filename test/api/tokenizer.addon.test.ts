@@ -65,4 +65,10 @@ describe.skipIf(!hasGolden)('tokenizer', () => {
     expect(tokenizer.encode(text).length).toBeGreaterThan(100_000)
     expect(performance.now() - start).toBeLessThan(1000)
   })
+
+  it('refuses a text that would hold the process up, and says what to do', () => {
+    const long = 'a'.repeat((1 << 20) + 1)
+    expect(() => tokenizer.encode(long)).toThrow(/at most 1048576 characters \(cut longer ones before a space\)/)
+    expect(tokenizer.decode(tokenizer.encode(long.slice(1)))).toBe(long.slice(1))
+  })
 })

@@ -75,9 +75,9 @@ interface FileVocabulary {
 
 async function fileVocabulary(file: string): Promise<FileVocabulary> {
   const start = await firstBytes(file, 64)
-  if (/^\s*\{/.test(start)) return { file, vocabulary: parseTokenizerJson(await readJson(file)), kinds: true }
+  if (/^\s*\{/.test(start)) return { file, vocabulary: await parseTokenizerJson(await readJson(file)), kinds: true }
   const bytes = await readRegularFile(file, maxModelBytes)
-  return { file, vocabulary: parseSentencePiece(file, bytes ?? Buffer.alloc(0)), kinds: false }
+  return { file, vocabulary: await parseSentencePiece(file, bytes ?? Buffer.alloc(0)), kinds: false }
 }
 
 // tokenizer.model of 257,000 pieces has 4.3 MB.

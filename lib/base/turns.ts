@@ -1,0 +1,16 @@
+/** Long work on the event loop, in slices. */
+const sliceMs = 3
+
+/** `if (turns.due) await turns.next()`, often: what else waits in the process has its turn every few milliseconds. */
+export class Turns {
+  #since = performance.now()
+
+  get due(): boolean {
+    return performance.now() - this.#since > sliceMs
+  }
+
+  async next(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    this.#since = performance.now()
+  }
+}
