@@ -93,6 +93,7 @@ export {
   type DrawMapOptions
 } from './retrieval/similarity-map'
 export { prompts } from './api/prompts'
+export { setNativeBinding } from './api/engine'
 export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './output/mask-decoder'

@@ -1,7 +1,7 @@
 /** The options of every call: types, defaults and the rules that check them. */
 import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
 import { samplingRules, type SamplingOptions } from './sampling'
-import { isBinding, isFileUrl } from '../engine/native'
+import { nativeBindingRule } from './engine'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
 import { imageRule, imagesRule } from '../images/image-rule'
@@ -207,11 +207,6 @@ export const defaults = {
   lang: 'en',
   style: 'coco'
 } as const
-
-const nativeBindingRule: Rule = {
-  expected: 'path, file: URL or the loaded addon',
-  accepts: (v) => rule.path.accepts(v) || (typeof v === 'object' && v !== null && (isFileUrl(v) || isBinding(v)))
-}
 
 const modelRule: Rule = {
   expected: 'path, file: URL or name of a pulled model',

@@ -359,6 +359,14 @@ export function native(choice?: NativeChoice): NativeBinding {
   return remember(...loadFirst([toPath(String(choice))], 'nativeBinding'))
 }
 
+/** From now on this one serves the calls that name none. */
+export function useNative(choice: NativeChoice): void {
+  const binding = native(choice)
+  if (binding === loaded) return
+  loaded = binding
+  loadedFrom = isBinding(choice) ? '' : resolve(toPath(String(choice)))
+}
+
 function byDefault(): [NativeBinding, string] {
   const named = process.env.PALIGEMMA_NATIVE
   return named ? loadFirst([named], 'PALIGEMMA_NATIVE') : loadFirst(candidates())
@@ -412,7 +420,7 @@ function whatToDo(namedBy?: string): string {
   return (
     "This code was bundled without its engine. Leave the package outside: serverExternalPackages: ['node-paligemma'] " +
     "in next.config, external: ['node-paligemma'] for esbuild, webpack, Rollup and Vite; or say where " +
-    'the engine is: loadModel({ nativeBinding }) or the variable PALIGEMMA_NATIVE. ' +
+    'the engine is: loadModel({ nativeBinding }), setNativeBinding() or the variable PALIGEMMA_NATIVE. ' +
     `${inElectron} docs/deploy.md shows each.`
   )
 }

@@ -271,6 +271,7 @@ const rows: Record<string, Row> = {
   'new MaskDecoder': made(api.MaskDecoder, {}),
   'MaskDecoder.decode': { call: async (codes) => await masks.decode(codes), args: () => [new Array(16).fill(1)] },
   inspectModel: { call: api.inspectModel, args: () => [gguf, { maxArray: 2 }] },
+  setNativeBinding: sync(api.setNativeBinding, join(here, 'build', 'Release', 'paligemma.node')),
   dequantizeTensor: { call: api.dequantizeTensor, args: () => [gguf, 'output_norm.weight'] },
   estimateMemory: {
     call: api.estimateMemory,

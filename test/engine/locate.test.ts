@@ -107,6 +107,21 @@ describe('nativeBinding', () => {
     expect(() => native()).toThrow(/other\.cjs does not load/)
   })
 
+  it('is set once for the calls that have no such option', async () => {
+    const { setNativeBinding, inspectModel } = await import('../../lib/index')
+    const { native, nativePath } = await import('../../lib/engine/native')
+    const inspect = vi.fn(async () => await Promise.reject(Object.assign(new Error('mine'), { code: 'ERR_BUSY' })))
+    setNativeBinding({ Model: class {}, inspect })
+    await expect(inspectModel(__filename)).rejects.toMatchObject({ code: 'ERR_BUSY', message: 'mine' })
+    expect(inspect).toHaveBeenCalledOnce()
+    setNativeBinding(engine)
+    expect(native()).toBe(engine)
+    expect(nativePath()).toBe('')
+    for (const value of [5, '', {}, null]) expect(() => setNativeBinding(value as object)).toThrow(/for nativeBinding/)
+    expect(() => setNativeBinding('no/such.node')).toThrow(/no\/such\.node, which does not exist/)
+    expect(native()).toBe(engine)
+  })
+
   it.each([5, '', {}, { Model: 1 }, null, new URL('https://example.com/x.node')])('refuses %s', async (value) => {
     const { loadModel } = await import('../../lib/index')
     await expect(loadModel({ model: 'x.gguf', nativeBinding: value as object })).rejects.toMatchObject({
