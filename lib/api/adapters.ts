@@ -57,7 +57,7 @@ export async function readAdapters(
   return { adapters, tokens: await namedTokens(folders) }
 }
 
-/** The tokens that were added for adapters: the base's vocabulary has entries for them, but calls them by other names. */
+/** The tokens that were added for adapters: the base's vocabulary has entries for them, under other names. */
 export async function namedTokens(folders: readonly string[]): Promise<NativeAddedToken[]> {
   const added: AddedTokens[] = []
   for (const dir of folders) added.push(await readAddedTokens(dir))

@@ -9,8 +9,8 @@ export const nativeBindingRule: Rule = {
 
 /**
  * Names the engine for everything that has no option for it: `loadTokenizer`, `inspectModel`, `maxSim`, `PageIndex`,
- * `loadMaskDecoder`, `convertModel`, ... As the load option `nativeBinding`: the path or `file:` URL of the `.node` file, or
- * what requiring it gave. Call it once, before the others. The variable PALIGEMMA_NATIVE says the same from outside.
+ * `loadMaskDecoder`, `convertModel`, ... As the load option `nativeBinding`: the path or `file:` URL of the `.node`
+ * file, or what requiring it gave. Call it once, before the others. PALIGEMMA_NATIVE says the same from outside.
  * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_NATIVE_MISSING
  */
 export function setNativeBinding(nativeBinding: string | URL | object): void {

@@ -72,7 +72,7 @@ export class Tokenizer {
     return this.tokenizer.size
   }
 
-  /** Token ids of a text of at most 2^20 characters; nothing is added. `<locNNNN>` and `<segNNN>` become their tokens. */
+  /** Token ids of at most 2^20 characters; nothing is added. `<locNNNN>` and `<segNNN>` become their tokens. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     check('text', text, textRule)
     const { allowControlTokens = false } = readOptions<EncodeOptions>('encode', options, encodeRules)

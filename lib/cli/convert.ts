@@ -57,7 +57,7 @@ export function addConvert(program: Command, context: Context): void {
     )
     .option(
       '--adapter <dir>',
-      'PEFT LoRA directory or name of a pulled one to merge, DIR=SCALE for another scale than 1; may be given several times',
+      'PEFT LoRA directory or pulled adapter to merge, DIR=SCALE for another scale than 1; may be given several times',
       collect
     )
     .optionsGroup(group.output)

@@ -1,6 +1,6 @@
 /**
- * JSON of many megabytes, such as tokenizer.json, without holding up the event loop: large objects and arrays are cut at
- * their commas, and JSON.parse gets some members at a time.
+ * JSON of many megabytes, such as tokenizer.json, without holding up the event loop: large objects and arrays are cut
+ * at their commas, and JSON.parse gets some members at a time.
  */
 import { Turns } from '../base/turns'
 
@@ -96,7 +96,7 @@ class Parser {
     return key
   }
 
-  /** Where the members end that lie within a chunk: at a comma or a closing bracket; `begin` where the first is larger. */
+  /** Where the members within a chunk end: at a comma or closing bracket; `begin` where the first is larger. */
   private groupEnd(begin: number): number {
     const limit = Math.min(this.bytes.length, begin + this.chunk)
     let end = begin

@@ -1,4 +1,4 @@
-/** Tokens that were added for a fine-tune: those of an adapter beside its base, and how flagged ones are found in texts. */
+/** Tokens that were added for a fine-tune: those of an adapter beside its base, and how flagged ones are found. */
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

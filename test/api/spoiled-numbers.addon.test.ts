@@ -1,4 +1,4 @@
-/** Numbers that no text may be made of: NaN in logits that only the device sees, keys that the cache's type cannot hold. */
+/** Numbers that no text may be made of: NaN in logits that only the device sees, keys that the cache cannot hold. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'

@@ -85,6 +85,7 @@ export function* checkOneOf(options: JsonSchemaObject[], path: string, steps: St
       if (j > i && !(yield* comparison.disjoint(a, b)))
         fail(
           path,
-          `a value may satisfy both alternative ${i} and ${j}, which oneOf forbids; use anyOf, or tell them apart by type or a const property`
+          `a value may satisfy both alternative ${i} and ${j}, which oneOf forbids; use anyOf, ` +
+            'or tell them apart by type or a const property'
         )
 }
