@@ -232,7 +232,8 @@ describe('an application that installs it', () => {
         // @ts-expect-error: maxTokens is a number
         await model.generate({ prompt: 'x', maxTokens: '5' })
         await model.dispose()
-        return languageModel().modelId + answer.statusText + result.text + found[0]?.label + parseOutput('', { width: 1, height: 1 }).length
+        const pieces = parseOutput('', { width: 1, height: 1 })
+        return languageModel().modelId + answer.statusText + result.text + found[0]?.label + pieces.length
       }`
     )
     const { stdout, status } = run(
