@@ -39,8 +39,8 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
 }
 
 /**
- * A public call whose results come in a loop: `read` takes the options now, in the caller's state, and what is wrong with
- * them comes out of the loop, as everything else does.
+ * A public call whose results come in a loop: `read` takes the options now, in the caller's state, and what is wrong
+ * with them comes out of the loop, as everything else does.
  */
 export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
   read: () => T,
