@@ -36,7 +36,7 @@ function run(command, args) {
 
 const compiler = ['clang++-19', 'clang++'].find((name) => spawnSync(name, ['--version']).status === 0)
 if (!compiler) {
-  console.error('Fuzzing needs clang (Debian: apt-get install clang-19)')
+  console.error('Fuzzing needs clang (Debian: apt-get install clang-19 libclang-rt-19-dev)')
   process.exit(1)
 }
 const ninja = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []

@@ -4,7 +4,8 @@
 //   node scripts/test.mjs quick      units, and the reference results on the best kernel table: under a minute
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
 //   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
-// More words run more suites: cpp, symbols, vitest, quick, tables, frameworks.
+//   node scripts/test.mjs tsan       C++ tests of what runs on several threads, under ThreadSanitizer
+// More words run more suites: cpp, symbols, vitest, quick, tables, tsan, frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -34,8 +35,11 @@ function node(script, ...args) {
   return run(process.execPath, [join(root, 'scripts', script), ...args]).status === 0
 }
 
-function nativeTests() {
-  const build = join(root, 'build', 'sanitize')
+/** What runs on several threads: the race detector takes five times as long as the rest. */
+const threaded = ['thread', 'engine', 'scheduler', 'page', 'pooling', 'tape', 'fit', 'device']
+
+function nativeTests(name = 'sanitize', sanitizers = 'address,undefined', only = []) {
+  const build = join(root, 'build', name)
   const ninja = !existsSync(join(build, 'CMakeCache.txt')) && spawnSync('ninja', ['--version']).status === 0
   // -O1: the sanitizers find the same, in a tenth of the time of -O0
   const configure = run(
@@ -49,14 +53,14 @@ function nativeTests() {
       '-DCMAKE_CXX_FLAGS_SANITIZE=-O1 -g1',
       '-DPALIGEMMA_ADDON=OFF',
       '-DPALIGEMMA_TESTS=ON',
-      '-DPALIGEMMA_SANITIZE=address,undefined',
+      `-DPALIGEMMA_SANITIZE=${sanitizers}`,
       ...(ninja ? ['-G', 'Ninja'] : [])
     ],
     { stdio: ['ignore', 'ignore', 'inherit'] }
   )
   if (configure.status !== 0) return { failed: 1 }
   if (run('cmake', ['--build', build, '--parallel', String(availableParallelism())]).status !== 0) return { failed: 1 }
-  const { stdout, status } = run(join(build, 'native_tests'), [], {
+  const { stdout, status } = run(join(build, 'native_tests'), only, {
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8'
   })
@@ -135,6 +139,7 @@ function runTables() {
 
 const suites = {
   cpp: () => count('C++', nativeTests()),
+  tsan: () => count('C++ under ThreadSanitizer', nativeTests('tsan', 'thread', threaded)),
   symbols: () =>
     count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 }),
   vitest: () => count('vitest', vitest(['--project', 'unit', '--project', 'addon', '--project', 'package'])),

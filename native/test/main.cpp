@@ -1,12 +1,16 @@
+#include <algorithm>
 #include <cstring>
 
 #include "check.h"
 
-// Runs every test whose name contains argv[1] (all without it); the last line is the summary.
+// Runs every test whose name contains one of the arguments (all without any); the last line is the summary.
 int main(int argc, char** argv) {
   int passed = 0, failed = 0;
   for (const auto& test : pg::test::tests()) {
-    if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
+    const bool asked =
+        argc < 2 ||
+        std::any_of(argv + 1, argv + argc, [&](const char* part) { return std::strstr(test.name, part) != nullptr; });
+    if (!asked) continue;
     try {
       test.run();
       ++passed;

@@ -189,6 +189,9 @@ TEST(constraint_schema_syntax_accepts_exactly_what_matches) {
   CHECK_FAILS(regex("(?@3:2:at a(", ConstraintSpec::Kind::schema), Code::invalidOption, "at A ( without )");
   CHECK_FAILS(regex("(?@4:2:at: a()", ConstraintSpec::Kind::schema), Code::invalidOption,
               "at: A ( without ) at position 1");
+  for (const char* pattern : {"(?&)", "x(?\")", "(?\"ab)"})
+    CHECK_FAILS(regex(pattern, ConstraintSpec::Kind::schema), Code::invalidOption, "A group without its parts");
+  CHECK_FAILS(regex("(?%0)", ConstraintSpec::Kind::schema), Code::invalidOption, "A multiple of 0");
 }
 
 TEST(constraint_regex_output_matches_whatever_is_picked) {

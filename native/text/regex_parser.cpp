@@ -245,12 +245,13 @@ class Parser {
 
   // The forms of RegexSyntax::schema.
   Node special(size_t from, int depth) {
-    if (take(',')) return listed(Node::Kind::list, depth);
-    if (take('&')) return listed(Node::Kind::both, depth);
-    if (take('"')) return listed(Node::Kind::escaped, depth);
+    if (take(',')) return listed(Node::Kind::list, from, depth);
+    if (take('&')) return listed(Node::Kind::both, from, depth);
+    if (take('"')) return listed(Node::Kind::escaped, from, depth);
     if (take('%')) {
       Node result = node(Node::Kind::multiple);
       result.min = count(from, kMaxDivisor);
+      if (result.min == 0) failAt(from, "A multiple of 0");
       return result;
     }
     if (!take('@')) failAt(from, "An unknown group");
@@ -265,9 +266,12 @@ class Parser {
     return Parser(std::vector<int32_t>(begin, begin + length), std::move(name)).parseSearch();
   }
 
-  Node listed(Node::Kind kind, int depth) {
+  Node listed(Node::Kind kind, size_t from, int depth) {
     Node result = sequence(depth + 1, false);
     result.kind = kind;
+    const size_t parts = result.parts.size();
+    if ((kind == Node::Kind::both && parts == 0) || (kind == Node::Kind::escaped && parts != 1))
+      failAt(from, "A group without its parts");
     return result;
   }
 
