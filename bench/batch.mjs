@@ -1,7 +1,7 @@
 // What reading and decoding pictures costs a batch: pictures per second of model.batch over JPEG files, and of the same
 // engine over the same pictures as pixels that are ready, in turns.
 //   node bench/batch.mjs [--model demo | --synthetic 3b-224 --type Q4_0] [--pictures 200] [--rounds 3] [--sequences 8]
-//     [--width 1280] [--tokens 32]
+//     [--width 1280] [--tokens 32] [--concurrency N]
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,7 +19,8 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     sequences: { type: 'string', default: '8' },
     width: { type: 'string', default: '1280' },
-    tokens: { type: 'string', default: '32' }
+    tokens: { type: 'string', default: '32' },
+    concurrency: { type: 'string' }
   }
 })
 const [count, rounds, width] = [options.pictures, options.rounds, options.width].map(Number)
@@ -45,15 +46,19 @@ async function makePictures() {
   return files
 }
 
-async function rate(items) {
+const atOnce = options.concurrency ? { concurrency: Number(options.concurrency) } : {}
+
+async function measure(items) {
   const start = performance.now()
+  const before = process.cpuUsage()
   let done = 0
-  const task = { task: 'generate', prompt: 'caption en', maxTokens: Number(options.tokens), ignoreEos: true }
+  const task = { task: 'generate', prompt: 'caption en', maxTokens: Number(options.tokens), ignoreEos: true, ...atOnce }
   for await (const { error } of model.batch(items, task)) {
     if (error) throw error
     done++
   }
-  return (1000 * done) / (performance.now() - start)
+  const { user, system } = process.cpuUsage(before)
+  return { rate: (1000 * done) / (performance.now() - start), cpuMs: (user + system) / 1000 / done }
 }
 
 try {
@@ -61,18 +66,22 @@ try {
   const size = model.info.imageSize
   const ready = []
   for (const file of files) ready.push({ ...(await preprocessImage(file, { size })), transform: undefined })
-  await rate(files.slice(0, 8).map((image) => ({ image })))
+  await measure(files.slice(0, 8).map((image) => ({ image })))
   const rates = { alone: [], batch: [] }
   for (let round = 0; round < rounds; round++) {
-    rates.alone.push(await rate(ready.map(({ data }) => ({ image: { data, width: size, height: size } }))))
-    rates.batch.push(await rate(files.map((image) => ({ image }))))
+    rates.alone.push(await measure(ready.map(({ data }) => ({ image: { data, width: size, height: size } }))))
+    rates.batch.push(await measure(files.map((image) => ({ image }))))
   }
-  const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1]
-  const [alone, batch] = [median(rates.alone), median(rates.batch)]
+  const median = (list, key) => list.map((one) => one[key]).sort((a, b) => a - b)[list.length >> 1]
+  const { alone, batch } = rates
+  const shown = (list) =>
+    `${list.map(({ rate }) => rate.toFixed(2)).join(' ')} pictures/s, ${median(list, 'cpuMs').toFixed(1)} CPU ms each`
   console.log(`${path}, ${model.info.isa}, ${model.info.threads} threads, ${options.sequences} sequences`)
-  console.log(`pixels ready: ${rates.alone.map((x) => x.toFixed(2)).join(' ')} pictures/s`)
-  console.log(`JPEG of ${width} px: ${rates.batch.map((x) => x.toFixed(2)).join(' ')} pictures/s`)
-  console.log(`share: ${((100 * batch) / alone).toFixed(1)} %`)
+  console.log(`pixels ready: ${shown(alone)}`)
+  console.log(`JPEG of ${width} px: ${shown(batch)}`)
+  const share = (a, b) => `${((100 * a) / b).toFixed(1)} %`
+  console.log(`share of the rate: ${share(median(batch, 'rate'), median(alone, 'rate'))}`)
+  console.log(`share of the CPU time that the engine has: ${share(median(alone, 'cpuMs'), median(batch, 'cpuMs'))}`)
 } finally {
   await model.dispose()
   rmSync(folder, { recursive: true, force: true })

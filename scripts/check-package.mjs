@@ -19,7 +19,8 @@ const built = [
   'dist/index.d.ts',
   'dist/cli/main.js',
   'dist/server/index.mjs',
-  'dist/aisdk/index.mjs'
+  'dist/aisdk/index.mjs',
+  'dist/queue/index.mjs'
 ]
 for (const file of [...built, 'dist/server/page/index.html']) {
   if (!existsSync(join(root, file))) stop(`${file} is missing; run "npm run build:ts" first`)

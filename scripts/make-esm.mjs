@@ -9,7 +9,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const require = createRequire(import.meta.url)
 
 /** Entry points as folders of dist, with a name that each must export. */
-const entries = { '.': 'loadModel', server: 'createServer', aisdk: 'createPaliGemma' }
+const entries = { '.': 'loadModel', server: 'createServer', aisdk: 'createPaliGemma', queue: 'createQueue' }
 
 for (const [folder, expected] of Object.entries(entries)) {
   const dist = join(root, 'dist', folder)

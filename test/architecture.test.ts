@@ -101,10 +101,25 @@ const libLayers: [string, string[]][] = [
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
   ['aisdk', ['base', 'images', 'output', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
+  ['queue', ['base', 'output', 'api', 'measure']],
   ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
   [
     'cli',
-    ['base', 'engine', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure', 'server', 'index']
+    [
+      'base',
+      'engine',
+      'images',
+      'video',
+      'output',
+      'retrieval',
+      'convert',
+      'hub',
+      'api',
+      'measure',
+      'server',
+      'queue',
+      'index'
+    ]
   ]
 ]
 

@@ -10,9 +10,6 @@ import { asError } from './batch'
 import { batchTaskRules, callTask, itemOptions, taskRule, type BatchTask, type TaskCalls } from './batch-tasks'
 import { definedOnly, type ModelHost } from './host'
 
-/** As long as pictures take to decode and no longer: what waits holds its pixels. */
-const decodedAhead = 2
-
 interface RunOptions {
   task: BatchTask
   concurrency?: number
@@ -63,8 +60,9 @@ async function* run(
   options: Taken<RunOptions & Record<string, unknown>>,
   folder: string
 ): AsyncGenerator<Outcome, void, undefined> {
-  const { task, concurrency = host.maxSequences + decodedAhead, ordered = false, signal, ...shared } = options
+  const { task, concurrency = 2 * host.maxSequences, ordered = false, signal, ...shared } = options
   host.throwIfDisposed()
+  // As many pictures are ready as are decoded: those that began together often end together, too.
   const atOnce = Math.min(concurrency, host.options.maxQueue ?? Infinity)
   const call = callTask[task] as (model: TaskCalls, request: object) => Promise<unknown>
   const work = async (item: unknown, index: number, stop: AbortSignal): Promise<Outcome> => {

@@ -63,8 +63,8 @@ export type BatchRunOptions<T extends BatchTask> = {
   /** The call that each item is given to. */
   task: T
   /**
-   * Items in work at once; default `maxSequences` + 2 (at most `maxQueue`): pictures of the next ones are decoded while
-   * the engine works.
+   * Items in work at once; default twice `maxSequences` (at most `maxQueue`): pictures of the next ones are decoded
+   * while the engine works.
    */
   concurrency?: number | undefined
   /** Whether results come in the order of their items; default false: as they are ready. */

@@ -23,14 +23,15 @@ export function compactInJson<T extends object>(object: T): T {
 }
 
 function compactJson(this: object): object {
-  return Object.fromEntries(
-    Object.entries(this).map(([name, value]) => {
-      const kind = kindOf(value)
-      if (!kind) return [name, value]
-      const { buffer, byteOffset, byteLength } = value as Values
-      return [name, { [kind]: Buffer.from(buffer, byteOffset, byteLength).toString('base64') }]
-    })
-  )
+  return Object.fromEntries(Object.entries(this).map(([name, value]) => [name, arrayJson(value)]))
+}
+
+/** A typed array as {@link ArrayJson}, anything else as it is. */
+export function arrayJson(value: unknown): unknown {
+  const kind = kindOf(value)
+  if (!kind) return value
+  const { buffer, byteOffset, byteLength } = value as Values
+  return { [kind]: Buffer.from(buffer, byteOffset, byteLength).toString('base64') }
 }
 
 /** The array of an {@link ArrayJson}; undefined for anything else. */

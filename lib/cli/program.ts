@@ -14,6 +14,7 @@ import { addExamples, configureHelp, placeHelpOptions, verbs } from './help'
 import { addPull } from './pull'
 import { addRun } from './run'
 import { addServe } from './serve'
+import { addWorker } from './worker'
 import { addScore } from './score'
 import { addAnswer } from './answer'
 import { addCaption } from './caption'
@@ -72,6 +73,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addScore(program, context)
   program.commandsGroup(verbs.serve)
   addServe(program, context)
+  addWorker(program, context)
   program.commandsGroup(verbs.search)
   addEmbed(program, context, onFailure)
   addSearch(program, context, onFailure)

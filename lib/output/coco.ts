@@ -148,7 +148,7 @@ export function sizeOf(name: string, fields: Record<string, unknown>, mask: Mask
   const side = rule.above(0)
   return (['width', 'height'] as const).map((key) => {
     const value = fields[key] ?? list[key] ?? mask?.[key]
-    if (!side.accepts(value)) throw wrongOption(`${name}.${key}`, 'the picture’s size in pixels', value)
+    if (!side.accepts(value)) throw wrongOption(`${name}.${key}`, 'the size in pixels', value)
     return value
   }) as [number, number]
 }

@@ -94,8 +94,8 @@ describe('batch', () => {
     function* items(): Generator<typeof picture> {
       for (; read < 60; read++) yield picture
     }
-    for await (const { index } of model.batch(items(), { task: 'ocr' })) expect(read - index).toBeLessThan(20)
-    expect(fake.mostRunning).toBe(5)
+    for await (const { index } of model.batch(items(), { task: 'ocr' })) expect(read - index).toBeLessThan(25)
+    expect(fake.mostRunning).toBe(6)
     const limited = scripted(1, 'a')
     const small = await open(limited, { maxSequences: 3, maxQueue: 2 })
     const others = Array.from({ length: 6 }, async () => await small.ocr(picture).catch((error: Error) => error))

@@ -44,6 +44,7 @@ const verbs = [
   'batch',
   'score',
   'serve',
+  'worker',
   'embed',
   'search',
   'tokenize',

@@ -5,6 +5,7 @@ import ts from 'typescript'
 import { expect, it } from 'vitest'
 import * as api from '../../lib/index'
 import * as aisdk from '../../lib/aisdk'
+import * as queue from '../../lib/queue'
 import * as server from '../../lib/server'
 
 const root = join(__dirname, '..', '..')
@@ -21,7 +22,8 @@ function exportedNames(file: string): string[] {
 it.each([
   ['lib/index.ts', api],
   ['lib/server/index.ts', server],
-  ['lib/aisdk/index.ts', aisdk]
+  ['lib/aisdk/index.ts', aisdk],
+  ['lib/queue/index.ts', queue]
 ])('docs/api.md names every export of %s', (file, exported) => {
   const names = exportedNames(file)
   expect(names).toEqual(expect.arrayContaining(Object.keys(exported)))

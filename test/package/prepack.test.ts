@@ -16,6 +16,7 @@ const needed = [
   'dist/server/index.mjs',
   'dist/aisdk/index.mjs',
   'dist/server/page/index.html',
+  'dist/queue/index.mjs',
   'demo/paligemma2-demo.gguf',
   'demo/shapes.png'
 ]

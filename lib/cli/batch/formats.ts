@@ -2,6 +2,7 @@
 import { rm } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import type { BatchTask } from '../../api/batch-tasks'
+import { objectsOf } from '../../api/rows'
 import { makeFolder, OutputFile, writeOutput } from '../../base/output-file'
 import { Classes } from '../../output/classes'
 import { CocoWriter } from '../../output/coco'
@@ -9,7 +10,7 @@ import { reviveResults } from '../../output/mask-forms'
 import { yoloLines } from '../../output/yolo'
 import type { Format } from './flags'
 import type { Journal } from './journal'
-import { objectsOf, type Row } from './rows'
+import type { Row } from './rows'
 
 interface What {
   task: BatchTask

@@ -2,8 +2,8 @@
  * The rows of a batch on the disk. A picture is done when its whole line is there: the file of results is the journal.
  * What a killed process leaves is at most a torn end, which goes away when the batch goes on.
  */
-import { createReadStream } from 'node:fs'
 import { type FileHandle, open, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { type Line, wholeLines } from '../../base/lines'
 import { OutputFile, writeFailure, writeOutput } from '../../base/output-file'
 import { syncFile } from '../../base/permission'
 import { acquireLock, type Lock } from '../../hub/lock'
@@ -191,13 +191,6 @@ async function isOccupied(path: string): Promise<boolean> {
   return info !== undefined && (!info.isDirectory() || (await readdir(path)).length > 0)
 }
 
-async function exists(path: string): Promise<boolean> {
-  return await stat(path).then(
-    () => true,
-    () => false
-  )
-}
-
 async function readState(path: string): Promise<Settings | undefined> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw usageError(`${path} cannot be read: ${error.message}`)
@@ -221,36 +214,9 @@ function refuseOther(out: string, before: Settings, now: Settings): void {
     )
 }
 
-interface Line {
-  /** undefined: no row. */
-  row: Row | undefined
-  text: string
-  /** From 1 on. */
-  line: number
-  /** In bytes: where it begins, and behind its line break. */
-  from: number
-  to: number
-}
-
-const newline = 10
-
-/** The whole lines of a file that may not be there. */
-async function* linesOf(path: string): AsyncGenerator<Line, void, undefined> {
-  if (!(await exists(path))) return
-  let rest: Buffer = Buffer.alloc(0)
-  let [line, at] = [0, 0]
-  for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) {
-    const bytes: Buffer = rest.length > 0 ? Buffer.concat([rest, piece as Buffer]) : (piece as Buffer)
-    let start = 0
-    for (let end = bytes.indexOf(newline); end >= 0; end = bytes.indexOf(newline, start)) {
-      const text = bytes.toString('utf8', start, end)
-      const length = end + 1 - start
-      yield { row: parseRow(text), text, line: ++line, from: at, to: at + length }
-      at += length
-      start = end + 1
-    }
-    rest = bytes.subarray(start)
-  }
+/** The whole lines of a file, as rows where they are such. */
+async function* linesOf(path: string): AsyncGenerator<Line & { row: Row | undefined }, void, undefined> {
+  for await (const line of wholeLines(path)) yield { ...line, row: parseRow(line.text) }
 }
 
 function parseRow(text: string): Row | undefined {

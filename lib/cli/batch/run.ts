@@ -1,14 +1,14 @@
 /** The run of a batch: pictures in, rows out. */
 import { type BatchTask, itemKeys } from '../../api/batch-tasks'
 import { checkOutput, makeFolder } from '../../base/output-file'
+import { resultFields } from '../../api/rows'
 import { loadOptions, pick } from '../args'
 import { type Context, describeError } from '../context'
 import { type BatchFlags, checkFlags, recommended, settingsOf, sharedOptions, tasks } from './flags'
 import { writeFormat } from './formats'
 import { Journal } from './journal'
-import { planConcurrency } from './plan'
 import { Report } from './report'
-import { type Entry, errorFields, keyOf, resultFields } from './rows'
+import { type Entry, errorFields, keyOf } from './rows'
 import { openSources } from './sources'
 
 interface Run {
@@ -53,8 +53,9 @@ async function work(run: Run, entries: AsyncIterable<Entry>): Promise<void> {
   const { task, flags, shared, journal, report, context } = run
   const { signal } = context
   const { loadModel } = await import('../../index.js')
+  const { plannedSequences } = await import('../../measure/sequences.js')
   const load = await loadOptions(flags, signal)
-  const maxSequences = flags.concurrency ?? (await planConcurrency(load))
+  const maxSequences = flags.concurrency ?? (await plannedSequences(load))
   const model = await loadModel({ ...load, maxSequences }).catch(async (error: unknown) => {
     await fresh.return() // else a list on standard input would keep the process
     throw error
