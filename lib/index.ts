@@ -12,6 +12,16 @@ export type { DescribeVideoOptions, VideoDescription, VideoSegment } from './api
 export { videoFrames } from './video/frames'
 export type { VideoFrame } from './video/decode'
 export type { VideoFrameOptions } from './video/options'
+export type { Seen, WatchOptions } from './api/watch'
+export {
+  Tracker,
+  type Point,
+  type Track,
+  type Trackable,
+  type TrackerOptions,
+  type TrackUpdate
+} from './output/tracker'
+export type { LiveSource } from './video/live'
 export type { VideoSource } from './video/source'
 export { recommendedMinScore } from './api/tasks'
 export type { Tile, TileOption } from './images/tile-plan'

@@ -18,6 +18,8 @@ import { warnBeyondTraining } from './context-size'
 import { describeVideo, describeVideoRules, type DescribeVideoOptions, type VideoDescription } from './describe-video'
 import { embed, encodeImage } from './embed'
 import { takeSource, type VideoSource } from '../video/source'
+import type { LiveSource } from '../video/live'
+import { watch, type Seen, type WatchOptions } from './watch'
 import { runGeneration } from './generation'
 import { toInfo, type LoadedModelInfo } from './info'
 import { generateObject, type ObjectOptions } from './object'
@@ -314,6 +316,21 @@ export class PaliGemma {
       [],
       async (options) => await describeVideo(this.#host, video, options)
     )
+  }
+
+  /**
+   * A task on what a camera, stream or any iterable of pictures shows: `for await (const { result } of
+   * model.watch('/dev/video0', { task: 'detect', labels: 'person', tracks: true }))`. The latest picture wins: there is
+   * no queue, and memory does not grow. Cameras and streams are opened anew when they fail after they worked. Needs
+   * ffmpeg for all but iterables. Leaving the loop, or `signal`, ends it.
+   * @throws PaliGemmaError out of the loop: ERR_INVALID_OPTION, ERR_DEPENDENCY_MISSING, ERR_IMAGE_INVALID for a source
+   * that never worked, ERR_DISPOSED, ERR_MODEL_CHANGED
+   */
+  watch<const T extends BatchTask>(
+    source: LiveSource,
+    options: WatchOptions<T>
+  ): AsyncGenerator<Seen<T>, void, undefined> {
+    return watch(this, this.#host, source, options) as AsyncGenerator<Seen<T>, void, undefined>
   }
 
   /** A picture as the decoder sees it, reusable as `image` in any call of this model. */

@@ -24,6 +24,7 @@ import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
 import { addVerify } from './verify'
 import { addVideo } from './video'
+import { addWatch } from './watch'
 
 /**
  * Runs the command; the result is its exit code: 0 done, 1 failed, 2 called wrongly, 3 some of a batch failed,
@@ -70,6 +71,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addSegment(program, context, onFailure)
   addBatch(program, context, onFailure)
   addVideo(program, context)
+  addWatch(program, context)
   addScore(program, context)
   program.commandsGroup(verbs.serve)
   addServe(program, context)

@@ -41,6 +41,7 @@ export async function* decodeFrames(
   const facts = new Queue<FrameFacts>()
   const args = [
     ...(seek > 0 ? ['-ss', String(seek)] : []),
+    ...(video.before ?? []),
     ...['-i', video.input, '-map', '0:v:0', '-an', '-sn', '-dn', '-vf', filters(choice), ...(await passFrames())],
     ...(Number.isFinite(most) ? ['-frames:v', String(most)] : []),
     ...['-f', 'rawvideo', '-pix_fmt', 'rgb24', 'pipe:1']

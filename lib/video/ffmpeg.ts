@@ -58,9 +58,7 @@ export class Ffmpeg {
     onLine: (line: string) => boolean,
     signal?: AbortSignal
   ) {
-    const { input, bytes } = video
-    // a playlist or the like must not lead ffmpeg anywhere else
-    const protocols = bytes ? 'pipe' : input.startsWith('file:') ? 'file' : 'http,https,tcp,tls,crypto'
+    const { bytes, protocols } = video
     const all = ['-hide_banner', '-nostats', '-loglevel', 'info', '-protocol_whitelist', protocols, ...args]
     if (!bytes) all.unshift('-nostdin')
     this.child = spawn(program(), all, { stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'], windowsHide: true })

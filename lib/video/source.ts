@@ -32,6 +32,10 @@ export interface OpenedVideo {
   input: string
   /** What it reads on its standard input; undefined: it opens `input` itself, and can seek in it. */
   bytes?: Readable
+  /** Arguments of ffmpeg in front of the input. */
+  before?: string[]
+  /** What the input may make ffmpeg open; a playlist or the like must not lead anywhere else. */
+  protocols: string
 }
 
 const sourceRule: Rule = {
@@ -55,8 +59,11 @@ export function takeSource(source: unknown, folder: string): VideoSource {
 
 export async function openVideo(source: VideoSource, allowPrivate = privateAllowed()): Promise<OpenedVideo> {
   const name = describe(source)
-  if (typeof source === 'string') return { name, input: await locate(source, name, allowPrivate) }
-  return { name, input: 'pipe:0', bytes: toReadable(source as Exclude<VideoSource, string | URL>) }
+  if (typeof source === 'string') {
+    const protocols = /^https?:/i.test(source) ? 'http,https,tcp,tls,crypto' : 'file'
+    return { name, input: await locate(source, name, allowPrivate), protocols }
+  }
+  return { name, input: 'pipe:0', protocols: 'pipe', bytes: toReadable(source as Exclude<VideoSource, string | URL>) }
 }
 
 async function locate(source: string, name: string, allowPrivate: boolean): Promise<string> {

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import * as api from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { hostile, pathsOf, replaced, standstill } from '../support/hostile'
-import { limits, outputRows, picture, signal, sync, transform, type Row } from '../support/output-rows'
+import { limits, looped, made, outputRows, picture, signal, sync, transform, type Row } from '../support/output-rows'
 import { writeTinyModel } from '../support/tiny-model'
 
 const here = process.cwd()
@@ -99,16 +99,6 @@ const ofModel = (name: keyof api.PaliGemma, ...args: unknown[]): Row => ({
   call: async (...given: never[]) => await (model[name] as (...args: never[]) => unknown)(...given),
   args: () => args
 })
-/** A loop; some sources never end. */
-const looped = (call: (...args: never[]) => AsyncIterable<unknown>, ...args: unknown[]): Row => ({
-  call: async (...given: never[]) => {
-    let rounds = 0
-    for await (const _ of call(...given)) if (++rounds === 3) break
-  },
-  args: () => args
-})
-const made = (kind: unknown, ...args: unknown[]): Row =>
-  sync((...given) => new (kind as new (...args: never[]) => unknown)(...given), ...args)
 
 const rows: Record<string, Row> = {
   ...outputRows,
@@ -200,16 +190,25 @@ const rows: Record<string, Row> = {
     onSegment: nothing,
     allowPrivateAddresses: false
   }),
-  videoFrames: looped(api.videoFrames, 'no.mp4', {
-    count: 1,
-    fps: undefined,
-    times: undefined,
-    start: 0,
-    end: 1,
-    size: 9,
-    allowPrivateAddresses: false,
-    signal
-  }),
+  'PaliGemma.watch': {
+    ...looped((...args) => (model.watch as (...args: never[]) => AsyncIterable<unknown>)(...args), [picture], {
+      task: 'detect',
+      labels: 'cow',
+      minInterval: 0,
+      onlyWhenChanged: true,
+      tracks: { newScore: 0.5, keepSeconds: 1, confirmFrames: 1, lines: [], zones: [] },
+      size: 9,
+      stallSeconds: 1,
+      onReconnect: nothing,
+      ...without(sampling, 'onToken'),
+      constrain: true,
+      maxObjects: 1,
+      minScore: 0,
+      nms: 0.5,
+      tiles: 'auto'
+    }),
+    passes: (error) => error instanceof TypeError && /detached|revoked/.test(error.message)
+  },
   'PaliGemma.encodeImage': ofModel('encodeImage', picture, { adapters: [], signal }),
   'PaliGemma.embedImage': ofModel('embedImage', picture, { flavour: 'transformers', adapters: [], signal }),
   'PaliGemma.embedText': ofModel('embedText', 'a', { flavour: 'transformers', adapters: [], signal }),
@@ -347,6 +346,11 @@ const rows: Record<string, Row> = {
         signal
       }
     ]
+  },
+  verifyModel: {
+    call: api.verifyModel,
+    args: () => [{ model: gguf, vision: undefined, threads: 1, onProgress: nothing, signal: AbortSignal.abort() }],
+    passes: (error) => (error as Error).name === 'AbortError'
   },
   collectImportance: {
     call: api.collectImportance,

@@ -39,6 +39,7 @@ const verbs = [
   'answer',
   'ocr',
   'video',
+  'watch',
   'detect',
   'segment',
   'batch',

@@ -21,6 +21,18 @@ export const sync = (call: (...args: never[]) => unknown, ...args: unknown[]): R
   args: () => args
 })
 
+export const made = (kind: unknown, ...args: unknown[]): Row =>
+  sync((...given) => new (kind as new (...args: never[]) => unknown)(...given), ...args)
+
+/** A loop; some sources never end. */
+export const looped = (call: (...args: never[]) => AsyncIterable<unknown>, ...args: unknown[]): Row => ({
+  call: async (...given: never[]) => {
+    let rounds = 0
+    for await (const _ of call(...given)) if (++rounds === 3) break
+  },
+  args: () => args
+})
+
 const normalized = { yMin: 0, xMin: 0, yMax: 1, xMax: 1 }
 const mask = { width: 28, height: 28, data: new Uint8Array(28 * 28) }
 const drawable = { label: 'cow', score: 0.5, box: { x: 1, y: 1, width: 9, height: 9 }, mask }
@@ -81,5 +93,36 @@ export const outputRows: Record<string, Row> = {
         ...limits
       }
     ]
-  }
+  },
+  'new Tracker': made(api.Tracker, {
+    newScore: 0.5,
+    keepSeconds: 1,
+    confirmFrames: 1,
+    lines: [{ name: 'a', from: [0, 0], to: [1, 1] }],
+    zones: [
+      {
+        name: 'a',
+        points: [
+          [0, 0],
+          [1, 0],
+          [1, 1]
+        ]
+      }
+    ]
+  }),
+  'Tracker.update': sync(
+    (...args) => (new api.Tracker().update as (...args: never[]) => unknown).apply(new api.Tracker(), args),
+    [{ label: 'a', score: 1, normalized: { yMin: 0, xMin: 0, yMax: 1, xMax: 1 } }],
+    1
+  ),
+  videoFrames: looped(api.videoFrames, 'no.mp4', {
+    count: 1,
+    fps: undefined,
+    times: undefined,
+    start: 0,
+    end: 1,
+    size: 9,
+    allowPrivateAddresses: false,
+    signal
+  })
 }

@@ -1,0 +1,143 @@
+/** Pictures as they come: of a camera, a stream, a clip at its own pace, or anything that gives pictures. */
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
+import { PaliGemmaError } from '../base/errors'
+import { anySignal, ownController, untilAborted } from '../base/signals'
+import { take, type Rule } from '../base/validate'
+import { isBytes, isIterable, isSharp, type ImageInput } from '../images/image-input'
+import { decodeFrames } from './decode'
+import type { Latest } from './latest'
+import { openVideo, type OpenedVideo } from './source'
+
+/**
+ * A camera (`/dev/video0`; on macOS and Windows its name or number as `camera:0`), `rtsp://` and `http(s)://` (MJPEG
+ * and whatever else ffmpeg plays), a file (played at its own pace), or any iterable of pictures.
+ */
+export type LiveSource = string | AsyncIterable<ImageInput> | Iterable<ImageInput>
+
+export interface LiveFrame {
+  image: ImageInput
+  /** Milliseconds since 1970, when it came. */
+  time: number
+}
+
+export interface LiveOptions {
+  /** No side of a frame is longer. */
+  size?: number | undefined
+  stallSeconds: number
+  /** Seconds between pictures that anybody wants. */
+  minInterval: number
+  allowPrivateAddresses?: boolean | undefined
+  /** Called before each new try. */
+  onReconnect?: ((error: Error, attempt: number) => void) | undefined
+  signal: AbortSignal
+}
+
+const liveRule: Rule = {
+  expected: 'camera, rtsp: or http: URL, file, or iterable of pictures',
+  accepts: (source) =>
+    typeof source === 'string'
+      ? source !== '' && !source.includes('\0')
+      : typeof source === 'object' &&
+        source !== null &&
+        !isBytes(source) &&
+        !isSharp(source) &&
+        (isIterable(source) || Symbol.iterator in source)
+}
+
+export function takeLiveSource(source: unknown): LiveSource {
+  return take('source', source, liveRule) as LiveSource
+}
+
+/** Puts what comes into `latest` until it ends; errors too. Never rejects. */
+export async function pump(source: LiveSource, latest: Latest<LiveFrame>, options: LiveOptions): Promise<void> {
+  try {
+    if (typeof source === 'string') await pumpStream(source, latest, options)
+    else await pumpPictures(source, latest, options.signal)
+    latest.close()
+  } catch (error) {
+    latest.close({ error })
+  }
+}
+
+async function pumpPictures(
+  source: Exclude<LiveSource, string>,
+  latest: Latest<LiveFrame>,
+  signal: AbortSignal
+): Promise<void> {
+  for await (const image of source) {
+    if (signal.aborted) return
+    latest.put({ image, time: Date.now() })
+    await turn() // a source that is always ready must not hold everything up
+  }
+}
+
+const [firstWaitMs, longestWaitMs] = [500, 30_000]
+
+/** A live source is tried again when it ends or fails, once it has worked at all; a file ends. */
+async function pumpStream(source: string, latest: Latest<LiveFrame>, options: LiveOptions): Promise<void> {
+  const { signal, onReconnect } = options
+  let worked = false
+  for (let attempt = 1; ; attempt++) {
+    let failure: unknown
+    try {
+      const video = await openLive(source, options.allowPrivateAddresses)
+      for await (const image of frames(video, options)) {
+        worked = true
+        attempt = 0
+        latest.put({ image, time: Date.now() })
+      }
+      if (!video.live) return
+      failure = new PaliGemmaError('ERR_IMAGE_INVALID', `${video.name}: the stream ended`)
+    } catch (error) {
+      if (signal.aborted || !worked) throw error
+      failure = error
+    }
+    signal.throwIfAborted()
+    onReconnect?.(failure as Error, attempt + 1)
+    await untilAborted(sleep(Math.min(firstWaitMs * 2 ** attempt, longestWaitMs)), signal)
+  }
+}
+
+async function openLive(source: string, allowPrivate: boolean | undefined): Promise<OpenedVideo & { live: boolean }> {
+  const name = source.replace(/\/\/[^/@]*@/, '//')
+  const device = /^camera:(.+)$/.exec(source)?.[1] ?? (source.startsWith('/dev/video') ? source : undefined)
+  if (device !== undefined) {
+    const [format, input] = {
+      darwin: ['avfoundation', device],
+      win32: ['dshow', `video=${device}`]
+    }[process.platform as string] ?? ['v4l2', /^\d+$/.test(device) ? `/dev/video${device}` : device]
+    return { name, input: input!, before: ['-f', format!], protocols: 'file', live: true }
+  }
+  if (/^rtsps?:/i.test(source)) {
+    const protocols = 'rtsp,rtp,udp,tcp,tls,crypto'
+    return { name, input: source, before: ['-rtsp_transport', 'tcp'], protocols, live: true }
+  }
+  // a camera's own address is private as a rule, and who names a camera means it
+  if (/^https?:/i.test(source)) return { ...(await openVideo(source, allowPrivate ?? true)), live: true }
+  return { ...(await openVideo(source)), before: ['-re'], live: false }
+}
+
+/** Pictures until none comes for `stallSeconds`. */
+async function* frames(
+  video: OpenedVideo & { live: boolean },
+  { size, stallSeconds, minInterval, signal: outer }: LiveOptions
+): AsyncGenerator<ImageInput> {
+  const stalled = ownController()
+  const { signal, release } = anySignal([outer, stalled.signal])
+  const stall = (): void =>
+    stalled.abort(new PaliGemmaError('ERR_IMAGE_INVALID', `${video.name}: no picture for ${stallSeconds} s`))
+  let timer = setTimeout(stall, stallSeconds * 1000)
+  try {
+    // what nobody will look at is not even converted
+    const least = 0.5 * minInterval
+    const select = least > 0 ? `isnan(prev_selected_t)+gte(t-prev_selected_t,${least})` : undefined
+    for await (const { image } of decodeFrames(video, { size, select, signal })) {
+      clearTimeout(timer)
+      yield image
+      timer = setTimeout(stall, stallSeconds * 1000)
+    }
+  } finally {
+    clearTimeout(timer)
+    release()
+  }
+}

@@ -1,0 +1,179 @@
+import { describe, expect, it } from 'vitest'
+import { assign } from '../../lib/output/assign'
+import { Tracker, type Trackable } from '../../lib/output/tracker'
+
+/** mulberry32 */
+function randomOf(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+const at = (x: number, y: number, side = 0.1, label = 'car', score = 0.9): Trackable => ({
+  label,
+  score,
+  normalized: { yMin: y - side / 2, xMin: x - side / 2, yMax: y + side / 2, xMax: x + side / 2 }
+})
+
+describe('assign', () => {
+  const best = (values: number[][]): number => {
+    if (values.length === 0) return 0
+    const [first, ...rest] = values as [number[], ...number[][]]
+    const without = (column: number): number[][] => rest.map((row) => row.filter((_, c) => c !== column))
+    return Math.max(best(rest), ...first.map((value, c) => value + best(without(c))))
+  }
+
+  it('finds the largest sum of every small table', () => {
+    const random = randomOf(5)
+    for (let round = 0; round < 300; round++) {
+      const [rows, columns] = [Math.floor(random() * 6), Math.floor(random() * 6)]
+      const values = Array.from({ length: rows }, () =>
+        Array.from({ length: columns }, () => (random() < 0.3 ? 0 : random()))
+      )
+      const pairs = assign(rows, columns, (r, c) => values[r]![c]!)
+      expect(new Set(pairs.map(([r]) => r)).size).toBe(pairs.length)
+      expect(new Set(pairs.map(([, c]) => c)).size).toBe(pairs.length)
+      expect(pairs.every(([r, c]) => values[r]![c]! > 0)).toBe(true)
+      const sum = pairs.reduce((total, [r, c]) => total + values[r]![c]!, 0)
+      expect(sum).toBeCloseTo(rows === 0 || columns === 0 ? 0 : best(values), 10)
+    }
+  })
+})
+
+describe('Tracker', () => {
+  it('keeps ids in 100 clips of moving shapes, with crossings, gaps and doubtful frames', () => {
+    const random = randomOf(11)
+    let seen = 0
+    let switches = 0
+    let tracks = 0
+    for (let clip = 0; clip < 100; clip++) {
+      const movers = Array.from({ length: 5 }, (_, i) => ({
+        x: 0.1 + 0.8 * random(),
+        y: 0.1 + 0.8 * random(),
+        dx: (random() - 0.5) * 0.03,
+        dy: (random() - 0.5) * 0.03,
+        label: i < 3 ? 'car' : 'dog',
+        hidden: 0
+      }))
+      const ids = new Map<number, number>()
+      const tracker = new Tracker<Trackable & { who: number }>()
+      for (let frame = 0; frame < 60; frame++) {
+        const detections = movers.flatMap((mover, who) => {
+          mover.x += mover.dx
+          mover.y += mover.dy
+          if (mover.x < 0.05 || mover.x > 0.95) mover.dx *= -1
+          if (mover.y < 0.05 || mover.y > 0.95) mover.dy *= -1
+          if (mover.hidden === 0 && random() < 0.02) mover.hidden = 1 + Math.floor(random() * 6)
+          if (mover.hidden > 0) {
+            mover.hidden--
+            return []
+          }
+          const noise = (): number => (random() - 0.5) * 0.008
+          const score = random() < 0.1 ? 0.3 : 0.9
+          return [{ ...at(mover.x + noise(), mover.y + noise(), 0.1, mover.label, score), who }]
+        })
+        for (const { who, id } of tracker.update(detections, frame / 10).tracked) {
+          seen++
+          const before = ids.get(who)
+          if (before !== undefined && before !== id) switches++
+          ids.set(who, id)
+        }
+      }
+      tracks += movers.length
+    }
+    expect(seen).toBeGreaterThan(100 * 5 * 50)
+    expect(switches / tracks).toBeLessThan(0.2)
+    expect(switches / seen).toBeLessThan(0.02)
+  })
+
+  it('says who came and who left, once', () => {
+    const tracker = new Tracker({ keepSeconds: 0.5 })
+    expect(tracker.update([at(0.2, 0.5)], 0)).toMatchObject({ tracked: [], entered: [], left: [] })
+    const second = tracker.update([at(0.22, 0.5)], 0.1)
+    expect(second.tracked).toMatchObject([{ id: 1, label: 'car' }])
+    expect(second.entered).toMatchObject([{ id: 1, age: 0.1 }])
+    expect(tracker.update([], 0.3).left).toEqual([])
+    expect(tracker.update([], 0.7).left).toMatchObject([{ id: 1, label: 'car' }])
+    expect(tracker.update([], 0.8).left).toEqual([])
+    // it comes back too late to be the same
+    tracker.update([at(0.22, 0.5)], 0.9)
+    expect(tracker.update([at(0.22, 0.5)], 1).entered).toMatchObject([{ id: 2 }])
+  })
+
+  it('leaves out what is seen once, and begins nothing with doubtful detections', () => {
+    const tracker = new Tracker()
+    tracker.update([at(0.2, 0.5), at(0.7, 0.5, 0.1, 'car', 0.3)], 0)
+    const { tracked, entered } = tracker.update([at(0.7, 0.5, 0.1, 'car', 0.3)], 0.1)
+    expect([tracked, entered]).toEqual([[], []])
+    const sure = new Tracker({ confirmFrames: 1 })
+    expect(sure.update([at(0.2, 0.5)], 0).tracked).toMatchObject([{ id: 1 }])
+    // a doubtful one goes on with it
+    expect(sure.update([at(0.21, 0.5, 0.1, 'car', 0.2)], 0.1).tracked).toMatchObject([{ id: 1 }])
+  })
+
+  it('does not take things of other names for each other', () => {
+    const tracker = new Tracker({ confirmFrames: 1 })
+    tracker.update([at(0.5, 0.5, 0.1, 'cat')], 0)
+    expect(tracker.update([at(0.5, 0.5, 0.1, 'dog')], 0.1).tracked).toMatchObject([{ id: 2, label: 'dog' }])
+  })
+
+  it('counts at lines and in zones', () => {
+    const tracker = new Tracker({
+      confirmFrames: 1,
+      lines: [
+        { name: 'gate', from: [0.5, 0.2], to: [0.5, 0.8] },
+        { name: 'elsewhere', from: [0.5, 0], to: [0.5, 0.1] }
+      ],
+      zones: [
+        {
+          name: 'yard',
+          points: [
+            [0.5, 0],
+            [1, 0],
+            [1, 1],
+            [0.5, 1]
+          ]
+        }
+      ]
+    })
+    let update = tracker.update([at(0.3, 0.5)], 0)
+    for (let step = 1; step <= 10; step++) update = tracker.update([at(0.3 + 0.04 * step, 0.5)], step / 10)
+    // down the line, its right hand is the picture's left
+    expect(update.lines).toEqual({ gate: { left: 1, right: 0 }, elsewhere: { left: 0, right: 0 } })
+    expect(update.zones).toEqual({ yard: 1 })
+    for (let step = 1; step <= 10; step++) update = tracker.update([at(0.7 - 0.04 * step, 0.5)], 1 + step / 10)
+    expect(update.lines).toMatchObject({ gate: { left: 1, right: 1 } })
+    expect(update.zones).toEqual({ yard: 0 })
+  })
+
+  it.each<[string, () => unknown]>([
+    ['newScore', () => new Tracker({ newScore: 2 })],
+    ['lines', () => new Tracker({ lines: [{ name: 'a', from: [0, 0], to: [0, 2] }] })],
+    [
+      'zones',
+      () =>
+        new Tracker({
+          zones: [
+            {
+              name: 'a',
+              points: [
+                [0, 0],
+                [1, 1]
+              ]
+            }
+          ]
+        })
+    ],
+    ['detections', () => new Tracker().update([{} as Trackable], 0)],
+    ['time', () => new Tracker().update([], NaN)],
+    ['Unknown option', () => new Tracker({ keep: 1 } as never)]
+  ])('refuses wrong %s', (name, call) => {
+    expect(call).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(name) as string }) as Error
+    )
+  })
+})
