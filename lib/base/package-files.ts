@@ -5,8 +5,13 @@ import { join } from 'node:path'
 /** dist/base and lib/base are equally deep. A bundle that is an ES module has no folder of its own. */
 export const packageRoot = typeof __dirname === 'string' ? join(__dirname, '..', '..') : process.cwd()
 
+/** "bundled" where a bundler left the package's files behind. */
 export function packageVersion(): string {
-  return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
+  try {
+    return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
+  } catch {
+    return 'bundled'
+  }
 }
 
 /** What `loadModel('demo')` loads. */
