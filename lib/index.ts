@@ -42,6 +42,9 @@ export type {
 } from './api/options'
 export type { AdapterInfo } from './api/adapters'
 export type { AdapterOption } from './convert/adapters/option'
+export type { TrainedAdapter } from './convert/adapters/trained'
+export type { FitExample, FitExamples, FitLists } from './train/examples'
+export type { FitEvaluation, FitOptions, FitResult, FitStep } from './train/options'
 export type {
   Constraint,
   TaskConstraint,
@@ -117,6 +120,7 @@ export {
   type InspectOptions
 } from './api/inspect'
 export { estimateMemory, type EstimateOptions, type MemoryEstimate } from './measure/estimate'
+export type { FitEstimateOptions } from './measure/estimate-fit'
 export { pull } from './hub/pull'
 export type { PullOptions, PullPlan, PullProgress, PullResult } from './hub/pull-options'
 export {

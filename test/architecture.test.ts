@@ -17,12 +17,13 @@ const allowed: Record<string, string[]> = {
   text: ['base', 'format'],
   image: ['base', 'format'],
   model: ['base', 'format', 'device', 'image'], // ops through the Device interface, never a kernel
-  serve: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model'], // cpu, gpu: make_device alone
+  train: ['base', 'format', 'device', 'model'],
+  serve: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model', 'train'], // cpu, gpu: make_device alone
   // cpu: only to tell which instruction set is in use
-  addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'serve'],
+  addon: ['base', 'format', 'cpu', 'retrieval', 'text', 'image', 'model', 'train', 'serve'],
   bench: ['base', 'format', 'device', 'cpu', 'gpu', 'text', 'image', 'model', 'serve'],
   fuzz: ['base', 'format', 'text', 'image', 'model', 'serve'],
-  test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'text', 'image', 'model', 'serve']
+  test: ['base', 'format', 'device', 'cpu', 'gpu', 'retrieval', 'text', 'image', 'model', 'train', 'serve']
 }
 
 function files(folder: string, pattern: RegExp): string[] {
@@ -78,7 +79,7 @@ describe('native/', () => {
     }
     const listed = [...variables.engine_sources!, ...variables.addon_sources!]
     const there = files('native', /\.cpp$/).filter((file) =>
-      /^native\/(base|format|device|cpu|retrieval|text|image|model|serve|addon)\//.test(file)
+      /^native\/(base|format|device|cpu|retrieval|text|image|model|train|serve|addon)\//.test(file)
     )
     expect(new Set(listed).size).toBe(listed.length)
     expect([...listed].sort()).toEqual(there.sort())
@@ -97,12 +98,13 @@ const libLayers: [string, string[]][] = [
   ['retrieval', ['base', 'engine', 'formats', 'images']],
   ['convert', ['base', 'engine', 'formats', 'output', 'retrieval']],
   ['hub', ['base', 'engine', 'formats', 'convert']],
-  ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub']],
+  ['train', ['base', 'engine', 'formats', 'images', 'convert']],
+  ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train']],
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
   ['aisdk', ['base', 'images', 'output', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
   ['queue', ['base', 'output', 'api', 'measure']],
-  ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'api', 'measure']],
+  ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train', 'api', 'measure']],
   [
     'cli',
     [
@@ -114,6 +116,7 @@ const libLayers: [string, string[]][] = [
       'retrieval',
       'convert',
       'hub',
+      'train',
       'api',
       'measure',
       'server',

@@ -17,6 +17,7 @@ import type {
 import { show } from '../base/validate'
 import { agreed, type AddedTokens, readAddedTokens } from '../convert/checkpoint/added-tokens'
 import type { TakenAdapter } from '../convert/adapters/option'
+import type { TrainedAdapter } from '../convert/adapters/trained'
 
 /** A loaded adapter. */
 export interface AdapterInfo {
@@ -40,7 +41,11 @@ export async function readAdapters(
   const seen = new Set<string>()
   const adapters: NativeAdapter[] = []
   const folders: string[] = []
-  for (const { path, scale = 1, file } of list) {
+  for (const { path, scale = 1, file, trained } of list) {
+    if (trained) {
+      adapters.push({ name: path, tensors: trained.engineTensors(), scale })
+      continue
+    }
     if (seen.has(file))
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
@@ -92,13 +97,18 @@ export function toAdapterInfo({ name, scale, rank, targets, parameters }: Native
   return { name: basename(resolve(name)).replace(/\.gguf$/i, ''), path: name, scale, rank, targets, parameters }
 }
 
-/** Which loaded adapters a request names; undefined: all, as loaded. `files`: those of `loaded`, in its order. */
+/**
+ * Which loaded adapters a request names; undefined: all, as loaded. `files`: those of `loaded`, in its order.
+ * `trained`: where the engine has adapters that were trained.
+ */
 export function chooseAdapters(
   loaded: readonly AdapterInfo[],
   files: readonly string[],
-  chosen: readonly TakenAdapter[] | undefined
+  chosen: readonly TakenAdapter[] | undefined,
+  trained: ReadonlyMap<TrainedAdapter, number>
 ): NativeRequest['adapters'] {
-  return chosen?.map(({ path, file, scale }) => {
+  return chosen?.map(({ path, file, trained: adapter, scale }) => {
+    if (adapter) return { index: trained.get(adapter)!, scale: scale ?? 1 }
     const byPath = loaded.findIndex((adapter, i) => adapter.path === path || files[i] === file)
     const index = byPath < 0 ? indexByName(loaded, path) : byPath
     return { index, scale: scale ?? loaded[index]!.scale }

@@ -21,7 +21,7 @@ export async function encodeImage(
 ): Promise<ImageEmbedding & { data: PlainFloats }> {
   const { signal } = options
   host.throwIfDisposed()
-  const adapters = host.adapterUses(options.adapters)
+  const adapters = await host.adapterUses(options.adapters)
   const [prepared] = await untilAborted(host.prepareImages({ image }, signal), signal)
   const { transform, native: source } = prepared!
   const request = definedOnly({ kind: 'encodeImage' as const, images: [source], prompt: '', adapters })
@@ -44,7 +44,7 @@ export async function embed(
   defaultFlavour: RetrievalFlavour
 ): Promise<MultiVector & { data: PlainFloats }> {
   const { flavour = defaultFlavour, signal } = options
-  const adapters = host.adapterUses(options.adapters)
+  const adapters = await host.adapterUses(options.adapters)
   const request = embedRequest(flavour, 'query' in source ? source.query : undefined)
   return await host.admit(async () => {
     host.throwIfDisposed()

@@ -1,5 +1,6 @@
 /** A loaded native model with its running jobs: what all calls of a PaliGemma share. */
 import type { TakenAdapter } from '../convert/adapters/option'
+import type { TrainedAdapter } from '../convert/adapters/trained'
 import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from './adapters'
 import { inNoContext } from '../base/call'
 import { PaliGemmaError, fromNative, nativeAborted } from '../base/errors'
@@ -183,9 +184,14 @@ async function readLoadOptions(options: HostOptions, extra: EngineOnly): Promise
   })
 }
 
+const filesOf = (adapters: readonly TakenAdapter[]): string[] =>
+  adapters.filter(({ trained }) => !trained).map(({ file }) => file)
+
 export class ModelHost {
   readonly adapters: AdapterInfo[]
   private readonly adapterFiles: string[]
+  /** Indices, in the engine, of adapters that `fit` made; each is brought there when a request first names it. */
+  private readonly trained = new Map<TrainedAdapter, Promise<number>>()
   private disposing: Promise<void> | undefined
   private requests = 0
 
@@ -204,7 +210,7 @@ export class ModelHost {
   static async open(binding: NativeBinding, options: HostOptions, extra: EngineOnly = {}): Promise<ModelHost> {
     const { model: path, vision, maskDecoder, adapters = [], signal, onProgress, threads } = options
     signal?.throwIfAborted()
-    await checkReadable(path, vision, maskDecoder, ...(adapters as TakenAdapter[]).map(({ file }) => file))
+    await checkReadable(path, vision, maskDecoder, ...filesOf(adapters as TakenAdapter[]))
     onProgress?.(0)
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
@@ -260,8 +266,24 @@ export class ModelHost {
   }
 
   /** The `adapters` option of a request as the addon takes it. */
-  adapterUses(chosen: LoadOptions['adapters']): NativeRequest['adapters'] {
-    return chooseAdapters(this.adapters, this.adapterFiles, chosen as TakenAdapter[] | undefined)
+  async adapterUses(chosen: LoadOptions['adapters']): Promise<NativeRequest['adapters']> {
+    const taken = chosen as TakenAdapter[] | undefined
+    const places = new Map<TrainedAdapter, number>()
+    for (const { trained } of taken ?? []) if (trained) places.set(trained, await this.placeOf(trained))
+    return chooseAdapters(this.adapters, this.adapterFiles, taken, places)
+  }
+
+  private async placeOf(adapter: TrainedAdapter): Promise<number> {
+    const known = this.trained.get(adapter)
+    if (known) return await known
+    // scale 0: requests that choose no adapters go on without it
+    const added = { name: 'a trained adapter', tensors: adapter.engineTensors(), scale: 0 }
+    const place = this.run({ kind: 'addAdapter', images: [], prompt: '', adapter: added }, {}).then(
+      (end) => end!.values![0]!
+    )
+    this.trained.set(adapter, place)
+    place.catch(() => this.trained.delete(adapter))
+    return await place
   }
 
   /** Decodes and resizes pictures to what the model takes. `images` and `image` as in the options of the calls. */

@@ -38,7 +38,7 @@ export async function runJob(
   const { signal, onToken } = options
   signal.throwIfAborted()
   host.throwIfDisposed()
-  const adapters = host.adapterUses(options.adapters)
+  const adapters = await host.adapterUses(options.adapters)
   const constraint = await toNativeConstraint(options.constrain)
   const output = new Output((chunk) => {
     emit?.(chunk)

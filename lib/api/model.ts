@@ -11,6 +11,8 @@ import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
 import type { SchemaValue } from '../output/standard-schema'
 import type { MultiVector } from '../retrieval/vectors'
+import type { FitExamples } from '../train/examples'
+import { fitRules, type FitOptions, type FitResult } from '../train/options'
 import { generateBatch } from './batch'
 import { runBatch } from './batch-stream'
 import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './batch-tasks'
@@ -20,6 +22,7 @@ import { embed, encodeImage } from './embed'
 import { takeSource, type VideoSource } from '../video/source'
 import type { LiveSource } from '../video/live'
 import { watch, type Seen, type WatchOptions } from './watch'
+import { fitAdapter } from './fit'
 import { runGeneration } from './generation'
 import { toInfo, type LoadedModelInfo } from './info'
 import { generateObject, type ObjectOptions } from './object'
@@ -370,6 +373,23 @@ export class PaliGemma {
       embedRules,
       [],
       async (options) => await embed(this.#host, { query }, options, this.info.retrievalFlavour)
+    )
+  }
+
+  /**
+   * Teaches the model by examples: trains a LoRA adapter over its weights, which stay as they are, quantized or not.
+   * `await model.fit({ images, prompts, responses })`, or a list of `{ image, prompt, response }`. Other calls go on
+   * meanwhile. The adapter can be used at once (`generate({ adapters: [adapter] })`) and saved.
+   * @throws as {@link generate}; ERR_TRAINING_DIVERGED where numbers stop being finite; of checkpoints ERR_DISK_FULL
+   * and ERR_ACCESS_DENIED
+   */
+  async fit(examples: FitExamples, options: FitOptions = {}): Promise<FitResult> {
+    return await publicCall<FitOptions, FitResult>(
+      'fit',
+      options,
+      fitRules,
+      [],
+      async (options) => await fitAdapter(this.#host, examples, options)
     )
   }
 

@@ -1,5 +1,6 @@
 /** The options of every call: types, defaults and the rules that check them. */
 import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
+import type { TrainedAdapter } from '../convert/adapters/trained'
 import { samplingRules, type SamplingOptions } from './sampling'
 import { nativeBindingRule } from './engine'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
@@ -27,7 +28,7 @@ export interface LoadOptions {
    * LoRA adapters: PEFT directories or GGUF adapters, with the scale that requests get which choose none (default 1).
    * Weights stay as they are, quantized or not; what the adapters add is computed beside them.
    */
-  adapters?: (string | AdapterOption)[] | undefined
+  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
   /**
    * The engine of a bundled application: the path or file: URL of its `.node` file, or what requiring that file gave.
    * Default: the variable PALIGEMMA_NATIVE, else the package's own. The first one loaded also serves calls that take
@@ -119,7 +120,7 @@ export interface ScoreOptions {
   images?: ImageInput[] | undefined
   allowControlTokens?: boolean | undefined
   /** As for `generate`. */
-  adapters?: (string | AdapterOption)[] | undefined
+  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -185,7 +186,7 @@ export interface DetectOptions extends SamplingOptions, TileOptions {
 
 export interface EncodeImageOptions {
   /** As for `generate`; the embedding holds what they make of the picture. */
-  adapters?: (string | AdapterOption)[] | undefined
+  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -194,7 +195,7 @@ export interface EmbedOptions {
   /** Default: as the file says (`info.retrievalFlavour`); queries and pages of one index need the same. */
   flavour?: RetrievalFlavour | undefined
   /** As for `generate`. */
-  adapters?: (string | AdapterOption)[] | undefined
+  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
   signal?: AbortSignal | undefined
 }
 

@@ -3,6 +3,7 @@ import { randomInt } from 'node:crypto'
 import { rule, wrongOption, type Rules } from '../base/validate'
 import { engineRules, type EngineOptions } from '../engine/sampling'
 import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
+import type { TrainedAdapter } from '../convert/adapters/trained'
 import type { Chunk } from './results'
 
 /** How to generate; shared by all generating calls. */
@@ -18,7 +19,7 @@ export interface SamplingOptions extends EngineOptions {
    * Which of the loaded adapters to use, by path or name, with scales; `[]`: the bare model. Default: all, with the
    * scales they were loaded with.
    */
-  adapters?: (string | AdapterOption)[] | undefined
+  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
   /** Milliseconds from the call; after them the request ends with ERR_DEADLINE. Default: none. */
   deadlineMs?: number | undefined
   /** Aborting rejects at once with the signal's reason. */

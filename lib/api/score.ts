@@ -20,7 +20,7 @@ export interface ScoreResult {
 
 export async function score(host: ModelHost, options: Taken<ScoreOptions>): Promise<ScoreResult> {
   const { prompt, suffix, allowControlTokens, signal } = options
-  const adapters = host.adapterUses(options.adapters)
+  const adapters = await host.adapterUses(options.adapters)
   const end = await host.admit(async () => {
     host.throwIfDisposed()
     const images = await untilAborted(host.prepareImages(options, signal), signal)

@@ -17,6 +17,7 @@ export const errorCodes = [
   'ERR_DEADLINE',
   'ERR_OUTPUT_INCOMPLETE',
   'ERR_OUTPUT_INVALID',
+  'ERR_TRAINING_DIVERGED',
   'ERR_DISPOSED',
   'ERR_DEPENDENCY_MISSING',
   'ERR_NATIVE_MISSING',
@@ -46,6 +47,7 @@ export const errorCodes = [
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |
  * | `ERR_OUTPUT_INCOMPLETE` | `maxTokens` or a stop string cut an object or a choice; `text` is what there is |
  * | `ERR_OUTPUT_INVALID` | the schema's own checks refuse the whole object in `text`; `cause`: their issues |
+ * | `ERR_TRAINING_DIVERGED` | numbers stopped being finite while training; lower `learningRate` or set `clip` |
  * | `ERR_DISPOSED` | the model was disposed before or during the call |
  * | `ERR_DEPENDENCY_MISSING` | sharp, for encoded pictures, is not installed, or not for this machine |
  * | `ERR_NATIVE_MISSING` | no engine binary for this platform |

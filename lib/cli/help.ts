@@ -21,6 +21,7 @@ export const verbs = {
   serve: 'Serving:',
   search: 'Finding pages (ColPali):',
   get: 'Getting models:',
+  teach: 'Teaching:',
   measure: 'Inspecting and measuring:',
   engine: 'The engine:'
 } as const

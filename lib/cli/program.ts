@@ -8,6 +8,7 @@ import { type Context, describeError, Interrupted, printError } from './context'
 import { addConvert, addQuantize } from './convert'
 import { addDemo } from './demo'
 import { addEmbed, addSearch } from './embed'
+import { addFit } from './fit'
 import { addInspect } from './inspect'
 import { addImatrix, addQuality } from './measure'
 import { addExamples, configureHelp, placeHelpOptions, verbs } from './help'
@@ -83,6 +84,8 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addPull(program, context)
   addConvert(program, context)
   addQuantize(program, context)
+  program.commandsGroup(verbs.teach)
+  addFit(program, context)
   program.commandsGroup(verbs.measure)
   addInspect(program, context)
   addTokenize(program, context)

@@ -1,7 +1,7 @@
 /** A PaliGemma checkpoint of any kind to one GGUF. */
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { adaptersRule, type TakenAdapter } from './adapters/option'
+import { type AdapterList, adaptersRule, type TakenAdapter } from './adapters/option'
 import { publicCall } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { firstBytes } from '../base/first-bytes'
@@ -56,7 +56,7 @@ export interface ConvertOptions {
    * PEFT LoRA directories, or names of pulled ones, to merge into the weights, with scales (default 1). Quantized GGUFs
    * are rounded a second time.
    */
-  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
+  adapters?: AdapterList | undefined
   /** 0..1 */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -88,7 +88,10 @@ export async function convert(options: ConvertOptions, hooks: ConvertHooks = {})
     async (options) => {
       const { resolveAdapter = async (_: string, file: string) => file } = hooks
       const given = options.adapters as TakenAdapter[] | undefined
-      const adapters = given?.map(async ({ path, file, scale }) => ({ path: await resolveAdapter(path, file), scale }))
+      const adapters = given?.map(async ({ path, file, trained, scale }) => ({
+        path: trained ?? (await resolveAdapter(path, file)),
+        scale
+      }))
       return await convertTaken({ ...options, adapters: adapters && (await Promise.all(adapters)) }, hooks)
     }
   )

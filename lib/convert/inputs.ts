@@ -1,13 +1,14 @@
 /** The files that a conversion reads, so that none of them is written over. */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { AdapterList } from './adapters/option'
 
 interface Inputs {
   source: string | string[]
   maskDecoder?: string | undefined
   tokenizer?: string | undefined
   imatrix?: string | undefined
-  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
+  adapters?: AdapterList | undefined
 }
 
 /** Files as they are, folders with what is in them. A GGUF in a checkpoint's folder is an earlier output of it. */

@@ -124,10 +124,10 @@ export interface NativeRequest extends EngineSampling {
    * trace: one prefill that returns every stage's values, to compare with a reference implementation. importance:
    * nothing runs; what a model loaded with `importance` has gathered.
    */
-  kind: 'generate' | 'score' | 'encodeImage' | 'trace' | 'importance' | 'embed'
+  kind: 'generate' | 'score' | 'encodeImage' | 'trace' | 'importance' | 'embed' | 'fit' | 'addAdapter'
   images: NativeImage[]
   prompt: string
-  /** score only */
+  /** score, and examples of fit */
   suffix?: string
   allowControlTokens?: boolean
   /** -1 none, 0 of the chosen token, n also of the n best */
@@ -142,9 +142,25 @@ export interface NativeRequest extends EngineSampling {
   scoredOnly?: boolean
   /** embed only: tokens around the prompt. */
   embed?: { bosTokens: number; padTokens: number; newline: boolean }
+  fit?: NativeFit
+  /** addAdapter only: one more to choose from; its index is the first of `values`. */
+  adapter?: NativeAdapter
   /** Where not given: all, with the scales they were loaded with. */
   adapters?: { index: number; scale: number }[]
 }
+
+/** Training: a session holds the adapter. Examples and optimizer steps are requests of their own. */
+export type NativeFit = { session: number } & (
+  | { action: 'begin'; scale: number; tensors: NativeTensorSource }
+  | { action: 'begin'; scale: number; targets: string[]; rank: number; seed: number }
+  /** `values`: the sum of its tokens' losses; `usage.completionTokens`: how many these are. */
+  | { action: 'example'; train: boolean }
+  /** Over the examples since the last one; `step` from 1. `values`: the gradient's norm. */
+  | { action: 'update'; step: number; rate: number; decay: number; clip: number }
+  /** `stages`: A and B without the scale; with moments also "….m" and "….v", with gradients "….gradient". */
+  | { action: 'read'; moments?: boolean; gradients?: boolean }
+  | { action: 'end' }
+)
 
 export interface NativeToken {
   id: number
@@ -171,6 +187,8 @@ export type NativeEvent =
       timings: { queueMs: number; visionMs: number; prefillMs: number; firstTokenMs: number; decodeMs: number }
       /** score: one entry per suffix token, eos last. */
       scored?: NativeToken[]
+      /** fit and addAdapter */
+      values?: number[]
       /** encodeImage: [imageTokens, textHidden]. */
       embedding?: PlainFloats
       /**

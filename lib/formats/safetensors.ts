@@ -42,6 +42,8 @@ const elementBytes: Record<string, number> = {
 /** The weights of a model directory, open for reading. */
 export class Safetensors implements WeightSource {
   readonly tensors: SourceTensor[] = []
+  /** Texts that the headers carry. */
+  readonly metadata: Record<string, unknown> = {}
   private readonly handles = new Map<string, FileHandle>()
 
   private constructor() {}
@@ -114,7 +116,9 @@ export class Safetensors implements WeightSource {
     }
     const header = Buffer.alloc(Number(length))
     await handle.read(header, 0, header.length, 8)
-    return parseHeader(file, header, size)
+    const { tensors, metadata } = parseHeader(file, header, size)
+    if (isObject(metadata)) Object.assign(this.metadata, metadata)
+    return tensors
   }
 }
 
@@ -159,7 +163,7 @@ function checkIndex(dir: string, file: string, tensors: FileTensor[], listed: Se
   }
 }
 
-function parseHeader(file: string, header: Buffer, size: number): FileTensor[] {
+function parseHeader(file: string, header: Buffer, size: number): { tensors: FileTensor[]; metadata: unknown } {
   let json: unknown
   try {
     json = JSON.parse(header.toString('utf8'))
@@ -182,7 +186,7 @@ function parseHeader(file: string, header: Buffer, size: number): FileTensor[] {
     if (next && next.offset < tensor.offset + tensor.bytes)
       invalid(file, `tensors ${tensor.name} and ${next.name} overlap at byte ${next.offset}`)
   }
-  return tensors
+  return { tensors, metadata: json['__metadata__'] }
 }
 
 function parseEntry(file: string, name: string, entry: unknown, dataStart: number, size: number): FileTensor {

@@ -1,5 +1,6 @@
 /** How much memory a model will take, before it is loaded. */
 import { stat } from 'node:fs/promises'
+import { fitBytes, type FitEstimateOptions } from './estimate-fit'
 import { parseSize, syntheticSizes } from './sizes'
 import { tensorBytes } from '../formats/gguf-writer'
 import { expectedTensors } from '../convert/checkpoint/names'
@@ -31,6 +32,8 @@ export interface EstimateOptions {
   images?: number | undefined
   promptTokens?: number | undefined
   maxTokens?: number | undefined
+  /** What `fit` takes on top, for examples with the same pictures and prompts. */
+  fit?: FitEstimateOptions | undefined
 }
 
 /** In bytes. */
@@ -68,6 +71,8 @@ export interface MemoryEstimate {
   features: number
   /** Vocabulary, logits, rotation angles. */
   other: number
+  /** With `fit`: of the adapter, its optimizer, and an example on its way forward and back. In `total`. */
+  fit?: number
   /** All of it, with `maxSequences` usual requests. Node itself (50 to 100 MB) comes on top. */
   total: number
   /** The same with every sequence as long as the context, and the features full. */
@@ -75,6 +80,11 @@ export interface MemoryEstimate {
 }
 
 const positive = rule.integer(1)
+const fitRules: Rules<FitEstimateOptions> = {
+  rank: positive,
+  targets: rule.listOf('strings', (v) => typeof v === 'string', { least: 1 }),
+  responseTokens: positive
+}
 const estimateRules: Rules<EstimateOptions> = {
   vision: rule.file,
   type: rule.text,
@@ -85,7 +95,12 @@ const estimateRules: Rules<EstimateOptions> = {
   weights: rule.oneOf('mapped', 'copy'),
   images: rule.integer(0, 64),
   promptTokens: rule.integer(0),
-  maxTokens: rule.integer(1)
+  maxTokens: rule.integer(1),
+  fit: {
+    expected: '{ rank?, targets?, responseTokens? }',
+    take: (v) => readOptions<FitEstimateOptions>('fit', v, fitRules),
+    accepts: () => true
+  }
 }
 
 /** What the engine's buffers depend on. */
@@ -101,7 +116,7 @@ interface Shape {
   headDim: number
   vocab: number
   context: number
-  vision: { hidden: number; ffn: number; tokens: number; patchValues: number } | undefined
+  vision: { hidden: number; ffn: number; tokens: number; layers: number; patchValues: number } | undefined
 }
 
 /**
@@ -173,6 +188,7 @@ function publishedShape(name: string, type: string): Shape {
       hidden: vision.hidden,
       ffn: plan.visionFfn,
       tokens: vision.tokens,
+      layers: vision.layers,
       patchValues: 3 * vision.patchSize ** 2
     }
   }
@@ -219,6 +235,7 @@ function shapeOf(model: ModelInfo, visionModel: ModelInfo): Shape {
           hidden: eyes('embedding_length'),
           ffn: eyes('feed_forward_length'),
           tokens: (eyes('image_size') / eyes('patch_size')) ** 2,
+          layers: eyes('block_count'),
           patchValues: 3 * eyes('patch_size') ** 2
         }
       : undefined
@@ -298,6 +315,7 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
   const sum = (object: Record<string, number>): number => Object.values(object).reduce((a, b) => a + b, 0)
   const usual = scratchOf(Math.min(prefix, contextSize))
   const other = otherOf(sequence)
+  const fit = options.fit && fitBytes(shape, prefix, options.fit)
   // Those on their way into the text model, and those of recent pictures; the cache keeps at least one picture's.
   const featuresOf = (pictures: number, recent: number): number =>
     pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
@@ -307,17 +325,20 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
     Math.min(kv.keptPrefixes, keptPrefixes * pages(prefix)) +
     sum({ ...usual }) +
     ownFeatures +
-    other
+    other +
+    (fit ?? 0)
   return {
     weights: shape.weights,
     kv,
     scratch: usual,
     features: ownFeatures,
     other,
+    ...(fit !== undefined && { fit }),
     own: weights === 'copy' ? shape.weights + work : work,
     total: shape.weights + work,
     most:
       shape.weights +
+      (fit ?? 0) +
       maxSequences * kv.perFullSequence +
       kv.keptPrefixes +
       sum({ ...scratchOf(contextSize) }) +

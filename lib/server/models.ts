@@ -1,7 +1,7 @@
 /** The models behind the names: loaded when needed, shared while in use, unloaded when nobody asks any more. */
 import { PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options'
-import type { AdapterOption } from '../convert/adapters/option'
+import { TrainedAdapter } from '../convert/adapters/trained'
 import { PaliGemmaError } from '../base/errors'
 import { isUrl } from '../base/realms'
 import { untilAborted } from '../base/signals'
@@ -18,11 +18,11 @@ export interface OpenModel {
   name: string
   model: PaliGemma
   /** What requests under this name use; undefined: as the model was loaded. */
-  adapters: (string | AdapterOption)[] | undefined
+  adapters: Adapters | undefined
   release: () => void
 }
 
-type Adapters = (string | AdapterOption)[]
+type Adapters = NonNullable<LoadOptions['adapters']>
 
 /** One set of weights. */
 class Weights {
@@ -195,7 +195,8 @@ const isAdapted = (source: ServedModel): source is AdaptedModel =>
 const wrongModel = (name: string, expected: string): PaliGemmaError =>
   new PaliGemmaError('ERR_INVALID_OPTION', `models.${name}: Expected ${expected}`)
 
-const pathOf = (adapter: string | AdapterOption): string => (typeof adapter === 'string' ? adapter : adapter.path)
+const pathOf = (adapter: Adapters[number]): string | TrainedAdapter =>
+  typeof adapter === 'string' || adapter instanceof TrainedAdapter ? adapter : adapter.path
 
 /** The base's own adapters stay its own; those of names beside it are loaded with it. */
 function withAdapters(

@@ -31,8 +31,17 @@ std::string path(napi_env env, napi_value value, const std::string& name);  // n
 // One of `choices`; returns its index.
 size_t choice(napi_env env, napi_value value, const std::string& name, std::initializer_list<const char*> choices);
 
+// "images[2]"
+inline std::string at(const std::string& name, size_t index) { return name + "[" + std::to_string(index) + "]"; }
+
 void requireObject(napi_env env, napi_value value, const std::string& name);
 napi_value property(napi_env env, napi_value object, const char* name);
+// Calls use(value) where the property is there.
+template <class Use>
+void given(napi_env env, napi_value object, const char* name, const Use& use) {
+  const napi_value value = property(env, object, name);
+  if (!isUndefined(env, value)) use(value);
+}
 uint32_t arrayLength(napi_env env, napi_value value, const std::string& name);
 napi_value element(napi_env env, napi_value array, uint32_t index);
 
@@ -54,7 +63,9 @@ struct Floats {
 Bytes bytes(napi_env env, napi_value value, const std::string& name);
 Floats floats(napi_env env, napi_value value, const std::string& name);
 
-// NativeTensorSource of lib/native.ts.
+// NativeTensorSource and NativeAdapter of lib/engine/native.ts.
+TensorMap tensorMap(napi_env env, napi_value value, const std::string& name);
+AdapterSource adapterSource(napi_env env, napi_value value, const std::string& name);
 MaskDecoder::Lookup tensorSource(napi_env env, napi_value value, const std::string& name);
 
 // NativeAddedToken[] of lib/engine/native.ts.

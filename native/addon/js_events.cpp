@@ -121,6 +121,8 @@ struct EventWriter {
       set(env, object, "scored",
           arrayOf(env, end.scored.size(), [&](size_t i) { return tokenToJs(env, end.scored[i], engine, true); }));
     if (!end.embedding.empty()) set(env, object, "embedding", toJs(env, std::move(end.embedding)));
+    if (!end.values.empty())
+      set(env, object, "values", arrayOf(env, end.values.size(), [&](size_t i) { return end.values[i]; }));
     if (!end.stages.empty())
       set(env, object, "stages",
           arrayOf(env, end.stages.size(), [&](size_t i) { return stageToJs(env, std::move(end.stages[i])); }));

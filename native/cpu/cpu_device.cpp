@@ -12,7 +12,13 @@
 namespace pg {
 
 CpuDevice::CpuDevice(const Kernels& kernels, int threads)
-    : kernels_(kernels), pool_(threads), gemm_(kernels, pool_), attention_(kernels, pool_), packed_(gemm_) {}
+    : kernels_(kernels),
+      pool_(threads),
+      gemm_(kernels, pool_),
+      attention_(kernels, pool_),
+      products_(kernels, pool_),
+      attentionBackward_(kernels, pool_, products_),
+      packed_(gemm_) {}
 
 DeviceLimits CpuDevice::limits() const {
   // Blocks large enough that unpacking weights for them costs little, small enough that a feed-forward's activations
@@ -23,6 +29,8 @@ DeviceLimits CpuDevice::limits() const {
 void CpuDevice::setCancel(const CancelFlag* flag) {
   gemm_.setCancel(flag);
   attention_.setCancel(flag);
+  products_.setCancel(flag);
+  attentionBackward_.setCancel(flag);
 }
 
 Buffer CpuDevice::doAllocate(size_t bytes) {
@@ -78,14 +86,6 @@ void CpuDevice::doGeglu(View out, ConstView x, const Linear& gate, const Linear&
   gemm_.run(onHost(x), parts_);
 }
 
-template <class Body>
-void CpuDevice::forRows(int64_t rows, int64_t cols, const Body& body) {
-  // about 16k values a chunk
-  pool_.forRange(rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols)), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) body(r);
-  });
-}
-
 void CpuDevice::doGelu(View gateView, ConstView upView) {
   const HostView gate = onHost(gateView);
   const ConstHostView up = onHost(upView);
@@ -124,14 +124,18 @@ void CpuDevice::doLayerNorm(View outView, ConstView xView, ConstView weight, Con
 void CpuDevice::doRope(View xView, ConstView positionView, int64_t headDim, float theta) {
   const HostView x = onHost(xView);
   const ConstHostView positions = onHost(positionView);
-  int64_t last = 0;
-  for (int64_t r = 0; r < x.rows; ++r) last = std::max<int64_t>(last, *positions.row<int32_t>(r));
-  const float* angles = ropeAngles(last + 1, headDim, theta);
+  const float* angles = ropeAngles(lastPosition(positions) + 1, headDim, theta);
   forRows(x.rows, x.cols, [&](int64_t r) {
     const float* cosines = angles + *positions.row<int32_t>(r) * headDim;
     for (int64_t c = 0; c < x.cols; c += headDim)
       kernels_.rope(x.row<float>(r) + c, cosines, cosines + headDim / 2, headDim / 2);
   });
+}
+
+int64_t CpuDevice::lastPosition(ConstHostView positions) {
+  int64_t last = 0;
+  for (int64_t r = 0; r < positions.rows; ++r) last = std::max<int64_t>(last, *positions.row<int32_t>(r));
+  return last;
 }
 
 const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float theta) {

@@ -1,11 +1,14 @@
 #pragma once
 // The ops on the CPU: splits work over threads, calls kernels. Its memory is the host's.
+#include <algorithm>
 #include <vector>
 
 #include "cpu/attention.h"
+#include "cpu/attention_grad.h"
 #include "cpu/cpu_memory.h"
 #include "cpu/gemm.h"
 #include "cpu/packed_weights.h"
+#include "cpu/products.h"
 #include "device/device.h"
 
 namespace pg {
@@ -41,6 +44,15 @@ class CpuDevice final : public Device {
   void doSoftcap(View x, float cap) override;
   void doArgmax(View ids, ConstView x) override;
   void doTopK(View ids, View values, ConstView x) override;
+  void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) override;
+  void doAddOuter(View out, ConstView y, ConstView x, float scale) override;
+  void doGegluGrad(View gate, View up, ConstView d) override;
+  void doGeluGrad(View d, ConstView x) override;
+  void doRmsNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) override;
+  void doLayerNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) override;
+  void doRopeGrad(View d, ConstView positions, int64_t headDim, float theta) override;
+  void doAttentionGrad(const AttentionGrad& job) override;
+  void doSoftmaxLoss(View losses, View logits, ConstView targets, float cap) override;
   void doCopy(View out, ConstView in) override;
   void doUpload(View out, const void* data) override;
   void doDownload(void* data, ConstView in) override;
@@ -49,7 +61,13 @@ class CpuDevice final : public Device {
   Gemm::Matrix matrix(const Linear& linear, int64_t rows);
   // Runs body(row) for all rows of `cols` values, in parallel.
   template <class Body>
-  void forRows(int64_t rows, int64_t cols, const Body& body);
+  void forRows(int64_t rows, int64_t cols, const Body& body) {
+    // about 16k values a chunk
+    const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols));
+    pool_.forRange(rows, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; ++r) body(r);
+    });
+  }
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -59,12 +77,15 @@ class CpuDevice final : public Device {
     float theta = 0;
     std::vector<float> angles;
   };
+  static int64_t lastPosition(ConstHostView positions);
   const float* ropeAngles(int64_t positions, int64_t headDim, float theta);
 
   Gemm gemm_;
   std::vector<Gemm::Part> parts_;
   Attention attention_;
   std::vector<PagedJob> pagedJobs_;
+  Products products_;
+  AttentionBackward attentionBackward_;
   PackedWeights packed_;
   int64_t submission_ = 0;
   RopeTable rope_;

@@ -189,6 +189,85 @@ void Device::topK(View ids, View values, ConstView x) {
   doTopK(ids, values, x);
 }
 
+void Device::matmulGrad(View dx, ConstView dy, const Linear& linear, bool add) {
+  requireF32("matmulGrad", dx);
+  requireF32("matmulGrad", dy);
+  require(bool(linear.weight), "matmulGrad", "the weight has not been placed");
+  require(dy.cols == linear.out() && dx.cols == linear.in() && dx.rows == dy.rows, "matmulGrad", "shapes do not fit");
+  if (dy.rows == 0) return;
+  tell("matmulGrad", dx);
+  doMatmulGrad(dx, dy, linear, add);
+}
+
+void Device::addOuter(View out, ConstView y, ConstView x, float scale) {
+  for (const ConstView view : {ConstView(out), y, x}) requireF32("addOuter", view);
+  require(y.rows == x.rows && out.rows == y.cols && out.cols == x.cols, "addOuter", "shapes do not fit");
+  if (y.rows == 0) return;
+  tell("addOuter", out);
+  doAddOuter(out, y, x, scale);
+}
+
+void Device::gegluGrad(View gate, View up, ConstView d) {
+  requireSame("gegluGrad", gate, up);
+  requireSame("gegluGrad", gate, d);
+  tell("gegluGrad", gate);
+  doGegluGrad(gate, up, d);
+}
+
+void Device::geluGrad(View d, ConstView x) {
+  requireSame("geluGrad", d, x);
+  tell("geluGrad", d);
+  doGeluGrad(d, x);
+}
+
+void Device::rmsNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) {
+  requireSame("rmsNormGrad", dx, dy);
+  requireSame("rmsNormGrad", dx, x);
+  requireVector("rmsNormGrad", weight, x);
+  tell("rmsNormGrad", dx);
+  doRmsNormGrad(dx, dy, x, weight, eps, add);
+}
+
+void Device::layerNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) {
+  requireSame("layerNormGrad", dx, dy);
+  requireSame("layerNormGrad", dx, x);
+  requireVector("layerNormGrad", weight, x);
+  tell("layerNormGrad", dx);
+  doLayerNormGrad(dx, dy, x, weight, eps, add);
+}
+
+void Device::ropeGrad(View d, ConstView positions, int64_t headDim, float theta) {
+  requireF32("ropeGrad", d);
+  requireNumbers("ropeGrad", positions, d);
+  require(headDim > 0 && headDim % 2 == 0 && d.cols % headDim == 0, "ropeGrad", "the head size does not fit");
+  if (d.rows == 0) return;
+  tell("ropeGrad", d);
+  doRopeGrad(d, positions, headDim, theta);
+}
+
+void Device::attentionGrad(const AttentionGrad& job) {
+  requireSame("attentionGrad", job.dq, job.q);
+  requireSame("attentionGrad", job.dout, job.q);
+  requireSame("attentionGrad", job.dk, job.k);
+  requireSame("attentionGrad", job.dv, job.v);
+  requireSame("attentionGrad", job.k, job.v);
+  require(job.q.rows == job.k.rows && job.kvHeads > 0 && job.heads % job.kvHeads == 0 && job.q.cols % job.heads == 0 &&
+              job.k.cols == job.q.cols / job.heads * job.kvHeads,
+          "attentionGrad", "shapes do not fit the heads");
+  if (job.q.rows == 0) return;
+  tell("attentionGrad", job.dq);
+  doAttentionGrad(job);
+}
+
+void Device::softmaxLoss(View losses, View logits, ConstView targets, float cap) {
+  requireF32("softmaxLoss", losses);
+  requireF32("softmaxLoss", logits);
+  requireNumbers("softmaxLoss", targets, logits);
+  require(losses.rows == logits.rows && losses.cols == 1, "softmaxLoss", "expects one loss a row");
+  tell("softmaxLoss", logits);
+  doSoftmaxLoss(losses, logits, targets, cap);
+}
+
 void Device::copy(View out, ConstView in) {
   require(out.type == in.type && out.rows == in.rows && out.cols == in.cols, "copy", "shapes differ");
   tell("copy", out);

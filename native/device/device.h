@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/host_view.h"
 #include "base/mapped_file.h"
+#include "device/attention_grad.h"
 #include "device/tap.h"
 #include "device/view.h"
 
@@ -81,19 +82,6 @@ struct KvView {
   const KvLayout* layout = nullptr;
   ConstView pages;     // [pages, 1] i64: the device's addresses of the pages
   int64_t tokens = 0;  // that have room, so larger than every position
-};
-
-// Which keys a query sees: always one contiguous range.
-struct AttentionMask {
-  int64_t prefix = 0;           // positions 0..prefix-1 see each other fully, later ones are causal
-  int64_t window = 0;           // 0 = none; else only the last `window` positions, the query's own included
-  bool windowInPrefix = false;  // the window also limits how far back prefix positions look
-
-  int64_t first(int64_t position) const {
-    if (window == 0 || (position < prefix && !windowInPrefix)) return 0;
-    return position >= window ? position - window + 1 : 0;
-  }
-  int64_t end(int64_t position) const { return position < prefix ? prefix : position + 1; }
 };
 
 // Attention of consecutive positions of one sequence over its cache.
@@ -181,6 +169,23 @@ class Device {
   // equals; ids are -1 behind the last that is larger than minus infinity, and the first is kHoldsNan where one is NaN.
   void topK(View ids, View values, ConstView x);
 
+  // --- gradients, for training: d of something is the loss's gradient with respect to it ---
+  // dx = dy W, or dx += that; in f32 whatever the weight's type
+  void matmulGrad(View dx, ConstView dy, const Linear& linear, bool add = false);
+  // out += y^T x * scale; y [m, out.rows], x [m, out.cols]
+  void addOuter(View out, ConstView y, ConstView x, float scale);
+  // Of gelu(gate) * up: gate and up become their gradients, given that of the product.
+  void gegluGrad(View gate, View up, ConstView d);
+  void geluGrad(View d, ConstView x);  // d *= gelu'(x)
+  // dx = the gradient through the norm, or dx += that; dx may be dy
+  void rmsNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add = false);
+  void layerNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add = false);
+  void ropeGrad(View d, ConstView positions, int64_t headDim, float theta);
+  void attentionGrad(const AttentionGrad& job);
+  // losses [m, 1]: -log softmax(logits)[target]; logits, capped already where cap > 0, become the gradient of the
+  // losses' sum with respect to what they were before the cap. targets [m, 1] i32, all of them columns.
+  void softmaxLoss(View losses, View logits, ConstView targets, float cap);
+
   void copy(View out, ConstView in);  // the same shape and type
   void upload(View out, const void* data);  // rows packed; the data may go when it returns
   void download(void* data, ConstView in);
@@ -205,6 +210,15 @@ class Device {
   virtual void doSoftcap(View x, float cap) = 0;
   virtual void doArgmax(View ids, ConstView x) = 0;
   virtual void doTopK(View ids, View values, ConstView x) = 0;
+  virtual void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) = 0;
+  virtual void doAddOuter(View out, ConstView y, ConstView x, float scale) = 0;
+  virtual void doGegluGrad(View gate, View up, ConstView d) = 0;
+  virtual void doGeluGrad(View d, ConstView x) = 0;
+  virtual void doRmsNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) = 0;
+  virtual void doLayerNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) = 0;
+  virtual void doRopeGrad(View d, ConstView positions, int64_t headDim, float theta) = 0;
+  virtual void doAttentionGrad(const AttentionGrad& job) = 0;
+  virtual void doSoftmaxLoss(View losses, View logits, ConstView targets, float cap) = 0;
   virtual void doCopy(View out, ConstView in) = 0;
   virtual void doUpload(View out, const void* data) = 0;
   virtual void doDownload(void* data, ConstView in) = 0;

@@ -120,12 +120,8 @@ std::optional<Adapter::Update> updateOf(const std::string& target, const Linear&
 
 }  // namespace
 
-void Adapters::load(const AdapterSource& source, const Weights& weights, const std::string& architecture) {
-  auto adapter = std::make_unique<Adapter>();
-  adapter->info = {source.name, source.scale, 0, 0, 0};
-  TensorMap fromFile;
-  if (!source.path.empty()) fromFile = readGguf(source, architecture);
-  const TensorMap& tensors = source.path.empty() ? source.tensors : fromFile;
+Adapter makeAdapter(const std::string& where, const TensorMap& tensors, const Weights& weights) {
+  Adapter adapter;
   std::map<std::string, const Linear*> linears;
   weights.eachMatrix([&](const std::string& name, const Linear& linear) {
     if (name != "token_embd")
@@ -148,16 +144,27 @@ void Adapters::load(const AdapterSource& source, const Weights& weights, const s
     if (other == tensors.end() || linear == linears.end()) continue;
     auto update = updateOf(target, *linear->second, tensor, other->second, misfits);
     if (!update) continue;
-    adapter->changesVision |= target.starts_with("v.") || target.starts_with("mm.");
-    adapter->info.rank = std::max(adapter->info.rank, update->rank);
-    adapter->info.parameters += int64_t(tensor.data.size() + other->second.data.size());
-    adapter->updates.push_back(std::move(*update));
+    adapter.changesVision |= target.starts_with("v.") || target.starts_with("mm.");
+    adapter.info.rank = std::max(adapter.info.rank, update->rank);
+    adapter.info.parameters += int64_t(tensor.data.size() + other->second.data.size());
+    adapter.updates.push_back(std::move(*update));
   }
-  const std::string& where = source.path.empty() ? source.name : source.path;
   misfits.throwIfAny(where);
-  if (adapter->updates.empty()) fail(Code::modelInvalid, where, ": the adapter holds no tensors");
-  adapter->info.targets = int64_t(adapter->updates.size());
+  if (adapter.updates.empty()) fail(Code::modelInvalid, where, ": the adapter holds no tensors");
+  adapter.info.targets = int64_t(adapter.updates.size());
+  return adapter;
+}
+
+size_t Adapters::load(const AdapterSource& source, const Weights& weights, const std::string& architecture) {
+  TensorMap fromFile;
+  if (!source.path.empty()) fromFile = readGguf(source, architecture);
+  const TensorMap& tensors = source.path.empty() ? source.tensors : fromFile;
+  const std::string& where = source.path.empty() ? source.name : source.path;
+  auto adapter = std::make_unique<Adapter>(makeAdapter(where, tensors, weights));
+  adapter->info.name = source.name;
+  adapter->info.scale = source.scale;
   adapters_.push_back(std::move(adapter));
+  return adapters_.size() - 1;
 }
 
 std::vector<AdapterInfo> Adapters::info() const {

@@ -46,6 +46,10 @@ struct Adapter {
   bool changesVision = false;  // a picture's features depend on it
 };
 
+// Fails with modelInvalid, listing every name that does not fit; `where` names the source, B is as it will be
+// multiplied.
+Adapter makeAdapter(const std::string& where, const TensorMap& tensors, const Weights& weights);
+
 // What the rows of one request add: several adapters stacked into one pair of products per matrix. Immutable.
 class AdapterSet {
  public:
@@ -76,8 +80,8 @@ class Adapters {
  public:
   explicit Adapters(Device& device) : device_(device) {}
 
-  // Fails with modelInvalid or modelUnsupported, listing every name that does not fit.
-  void load(const AdapterSource& source, const Weights& weights, const std::string& architecture);
+  // Returns its index. Fails with modelInvalid or modelUnsupported, listing every name that does not fit.
+  size_t load(const AdapterSource& source, const Weights& weights, const std::string& architecture);
   std::vector<AdapterInfo> info() const;
 
   // nullptr: all, with the scales they were loaded with. Fails with invalidOption.

@@ -104,6 +104,13 @@ bool Decoder::stepPrefill(const LayerTape& tape) {
   return nextLayer_ == config_.layers;
 }
 
+void Decoder::repeatLayer(int64_t layer, const LayerTape& tape) {
+  device_.submit([&] {
+    device_.copy(pass_.x, tape.attention);
+    layers_.forward(prefillArena_, layer, pass_, tape);
+  });
+}
+
 // out = softcap(norm(x) embedding^T), at most stepRows() rows.
 void Decoder::logitsOf(Arena& arena, View out, ConstView x) {
   Arena::Scope scope(arena);

@@ -53,6 +53,13 @@ class Decoder {
                     const AdapterSet* adapters);
   // One layer; true when all are done. tape: gets what a backward pass needs of that layer.
   bool stepPrefill(const LayerTape& tape = {});
+  // Computes a layer of the finished prefill again from what entered it, tape.attention: for what else a tape wants.
+  void repeatLayer(int64_t layer, const LayerTape& tape);
+  // The residual stream [tokens, hidden], on the device, until the next call here.
+  View prefillRows() const { return pass_.x; }
+  ConstView prefillPositions() const { return pass_.positions; }
+  AttentionMask mask(int64_t layer, int64_t prefix) const { return layers_.mask(layer, prefix); }
+  float finalSoftcap() const { return finalSoftcap_; }  // 0: none
   // Logits of rows [begin, begin + count) of the finished prefill, count <= stepRows(), to host [count, vocab].
   void prefillLogits(int64_t begin, int64_t count, float* logits);
   // The residual stream [tokens, hidden] between layers (before the first, after the last: without the final norm).

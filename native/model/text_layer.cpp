@@ -10,6 +10,7 @@ struct TextLayers::Block {
   int64_t layer;
   const TextLayer& weights;
   const TextPass& pass;
+  const LayerTape& tape;
   int64_t row, rows;
 
   View x() const { return pass.x.slice(row, rows); }
@@ -38,6 +39,8 @@ struct TextLayers::Block {
   }
 };
 
+void TextLayers::keepRows(const Block& block, View tape, ConstView x) const { keep(device_, tape, block.row, x); }
+
 AttentionMask TextLayers::mask(int64_t layer, int64_t prefix) const {
   const bool slides = layer % 2 == 0 && window_ != AttentionWindow::none;
   return {.prefix = prefix,
@@ -57,18 +60,18 @@ size_t TextLayers::scratchBytes(int64_t tokens) const {
 void TextLayers::forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape) const {
   const int64_t tokens = pass.x.rows, most = device_.limits().blockRows;
   const auto blockAt = [&](int64_t row) {
-    return Block{arena, layer, weights_.layers[size_t(layer)], pass, row, std::min(most, tokens - row)};
+    return Block{arena, layer, weights_.layers[size_t(layer)], pass, tape, row, std::min(most, tokens - row)};
   };
   // keys and values of every row first: prefix rows see rows that come after them
   for (int64_t row = 0; row < tokens; row += most) {
     const Block block = blockAt(row);
-    keep(device_, tape.attention, row, block.x());
+    keepRows(block, tape.attention, block.x());
     keysAndValues(block);
   }
   for (int64_t row = 0; row < tokens; row += most) {
     const Block block = blockAt(row);
     attention(block);
-    keep(device_, tape.feedForward, row, block.x());
+    keepRows(block, tape.feedForward, block.x());
     feedForward(block);
   }
 }
@@ -84,6 +87,9 @@ void TextLayers::keysAndValues(const Block& block) const {
   ops_.matmul(branch, qkv, block.adapters());
   device_.rope(block.q(), block.positions(), config_.headDim, config_.ropeTheta);
   device_.rope(k, block.positions(), config_.headDim, config_.ropeTheta);
+  keepRows(block, block.tape.q, block.q());
+  keepRows(block, block.tape.k, k);
+  keepRows(block, block.tape.v, v);
   block.eachSegment([&](const Segment& s, int64_t begin, int64_t count) {
     device_.storeKv(s.kv, block.layer, k.slice(begin, count), v.slice(begin, count),
                     block.positions().slice(begin, count));
@@ -100,7 +106,8 @@ void TextLayers::attention(const Block& block) const {
                     block.positions().slice(begin, count), mask(block.layer, s.prefix)});
   });
   device_.attention(jobs, {block.layer, config_.attentionScale, config_.attentionSoftcap, block.weights.q.precision()});
-  product(block, attended, block.weights.out, block.weights.postAttnNorm);
+  keepRows(block, block.tape.attended, attended);
+  product(block, attended, block.weights.out, block.weights.postAttnNorm, block.tape.attentionOut);
 }
 
 // x += down(gelu(gate) * up)
@@ -109,12 +116,23 @@ void TextLayers::feedForward(const Block& block) const {
   Arena::Scope scope(block.arena);
   View branch = block.arena.take(block.rows, config_.hidden), wide = block.arena.take(block.rows, config_.ffn);
   device_.rmsNorm(branch, block.x(), w.ffnNorm.weight, config_.normEps);
-  ops_.geglu(wide, branch, w.gate, w.up, block.adapters());
-  product(block, wide, w.down, w.postFfnNorm);
+  if (block.tape.gate) keptGeglu(block, wide, branch);
+  else ops_.geglu(wide, branch, w.gate, w.up, block.adapters());
+  product(block, wide, w.down, w.postFfnNorm, block.tape.feedForwardOut);
+}
+
+// The same by way of the tape.
+void TextLayers::keptGeglu(const Block& block, View out, ConstView x) const {
+  const View gate = block.tape.gate.slice(block.row, block.rows), up = block.tape.up.slice(block.row, block.rows);
+  const MatmulJob jobs[] = {{gate, &block.weights.gate}, {up, &block.weights.up}};
+  ops_.matmul(x, jobs, block.adapters());
+  device_.copy(out, gate);
+  device_.gelu(out, up);
 }
 
 // A sub-block's end, x += linear(branch); Gemma 2 normalises that before the addition.
-void TextLayers::product(const Block& block, ConstView branch, const Linear& linear, const Norm& postNorm) const {
+void TextLayers::product(const Block& block, ConstView branch, const Linear& linear, const Norm& postNorm,
+                         View tape) const {
   if (!config_.postNorms) {
     const MatmulJob job{block.x(), &linear, Epilogue::add};
     return ops_.matmul(branch, {&job, 1}, block.adapters());
@@ -122,6 +140,7 @@ void TextLayers::product(const Block& block, ConstView branch, const Linear& lin
   View out = block.arena.take(block.rows, config_.hidden);
   const MatmulJob job{out, &linear};
   ops_.matmul(branch, {&job, 1}, block.adapters());
+  keepRows(block, tape, out);
   device_.rmsNorm(block.x(), out, postNorm.weight, config_.normEps, true);
 }
 

@@ -34,6 +34,7 @@ class TextLayers {
   // x becomes what leaves the layer, keys and values go to the segments' caches. `arena` has scratchBytes(tokens).
   void forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape = {}) const;
   size_t scratchBytes(int64_t tokens) const;
+  AttentionMask mask(int64_t layer, int64_t prefix) const;
 
  private:
   // Rows of a pass that go through a sub-block together, and their arena.
@@ -42,8 +43,9 @@ class TextLayers {
   void keysAndValues(const Block& block) const;
   void attention(const Block& block) const;
   void feedForward(const Block& block) const;
-  void product(const Block& block, ConstView x, const Linear& linear, const Norm& postNorm) const;
-  AttentionMask mask(int64_t layer, int64_t prefix) const;
+  void keptGeglu(const Block& block, View out, ConstView x) const;
+  void product(const Block& block, ConstView x, const Linear& linear, const Norm& postNorm, View tape) const;
+  void keepRows(const Block& block, View tape, ConstView x) const;
 
   Device& device_;
   AdaptedOps& ops_;

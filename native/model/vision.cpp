@@ -30,13 +30,22 @@ void VisionEncoder::begin(const uint8_t* pixels, const AdapterSet* adapters) {
   nextLayer_ = 0;
 }
 
-bool VisionEncoder::step(const LayerTape& tape) {
+bool VisionEncoder::step(const LayerTape& tape, View beforeNorm) {
   const bool last = nextLayer_ + 1 >= config_.layers;
   device_.submit([&] {
     if (nextLayer_ < config_.layers) layers_.forward(arena_, nextLayer_++, x_, adapters_, tape);
-    if (last) device_.layerNorm(x_, x_, weights_.postNorm.weight, weights_.postNorm.bias, config_.normEps);
+    if (!last) return;
+    keep(device_, beforeNorm, 0, x_);
+    device_.layerNorm(x_, x_, weights_.postNorm.weight, weights_.postNorm.bias, config_.normEps);
   });
   return last;
+}
+
+void VisionEncoder::repeatLayer(int64_t layer, const LayerTape& tape) {
+  device_.submit([&] {
+    device_.copy(x_, tape.attention);
+    layers_.forward(arena_, layer, x_, adapters_, tape);
+  });
 }
 
 void VisionEncoder::finish(View features) {

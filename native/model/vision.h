@@ -21,8 +21,12 @@ class VisionEncoder {
   // pixels: [imageSize, imageSize, 3] RGB8; adapters: nullptr = none, else alive until finish(). Replaces an unfinished
   // picture.
   void begin(const uint8_t* pixels, const AdapterSet* adapters);
-  // Runs the next layer; true when the features are ready. tape: gets what a backward pass needs of that layer.
-  bool step(const LayerTape& tape = {});
+  // Runs the next layer; true when the features are ready. tape: gets what a backward pass needs of that layer;
+  // beforeNorm, after the last one, what enters the last norm.
+  bool step(const LayerTape& tape = {}, View beforeNorm = {});
+  // Computes a layer again from what entered it, tape.attention: for what else a tape wants. Ends the picture under
+  // way.
+  void repeatLayer(int64_t layer, const LayerTape& tape);
   // The features of the finished picture, on the device: [tokens, textHidden].
   void finish(View features);
   // [tokens, hidden] after the last norm, before the projector (for comparison with the reference).

@@ -18,8 +18,10 @@ class VisionLayers {
   size_t scratchBytes() const;
 
  private:
-  void attention(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters) const;
-  void feedForward(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters) const;
+  void attention(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters,
+                 const LayerTape& tape) const;
+  void feedForward(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters,
+                   const LayerTape& tape) const;
 
   Device& device_;
   AdaptedOps& ops_;

@@ -23,15 +23,22 @@ bool Admission::step() {
     // the same pictures and prompt as before need neither encoder nor prefill
     if (reusePrefix()) return passEnded();
     const auto start = Clock::now();
-    const bool encoded = stepVision();
+    const bool encoded = (task_ && task_->takesPixels()) || stepVision();
     s.timings.visionMs += milliseconds(start);
     s.job->cancel.throwIfSet();
     if (!encoded) return false;
     if (task_ && task_->endsAfterVision(end_)) return true;
-    beginPrefix();
+    if (task_ && task_->worksAlone()) phase_ = Phase::alone;
+    else beginPrefix();
     return false;
   }
   const auto start = Clock::now();
+  if (phase_ == Phase::alone) {
+    const bool done = task_->step(end_);
+    s.timings.prefillMs += milliseconds(start);
+    s.job->cancel.throwIfSet();
+    return done;
+  }
   if (task_) task_->beforeLayer();
   const bool finished = model_.decoder->stepPrefill();
   s.timings.prefillMs += milliseconds(start);

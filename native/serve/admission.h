@@ -44,7 +44,7 @@ class Admission {
   std::unique_ptr<Sequence> sequence_;
   std::unique_ptr<Task> task_;  // none: the request generates
   EndEvent end_;                // of task_
-  enum class Phase { vision, prefix, taskPass } phase_ = Phase::vision;
+  enum class Phase { vision, prefix, taskPass, alone } phase_ = Phase::vision;
   size_t nextImage_ = 0;
   bool encoding_ = false;  // a picture is in the encoder
   std::vector<float> prefixLogits_;

@@ -43,7 +43,8 @@ struct EndEvent {
   Timings timings;
   std::vector<TokenEvent> scored;  // Score: one per suffix token, then eos
   std::vector<float> embedding;  // EncodeImage: [imageTokens, textHidden]; Embed: [tokens, retrievalDims], of length 1
-  std::vector<Stage> stages;  // Trace, Importance, Score with logits
+  std::vector<Stage> stages;  // Trace, Importance, Score with logits, FitRead
+  std::vector<double> values;  // Training and AddAdapter, see request.h and fit_task.cpp
 };
 
 struct ErrorEvent {

@@ -10,6 +10,7 @@
 #include "model/adapters.h"
 #include "serve/sampling/sampler.h"
 #include "text/constraint.h"
+#include "train/lora.h"
 
 namespace pg {
 
@@ -57,12 +58,51 @@ struct Trace {};
 // Nothing runs: what LoadOptions::importance has gathered since the load.
 struct Importance {};
 
+// Training, see fit_task.h. A session's number is its caller's choice.
+struct FitBegin {
+  LoraStart start;
+};
+
+// Forward and, where it trains, backward: the gradients' sums grow. Its loss and, as completionTokens, how many tokens
+// that is the sum over.
+struct FitExample {
+  std::string suffix;   // <eos> follows it
+  bool train = true;
+};
+
+// An optimizer step over the examples since the last one.
+struct FitUpdate {
+  AdamStep step;
+};
+
+// The adapter as it is: stages.
+struct FitRead {
+  bool moments = false, gradients = false;
+};
+
+struct FitEnd {};
+
+struct Training {
+  uint32_t session = 0;
+  std::variant<FitBegin, FitExample, FitUpdate, FitRead, FitEnd> action;
+
+  const std::string* suffix() const {
+    const auto* example = std::get_if<FitExample>(&action);
+    return example ? &example->suffix : nullptr;
+  }
+};
+
+// One more adapter for requests to choose: its index in `values`.
+struct AddAdapter {
+  AdapterSource source;
+};
+
 struct Request {
   std::vector<ImageSource> images;
   std::string prompt;
   bool allowControlTokens = false;
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
-  std::variant<Generate, Score, EncodeImage, Embed, Trace, Importance> task;
+  std::variant<Generate, Score, EncodeImage, Embed, Trace, Importance, Training, AddAdapter> task;
 
   template <class Task>
   bool is() const {
@@ -75,6 +115,18 @@ struct Request {
   // Only where the kind is known.
   Generate& generate() { return std::get<Generate>(task); }
   const Generate& generate() const { return std::get<Generate>(task); }
+
+  // The text that follows the prompt, with <eos>; nullptr: none.
+  const std::string* suffix() const {
+    if (const Training* fit = get<Training>()) return fit->suffix();
+    const Score* score = get<Score>();
+    return score ? &score->suffix : nullptr;
+  }
+  // Whether it has a prompt for the model at all.
+  bool hasPrompt() const {
+    const Training* fit = get<Training>();
+    return !is<EncodeImage>() && !is<Importance>() && !is<AddAdapter>() && (!fit || fit->suffix());
+  }
 
   // Sequences of maxSequences that it takes.
   size_t slots() const {

@@ -18,10 +18,11 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
       sampler_(generate_.sampling),
       stops_(generate_.stop) {
   const Request& r = job->request;
-  adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);
+  if (!r.is<Training>())
+    adapters = model.adapters->choose(r.adapters ? &*r.adapters : nullptr);   // training has its own
   checkImages();
   if (r.is<Importance>() && !model.observer) fail(Code::invalidOption, "The model was not loaded with importance");
-  if (r.is<EncodeImage>() || r.is<Importance>()) return;
+  if (!r.hasPrompt()) return;
   const int64_t imageTokens = model.visionConfig.tokens * int64_t(r.images.size());
   if (const Embed* embed = r.get<Embed>()) {
     if (!model.info.hasRetrieval)
@@ -29,9 +30,7 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
            "This model has no retrieval head (tensor retrieval.proj.weight). Load a converted ColPali checkpoint");
     prompt = buildEmbedPrompt(*model.tokenizer, r.prompt, *embed, imageTokens);
   } else {
-    const Score* score = r.get<Score>();
-    prompt =
-        buildPrompt(*model.tokenizer, r.prompt, score ? &score->suffix : nullptr, imageTokens, r.allowControlTokens);
+    prompt = buildPrompt(*model.tokenizer, r.prompt, r.suffix(), imageTokens, r.allowControlTokens);
   }
   checkLength();
   if (generate_.constraint.kind != ConstraintSpec::Kind::none)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "serve/fit_task.h"
 #include "serve/importance.h"
 
 namespace pg {
@@ -168,6 +169,22 @@ class ScoreTask : public Task {
   std::vector<Stage> stages_;
 };
 
+class AddAdapterTask : public Task {
+ public:
+  AddAdapterTask(const AddAdapter& added, Model& model) : added_(added), model_(model) {}
+
+  bool endsAfterVision(EndEvent& end) override {
+    const size_t index = model_.adapters->load(added_.source, model_.weights, model_.textConfig.architecture);
+    end.values = {double(index)};
+    return true;
+  }
+  bool passEnded(std::span<const float>, EndEvent&) override { return true; }
+
+ private:
+  const AddAdapter& added_;
+  Model& model_;
+};
+
 struct MakeTask {
   Sequence& sequence;
   Model& model;
@@ -180,6 +197,10 @@ struct MakeTask {
   std::unique_ptr<Task> operator()(const Embed&) const { return std::make_unique<EmbedTask>(sequence, model); }
   std::unique_ptr<Task> operator()(const Trace&) const { return std::make_unique<TraceTask>(sequence, model); }
   std::unique_ptr<Task> operator()(const Importance&) const { return std::make_unique<ImportanceTask>(model); }
+  std::unique_ptr<Task> operator()(const Training& fit) const { return makeFitTask(fit, sequence, model); }
+  std::unique_ptr<Task> operator()(const AddAdapter& added) const {
+    return std::make_unique<AddAdapterTask>(added, model);
+  }
 };
 
 }  // namespace

@@ -19,6 +19,11 @@ class Task {
   virtual bool mayReusePrefix() const { return false; }
   // Whether pictures have to pass the encoder even if their features are known.
   virtual bool watchesVision() const { return false; }
+  // Whether pictures stay pixels: the task encodes them itself.
+  virtual bool takesPixels() const { return false; }
+  // Whether step() does what follows the pictures, about a layer at a time, until it says that `end` is complete.
+  virtual bool worksAlone() const { return false; }
+  virtual bool step(EndEvent& /* end */) { return true; }
   virtual void pictureEncoded(const Buffer& /* features */) {}
   virtual void beforeLayer() {}
   // A pass has ended: the prefix, with the logits [vocab] after its last token where mayReusePrefix(), or what

@@ -106,6 +106,44 @@ class FarDevice final : public Device {
   void doTopK(View ids, View values, ConstView x) override {
     later([this, ids = near(ids), values = near(values), x = near(x)] { inner_.topK(ids, values, x); });
   }
+  void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) override {
+    later([=, this, dx = near(dx), dy = near(dy), linear = near(linear)] { inner_.matmulGrad(dx, dy, linear, add); });
+  }
+  void doAddOuter(View out, ConstView y, ConstView x, float scale) override {
+    later([=, this, out = near(out), y = near(y), x = near(x)] { inner_.addOuter(out, y, x, scale); });
+  }
+  void doGegluGrad(View gate, View up, ConstView d) override {
+    later([this, gate = near(gate), up = near(up), d = near(d)] { inner_.gegluGrad(gate, up, d); });
+  }
+  void doGeluGrad(View d, ConstView x) override {
+    later([this, d = near(d), x = near(x)] { inner_.geluGrad(d, x); });
+  }
+  void doRmsNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) override {
+    later([=, this, dx = near(dx), dy = near(dy), x = near(x), weight = near(weight)] {
+      inner_.rmsNormGrad(dx, dy, x, weight, eps, add);
+    });
+  }
+  void doLayerNormGrad(View dx, ConstView dy, ConstView x, ConstView weight, float eps, bool add) override {
+    later([=, this, dx = near(dx), dy = near(dy), x = near(x), weight = near(weight)] {
+      inner_.layerNormGrad(dx, dy, x, weight, eps, add);
+    });
+  }
+  void doRopeGrad(View d, ConstView positions, int64_t headDim, float theta) override {
+    later([=, this, d = near(d), positions = near(positions)] { inner_.ropeGrad(d, positions, headDim, theta); });
+  }
+  void doAttentionGrad(const AttentionGrad& far) override {
+    later([this, far] {
+      AttentionGrad job = far;
+      for (View* view : {&job.dq, &job.dk, &job.dv}) *view = near(*view);
+      for (ConstView* view : {&job.dout, &job.q, &job.k, &job.v}) *view = near(*view);
+      inner_.attentionGrad(job);
+    });
+  }
+  void doSoftmaxLoss(View losses, View logits, ConstView targets, float cap) override {
+    later([=, this, losses = near(losses), logits = near(logits), targets = near(targets)] {
+      inner_.softmaxLoss(losses, logits, targets, cap);
+    });
+  }
   void doCopy(View out, ConstView in) override {
     later([this, out = near(out), in = near(in)] { inner_.copy(out, in); });
   }

@@ -138,6 +138,13 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
           schema: { '~standard': { version: 1, vendor: 'test', validate: () => ({ issues: [{ message: 'no dog' }] }) } }
         })
     ),
+  ERR_TRAINING_DIVERGED: async () =>
+    await withModel(async (loaded) => {
+      const examples = [{ prompt: 'x', response: 'y' }]
+      const { adapter } = await loaded.fit(examples, { steps: 1 })
+      for (const { data } of adapter.tensors.values()) data.fill(1e30)
+      return await loaded.fit(examples, { from: adapter, steps: 9 })
+    }),
   ERR_DISPOSED: async () => {
     const loaded = await loadModel({ model, threads: 1 })
     await loaded.dispose()
@@ -175,6 +182,7 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
 const messages: Partial<Record<ErrorCode, RegExp>> = {
   ERR_PROMPT_TOO_LONG: /\d+ tokens.*contextSize is \d+/,
   ERR_BUSY: /maxQueue/,
+  ERR_TRAINING_DIVERGED: /step \d of 9.*learningRate/,
   ERR_DEADLINE: /deadlineMs = 1/,
   ERR_OUTPUT_INCOMPLETE: /maxTokens/,
   ERR_OUTPUT_INVALID: /no dog/,

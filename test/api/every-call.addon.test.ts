@@ -144,6 +144,12 @@ const rows: Record<string, Row> = {
     adapters: [],
     signal
   }),
+  'PaliGemma.fit': ofModel('fit', [{ images: [picture], prompt: 'a', response: 'b' }], {
+    ...{ from: undefined, rank: 2, alpha: 4, rslora: false, targets: ['q_proj'], steps: 1, epochs: 1, batchSize: 1 },
+    ...{ shuffle: true, seed: 1, learningRate: 1e-4, warmup: 0, schedule: 'linear', weightDecay: 0, clip: 1 },
+    ...{ evaluate: [{ prompt: 'a', response: 'b' }], evaluateEvery: 1, checkpoint: undefined, checkpointEvery: 1 },
+    ...{ resume: false, signal, onStep: nothing, onEvaluate: nothing }
+  }),
   'PaliGemma.caption': ofModel('caption', picture, { ...sampling, lang: 'en', style: 'coco' }),
   'PaliGemma.answer': ofModel('answer', picture, 'why', { ...sampling, lang: 'en', choices: ['a'] }),
   'PaliGemma.ask': ofModel('ask', picture, 'cow', { ...sampling, lang: 'en' }),

@@ -1,6 +1,8 @@
 /** Merging LoRA adapters into the weights while they are converted. */
 import { PaliGemmaError } from '../../base/errors'
-import type { ExpectedTensor } from '../checkpoint/names'
+import { canonicalName, type ExpectedTensor } from '../checkpoint/names'
+import type { AdapterList } from './option'
+import { loraScale, TrainedAdapter } from './trained'
 import { type Matrix, type PeftAdapter, readPeft } from './peft'
 import { peftDirectory } from './peft-folder'
 import { someOf, type SourceTensor } from '../../formats/source'
@@ -19,12 +21,15 @@ export interface MatrixUpdate {
   b: Float32Array
 }
 
-export async function readAdaptersToMerge(
-  list: readonly (string | { path: string; scale?: number | undefined })[]
-): Promise<AdapterToMerge[]> {
+export async function readAdaptersToMerge(list: AdapterList): Promise<AdapterToMerge[]> {
   const adapters: AdapterToMerge[] = []
   for (const item of list) {
-    const { path, scale = 1 } = typeof item === 'string' ? { path: item } : item
+    const alone = typeof item === 'string' || item instanceof TrainedAdapter
+    const { path, scale = 1 } = alone ? { path: item } : item
+    if (path instanceof TrainedAdapter) {
+      adapters.push({ dir: 'the trained adapter', updates: trainedUpdates(path), replaced: new Map(), scale })
+      continue
+    }
     if (!Number.isFinite(scale))
       throw new PaliGemmaError(
         'ERR_INVALID_OPTION',
@@ -40,6 +45,15 @@ export async function readAdaptersToMerge(
     adapters.push({ ...(await readPeft(dir)), scale })
   }
   return adapters
+}
+
+function trainedUpdates(adapter: TrainedAdapter): PeftAdapter['updates'] {
+  const scale = loraScale(adapter)
+  return adapter.modules.map((module) => {
+    const [a, b] = [adapter.tensors.get(`${module}.lora_A`)!, adapter.tensors.get(`${module}.lora_B`)!]
+    const target = canonicalName(`${module}.weight`) ?? module
+    return { target, a, b: { shape: b.shape, data: b.data.map((value) => value * scale) } }
+  })
 }
 
 /** Puts the tensors that adapters replace whole in the place of the base's. */

@@ -2,29 +2,37 @@
 import { toPath } from '../../base/paths'
 import { resolve } from 'node:path'
 import { rule, takeList, type Rule } from '../../base/validate'
+import { TrainedAdapter } from './trained'
 
 /** An adapter to load, or a loaded one to use. */
 export interface AdapterOption {
   /**
    * When loading: a PEFT directory (adapter_config.json, adapter_model.safetensors) or a GGUF adapter. In a request: a
-   * loaded adapter, by the same path or by its `name` in the model's info.
+   * loaded adapter, by the same path or by its `name` in the model's info. Or what `fit` returned, loaded or not.
    */
-  path: string
+  path: string | TrainedAdapter
   /** Multiplies what the adapter adds: 1 (default when loading) as trained, 0 off. In a request, default: as loaded. */
   scale?: number | undefined
 }
+
+export type AdapterList = readonly (string | TrainedAdapter | AdapterOption)[]
 
 const maxScale = 1e6
 const scaleRule = rule.number(-maxScale, maxScale)
 
 /** An adapter as the rule below leaves it. */
-export interface TakenAdapter extends AdapterOption {
-  /** `path` as a file: relative ones begin where the process was when the call was made. */
+export interface TakenAdapter {
+  /** As given. */
+  path: string
+  /** `path` as a file: relative ones begin where the process was when the call was made. '' for a trained one. */
   file: string
+  /** Instead of a file. */
+  trained?: TrainedAdapter
+  scale?: number
 }
 
 export const adaptersRule: Rule = {
-  expected: 'array of paths or { path: string, scale?: number }',
+  expected: 'array of paths or { path: string, scale?: number }, or of adapters that fit returned,',
   take: (list, folder) => {
     const copy = takeList(list, 1024)
     return Array.isArray(copy) ? copy.map((item) => takeAdapter(item, folder)) : copy
@@ -34,8 +42,10 @@ export const adaptersRule: Rule = {
 
 /** undefined for what is none. */
 function takeAdapter(item: unknown, folder: string): TakenAdapter | undefined {
-  const { path, scale, ...others } = typeof item === 'string' ? { path: item } : { ...(item as AdapterOption) }
-  if (!rule.path.accepts(path) || Object.keys(others).length > 0) return undefined
-  if (scale !== undefined && !scaleRule.accepts(scale)) return undefined
-  return { path, ...(scale !== undefined && { scale }), file: resolve(folder, toPath(path)) }
+  const alone = typeof item === 'string' || item instanceof TrainedAdapter
+  const { path, scale, ...others } = alone ? { path: item } : { ...(item as AdapterOption) }
+  if (Object.keys(others).length > 0 || (scale !== undefined && !scaleRule.accepts(scale))) return undefined
+  const scaled = scale === undefined ? {} : { scale }
+  if (path instanceof TrainedAdapter) return { path: 'a trained adapter', file: '', trained: path, ...scaled }
+  return rule.path.accepts(path) ? { path, file: resolve(folder, toPath(path)), ...scaled } : undefined
 }

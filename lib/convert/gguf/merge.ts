@@ -10,6 +10,7 @@ import { checkImportance } from '../imatrix'
 import { GgufSource, readFloats, scaledTensor } from './source'
 import { mergeIntoGguf } from './adapters'
 import { type AdapterToMerge, readAdaptersToMerge } from '../adapters/merge'
+import type { AdapterList } from '../adapters/option'
 import { type MaskSource, maskTensors } from '../checkpoint/plan'
 import type { SourceTensor } from '../../formats/source'
 import { nativeQuantizeRows, type QuantizeRows } from '../stream'
@@ -23,7 +24,7 @@ export interface GgufOptions extends WriteOptions {
   visionType?: StorageType | undefined
   imatrix?: string | undefined
   unfoldProjector?: boolean | undefined
-  adapters?: readonly (string | { path: string; scale?: number | undefined })[] | undefined
+  adapters?: AdapterList | undefined
 }
 
 export async function openGgufs(paths: string[]): Promise<GgufSource[]> {

@@ -1,5 +1,6 @@
 #pragma once
 // A loaded model: its files, configuration, weights and the parts that run it. Built once, used by one thread.
+#include <map>
 #include <memory>
 
 #include "device/input_observer.h"
@@ -13,6 +14,7 @@
 #include "text/tokenizer.h"
 #include "model/vision.h"
 #include "model/weights.h"
+#include "train/trainer.h"
 
 namespace pg {
 
@@ -35,6 +37,7 @@ class Model {
   std::unique_ptr<VisionEncoder> vision;      // may be none
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<KvPool> kvPool;
+  std::map<uint32_t, std::unique_ptr<Trainer>> trainers;   // by session
   int64_t keptPrefixPages = 0;                // of the pool: for finished prefixes that may be asked again
 
   // A picture's features [imageTokens, hidden], which stay on the device.

@@ -4,6 +4,7 @@
 #include "cpu/kernels/common/vector_kernels.inl.h"
 #define PG_OWN_TILE
 #define PG_TOKEN_FENCE PG_FENCE
+#include "cpu/kernels/common/vector_grads.inl.h"
 #include "cpu/kernels/common/vector_tiles.inl.h"
 #include "cpu/kernels/arm/tile_neon.inl.h"
 #include "cpu/kernels/arm/blocks_neon.inl.h"

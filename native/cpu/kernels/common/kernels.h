@@ -63,6 +63,23 @@ struct Kernels {
   void (*layerNorm)(float* out, const float* x, const float* weight, const float* bias, float eps, int64_t n);
   // x[i], x[i + half] rotated by angle i: cosines[half], sines[half]
   void (*rope)(float* x, const float* cosines, const float* sines, int64_t half);
+  // --- gradients of rows, for training: d of something is the loss's gradient with respect to it ---
+  // dx of rmsNorm or layerNorm, given dy, or dx += that; dx may be dy
+  void (*rmsNormGrad)(float* dx, const float* dy, const float* x, const float* weight, float eps, bool add, int64_t n);
+  void (*layerNormGrad)(float* dx, const float* dy, const float* x, const float* weight, float eps, bool add,
+                        int64_t n);
+  // d[i] *= gelu_tanh'(x[i])
+  void (*geluGrad)(float* d, const float* x, int64_t n);
+  // of geluMul: gate and up become d gate and d up, given d out
+  void (*geluMulGrad)(float* gate, float* up, const float* d, int64_t n);
+  // Of a row of probabilities p over scores cap * tanh(x * factor / cap) (cap 0: not capped): d p becomes d x. mean:
+  // the sum of p[i] * d[i].
+  void (*softmaxGrad)(float* d, const float* p, const float* x, float mean, float factor, float cap, int64_t n);
+  // log of the sum of exp(x[i])
+  float (*logSumExp)(const float* x, int64_t n);
+  // Of factor * logSumExp over z = cap * tanh(x / cap): z becomes d x. sum: logSumExp(z).
+  void (*logSumExpGrad)(float* z, float sum, float factor, float cap, int64_t n);
+
   // n values of any type to f32; f32 to a cache type (f32, f16, q8_0)
   void (*toF32)(DType type, const void* src, float* dst, int64_t n);
   void (*fromF32)(DType type, const float* src, void* dst, int64_t n);

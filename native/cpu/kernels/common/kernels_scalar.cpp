@@ -124,6 +124,84 @@ void rope(float* x, const float* cosines, const float* sines, int64_t half) {
   }
 }
 
+// ---- gradients ----
+
+void rmsNormGrad(float* dx, const float* dy, const float* x, const float* weight, float eps, bool addTo, int64_t n) {
+  const float factor = 1.0f / sqrtf(dot(x, x, n) / float(n) + eps);
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += dy[i] * weight[i] * x[i];
+  const float along = sumLanes(lanes) * factor * factor / float(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const float d = (dy[i] * weight[i] - x[i] * along) * factor;
+    dx[i] = addTo ? dx[i] + d : d;
+  }
+}
+
+void layerNormGrad(float* dx, const float* dy, const float* x, const float* weight, float eps, bool addTo, int64_t n) {
+  const float mean = sum(x, n) / float(n);
+  float squares[kLanes] = {}, sums[kLanes] = {}, products[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const float centred = x[i] - mean, d = dy[i] * weight[i];
+    squares[i % kLanes] += centred * centred;
+    sums[i % kLanes] += d;
+    products[i % kLanes] += d * centred;
+  }
+  const float factor = 1.0f / sqrtf(sumLanes(squares) / float(n) + eps);
+  const float level = sumLanes(sums) / float(n), along = sumLanes(products) * factor * factor / float(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const float d = (dy[i] * weight[i] - level - (x[i] - mean) * along) * factor;
+    dx[i] = addTo ? dx[i] + d : d;
+  }
+}
+
+// gelu_tanh(x) = x s(x) with a logistic s
+float geluSlope(float x) {
+  constexpr float kTwice = 2 * 0.7978845608028654f;
+  const float e = expf(-kTwice * (x + 0.044715f * x * x * x)), s = 1 / (1 + e);
+  return s + x * s * (1 - s) * kTwice * (1 + 3 * 0.044715f * x * x);
+}
+
+void geluGrad(float* d, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) d[i] *= geluSlope(x[i]);
+}
+
+void geluMulGrad(float* gate, float* up, const float* d, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = gate[i], u = up[i];
+    gate[i] = d[i] * u * geluSlope(g);
+    up[i] = d[i] * geluTanh(g);
+  }
+}
+
+void softmaxGrad(float* d, const float* p, const float* x, float mean, float factor, float cap, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float t = cap > 0 ? tanhf(x[i] * factor / cap) : 0;
+    d[i] = p[i] * (d[i] - mean) * factor * (1 - t * t);
+  }
+}
+
+// In parts: the sum of a whole vocabulary would lose digits.
+constexpr int64_t kSumPart = 4096;
+
+float logSumExp(const float* x, int64_t n) {
+  const float top = max(x, n);
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumPart) {
+    float lanes[kLanes] = {};
+    const int64_t end = n - begin < kSumPart ? n : begin + kSumPart;
+    for (int64_t i = begin; i < end; ++i) lanes[i % kLanes] += expf(x[i] - top);
+    total += double(sumLanes(lanes));
+  }
+  return float(double(top) + log(total));
+}
+
+void logSumExpGrad(float* z, float sum, float factor, float cap, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float t = cap > 0 ? z[i] / cap : 0;
+    z[i] = expf(z[i] - sum) * factor * (1 - t * t);
+  }
+}
+
 void toF32(DType type, const void* src, float* dst, int64_t n) { dequantizeRow(type, src, dst, n); }
 void fromF32(DType type, const float* src, void* dst, int64_t n) { quantizeRow(type, src, dst, n); }
 
@@ -229,6 +307,13 @@ const Kernels kKernelsScalar = {
     .rmsNorm = rmsNorm,
     .layerNorm = layerNorm,
     .rope = rope,
+    .rmsNormGrad = rmsNormGrad,
+    .layerNormGrad = layerNormGrad,
+    .geluGrad = geluGrad,
+    .geluMulGrad = geluMulGrad,
+    .softmaxGrad = softmaxGrad,
+    .logSumExp = logSumExp,
+    .logSumExpGrad = logSumExpGrad,
     .toF32 = toF32,
     .fromF32 = fromF32,
     .tileRows = kTileRows,

@@ -16,6 +16,7 @@ namespace {
 constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/kernels/x86/simd_avx2.inl.h"
 #include "cpu/kernels/common/vector_kernels.inl.h"
+#include "cpu/kernels/common/vector_grads.inl.h"
 #include "cpu/kernels/common/vector_tiles.inl.h"
 #include "cpu/kernels/common/vector_attention16.inl.h"
 #include "cpu/kernels/x86/tiles8_avx2.inl.h"

@@ -22,6 +22,7 @@ namespace {
 constexpr int kTileVectors = 2, kTileTokens = 12;
 #include "cpu/kernels/x86/simd_avx512.inl.h"
 #include "cpu/kernels/common/vector_kernels.inl.h"
+#include "cpu/kernels/common/vector_grads.inl.h"
 #include "cpu/kernels/common/vector_tiles.inl.h"
 #include "cpu/kernels/common/vector_attention16.inl.h"
 #include "cpu/kernels/x86/tiles8_avx512.inl.h"

@@ -1,0 +1,151 @@
+/** Examples in every form that `fit` takes, as one list. */
+import { createHash } from 'node:crypto'
+import { PaliGemmaError } from '../base/errors'
+import { readFields, take, takeList, wrongOption } from '../base/validate'
+import type { ImageInput } from '../images/image-input'
+import { imagesRule, takeImage } from '../images/image-rule'
+
+/** One example: `prompt` and `response` may be called `prefix` and `suffix`, as in PaliGemma's data sets. */
+export interface FitExample {
+  image?: ImageInput | undefined
+  images?: ImageInput[] | undefined
+  prompt?: string | undefined
+  prefix?: string | undefined
+  response?: string | undefined
+  suffix?: string | undefined
+}
+
+/** Lists that belong together: the i-th picture (or pictures), prompt and response are one example. */
+export interface FitLists {
+  images?: ImageInput | readonly (ImageInput | readonly ImageInput[])[] | undefined
+  /** One prompt may serve all. */
+  prompts: string | readonly string[]
+  responses: string | readonly string[]
+}
+
+export type FitExamples = FitLists | Iterable<FitExample> | AsyncIterable<FitExample>
+
+export interface TakenExample {
+  images: ImageInput[]
+  prompt: string
+  response: string
+  /** "examples[3]", for messages. */
+  name: string
+}
+
+const mostExamples = 10_000_000
+
+/**
+ * All examples, checked. Pictures are not read yet, so a list of paths takes little; what is given as bytes stays in
+ * memory.
+ * @throws PaliGemmaError ERR_INVALID_OPTION that names the example
+ */
+export async function takeExamples(option: string, given: unknown, signal?: AbortSignal): Promise<TakenExample[]> {
+  const list: TakenExample[] = []
+  const add = (example: unknown): void => {
+    if (list.length === mostExamples) throw wrongOption(option, `at most ${mostExamples} examples`, 'more')
+    list.push(takeExample(example, `${option}[${list.length}]`))
+  }
+  const source = sourceOf(option, given)
+  if (Symbol.asyncIterator in source) {
+    for await (const example of source) {
+      signal?.throwIfAborted()
+      add(example)
+    }
+  } else for (const example of source) add(example)
+  if (list.length === 0) throw wrongOption(option, 'at least one example', given)
+  return list
+}
+
+const expected = 'array (or iterable) of { image, prompt, response }, or { images, prompts, responses }'
+
+function sourceOf(option: string, given: unknown): Iterable<unknown> | AsyncIterable<unknown> {
+  if (typeof given !== 'object' || given === null) throw wrongOption(option, expected, given)
+  try {
+    const list = takeList(given, mostExamples)
+    if (Array.isArray(list)) return list as unknown[]
+    if (Symbol.asyncIterator in given) return given as AsyncIterable<unknown>
+    if (Symbol.iterator in given) return given as Iterable<unknown>
+  } catch (cause) {
+    throw wrongOption(option, expected, given, cause)
+  }
+  return fromLists(option, given)
+}
+
+function takeExample(value: unknown, name: string): TakenExample {
+  const fields = readFields(name, value, ['image', 'images', 'prompt', 'prefix', 'response', 'suffix'], exampleForm)
+  const text = (one: string, other: string): string => {
+    if (fields[one] !== undefined && fields[other] !== undefined) throw wrongOption(name, `${one} or ${other}`, 'both')
+    const found = fields[one] ?? fields[other]
+    if (typeof found !== 'string') throw wrongOption(`${name}.${one}`, 'string', found)
+    return found
+  }
+  return {
+    images: picturesOf(fields, name),
+    prompt: text('prompt', 'prefix'),
+    response: text('response', 'suffix'),
+    name
+  }
+}
+
+function picturesOf({ image, images }: Record<string, unknown>, name: string): ImageInput[] {
+  if (image !== undefined && images !== undefined) throw wrongOption(name, 'image or images', 'both')
+  try {
+    if (image !== undefined) return [takeImage(image)]
+    return images === undefined ? [] : (take('images', images, imagesRule) as ImageInput[])
+  } catch (error) {
+    if (!(error instanceof PaliGemmaError)) throw error
+    throw new PaliGemmaError(error.code, `${name}: ${error.message}`, { cause: error })
+  }
+}
+
+const exampleForm = '{ image | images, prompt | prefix, response | suffix }'
+
+function* fromLists(option: string, given: object): Iterable<FitExample> {
+  const fields = readFields(option, given, ['images', 'prompts', 'responses'], expected)
+  // copies: holes are not looked at, and nobody changes them meanwhile
+  const [images, prompts, responses] = ['images', 'prompts', 'responses'].map((n) => takeList(fields[n], mostExamples))
+  const answers = typeof responses === 'string' ? [responses] : responses
+  if (!Array.isArray(answers)) throw wrongOption(`${option}.responses`, 'string or array of strings', responses)
+  const texts = typeof prompts === 'string' ? answers.map(() => prompts) : prompts
+  if (!Array.isArray(texts)) throw wrongOption(`${option}.prompts`, 'string or array of strings', prompts)
+  const pictures: unknown[] | undefined =
+    images === undefined ? undefined : Array.isArray(images) ? (images as unknown[]) : [images]
+  for (const [name, list] of [
+    ['prompts', texts],
+    ['images', pictures ?? texts]
+  ] as const) {
+    if (list.length !== answers.length)
+      throw new PaliGemmaError(
+        'ERR_INVALID_OPTION',
+        `Expected as many ${name} as responses in ${option} but received ${list.length} and ${answers.length}`
+      )
+  }
+  for (const [i, response] of answers.entries()) {
+    const picture = pictures?.[i]
+    yield {
+      ...(Array.isArray(picture) ? { images: picture as ImageInput[] } : { image: picture as ImageInput | undefined }),
+      prompt: texts[i] as string,
+      response: response as string
+    }
+  }
+}
+
+/** What tells one list of examples from another: a run that goes on must see the same. */
+export function fingerprint(examples: readonly TakenExample[]): string {
+  const hash = createHash('sha256')
+  for (const { images, prompt, response } of examples) {
+    hash.update(JSON.stringify([prompt, response, images.length]))
+    for (const image of images) hash.update(identity(image))
+  }
+  return hash.digest('hex').slice(0, 32)
+}
+
+function identity(image: unknown): string | Uint8Array {
+  if (typeof image === 'string') return image
+  if (image instanceof Uint8Array) return image
+  if (image instanceof URL) return image.href
+  const { data, width, height } = image as { data?: unknown; width?: number; height?: number }
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  return `${width}x${height}`
+}
