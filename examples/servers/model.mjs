@@ -21,5 +21,6 @@ export const statusOf = (error) =>
 
 /** `close`: ends the server and calls back. */
 export function endWith(close) {
-  process.once('SIGTERM', () => close(async () => await model.dispose()))
+  // SIGINT is what PM2 sends
+  for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => close(async () => await model.dispose()))
 }

@@ -1,6 +1,6 @@
 /**
  * Package managers, bundlers, tracers and frameworks of the registry with the packed package: npm run test:frameworks.
- * Tests whose tools cannot be had are skipped.
+ * Tests whose tools cannot be had are skipped, or fail where PALIGEMMA_ALL_TESTS is set, as .ci/run does.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
-import { appWith, askServer, demoModel, demoPicture, packWithEngine, runNode } from '../support/packed'
+import { appWith, askServer, demoModel, demoPicture, leaveOut, packWithEngine, runNode } from '../support/packed'
 
 const root = join(__dirname, '..', '..')
 const temporary = mkdtempSync(join(tmpdir(), 'paligemma-frameworks-'))
@@ -42,8 +42,7 @@ afterAll(() => {
 
 /** The application with the tools; the test is skipped where they cannot be installed. */
 function need(context: TestContext): string {
-  if (!app) context.skip('the tools cannot be installed here')
-  return app!
+  return app ?? leaveOut(context, 'the tools cannot be installed here')
 }
 
 describe('bundlers', () => {
@@ -143,7 +142,7 @@ describe('examples/next', () => {
     const folder = join(temporary, 'next')
     cpSync(join(root, 'examples', 'next'), folder, { recursive: true })
     if (!appWith(folder, tarball, ['next@16', 'react@19', 'react-dom@19']))
-      context.skip('next cannot be installed here')
+      leaveOut(context, 'next cannot be installed here')
     const next = join(folder, 'node_modules/next/dist/bin/next')
     expect(runNode(folder, [next, 'build'], { NEXT_TELEMETRY_DISABLED: '1' })).not.toMatch(/^exit/)
     const answer = JSON.stringify({ text: want })
@@ -161,7 +160,7 @@ describe('examples/sea', () => {
     const folder = join(temporary, 'sea')
     cpSync(join(root, 'examples', 'sea'), folder, { recursive: true })
     if (!appWith(folder, tarball, ['esbuild', 'postject@1.0.0-alpha.6']))
-      context.skip('esbuild cannot be installed here')
+      leaveOut(context, 'esbuild cannot be installed here')
     expect(runNode(folder, ['build.mjs'])).not.toMatch(/^exit/)
     const deployed = join(temporary, 'sea-deployed')
     cpSync(join(folder, 'dist'), deployed, { recursive: true })
@@ -172,16 +171,17 @@ describe('examples/sea', () => {
 })
 
 describe('package managers build nothing', () => {
-  it.each([
+  it.for([
     ['pnpm@9', ['add']],
     ['pnpm@10', ['add']],
     ['yarn@1', ['add', '--no-lockfile']]
-  ])('%s', (manager, words) => {
+  ] as const)('%s', ([manager, words], context) => {
     const folder = join(temporary, manager.replace('@', '-'))
     mkdirSync(folder)
     writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }))
     writeFileSync(join(folder, 'index.cjs'), program)
-    if (spawnSync('npx', ['-y', manager, '--version'], { timeout: 120_000 }).status !== 0) return
+    if (spawnSync('npx', ['-y', manager, '--version'], { timeout: 120_000 }).status !== 0)
+      leaveOut(context, `${manager} cannot be had here`)
     const { status, stderr } = spawnSync('npx', ['-y', manager, ...words, tarball], {
       cwd: folder,
       encoding: 'utf8',

@@ -4,6 +4,7 @@ import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { TestContext } from 'vitest'
 import { usesMusl } from '../../lib/engine/locate'
 
 const root = join(__dirname, '..', '..')
@@ -46,6 +47,12 @@ export function packWithEngine(temporary: string): string {
   const contents = unpacked(temporary)
   putEngine(contents)
   return npmPack(contents, join(temporary, 'packed'))
+}
+
+/** A tool that cannot be had: the test is skipped, but not where nothing may be left out (PALIGEMMA_ALL_TESTS). */
+export function leaveOut(context: TestContext, why: string): never {
+  if (process.env['PALIGEMMA_ALL_TESTS']) throw new Error(`${why}, and PALIGEMMA_ALL_TESTS leaves no test out`)
+  return context.skip(why)
 }
 
 /** An application with this package and tools of the registry; `undefined` where they cannot be had. */
