@@ -60,7 +60,8 @@ export async function takeExamples(option: string, given: unknown, signal?: Abor
 const expected = 'array (or iterable) of { image, prompt, response }, or { images, prompts, responses }'
 
 function sourceOf(option: string, given: unknown): Iterable<unknown> | AsyncIterable<unknown> {
-  if (typeof given !== 'object' || given === null) throw wrongOption(option, expected, given)
+  const isList = typeof given === 'object' && given !== null && !ArrayBuffer.isView(given)
+  if (!isList) throw wrongOption(option, expected, given)
   try {
     const list = takeList(given, mostExamples)
     if (Array.isArray(list)) return list as unknown[]
