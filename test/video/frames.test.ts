@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { videoFrames, type VideoFrame, type VideoFrameOptions, type VideoSource } from '../../lib/index'
 import { clipHeight, clipWidth, frameIndex, h264, hasFfmpeg, makeClip } from '../support/clips'
 
-if (process.env['PALIGEMMA_TEST_ALL'] && !hasFfmpeg) throw new Error('ffmpeg is missing, which these tests need')
+if (process.env['PALIGEMMA_ALL_TESTS'] && !hasFfmpeg) throw new Error('ffmpeg is missing, which these tests need')
 
 async function collect(source: VideoSource, options: VideoFrameOptions = {}): Promise<VideoFrame[]> {
   const frames: VideoFrame[] = []
