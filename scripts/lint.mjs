@@ -21,7 +21,7 @@ function step(name, command, args) {
 }
 
 const bin = (...parts) => join(root, 'node_modules', ...parts)
-const installed = (...names) => names.find((name) => spawnSync(name, ['--version']).status === 0)
+const installed = (...names) => names.find((name) => spawnSync(name, ['--version']).error === undefined)
 
 /** Every source file of the engine and the addon, on all cores. */
 function clangTidy() {
