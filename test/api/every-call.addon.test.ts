@@ -292,7 +292,8 @@ const rows: Record<string, Row> = {
         threads: 1,
         images: 1,
         promptTokens: 9,
-        maxTokens: 9
+        maxTokens: 9,
+        fit: { rank: 4, targets: ['text'], responseTokens: 9 }
       }
     ]
   },
