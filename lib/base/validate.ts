@@ -1,5 +1,6 @@
 /** Checking options: one table of rules per call, one sentence for every mistake. */
 import { resolve } from 'node:path'
+import { editDistance } from './edit-distance'
 import { PaliGemmaError } from './errors'
 import { toPath } from './paths'
 import { isUrl } from './realms'
@@ -260,17 +261,4 @@ function nearest(name: string, known: string[]): string | undefined {
     if (distance < least) [best, least] = [candidate, distance]
   }
   return best
-}
-
-function editDistance(a: string, b: string, limit: number): number {
-  if (Math.abs(a.length - b.length) >= limit) return limit
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row[b.length]!
 }

@@ -1,6 +1,6 @@
 /** How much memory a model will take, before it is loaded. */
 import { stat } from 'node:fs/promises'
-import { fitBytes, type FitEstimateOptions } from './estimate-fit'
+import { fitBytes, type FitEstimateOptions, type FitShape } from './estimate-fit'
 import { parseSize, syntheticSizes } from './sizes'
 import { tensorBytes } from '../formats/gguf-writer'
 import { expectedTensors } from '../convert/checkpoint/names'
@@ -104,19 +104,12 @@ const estimateRules: Rules<EstimateOptions> = {
 }
 
 /** What the engine's buffers depend on. */
-interface Shape {
+interface Shape extends FitShape {
   weights: number
   /** Bytes a packed activation takes: 4 where weights are plain numbers, about 1 where they are blocks. */
   packedBytes: number
-  hidden: number
-  ffn: number
-  layers: number
-  heads: number
-  kvHeads: number
-  headDim: number
-  vocab: number
   context: number
-  vision: { hidden: number; ffn: number; tokens: number; layers: number; patchValues: number } | undefined
+  vision: (NonNullable<FitShape['vision']> & { patchValues: number }) | undefined
 }
 
 /**

@@ -1,4 +1,5 @@
 /** The text of a picture out of the texts of its overlapping tiles. Pure. */
+import { editDistance } from '../base/edit-distance'
 
 /** How many words two neighbours may both have read. */
 const mostShared = 60
@@ -70,17 +71,4 @@ function longestShared(before: Word[], after: Word[]): number {
 
 function similar(a: string, b: string): boolean {
   return a === b || editDistance(a, b) <= mostDiffering * Math.min(a.length, b.length)
-}
-
-/** Letters to insert, delete or change. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row[b.length]!
 }

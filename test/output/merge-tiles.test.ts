@@ -1,21 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { planTiles, type Tile, type TileOption } from '../../lib/images/tile-plan'
 import { mergeSightings, type Sighting } from '../../lib/output/merge-tiles'
+import { randomNumbers } from '../support/tiny-model'
 
 interface Thing {
   label: string
   box: Tile
-}
-
-/** mulberry32 */
-function randomOf(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
 }
 
 function clip(box: Tile, view: Tile): Tile {
@@ -95,7 +85,7 @@ describe('mergeSightings', () => {
     ['things of any size', 'auto', 30, 600],
     ['half of each tile shared', { columns: 5, rows: 4, overlap: 0.5 }, 40, 200]
   ])('%s: each once, in 200 scenes', (_, option, from, to) => {
-    const random = randomOf(from * 1000 + to)
+    const random = randomNumbers(from * 1000 + to)
     let things = 0
     let found = 0
     let further = 0
@@ -118,7 +108,7 @@ describe('mergeSightings', () => {
     const edge = views[1]!.x + views[1]!.width
     const box = (x: number): Tile => ({ x, y: 500, width: 60, height: 60 })
     const truth = [edge - 190, edge - 125, edge - 60, edge + 5].map((x) => ({ label: 'cow', box: box(x) }))
-    const merged = mergeSightings(look(truth, views, randomOf(3), 2), views)
+    const merged = mergeSightings(look(truth, views, randomNumbers(3), 2), views)
     expect(merged.map((one) => Math.round((one.box.x - edge + 190) / 65)).sort()).toEqual([0, 1, 2, 3])
   })
 
@@ -171,7 +161,7 @@ describe('mergeSightings', () => {
   it('has nothing to say about nothing, and takes any number', () => {
     expect(mergeSightings([], [picture])).toEqual([])
     const views = [picture, ...planTiles(picture, 112, { columns: 16, rows: 16 })]
-    const random = randomOf(9)
+    const random = randomNumbers(9)
     const many = Array.from({ length: 20_000 }, () => ({
       label: 'dot',
       score: random(),

@@ -1,17 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { assign } from '../../lib/output/assign'
 import { Tracker, type Trackable } from '../../lib/output/tracker'
-
-/** mulberry32 */
-function randomOf(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
+import { randomNumbers } from '../support/tiny-model'
 
 const at = (x: number, y: number, side = 0.1, label = 'car', score = 0.9): Trackable => ({
   label,
@@ -28,7 +18,7 @@ describe('assign', () => {
   }
 
   it('finds the largest sum of every small table', () => {
-    const random = randomOf(5)
+    const random = randomNumbers(5)
     for (let round = 0; round < 300; round++) {
       const [rows, columns] = [Math.floor(random() * 6), Math.floor(random() * 6)]
       const values = Array.from({ length: rows }, () =>
@@ -46,7 +36,7 @@ describe('assign', () => {
 
 describe('Tracker', () => {
   it('keeps ids in 100 clips of moving shapes, with crossings, gaps and doubtful frames', () => {
-    const random = randomOf(11)
+    const random = randomNumbers(11)
     let seen = 0
     let switches = 0
     let tracks = 0
