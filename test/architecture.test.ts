@@ -12,7 +12,7 @@ const allowed: Record<string, string[]> = {
   format: ['base'],
   device: ['base'],
   cpu: ['base', 'format', 'device'],
-  gpu: ['base', 'device'],
+  gpu: ['base', 'format', 'device'],
   retrieval: ['base', 'cpu'],
   text: ['base', 'format'],
   image: ['base', 'format'],
@@ -79,7 +79,7 @@ describe('native/', () => {
     }
     const listed = [...variables.engine_sources!, ...variables.addon_sources!]
     const there = files('native', /\.cpp$/).filter((file) =>
-      /^native\/(base|format|device|cpu|retrieval|text|image|model|train|serve|addon)\//.test(file)
+      /^native\/(base|format|device|cpu|gpu|retrieval|text|image|model|train|serve|addon)\//.test(file)
     )
     expect(new Set(listed).size).toBe(listed.length)
     expect([...listed].sort()).toEqual(there.sort())
