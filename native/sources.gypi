@@ -100,6 +100,11 @@
       "native/addon/retrieval_object.cpp",
       "native/addon/tools.cpp"
     ],
+    "emulator_sources": [
+      "native/gpu/emulator/fiber.cpp",
+      "native/gpu/emulator/simt.cpp",
+      "native/gpu/emulator/emulated_driver.cpp"
+    ],
     "test_sources": [
       "native/test/main.cpp",
       "native/test/test_ops.cpp",
@@ -108,6 +113,7 @@
       "native/test/test_ops_grad.cpp",
       "native/test/test_trainer.cpp",
       "native/test/test_far_device.cpp",
+      "native/test/test_emulator.cpp",
       "native/test/test_kernels.cpp",
       "native/test/test_check_kernels.cpp",
       "native/test/test_kernels_attention.cpp",

@@ -114,5 +114,7 @@ async function whenNotBusy<R>(work: () => Promise<R>, signal: AbortSignal): Prom
 
 /** No other item will fare better. */
 function endsAll(error: unknown): boolean {
-  return error instanceof PaliGemmaError && ['ERR_DISPOSED', 'ERR_MODEL_CHANGED'].includes(error.code)
+  return (
+    error instanceof PaliGemmaError && ['ERR_DISPOSED', 'ERR_MODEL_CHANGED', 'ERR_DEVICE_LOST'].includes(error.code)
+  )
 }

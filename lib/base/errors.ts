@@ -12,6 +12,7 @@ export const errorCodes = [
   'ERR_INVALID_OPTION',
   'ERR_OUT_OF_MEMORY',
   'ERR_DEVICE_UNAVAILABLE',
+  'ERR_DEVICE_LOST',
   'ERR_MODEL_CHANGED',
   'ERR_BUSY',
   'ERR_DEADLINE',
@@ -42,6 +43,7 @@ export const errorCodes = [
  * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
  * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
  * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
+ * | `ERR_DEVICE_LOST` | the GPU failed or was reset while it was in use; load the model again |
  * | `ERR_MODEL_CHANGED` | a model file was cut or written to while it was in use; load it again when it is whole |
  * | `ERR_BUSY` | `maxQueue` requests are under way; try again later |
  * | `ERR_DEADLINE` | the request's `deadlineMs` passed before it ended |

@@ -148,6 +148,7 @@ export async function startWorker(options: WorkerOptions): Promise<PictureWorker
 const endsWorker: ReadonlySet<string> = new Set([
   'ERR_DISPOSED',
   'ERR_MODEL_CHANGED',
+  'ERR_DEVICE_LOST',
   'ERR_DISK_FULL',
   'ERR_WRITE_FAILED'
 ])

@@ -42,6 +42,7 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   ERR_OUT_OF_MEMORY: 503,
   ERR_DISPOSED: 503,
   ERR_DEVICE_UNAVAILABLE: 503,
+  ERR_DEVICE_LOST: 503,
   ERR_DEADLINE: 504
 }
 

@@ -19,6 +19,7 @@ namespace pg {
   X(invalidOption, "ERR_INVALID_OPTION")         \
   X(outOfMemory, "ERR_OUT_OF_MEMORY")            \
   X(deviceUnavailable, "ERR_DEVICE_UNAVAILABLE") \
+  X(deviceLost, "ERR_DEVICE_LOST")               \
   X(modelChanged, "ERR_MODEL_CHANGED")           \
   X(disposed, "ERR_DISPOSED")                    \
   X(aborted, "ERR_ABORTED")                      \

@@ -104,6 +104,10 @@ const provocations: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_OUT_OF_MEMORY: async () => await dequantizeTensor(hugeTensor(), 'x'),
   ERR_DEVICE_UNAVAILABLE: async () =>
     await loadModel({ model, device: process.platform === 'darwin' ? 'cuda' : 'metal' }),
+  // Nor can one of a GPU, where there is none; the emulated one's are in test/gpu.
+  ERR_DEVICE_LOST: async () => {
+    throw fromNative(Object.assign(new Error('The GPU was lost: load the model again'), { code: 'ERR_DEVICE_LOST' }))
+  },
   ERR_MODEL_CHANGED: async () => {
     const copy = join(tempDir(), 'model.gguf')
     copyFileSync(model, copy)
