@@ -19,6 +19,7 @@ import {
 } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { PaliGemmaError } from './errors'
+import { isAddress } from './paths'
 import { syncFile } from './permission'
 import { wrongOption } from './validate'
 
@@ -51,6 +52,7 @@ export async function checkOutput(path: string, options: OutputOptions = {}): Pr
 
 /** Makes a folder and its parents. */
 export async function makeFolder(path: string, option?: string): Promise<void> {
+  refuseAddress(path, option)
   await mkdir(path, { recursive: true }).catch((cause: Error) => {
     throw writeFailure(cause, path, option)
   })
@@ -66,6 +68,15 @@ export async function writeOutput(path: string, data: Uint8Array | string, optio
     await file.discard()
     throw error
   }
+}
+
+/** Else "http://host/name" would become a folder called "http:". */
+function refuseAddress(path: string, option = 'out'): void {
+  if (typeof path === 'string' && isAddress(path))
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a path on this machine for ${option} but received the address ${path}`
+    )
 }
 
 /** A file under a temporary name beside its place; `commit` moves it there, `discard` removes it. */
@@ -151,6 +162,7 @@ async function findTarget(given: string, { option = 'out', sources = [] }: Outpu
   if (typeof given !== 'string' || given === '' || given.includes('\0')) throw wrongOption(option, 'path', given)
   const refuse = (what: string): PaliGemmaError =>
     new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path of a file for ${option} but ${given} ${what}`)
+  refuseAddress(given, option)
   if (/[/\\]$/.test(given)) throw refuse('names a folder')
   try {
     let path = resolve(given)

@@ -3,17 +3,27 @@ import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from './errors'
 import { isUrl } from './realms'
 
+/** "https://host/name", "s3://bucket/name"; not "C:/folder". */
+export const isAddress = (text: string): boolean => /^[a-z][a-z0-9+.-]+:\/\//i.test(text)
+
 /**
- * The path that a `file:` URL names; anything else as it is.
- * @throws PaliGemmaError ERR_INVALID_OPTION for a file: URL that names no path on this machine
+ * The path that a `file:` URL names; a path as it is.
+ * @throws PaliGemmaError ERR_INVALID_OPTION for other URLs, which would become folders called "http:", and for a file:
+ * URL that names no path on this machine
  */
 export function toPath(path: string | URL): string {
   const text = isUrl(path) ? path.href : path
-  if (!/^file:/i.test(text)) return text
+  const shown = text.length > 200 ? `${text.slice(0, 200)}...` : text
+  if (!/^file:/i.test(text)) {
+    if (!isAddress(text) && !isUrl(path)) return text
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected a path on this machine (or a file: URL) but received the address ${shown}`
+    )
+  }
   try {
     return fileURLToPath(text)
   } catch (cause) {
-    const shown = text.length > 200 ? `${text.slice(0, 200)}...` : text
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
       `${shown} names no file of this machine: ${(cause as Error).message}`,

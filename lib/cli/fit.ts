@@ -1,6 +1,7 @@
 /** `paligemma fit`: a LoRA adapter from examples. */
 import { type Command, Option } from 'commander'
 import { checkOutput, makeFolder, writeOutput } from '../base/output-file'
+import { toPath } from '../base/paths'
 import { dirname, join, resolve } from 'node:path'
 import type { FitOptions, FitResult, FitStep } from '../train/options'
 import { addModelOption, chooseModel } from './model'
@@ -69,16 +70,16 @@ export function addFit(program: Command, context: Context): void {
 }
 
 async function runFit(options: Record<string, unknown>, context: Context): Promise<void> {
-  const out = resolve(options['out'] as string)
+  const out = resolve(toPath(options['out'] as string))
   const isFile = /\.gguf$/i.test(out)
   const folder = isFile ? dirname(out) : out
   const { readDataFile } = await import('../train/data-file.js')
   const images = options['images'] as string | undefined
-  const data = await readDataFile(resolve(options['data'] as string), images && resolve(images))
+  const data = await readDataFile(resolve(toPath(options['data'] as string)), images && resolve(toPath(images)))
   const heldOut =
     options['eval'] === undefined
       ? undefined
-      : await readDataFile(resolve(options['eval'] as string), images && resolve(images))
+      : await readDataFile(resolve(toPath(options['eval'] as string)), images && resolve(toPath(images)))
   const { loadModel } = await import('../index.js')
   const { signal } = context
   const model = await loadModel({
@@ -100,7 +101,7 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
       data,
       {
         ...settings,
-        ...{ checkpoint: resolve(checkpoint), resume: options['resume'] === true },
+        ...{ checkpoint: resolve(toPath(checkpoint)), resume: options['resume'] === true },
         ...(heldOut ? { evaluate: heldOut.map(withoutLine) } : {})
       },
       options,

@@ -1,6 +1,7 @@
 /** `paligemma segment` */
 import { loadSharp } from '../images/sharp'
-import type { Command } from 'commander'
+import type { Segmentation } from '../index'
+import { type Command, Option } from 'commander'
 import type { Context } from './context'
 import { addObjectOptions, describeDetection, labelsOf, objectCall } from './detect'
 import { addExamples } from './help'
@@ -11,31 +12,37 @@ export function addSegment(program: Command, context: Context, onFailure: () => 
     .command('segment')
     .summary('masks of named things')
     .description(
-      'Finds things by name and prints their boxes and masks. In JSON a mask is a grey PNG of the whole image, base64.'
+      "Finds things by name and prints their boxes and masks. In JSON a mask is COCO's run lengths, as in batch."
     )
   addExamples(
     command,
     "segment --model demo --label 'purple ring' shapes.png --annotate drawn.png",
     "segment -l cow 'photos/*.jpg' --json > masks.jsonl"
   )
-  addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
-    const labels = labelsOf(options)
-    const call = await objectCall(options, labels, context)
-    await runTask(images, options, context, onFailure, {
-      run: async (model, image) => {
-        const found = await model.segment(image, labels, call)
-        const segmentations = await Promise.all(
-          found.map(async (item) => ({ ...item, mask: await maskJson(item.mask) }))
-        )
-        return {
-          json: { segmentations },
-          text: found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found',
-          drawables: found,
-          finishReason: found.finishReason
+  addObjectOptions(command)
+    .addOption(
+      new Option(
+        '--masks <form>',
+        'in JSON: runs of COCO, a grey PNG of the whole image in base64, none (default: rle)'
+      ).choices(['rle', 'png', 'none'])
+    )
+    .action(async (images: string[], options: Record<string, unknown>) => {
+      const labels = labelsOf(options)
+      const call = await objectCall(options, labels, context)
+      const form = options['masks'] as string | undefined
+      await runTask(images, options, context, onFailure, {
+        run: async (model, image) => {
+          const found = await model.segment(image, labels, call)
+          return {
+            json: { segmentations: await Promise.all(found.map(async (item) => await inJson(item, form))) },
+            text:
+              found.map((item) => `${describeDetection(item)}  ${coverage(item.mask)}`).join('\n') || 'nothing found',
+            drawables: found,
+            finishReason: found.finishReason
+          }
         }
-      }
+      })
     })
-  })
 }
 
 interface Mask {
@@ -44,7 +51,12 @@ interface Mask {
   data: Uint8Array
 }
 
-async function maskJson(mask: Mask): Promise<{ width: number; height: number; png: string }> {
+/** A mask writes itself as run lengths. */
+async function inJson({ mask, ...rest }: Segmentation, form = 'rle'): Promise<object> {
+  return form === 'none' ? rest : { ...rest, mask: form === 'png' ? await maskPng(mask) : mask }
+}
+
+async function maskPng(mask: Mask): Promise<{ width: number; height: number; png: string }> {
   const { width, height, data } = mask
   const sharp = await loadSharp()
   const png = await sharp(data, { raw: { width, height, channels: 1 } })

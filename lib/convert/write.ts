@@ -36,7 +36,7 @@ export async function writeModel(
   tensors: PlannedTensor[],
   options: WriteOptions
 ): Promise<number> {
-  const layout = layoutGguf(
+  const layout = await layoutGguf(
     metadata,
     tensors.map(({ name, type, shape }) => ({ name, type, shape }))
   )

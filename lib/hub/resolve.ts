@@ -5,7 +5,7 @@ import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { demoModel } from '../base/package-files'
-import { toPath } from '../base/paths'
+import { isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { Cache, type CachedModel } from './cache'
@@ -30,11 +30,12 @@ export interface ResolvedModel {
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND for a hub model that was not pulled, with the command that fetches it
  */
 export async function resolveModel(source: string | URL, cache?: Cache): Promise<ResolvedModel> {
-  const model = isAddress(source) ? String(source) : toPath(source)
+  const model = isPage(source) ? String(source) : toPath(source)
   if (model === 'demo') return { path: demoModel }
   const file = resolve(model) // now: the working folder may change
   if ((await stat(file).catch(() => undefined))?.isDirectory()) throw await folderError(file)
   const reference = await hubName(model, file)
+  if (!reference && isAddress(model)) throw elsewhere(model, 'model')
   if (!reference) return { path: file }
   const where = cache ?? new Cache()
   await checkReadable(where.dir)
@@ -58,6 +59,7 @@ export async function resolveModel(source: string | URL, cache?: Cache): Promise
 /** An adapter's path: itself (`file`, resolved when it was given), or what `pull` made of a name. */
 export async function resolveAdapter(adapter: string, file = resolve(adapter), cache?: Cache): Promise<string> {
   const reference = await hubName(adapter, file)
+  if (!reference && isAddress(adapter) && !/^file:/i.test(adapter)) throw elsewhere(adapter, 'adapter')
   if (!reference) return file
   const where = cache ?? new Cache()
   await checkReadable(where.dir)
@@ -67,7 +69,15 @@ export async function resolveAdapter(adapter: string, file = resolve(adapter), c
 }
 
 /** The address of a page of a hub. */
-const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(source))
+const isPage = (source: string | URL): boolean => /^(?:https?|hf):/i.test(String(source))
+
+function elsewhere(address: string, what: string): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `Expected a path on this machine or the name of a pulled ${what} but received the address ${address}; download ` +
+      'it, or where it is a page of the Hugging Face hub, fetch it with "npx paligemma pull"'
+  )
+}
 
 const filesOf = ({ path, vision }: CachedModel): ResolvedModel => ({ path, ...(vision !== null && { vision }) })
 
@@ -78,8 +88,7 @@ async function hubName(text: string, file: string): Promise<HubReference | undef
     () => false
   )
   if (exists) return undefined
-  const reference =
-    !isAddress(text) && fileName.test(text) ? undefined : parseReference(text, process.env['HF_ENDPOINT'])
+  const reference = !isPage(text) && fileName.test(text) ? undefined : parseReference(text, process.env['HF_ENDPOINT'])
   // A wrong type must not end in advice to pull it.
   if (reference?.type !== undefined) reference.type = parseFileType(reference.type).name
   return reference

@@ -20,6 +20,7 @@ import {
 import { invalid } from './problems'
 import { download } from './remote'
 import { base64Hint, fromBase64, fromDataUrl } from './texts'
+import { isAddress } from '../base/paths'
 import { isUint8Array, isUrl } from '../base/realms'
 
 /** A picture that is on this machine, still encoded. */
@@ -71,9 +72,13 @@ async function locate(image: string | URL, name: string, options: DecodeOptions)
     }
   }
   if (scheme) return await download(text, options)
-  if (isUrl(image)) throw invalid(name, 'only file:, data:, http: and https: URLs are read')
-  return (await isThere(text)) ? text : (fromBase64(text) ?? (await missing(text, name)))
+  if (isUrl(image)) throw invalid(name, readUrls)
+  if (await isThere(text)) return text
+  if (isAddress(text)) throw invalid(name, readUrls)
+  return fromBase64(text) ?? (await missing(text, name))
 }
+
+const readUrls = 'only file:, data:, http: and https: URLs are read'
 
 // Longer texts cannot be paths; looking for them would put them into the system's messages whole.
 const longestPath = 4096

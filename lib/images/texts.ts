@@ -6,14 +6,11 @@ import { formatOf } from './formats'
 export function fromDataUrl(url: string, name: string): Buffer {
   const comma = url.indexOf(',')
   if (comma < 0) throw invalid(name, 'a data: URL without a comma')
-  const body = url.slice(comma + 1)
-  let plain = body
-  try {
-    if (body.includes('%')) plain = decodeURIComponent(body)
-  } catch (cause) {
-    throw invalid(name, 'a data: URL with broken % escapes', cause)
-  }
-  const bytes = Buffer.from(plain, /;\s*base64\s*$/i.test(url.slice(0, comma)) ? 'base64' : 'utf8')
+  // Escapes are bytes, which need not be text: %89PNG
+  const plain = Buffer.from(url.slice(comma + 1), 'utf8')
+    .toString('latin1')
+    .replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+  const bytes = Buffer.from(plain, /;\s*base64\s*$/i.test(url.slice(0, comma)) ? 'base64' : 'latin1')
   if (bytes.length === 0) throw invalid(name, 'a data: URL without data')
   return bytes
 }

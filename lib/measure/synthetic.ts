@@ -64,7 +64,7 @@ export async function syntheticModel(options: SyntheticOptions): Promise<Synthet
     read: async () => {}
   }))
   const plan = planConversion(config, source, { dir: 'synthetic', type })
-  const layout = layoutGguf(modelMetadata(config, plan, vocabulary, type), plan.tensors)
+  const layout = await layoutGguf(modelMetadata(config, plan, vocabulary, type), plan.tensors)
   const path = join(dir, `${name}-${type.name}-r${revision}.gguf`)
   if ((await sizeOf(path)) === layout.bytes) return { path, bytes: layout.bytes, reused: true }
 

@@ -83,12 +83,15 @@ export function isStandardSchema(value: unknown): value is StandardSchema {
   return typeof standard === 'object' && standard !== null
 }
 
+// z.toJSONSchema hangs the common interface of its schema onto what it writes, which is a JSON Schema nevertheless.
+const isJsonSchema = (schema: object): boolean => Object.hasOwn(schema, '$schema')
+
 /**
  * The JSON Schema of what goes into a schema (before its defaults and transforms), or the JSON Schema that was given.
  * @throws PaliGemmaError ERR_INVALID_OPTION where the library cannot say
  */
 export function toJsonSchema(schema: unknown): JsonSchema {
-  if (!isStandardSchema(schema)) {
+  if (!isStandardSchema(schema) || isJsonSchema(schema)) {
     if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
       throw wrongOption('schema', 'a JSON Schema or a Standard Schema (zod, valibot, arktype, ...)', schema)
     return schema as JsonSchema

@@ -58,6 +58,9 @@ Node anyTimes() {
   return all;
 }
 
+// What of the text can have come before: something, nothing, or nothing because a ^ says so.
+enum class Place { inside, start, anchored };
+
 bool begins(const Node& n) {
   return n.kind == Node::Kind::begin || std::any_of(n.parts.begin(), n.parts.end(), begins);
 }
@@ -70,7 +73,7 @@ class Parser {
       : syntax_(RegexSyntax::user), text_(std::move(text)), name_(std::move(name)) {}
 
   Node parse() {
-    Node node = choice(0, true);
+    Node node = choice(0, Place::start);
     if (next_ < text_.size()) failHere("An unmatched )");
     return node;
   }
@@ -136,18 +139,17 @@ class Parser {
     return true;
   }
 
-  // `first`: nothing of the text can have come before.
-  Node choice(int depth, bool first) {
+  Node choice(int depth, Place place) {
     if (depth > kMaxNesting) failHere("More than 200 nested groups");
     Node all = node(Node::Kind::choice);
-    do all.parts.push_back(sequence(depth, first));
+    do all.parts.push_back(sequence(depth, place));
     while (take('|'));
     if (all.parts.size() > 1) return all;
     Node only = std::move(all.parts[0]);
     return only;
   }
 
-  Node sequence(int depth, bool first) {
+  Node sequence(int depth, Place place) {
     Node all = node(Node::Kind::sequence);
     while (next_ < text_.size() && !at('|') && !at(')')) {
       if (take('$')) {
@@ -156,14 +158,16 @@ class Parser {
         all.parts.push_back(node(Node::Kind::end));
         break;
       }
-      all.parts.push_back(repeated(depth, first));
-      first = first && (all.parts.back().kind == Node::Kind::begin || all.parts.back().kind == Node::Kind::ahead);
+      all.parts.push_back(repeated(depth, place));
+      const Node::Kind kind = all.parts.back().kind;
+      if (kind == Node::Kind::begin) place = Place::anchored;
+      else if (kind != Node::Kind::ahead) place = Place::inside;
     }
     return all;
   }
 
-  Node repeated(int depth, bool first) {
-    Node body = atom(depth, first);
+  Node repeated(int depth, Place place) {
+    Node body = atom(depth, place);
     const size_t from = next_;
     int32_t min, max;
     if (take('?')) min = 0, max = 1;
@@ -199,12 +203,12 @@ class Parser {
     if (min < 0 || !take('}')) failAt(from, "A { that is not {m}, {m,} or {m,n} (for the character write \\{)");
   }
 
-  Node atom(int depth, bool first) {
+  Node atom(int depth, Place place) {
     const size_t from = next_;
     Node single = node(Node::Kind::set);
     const int32_t c = text_[next_++];
     switch (c) {
-      case '(': return group(from, depth, first);
+      case '(': return group(from, depth, place);
       case '[': single.set = bracket(from); return single;
       case '.': single.set = inverted(kBreaks); return single;
       case '\\': single.set = escape(from, false); return single;
@@ -213,27 +217,29 @@ class Parser {
       case '?':
       case '{': failAt(from, "A quantifier without anything to repeat");
       case '^':
-        if (!first) failAt(from, "A ^ that is not at the start (the expression always matches the whole text)");
-        return node(Node::Kind::begin);
+        if (place == Place::inside)
+          failAt(from, "A ^ that is not at the start (the expression always matches the whole text)");
+        return node(place == Place::start ? Node::Kind::begin : Node::Kind::sequence);  // once said is enough
       default: break;  // ] and } too, as in JavaScript without flags
     }
     single.set = {{c, c}};
     return single;
   }
 
-  Node group(size_t from, int depth, bool first) {
+  Node group(size_t from, int depth, Place place) {
     Node result;
     if (!take('?') || take(':')) {
-      result = choice(depth + 1, first);
+      result = choice(depth + 1, place);
     } else if (at('=') || at('!')) {
       result = node(Node::Kind::ahead);
       result.negated = take('!') || !take('=');
-      result.parts.push_back(choice(depth + 1, false));
+      // after a ^ it looks at the whole text too, and may say so: Pydantic's ^(?!^[-+.]*$)
+      result.parts.push_back(choice(depth + 1, place == Place::anchored ? Place::anchored : Place::inside));
     } else if (take('<')) {
       const size_t name = next_;
       while (next_ < text_.size() && !at('>') && !at('=') && !at('!') && !at(')')) ++next_;
       if (next_ == name || !take('>')) failAt(from, "A lookbehind, which is not supported,");
-      result = choice(depth + 1, first);
+      result = choice(depth + 1, place);
     } else if (syntax_ == RegexSyntax::schema) {
       result = special(from, depth);
     } else {
@@ -267,7 +273,7 @@ class Parser {
   }
 
   Node listed(Node::Kind kind, size_t from, int depth) {
-    Node result = sequence(depth + 1, false);
+    Node result = sequence(depth + 1, Place::inside);
     result.kind = kind;
     const size_t parts = result.parts.size();
     if ((kind == Node::Kind::both && parts == 0) || (kind == Node::Kind::escaped && parts != 1))

@@ -295,6 +295,29 @@ describe('generateObject', () => {
     })
   })
 
+  it("gives Pydantic's decimals and addresses", async () => {
+    const decimal = '^(?!^[-+.]*$)[+-]?0*\\d*\\.?\\d*$'
+    const values = await check({
+      type: 'object',
+      properties: {
+        price: { type: 'string', maxLength: 12, pattern: decimal },
+        page: { type: 'string', format: 'uri', minLength: 1, maxLength: 2083 }
+      },
+      required: ['price', 'page']
+    })
+    for (const { price } of values as { price: string }[]) expect(Number.isNaN(Number.parseFloat(price))).toBe(false)
+  })
+
+  it('keeps to all patterns of one text, as startsWith and endsWith of zod write them', async () => {
+    const schema = z.string().startsWith('ab').endsWith('z').regex(/\d/).max(8)
+    for (const text of await check(z.toJSONSchema(schema))) expect(schema.safeParse(text).success).toBe(true)
+  })
+
+  it('takes what z.toJSONSchema wrote as it is written, of outputs too', async () => {
+    const written = z.toJSONSchema(z.object({ flag: z.boolean().default(true), on: z.stringbool() }))
+    for (const value of await check(written)) expect(Object.keys(value as object)).toEqual(['flag', 'on'])
+  })
+
   it('names what it refuses, also inside patterns', async () => {
     const generate = async (jsonSchema: JsonSchema) =>
       await model.generate({ prompt: 'x', constrain: { jsonSchema }, maxTokens: 5 })

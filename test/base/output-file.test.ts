@@ -69,6 +69,17 @@ describe.each(writers)('%s', (_, write) => {
     expect(readdirSync(dir).sort()).toEqual(['file', 'folder'])
   })
 
+  it('refuses an address, which would become a folder called "http:"', async () => {
+    const before = readdirSync('.')
+    for (const address of ['http://host/x.gguf', 's3://bucket/x.gguf', 'https://host/x/'])
+      await expect(write(address)).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: `Expected a path on this machine for out but received the address ${address}`
+      })
+    await expect(makeFolder('http://host/folder', '--out')).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+    expect(readdirSync('.')).toEqual(before)
+  })
+
   it.skipIf(windows)('refuses pipes, sockets and devices, and links to them, and touches none', async () => {
     const dir = tempDir()
     execFileSync('mkfifo', [join(dir, 'pipe')])

@@ -7,6 +7,8 @@ import sharp from 'sharp'
 import type { Context } from '../../lib/cli/context'
 import { execute } from '../../lib/cli/program'
 import { convert } from '../../lib/convert'
+import type { Mask } from '../../lib/output/mask'
+import { reviveResults } from '../../lib/output/mask-forms'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
 import { writeSyntheticCheckpoint } from '../support/synthetic-checkpoint'
@@ -181,28 +183,27 @@ describe.skipIf(!hasGolden)('paligemma on a converted model', () => {
     expect((await sharp(png).metadata()).width).toBe((await sharp(image).metadata()).width)
   })
 
-  it('segment prints masks as grey PNGs of the whole image', async () => {
-    const { code, out } = await paligemma([
-      'segment',
-      '-m',
-      model,
-      image,
-      '-l',
-      'cat',
-      '--max-objects',
-      '1',
-      '-n',
-      '60',
-      '--min-score',
-      '0'
-    ])
-    expect(code).toBe(0)
-    const { segmentations } = JSON.parse(out)
-    expect(segmentations[0].codes).toHaveLength(16)
-    const { mask } = segmentations[0]
-    const png = await sharp(Buffer.from(mask.png, 'base64')).metadata()
+  it('segment prints masks of the whole image: run lengths, grey PNGs, none', async () => {
+    const args = ['segment', '-m', model, image, '-l', 'cat', '--max-objects', '1', '-n', '60', '--min-score', '0']
+    const first = async (...more: string[]) => {
+      const { code, out } = await paligemma([...args, ...more])
+      expect(code).toBe(0)
+      return JSON.parse(out).segmentations[0]
+    }
     const { width, height } = await sharp(image).metadata()
-    expect([png.width, png.height, png.channels, mask.width, mask.height]).toEqual([width, height, 1, width, height])
+    const { mask, codes } = await first()
+    expect(codes).toHaveLength(16)
+    const runs = reviveResults('mask', mask) as Mask
+    expect([runs.width, runs.height]).toEqual([width, height])
+    const { mask: png } = await first('--masks', 'png')
+    expect([png.width, png.height]).toEqual([width, height])
+    const { data, info } = await sharp(Buffer.from(png.png, 'base64'))
+      .toColourspace('b-w')
+      .raw()
+      .toBuffer({ resolveWithObject: true })
+    expect(info.channels).toBe(1)
+    expect(Buffer.compare(data, Buffer.from(runs.data))).toBe(0)
+    expect(await first('--masks', 'none')).not.toHaveProperty('mask')
   })
 
   it('goes on after an image that fails, and ends with code 1', async () => {

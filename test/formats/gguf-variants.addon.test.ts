@@ -51,8 +51,8 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
 
   describe('in parts', () => {
     let parts: string[]
-    beforeAll(() => {
-      parts = splitGguf(path('model'), gguf, 3)
+    beforeAll(async () => {
+      parts = await splitGguf(path('model'), gguf, 3)
     })
 
     it('loads as the whole, from any part', async () => {
@@ -92,7 +92,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     })
 
     it('names the part that is missing, in every call', async () => {
-      const [first, second] = splitGguf(path('gap'), gguf, 2)
+      const [first, second] = await splitGguf(path('gap'), gguf, 2)
       rmSync(second!)
       for (const work of [
         () => loadModel(first!),
@@ -106,14 +106,14 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     })
 
     it('names parts that do not belong together', async () => {
-      const mixed = splitGguf(path('mixed'), gguf, 2)
-      const other = splitGguf(path('other'), gguf, 3)
+      const mixed = await splitGguf(path('mixed'), gguf, 2)
+      const other = await splitGguf(path('other'), gguf, 3)
       copyFileSync(other[1]!, mixed[1]!)
       expect(await refusal(loadModel(mixed[0]!))).toMatchObject({
         code: 'ERR_MODEL_INVALID',
         message: expect.stringContaining('split.count')
       })
-      const swapped = splitGguf(path('swapped'), gguf, 3)
+      const swapped = await splitGguf(path('swapped'), gguf, 3)
       const spare = path('spare')
       renameSync(swapped[1]!, spare)
       renameSync(swapped[2]!, swapped[1]!)
@@ -122,14 +122,14 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         code: 'ERR_MODEL_INVALID',
         message: expect.stringContaining('split.no')
       })
-      const twice = splitGguf(path('twice'), gguf, 2, (part, i) =>
+      const twice = await splitGguf(path('twice'), gguf, 2, (part, i) =>
         i === 1 ? { ...part, tensors: [...part.tensors, gguf.tensors[0]!] } : part
       )
       expect(await refusal(loadModel(twice[0]!))).toMatchObject({
         code: 'ERR_MODEL_INVALID',
         message: expect.stringContaining(gguf.tensors[0]!.name)
       })
-      const fewer = splitGguf(path('fewer'), gguf, 2, (part, i) =>
+      const fewer = await splitGguf(path('fewer'), gguf, 2, (part, i) =>
         i === 1 ? { ...part, tensors: part.tensors.slice(1) } : part
       )
       expect(await refusal(loadModel(fewer[0]!))).toMatchObject({
@@ -141,8 +141,8 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
 
   describe('with an LM head', () => {
     const embedding = () => gguf.tensors.find(({ name }) => name === 'token_embd.weight')!
-    const withHead = (head: Partial<EditTensor>) =>
-      writeGguf(path('head.gguf'), {
+    const withHead = async (head: Partial<EditTensor>) =>
+      await writeGguf(path('head.gguf'), {
         ...gguf,
         tensors: [...gguf.tensors, { ...embedding(), name: 'output.weight', ...head }]
       })
@@ -164,7 +164,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         { type: 'Q8_0', bytes: q8 },
         { shape: [2005, shape[1]!], bytes: bytes.subarray(0, 2005 * shape[1]! * 4) }
       ]) {
-        const file = withHead(head)
+        const file = await withHead(head)
         expect(await firstTokens(file)).toEqual(tokens)
         const out = path('out.gguf')
         await convertModel({ source: file, out })
@@ -176,7 +176,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     it('of its own is refused by name, loaded or converted', async () => {
       const bytes = Buffer.from(embedding().bytes)
       bytes.writeFloatLE(bytes.readFloatLE(400) + 0.5, 400)
-      for (const work of both(withHead({ bytes })))
+      for (const work of both(await withHead({ bytes })))
         expect(await refusal(work)).toMatchObject({
           code: 'ERR_MODEL_UNSUPPORTED',
           message: expect.stringContaining('output.weight')
@@ -185,24 +185,24 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
   })
 
   it('with rope_freqs of 1 is the same model; other factors and scaled positions are refused by name', async () => {
-    const factors = (values: number[]) =>
-      writeGguf(path('rope.gguf'), {
+    const factors = async (values: number[]) =>
+      await writeGguf(path('rope.gguf'), {
         ...gguf,
         tensors: [
           ...gguf.tensors,
           { name: 'rope_freqs.weight', type: 'F32', shape: [16], bytes: Buffer.from(Float32Array.from(values).buffer) }
         ]
       })
-    const ones = factors(new Array(16).fill(1))
+    const ones = await factors(new Array(16).fill(1))
     expect(await firstTokens(ones)).toEqual(tokens)
     await convertModel({ source: ones, out: path('out.gguf') })
-    const other = factors([...new Array(15).fill(1), 8])
+    const other = await factors([...new Array(15).fill(1), 8])
     for (const work of [() => loadModel(other), () => convertModel({ source: other, out: path('out.gguf') })])
       expect(await refusal(work)).toMatchObject({
         code: 'ERR_MODEL_UNSUPPORTED',
         message: expect.stringContaining('rope_freqs')
       })
-    const scaled = writeGguf(
+    const scaled = await writeGguf(
       path('scaled.gguf'),
       withKey(
         withKey(gguf, 'gemma.rope.scaling.type', { type: 'string', value: 'linear' }),
@@ -219,7 +219,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
   it('with a tensor that the engine has no place for is refused by name', async () => {
     const extra = { name: 'blk.0.attn_q.bias', type: 'F32', shape: [128], bytes: Buffer.alloc(512, 1) }
     expect(
-      await refusal(loadModel(writeGguf(path('bias.gguf'), { ...gguf, tensors: [...gguf.tensors, extra] })))
+      await refusal(loadModel(await writeGguf(path('bias.gguf'), { ...gguf, tensors: [...gguf.tensors, extra] })))
     ).toMatchObject({
       code: 'ERR_MODEL_UNSUPPORTED',
       message: expect.stringContaining('blk.0.attn_q.bias')
@@ -236,7 +236,7 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     ['clip.vision.patch_size', 4e9],
     ['clip.vision.image_size', 4e9]
   ])('that claims %s = %d is refused at once, by the key or a tensor', async (key, value) => {
-    const file = writeGguf(path('claim.gguf'), withKey(gguf, key, { type: 'u32', value }))
+    const file = await writeGguf(path('claim.gguf'), withKey(gguf, key, { type: 'u32', value }))
     const start = performance.now()
     for (const work of [() => loadModel(file), () => convertModel({ source: file, out: path('out.gguf') })]) {
       const { code, message } = await refusal(work)
@@ -253,19 +253,19 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     ['clip.vision.attention.layer_norm_epsilon', NaN]
   ])('whose %s is %d is refused by the key', async (key, value) => {
     expect(
-      await refusal(loadModel(writeGguf(path('number.gguf'), withKey(gguf, key, { type: 'f32', value }))))
+      await refusal(loadModel(await writeGguf(path('number.gguf'), withKey(gguf, key, { type: 'f32', value }))))
     ).toMatchObject({ code: 'ERR_MODEL_INVALID', message: expect.stringContaining(key) })
   })
 
   describe('whose weights are not finite', () => {
-    const spoiled = (name: string, spoil: (bytes: Buffer) => void, from = gguf) => {
+    const spoiled = async (name: string, spoil: (bytes: Buffer) => void, from = gguf) => {
       const tensors = from.tensors.map((tensor) => {
         if (tensor.name !== name) return tensor
         const bytes = Buffer.from(tensor.bytes)
         spoil(bytes)
         return { ...tensor, bytes }
       })
-      return writeGguf(path('spoiled.gguf'), { ...from, tensors })
+      return await writeGguf(path('spoiled.gguf'), { ...from, tensors })
     }
 
     it('ends requests with ERR_MODEL_INVALID, in float32 and inside blocks', async () => {
@@ -275,12 +275,12 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
       const halfNan = (bytes: Buffer) => void bytes.writeUInt16LE(0x7e00, 34 * 5)
       const halfInfinity = (bytes: Buffer) => void bytes.writeUInt16LE(0x7c00, 0)
       for (const file of [
-        spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 28)),
-        spoiled('token_embd.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, bytes.length - 4)),
-        spoiled('blk.0.ffn_up.weight', halfNan, blocks),
-        spoiled('blk.2.attn_q.weight', halfNan, blocks),
-        spoiled('blk.1.ffn_down.weight', halfInfinity, blocks),
-        spoiled('v.blk.0.ffn_up.weight', halfNan, blocks)
+        await spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 28)),
+        await spoiled('token_embd.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, bytes.length - 4)),
+        await spoiled('blk.0.ffn_up.weight', halfNan, blocks),
+        await spoiled('blk.2.attn_q.weight', halfNan, blocks),
+        await spoiled('blk.1.ffn_down.weight', halfInfinity, blocks),
+        await spoiled('v.blk.0.ffn_up.weight', halfNan, blocks)
       ]) {
         const model = await loadModel(file)
         try {
@@ -297,7 +297,10 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
     })
 
     it('is neither converted nor quantized: the tensor and the row are named', async () => {
-      const nan = spoiled('blk.1.ffn_gate.weight', (bytes) => void bytes.writeUInt32LE(0x7fc00000, 64 * 4 * 3 + 28))
+      const nan = await spoiled(
+        'blk.1.ffn_gate.weight',
+        (bytes) => void bytes.writeUInt32LE(0x7fc00000, 64 * 4 * 3 + 28)
+      )
       for (const work of [
         () => convertModel({ source: nan, out: path('o.gguf') }),
         () => quantizeModel({ source: nan, out: path('o.gguf'), type: 'Q4_0' }),
@@ -307,14 +310,14 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
           code: 'ERR_MODEL_INVALID',
           message: expect.stringMatching(/blk\.1\.ffn_gate\.weight: row 3 holds NaN in column 7/)
         })
-      const large = spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(70000, 0))
+      const large = await spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(70000, 0))
       expect(await refusal(quantizeModel({ source: large, out: path('o.gguf'), type: 'F16' }))).toMatchObject({
         code: 'ERR_MODEL_INVALID',
         message: expect.stringMatching(/blk\.0\.attn_k\.weight: row 0 holds 70000 .* beyond F16/)
       })
       await quantizeModel({ source: large, out: path('ok.gguf'), type: 'BF16' })
       await quantizeModel({ source: large, out: path('ok.gguf'), type: 'Q8_0' })
-      const huge = spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(1e30, 0))
+      const huge = await spoiled('blk.0.attn_k.weight', (bytes) => void bytes.writeFloatLE(1e30, 0))
       for (const type of ['Q8_0', 'Q4_0', 'Q5_1'])
         expect(await refusal(quantizeModel({ source: huge, out: path('o.gguf'), type }))).toMatchObject({
           code: 'ERR_MODEL_INVALID',

@@ -58,6 +58,28 @@ describe('base64 text', () => {
     expect(await size(name)).toEqual([9, 7])
   })
 
+  it('in a data: URL is base64, escaped bytes or text', async () => {
+    const bytes = Array.from(png, (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')
+    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="7"><title>é</title></svg>'
+    for (const url of [
+      `data:image/png;base64,${png.toString('base64')}`,
+      `data:image/png;base64,${encodeURIComponent(png.toString('base64'))}`,
+      `data:image/png,${bytes}`,
+      `data:image/svg+xml,${svg}`,
+      `data:image/svg+xml,${encodeURIComponent(svg)}`
+    ])
+      expect(await size(url), url.slice(0, 40)).toEqual([9, 7])
+    expect((await refusal('data:image/png,%zz')).code).toBe('ERR_IMAGE_INVALID')
+  })
+
+  it('that is an address of another kind says which are read', async () => {
+    for (const text of ['s3://bucket/cow.png', 'ftp://host/cow.png'])
+      expect(await refusal(text)).toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: `${text}: only file:, data:, http: and https: URLs are read`
+      })
+  })
+
   it('that is no picture gives a short error', async () => {
     for (const text of [
       'A'.repeat(60_000),

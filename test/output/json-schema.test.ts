@@ -169,14 +169,14 @@ describe('a schema that is refused', () => {
     ],
     ['types without anything in common', { allOf: [{ type: 'string' }, { type: 'null' }] }, 'type in common'],
     [
-      'two patterns',
+      'two formats',
       {
         allOf: [
-          { type: 'string', pattern: 'a' },
-          { type: 'string', pattern: 'b' }
+          { type: 'string', format: 'date' },
+          { type: 'string', format: 'time' }
         ]
       },
-      '"pattern"'
+      '"format"'
     ],
     ['alternatives that overlap', { oneOf: [{ type: 'integer' }, { type: 'number' }] }, 'jsonSchema.oneOf'],
     ['false', object({ a: { anyOf: [false] } }), 'false allows no value'],

@@ -29,8 +29,8 @@ export async function openGguf(path: string): Promise<EditGguf> {
   }
 }
 
-export function writeGguf(path: string, { metadata, tensors }: EditGguf): string {
-  const { header, offsets, bytes } = layoutGguf(metadata, tensors)
+export async function writeGguf(path: string, { metadata, tensors }: EditGguf): Promise<string> {
+  const { header, offsets, bytes } = await layoutGguf(metadata, tensors)
   const file = Buffer.alloc(bytes)
   header.copy(file)
   for (const [i, tensor] of tensors.entries()) tensor.bytes.copy(file, offsets[i]!)
@@ -46,14 +46,15 @@ export function withKey(gguf: EditGguf, key: string, value: Metadata[number][1])
 const u16 = (value: number): Metadata[number][1] => ({ type: 'copy', of: 'uint16', value })
 
 /** As splitters write them: `stem`-00001-of-0000N.gguf; the first part has the metadata. */
-export function splitGguf(
+export async function splitGguf(
   stem: string,
   { metadata, tensors }: EditGguf,
   parts: number,
   edit: (part: EditGguf, index: number) => EditGguf = (part) => part
-): string[] {
+): Promise<string[]> {
   const size = Math.ceil(tensors.length / parts)
-  return Array.from({ length: parts }, (_, i) => {
+  const paths: string[] = []
+  for (let i = 0; i < parts; i++) {
     const own: Metadata = [
       ['split.no', u16(i)],
       ['split.count', u16(parts)],
@@ -61,6 +62,7 @@ export function splitGguf(
     ]
     const part = { metadata: i === 0 ? [...metadata, ...own] : own, tensors: tensors.slice(i * size, (i + 1) * size) }
     const pad = (n: number) => String(n).padStart(5, '0')
-    return writeGguf(`${stem}-${pad(i + 1)}-of-${pad(parts)}.gguf`, edit(part, i))
-  })
+    paths.push(await writeGguf(`${stem}-${pad(i + 1)}-of-${pad(parts)}.gguf`, edit(part, i)))
+  }
+  return paths
 }

@@ -1,5 +1,5 @@
 /** The `adapters` option of loading and of requests. */
-import { toPath } from '../../base/paths'
+import { isAddress, toPath } from '../../base/paths'
 import { resolve } from 'node:path'
 import { rule, takeList, type Rule } from '../../base/validate'
 import { TrainedAdapter } from './trained'
@@ -47,5 +47,7 @@ function takeAdapter(item: unknown, folder: string): TakenAdapter | undefined {
   if (Object.keys(others).length > 0 || (scale !== undefined && !scaleRule.accepts(scale))) return undefined
   const scaled = scale === undefined ? {} : { scale }
   if (path instanceof TrainedAdapter) return { path: 'a trained adapter', file: '', trained: path, ...scaled }
-  return rule.path.accepts(path) ? { path, file: resolve(folder, toPath(path)), ...scaled } : undefined
+  if (!rule.path.accepts(path)) return undefined
+  const file = isAddress(path) && !/^file:/i.test(path) ? path : resolve(folder, toPath(path)) // a page of the hub
+  return { path, file, ...scaled }
 }

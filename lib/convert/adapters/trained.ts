@@ -70,7 +70,7 @@ export class TrainedAdapter {
    */
   async save(path: string): Promise<void> {
     check('path', path, rule.path)
-    if (/\.gguf$/i.test(path)) return await writeOutput(path, this.#gguf(), { option: 'path' })
+    if (/\.gguf$/i.test(path)) return await writeOutput(path, await this.#gguf(), { option: 'path' })
     await makeFolder(path, 'path')
     const named = new Map([...this.#tensors].map(([name, tensor]) => [`base_model.model.${name}.weight`, tensor]))
     await writeOutput(join(path, 'adapter_model.safetensors'), safetensorsBytes(named), { option: 'path' })
@@ -99,13 +99,13 @@ export class TrainedAdapter {
   }
 
   /** As the engine and llama.cpp read it. */
-  #gguf(): Buffer {
+  async #gguf(): Promise<Buffer> {
     const tensors = [...this.#tensors].map(([name, tensor]) => ({
       name: `${moduleMatrix(name.slice(0, -7))}.weight.lora_${name.endsWith('A') ? 'a' : 'b'}`,
       type: 'F32',
       ...tensor
     }))
-    const layout = layoutGguf(
+    const layout = await layoutGguf(
       [
         ['general.type', { type: 'string', value: 'adapter' }],
         ['general.architecture', { type: 'string', value: this.#architecture }],

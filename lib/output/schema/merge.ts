@@ -65,6 +65,11 @@ function distributed(schema: JsonSchemaObject, all: JsonSchemaObject[], path: st
   }
 }
 
+/** Of one text: all of them hold. */
+export class Patterns {
+  constructor(readonly all: unknown[]) {}
+}
+
 const joins: Record<string, (a: never, b: never, path: string) => unknown> = {
   type: (a: unknown, b: unknown, path: string) => {
     const [first, second] = [[a].flat(), [b].flat()]
@@ -94,6 +99,7 @@ const joins: Record<string, (a: never, b: never, path: string) => unknown> = {
   maxLength: (a: number, b: number) => Math.min(a, b),
   maxItems: (a: number, b: number) => Math.min(a, b),
   items: (a: unknown, b: unknown) => ({ allOf: [a, b] }),
+  pattern: (a: unknown, b: unknown) => new Patterns([a, b].flatMap((one) => (one instanceof Patterns ? one.all : one))),
   nullable: (a: unknown, b: unknown) => a === true && b === true,
   unevaluatedProperties: () => undefined,
   unevaluatedItems: () => undefined

@@ -3,8 +3,8 @@
  */
 import { show } from '../../base/validate'
 import { checkOneOf } from './disjoint'
-import { formats, integerFormats, saidByPattern, timeBesidePattern } from './formats'
-import { merged, parts, type Whole } from './merge'
+import { formats, integerFormats, longest, saidByPattern, timeBesidePattern } from './formats'
+import { merged, parts, Patterns, type Whole } from './merge'
 import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } from './numbers'
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
 import { measure, Steps, tooLarge, type Work } from './work'
@@ -264,20 +264,22 @@ function jsonString(all: string[]): string {
 
 /** What the text of a string matches, each a group. */
 function stringParts(given: JsonSchemaObject, path: string): string[] {
-  const [least, most] = range(given, path, 'minLength', 'maxLength')
+  let [least, most] = range(given, path, 'minLength', 'maxLength')
   const { pattern, format } = given
   const all: string[] = []
-  if (pattern !== undefined) {
-    if (typeof pattern !== 'string') fail(`${path}.pattern`, `expected a string but received ${show(pattern)}`)
-    if (pattern.length > maxPattern) fail(`${path}.pattern`, `more than ${maxPattern} characters are too large`)
+  for (const one of pattern instanceof Patterns ? pattern.all : pattern === undefined ? [] : [pattern]) {
+    if (typeof one !== 'string') fail(`${path}.pattern`, `expected a string but received ${show(one)}`)
+    if (one.length > maxPattern) fail(`${path}.pattern`, `more than ${maxPattern} characters are too large`)
     const name = `${path}.pattern: `
-    all.push(`(?@${characters(name)}:${characters(pattern)}:${name}${pattern})`)
+    all.push(`(?@${characters(name)}:${characters(one)}:${name}${one})`)
   }
   if (format !== undefined && !(pattern !== undefined && saidByPattern.has(String(format)))) {
     const known = typeof format === 'string' && Object.hasOwn(formats, format) ? formats[format] : undefined
     if (known === undefined)
       fail(`${path}.format`, `the format ${show(format)} is not supported; state it as a pattern`)
     all.push(`(?:${format === 'time' && pattern !== undefined ? timeBesidePattern : known})`)
+    if (most !== undefined && most >= (longest[String(format)] ?? Infinity)) most = undefined
+    if (least === 1) least = 0 // no text of a format is empty
   }
   if (least > 0 || most !== undefined) all.push(`(?:[^]${times(least, most)})`)
   return all

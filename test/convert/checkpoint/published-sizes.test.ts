@@ -231,7 +231,7 @@ describe.each(cases)('%s at %i px', (name, size) => {
       expect(plan.tensors.filter((tensor) => tensor.shape.at(-1)! % layoutOf(tensor.type).block !== 0)).toEqual([])
       const fallen = plan.notes.filter((note) => note.includes('width'))
       expect(fallen).toEqual([])
-      const { header, offsets, bytes } = layoutGguf(
+      const { header, offsets, bytes } = await layoutGguf(
         modelMetadata(config, plan, vocabulary, parseFileType(type)),
         plan.tensors
       )

@@ -40,8 +40,8 @@ async function contents(path: string): Promise<Contents> {
   }
 }
 
-function write(path: string, { metadata, tensors }: Contents): string {
-  const { header, offsets, bytes } = layoutGguf(metadata, tensors)
+async function write(path: string, { metadata, tensors }: Contents): Promise<string> {
+  const { header, offsets, bytes } = await layoutGguf(metadata, tensors)
   const file = Buffer.alloc(bytes)
   header.copy(file)
   tensors.forEach((tensor, i) => file.set(tensor.bytes, offsets[i]))
@@ -58,11 +58,11 @@ async function split(
   const isVision = (name: string) => /^(?:v|mm|mask)\./.test(name)
   const swap: Record<string, string> = { ffn_up: 'ffn_down', ffn_down: 'ffn_up' }
   const dir = dirname(path)
-  const text = write(join(dir, 'text.gguf'), {
+  const text = await write(join(dir, 'text.gguf'), {
     metadata: metadata.filter(([key]) => !key.startsWith('clip.')),
     tensors: tensors.filter(({ name }) => !isVision(name))
   })
-  const vision = write(join(dir, 'mmproj.gguf'), {
+  const vision = await write(join(dir, 'mmproj.gguf'), {
     metadata: [
       ['general.architecture', { type: 'string', value: 'clip' }],
       ['general.name', { type: 'string', value: 'tower' }],
@@ -170,7 +170,7 @@ describe.skipIf(!hasGolden)('convert of a text GGUF and its vision GGUF', () => 
         new Float32Array(Uint8Array.from(tensor.bytes).buffer).map((value) => value * scale).buffer
       )
     }
-    const folded = write(join(dirname(whole), 'folded.gguf'), all)
+    const folded = await write(join(dirname(whole), 'folded.gguf'), all)
     const out = join(dirname(whole), 'out.gguf')
     const { notes } = await convert({ source: folded, out, unfoldProjector })
     expect(notes.some((note) => note.includes('sqrt(96)'))).toBe(unfoldProjector === undefined)
@@ -213,7 +213,7 @@ describe.skipIf(!hasGolden)('convert of GGUFs refuses', () => {
 
   it('missing, unknown and misshapen tensors, by name, in one message', async () => {
     const { metadata, tensors } = await contents(files.vision)
-    const broken = write(join(tempDir(), 'broken.gguf'), {
+    const broken = await write(join(tempDir(), 'broken.gguf'), {
       metadata,
       tensors: tensors.flatMap((tensor) => {
         if (tensor.name === 'v.blk.1.ln1.bias') return []
@@ -238,14 +238,14 @@ describe.skipIf(!hasGolden)('convert of GGUFs refuses', () => {
 
   it('another architecture, and metadata that lacks a size', async () => {
     const { metadata, tensors } = await contents(files.text)
-    const llama = write(join(tempDir(), 'llama.gguf'), {
+    const llama = await write(join(tempDir(), 'llama.gguf'), {
       metadata: metadata.map(([key, value]) =>
         key === 'general.architecture' ? [key, { type: 'string', value: 'llama' }] : [key, value]
       ),
       tensors
     })
     await refused([llama, files.vision], 'ERR_MODEL_UNSUPPORTED', '"llama"')
-    const bare = write(join(tempDir(), 'bare.gguf'), {
+    const bare = await write(join(tempDir(), 'bare.gguf'), {
       metadata: metadata.filter(([key]) => key !== 'gemma2.block_count'),
       tensors
     })
