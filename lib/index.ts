@@ -44,6 +44,7 @@ export type { AdapterInfo } from './api/adapters'
 export type { AdapterOption } from './convert/adapters/option'
 export type { TrainedAdapter } from './convert/adapters/trained'
 export type { FitExample, FitExamples, FitLists } from './train/examples'
+export { convertDataset, type DatasetOptions, type DatasetResult } from './datasets/convert-dataset'
 export type { FitEvaluation, FitOptions, FitResult, FitStep } from './train/options'
 export type {
   Constraint,

@@ -34,6 +34,8 @@
       "native/text/tokenizer.cpp",
       "native/image/image.cpp",
       "native/image/mask_decoder.cpp",
+      "native/image/mask_encoder.cpp",
+      "native/image/mask_layers.cpp",
       "native/serve/sampling/sampler.cpp",
       "native/text/stop_matcher.cpp",
       "native/text/regex_parser.cpp",

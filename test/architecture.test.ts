@@ -101,12 +101,16 @@ const libLayers: [string, string[]][] = [
   ['convert', ['base', 'engine', 'formats', 'output', 'retrieval']],
   ['hub', ['base', 'engine', 'formats', 'convert']],
   ['train', ['base', 'engine', 'formats', 'images', 'convert']],
+  ['datasets', ['base', 'engine', 'formats', 'images', 'output', 'train']],
   ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train']],
   ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
   ['aisdk', ['base', 'images', 'output', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
   ['queue', ['base', 'output', 'api', 'measure']],
-  ['index', ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train', 'api', 'measure']],
+  [
+    'index',
+    ['base', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train', 'datasets', 'api', 'measure']
+  ],
   [
     'cli',
     [
@@ -119,6 +123,7 @@ const libLayers: [string, string[]][] = [
       'convert',
       'hub',
       'train',
+      'datasets',
       'api',
       'measure',
       'server',

@@ -6,6 +6,7 @@ import { addBuild } from './build'
 import { packageVersion } from '../base/package-files'
 import { type Context, describeError, Interrupted, printError } from './context'
 import { addConvert, addQuantize } from './convert'
+import { addDataset } from './dataset'
 import { addDemo } from './demo'
 import { addEmbed, addSearch } from './embed'
 import { addFit } from './fit'
@@ -86,6 +87,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   addQuantize(program, context)
   program.commandsGroup(verbs.teach)
   addFit(program, context)
+  addDataset(program, context)
   program.commandsGroup(verbs.measure)
   addInspect(program, context)
   addTokenize(program, context)

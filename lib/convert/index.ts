@@ -7,7 +7,7 @@ import { PaliGemmaError } from '../base/errors'
 import { firstBytes } from '../base/first-bytes'
 import { checkOutput } from '../base/output-file'
 import { check, rule, takeList, type Rules } from '../base/validate'
-import { readMaskTensors } from '../output/mask-decoder'
+import { readMaskTensors } from '../output/mask-file'
 import { looksLikeZip } from '../formats/npz'
 import { readConfig, type SourceConfig } from './checkpoint/config'
 import { readJson } from '../formats/fields'
@@ -128,7 +128,8 @@ async function convertTaken(options: ConvertOptions, hooks: ConvertHooks): Promi
   const read = await filesRead(options)
   await checkOutput(options.out, { sources: read })
   const kind = await sourceKind(sources)
-  const mask = options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder)
+  const mask =
+    options.maskDecoder === undefined ? undefined : await readMaskTensors(options.maskDecoder, ['decoder', 'encoder'])
   const importance =
     options.imatrix === undefined ? undefined : await readImportance(options.imatrix, hooks.quantizeRows)
   const write = { ...options, ...hooks, importance, sources: read }

@@ -230,6 +230,11 @@ export interface NativeMaskDecoder {
   decode(codes: number[]): Promise<PlainFloats>
 }
 
+export interface NativeMaskEncoder {
+  /** [height, width], 0..255, what is inside a box -> 16 codes in 0..127. */
+  encode(mask: Uint8Array, width: number, height: number): Promise<number[]>
+}
+
 export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
 export interface NativeMetadataArray {
   arrayOf: string
@@ -282,6 +287,7 @@ export interface NativeBinding {
   Model: new (options: NativeLoadOptions, onEvents: (events: NativeEvent[]) => void) => NativeModel
   openTokenizer(path: string, tokens?: NativeAddedToken[]): Promise<NativeTokenizer>
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
+  openMaskEncoder(source: string | NativeTensorSource): Promise<NativeMaskEncoder>
   /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
   inspect(path: string, maxArray?: number): Promise<NativeGguf>
   /** What is wrong with tensors [first, first + count), in file order: NaN or infinity, also as scales of blocks. */

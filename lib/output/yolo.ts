@@ -1,4 +1,5 @@
 /** Results as label files of the YOLO family: a line an object, https://docs.ultralytics.com/datasets/detect/ */
+import { extname, join } from 'node:path'
 import { readOptions, rule, type Rules } from '../base/validate'
 import { Classes, classNamesRule, takeClassed } from './classes'
 import { sizeOf } from './coco'
@@ -66,4 +67,20 @@ function centre({ box }: Drawable): number[] {
 
 function outline({ mask }: Drawable, tolerance: number): number[] {
   return mask ? joinRings(polygonsOf(mask, tolerance)) : []
+}
+
+/** Of a picture's name: inside the folder of labels whatever that is; several of one name get numbers. */
+export function labelFile(image: string, taken: Set<string>): string {
+  const parts = image
+    .replace(/^[a-z]+:\/*/i, '')
+    .replace(/[?#].*$/, '')
+    .split(/[/\\]+/)
+    .filter((part) => part !== '' && part !== '.')
+    .map((part) => (part === '..' ? '_' : part))
+  const last = parts.pop() ?? 'image'
+  const stem = join(...parts, last.slice(0, last.length - extname(last).length) || 'image')
+  let path = `${stem}.txt`
+  for (let n = 2; taken.has(path.toLowerCase()); n++) path = `${stem}-${n}.txt`
+  taken.add(path.toLowerCase())
+  return path
 }

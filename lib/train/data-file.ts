@@ -5,36 +5,81 @@ import { createInterface } from 'node:readline'
 import { PaliGemmaError } from '../base/errors'
 import { isObject } from '../formats/fields'
 
-export interface FileExample {
-  /** Of the file, from 1. */
-  line: number
+/** What is on a picture, exactly: what `evaluate` compares with, where the codes of the suffix are coarse. */
+export interface TruthObject {
+  label: string
+  /** x, y, width, height in pixels. */
+  bbox: [number, number, number, number]
+  /** In pixels, for COCO's ranges of sizes; default: the box's. */
+  area?: number
+  /** 1: a group, which is neither found nor missed. */
+  iscrowd?: number
+  /** COCO's polygons or runs. */
+  segmentation?: number[][] | { size: [number, number]; counts: string | number[] }
+}
+
+export interface DataRow {
   /** Absolute paths and URLs. */
   images: string[]
   prompt: string
   response: string
+  /** All right answers, where there are several. */
+  answers?: string[]
+  objects?: TruthObject[]
+  /** Of the picture, in pixels; given with `objects`. */
+  width?: number
+  height?: number
+}
+
+export interface FileExample extends DataRow {
+  /** Of the file, from 1. */
+  line: number
 }
 
 /**
- * Every line that is not empty. Relative pictures lie in `imagesDir`, by default where the file is.
+ * Every line that is not empty, one at a time. Relative pictures lie in `imagesDir`, by default where the file is.
+ * `onBad`: what to do about a line that is wrong, instead of throwing.
  * @throws PaliGemmaError ERR_INVALID_OPTION that names file, line and field; ERR_MODEL_NOT_FOUND where there is no file
  */
-export async function readDataFile(path: string, imagesDir = dirname(path)): Promise<FileExample[]> {
-  const examples: FileExample[] = []
+export async function* dataLines(
+  path: string,
+  imagesDir = dirname(path),
+  onBad?: (line: number, error: PaliGemmaError) => void
+): AsyncGenerator<FileExample, void, undefined> {
   const lines = createInterface({ input: createReadStream(path, 'utf8'), crlfDelay: Infinity })
   let number = 0
   try {
     for await (const line of lines) {
       number++
-      if (line.trim() !== '') examples.push(parseLine(line, number, path, imagesDir))
+      if (line.trim() === '') continue
+      let example: FileExample | undefined
+      try {
+        example = parseLine(line, number, path, imagesDir)
+      } catch (error) {
+        if (!onBad || !(error instanceof PaliGemmaError)) throw error
+        onBad(number, error)
+      }
+      if (example) yield example
     }
   } catch (cause) {
-    if (cause instanceof PaliGemmaError) throw cause
+    if (cause instanceof PaliGemmaError || (cause as NodeJS.ErrnoException).syscall === undefined) throw cause
     throw new PaliGemmaError('ERR_INVALID_OPTION', `${path} cannot be read: ${(cause as Error).message}`, { cause })
   } finally {
     lines.close()
   }
+}
+
+/** All of them; there must be some. Throws as {@link dataLines}. */
+export async function readDataFile(path: string, imagesDir = dirname(path)): Promise<FileExample[]> {
+  const examples: FileExample[] = []
+  for await (const example of dataLines(path, imagesDir)) examples.push(example)
   if (examples.length === 0) throw new PaliGemmaError('ERR_INVALID_OPTION', `${path} holds no examples`)
   return examples
+}
+
+/** A path beside `folder`, or a URL as it is. */
+export function pictureOf(name: string, folder: string): string {
+  return /^[a-z][a-z0-9+.-]+:/i.test(name) ? name : resolve(folder, name)
 }
 
 function parseLine(line: string, number: number, path: string, imagesDir: string): FileExample {
@@ -56,8 +101,33 @@ function parseLine(line: string, number: number, path: string, imagesDir: string
   const pictures = fields['images'] ?? (fields['image'] === undefined ? [] : [fields['image']])
   if (!Array.isArray(pictures) || !pictures.every((one) => typeof one === 'string' && one !== ''))
     throw wrong(`expected a path for image (or a list of them for images) but found ${JSON.stringify(pictures)}`)
-  const images = (pictures as string[]).map((one) => (/^[a-z][a-z0-9+.-]+:/i.test(one) ? one : resolve(imagesDir, one)))
-  return { line: number, images, prompt: text('prefix', 'prompt'), response: text('suffix', 'response') }
+  const images = (pictures as string[]).map((one) => pictureOf(one, imagesDir))
+  const row = { images, prompt: text('prefix', 'prompt'), response: text('suffix', 'response') }
+  return { line: number, ...row, ...extrasOf(fields, wrong) }
+}
+
+const isSide = (value: unknown): value is number => typeof value === 'number' && value > 0 && value < 1e7
+
+/** What only `evaluate` reads. */
+function extrasOf(fields: Record<string, unknown>, wrong: (what: string) => PaliGemmaError): Partial<DataRow> {
+  const { answers, objects, width, height } = fields
+  const extras: Partial<DataRow> = {}
+  if (answers !== undefined) {
+    if (!Array.isArray(answers) || answers.length === 0 || !answers.every((one) => typeof one === 'string'))
+      throw wrong(`expected a list of texts for answers but found ${JSON.stringify(answers)}`)
+    extras.answers = answers as string[]
+  }
+  if (objects === undefined) return extras
+  if (!Array.isArray(objects) || !objects.every(isTruth))
+    throw wrong('expected a list of { label, bbox: [x, y, width, height], ... } for objects')
+  if (!isSide(width) || !isSide(height)) throw wrong('expected width and height of the picture beside objects')
+  return { ...extras, objects: objects as TruthObject[], width, height }
+}
+
+function isTruth(value: unknown): value is TruthObject {
+  if (!isObject(value) || typeof value['label'] !== 'string') return false
+  const { bbox } = value
+  return Array.isArray(bbox) && bbox.length === 4 && bbox.every((side) => Number.isFinite(side))
 }
 
 /** What looks wrong in the answer of an example, in words; undefined: nothing. */

@@ -11,6 +11,7 @@ NAPI_MODULE_INIT() {
     const napi_property_descriptor functions[] = {
         js::method("openTokenizer", js::entry<openTokenizer>),
         js::method("openMaskDecoder", js::entry<openMaskDecoder>),
+        js::method("openMaskEncoder", js::entry<openMaskEncoder>),
         js::method("inspect", js::entry<inspect>),
         js::method("checkWeights", js::entry<checkWeights>),
         js::method("dequantizeTensor", js::entry<dequantizeTensor>),

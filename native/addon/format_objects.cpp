@@ -7,6 +7,7 @@
 #include "format/gguf.h"
 #include "format/quantize.h"
 #include "image/mask_decoder.h"
+#include "image/mask_encoder.h"
 #include "text/tokenizer.h"
 
 namespace pg {
@@ -20,6 +21,7 @@ namespace {
 
 constexpr napi_type_tag kTokenizerTag{0x2b7e6d0c94f1483a, 0x93c4f80a5be1d726};
 constexpr napi_type_tag kMaskDecoderTag{0xd60b9e2781c34fa5, 0x8e217d46fa9530bc};
+constexpr napi_type_tag kMaskEncoderTag{0x47a2c09be5d81f36, 0xb19c5e2f70d3846a};
 
 const Tokenizer& tokenizerOf(const js::Call& call) {
   return js::unwrap<const Tokenizer>(call.env, call.self, kTokenizerTag, "tokenizer");
@@ -68,8 +70,10 @@ napi_value openTokenizer(const js::Call& call) {
       });
 }
 
-// --- mask decoder --------------------------------------------------------------------------------------------------
+// --- masks ---------------------------------------------------------------------------------------------------------
 namespace {
+
+constexpr int64_t kMaxMaskSide = 1 << 16;
 
 using SharedDecoder = std::shared_ptr<const MaskDecoder>;  // shared with the pool task that uses it
 
@@ -86,28 +90,59 @@ napi_value decodeMask(const js::Call& call) {
       [](napi_env env, std::vector<float>&& mask) { return js::toJs(env, std::move(mask)); });
 }
 
+using SharedEncoder = std::shared_ptr<const MaskEncoder>;
+
+// The mask is copied: JavaScript may change it meanwhile.
+napi_value encodeMask(const js::Call& call) {
+  const js::Bytes data = js::bytes(call.env, call.args[0], "mask");
+  const int64_t width = js::integer(call.env, call.args[1], "width", 1, kMaxMaskSide);
+  const int64_t height = js::integer(call.env, call.args[2], "height", 1, kMaxMaskSide);
+  if (int64_t(data.size) != width * height)
+    fail(Code::invalidOption, "Expected ", width * height, " bytes for mask but received ", data.size);
+  std::vector<uint8_t> mask(data.data, data.data + data.size);
+  SharedEncoder encoder = js::unwrap<const SharedEncoder>(call.env, call.self, kMaskEncoderTag, "mask encoder");
+  return js::runInPool(
+      call.env,
+      [encoder = std::move(encoder), mask = std::move(mask), width, height] {
+        std::vector<int32_t> codes(kMaskCodes);
+        encoder->encode(mask.data(), int32_t(width), int32_t(height), codes.data());
+        return codes;
+      },
+      [](napi_env env, std::vector<int32_t>&& codes) {
+        return js::arrayOf(env, codes.size(), [&](size_t i) { return codes[i]; });
+      });
+}
+
 }  // namespace
 
-napi_value openMaskDecoder(const js::Call& call) {
+// `Half`: MaskDecoder or MaskEncoder. Source: the path of a GGUF, or tensors.
+template <class Half>
+static napi_value openHalf(const js::Call& call, const napi_type_tag& tag, const napi_property_descriptor& member) {
   napi_valuetype type;
   js::check(napi_typeof(call.env, call.args[0], &type));
   std::string path;
-  MaskDecoder::Lookup tensors;
+  MaskTensors tensors;
   if (type == napi_string) path = js::path(call.env, call.args[0], "source");
   else tensors = js::tensorSource(call.env, call.args[0], "source");
   return js::runInPool(
       call.env,
-      [path = std::move(path), tensors = std::move(tensors)]() -> SharedDecoder {
-        return std::make_shared<const MaskDecoder>(tensors ? MaskDecoder(tensors)
-                                                           : MaskDecoder::fromGguf(*GgufFile::open(path)));
+      [path = std::move(path), tensors = std::move(tensors)]() -> std::shared_ptr<const Half> {
+        return std::make_shared<const Half>(tensors ? Half(tensors) : Half::fromGguf(*GgufFile::open(path)));
       },
-      [](napi_env env, SharedDecoder&& decoder) {
-        const napi_property_descriptor member = js::method("decode", js::entry<decodeMask>);
+      [tag, member](napi_env env, std::shared_ptr<const Half>&& half) {
         const napi_value object = js::newObject(env);
         js::check(napi_define_properties(env, object, 1, &member));
-        js::wrap(env, object, kMaskDecoderTag, std::make_unique<const SharedDecoder>(std::move(decoder)));
+        js::wrap(env, object, tag, std::make_unique<const std::shared_ptr<const Half>>(std::move(half)));
         return object;
       });
+}
+
+napi_value openMaskDecoder(const js::Call& call) {
+  return openHalf<MaskDecoder>(call, kMaskDecoderTag, js::method("decode", js::entry<decodeMask>));
+}
+
+napi_value openMaskEncoder(const js::Call& call) {
+  return openHalf<MaskEncoder>(call, kMaskEncoderTag, js::method("encode", js::entry<encodeMask>));
 }
 
 // --- inspect -------------------------------------------------------------------------------------------------------

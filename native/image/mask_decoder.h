@@ -1,14 +1,12 @@
 #pragma once
 // 16 <seg> codes -> 64x64 mask (the decoder half of big_vision's VQ-VAE, vae-oid), and pasting it into the picture.
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <string_view>
 #include <vector>
 
-#include "base/host_tensor.h"
 #include "base/mask_codes.h"
 #include "format/gguf.h"
+#include "image/mask_layers.h"
 
 namespace pg {
 
@@ -23,9 +21,8 @@ enum class MaskConvention { training, demo };
 
 class MaskDecoder {
  public:
-  // The tensor of a name in vae-oid's spelling ("_vq_vae._embedding", "decoder.0.weight", ...) as float32 in PyTorch
-  // layout, with its shape; empty data where there is none (which fails with modelInvalid, naming it).
-  using Lookup = std::function<HostTensor(std::string_view name)>;
+  using Lookup = MaskTensors;
+  // Fails with modelInvalid, naming the tensor that is missing or has another shape.
   explicit MaskDecoder(const Lookup& lookup);
   // The same from a GGUF that holds "mask.<name>" tensors; see docs/gguf.md. has(): whether it does.
   static bool has(const GgufFile& file);

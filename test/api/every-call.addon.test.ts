@@ -359,6 +359,17 @@ const rows: Record<string, Row> = {
     args: () => [{ model: gguf, vision: undefined, threads: 1, onProgress: nothing, signal: AbortSignal.abort() }],
     passes: (error) => (error as Error).name === 'AbortError'
   },
+  convertDataset: {
+    call: api.convertDataset,
+    args: () => [
+      {
+        ...{ source: 'rows.csv', out: 'rows.jsonl', from: 'csv', to: 'jsonl', task: 'detect', per: 'picture' },
+        ...{ labels: ['a'], images: 'pictures', truth: false, maskEncoder: undefined, prefix: '{a}', suffix: '{a}' },
+        ...{ imageName: 'a.png', annotations: undefined, subset: 'train', split: 0.5, heldOut: 'v.jsonl', seed: 1 },
+        ...{ badRows: 'skip', onBadRow: nothing, onRows: nothing, signal }
+      }
+    ]
+  },
   collectImportance: {
     call: api.collectImportance,
     args: () => [

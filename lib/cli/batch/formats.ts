@@ -1,13 +1,14 @@
 /** Results in other forms, made of the rows when all are there. */
 import { rm } from 'node:fs/promises'
-import { dirname, extname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { BatchTask } from '../../api/batch-tasks'
 import { objectsOf } from '../../api/rows'
-import { makeFolder, OutputFile, writeOutput } from '../../base/output-file'
+import { makeFolder, writeOutput } from '../../base/output-file'
+import { type Write, writeText } from '../../base/text-output'
 import { Classes } from '../../output/classes'
 import { CocoWriter } from '../../output/coco'
 import { reviveResults } from '../../output/mask-forms'
-import { yoloLines } from '../../output/yolo'
+import { labelFile, yoloLines } from '../../output/yolo'
 import type { Format } from './flags'
 import type { Journal } from './journal'
 import type { Row } from './rows'
@@ -17,37 +18,10 @@ interface What {
   labels: string[] | undefined
 }
 
-type Write = (text: string) => Promise<void>
-
 export async function writeFormat(format: Format, out: string, journal: Journal, what: What): Promise<void> {
-  if (format === 'csv') await writeFile(out, async (write) => await writeCsv(journal, write))
-  if (format === 'coco') await writeFile(out, async (write) => await writeCoco(journal, what, write))
+  if (format === 'csv') await writeText(out, '--out', async (write) => await writeCsv(journal, write))
+  if (format === 'coco') await writeText(out, '--out', async (write) => await writeCoco(journal, what, write))
   if (format === 'yolo') await writeYolo(out, journal, what)
-}
-
-const bufferBytes = 1 << 18
-
-/** A text of any length: whole, or as it was. */
-async function writeFile(path: string, fill: (write: Write) => Promise<void>): Promise<void> {
-  const file = await OutputFile.create(path, { option: '--out' })
-  try {
-    let [waiting, at] = ['', 0]
-    const flush = async (): Promise<void> => {
-      const bytes = Buffer.from(waiting)
-      await file.write(bytes, at)
-      at += bytes.length
-      waiting = ''
-    }
-    await fill(async (text) => {
-      waiting += text
-      if (waiting.length > bufferBytes) await flush()
-    })
-    await flush()
-    await file.commit()
-  } catch (error) {
-    await file.discard()
-    throw error
-  }
 }
 
 const cell = (value: unknown): string => {
@@ -132,20 +106,4 @@ async function writeYolo(out: string, journal: Journal, { task, labels }: What):
   }
   const names = classes.names.map((name, i) => `  ${i}: ${JSON.stringify(name)}\n`).join('')
   await writeOutput(join(out, 'data.yaml'), `names:\n${names}`, { option: '--out' })
-}
-
-/** Inside the folder of labels whatever the picture's name; several of one name get numbers. */
-function labelFile(image: string, taken: Set<string>): string {
-  const parts = image
-    .replace(/^[a-z]+:\/*/i, '')
-    .replace(/[?#].*$/, '')
-    .split(/[/\\]+/)
-    .filter((part) => part !== '' && part !== '.')
-    .map((part) => (part === '..' ? '_' : part))
-  const last = parts.pop() ?? 'image'
-  const stem = join(...parts, last.slice(0, last.length - extname(last).length) || 'image')
-  let path = `${stem}.txt`
-  for (let n = 2; taken.has(path.toLowerCase()); n++) path = `${stem}-${n}.txt`
-  taken.add(path.toLowerCase())
-  return path
 }
