@@ -31,7 +31,8 @@
       "conditions": [
         ["OS=='linux'", {
           "cflags_cc": ["-fno-semantic-interposition"],
-          "ldflags": ["-static-libstdc++", "-static-libgcc"]
+          "ldflags": ["-static-libstdc++", "-static-libgcc",
+                      "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"]
         }],
         ["OS=='win'", {
           "defines!": ["_HAS_EXCEPTIONS=0"],
