@@ -1,41 +1,14 @@
-// Before packing: the prebuilt engines of Linux must run with the glibc of the oldest systems that Node's own binaries
-// support (2.28), wherever they were made. Reads the ELF files itself: packing may happen on macOS or Windows.
-//   node scripts/check-prebuilds.mjs [FILE...]        default: prebuilds/linux-*/*.node
+// Before packing: the prebuilt engines must load on the oldest systems that Node's own binaries support, wherever they
+// were made: glibc 2.28, macOS 12, any Windows 10; no library but the system's own, nothing seen but the entrance.
+//   node scripts/check-prebuilds.mjs [FILE...]        default: all of prebuilds/
 // PALIGEMMA_GLIBC_FLOOR=2.36 packs for newer systems only, such as your own.
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { existsSync, readFileSync } from 'node:fs'
+import { basename, join, relative } from 'node:path'
+import { readBinary } from './prebuild/read-binary.mjs'
+import { root } from './prebuild/record.mjs'
+import { glibcFloor, macosFloor, targets } from './prebuild/targets.mjs'
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..')
-const floor = process.env.PALIGEMMA_GLIBC_FLOOR || '2.28'
-
-/** The versions of each library that an ELF file (64 bits, little endian) asks for: [library, version]. */
-function neededVersions(bytes) {
-  if (bytes.length < 64 || bytes.readUInt32BE(0) !== 0x7f454c46) throw new Error('is no ELF file')
-  const start = Number(bytes.readBigUInt64LE(40))
-  const [size, count] = [bytes.readUInt16LE(58), bytes.readUInt16LE(60)]
-  const section = (i) => {
-    const at = start + i * size
-    const number = (offset) => Number(bytes.readBigUInt64LE(at + offset))
-    return { type: bytes.readUInt32LE(at + 4), offset: number(24), link: bytes.readUInt32LE(at + 40) }
-  }
-  const needs = Array.from({ length: count }, (_, i) => section(i)).find(({ type }) => type === 0x6ffffffe)
-  if (!needs) return []
-  const names = section(needs.link).offset
-  const name = (at) => bytes.toString('latin1', names + at, bytes.indexOf(0, names + at))
-  const found = []
-  for (let file = needs.offset; ; ) {
-    const library = name(bytes.readUInt32LE(file + 4))
-    let version = file + bytes.readUInt32LE(file + 8)
-    for (let i = bytes.readUInt16LE(file + 2); i > 0; i--) {
-      found.push([library, name(bytes.readUInt32LE(version + 8))])
-      version += bytes.readUInt32LE(version + 12)
-    }
-    const next = bytes.readUInt32LE(file + 12)
-    if (next === 0) return found
-    file += next
-  }
-}
+const floor = process.env.PALIGEMMA_GLIBC_FLOOR || glibcFloor
 
 function isNewer(version, limit) {
   const [a, b] = [version, limit].map((text) => text.split('.').map(Number))
@@ -45,35 +18,61 @@ function isNewer(version, limit) {
   return false
 }
 
-/** What stands against shipping this file; '' where nothing does. */
-function objection(path) {
-  const needed = neededVersions(readFileSync(path))
-  const glibc = needed.map(([, version]) => /^GLIBC_([\d.]+)$/.exec(version)?.[1]).filter(Boolean)
+/** The target whose place in prebuilds/ this file has. */
+function targetOf(path) {
+  const parts = path.split(/[\\/]/)
+  return targets.find(({ folder, file }) => parts.at(-1) === file && parts.at(-2) === folder)
+}
+
+const formats = { linux: 'elf', darwin: 'mach-o', win32: 'pe' }
+
+function wrongPlace(binary, target) {
+  if (!target) return ''
+  const [platform, arch] = target.folder.split('-')
+  if (binary.format === formats[platform] && binary.machine === arch) return ''
+  return `lies in ${target.folder}, but is ${binary.format} for ${binary.machine}`
+}
+
+function wrongLibrary(binary, target, path) {
+  const glibc = binary.versions.map(([, version]) => /^GLIBC_([\d.]+)$/.exec(version)?.[1]).filter(Boolean)
   if (/\.musl\.node$/.test(path) && glibc.length > 0) return 'is named musl but needs glibc'
   const newest = glibc.reduce((most, version) => (isNewer(version, most) ? version : most), '0')
   if (isNewer(newest, floor)) {
     return (
-      `needs glibc ${newest}, beyond ${floor}. Build it in the manylinux_2_28 container ` +
-      '(.github/workflows/prebuild.yml), ' +
+      `needs glibc ${newest}, beyond ${floor}. Build it with "npm run prebuild:all" or in the manylinux_2_28 ` +
+      'container (.github/workflows/prebuild.yml), ' +
       `remove it, or set PALIGEMMA_GLIBC_FLOOR=${newest} to pack for such systems only`
     )
   }
-  if (needed.some(([, version]) => /^(GLIBCXX|CXXABI)_/.test(version))) {
+  if (binary.versions.some(([, version]) => /^(GLIBCXX|CXXABI)_/.test(version))) {
     return "needs the system's libstdc++: link with -static-libstdc++"
   }
+  const foreign = binary.libraries.find((name) => target && !target.allows.some((allowed) => allowed.test(name)))
+  return foreign ? `needs ${foreign}, which not every system has` : ''
+}
+
+const entrance = 'napi_register_module_v1'
+const entrances = new Set([entrance, 'node_api_module_get_api_version_v1'])
+
+/** What stands against shipping this file; '' where nothing does. */
+function objection(path) {
+  const binary = readBinary(readFileSync(path))
+  const target = targetOf(path)
+  const why = wrongPlace(binary, target) || wrongLibrary(binary, target, basename(path))
+  if (why) return why
+  if (!binary.exports.includes(entrance)) return `has no ${entrance}: Node cannot load it`
+  const others = binary.exports.filter((name) => !entrances.has(name))
+  if (binary.format === 'elf' && others.length > 0) {
+    return `shows ${others.length} names beside the entrance, which may replace others': native/addon/exports.map`
+  }
+  if (binary.minimum && isNewer(binary.minimum, macosFloor))
+    return `needs macOS ${binary.minimum}, beyond ${macosFloor}`
+  // Apple's processors run nothing without a signature, if only a made-up one.
+  if (binary.format === 'mach-o' && binary.machine === 'arm64' && !binary.signed) return 'is not signed'
   return ''
 }
 
-function prebuilt() {
-  const folder = join(root, 'prebuilds')
-  if (!existsSync(folder)) return []
-  const platforms = readdirSync(folder).filter((name) => name.startsWith('linux'))
-  return platforms.flatMap((name) =>
-    readdirSync(join(folder, name))
-      .filter((file) => file.endsWith('.node'))
-      .map((file) => join(folder, name, file))
-  )
-}
+const prebuilt = () => targets.map(({ folder, file }) => join(root, 'prebuilds', folder, file)).filter(existsSync)
 
 const given = process.argv.slice(2)
 const files = given.length > 0 ? given : prebuilt()
@@ -88,4 +87,6 @@ for (const file of files) {
   console.error(`${relative(process.cwd(), file)} ${why}`)
   process.exitCode = 1
 }
-if (!process.exitCode) console.error(`check-prebuilds: ${files.length} engine(s) for Linux run with glibc ${floor}`)
+if (!process.exitCode) {
+  console.error(`check-prebuilds: ${files.length} engine(s) load with glibc ${floor}, macOS ${macosFloor}, Windows 10`)
+}

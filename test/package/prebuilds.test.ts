@@ -1,0 +1,95 @@
+/** Which engines may be shipped: scripts/check-prebuilds.mjs over small libraries of every system. */
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+import { afterAll, describe, expect, it } from 'vitest'
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+
+afterAll(removeTempDirs)
+
+const root = join(__dirname, '..', '..')
+const fixture = (name: string): Buffer => readFileSync(join(root, 'test', 'fixtures', 'engines', name))
+const elf = fixture('good.elf')
+const dylib = gunzipSync(fixture('good.dylib.gz'))
+
+/** What is said of these bytes at this place of prebuilds/. */
+function check(place: string, bytes: Uint8Array, env: Record<string, string> = {}) {
+  const file = join(tempDir(), place)
+  mkdirSync(dirname(file), { recursive: true })
+  writeFileSync(file, bytes)
+  const { PALIGEMMA_GLIBC_FLOOR: _, ...rest } = process.env
+  return spawnSync(process.execPath, [join(root, 'scripts', 'check-prebuilds.mjs'), file], {
+    encoding: 'utf8',
+    env: { ...rest, ...env }
+  })
+}
+
+function edited(bytes: Buffer, edit: (copy: Buffer) => void): Buffer {
+  const copy = Buffer.from(bytes)
+  edit(copy)
+  return copy
+}
+
+/** The same file, with another name at the place of one of its own. */
+const renamed = (bytes: Buffer, from: string, to: string) =>
+  edited(bytes, (copy) => copy.write(to.padEnd(from.length, '\0'), copy.indexOf(`${from}\0`), 'latin1'))
+
+describe('check-prebuilds', () => {
+  it.each([
+    ['linux-x64/node-paligemma.glibc.node', elf],
+    ['win32-x64/node-paligemma.node', fixture('good.dll')],
+    ['darwin-arm64/node-paligemma.node', dylib]
+  ])('lets %s pass', (place, bytes) => {
+    expect(check(place, bytes)).toMatchObject({ status: 0, stderr: expect.stringContaining('1 engine(s)') })
+  })
+
+  it.each<[string, string, Buffer, RegExp]>([
+    ['a newer glibc', 'linux-x64/node-paligemma.glibc.node', fixture('newer-glibc.elf'), /needs glibc 2\.30, beyond/],
+    ['glibc under the name of musl', 'linux-x64/node-paligemma.musl.node', elf, /is named musl but needs glibc/],
+    ['a loud library', 'linux-x64/node-paligemma.glibc.node', fixture('loud.elf'), /shows 1 names beside the entrance/],
+    ['another processor', 'linux-arm64/node-paligemma.glibc.node', elf, /is elf for x64/],
+    ['another system', 'win32-x64/node-paligemma.node', elf, /lies in win32-x64, but is elf/],
+    ['a foreign library', 'linux-x64/node-paligemma.glibc.node', renamed(elf, 'libc.so.6', 'libz.so.1'), /needs libz/],
+    [
+      'no entrance',
+      'win32-x64/node-paligemma.node',
+      renamed(fixture('good.dll'), 'napi_register_module_v1', 'f'),
+      /has no napi/
+    ],
+    ['a newer macOS', 'darwin-arm64/node-paligemma.node', newerMacos(), /needs macOS 14\.0, beyond 12\.0/],
+    ['no signature', 'darwin-arm64/node-paligemma.node', unsigned(), /is not signed/],
+    [
+      'half a file',
+      'linux-x64/node-paligemma.glibc.node',
+      elf.subarray(0, elf.length >> 1),
+      /cannot be checked: ends before/
+    ],
+    ['text', 'linux-x64/node-paligemma.glibc.node', Buffer.from('x'.repeat(99)), /is neither an ELF nor a Mach-O nor/]
+  ])('refuses %s', (_, place, bytes, why) => {
+    expect(check(place, bytes)).toMatchObject({ status: 1, stderr: expect.stringMatching(why) })
+  })
+
+  it('packs for newer systems where it is told to', () => {
+    const env = { PALIGEMMA_GLIBC_FLOOR: '2.30' }
+    expect(check('linux-x64/node-paligemma.glibc.node', fixture('newer-glibc.elf'), env).status).toBe(0)
+  })
+})
+
+/** Load commands of the dylib, each [command, place]. */
+function commands(): [number, number][] {
+  const found: [number, number][] = []
+  for (let i = dylib.readUInt32LE(16), at = 32; i > 0; i--, at += dylib.readUInt32LE(at + 4))
+    found.push([dylib.readUInt32LE(at), at])
+  return found
+}
+
+function newerMacos(): Buffer {
+  const [, at] = commands().find(([command]) => command === 0x32)!
+  return edited(dylib, (copy) => copy.writeUInt32LE(14 << 16, at + 12))
+}
+
+function unsigned(): Buffer {
+  const [, at] = commands().find(([command]) => command === 0x1d)!
+  return edited(dylib, (copy) => copy.writeUInt32LE(0x26, at))
+}
