@@ -1,0 +1,23 @@
+// npm run docs: writes the pages of docs/ that are made of the program itself. Tests hold them to it.
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { cliPage } from './docs/cli-page.mjs'
+import { writePictures } from './docs/pictures.mjs'
+import { meaningsOf, troubleshootingPage } from './docs/troubleshooting-page.mjs'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const command = join(root, 'dist', 'cli', 'main.js')
+const helpOf = (...words) => execFileSync(process.execPath, [command, ...words, '--help'], { encoding: 'utf8' })
+const errors = readFileSync(join(root, 'lib', 'base', 'errors.ts'), 'utf8')
+
+writeFileSync(join(root, 'docs', 'cli.md'), await cliPage(helpOf))
+writeFileSync(join(root, 'docs', 'troubleshooting.md'), troubleshootingPage(meaningsOf(errors)))
+
+// Only where asked: they change with every kernel table.
+if (process.argv.includes('--pictures')) {
+  const scene = join(root, 'test', 'fixtures', 'demo-eval', '007.png')
+  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'), scene)
+}
