@@ -1,0 +1,157 @@
+// npm run release:check: may this commit be published? Every question is asked, all that is wrong is named; the exit
+// code is 1 then. It changes nothing but build/release, where it leaves the tarball, its checksum and the bill of
+// materials.
+//   node scripts/release-check.mjs [--tests]     --tests: `npm test` too
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { mismatch, root, sha256 } from './prebuild/record.mjs'
+import { targets } from './prebuild/targets.mjs'
+
+const output = join(root, 'build', 'release')
+const json = (file) => JSON.parse(readFileSync(join(root, file), 'utf8'))
+const { name, version } = json('package.json')
+
+function run(command, args) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28
+  })
+  return { status, stdout: stdout ?? '', all: `${stdout ?? ''}${stderr ?? ''}${error?.message ?? ''}` }
+}
+
+/** What a command complains of; '' where it does not. */
+function complaint(command, ...args) {
+  const { status, all } = run(command, args)
+  return status === 0 ? '' : all.trim().split('\n').slice(-25).join('\n')
+}
+
+const script = (file, ...args) => complaint(process.execPath, join(root, 'scripts', file), ...args)
+
+function cleanTree() {
+  const { stdout } = run('git', ['status', '--porcelain'])
+  return stdout && `there are changes that no commit has:\n${stdout}`
+}
+
+function versionsAgree() {
+  const lock = json('package-lock.json')
+  const found = { 'package-lock.json': lock.version, "package-lock.json's own package": lock.packages[''].version }
+  const tag = run('git', ['describe', '--tags', '--exact-match', '--match', 'v*']).stdout.trim()
+  if (tag) found['the tag'] = tag.slice(1)
+  const wrong = Object.entries(found).filter(([, value]) => value !== version)
+  return wrong.map(([where, value]) => `package.json says ${version}, ${where} ${value}`).join('\n')
+}
+
+/** The version has its section with a day, above all others, and nothing waits for a later one. */
+function changelog() {
+  const text = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
+  const headings = [...text.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading)
+  const first = headings[0] ?? ''
+  if (/^unreleased/i.test(first)) return `begins with "## ${first}": name it "## ${version} (YYYY-MM-DD)"`
+  if (!first.startsWith(version)) return `begins with "## ${first}", not with version ${version}`
+  return /\d{4}-\d\d-\d\d/.test(first) ? '' : `"## ${first}" has no date`
+}
+
+/** npm's provenance names the repository, and publishes nothing where package.json does not. */
+const repository = () =>
+  json('package.json').repository ? '' : 'package.json has no "repository": npm gives no provenance'
+
+function prebuilds() {
+  const wrong = []
+  for (const target of targets) {
+    const file = join(root, 'prebuilds', target.folder, target.file)
+    const why = existsSync(file) ? mismatch(file) : 'is missing; "npm run prebuild:all" makes it'
+    if (why) wrong.push(`${target.name}: ${why}`)
+  }
+  return wrong.join('\n')
+}
+
+/** Permissive licences, and those of sharp's libraries, which are linked at run time and can be replaced. */
+const allowed = /^(MIT|ISC|0BSD|BSD-[23]-Clause|Apache-2\.0|BlueOak-1\.0\.0)$/
+const linked = /^@img\/sharp-/
+
+function licences() {
+  const { packages } = json('package-lock.json')
+  const wrong = Object.entries(packages).filter(([path, { dev, peer, license }]) => {
+    const of = path.replace(/^.*node_modules\//, '')
+    return path && !dev && !peer && !linked.test(of) && !allowed.test(license ?? '')
+  })
+  return wrong.map(([path, { license }]) => `${path} is under ${license ?? 'no licence'}`).join('\n')
+}
+
+function billOfMaterials() {
+  const { status, stdout, all } = run('npm', ['sbom', '--omit=dev', '--sbom-format=cyclonedx', '--sbom-type=library'])
+  if (status !== 0) return all
+  writeFileSync(join(output, `${name}-${version}.cdx.json`), stdout)
+  return JSON.parse(stdout).components?.length > 0 ? '' : 'npm sbom names no components'
+}
+
+const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`
+const limits = { packed: 16e6, used: 8e6 }
+
+/** The tarball as `npm publish` would send it, and how much of it one platform has a use for. */
+function size() {
+  const packed = run('npm', ['pack', '--ignore-scripts', '--silent', '--json', '--pack-destination', output])
+  if (packed.status !== 0) return packed.all
+  const tarball = join(
+    output,
+    readdirSync(output).find((file) => file.endsWith('.tgz'))
+  )
+  const bytes = statSync(tarball).size
+  writeFileSync(`${tarball}.sha256`, `${sha256(tarball)}  ${tarball.slice(output.length + 1)}\n`)
+  const engines = targets
+    .map(({ folder, file }) => join(root, 'prebuilds', folder, file))
+    .filter(existsSync)
+    .map((file) => gzipSync(readFileSync(file)).length)
+  const used = bytes - engines.reduce((sum, one) => sum + one, 0) + Math.max(0, ...engines)
+  console.log(`  ${mega(bytes)} packed, of which any one platform uses up to ${mega(used)}`)
+  return [
+    bytes > limits.packed && `${mega(bytes)} packed, more than ${mega(limits.packed)}`,
+    used > limits.used && `${mega(used)} for one platform, more than ${mega(limits.used)}`
+  ]
+    .filter(Boolean)
+    .join('\n')
+}
+
+/** Types as every module resolution of TypeScript sees them; `node10` knows no subpaths, which is its nature. */
+const types = () =>
+  complaint('npx', '--yes', '@arethetypeswrong/cli@0.18.5', ...tarballs(), '--ignore-rules', 'no-resolution')
+const tarballs = () =>
+  readdirSync(output)
+    .filter((file) => file.endsWith('.tgz'))
+    .map((file) => join(output, file))
+
+const vitest = (...files) => complaint('npx', 'vitest', 'run', ...files)
+
+const questions = {
+  'the tree is clean': cleanTree,
+  'versions agree': versionsAgree,
+  'CHANGELOG.md has this version': changelog,
+  'package.json names its repository': repository,
+  'engines of all platforms are of these sources': prebuilds,
+  'engines load on the oldest systems': () => script('check-prebuilds.mjs'),
+  'TypeScript is built': () => script('build.mjs', '--ts'),
+  'nothing is missing from the package': () => script('check-package.mjs'),
+  'lint finds nothing': () => script('lint.mjs'),
+  'documents: links, snippets, exports': () => vitest('test/docs', 'test/architecture.test.ts'),
+  'licences of what is installed': licences,
+  'bill of materials': billOfMaterials,
+  size,
+  'types under every resolution': types,
+  ...(process.argv.includes('--tests') && { tests: () => script('test.mjs') })
+}
+
+rmSync(output, { recursive: true, force: true })
+mkdirSync(output, { recursive: true })
+let failed = 0
+for (const [question, ask] of Object.entries(questions)) {
+  const why = ask()
+  if (why) failed++
+  console.log(why ? `NO  ${question}\n    ${why.replaceAll('\n', '\n    ')}` : `yes ${question}`)
+}
+console.log(
+  failed ? `${failed} of ${Object.keys(questions).length} answers are no: not to be published` : 'May be published'
+)
+process.exitCode = failed ? 1 : 0
