@@ -92,6 +92,13 @@ export const cures = {
       '`device: "auto"` takes what is there; the message says what is missing'
     ]
   ],
+  ERR_DEVICE_LOST: [
+    [
+      'a driver that was reset or updated, or a GPU that fell off the bus',
+      'load the model again; the system log says why'
+    ],
+    ['the same again and again', '`device: "cpu"` until driver and hardware are looked at']
+  ],
   ERR_MODEL_CHANGED: [
     [
       'a copy or download over a file that is in use',
@@ -208,6 +215,8 @@ const table = (rows) => `| seen | do |\n|---|---|\n${rows.map(([seen, cure]) => 
 
 /** `meanings`: code and meaning of each, in their order. */
 export function troubleshootingPage(meanings) {
+  const missing = meanings.find(([code]) => !cures[code])
+  if (missing) throw new Error(`scripts/docs/troubleshooting-page.mjs has no cure for ${missing[0]}`)
   const sections = meanings.map(
     ([code, meaning]) => `## ${code}\n\n${meaning[0].toUpperCase()}${meaning.slice(1)}.\n\n${table(cures[code])}`
   )
