@@ -26,7 +26,7 @@ interface JobOf<T extends BatchTask> {
   options?:
     | { [K in Exclude<keyof BatchTasks[T]['options'], Own>]?: BatchTasks[T]['options'][K] | undefined }
     | undefined
-  /** 1 is the most urgent; default: after none that has one, in order. */
+  /** 1 is the most urgent, 2,097,150 the least; default: after all that have one. Equal ones in the order they came. */
   priority?: number | undefined
   /** Milliseconds before it may be taken; default 0. */
   delayMs?: number | undefined
@@ -51,6 +51,9 @@ export type JobResult = { id: string; image: string | undefined; task: BatchTask
   | { result?: undefined; error: { code: string; message: string } }
 )
 
+/** The last place that BullMQ has: it takes jobs that name none before all others. */
+export const noPriority = 2 ** 21 - 1
+
 const mostBytes = 8 << 20
 const jobKeys = ['id', 'task', 'image', 'options', 'priority', 'delayMs']
 const imageRule: Rule = {
@@ -71,7 +74,7 @@ export function takeJob(name: string, given: unknown): NewJob {
   const { id, priority, delayMs } = fields as { id?: string; priority?: number; delayMs?: number }
   const task = take(`${name}.task`, fields['task'] as BatchTask, taskRule)
   if (id !== undefined) check(`${name}.id`, id, rule.path)
-  if (priority !== undefined) check(`${name}.priority`, priority, rule.integer(1, 2 ** 21 - 1))
+  if (priority !== undefined) check(`${name}.priority`, priority, rule.integer(1, noPriority - 1))
   if (delayMs !== undefined) check(`${name}.delayMs`, delayMs, rule.integer(0, 2 ** 40))
   const options = takeOptions(task, fields['options'] ?? {})
   const needsImage = task !== 'generate' && task !== 'score'

@@ -12,8 +12,10 @@ import {
   type JobData,
   type JobResult,
   type NewJob,
-  type PictureJob
+  type PictureJob,
+  noPriority
 } from './jobs'
+import { readProgress, type JobProgress } from './progress'
 import { bullOptions, connected, connectionRules, loadBull, type ConnectionOptions } from './connection'
 
 /** Options of {@link createQueue}. */
@@ -116,7 +118,7 @@ export class PictureQueue {
         opts: {
           ...options,
           jobId: bullId(data.id),
-          ...(priority !== undefined && { priority }),
+          priority: priority ?? noPriority,
           ...(delayMs !== undefined && { delay: delayMs })
         }
       }))
@@ -130,6 +132,13 @@ export class PictureQueue {
     if (!job) return undefined
     const state = await job.getState()
     return state === 'completed' || state === 'failed' ? resultOf(job, state) : undefined
+  }
+
+  /** Where a job is, and how far; undefined where there is none. */
+  async progress(id: string): Promise<JobProgress | undefined> {
+    check('id', id, rule.path)
+    const job = (await this.queue.getJob(bullId(id))) as Bull.Job<JobData> | undefined
+    return job && readProgress(await job.getState(), job.progress)
   }
 
   /** Waits for a job: its result, or its last error as one. An abort rejects with the signal's reason. */

@@ -10,6 +10,7 @@ import { readOptions, rule, type Rule, type Rules } from '../base/validate'
 import { plannedSequences } from '../measure/sequences'
 import { bullOptions, connected, connectionRules, loadBull, type ConnectionOptions } from './connection'
 import { isFinal, readJob, type JobData } from './jobs'
+import { reporting } from './progress'
 import { ShardWriter } from './shards'
 
 /** Options of {@link startWorker}. */
@@ -190,7 +191,12 @@ async function process(
 ): Promise<ResultFields> {
   const { id, task, image, bytes, options } = readJob(job.data)
   const picture = bytes === undefined ? image : Buffer.from(bytes, 'base64')
-  const request = { ...options, ...(picture !== undefined && { image: picture }), ...(signal && { signal }) }
+  const request = {
+    ...options,
+    ...reporting(job, task, options),
+    ...(picture !== undefined && { image: picture }),
+    ...(signal && { signal })
+  }
   const call = callTask[task] as (model: PaliGemma, request: object) => Promise<unknown>
   const row = resultFields(task as BatchTask, await call(model, request))
   await shard?.append({ id, ...(image !== undefined && { image }), ...row })

@@ -70,6 +70,46 @@ describe.skipIf(!hasRedis)('a queue over Redis', () => {
     await expect(queue.wait(wrong, { signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough')
   }, 60_000)
 
+  it('takes the urgent first, jobs without a priority last, delayed ones when it is time', async () => {
+    await using queue = await createQueue({ redis: redis.url, name: 'urgent' })
+    const job = { task: 'ocr', image: tiny, options: { maxTokens: 1 } } as const
+    await queue.addMany([
+      { ...job, id: 'plain-a' },
+      { ...job, id: 'plain-b' },
+      { ...job, id: 'late', priority: 1, delayMs: 1500 },
+      { ...job, id: 'soon', priority: 7 },
+      { ...job, id: 'first', priority: 1 }
+    ])
+    expect(await queue.counts()).toMatchObject({ waiting: 5 })
+    expect(await queue.progress('late')).toEqual({ state: 'waiting' })
+    const added = performance.now()
+    await using model = await loadModel({ model: 'demo', threads: 1, maxSequences: 1 })
+    const out = join(dir, 'urgent')
+    // one is taken ahead: neighbours may end in another order
+    await using worker = await startWorker({ redis: redis.url, name: 'urgent', model, concurrency: 1, out })
+    await queue.wait('late')
+    expect(performance.now() - added).toBeGreaterThan(1400)
+    expect(await queue.progress('late')).toEqual({ state: 'done' })
+    await worker.close()
+    const order: string[] = []
+    for await (const { id } of readShards(out)) order.push(id)
+    expect(order.slice(0, 2).sort()).toEqual(['first', 'soon'])
+    expect(order.slice(2)).toEqual(expect.arrayContaining(['plain-a', 'plain-b', 'late']))
+  }, 60_000)
+
+  it('says how far a job is', async () => {
+    await using queue = await createQueue({ redis: redis.url, name: 'far' })
+    const tiles = { labels: 'purple ring', tiles: { columns: 4, rows: 3 } }
+    const id = await queue.add({ id: 'tiled', task: 'detect', image: demoImage, options: tiles })
+    const long = { prompt: 'caption en', maxTokens: 200, ignoreEos: true }
+    await queue.add({ id: 'long', task: 'generate', image: demoImage, options: long })
+    expect(await queue.progress('nobody')).toBeUndefined()
+    await using _ = await startWorker({ redis: redis.url, name: 'far', model: 'demo', concurrency: 1 })
+    await Promise.all([queue.wait(id), queue.wait('long')])
+    expect(await queue.progress(id)).toMatchObject({ state: 'done', unit: 'tiles', all: expect.any(Number) })
+    expect(await queue.progress('long')).toMatchObject({ state: 'done', unit: 'tokens' })
+  }, 60_000)
+
   it('tries again what a server refused for now', async () => {
     let asked = 0
     const server = createServer((_, response) => {
