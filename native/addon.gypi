@@ -32,7 +32,8 @@
         ["OS=='linux'", {
           "cflags_cc": ["-fno-semantic-interposition"],
           "ldflags": ["-static-libstdc++", "-static-libgcc",
-                      "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"]
+                      "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"],
+          "libraries": ["-ldl"]
         }],
         ["OS=='win'", {
           "defines!": ["_HAS_EXCEPTIONS=0"],

@@ -6,6 +6,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, utimesSync, wr
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildPtx, cudaTool } from './build-ptx.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const args = process.argv.slice(2)
@@ -37,7 +38,7 @@ function newest(path) {
 }
 
 /** Runs `build` unless `output` is there and nothing has changed since the last time. */
-function ifChanged(name, output, inputs, build) {
+async function ifChanged(name, output, inputs, build) {
   // a stamp of our own: compilers also write their outputs when they find errors
   const stamp = join(root, 'build', `${name}.stamp`)
   const exists = (path) => existsSync(join(root, path))
@@ -46,7 +47,7 @@ function ifChanged(name, output, inputs, build) {
     if (inputs.filter(exists).every((input) => newest(join(root, input)) < time)) return
   }
   const started = new Date()
-  build()
+  await build()
   if (!exists(output)) {
     console.error(`${output} was not written`)
     process.exit(1)
@@ -60,6 +61,13 @@ function buildTypeScript() {
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
+}
+
+/** CUDA's kernels, where there are nvcc and a card to run them; else those of `npm run build:ptx` or of the package. */
+async function buildKernels() {
+  const inputs = ['native/gpu/cuda', 'native/gpu/gpu_args.h', 'scripts/build-ptx.mjs']
+  if (!['/dev/nvidiactl', '/dev/dxg'].some((path) => existsSync(path)) || !cudaTool('nvcc')) return
+  await ifChanged('ptx', 'native/gpu/cuda/generated/ptx.inc', inputs, () => buildPtx())
 }
 
 function buildAddon() {
@@ -84,7 +92,7 @@ function generator(folder) {
 }
 
 if (!args.includes('--native')) {
-  ifChanged(
+  await ifChanged(
     'typescript',
     'dist/index.mjs',
     ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'],
@@ -92,7 +100,8 @@ if (!args.includes('--native')) {
   )
 }
 if (!args.includes('--ts')) {
-  ifChanged(
+  await buildKernels()
+  await ifChanged(
     'addon',
     'build/Release/paligemma.node',
     ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'],
