@@ -1,0 +1,21 @@
+/** A short round of `npm run stress`: each part in a process of its own, which must end well. */
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+const script = join(__dirname, '..', '..', 'scripts', 'stress.mjs')
+
+describe('npm run stress', () => {
+  it.each([
+    ['terminate', ['--rounds', '21'], /^21 workers terminated in load, vision, prefill, decode, batch, fit, convert/],
+    ['threads', [], /^1, 2, 3, .* 64 threads give the same bits/],
+    ['models', ['--rounds', '12'], /^12 models at once, half of them of a second copy/]
+  ])('%s', (part, args, said) => {
+    const { status, signal, stdout, stderr } = spawnSync(process.execPath, [script, part, ...args], {
+      encoding: 'utf8',
+      timeout: 110_000
+    })
+    expect({ status, signal, stderr, stdout }).toMatchObject({ status: 0, signal: null, stderr: '' })
+    expect(stdout).toMatch(said)
+  })
+})
