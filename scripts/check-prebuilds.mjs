@@ -61,6 +61,8 @@ function objection(path) {
   const why = wrongPlace(binary, target) || wrongLibrary(binary, target, basename(path))
   if (why) return why
   if (!binary.exports.includes(entrance)) return `has no ${entrance}: Node cannot load it`
+  const lost = binary.imports.find((name) => (binary.format === 'elf' ? /^_Z/ : /^_ZNK?2pg/).test(name))
+  if (lost) return `lacks ${lost} of its own: a source file was not compiled with the others`
   const others = binary.exports.filter((name) => !entrances.has(name))
   if (binary.format === 'elf' && others.length > 0) {
     return `shows ${others.length} names beside the entrance, which may replace others': native/addon/exports.map`

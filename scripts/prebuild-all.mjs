@@ -5,7 +5,7 @@
 // compilers instead and has real machines to try the result on; this is for everybody else, and for forks.
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { root, writeRecord } from './prebuild/record.mjs'
+import { root, sourceCommit, writeRecord } from './prebuild/record.mjs'
 import { targets } from './prebuild/targets.mjs'
 import { build, compilerName } from './prebuild/zig.mjs'
 
@@ -20,12 +20,13 @@ for (const target of targets) {
   const started = performance.now()
   const output = join(root, 'prebuilds', target.folder, target.file)
   try {
+    const commit = sourceCommit()
     await build(target, output)
+    writeRecord(output, compilerName, commit)
   } catch (error) {
     console.error(`${target.name}: ${error.message}`)
     process.exit(1)
   }
-  writeRecord(output, compilerName)
   const seconds = ((performance.now() - started) / 1000).toFixed(0)
   console.log(`${target.name}: ${(statSync(output).size / 1e6).toFixed(2)} MB in ${seconds} s`)
 }

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { root, writeRecord } from './prebuild/record.mjs'
+import { root, sourceCommit, writeRecord } from './prebuild/record.mjs'
 import { targets } from './prebuild/targets.mjs'
 
 const flags = ['--napi', '--strip']
@@ -19,6 +19,7 @@ if (!env.npm_config_nodedir && existsSync(join(prefix, 'include', 'node', 'node_
 env.JOBS ??= 'max' // compiler processes, for node-gyp
 
 const started = Date.now()
+const commit = sourceCommit()
 const prebuildify = join(root, 'node_modules', 'prebuildify', 'bin.js')
 const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...process.argv.slice(2)], {
   cwd: root,
@@ -28,5 +29,6 @@ const { status } = spawnSync(process.execPath, [prebuildify, ...flags, ...proces
 if (status !== 0) process.exit(status ?? 1)
 for (const { folder, file } of targets) {
   const engine = join(root, 'prebuilds', folder, file)
-  if (existsSync(engine) && statSync(engine).mtimeMs >= started) writeRecord(engine, `node-gyp on ${process.platform}`)
+  if (existsSync(engine) && statSync(engine).mtimeMs >= started)
+    writeRecord(engine, `node-gyp on ${process.platform}`, commit)
 }

@@ -1,6 +1,6 @@
 // What a shared library asks of its system, read from the file itself: packing may happen on any system. ELF, Mach-O
 // and PE, 64 bits, little endian: all that the package has engines for.
-//   { format, machine, libraries, versions: [library, version][], minimum, exports }
+//   { format, machine, libraries, versions: [library, version][], minimum, exports, imports }
 
 /** Windows of a file with names for what is read. */
 class Bytes {
@@ -36,7 +36,7 @@ function readElf(bytes) {
     machine: elfMachines[bytes.u16(18)] ?? `machine ${bytes.u16(18)}`,
     libraries: elfLibraries(bytes, sections, namesOf),
     versions: elfVersions(bytes, sections, namesOf),
-    exports: elfExports(bytes, sections, namesOf)
+    ...elfSymbols(bytes, sections, namesOf)
   }
 }
 
@@ -67,14 +67,16 @@ function elfVersions(bytes, sections, namesOf) {
   }
 }
 
-function elfExports(bytes, sections, namesOf) {
+/** What others see of it, and what it wants from others. */
+function elfSymbols(bytes, sections, namesOf) {
   const symbols = sections.find(({ type }) => type === 11)
-  if (!symbols) return []
+  if (!symbols) return { exports: [], imports: [] }
   const all = each(symbols.bytes / 24, (i) => {
     const at = symbols.offset + i * 24
     return { name: bytes.text(namesOf(symbols) + bytes.u32(at)), section: bytes.u16(at + 6) }
-  })
-  return all.filter(({ name, section }) => name && section !== 0).map(({ name }) => name)
+  }).filter(({ name }) => name)
+  const names = (inside) => all.filter(({ section }) => (section !== 0) === inside).map(({ name }) => name)
+  return { exports: names(true), imports: names(false) }
 }
 
 // ---- Mach-O: <mach-o/loader.h>, <mach-o/nlist.h>
@@ -90,6 +92,7 @@ function readMachO(bytes) {
     libraries: [],
     versions: [],
     exports: [],
+    imports: [],
     signed: false
   }
   const version = (word) => `${word >>> 16}.${(word >>> 8) & 255}`
@@ -99,19 +102,21 @@ function readMachO(bytes) {
     else if (command === 0x32) result.minimum = version(bytes.u32(at + 12))
     else if (command === 0x24) result.minimum = version(bytes.u32(at + 8))
     else if (command === 0x1d) result.signed = true
-    else if (command === 2) result.exports = machExports(bytes, at)
+    else if (command === 2) Object.assign(result, machSymbols(bytes, at))
   }
   return result
 }
 
-function machExports(bytes, command) {
+function machSymbols(bytes, command) {
   const [symbols, count, names] = [bytes.u32(command + 8), bytes.u32(command + 12), bytes.u32(command + 16)]
   const all = each(count, (i) => {
     const at = symbols + i * 16
     return { name: bytes.text(names + bytes.u32(at)), type: bytes.buffer[at + 4] }
   })
-  // external, defined in a section, neither private nor for debuggers
-  return all.filter(({ type }) => (type & 0xf1) === 1 && (type & 0xe) === 0xe).map(({ name }) => name.slice(1))
+  // external, neither private nor for debuggers; defined in a section, or nowhere
+  const external = all.filter(({ type }) => (type & 0xf1) === 1)
+  const of = (kind) => external.filter(({ type }) => (type & 0xe) === kind).map(({ name }) => name.slice(1))
+  return { exports: of(0xe), imports: of(0) }
 }
 
 // ---- PE: "PE Format" of Microsoft's documentation
@@ -145,6 +150,7 @@ function readPe(bytes) {
     libraries: list(directory(1), 20, 12),
     delayed: list(directory(13), 32, 4),
     versions: [],
+    imports: [],
     exports: peExports(bytes, directory(0), place)
   }
 }

@@ -25,8 +25,10 @@ export function sourceCommit() {
 
 export const sha256 = (file) => createHash('sha256').update(readFileSync(file)).digest('hex')
 
-export function writeRecord(file, compiler) {
-  const record = { commit: sourceCommit(), compiler, sha256: sha256(file) }
+/** `commit`: of the sources when the build began; it is for nothing where they have changed since. */
+export function writeRecord(file, compiler, commit) {
+  if (sourceCommit() !== commit) throw new Error('the sources changed while they were compiled; build again')
+  const record = { commit, compiler, sha256: sha256(file) }
   writeFileSync(`${file}.json`, `${JSON.stringify(record, null, 2)}\n`)
 }
 

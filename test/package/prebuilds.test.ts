@@ -52,6 +52,12 @@ describe('check-prebuilds', () => {
     ['another system', 'win32-x64/node-paligemma.node', elf, /lies in win32-x64, but is elf/],
     ['a foreign library', 'linux-x64/node-paligemma.glibc.node', renamed(elf, 'libc.so.6', 'libz.so.1'), /needs libz/],
     [
+      'half an engine',
+      'linux-x64/node-paligemma.glibc.node',
+      renamed(elf, 'getpid', '_Z3abv'),
+      /lacks _Z3abv of its own/
+    ],
+    [
       'no entrance',
       'win32-x64/node-paligemma.node',
       renamed(fixture('good.dll'), 'napi_register_module_v1', 'f'),
