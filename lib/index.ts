@@ -139,6 +139,14 @@ export type { ConvertOptions, ConvertResult } from './convert'
 export { convertModel } from './hub/convert-model'
 export { quantize as quantizeModel, type QuantizeOptions } from './convert/quantize'
 export { collectImportance, type ImportanceOptions, type ImportanceResult } from './measure/importance'
+export {
+  evaluateModel,
+  type EvaluatedRow,
+  type EvaluateOptions,
+  type EvaluateResult,
+  type Metric
+} from './measure/evaluate'
+export type { CocoScores } from './measure/metrics/coco'
 export { verifyModel, type VerifyCheck, type VerifyOptions, type VerifyResult } from './measure/verify'
 export { compareQuality, type QualityOptions, type QualityResult } from './measure/quality'
 export type { SamplePrompt } from './measure/samples'

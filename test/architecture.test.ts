@@ -103,7 +103,7 @@ const libLayers: [string, string[]][] = [
   ['train', ['base', 'engine', 'formats', 'images', 'convert']],
   ['datasets', ['base', 'engine', 'formats', 'images', 'output', 'train']],
   ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train']],
-  ['measure', ['base', 'engine', 'formats', 'images', 'convert', 'hub', 'api']],
+  ['measure', ['base', 'engine', 'formats', 'images', 'output', 'convert', 'hub', 'train', 'datasets', 'api']],
   ['aisdk', ['base', 'images', 'output', 'api']],
   ['server', ['base', 'images', 'output', 'convert', 'api']],
   ['queue', ['base', 'output', 'api', 'measure']],

@@ -9,6 +9,7 @@ import { addConvert, addQuantize } from './convert'
 import { addDataset } from './dataset'
 import { addDemo } from './demo'
 import { addEmbed, addSearch } from './embed'
+import { addEvaluate } from './evaluate'
 import { addFit } from './fit'
 import { addInspect } from './inspect'
 import { addImatrix, addQuality } from './measure'
@@ -88,6 +89,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
   program.commandsGroup(verbs.teach)
   addFit(program, context)
   addDataset(program, context)
+  addEvaluate(program, context)
   program.commandsGroup(verbs.measure)
   addInspect(program, context)
   addTokenize(program, context)

@@ -77,7 +77,7 @@ export async function widen(from, to) {
           : { name: tensor.name, type: tensor.type, shape: tensor.shape, bytes }
       )
     }
-    const layout = layoutGguf(metadata, tensors)
+    const layout = await layoutGguf(metadata, tensors)
     const file = await OutputFile.create(to)
     try {
       await file.truncate(layout.bytes)

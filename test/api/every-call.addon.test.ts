@@ -2,7 +2,7 @@
  * Every function that the package exports, with every argument and option replaced by every value that it does not
  * expect: it works, or it fails with a PaliGemmaError; nothing else comes out, and the event loop goes on.
  */
-import { rmSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import * as api from '../../lib/index'
@@ -14,6 +14,7 @@ import { writeTinyModel } from '../support/tiny-model'
 const here = process.cwd()
 let folder = ''
 let gguf = ''
+const examples = 'examples.jsonl'
 let model: api.PaliGemma
 let tokenizer: api.Tokenizer
 let masks: api.MaskDecoder
@@ -24,6 +25,7 @@ beforeAll(async () => {
   for (const [name, value] of Object.entries({ HF_HUB_OFFLINE: '1', PALIGEMMA_CACHE: join(folder, 'cache') }))
     vi.stubEnv(name, value)
   gguf = writeTinyModel({ maskDecoder: true, contextSize: 256 })
+  writeFileSync(examples, '{"prefix": "a", "suffix": "b"}')
   model = await api.loadModel({ model: gguf, threads: 1 })
   tokenizer = await api.loadTokenizer(gguf)
   masks = await api.loadMaskDecoder(gguf)
@@ -326,17 +328,9 @@ const rows: Record<string, Row> = {
     call: (options) => api.convertModel(options),
     args: () => [
       {
-        source: [gguf],
-        out: 'made.gguf',
-        type: 'Q8_0',
-        visionType: 'F16',
-        maskDecoder: undefined,
-        tokenizer: undefined,
-        imatrix: undefined,
-        unfoldProjector: false,
-        adapters: [],
-        onProgress: nothing,
-        signal
+        ...{ source: [gguf], out: 'made.gguf', type: 'Q8_0', visionType: 'F16', maskDecoder: undefined },
+        ...{ tokenizer: undefined, imatrix: undefined, unfoldProjector: false, adapters: [] },
+        ...{ onProgress: nothing, signal }
       }
     ]
   },
@@ -344,13 +338,8 @@ const rows: Record<string, Row> = {
     call: (options) => api.quantizeModel(options),
     args: () => [
       {
-        source: gguf,
-        out: 'made.gguf',
-        type: 'Q8_0',
-        visionType: 'F16',
-        imatrix: undefined,
-        onProgress: nothing,
-        signal
+        ...{ source: gguf, out: 'made.gguf', type: 'Q8_0', visionType: 'F16', imatrix: undefined },
+        ...{ onProgress: nothing, signal }
       }
     ]
   },
@@ -367,6 +356,16 @@ const rows: Record<string, Row> = {
         ...{ labels: ['a'], images: 'pictures', truth: false, maskEncoder: undefined, prefix: '{a}', suffix: '{a}' },
         ...{ imageName: 'a.png', annotations: undefined, subset: 'train', split: 0.5, heldOut: 'v.jsonl', seed: 1 },
         ...{ badRows: 'skip', onBadRow: nothing, onRows: nothing, signal }
+      }
+    ]
+  },
+  evaluateModel: {
+    call: api.evaluateModel,
+    args: () => [
+      {
+        ...{ model: gguf, vision: undefined, maskDecoder: undefined, adapters: [], ...without(loading, 'weights') },
+        ...{ maxSequences: 2, data: examples, images: 'pictures', metric: 'vqa', limit: 1, maxTokens: 1 },
+        ...{ minScore: 0.5, onRow: nothing }
       }
     ]
   },
