@@ -1,4 +1,5 @@
 /** `paligemma segment` */
+import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import type { Segmentation } from '../index'
 import { type Command, Option } from 'commander'
@@ -59,10 +60,8 @@ async function inJson({ mask, ...rest }: Segmentation, form = 'rle'): Promise<ob
 async function maskPng(mask: Mask): Promise<{ width: number; height: number; png: string }> {
   const { width, height, data } = mask
   const sharp = await loadSharp()
-  const png = await sharp(data, { raw: { width, height, channels: 1 } })
-    .toColourspace('b-w')
-    .png()
-    .toBuffer()
+  const grey = sharp(data, { raw: { width, height, channels: 1 } }).toColourspace('b-w')
+  const png = await made('the mask', grey.png().toBuffer())
   return { width, height, png: png.toString('base64') }
 }
 

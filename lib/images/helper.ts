@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { basename, join } from 'node:path'
-import { checkPixels, invalid, undecodable } from './problems'
+import { checkPixels, invalid, starved, undecodable } from './problems'
 import { cmykSteps, rgbSteps, sharpOptions } from './steps'
 import { PaliGemmaError } from '../base/errors'
 
@@ -52,6 +52,7 @@ process.stdin.on('close', () => process.kill(process.pid, 'SIGKILL')).on('data',
 async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixels }) {
   const sharp = require(sharpPath)
   sharp.concurrency(1)
+  say({ ready: true })
   const input = sharp(path ?? Buffer.concat(pieces), options)
   const { width, height, pageHeight = height, space } = await input.metadata()
   if (width * pageHeight > maxPixels) return say({ tooLarge: [width, pageHeight] })
@@ -98,27 +99,24 @@ export async function decodeApart(source: Buffer | string, options: HelperOption
   const { name, maxPixels, timeoutMs, signal } = options
   signal?.throwIfAborted()
   const { NODE_OPTIONS: _, NODE_CHANNEL_FD: __, ...env } = process.env
-  const child = spawn(process.execPath, ['-e', script], {
+  // V8's own threads are of no use here, and where threads are limited each counts
+  const flags = process.versions['bun'] ? [] : ['--v8-pool-size=1']
+  const child = spawn(process.execPath, [...flags, '-e', script], {
     stdio: ['pipe', 'pipe', 'ignore'],
     env: { ...env, UV_THREADPOOL_SIZE: '1', VIPS_CONCURRENCY: '1' },
     windowsHide: true
   })
+  const state = { ready: false }
   let onAbort: (() => void) | undefined
   let timer: NodeJS.Timeout | undefined
   try {
     return await new Promise<HelperResult>((resolve, reject) => {
       onAbort = () => reject(signal!.reason as Error)
       signal?.addEventListener('abort', onAbort, { once: true })
-      timer = setTimeout(
-        () =>
-          reject(
-            invalid(name, `decoding it takes more than decodeTimeoutMs = ${timeoutMs}; save it as PNG or raise it`)
-          ),
-        timeoutMs
-      )
+      timer = setTimeout(() => reject(tooSlow(name, timeoutMs, state.ready)), timeoutMs)
       child.once('error', (error) => reject(notStarted(name, error)))
-      child.once('close', (code, by) => reject(invalid(name, `cannot be decoded: the decoder ended (${by ?? code})`)))
-      receive(child, options, resolve, reject)
+      child.once('close', (code, by) => reject(ended(name, by ?? code ?? '', state.ready)))
+      receive(child, options, state, resolve, reject)
       send(child, source, maxPixels)
     })
   } finally {
@@ -146,8 +144,27 @@ function send(child: ChildProcess, source: Buffer | string, maxPixels: number): 
   if (!isPath) child.stdin?.write(source)
 }
 
+/** Node and glib abort where the system refuses them a thread, and the kernel kills where it has no memory. */
+function ended(name: string, by: NodeJS.Signals | number | string, ready: boolean): PaliGemmaError {
+  const what = `the process that decodes it ended (${by})`
+  if (!ready || ['SIGABRT', 'SIGTRAP', 'SIGKILL', 134].includes(by))
+    return starved(name, 'the decoder a thread or memory', new Error(what))
+  return invalid(name, `cannot be decoded: ${what}`)
+}
+
+// That Node comes up in, on machines that do nothing else at least.
+const startMs = 5000
+
+function tooSlow(name: string, timeoutMs: number, ready: boolean): PaliGemmaError {
+  if (ready || timeoutMs < startMs)
+    return invalid(name, `decoding it takes more than decodeTimeoutMs = ${timeoutMs}; save it as PNG or raise it`)
+  const what = `no process that decodes it came up within decodeTimeoutMs = ${timeoutMs}`
+  return starved(name, 'the decoder a thread or memory', new Error(what))
+}
+
 interface Answer extends Omit<HelperResult, 'data'> {
   bytes: number
+  ready?: true
   error?: string
   tooLarge?: [number, number]
 }
@@ -155,6 +172,7 @@ interface Answer extends Omit<HelperResult, 'data'> {
 function receive(
   child: ChildProcess,
   { name, maxPixels }: HelperOptions,
+  state: { ready: boolean },
   resolve: (result: HelperResult) => void,
   reject: (error: Error) => void
 ): void {
@@ -164,13 +182,15 @@ function receive(
   child.stdout?.on('data', (piece: Buffer) => {
     pieces.push(piece)
     got += piece.length
-    if (!answer) {
+    while (!answer) {
       const all = Buffer.concat(pieces)
       const end = all.indexOf(10)
       if (end < 0) return
-      answer = JSON.parse(all.toString('utf8', 0, end)) as Answer
+      const line = JSON.parse(all.toString('utf8', 0, end)) as Answer
       pieces.splice(0, pieces.length, all.subarray(end + 1))
       got -= end + 1
+      if (line.ready) state.ready = true
+      else answer = line
     }
     const { error, tooLarge, bytes, ...shape } = answer
     try {

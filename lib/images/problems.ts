@@ -8,15 +8,31 @@ export function invalid(name: string, why: string, cause?: unknown): PaliGemmaEr
 
 export function undecodable(name: string, error: unknown): PaliGemmaError {
   if (error instanceof PaliGemmaError) return error
-  const reason = (error as Error).message.split('\n').find((line) => line.trim() !== '') ?? 'unknown error'
-  if (isStarved(error)) {
-    return new PaliGemmaError(
-      'ERR_OUT_OF_MEMORY',
-      `${name}: the system refused the decoder a thread or memory (${reason}); raise the limit of this process`,
-      { cause: error }
-    )
+  if (isStarved(error)) return starved(name, 'the decoder a thread or memory', error)
+  return invalid(name, `cannot be decoded: ${reasonOf(error)}`, error)
+}
+
+const reasonOf = (error: unknown): string =>
+  (error as Error).message.split('\n').find((line) => line.trim() !== '') ?? 'unknown error'
+
+/** The system's limits, not the picture, are at fault. */
+export function starved(name: string, what: string, cause: unknown): PaliGemmaError {
+  return new PaliGemmaError(
+    'ERR_OUT_OF_MEMORY',
+    `${name}: the system refused ${what} (${reasonOf(cause)}); raise the limit of this process`,
+    { cause }
+  )
+}
+
+/** What sharp makes of our own pixels fails only where the system refuses it a thread or memory: with a code then. */
+export async function made<T>(name: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    throw isStarved(error) && !(error instanceof PaliGemmaError)
+      ? starved(name, 'sharp a thread or memory', error)
+      : error
   }
-  return invalid(name, `cannot be decoded: ${reason}`, error)
 }
 
 export function checkPixels(width: number, height: number, name: string, limit: number): void {

@@ -15,6 +15,7 @@ import { decodeImage } from '../images/decode'
 import { takePicture } from '../images/image-rule'
 import type { ImageInput } from '../images/image-input'
 import { decodingRules, type DecodingOptions } from '../images/preprocess-options'
+import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import { takeBox } from './drawable'
 import { type Mask, takeMask } from './mask'
@@ -74,6 +75,16 @@ export async function cropBox(
       expected: `mask of ${width} x ${height} pixels, as the picture,`,
       accepts: (size) => size === `${width} x ${height}`
     })
+  return await made('the crop', cutPng(data, width, height, area, alphas))
+}
+
+async function cutPng(
+  data: Buffer,
+  width: number,
+  height: number,
+  area: ReturnType<typeof insideOf>,
+  alphas: Buffer | undefined
+): Promise<PlainBuffer> {
   const sharp = await loadSharp()
   const cut = sharp(data, { raw: { width, height, channels: 3 }, limitInputPixels: false }).extract(area)
   if (!alphas) return await cut.png().toBuffer()

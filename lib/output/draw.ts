@@ -7,6 +7,7 @@ import { decodeImage } from '../images/decode'
 import type { DecodedImage, ImageInput } from '../images/image-input'
 import { takePicture } from '../images/image-rule'
 import { decodingRules, type DecodingOptions } from '../images/preprocess-options'
+import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import { blendMask, checkMaskSize } from './blend'
 import { coloursOf, coloursRule, type Colours } from './colour'
@@ -79,6 +80,14 @@ export async function drawDetections(
   picture: ImageInput,
   objects: readonly Drawable[],
   options: DrawOptions = {}
+): Promise<PlainBuffer | string> {
+  return await made('the drawing', draw(picture, objects, options))
+}
+
+async function draw(
+  picture: ImageInput,
+  objects: readonly Drawable[],
+  options: DrawOptions
 ): Promise<PlainBuffer | string> {
   const taken = readOptions('drawDetections', options, drawRules)
   const { scale = 1, format = 'png', masks = true, picture: shown = true } = taken

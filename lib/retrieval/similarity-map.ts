@@ -2,6 +2,7 @@
 import type { PlainBuffer, PlainFloats } from '../base/plain-memory'
 import { PaliGemmaError } from '../base/errors'
 import { decodeImage } from '../images/decode'
+import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import { isFloat32Array } from '../base/realms'
 import type { ImageInput } from '../images/image-input'
@@ -152,13 +153,16 @@ export async function drawSimilarityMap(
   map.data.forEach((x, i) =>
     pixels.set([...colour(greatest > least ? (x - least) / (greatest - least) : 0), Math.round(opacity * 255)], i * 4)
   )
-  const heat = await overPage(pixels, map, width, height)
-  const sharp = await loadSharp()
-  return await sharp(data, { raw: { width, height, channels: 3 } })
-    .composite([{ input: heat, raw: { width, height, channels: 4 } }])
-    .removeAlpha()
-    .png()
-    .toBuffer()
+  const drawing = async (): Promise<PlainBuffer> => {
+    const heat = await overPage(pixels, map, width, height)
+    const sharp = await loadSharp()
+    return await sharp(data, { raw: { width, height, channels: 3 } })
+      .composite([{ input: heat, raw: { width, height, channels: 4 } }])
+      .removeAlpha()
+      .png()
+      .toBuffer()
+  }
+  return await made('the drawing', drawing())
 }
 
 // Larger squares of patches no model has.

@@ -23,7 +23,10 @@ export async function openAnimation(source: VideoSource): Promise<Animation | un
   const name = describe(source)
   const bytes = await animationBytes(source, name)
   if (!bytes) return undefined
-  const { pages = 1, delay = [] } = await (await loadSharp())(bytes, { pages: -1, limitInputPixels: false }).metadata()
+  const opened = (await loadSharp())(bytes, { pages: -1, limitInputPixels: false })
+  const { pages = 1, delay = [] } = await opened.metadata().catch((error: unknown) => {
+    throw undecodable(name, error)
+  })
   if (pages < 2) return undefined
   let end = 0
   const starts: number[] = []

@@ -1,9 +1,15 @@
 /** sharp comes with the first picture that needs it; what it refuses is told apart from bad pictures. */
 import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
-import { undecodable } from '../../lib/images/problems'
+import { afterAll, describe, expect, it } from 'vitest'
+import { decodeApart } from '../../lib/images/helper'
+import { made, undecodable } from '../../lib/images/problems'
 import { isStarved, lacksSse42, sharpMissing } from '../../lib/images/sharp'
+
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+
+afterAll(removeTempDirs)
 
 const root = join(__dirname, '..', '..')
 
@@ -42,6 +48,39 @@ describe('sharp', () => {
     expect(undecodable('a.png', new Error('Input buffer contains unsupported image format')).code).toBe(
       'ERR_IMAGE_INVALID'
     )
+  })
+
+  it('that was refused one while it draws says so with a code; other mistakes stay what they are', async () => {
+    const refusal = new Error('glib: Error creating thread: Resource temporarily unavailable\n\nvips2png: no target')
+    await expect(made('the drawing', Promise.reject(refusal))).rejects.toMatchObject({
+      code: 'ERR_OUT_OF_MEMORY',
+      message: expect.stringMatching(/^the drawing: .*creating thread.*; raise the limit/) as unknown,
+      cause: refusal
+    })
+    const other = new Error('extract_area: bad extract area')
+    await expect(made('the crop', Promise.reject(other))).rejects.toBe(other)
+    expect(await made('the crop', Promise.resolve(1))).toBe(1)
+  })
+
+  it.skipIf(process.platform === 'win32')('in a process that the system ends is no bad picture', async () => {
+    const node = process.execPath
+    const folder = tempDir()
+    const ends = { aborted: 'kill -ABRT $$', killed: 'kill -KILL $$', 'not up': 'exit 7', hanging: 'exec sleep 9' }
+    try {
+      for (const [name, line] of Object.entries(ends)) {
+        process.execPath = join(folder, name)
+        writeFileSync(process.execPath, `#!/bin/sh\n${line}\n`, { mode: 0o755 })
+        const decoding = decodeApart(Buffer.from('<svg/>'), { name, maxPixels: 100, timeoutMs: 5000 })
+        await expect(decoding, name).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY' })
+      }
+      // one that came up, and then met a picture that breaks it
+      process.execPath = join(folder, 'broken')
+      writeFileSync(process.execPath, `#!/bin/sh\necho '{"ready":true}'\nkill -SEGV $$\n`, { mode: 0o755 })
+      const decoding = decodeApart(Buffer.from('<svg/>'), { name: 'a.svg', maxPixels: 100, timeoutMs: 2000 })
+      await expect(decoding).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+    } finally {
+      process.execPath = node
+    }
   })
 
   it('is imported statically nowhere', () => {

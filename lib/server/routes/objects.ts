@@ -2,6 +2,7 @@
 import type { DetectOptions } from '../../api/options'
 import type { Chunk, GeneratedToken } from '../../api/results'
 import type { Detection, ObjectList, Segmentation } from '../../api/objects'
+import { made } from '../../images/problems'
 import { maskToRle } from '../../output/mask-forms'
 import { loadSharp } from '../../images/sharp'
 import { json, route, type Call, type Route } from '../call'
@@ -160,9 +161,7 @@ async function maskOf(
   if (format !== 'png') return { mask: maskToRle(mask) }
   const { data, width, height } = mask
   const sharp = await loadSharp()
-  const png = await sharp(data, { raw: { width, height, channels: 1 } })
-    .toColourspace('b-w')
-    .png()
-    .toBuffer()
+  const grey = sharp(data, { raw: { width, height, channels: 1 } }).toColourspace('b-w')
+  const png = await made('the mask', grey.png().toBuffer())
   return { mask: png.toString('base64') }
 }
