@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LoadOptions } from '../api/options'
 import type { SamplingOptions } from '../api/sampling'
+import { type EngineOptions, engineRules } from '../engine/sampling'
 import type { TileOption } from '../images/tile-plan'
 import { group } from './help'
 import { addModelOption, chooseModel } from './model'
@@ -127,21 +128,7 @@ export function runOptions(options: Record<string, unknown>): Omit<LoadOptions, 
   return { ...pick(options, loadKeys), ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}) }
 }
 
-const samplingKeys = [
-  'maxTokens',
-  'temperature',
-  'topK',
-  'topP',
-  'minP',
-  'repeatPenalty',
-  'beams',
-  'lengthPenalty',
-  'bestOf',
-  'seed',
-  'stop',
-  'logProbs',
-  'ignoreEos'
-] as const
+const samplingKeys = [...(Object.keys(engineRules) as (keyof EngineOptions)[]), 'bestOf', 'logProbs'] as const
 
 export function addSamplingOptions(command: Command): Command {
   return command

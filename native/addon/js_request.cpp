@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "addon/js_args.h"
 
@@ -52,27 +53,15 @@ ConstraintSpec constraintSpec(napi_env env, napi_value value) {
   return spec;
 }
 
-SamplingOptions samplingOptions(napi_env env, napi_value value) {
-  SamplingOptions sampling;
-  const auto take = [&](const char* name, const auto& use) { given(env, value, name, use); };
-  take("temperature", [&](napi_value v) { sampling.temperature = float(number(env, v, "temperature", 0, 1e6)); });
-  take("topK", [&](napi_value v) { sampling.topK = int32_t(integer(env, v, "topK", 0, kInt32Max)); });
-  take("topP", [&](napi_value v) { sampling.topP = float(number(env, v, "topP", 0, 1)); });
-  take("minP", [&](napi_value v) { sampling.minP = float(number(env, v, "minP", 0, 1)); });
-  take("repeatPenalty",
-       [&](napi_value v) { sampling.repeatPenalty = float(number(env, v, "repeatPenalty", 1e-6, 1e6)); });
-  take("seed", [&](napi_value v) { sampling.seed = uint64_t(integer(env, v, "seed", 0, kMaxSafeInteger)); });
-  take("logProbs", [&](napi_value v) { sampling.logProbs = int32_t(integer(env, v, "logProbs", -1, 65536)); });
-  return sampling;
-}
-
 Generate generateTask(napi_env env, napi_value value) {
   Generate task;
   const auto take = [&](const char* name, const auto& use) { given(env, value, name, use); };
-  task.sampling = samplingOptions(env, value);
-  take("maxTokens", [&](napi_value v) { task.maxTokens = integer(env, v, "maxTokens", 1, kInt32Max); });
-  take("beams", [&](napi_value v) { task.beams = int32_t(integer(env, v, "beams", 1, 64)); });
-  take("lengthPenalty", [&](napi_value v) { task.lengthPenalty = number(env, v, "lengthPenalty", -10, 10); });
+  Generate::each(task, [&]<class Number>(const char* name, Number& field, const OptionRange& range) {
+    take(name, [&](napi_value v) {
+      if constexpr (std::is_floating_point_v<Number>) field = Number(number(env, v, name, range.min, range.max));
+      else field = Number(integer(env, v, name, int64_t(range.min), int64_t(range.max)));
+    });
+  });
   take("stop", [&](napi_value v) {
     task.stop = strings(env, v, "stop");
     for (size_t i = 0; i < task.stop.size(); ++i)

@@ -2,6 +2,7 @@
 // What a caller asks of a loaded model: a common part, and one struct for each kind of work. std::visit over `task`
 // makes the compiler list the places that a new kind needs.
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <variant>
@@ -30,6 +31,15 @@ struct Generate {
   bool scoredOnly = false;   // log-probabilities only of tokens that the constraint counts (Constraint::scored)
   int32_t beams = 1;         // > 1: beam search, greedy only; as many sequences of maxSequences are taken
   double lengthPenalty = 1;  // a hypothesis scores log-probability / length^lengthPenalty
+
+  // The numbers among them, as SamplingOptions::each.
+  template <class Options, class Visit>
+  static void each(Options& options, const Visit& visit) {
+    SamplingOptions::each(options.sampling, visit);
+    visit("maxTokens", options.maxTokens, OptionRange{1, double(std::numeric_limits<int32_t>::max())});
+    visit("beams", options.beams, OptionRange{1, 64});
+    visit("lengthPenalty", options.lengthPenalty, OptionRange{-10, 10});
+  }
 };
 
 // The log-probabilities of a given text.

@@ -48,22 +48,14 @@ float relative(float logit, float top, double logSum) {
   return float((logit == top ? 0 : double(logit) - double(top)) - logSum);
 }
 
-template <class Value>
-void require(bool good, const char* option, const char* expected, Value received) {
-  if (!good) fail(Code::invalidOption, "Expected ", expected, " for ", option, " but received ", received);
-}
-
 }  // namespace
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
-  require(options.temperature >= 0 && std::isfinite(options.temperature), "temperature", "a number >= 0",
-          options.temperature);
-  require(options.topK >= 0, "topK", "an integer >= 0", options.topK);
-  require(options.topP > 0 && options.topP <= 1, "topP", "a number > 0 and <= 1", options.topP);
-  require(options.minP >= 0 && options.minP <= 1, "minP", "a number 0..1", options.minP);
-  require(options.repeatPenalty > 0 && std::isfinite(options.repeatPenalty), "repeatPenalty", "a number > 0",
-          options.repeatPenalty);
-  require(options.logProbs >= -1, "logProbs", "an integer >= -1", options.logProbs);
+  SamplingOptions::each(options, [](const char* name, auto value, const OptionRange& range) {
+    if (!range.holds(double(value)))
+      fail(Code::invalidOption, "Expected a number ", range.aboveMin ? "> " : ">= ", range.min, " and <= ", range.max,
+           " for ", name, " but received ", value);
+  });
 }
 
 TokenChoice Sampler::pick(std::span<const float> logits, std::span<const int32_t> history,

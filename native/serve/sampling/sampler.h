@@ -8,6 +8,14 @@
 
 namespace pg {
 
+// What a number among the options may be.
+struct OptionRange {
+  double min, max;
+  bool aboveMin = false;  // min itself is excluded
+
+  bool holds(double value) const { return value >= min && value <= max && !(aboveMin && value == min); }
+};
+
 // Filters apply in the order repeatPenalty, temperature, topK, topP, minP.
 struct SamplingOptions {
   float temperature = 0;    // 0 = greedy
@@ -17,6 +25,19 @@ struct SamplingOptions {
   float repeatPenalty = 1;  // 1 = off; on generated tokens and the prompt's text tokens
   uint64_t seed = 0;
   int32_t logProbs = -1;    // -1 = none, 0 = of the chosen token, n = also of the n best
+
+  // Calls visit(name, field, range) for each: who reads options and who checks them need no list of their own.
+  template <class Options, class Visit>
+  static void each(Options& options, const Visit& visit) {
+    constexpr double kMost = 1e6;
+    visit("temperature", options.temperature, OptionRange{0, kMost});
+    visit("topK", options.topK, OptionRange{0, double(std::numeric_limits<int32_t>::max())});
+    visit("topP", options.topP, OptionRange{0, 1, true});
+    visit("minP", options.minP, OptionRange{0, 1});
+    visit("repeatPenalty", options.repeatPenalty, OptionRange{0, kMost, true});
+    visit("seed", options.seed, OptionRange{0, double((uint64_t(1) << 53) - 1)});
+    visit("logProbs", options.logProbs, OptionRange{-1, 65536});
+  }
 };
 
 struct TokenChoice {
