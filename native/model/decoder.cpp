@@ -63,7 +63,7 @@ void Decoder::embed(View x, ConstView ids) {
 }
 
 void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images,
-                           int64_t prefix, const AdapterSet* adapters) {
+                           int64_t prefix, const AdapterSet* adapters, PrefillRows wanted) {
   const int64_t count = int64_t(ids.size()), start = kv.length();
   kv.grow(start + count);
   prefillArena_.reset();
@@ -74,7 +74,8 @@ void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::sp
   pass_ = {.x = prefillArena_.take(count, config_.hidden),
            .q = prefillArena_.take(count, config_.heads * config_.headDim),
            .positions = numbers(prefillArena_, places),
-           .segments = segments_};
+           .segments = segments_,
+           .wanted = wanted == PrefillRows::last ? layers_.wantedOfLast(count) : 0};
   const View tokenIds = tokens(prefillArena_, ids);
   nextLayer_ = 0;
   device_.submit([&] {

@@ -29,6 +29,9 @@ struct DecodeRow {
                                          // becomes their ids, ascending, fewer where there are fewer
 };
 
+// Which rows of a prefill have to leave its last layer.
+enum class PrefillRows : uint8_t { all, last };
+
 class Decoder {
  public:
   Decoder(Device& device, const TextConfig& config, const TextWeights& weights, AttentionWindow window,
@@ -48,9 +51,10 @@ class Decoder {
   // Appends ids to the sequence behind kv, from position kv.length() on. Positions below `prefix` see each other fully
   // (they must come in one prefill), the rest is causal. images: features [rows, hidden] that enter layer 0 as
   // they are, as many rows together as there are kImageRow. adapters (or nullptr) stay alive until the prefill ends.
-  // Replaces an unfinished prefill.
+  // Replaces an unfinished prefill. PrefillRows::last: of the finished prefill only the last row's logits are asked
+  // for, and there is no tape; the same bits for less work.
   void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images, int64_t prefix,
-                    const AdapterSet* adapters);
+                    const AdapterSet* adapters, PrefillRows wanted = PrefillRows::all);
   // One layer; true when all are done. tape: gets what a backward pass needs of that layer.
   bool stepPrefill(const LayerTape& tape = {});
   // Computes a layer of the finished prefill again from what entered it, tape.attention: for what else a tape wants.

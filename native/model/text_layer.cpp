@@ -13,6 +13,7 @@ struct TextLayers::Block {
   const LayerTape& tape;
   int64_t row, rows;
 
+  Block from(int64_t first) const { return {arena, layer, weights, pass, tape, row + first, rows - first}; }
   View x() const { return pass.x.slice(row, rows); }
   View q() const { return pass.q.slice(row, rows); }
   ConstView positions() const { return pass.positions.slice(row, rows); }
@@ -57,35 +58,54 @@ size_t TextLayers::scratchBytes(int64_t tokens) const {
   return std::max({keys, attention, feedForward});
 }
 
+// Products of more than stepRows rows are computed in another way than those of fewer, with other last bits; so are the
+// rows of a pass's last block. Each block keeps its way.
+int64_t TextLayers::wantedOfLast(int64_t tokens) const {
+  const DeviceLimits limits = device_.limits();
+  const int64_t lastBlock = (tokens - 1) % limits.blockRows + 1, enough = limits.stepRows + 1;
+  const int64_t rows = lastBlock < enough ? lastBlock + enough : enough;
+  return rows < tokens ? tokens - rows : 0;
+}
+
 void TextLayers::forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape) const {
   const int64_t tokens = pass.x.rows, most = device_.limits().blockRows;
-  const auto blockAt = [&](int64_t row) {
-    return Block{arena, layer, weights_.layers[size_t(layer)], pass, tape, row, std::min(most, tokens - row)};
+  const int64_t wanted = layer + 1 == config_.layers ? pass.wanted : 0;
+  const auto eachBlock = [&](int64_t first, const auto& use) {
+    for (int64_t row = 0; row < tokens; row += most) {
+      const Block block{arena, layer, weights_.layers[size_t(layer)], pass, tape, row, std::min(most, tokens - row)};
+      if (first < row + block.rows) use(first > row ? block.from(first - row) : block);
+    }
   };
   // keys and values of every row first: prefix rows see rows that come after them
-  for (int64_t row = 0; row < tokens; row += most) {
-    const Block block = blockAt(row);
+  eachBlock(0, [&](const Block& block) {
     keepRows(block, tape.attention, block.x());
-    keysAndValues(block);
-  }
-  for (int64_t row = 0; row < tokens; row += most) {
-    const Block block = blockAt(row);
+    projections(block, wanted);
+  });
+  eachBlock(wanted, [&](const Block& block) {
     attention(block);
     keepRows(block, tape.feedForward, block.x());
     feedForward(block);
-  }
+  });
 }
 
-void TextLayers::keysAndValues(const Block& block) const {
+// Keys and values of all rows, queries of those from `wanted` on.
+void TextLayers::projections(const Block& block, int64_t wanted) const {
   const TextLayer& w = block.weights;
   const int64_t kvWidth = config_.kvHeads * config_.headDim;
+  const int64_t skipped = std::clamp<int64_t>(wanted - block.row, 0, block.rows);
   Arena::Scope scope(block.arena);
   View branch = block.arena.take(block.rows, config_.hidden), k = block.arena.take(block.rows, kvWidth),
        v = block.arena.take(block.rows, kvWidth);
   device_.rmsNorm(branch, block.x(), w.attnNorm.weight, config_.normEps);
   const MatmulJob qkv[] = {{block.q(), &w.q}, {k, &w.k}, {v, &w.v}};
-  ops_.matmul(branch, qkv, block.adapters());
-  device_.rope(block.q(), block.positions(), config_.headDim, config_.ropeTheta);
+  const auto all = std::span(qkv);
+  ops_.matmul(branch, skipped == 0 ? all : all.subspan(1), block.adapters());
+  if (skipped < block.rows) {
+    const Block asking = block.from(skipped);
+    const MatmulJob q{asking.q(), &w.q};
+    if (skipped > 0) ops_.matmul(branch.slice(skipped, asking.rows), {&q, 1}, asking.adapters());
+    device_.rope(asking.q(), asking.positions(), config_.headDim, config_.ropeTheta);
+  }
   device_.rope(k, block.positions(), config_.headDim, config_.ropeTheta);
   keepRows(block, block.tape.q, block.q());
   keepRows(block, block.tape.k, k);

@@ -23,6 +23,8 @@ struct TextPass {
   View q;               // [tokens, heads * headDim] f32, the layer's own
   ConstView positions;  // [tokens, 1] i32
   std::span<const Segment> segments;   // cover all rows, in order
+  // Only rows from here on have to leave the last layer; of those before it, its keys and values alone are computed.
+  int64_t wanted = 0;
 };
 
 class TextLayers {
@@ -31,16 +33,20 @@ class TextLayers {
              AttentionWindow window)
       : device_(device), ops_(ops), config_(config), weights_(weights), window_(window) {}
 
-  // x becomes what leaves the layer, keys and values go to the segments' caches. `arena` has scratchBytes(tokens).
+  // x becomes what leaves the layer, keys and values go to the segments' caches. `arena` has scratchBytes(tokens). A
+  // tape needs all rows.
   void forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape = {}) const;
   size_t scratchBytes(int64_t tokens) const;
   AttentionMask mask(int64_t layer, int64_t prefix) const;
+  // The `wanted` of a pass of so many tokens of which the last alone counts: a few rows more, so that it is computed to
+  // the same bits as if all did.
+  int64_t wantedOfLast(int64_t tokens) const;
 
  private:
   // Rows of a pass that go through a sub-block together, and their arena.
   struct Block;
 
-  void keysAndValues(const Block& block) const;
+  void projections(const Block& block, int64_t wanted) const;
   void attention(const Block& block) const;
   void feedForward(const Block& block) const;
   void keptGeglu(const Block& block, View out, ConstView x) const;

@@ -45,7 +45,7 @@ bool Admission::step() {
   s.job->cancel.throwIfSet();
   if (!finished) return false;
   if (model_.observer) model_.observer->beginPass(0);
-  if (phase_ == Phase::prefix && (!task_ || task_->mayReusePrefix())) keepPrefix();
+  if (phase_ == Phase::prefix && endsWithLogits()) keepPrefix();
   return passEnded();
 }
 
@@ -102,7 +102,7 @@ void Admission::finishPicture() {
 }
 
 bool Admission::reusePrefix() {
-  if (encoding_ || nextImage_ > 0 || (task_ && !task_->mayReusePrefix())) return false;
+  if (encoding_ || nextImage_ > 0 || !endsWithLogits()) return false;
   const CachedPrefix* kept = caches_.prefixes.find(job(), sequence_->prompt, sequence_->adapters.key);
   if (!kept) return false;
   sequence_->kv = kept->kv.fork();
@@ -116,8 +116,10 @@ void Admission::beginPrefix() {
   if (model_.observer) model_.observer->beginPass(s.prompt.imageTokens);
   std::vector<ConstView> images;
   for (const auto& features : s.images) images.push_back(model_.featureView(*features));
+  // those who watch or return every row need them all
+  const bool lastOnly = endsWithLogits() && !model_.observer;
   model_.decoder->beginPrefill(s.kv, std::span(s.prompt.ids).first(size_t(s.prompt.prefix)), images, s.prompt.prefix,
-                               s.adapters.set.get());
+                               s.adapters.set.get(), lastOnly ? PrefillRows::last : PrefillRows::all);
   s.images = {};
   phase_ = Phase::prefix;
   s.timings.prefillMs += milliseconds(start);

@@ -38,6 +38,8 @@ class Admission {
   void beginPrefix();
   void keepPrefix();
   bool passEnded();
+  // Whether of the prefix only the logits after its last token count.
+  bool endsWithLogits() const { return !task_ || task_->mayReusePrefix(); }
 
   Model& model_;
   AdmissionCaches& caches_;

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "check.h"
+#include "far_device.h"
 #include "serve/load/make_device.h"
 #include "serve/load/model.h"
 #include "ops_fixture.h"
@@ -117,6 +118,39 @@ TEST(decoder_weights_by_rows_give_the_same_numbers_for_every_type) {
       if (whole.values() != part.values())
         throw test::Failure{isa, std::string(dtypeInfo(type)->name) + " differs by rows"};
     }
+}
+
+// Prefills whose last row alone counts skip most of the last layer, and nobody sees it.
+TEST(decoder_computes_the_last_row_alone_as_among_all) {
+  for (const bool far : {false, true}) {
+    const std::string path = test::TinyModel().write("/tmp/paligemma-test-last.gguf");
+    std::unique_ptr<Device> device = makeDevice("cpu", 2);
+    // what it computes with takes more than stepRows rows in another way, so it has to be the CPU's number
+    const DeviceLimits smallBlocks{.stepRows = device->limits().stepRows, .blockRows = 48, .jobs = 5, .topK = 16};
+    if (far) device = std::make_unique<test::FarDevice>(chooseKernels(), 1, smallBlocks);
+    Model model({.path = path}, std::move(device));
+    std::remove(path.c_str());
+    const DeviceLimits limits = model.device->limits();
+    const int64_t step = limits.stepRows, block = limits.blockRows, vocab = model.textConfig.vocab;
+    for (const int64_t tokens :
+         {int64_t(1), step, step + 1, step + 2, 2 * step + 3, block, block + 1, block + step + 2}) {
+      std::vector<int32_t> ids;
+      for (int64_t i = 0; i < tokens; ++i) ids.push_back(int32_t(5 + i * 7 % 250));
+      std::vector<float> logits[2], next[2];
+      for (const PrefillRows rows : {PrefillRows::all, PrefillRows::last}) {
+        const size_t of = rows == PrefillRows::all ? 0 : 1;
+        KvSequence kv(*model.kvPool);
+        model.decoder->beginPrefill(kv, ids, {}, tokens, nullptr, rows);
+        while (!model.decoder->stepPrefill()) {}
+        logits[of].resize(size_t(vocab)), next[of].resize(size_t(vocab));
+        model.decoder->prefillLogits(tokens - 1, 1, logits[of].data());
+        const DecodeRow row{&kv, 12, tokens, tokens};
+        model.decoder->decode({&row, 1}, next[of].data());
+      }
+      CHECK(logits[0] == logits[1]);
+      CHECK(next[0] == next[1]);
+    }
+  }
 }
 
 // What a backward pass starts from: the tape, and the layer's own words about what follows it.
