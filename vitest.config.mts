@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 // `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs. Sources
@@ -5,6 +6,8 @@ import { defineConfig } from 'vitest/config'
 // the whole run.
 export default defineConfig({
   test: {
+    // One more than vitest's own choice: many tests wait for a process, a file or a connection.
+    maxWorkers: Math.max(2, availableParallelism()),
     projects: [
       {
         test: {

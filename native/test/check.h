@@ -29,12 +29,18 @@ struct Register {
   Register(const char* name, void (*run)()) { tests().push_back({name, run}); }
 };
 
+// Out of line: a test has many checks, and each would carry the building of its message.
+[[noreturn]] inline void failed(const char* file, int line, std::string what) {
+  throw Failure{std::string(file) + ":" + std::to_string(line), std::move(what)};
+}
+[[noreturn]] inline void failed(const char* file, int line, const char* what) { failed(file, line, std::string(what)); }
+
 template <class A, class B>
 void checkEqual(const A& a, const B& b, const char* textA, const char* textB, const char* file, int line) {
   if (a == b) return;
   std::ostringstream what;
   what << textA << " == " << textB << ": " << a << " != " << b;
-  throw Failure{std::string(file) + ":" + std::to_string(line), what.str()};
+  failed(file, line, what.str());
 }
 
 inline void checkClose(double a, double b, double tolerance, const char* text, const char* file, int line) {
@@ -43,7 +49,7 @@ inline void checkClose(double a, double b, double tolerance, const char* text, c
   std::ostringstream what;
   what.precision(9);
   what << text << ": " << a << " vs " << b << ", difference " << std::fabs(a - b) << " > " << tolerance;
-  throw Failure{std::string(file) + ":" + std::to_string(line), what.str()};
+  failed(file, line, what.str());
 }
 
 }  // namespace pg::test
@@ -52,24 +58,23 @@ inline void checkClose(double a, double b, double tolerance, const char* text, c
   static void test_##name();                                     \
   static pg::test::Register register_##name(#name, test_##name); \
   static void test_##name()
-#define CHECK(condition)                                                                                           \
-  do {                                                                                                             \
-    if (!(condition)) throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__), #condition}; \
+#define CHECK(condition)                                                \
+  do {                                                                  \
+    if (!(condition)) pg::test::failed(__FILE__, __LINE__, #condition); \
   } while (0)
 #define CHECK_EQUAL(a, b) pg::test::checkEqual(a, b, #a, #b, __FILE__, __LINE__)
 #define CHECK_CLOSE(a, b, tolerance) pg::test::checkClose(a, b, tolerance, #a " ~ " #b, __FILE__, __LINE__)
 // The statement must fail with this code and a message that holds `part`.
-#define CHECK_FAILS(statement, expectedCode, part)                                               \
-  do {                                                                                           \
-    bool failed_ = false;                                                                        \
-    try {                                                                                        \
-      statement;                                                                                 \
-    } catch (const pg::Error& e) {                                                               \
-      failed_ = true;                                                                            \
-      CHECK_EQUAL(std::string(pg::codeName(e.code())), std::string(pg::codeName(expectedCode))); \
-      if (e.message().find(part) == std::string::npos)                                           \
-        throw pg::test::Failure{std::string(__FILE__) + ":" + std::to_string(__LINE__),          \
-                                "message \"" + e.message() + "\" lacks \"" + (part) + "\""};     \
-    }                                                                                            \
-    CHECK(failed_&& #statement);                                                                 \
+#define CHECK_FAILS(statement, expectedCode, part)                                                        \
+  do {                                                                                                    \
+    bool failed_ = false;                                                                                 \
+    try {                                                                                                 \
+      statement;                                                                                          \
+    } catch (const pg::Error& e) {                                                                        \
+      failed_ = true;                                                                                     \
+      CHECK_EQUAL(std::string(pg::codeName(e.code())), std::string(pg::codeName(expectedCode)));          \
+      if (e.message().find(part) == std::string::npos)                                                    \
+        pg::test::failed(__FILE__, __LINE__, "message \"" + e.message() + "\" lacks \"" + (part) + "\""); \
+    }                                                                                                     \
+    CHECK(failed_&& #statement);                                                                          \
   } while (0)
