@@ -1,4 +1,4 @@
-/** Examples that need no tool of the registry, with the packed package: worker_threads, a camera, Electron's main. */
+/** Examples with the packed package: worker_threads, a camera, Electron's main process; and the newest AI SDK. */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,7 +12,7 @@ const caption = 'a purple ring, a blue ring and a black heart on a striped backg
 let app: string | undefined
 
 beforeAll(() => {
-  app = appWith(join(temporary, 'app'), packWithEngine(temporary), [])
+  app = appWith(join(temporary, 'app'), packWithEngine(temporary), ['ai@7'])
   if (!app) return
   for (const name of ['worker-threads', 'camera', 'electron'])
     cpSync(join(root, 'examples', name), join(app, name), { recursive: true })
@@ -51,6 +51,36 @@ describe('examples', () => {
     for (const file of ['preload.cjs', 'window.js']) expect(runNode(cwd, ['--check', `electron/${file}`])).toBe('')
   })
 })
+
+// test/aisdk has the whole provider with AI SDK 6, which Node 20 is enough for
+it('AI SDK 7: text, a stream and an object, by the default specification', (context) => {
+  const cwd = need(context)
+  writeFileSync(join(cwd, 'sdk.mjs'), sdk)
+  const [text, streamed, object] = runNode(cwd, ['sdk.mjs'], { PICTURE: demoPicture }).split('\n')
+  expect([text, streamed]).toEqual([caption, caption])
+  expect(JSON.parse(object!)).toEqual({ count: expect.any(Number) })
+})
+
+const sdk = `import { readFileSync } from 'node:fs'
+import { generateText, jsonSchema, Output, streamText } from 'ai'
+import { loadModel } from 'node-paligemma'
+import { createPaliGemma } from 'node-paligemma/ai-sdk'
+
+globalThis.AI_SDK_LOG_WARNINGS = false
+const loaded = await loadModel('demo')
+const model = createPaliGemma({ model: loaded }).languageModel()
+const file = { type: 'file', mediaType: 'image/png', data: readFileSync(process.env.PICTURE) }
+const about = (text) => [{ role: 'user', content: [{ type: 'text', text }, file] }]
+console.log((await generateText({ model, messages: about('caption en') })).text)
+let text = ''
+for await (const more of streamText({ model, messages: about('caption en') }).textStream) text += more
+console.log(text)
+const count = { type: 'integer', minimum: 0, maximum: 9 }
+const schema = jsonSchema({ type: 'object', properties: { count }, required: ['count'], additionalProperties: false })
+const messages = about('answer en how many shapes are there?')
+console.log(JSON.stringify((await generateText({ model, messages, output: Output.object({ schema }) })).output))
+await loaded.dispose()
+`
 
 const standIn = `const { EventEmitter } = require('node:events')
 const app = new EventEmitter()
