@@ -8,6 +8,7 @@
 #include "base/math.h"
 #include "base/half.h"
 #include "base/largest.h"
+#include "device/refusals.h"
 
 namespace pg {
 
@@ -159,18 +160,14 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
   return rope_.angles.data();
 }
 
-// f16 has no number beyond 65504, and the blocks of q8_0 have it as their scale: what is larger would become infinite.
+// What is larger would become infinite.
 static void checkFits(ConstHostView x, DType type) {
-  constexpr float kLargestHalf = 65504;
   if (type != DType::f16 && type != DType::q8_0) return;
   const float limit = type == DType::f16 ? kLargestHalf : 127 * kLargestHalf;
   for (int64_t r = 0; r < x.rows; ++r) {
     uint32_t most = 0;
     for (int64_t c = 0; c < x.cols; ++c) most = std::max(most, floatToBits(x.row<float>(r)[c]) & 0x7fffffff);
-    if (most > floatToBits(limit))
-      fail(Code::modelInvalid, "The model computes keys or values beyond ", limit,
-           ", more than a KV cache of this type holds: its weights (or those of an adapter) are far too large, or it "
-           "needs kvCacheType: 'f32'");
+    if (most > floatToBits(limit)) refuseTooLarge(limit);
   }
 }
 

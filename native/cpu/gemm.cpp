@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "base/half.h"
-
 #include "base/math.h"
+#include "device/refusals.h"
 
 namespace pg {
 namespace {
@@ -15,14 +15,6 @@ bool allFinite(const float* x, int64_t n) {
   uint32_t special = 0;
   for (int64_t i = 0; i < n; ++i) special |= (floatToBits(x[i]) & 0x7f800000) == 0x7f800000;
   return !special;
-}
-
-// Rounding to 8 bits would hide a NaN, and numbers without meaning would come out as text.
-[[noreturn]] void refuseSpoiled() {
-  fail(Code::modelInvalid,
-       "The model computes values that are not finite: its weights (or those of an adapter) hold NaN, infinity or "
-       "numbers "
-       "that are far too large. Convert or download it again; convert names the tensor");
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 #include "cpu/cpu_info.h"
 #include "far_device.h"
 #include "format/quantize.h"
+#include "gpu/emulator/emulated_driver.h"
+#include "gpu/gpu_device.h"
 
 namespace pg::test {
 
@@ -102,10 +104,21 @@ inline double relativeError(const std::vector<float>& a, const std::vector<doubl
   return std::sqrt(difference / (size + 1e-30));
 }
 
+inline const std::string kEmulatedCuda = "cuda-emulated";
+
+// A GPU whose kernels run on the CPU, twice and in two orders of their threads.
+inline std::unique_ptr<Device> emulatedGpu() {
+  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(
+      gpu::EmulatorOptions{.kind = kEmulatedCuda, .threads = 2, .bothOrders = true, .groupMemoryBytes = 100 << 10}));
+}
+
+// An emulated GPU takes a thousand times as long as a CPU: it runs some of the larger cases only.
+enum class OnGpu { no, yes };
+
 // Runs body(device, isa) on every instruction set and thread count, and on a device far away; the floats it returns
-// must be the same to the last bit.
+// must be the same to the last bit. Then on an emulated GPU.
 template <class Body>
-void onEveryDevice(const Body& body) {
+void onEveryDevice(const Body& body, OnGpu gpu = OnGpu::yes) {
   for (const std::string& isa : supportedIsas()) {
     std::vector<float> first;
     for (int threads = 1; threads <= 4; ++threads) {
@@ -120,15 +133,20 @@ void onEveryDevice(const Body& body) {
         throw Failure{isa, far ? "differs far away" : "differs with " + std::to_string(threads) + " threads"};
     }
   }
+  if (gpu == OnGpu::yes) body(*emulatedGpu(), kEmulatedCuda);
 }
 
-// Relative error a product may have: quantized weights meet 8-bit activations on all tables but the scalar one.
+// Relative error a product may have: quantized weights meet 8-bit activations on all tables but the scalar one, on GPUs
+// 16-bit ones.
 inline double matmulTolerance(const std::string& isa, DType type) {
+  if (isa == kEmulatedCuda && type == DType::bf16) return 4e-3;
+  if (isa == kEmulatedCuda) return dtypeInfo(type)->quantized ? 1e-3 : 2e-6;
   return isa == "scalar" || !dtypeInfo(type)->quantized ? 2e-6 : 0.0125;
 }
 
 // The same for attention: 16-bit integers where they are allowed.
 inline double attentionTolerance(const std::string& isa, Precision precision) {
+  if (isa == kEmulatedCuda) return precision == Precision::fast ? 1e-3 : 3e-6;
   return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6;
 }
 

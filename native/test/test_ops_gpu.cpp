@@ -1,0 +1,132 @@
+// What is a GPU's alone: forms of weights, paths by the number of rows, memory given back early, devices that fail.
+#include "ops_fixture.h"
+
+namespace pg {
+namespace {
+
+using namespace test;
+
+gpu::EmulatorOptions options() { return {.kind = kEmulatedCuda, .threads = 2, .bothOrders = true}; }
+
+std::unique_ptr<gpu::GpuDevice> gpuWith(gpu::EmulatorOptions options) {
+  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(std::move(options)));
+}
+
+std::vector<float> product(Device& device, const Linear& linear, ConstView x) {
+  const Floats out(device, x.rows, linear.out());
+  const MatmulJob job{out, &linear};
+  device.matmul(x, {&job, 1});
+  return out.values();
+}
+
+std::vector<double> doubles(const Matrix& w, const std::vector<float>& x, int64_t m) {
+  std::vector<double> y(size_t(m * w.rows));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < w.rows; ++j)
+      for (int64_t c = 0; c < w.cols; ++c)
+        y[size_t(i * w.rows + j)] += double(x[size_t(i * w.cols + c)]) * double(w.values[size_t(j * w.cols + c)]);
+  return y;
+}
+
+const DType kGpuTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0,   DType::q4_0,
+                           DType::q4_1, DType::q5_0, DType::q5_1, DType::q2_k,   DType::q3_k,
+                           DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs};
+
+}  // namespace
+
+TEST(gpu_products_of_every_type_match_double_loops) {
+  const auto device = gpuWith(options());
+  for (DType type : kGpuTypes)
+    for (int64_t m : {3, 17, 130}) {
+      const int64_t block = dtypeInfo(type)->block, k = block == 1 ? 140 : block == 32 ? 160 : 512, n = 69;
+      if (m == 130 && type != DType::q4_0 && type != DType::f16) continue;   // the same path with another reader
+      const Matrix w(type, n, k, 1);
+      const std::vector<float> x = randoms(size_t(m * k), 2);
+      const Matrix::Placed placed = w.on(*device);
+      const double error = relativeError(product(*device, placed.linear, Floats(*device, x, m, k)), doubles(w, x, m));
+      const double tolerance = type == DType::bf16 ? (m > 16 ? 4e-3 : 1e-5) : matmulTolerance(kEmulatedCuda, type);
+      if (!(error < tolerance))
+        throw Failure{dtypeName(type), "m " + std::to_string(m) + ": relative error " + std::to_string(error)};
+    }
+}
+
+TEST(gpu_rows_of_products_do_not_depend_on_company) {
+  const auto device = gpuWith(options());
+  const int64_t k = 256, n = 20, most = device->limits().stepRows;
+  const std::vector<float> x = randoms(size_t(40 * k), 12);
+  const Floats all(*device, x, 40, k);
+  for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q4_0, DType::q4_k}) {
+    const Matrix::Placed placed = Matrix(type, n, k, 11).on(*device);
+    const auto same = [&](int64_t first, int64_t m, const std::vector<float>& among) {
+      const std::vector<float> some = product(*device, placed.linear, all.slice(first, m));
+      return std::memcmp(some.data(), among.data() + first * n, some.size() * sizeof(float)) == 0;
+    };
+    const std::vector<float> step = product(*device, placed.linear, all.slice(0, most));
+    for (const auto& [first, m] : {std::pair<int64_t, int64_t>{0, 1}, {3, 1}, {9, 1}, {0, 8}, {7, 9}, {15, 1}})
+      CHECK(same(first, m, step));
+    const std::vector<float> many = product(*device, placed.linear, all);
+    for (const auto& [first, m] : {std::pair<int64_t, int64_t>{0, 17}, {5, 20}}) CHECK(same(first, m, many));
+  }
+}
+
+TEST(gpu_takes_rows_of_any_size_in_products) {
+  // values that f16 cannot hold: rows are scaled, each by itself
+  const auto device = gpuWith(options());
+  const int64_t k = 96, n = 20;
+  for (int64_t m : {6, 18})
+    for (DType type : {DType::f16, DType::bf16, DType::q8_0}) {
+      const Matrix w(type, n, k, 5);
+      std::vector<float> x = randoms(size_t(m * k), 6);
+      for (int64_t r = 0; r < m; ++r)
+        for (int64_t c = 0; c < k; ++c) x[size_t(r * k + c)] *= std::pow(10.0f, float(4 * (r % 6) - 10));
+      for (int64_t c = 0; c < k; ++c) x[size_t(2 * k + c)] = 0;
+      const Matrix::Placed placed = w.on(*device);
+      const std::vector<float> y = product(*device, placed.linear, Floats(*device, x, m, k));
+      const std::vector<double> want = doubles(w, x, m);
+      for (int64_t r = 0; r < m; ++r)
+        CHECK(relativeError({y.begin() + r * n, y.begin() + (r + 1) * n},
+                            {want.begin() + r * n, want.begin() + (r + 1) * n}) < 5e-3);
+    }
+}
+
+TEST(gpu_gives_rows_of_weights_back_as_they_were) {
+  const auto device = gpuWith(options());
+  for (DType type : kGpuTypes) {
+    const Matrix w(type, 5, dtypeInfo(type)->block == 1 ? 75 : 512, 21);
+    const Matrix::Placed placed = w.on(*device);
+    std::vector<uint8_t> bytes(w.bytes.size());
+    device->download(bytes.data(), placed.linear.weight);
+    CHECK(bytes == w.bytes);
+  }
+}
+
+TEST(gpu_keeps_memory_that_gathered_ops_still_need) {
+  const auto device = gpuWith(options());
+  const Floats x(*device, {1, 2, 3, 4}, 1, 4);
+  device->submit([&] {
+    const Floats y(*device, {1, 1, 1, 1}, 1, 4);
+    device->add(x, y);   // y goes before it runs
+  });
+  CHECK((x.values() == std::vector<float>{2, 3, 4, 5}));
+}
+
+TEST(gpu_says_what_it_refuses) {
+  const auto device = gpuWith(options());
+  std::vector<float> bad(64, 1);
+  bad[9] = NAN;
+  const Matrix::Placed w = Matrix(DType::q8_0, 4, 64, 1).on(*device);
+  CHECK_FAILS(product(*device, w.linear, Floats(*device, bad, 1, 64)), Code::modelInvalid, "not finite");
+  // and goes on
+  CHECK(product(*device, w.linear, Floats(*device, std::vector<float>(64, 1), 1, 64)).size() == 4);
+
+  gpu::EmulatorOptions small = options();
+  small.memoryBytes = 1 << 20;
+  CHECK_FAILS(gpuWith(small)->allocate(2 << 20), Code::outOfMemory, "MiB");
+  gpu::EmulatorOptions failing = options();
+  failing.launchesUntilLost = 3;
+  const auto lost = gpuWith(failing);
+  const Floats x(*lost, 1, 4);
+  CHECK_FAILS(for (int i = 0; i < 5; ++i) lost->softcap(x, 3), Code::deviceLost, "lost");
+}
+
+}  // namespace pg
