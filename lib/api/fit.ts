@@ -17,7 +17,8 @@ export async function fitAdapter(host: ModelHost, examples: unknown, options: Ta
   const data = await takeExamples('examples', examples, signal)
   const heldOut = options.evaluate === undefined ? [] : await takeExamples('evaluate', options.evaluate, signal)
   const start = await beginning(host, options)
-  return await host.admit(async () => await new Run(host, data, heldOut, start, options).go())
+  const identity = await fingerprint(data)
+  return await host.admit(async () => await new Run(host, data, heldOut, start, identity, options).go())
 }
 
 function checkTogether({ from, rank, alpha, targets, rslora, resume, checkpoint }: FitOptions): void {
@@ -47,6 +48,7 @@ class Run {
     private readonly data: TakenExample[],
     private readonly heldOut: TakenExample[],
     private readonly start: Beginning,
+    identity: string,
     private readonly options: Taken<FitOptions>
   ) {
     const { batchSize, shuffle, seed, epochs, learningRate, warmup, schedule, weightDecay, clip } =
@@ -56,7 +58,7 @@ class Run {
     this.plan = { learningRate, warmup, schedule, total }
     this.pictures = new Pictures(host, options.signal)
     this.settings = {
-      ...{ ...this.order, count: undefined, examples: fingerprint(data), steps: total },
+      ...{ ...this.order, count: undefined, examples: identity, steps: total },
       ...{ learningRate, warmup, schedule, weightDecay, clip },
       ...{ adapter: start.identity, model: `${host.info.architecture}, ${host.info.parameters} parameters` }
     }

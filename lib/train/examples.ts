@@ -1,5 +1,6 @@
 /** Examples in every form that `fit` takes, as one list. */
 import { createHash } from 'node:crypto'
+import { stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 import { readFields, take, takeList, wrongOption } from '../base/validate'
 import type { ImageInput } from '../images/image-input'
@@ -34,6 +35,7 @@ export interface TakenExample {
 }
 
 const mostExamples = 10_000_000
+const longestPath = 4096 // beyond it is base64
 
 /**
  * All examples, checked. Pictures are not read yet, so a list of paths takes little; what is given as bytes stays in
@@ -132,12 +134,23 @@ function* fromLists(option: string, given: object): Iterable<FitExample> {
   }
 }
 
-/** What tells one list of examples from another: a run that goes on must see the same. */
-export function fingerprint(examples: readonly TakenExample[]): string {
+/**
+ * What tells one list of examples from another: a run that goes on must see the same. Of pictures in files, name and
+ * size.
+ */
+export async function fingerprint(examples: readonly TakenExample[]): Promise<string> {
   const hash = createHash('sha256')
+  const sizes = new Map<string, number>()
   for (const { images, prompt, response } of examples) {
     hash.update(JSON.stringify([prompt, response, images.length]))
-    for (const image of images) hash.update(identity(image))
+    for (const image of images) {
+      hash.update(identity(image))
+      if (typeof image !== 'string' || image.length > longestPath) continue
+      let size = sizes.get(image)
+      // what is no file says so when its turn comes
+      if (size === undefined) sizes.set(image, (size = (await stat(image).catch(() => undefined))?.size ?? -1))
+      hash.update(String(size))
+    }
   }
   return hash.digest('hex').slice(0, 32)
 }
