@@ -14,7 +14,7 @@ import { resolveModel } from '../hub/resolve'
 import { decodeImage } from '../images/decode'
 import { estimateMemory } from './estimate'
 import { peakMemory, resetPeakMemory } from './memory'
-import { demoAnswers, demoChecksum, demoPicture, demoTolerance } from './verify-demo'
+import { demoAnswers, demoChecksum, demoPicture, demoTolerance, sameAnswer } from './verify-demo'
 
 /** Options of {@link verifyModel}. */
 export interface VerifyOptions {
@@ -157,7 +157,7 @@ async function checkDemo(isa: string, { threads, signal }: Taken<VerifyOptions>)
   let worst = 0
   for (const { prompt, text, logProb } of demoAnswers) {
     const found = await model.generate({ image, prompt, maxTokens: 64, signal })
-    if (found.text !== text)
+    if (!sameAnswer(found.text, text))
       wrong(`"${prompt}" gives ${JSON.stringify(found.text)} in place of ${JSON.stringify(text)}`)
     const { total } = await model.score({ image, prompt, suffix: text, signal })
     worst = Math.max(worst, Math.abs(total - logProb))
