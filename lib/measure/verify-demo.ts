@@ -38,7 +38,7 @@ export const demoAnswers: readonly DemoAnswer[] = [
 /** Of `logProb`: other kernels round activations to 8 bits, which moved it by 0.003 at most where it was measured. */
 export const demoTolerance = 0.1
 
-/** Steps of 1/1023: between neighbouring places a last digit decides (the plain NEON table says 806 for 805). */
+/** Steps of 1/1023: between neighbouring places a last digit decides (the Arm tables say 806 for 805). */
 const locationTolerance = 4
 
 /** Whether a text is the expected one, but for places that are a hair away. */
