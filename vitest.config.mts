@@ -13,7 +13,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.addon.test.ts', 'test/package/**', 'test/frameworks/**'],
+          exclude: ['test/**/*.addon.test.ts', 'test/**/*.emulated.test.ts', 'test/package/**', 'test/frameworks/**'],
           testTimeout: 30_000
         }
       },
@@ -30,6 +30,16 @@ export default defineConfig({
         test: {
           name: 'package',
           include: ['test/package/**/*.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          pool: 'forks'
+        }
+      },
+      {
+        // needs an engine with an emulated GPU: npm run test:gpu
+        test: {
+          name: 'gpu',
+          include: ['test/**/*.emulated.test.ts'],
           testTimeout: 300_000,
           hookTimeout: 300_000,
           pool: 'forks'

@@ -108,6 +108,8 @@ export {
 } from './retrieval/similarity-map'
 export { prompts } from './api/prompts'
 export { setNativeBinding } from './api/engine'
+export { listDevices, type DeviceInfo, type DeviceList } from './api/device'
+export type { DeviceName } from './base/device-name'
 export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
 export { loadMaskDecoder, MaskDecoder } from './output/mask-decoder'

@@ -1,6 +1,7 @@
 // npm run build: TypeScript to dist/ and the addon to build/Release/paligemma.node. Quick when nothing changed, and
 // offline: cmake, a C++20 compiler and node_modules are all it needs.
-//   node scripts/build.mjs [--ts | --native] [--force]
+//   node scripts/build.mjs [--ts | --native | --emulated] [--force]
+// --emulated: build/emulated/paligemma.node, an engine with device "cuda-emulated"; PALIGEMMA_NATIVE names it.
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -10,9 +11,9 @@ import { buildPtx, cudaTool } from './build-ptx.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const args = process.argv.slice(2)
-const unknown = args.find((arg) => !['--ts', '--native', '--force'].includes(arg))
+const unknown = args.find((arg) => !['--ts', '--native', '--emulated', '--force'].includes(arg))
 if (unknown) {
-  console.error(`Unknown argument ${unknown}. Usage: node scripts/build.mjs [--ts | --native] [--force]`)
+  console.error(`Unknown argument ${unknown}. Usage: node scripts/build.mjs [--ts | --native | --emulated] [--force]`)
   process.exit(2)
 }
 const force = args.includes('--force')
@@ -70,9 +71,18 @@ async function buildKernels() {
   await ifChanged('ptx', 'native/gpu/cuda/generated/ptx.inc', inputs, () => buildPtx())
 }
 
-function buildAddon() {
-  const folder = join(root, 'build', 'cmake')
-  run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DPALIGEMMA_TESTS=OFF', ...generator(folder)])
+function buildAddon({ name = 'cmake', options = [] } = {}) {
+  const folder = join(root, 'build', name)
+  run('cmake', [
+    '-S',
+    root,
+    '-B',
+    folder,
+    '-DCMAKE_BUILD_TYPE=Release',
+    '-DPALIGEMMA_TESTS=OFF',
+    ...options,
+    ...generator(folder)
+  ])
   run('cmake', [
     '--build',
     folder,
@@ -91,7 +101,7 @@ function generator(folder) {
   return spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
 }
 
-if (!args.includes('--native')) {
+if (!args.includes('--native') && !args.includes('--emulated')) {
   await ifChanged(
     'typescript',
     'dist/index.mjs',
@@ -99,12 +109,12 @@ if (!args.includes('--native')) {
     buildTypeScript
   )
 }
-if (!args.includes('--ts')) {
+const addonInputs = ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json']
+if (args.includes('--emulated')) {
+  const output = 'build/emulated/paligemma.node'
+  const options = ['-DPALIGEMMA_EMULATED=ON', `-DPALIGEMMA_OUTPUT=${join(root, 'build', 'emulated')}`]
+  await ifChanged('emulated', output, addonInputs, () => buildAddon({ name: 'cmake-emulated', options }))
+} else if (!args.includes('--ts')) {
   await buildKernels()
-  await ifChanged(
-    'addon',
-    'build/Release/paligemma.node',
-    ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json'],
-    buildAddon
-  )
+  await ifChanged('addon', 'build/Release/paligemma.node', addonInputs, () => buildAddon())
 }

@@ -3,9 +3,10 @@
 //   node scripts/test.mjs            `npm test`: C++ tests under sanitizers, symbols, vitest (units, addon, package)
 //   node scripts/test.mjs quick      units, and the reference results on the best kernel table: under a minute
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
+//   node scripts/test.mjs gpu        the reference results on an emulated GPU: minutes
 //   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
 //   node scripts/test.mjs tsan       C++ tests of what runs on several threads, under ThreadSanitizer
-// More words run more suites: cpp, symbols, vitest, quick, tables, tsan, frameworks.
+// More words run more suites: cpp, symbols, vitest, quick, tables, tsan, gpu, frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -83,6 +84,9 @@ const everyTable = [
   'convert/gguf/merge',
   'cli/demo'
 ].map((name) => `test/${name}.addon.test.ts`)
+const onGpus = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters'].map(
+  (name) => `test/${name}.addon.test.ts`
+)
 
 function otherTables() {
   const { isa, supported } = createRequire(import.meta.url)(join(root, 'build', 'Release', 'paligemma.node')).cpuInfo()
@@ -137,6 +141,14 @@ function runTables() {
   for (const isa of otherTables()) count(`vitest on ${isa}`, vitest(everyTable, { PALIGEMMA_ISA: isa }))
 }
 
+/** The reference results on a GPU that is emulated, and what else GPUs must do. */
+function runEmulated() {
+  if (!node('build.mjs', '--emulated')) return count('the emulated build', { failed: 1 })
+  const onGpu = { PALIGEMMA_NATIVE: join(root, 'build', 'emulated', 'paligemma.node') }
+  count('an emulated GPU', vitest(['--project', 'gpu'], onGpu))
+  count('reference results on it', vitest(onGpus, { ...onGpu, PALIGEMMA_DEVICE: 'cuda-emulated' }))
+}
+
 const suites = {
   cpp: () => count('C++', nativeTests()),
   tsan: () => count('C++ under ThreadSanitizer', nativeTests('tsan', 'thread', threaded)),
@@ -148,6 +160,7 @@ const suites = {
     count('reference results', vitest(everyTable))
   },
   tables: runTables,
+  gpu: runEmulated,
   frameworks: () => count('frameworks', vitest(['--project', 'frameworks']))
 }
 

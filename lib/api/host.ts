@@ -224,8 +224,10 @@ export class ModelHost {
     try {
       const info = await untilAborted(jobs.ready, signal)
       const cpu = binding.cpuInfo?.()
-      warnOfFewerThreads(info.threads, threads ?? cpu?.threads)
-      if (cpu) warnOfBrokenTables(cpu)
+      if (info.device === 'cpu') {
+        warnOfFewerThreads(info.threads, threads ?? cpu?.threads)
+        if (cpu) warnOfBrokenTables(cpu)
+      }
       // without the caller's callback and signal, which may hold much alive
       const { signal: _, onProgress: __, ...kept } = options
       const host = new ModelHost(binding, model, info, kept, jobs)

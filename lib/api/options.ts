@@ -2,6 +2,8 @@
 import { adaptersRule, type AdapterOption } from '../convert/adapters/option'
 import type { TrainedAdapter } from '../convert/adapters/trained'
 import { samplingRules, type SamplingOptions } from './sampling'
+import type { DeviceName } from '../base/device-name'
+import { deviceRule } from './device'
 import { nativeBindingRule } from './engine'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
@@ -40,8 +42,11 @@ export interface LoadOptions {
    * requests with ERR_MODEL_CHANGED. "copy": read into memory once, safe from whatever happens to the file afterwards.
    */
   weights?: 'mapped' | 'copy' | undefined
-  /** Where the model runs; "auto" (the default) takes the best there is. */
-  device?: 'auto' | 'cpu' | 'cuda' | 'metal' | undefined
+  /**
+   * Where the model runs; "auto" (the default) takes the best there is that holds the model. "cuda:1": the second card
+   * of `listDevices()`.
+   */
+  device?: DeviceName | undefined
   /** Compute threads; default: the physical cores this process may use. Results do not depend on it. */
   threads?: number | undefined
   /** Tokens per sequence, images included; default: what the model was trained for. */
@@ -222,7 +227,7 @@ export const loadRules: Rules<LoadOptions> = {
   adapters: adaptersRule,
   nativeBinding: nativeBindingRule,
   weights: rule.oneOf('mapped', 'copy'),
-  device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
+  device: deviceRule,
   threads: rule.integer(1, 1024),
   contextSize: rule.integer(1),
   maxSequences: rule.integer(1, 1024),

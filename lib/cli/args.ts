@@ -4,6 +4,7 @@ import type { LoadOptions } from '../api/options'
 import type { SamplingOptions } from '../api/sampling'
 import { type EngineOptions, engineRules } from '../engine/sampling'
 import type { TileOption } from '../images/tile-plan'
+import { type DeviceName, isDeviceName } from '../base/device-name'
 import { group } from './help'
 import { addModelOption, chooseModel } from './model'
 
@@ -11,6 +12,11 @@ export function integer(value: string): number {
   const parsed = Number(value)
   if (!/^[+-]?\d+$/.test(value) || !Number.isSafeInteger(parsed)) throw new InvalidArgumentError('Expected an integer.')
   return parsed
+}
+
+export function deviceName(value: string): DeviceName {
+  if (!isDeviceName(value)) throw new InvalidArgumentError('Expected auto, cpu, cuda, cuda:1 or metal.')
+  return value
 }
 
 export function number(value: string): number {
@@ -108,7 +114,7 @@ export function addRunOptions(command: Command): Command {
 /** Where and how large: what every verb with a model has. */
 export function addDeviceOptions(command: Command): Command {
   return command
-    .addOption(new Option('--device <name>', 'where to run (default: auto)').choices(['auto', 'cpu', 'cuda', 'metal']))
+    .option('--device <name>', 'where to run: auto (default), cpu, cuda, cuda:1, metal', deviceName)
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
     .option('--context-size <tokens>', 'tokens per sequence (default: what the model was trained for)', integer)
 }

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import { expandPath } from '../base/expand-path'
 import type { BenchOptions, BenchResult } from '../measure/bench'
-import { integer, pick } from './args'
+import { deviceName, integer, pick } from './args'
 import { addExamples, group } from './help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from './context'
 import { progress } from './progress'
@@ -40,7 +40,7 @@ export function addBench(program: Command, context: Context): void {
     .option('--paper', "the PaliGemma 2 paper's protocol: 224 px, 260 tokens of prefill, 11 generated")
     .optionsGroup(group.model)
     .option('--threads <n>', 'compute threads (default: physical cores)', integer)
-    .addOption(new Option('--device <name>', 'where to run (default: auto)').choices(['auto', 'cpu', 'cuda', 'metal']))
+    .option('--device <name>', 'where to run: auto (default), cpu, cuda, cuda:1, metal', deviceName)
     .addOption(
       new Option('--kv-cache-type <type>', 'type of the attention cache (default: f16)').choices(['f16', 'q8_0', 'f32'])
     )

@@ -45,13 +45,28 @@ export interface NativeAdapterInfo {
   parameters: number
 }
 
+/** One of {@link listDevices}. */
+export interface NativeDevice {
+  /** What `device` of `loadModel` takes: "cuda:0", "cpu". */
+  device: string
+  /** Of the card; of a CPU its instruction set. */
+  name: string
+  /** "compute capability 9.0" */
+  detail?: string
+  /** Of a GPU: all of its memory, and what is free now. */
+  memoryBytes?: number
+  freeBytes?: number
+  /** Why it cannot be used. */
+  problem?: string
+}
+
 export interface NativeLoadOptions {
   path: string
   visionPath?: string
   /** A GGUF with mask tensors, or tensors already read from an npz, in PyTorch layout under vae-oid's names. */
   maskDecoder?: string | NativeTensorSource
   weights?: 'mapped' | 'copy'
-  device?: 'auto' | 'cpu' | 'cuda' | 'metal'
+  device?: string
   threads?: number
   /** Of the CPU's kernels; default: the best. */
   isa?: string
@@ -105,8 +120,10 @@ export interface ModelFacts {
   hasRetrieval: boolean
   /** "cpu", "cuda" or "metal". */
   device: string
-  /** Instruction set in use, such as "avx2". */
+  /** Instruction set in use, such as "avx2"; of a GPU its name. */
   isa: string
+  /** With `device: 'auto'` on the CPU: why no GPU was taken. */
+  deviceNote?: string
   threads: number
 }
 
@@ -335,6 +352,8 @@ export interface NativeBinding {
     threads: number
     broken?: { isa: string; kernels: string[] }[]
   }
+  /** `problem`: why there is no GPU. */
+  listDevices(): Promise<{ devices: NativeDevice[]; problem?: string }>
   /** Every kernel of a supported table against the scalar one; `error` and `allowed` relative to the largest value. */
   checkKernels(isa: string): Promise<{ kernel: string; error: number; allowed: number }[]>
   /**

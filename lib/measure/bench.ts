@@ -5,6 +5,7 @@ import { resolveModel } from '../hub/resolve'
 import type { RawPixels } from '../images/image-input'
 import type { LoadedModelInfo } from '../api/info'
 import { inspectModel } from '../api/inspect'
+import { deviceRule } from '../api/device'
 import { loadModel, type PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options'
 import { anySignal } from '../base/signals'
@@ -102,7 +103,7 @@ const loads = 3
 const rules: Rules<BenchOptions> = {
   model: rule.path,
   vision: rule.path,
-  device: rule.oneOf('auto', 'cpu', 'cuda', 'metal'),
+  device: deviceRule,
   threads: rule.integer(1, 1024),
   kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),
   runs: rule.integer(1, 1000),

@@ -73,6 +73,8 @@ export interface MemoryEstimate {
   other: number
   /** With `fit`: of the adapter, its optimizer, and an example on its way forward and back. In `total`. */
   fit?: number
+  /** On a GPU, of its memory: weights, caches of all sequences and work. The host then takes little. */
+  gpu: number
   /** All of it, with `maxSequences` usual requests. Node itself (50 to 100 MB) comes on top. */
   total: number
   /** The same with every sequence as long as the context, and the features full. */
@@ -247,6 +249,9 @@ const keptPromptTokens = 128
 const featureCacheBytes = 64 * 2 ** 20
 const kernelBytesPerThread = 1 << 20
 
+const gpuBlockRows = 1024
+const gpuFixedBytes = 160 * 2 ** 20
+
 const f32 = (rows: number, cols: number): number => Math.ceil((rows * cols * 4) / 64) * 64
 const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => (n / 32) * 34 }
 
@@ -327,6 +332,7 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
     features: ownFeatures,
     other,
     ...(fit !== undefined && { fit }),
+    gpu: gpuBytes(shape, maxSequences, maxSequences * kv.perFullSequence + kv.keptPrefixes),
     own: weights === 'copy' ? shape.weights + work : work,
     total: shape.weights + work,
     most:
@@ -338,6 +344,16 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
       (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) +
       otherOf(contextSize)
   }
+}
+
+/** planLoad in native/serve/load/load_plan.cpp: what a card must have free. */
+function gpuBytes(shape: Shape, maxSequences: number, cache: number): number {
+  const prefix = (shape.vision?.tokens ?? 0) + keptPromptTokens
+  const work =
+    6 * prefix * Math.max(shape.hidden, shape.vision?.hidden ?? 0) +
+    2 * gpuBlockRows * Math.max(shape.ffn, shape.vision?.ffn ?? 0) +
+    (maxSequences + 1) * shape.vocab
+  return shape.weights + cache + 4 * work + gpuFixedBytes
 }
 
 function checkContext(prefix: number, imageTokens: number, contextSize: number): void {

@@ -299,10 +299,7 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     constexpr FileAccess ways[] = {FileAccess::mapped, FileAccess::copy};
     options.weights = ways[choice(env, v, "weights", {"mapped", "copy"})];
   });
-  given("device", [&](napi_value v) {
-    choice(env, v, "device", {"auto", "cpu", "cuda", "metal"});
-    options.device = string(env, v, "device");
-  });
+  given("device", [&](napi_value v) { options.device = string(env, v, "device"); });
   given("isa", [&](napi_value v) { options.isa = string(env, v, "isa"); });
   given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, 1024)); });
   given("contextSize", [&](napi_value v) { options.contextSize = integer(env, v, "contextSize", 1, kInt32Max); });

@@ -11,6 +11,7 @@ napi_value infoToJs(napi_env env, const ModelInfo& info) {
   set(env, object, "quantization", info.quantization);
   set(env, object, "device", info.device);
   set(env, object, "isa", info.isa);
+  if (!info.deviceNote.empty()) set(env, object, "deviceNote", info.deviceNote);
   set(env, object, "threads", info.threads);
   set(env, object, "imageSize", info.imageSize);
   set(env, object, "imageTokens", info.imageTokens);

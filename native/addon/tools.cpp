@@ -12,6 +12,7 @@
 #include "format/quantize.h"
 #include "image/image.h"
 #include "image/mask_decoder.h"
+#include "serve/load/devices.h"
 
 namespace pg {
 
@@ -188,6 +189,29 @@ napi_value cpuInfo(const js::Call& call) {
   js::set(call.env, info, "supported", js::arrayOf(call.env, supported.size(), [&](size_t i) { return supported[i]; }));
   js::set(call.env, info, "threads", defaultThreads());
   return info;
+}
+
+napi_value devices(const js::Call& call) {
+  return js::runInPool(
+      call.env, [] { return listDevices(); },
+      [](napi_env e, DeviceList&& list) {
+        const napi_value result = js::newObject(e);
+        if (!list.problem.empty()) js::set(e, result, "problem", list.problem);
+        js::set(e, result, "devices", js::arrayOf(e, list.devices.size(), [&](size_t i) {
+                  const DeviceEntry& device = list.devices[i];
+                  const napi_value entry = js::newObject(e);
+                  js::set(e, entry, "device", device.device);
+                  js::set(e, entry, "name", device.name);
+                  if (!device.detail.empty()) js::set(e, entry, "detail", device.detail);
+                  if (device.memoryBytes > 0) {
+                    js::set(e, entry, "memoryBytes", int64_t(device.memoryBytes));
+                    js::set(e, entry, "freeBytes", int64_t(device.freeBytes));
+                  }
+                  if (!device.problem.empty()) js::set(e, entry, "problem", device.problem);
+                  return entry;
+                }));
+        return result;
+      });
 }
 
 napi_value checkTable(const js::Call& call) {

@@ -32,11 +32,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     pg::LoadOptions options;
     options.path = pg::fuzz::written(bytes.data(), bytes.size());
+    options.device = "cpu";
     options.threads = 1;
     options.maxSequences = 1;
-    const pg::Model model(options);
-    const std::vector<int32_t> ids = model.tokenizer->encode("caption en", true);
-    model.tokenizer->decode(ids.data(), ids.size());
+    const std::unique_ptr<pg::Model> model = pg::Model::load(options);
+    const std::vector<int32_t> ids = model->tokenizer->encode("caption en", true);
+    model->tokenizer->decode(ids.data(), ids.size());
   } catch (const pg::Error&) {
     return 0;
   } catch (const std::bad_alloc&) {

@@ -48,7 +48,7 @@ void Engine::Impl::endJob(uint32_t job, Code code, const std::string& message) {
 
 bool Engine::Impl::load() {
   try {
-    model = std::make_unique<Model>(options);
+    model = Model::load(options);
     post({0, ReadyEvent{}});
     return true;
   } catch (...) {

@@ -9,6 +9,8 @@
 #include "cpu/cpu_info.h"
 #include "far_device.h"
 #include "format/quantize.h"
+#include "gpu/cuda/cuda_devices.h"
+#include "gpu/cuda/cuda_driver.h"
 #include "gpu/emulator/emulated_driver.h"
 #include "gpu/gpu_device.h"
 
@@ -106,8 +108,11 @@ inline double relativeError(const std::vector<float>& a, const std::vector<doubl
 
 inline const std::string kEmulatedCuda = "cuda-emulated";
 
-// A GPU whose kernels run on the CPU, twice and in two orders of their threads.
+// A GPU whose kernels run on the CPU, twice and in two orders of their threads; in a build for it, a real card.
 inline std::unique_ptr<Device> emulatedGpu() {
+#ifdef PG_TEST_CARD
+  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards().at(0)));
+#endif
   return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(
       gpu::EmulatorOptions{.kind = kEmulatedCuda, .threads = 2, .bothOrders = true, .groupMemoryBytes = 100 << 10}));
 }

@@ -21,7 +21,7 @@ struct Fixture {
     LoadOptions options;
     options.path = test::TinyModel().write(path);
     options.threads = 2;
-    model = std::make_unique<Model>(options);
+    model = Model::load(options);
   }
   ~Fixture() {
     model.reset();

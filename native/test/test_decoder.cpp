@@ -25,7 +25,7 @@ struct Fixture {
     options.path = test::TinyModel().write(path);
     options.threads = 2;
     options.kvCacheType = kvCacheType;
-    model = std::make_unique<Model>(options);
+    model = Model::load(options);
     vocab = model->textConfig.vocab;
   }
   ~Fixture() {
@@ -124,7 +124,7 @@ TEST(decoder_weights_by_rows_give_the_same_numbers_for_every_type) {
 TEST(decoder_computes_the_last_row_alone_as_among_all) {
   for (const bool far : {false, true}) {
     const std::string path = test::TinyModel().write("/tmp/paligemma-test-last.gguf");
-    std::unique_ptr<Device> device = makeDevice("cpu", 2);
+    std::unique_ptr<Device> device = makeCpu(2);
     // what it computes with takes more than stepRows rows in another way, so it has to be the CPU's number
     const DeviceLimits smallBlocks{.stepRows = device->limits().stepRows, .blockRows = 48, .jobs = 5, .topK = 16};
     if (far) device = std::make_unique<test::FarDevice>(chooseKernels(), 1, smallBlocks);
@@ -157,7 +157,7 @@ TEST(decoder_computes_the_last_row_alone_as_among_all) {
 TEST(decoder_layers_leave_the_inputs_of_their_parts_on_a_tape) {
   for (const bool far : {false, true}) {
     const std::string path = test::TinyModel().write("/tmp/paligemma-test-tape.gguf");
-    std::unique_ptr<Device> device = makeDevice("cpu", 2);
+    std::unique_ptr<Device> device = makeCpu(2);
     if (far) device = std::make_unique<test::FarDevice>(chooseKernels(), 1);
     Model model({.path = path}, std::move(device));
     std::remove(path.c_str());
@@ -202,7 +202,7 @@ TEST(decoder_layers_leave_the_inputs_of_their_parts_on_a_tape) {
 }
 
 TEST(kv_cache_says_what_fits_when_memory_ends) {
-  const auto device = makeDevice("cpu", 1);
+  const auto device = makeCpu(1);
   const KvLayout layout{2, 2, 16, DType::f16};
   SmallTap tap;
   tap.page = layout.pageBytes(), tap.left = 3 * tap.page + 100;

@@ -134,7 +134,7 @@ struct Demo {
     LoadOptions options;
     options.path = (std::filesystem::path(__FILE__).parent_path() / "../../demo/paligemma2-demo.gguf").string();
     options.threads = 2;
-    model = std::make_unique<Model>(options);
+    model = Model::load(options);
   }
 };
 

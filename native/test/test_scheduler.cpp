@@ -69,7 +69,7 @@ struct TurnFixture {
   TurnFixture() {
     test::TinyModel tiny;
     tiny.layers = tiny.visionLayers = kLayers;
-    auto device = makeDevice("cpu", 1);
+    auto device = makeCpu(1);
     device->setTap(time);
     model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
     scheduler = std::make_unique<Scheduler>(

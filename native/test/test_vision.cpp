@@ -26,7 +26,7 @@ std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
   tiny.visionLayers = 1;
   tiny.context = 2048;
   CountingTap counting;
-  auto device = makeDevice("cpu", 2);
+  auto device = makeCpu(2);
   device->setTap(&counting);
   Model model({.path = tiny.write(path)}, std::move(device));
   std::remove(path.c_str());

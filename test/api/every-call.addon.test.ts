@@ -280,6 +280,7 @@ const rows: Record<string, Row> = {
   inspectModel: { call: api.inspectModel, args: () => [gguf, { maxArray: 2 }] },
   setNativeBinding: sync(api.setNativeBinding, join(here, 'build', 'Release', 'paligemma.node')),
   dequantizeTensor: { call: api.dequantizeTensor, args: () => [gguf, 'output_norm.weight'] },
+  listDevices: { call: api.listDevices, args: () => [] },
   estimateMemory: {
     call: api.estimateMemory,
     args: () => [

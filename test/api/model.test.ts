@@ -64,7 +64,11 @@ describe('loadModel', () => {
     const fake = new FakeNative()
     const wrong: [object, string][] = [
       [{ threads: 0 }, 'Expected integer from 1 to 1024 for threads but received 0'],
-      [{ device: 'gpu' }, 'Expected "auto" or "cpu" or "cuda" or "metal" for device but received "gpu"'],
+      [
+        { device: 'gpu' },
+        'Expected "auto" or "cpu" or "cuda" or "cuda:1" (a number of listDevices()) or "metal" for device but ' +
+          'received "gpu"'
+      ],
       [{ locScale: 1000 }, 'Expected 1023 or 1024 for locScale but received 1000'],
       [{ thread: 1 }, 'Unknown option "thread" for loadModel, did you mean threads? Known options: model, vision,'],
       [{ model: '' }, 'Expected path, file: URL or name of a pulled model for model but received ""'],

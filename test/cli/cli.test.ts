@@ -132,7 +132,7 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['run', '-m', 'x.gguf', '-p', 'x', '--modle', 'y'], "unknown option '--modle'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--max-tokens', 'many'], 'Expected an integer'],
     [['run', '-m', 'x.gguf', '-p', 'x', '--temperature', ''], 'Expected a number'],
-    [['run', '-m', 'x.gguf', '-p', 'x', '--device', 'abacus'], 'Allowed choices are auto, cpu, cuda, metal'],
+    [['run', '-m', 'x.gguf', '-p', 'x', '--device', 'abacus'], 'Expected auto, cpu, cuda, cuda:1 or metal.'],
     [['run', '-m', 'x.gguf', '-p', 'x', '--annotate', 'y.png'], '--annotate needs an --image'],
     [['convert', 'somewhere'], "required option '-o, --out <file>'"],
     [['convert', 'somewhere', '-o', 'x.gguf', '--type', 'q9'], 'Expected one of F32, F16'],

@@ -17,7 +17,7 @@ struct LoadOptions {
   std::string maskDecoderPath;       // GGUF with mask tensors; empty: those of `path`, if any
   MaskDecoder::Lookup maskTensors;   // or a source of tensors (an npz read by the caller)
   FileAccess weights = FileAccess::mapped;
-  std::string device = "auto";       // auto, cpu (cuda and metal fail with deviceUnavailable where not built)
+  std::string device = "auto";       // auto, cpu, cuda, cuda:1, metal
   int threads = 0;                   // 0 = defaultThreads()
   std::string isa;                   // of the CPU's kernels; empty: the best. For `verify`
   int64_t contextSize = 0;           // tokens per sequence; 0 = what the model was trained for
@@ -34,7 +34,8 @@ struct ModelInfo {
   std::string architecture;          // "gemma", "gemma2"
   std::string name;                  // general.name or empty
   std::string quantization;          // the type most weight bytes have, "Q4_K"
-  std::string device = "cpu", isa;   // "avx512vnni"
+  std::string device = "cpu", isa;   // "avx512vnni", or the GPU's name
+  std::string deviceNote;            // why "auto" took no GPU
   int threads = 0;
   int64_t imageSize = 0, imageTokens = 0;  // px, tokens a picture becomes; 0 without vision
   int64_t textLayers = 0, textHidden = 0, visionLayers = 0, visionHidden = 0;

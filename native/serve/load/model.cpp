@@ -32,7 +32,20 @@ void count(const GgufFile& file, ModelInfo& info) {
 
 }  // namespace
 
-Model::Model(const LoadOptions& options) : Model(options, makeDevice(options.device, options.threads, options.isa)) {}
+std::unique_ptr<Model> Model::load(const LoadOptions& options) {
+  ChosenDevice chosen = chooseDevice(options);
+  const bool mayGiveWay = options.device == "auto" && chosen.device->name() != std::string("cpu");
+  try {
+    auto model = std::make_unique<Model>(options, std::move(chosen.device));
+    model->info.deviceNote = chosen.note;
+    return model;
+  } catch (const Error& error) {
+    if (!mayGiveWay || (error.code() != Code::outOfMemory && error.code() != Code::deviceLost)) throw;
+    auto model = std::make_unique<Model>(options, makeCpu(options.threads));
+    model->info.deviceNote = error.message();
+    return model;
+  }
+}
 
 Model::Model(const LoadOptions& options, std::unique_ptr<Device> on) : device(std::move(on)) {
   if (options.importance) {

@@ -20,7 +20,8 @@ namespace pg {
 
 class Model {
  public:
-  explicit Model(const LoadOptions& options);
+  // On the device that the options name; a GPU that was not named and turns out too small gives way to the CPU.
+  static std::unique_ptr<Model> load(const LoadOptions& options);
   // On a device of the caller's; options.device and options.threads do not count.
   Model(const LoadOptions& options, std::unique_ptr<Device> on);
 

@@ -1,0 +1,5 @@
+/** Names of devices. "cuda-emulated" is of builds for developers alone. */
+export type DeviceName = 'auto' | 'cpu' | 'cuda' | `cuda:${number}` | 'metal' | 'cuda-emulated'
+
+export const isDeviceName = (v: unknown): v is DeviceName =>
+  typeof v === 'string' && /^(auto|cpu|metal|cuda(:\d{1,3}|-emulated)?)$/.test(v)
