@@ -10,7 +10,10 @@ export function fromDataUrl(url: string, name: string): Buffer {
   const plain = Buffer.from(url.slice(comma + 1), 'utf8')
     .toString('latin1')
     .replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
-  const bytes = Buffer.from(plain, /;\s*base64\s*$/i.test(url.slice(0, comma)) ? 'base64' : 'latin1')
+  const base64 = /;\s*base64\s*$/i.test(url.slice(0, comma))
+  // In plain text it may stand for itself: the width="100%" of an SVG
+  if (base64 && plain.includes('%')) throw invalid(name, 'a data: URL with broken % escapes')
+  const bytes = Buffer.from(plain, base64 ? 'base64' : 'latin1')
   if (bytes.length === 0) throw invalid(name, 'a data: URL without data')
   return bytes
 }

@@ -149,7 +149,8 @@ TEST(mask_decoder_names_what_is_wrong) {
   CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, "decoder.8.bias");
   tensors = randomWeights();
   tensors["decoder.2.net.2.weight"].shape[1] = 4;
-  CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, "decoder.2.net.2.weight has shape [10, 4, 3, 3]");
+  CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid,
+              "decoder.2.net.2.weight of the mask decoder has shape [10, 4, 3, 3]");
   tensors = randomWeights();
   tensors["decoder.6.weight"].data.pop_back();
   CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, "decoder.6.weight");

@@ -249,7 +249,7 @@ describe('Model', () => {
       [{ path: '' }, /path for path/],
       [{ path: 'a\0b' }, /path for path/],
       [{ path, threads: 0 }, /integer from 1 to 1024 for threads but received 0/],
-      [{ path, device: 'npu' }, /one of 'auto', 'cpu', 'cuda', 'metal' for device/],
+      [{ path, device: 5 }, /string for device but received 5/],
       [{ path, kvCacheType: 'f64' }, /kvCacheType/],
       [{ path, attentionWindow: true }, /attentionWindow but received true/],
       [

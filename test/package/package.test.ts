@@ -68,10 +68,11 @@ function install(name: string, tarball: string): string {
     const target = join(app, relative(root, folder))
     cpSync(folder, target, { recursive: true })
     // npm fetches a package anew when its command is missing
-    const { bin = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
-      bin?: Record<string, string>
+    const { name, bin = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+      name: string
+      bin?: string | Record<string, string>
     }
-    for (const [command, file] of Object.entries(bin))
+    for (const [command, file] of Object.entries(typeof bin === 'string' ? { [name]: bin } : bin))
       symlinkSync(relative(join(modules, '.bin'), join(target, file)), join(modules, '.bin', command))
   }
   npm(app, 'install', tarball)
