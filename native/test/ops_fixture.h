@@ -117,6 +117,13 @@ inline std::unique_ptr<Device> emulatedGpu() {
       gpu::EmulatorOptions{.kind = kEmulatedCuda, .threads = 2, .bothOrders = true, .groupMemoryBytes = 100 << 10}));
 }
 
+// The race detector knows no fibers, and would take an hour.
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool kEmulatesGpu = false;
+#else
+inline constexpr bool kEmulatesGpu = true;
+#endif
+
 // An emulated GPU takes a thousand times as long as a CPU: it runs some of the larger cases only.
 enum class OnGpu { no, yes };
 
@@ -138,7 +145,7 @@ void onEveryDevice(const Body& body, OnGpu gpu = OnGpu::yes) {
         throw Failure{isa, far ? "differs far away" : "differs with " + std::to_string(threads) + " threads"};
     }
   }
-  if (gpu == OnGpu::yes) body(*emulatedGpu(), kEmulatedCuda);
+  if (kEmulatesGpu && gpu == OnGpu::yes) body(*emulatedGpu(), kEmulatedCuda);
 }
 
 // Relative error a product may have: quantized weights meet 8-bit activations on all tables but the scalar one, on GPUs

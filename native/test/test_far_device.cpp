@@ -171,9 +171,11 @@ TEST(far_device_runs_a_model_as_the_reference_does) {
                   std::move(device));
       runCaption(model, reference);
     }
-  Model model({.path = path, .kvCacheType = DType::f32, .attentionWindow = AttentionWindow::suffix},
-              test::emulatedGpu());
-  runCaption(model, reference);
+  if (test::kEmulatesGpu) {
+    Model model({.path = path, .kvCacheType = DType::f32, .attentionWindow = AttentionWindow::suffix},
+                test::emulatedGpu());
+    runCaption(model, reference);
+  }
   std::remove(path.c_str());
 }
 
@@ -228,11 +230,13 @@ TEST(far_device_serves_requests_as_the_cpu_does) {
   CHECK_EQUAL(near.size(), size_t(7));
   const DeviceLimits limits = CpuDevice(kernels, 1).limits();
   CHECK(answers(std::make_unique<test::FarDevice>(kernels, 2, limits), path) == near);
-  // with other last bits, but always the same ones
-  const auto onGpu = answers(test::emulatedGpu(), path);
-  CHECK(answers(test::emulatedGpu(), path) == onGpu);
-  for (const uint32_t job : {1u, 7u}) CHECK(onGpu.at(job) == near.at(job));   // greedy
-  for (const uint32_t job : {4u, 5u})
-    for (size_t i = 0; i < near.at(job).size(); ++i) CHECK_CLOSE(onGpu.at(job)[i], near.at(job)[i], 2e-3);
+  if (test::kEmulatesGpu) {
+    // with other last bits, but always the same ones
+    const auto onGpu = answers(test::emulatedGpu(), path);
+    CHECK(answers(test::emulatedGpu(), path) == onGpu);
+    for (const uint32_t job : {1u, 7u}) CHECK(onGpu.at(job) == near.at(job));   // greedy
+    for (const uint32_t job : {4u, 5u})
+      for (size_t i = 0; i < near.at(job).size(); ++i) CHECK_CLOSE(onGpu.at(job)[i], near.at(job)[i], 2e-3);
+  }
   std::remove(path.c_str());
 }

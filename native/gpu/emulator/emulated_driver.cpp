@@ -1,5 +1,6 @@
 #include "gpu/emulator/emulated_driver.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -156,10 +157,10 @@ void EmulatedDriver::run(const simt::Launch& launch) {
   i = 0;
   for (const Block* block : blocks_) {
     const std::vector<uint8_t>& other = shuffled[i++];
-    for (size_t at = 0; at < block->bytes; ++at)
-      if (block->data[at] != other[at])
-        fail(Code::internal, "Kernel ", launch.kernel, ": the order of its threads changes byte ", at,
-             " of a memory of ", block->bytes, " bytes");
+    if (std::memcmp(block->data, other.data(), block->bytes) == 0) continue;
+    const auto differs = std::mismatch(other.begin(), other.end(), block->data).first;
+    fail(Code::internal, "Kernel ", launch.kernel, ": the order of its threads changes byte ", differs - other.begin(),
+         " of a memory of ", block->bytes, " bytes");
   }
 }
 
