@@ -41,7 +41,7 @@ async function open({ source, images, subset, labels }: Reading): Promise<Folder
     const names = list === undefined ? [...labels!] : lines.filter((line, i) => line !== '' || i < lines.length - 1)
     return { names, places: [images ?? folder] }
   }
-  const { parse } = await import('yaml')
+  const { parse } = require('yaml') as typeof import('yaml')
   let fields: unknown
   try {
     fields = parse(await readFile(described, 'utf8'))
@@ -94,7 +94,8 @@ function fromNumbers(given: Record<string, unknown>): unknown[] | undefined {
 }
 
 async function* pictures(places: readonly string[]): AsyncGenerator<string> {
-  const { glob } = await import('tinyglobby')
+  // as CommonJS: bundled as an ES module, its createRequire would meet that of a bundle's banner
+  const { glob } = require('tinyglobby') as typeof import('tinyglobby')
   for (const place of places) {
     const info = await stat(place)
     if (info.isDirectory()) {
