@@ -113,9 +113,11 @@ std::vector<Buffer> GpuDevice::doPlace(std::span<const Placement> weights) {
     const DType type = keepsType(w.host.type) ? w.host.type : DType::f16;
     const PackArgs form = packing(type, w.host.cols);
     list.push_back({w.host, type, form, total});
-    brain_ = brain_ || (type == DType::bf16 && w.host.rows > 1);
+    const size_t bytes = bytesFor(type, w.host.cols) * size_t(w.host.rows);
+    placedBytes_ += bytes;
+    if (type == DType::bf16) brainBytes_ += bytes;
     total += roundUp<size_t>(size_t(form.strideBytes) * size_t(w.host.rows), 256);
-    widest = std::max(widest, bytesFor(type, w.host.cols) * size_t(w.host.rows));
+    widest = std::max(widest, bytes);
   }
   std::vector<Buffer> memory;
   if (total == 0) return memory;

@@ -108,7 +108,9 @@ class GpuDevice final : public Device {
   std::map<std::pair<int64_t, float>, Buffer> frequencies_;
   Buffer trouble_;  // one number that kernels leave when values are wrong
   bool mayHaveTrouble_ = false;
-  bool brain_ = false;  // weights of bf16 round what comes out of them: exact attention would not show
+  // Bytes of weights, and of those in bf16. Where most are, they round what comes out of them: exact attention would
+  // not show. The few of a self-check do not count for a model's.
+  size_t placedBytes_ = 0, brainBytes_ = 0;
   float storeLimit_ = 0;  // of the cache type that was last stored to
   bool gathering_ = false;
   const CancelFlag* cancel_ = nullptr;

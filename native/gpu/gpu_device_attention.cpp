@@ -138,7 +138,7 @@ bool GpuDevice::flashes(int64_t headDim, Precision precision) const {
   const DriverInfo& info = driver_->info();
   const int64_t dim = flashDim(headDim);
   return info.matrixUnits && dim > 0 && flashBytes(dim) <= info.groupMemoryBytes &&
-         (precision == Precision::fast || brain_);
+         (precision == Precision::fast || brainBytes_ > placedBytes_ / 2);
 }
 
 void GpuDevice::doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
