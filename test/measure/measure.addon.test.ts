@@ -2,7 +2,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { execute } from '../../lib/cli/program'
 import { convert } from '../../lib/convert'
 import { readImportance, writeImportance } from '../../lib/convert/imatrix'
 import { quantize } from '../../lib/convert/quantize'
@@ -12,6 +11,7 @@ import { dequantizeTensor, loadModel } from '../../lib/index'
 import { native } from '../../lib/engine/native'
 import { compareQuality, compareRows } from '../../lib/measure/quality'
 import { readPrompts } from '../../lib/measure/samples'
+import { command } from '../support/command'
 import { readGguf, removeTempDirs, sourceFloats, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
 import { equivalentCopy } from '../support/equivalent'
@@ -394,17 +394,6 @@ describe.skipIf(!hasGolden)('compareQuality', () => {
 })
 
 describe.skipIf(!hasGolden)('paligemma imatrix, quantize and quality', () => {
-  async function paligemma(...args: string[]) {
-    const out: string[] = []
-    const err: string[] = []
-    const code = await execute(args, {
-      stdout: { write: (text) => out.push(text) },
-      stderr: { write: (text) => err.push(text) },
-      signal: new AbortController().signal
-    })
-    return { code, out: out.join(''), err: err.join('') }
-  }
-
   it('measure, quantize and judge', async () => {
     const model = await base('pg2-k', 'bf16')
     const dir = dirname(model)
@@ -416,7 +405,7 @@ describe.skipIf(!hasGolden)('paligemma imatrix, quantize and quality', () => {
       string
     ]
     const images = hf('pg2-k', 'images', '*.png')
-    const observed = await paligemma(
+    const observed = await command(
       'imatrix',
       '--model',
       model,
@@ -436,7 +425,7 @@ describe.skipIf(!hasGolden)('paligemma imatrix, quantize and quality', () => {
       [small, 'q4_k_m'],
       [smaller, 'q2_k']
     ] as const) {
-      expect(await paligemma('quantize', model, out, '--type', type, '--imatrix', imatrix)).toMatchObject({ code: 0 })
+      expect(await command('quantize', model, out, '--type', type, '--imatrix', imatrix)).toMatchObject({ code: 0 })
     }
     const judge = [
       'quality',
@@ -453,12 +442,12 @@ describe.skipIf(!hasGolden)('paligemma imatrix, quantize and quality', () => {
       '--max-tokens',
       '8'
     ]
-    const { out } = await paligemma(...judge, '--json')
+    const { out } = await command(...judge, '--json')
     const { against, results } = JSON.parse(out)
     expect(against).toBe(model)
     expect(results.map((result: { model: string }) => result.model)).toEqual([small, smaller])
     expect(results[0].kl.mean).toBeLessThan(results[1].kl.mean)
-    const table = (await paligemma(...judge)).out.trimEnd().split('\n')
+    const table = (await command(...judge)).out.trimEnd().split('\n')
     expect(table).toHaveLength(4)
     const shown = table[2]!.trim().split(' ')[0]
     expect(Number(shown).toPrecision(6)).toBe(results[0].perplexity.model.toPrecision(6))
@@ -482,6 +471,6 @@ describe.skipIf(!hasGolden)('paligemma imatrix, quantize and quality', () => {
       '--prompts',
       join(tempDir(), 'no.txt')
     ]
-    expect(await paligemma(...args)).toMatchObject({ code: 2, err: expect.stringContaining('no.txt') })
+    expect(await command(...args)).toMatchObject({ code: 2, err: expect.stringContaining('no.txt') })
   })
 })

@@ -131,6 +131,13 @@ struct Fold {
   TG_ARRAY(float, queries, kFoldHeads* kMostHeadDim); \
   TG_ARRAY(float, weights, kFoldHeads* kPieceKeys);   \
   TG_ARRAY(float, states, 3 * kFoldHeads)
+// A fold in that memory; softcap 0: none.
+#define PG_FOLD(heads, softcap)                                                                                        \
+  PG_FOLD_MEMORY;                                                                                                      \
+  Fold fold {                                                                                                          \
+    queries, weights, states, states + kFoldHeads, states + 2 * kFoldHeads, heads, a.headDim, (a.headDim + 7) / 8 * 8, \
+        a.scale, softcap, {}                                                                                           \
+  }
 
 // The heads of a block: some of those that share a KV head.
 struct HeadsOf {
@@ -182,34 +189,12 @@ __device__ inline void pieceOfRow(const AttentionArgs& a, Fold& fold, float* par
 #define PG_ATTENTION(name, Rows)                                                        \
   KERNEL(kFoldThreads, attention_rows_##name,                                           \
          (AttentionArgs a, float* out, const float* q, const int32_t* positions)) {     \
-    PG_FOLD_MEMORY;                                                                     \
-    Fold fold{queries,                                                                  \
-              weights,                                                                  \
-              states,                                                                   \
-              states + kFoldHeads,                                                      \
-              states + 2 * kFoldHeads,                                                  \
-              0,                                                                        \
-              a.headDim,                                                                \
-              (a.headDim + 7) / 8 * 8,                                                  \
-              a.scale,                                                                  \
-              a.softcap,                                                                \
-              {}};                                                                      \
+    PG_FOLD(0, a.softcap);                                                              \
     wholeRow<Rows>(a, fold, out, q, positions);                                         \
   }                                                                                     \
   KERNEL(kFoldThreads, attention_pieces_##name,                                         \
          (AttentionArgs a, float* partial, const float* q, const int32_t* positions)) { \
-    PG_FOLD_MEMORY;                                                                     \
-    Fold fold{queries,                                                                  \
-              weights,                                                                  \
-              states,                                                                   \
-              states + kFoldHeads,                                                      \
-              states + 2 * kFoldHeads,                                                  \
-              0,                                                                        \
-              a.headDim,                                                                \
-              (a.headDim + 7) / 8 * 8,                                                  \
-              a.scale,                                                                  \
-              a.softcap,                                                                \
-              {}};                                                                      \
+    PG_FOLD(0, a.softcap);                                                              \
     pieceOfRow<Rows>(a, fold, partial, q, positions);                                   \
   }
 PG_ATTENTION(f32, RowsF32)
@@ -238,10 +223,7 @@ KERNEL(kFoldThreads, attention_combine, (AttentionArgs a, float* out, const floa
 
 // block = (row, head): every row sees every row
 KERNEL(kFoldThreads, dense_rows, (DenseArgs a, float* out, const float* q, const float* k, const float* v)) {
-  PG_FOLD_MEMORY;
-  Fold fold{
-      queries, weights, states, states + kFoldHeads, states + 2 * kFoldHeads, 1, a.headDim, (a.headDim + 7) / 8 * 8,
-      a.scale, 0,       {}};
+  PG_FOLD(1, 0);
   const size_t column = size_t(blockIdx.y) * a.headDim;
   const DenseKeys kv{reinterpret_cast<const uint8_t*>(k + column), reinterpret_cast<const uint8_t*>(v + column),
                      size_t(a.kStride) * 4, size_t(a.vStride) * 4};
