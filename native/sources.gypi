@@ -5,6 +5,7 @@
       "native/base/fault_guard.cpp",
       "native/base/mapped_file.cpp",
       "native/base/thread_pool.cpp",
+      "native/base/thread_room.cpp",
       "native/base/largest.cpp",
       "native/base/default_threads.cpp",
       "native/cpu/cpu_info.cpp",

@@ -362,6 +362,8 @@ export interface NativeBinding {
    * the instruction set has none). Takes 256 MB meanwhile.
    */
   machineLimits(threads?: number): Promise<{ readGBps: number; int8Gops: number }>
+  /** How many of so many more threads the system gives this process now; those called `idle` count as given. */
+  threadRoom(want: number, idle: string): Promise<number>
   /**
    * Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with
    * int8 only.
@@ -401,6 +403,19 @@ export function native(choice?: NativeChoice): NativeBinding {
   if (isBinding(choice)) return remember('default' in choice ? choice.default : choice, '')
   return remember(...loadFirst([toPath(String(choice))], 'nativeBinding'))
 }
+
+/** An engine for questions about the machine, which do not settle who serves later calls; undefined: there is none. */
+export function anyNative(): NativeBinding | undefined {
+  if (loaded) return loaded
+  try {
+    asked ??= { binding: byDefault()[0] }
+  } catch {
+    asked = { binding: undefined }
+  }
+  return asked.binding
+}
+
+let asked: { binding: NativeBinding | undefined } | undefined
 
 /** From now on this one serves the calls that name none. */
 export function useNative(choice: NativeChoice): void {

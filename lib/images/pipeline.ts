@@ -2,6 +2,8 @@
 import { readFile } from 'node:fs/promises'
 import type { Metadata, Sharp } from 'sharp'
 import { checkPixels, invalid, undecodable } from './problems'
+import { loadSharp } from './sharp'
+import { withThreads } from './thread-room'
 import { isObject, isUint8Array } from '../base/realms'
 
 /** Waits for a pipeline that is fed by a stream, however long that takes, and refuses SVGs that may never end. */
@@ -32,7 +34,11 @@ export async function renderPipeline(
 ): Promise<{ png: Buffer; frameHeight: number | undefined }> {
   const { width, height } = await pipeline.metadata()
   checkPixels(width, height, name, limit) // all frames go through it
-  const { data, info } = await pipeline.png({ compressionLevel: 0 }).toBuffer({ resolveWithObject: true })
+  const output = pipeline.png({ compressionLevel: 0 })
+  const { data, info } = await withThreads(
+    await loadSharp(),
+    async () => await output.toBuffer({ resolveWithObject: true })
+  )
   // frames lie one below the other
   const { pageHeight } = info as { pageHeight?: number }
   checkPixels(info.width, info.height, name, limit)

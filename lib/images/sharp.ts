@@ -1,7 +1,9 @@
 /** sharp, loaded when the first picture needs it: raw pixels, parsing and retrieval do without. */
 import { readFile } from 'node:fs/promises'
 import type sharp from 'sharp'
+import type { Sharp } from 'sharp'
 import { PaliGemmaError } from '../base/errors'
+import { withThreads } from './thread-room'
 
 type SharpModule = typeof sharp
 
@@ -10,7 +12,7 @@ type Loader = () => SharpModule
 let loading: Promise<SharpModule> | undefined
 
 /**
- * The `sharp` function.
+ * The `sharp` function; what it makes waits for room for its threads before it works.
  * @throws PaliGemmaError ERR_DEPENDENCY_MISSING where it is not installed, not for this platform, or this CPU is too
  * old
  */
@@ -29,10 +31,22 @@ export async function loadSharp(): Promise<SharpModule> {
 export async function importSharp(load: Loader): Promise<SharpModule> {
   await refuseOldCpu()
   try {
-    return load()
+    return careful(load())
   } catch (cause) {
     throw sharpMissing(cause)
   }
+}
+
+/** libvips' own threads start with `toBuffer`. */
+function careful(sharp: SharpModule): SharpModule {
+  const make = (...args: Parameters<SharpModule>): Sharp => {
+    const made = sharp(...args)
+    const toBuffer = made.toBuffer.bind(made) as unknown as (options?: unknown) => Promise<never>
+    return Object.assign(made, {
+      toBuffer: async (options?: unknown) => await withThreads(sharp, async () => await toBuffer(options))
+    })
+  }
+  return Object.assign(make as SharpModule, { concurrency: sharp.concurrency })
 }
 
 /** The one error for every way in which sharp is not there; its own page of advice stays in `cause`. */
@@ -78,7 +92,7 @@ export function lacksSse42(cpuinfo: string): boolean {
 
 const starved = new RegExp(
   'creat\\w* thread|thread.*(?:refused|unavailable)|cannot allocate|resource temporarily unavailable|' +
-    'out of memory|EAGAIN|ENOMEM',
+    'out of memory|unable to write to target|EAGAIN|ENOMEM',
   'i'
 )
 

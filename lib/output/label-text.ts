@@ -3,7 +3,7 @@
  * number.
  */
 import { canDraw, missingFrom, textPaths, textWidth } from './font'
-import { loadSharp } from '../images/sharp'
+import { isStarved, loadSharp } from '../images/sharp'
 
 export interface LabelText {
   /** In pixels. */
@@ -75,6 +75,7 @@ async function lacksFont(text: string): Promise<boolean> {
     if (!known) {
       known = looksMissing(char)
       if (lacking.size < 10_000) lacking.set(char, known)
+      known.catch(() => lacking.delete(char))
     }
     if (await known) return true
   }
@@ -103,7 +104,8 @@ async function render(
       .raw()
       .toBuffer({ resolveWithObject: true })
     return { data, width: info.width, height: info.height, channels: info.channels }
-  } catch {
+  } catch (error) {
+    if (isStarved(error)) throw error
     return undefined // white space alone, or no text at all
   }
 }

@@ -6,6 +6,7 @@
 
 #include "addon/js_args.h"
 #include "base/thread_pool.h"
+#include "base/thread_room.h"
 #include "cpu/check_kernels.h"
 #include "cpu/cpu_info.h"
 #include "cpu/limits.h"
@@ -249,6 +250,13 @@ napi_value machineLimits(const js::Call& call) {
         js::set(e, result, "int8Gops", limits.int8OpsPerSecond / 1e9);
         return result;
       });
+}
+
+napi_value threadRoomOf(const js::Call& call) {
+  const int want = int(js::integer(call.env, call.args[0], "want", 0, kMostThreads));
+  return js::runInPool(
+      call.env, [want, idle = js::string(call.env, call.args[1], "idle")] { return threadRoom(want, idle.c_str()); },
+      [](napi_env e, int room) { return js::toJs(e, int64_t(room)); });
 }
 
 }  // namespace pg

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "base/thread_room.h"
 #include "check.h"
 
 using pg::ThreadPool;
@@ -50,3 +51,8 @@ TEST(thread_pool_hands_what_a_body_throws_to_the_caller_and_goes_on) {
 }
 
 TEST(thread_pool_counts_at_least_one_core) { CHECK(pg::defaultThreads() >= 1); }
+
+TEST(thread_room_is_what_can_be_started) {
+  CHECK_EQUAL(pg::threadRoom(0, "nobody"), 0);
+  CHECK_EQUAL(pg::threadRoom(20, "nobody"), 20);
+}

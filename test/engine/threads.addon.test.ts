@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { demoPicture } from '../support/packed'
 import { writeTinyModel } from '../support/tiny-model'
 
 const addon = process.env.PALIGEMMA_NATIVE ?? join(__dirname, '..', '..', 'build', 'Release', 'paligemma.node')
@@ -36,6 +37,47 @@ function child(work: string, megabytes: number): RefusedResult {
   expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' })
   return JSON.parse(stdout) as RefusedResult
 }
+
+// Limits of processes do not hold for root, and of other users nobody knows how many they have: a user of nobody's.
+const stranger = ['--reuid', '54321', '--regid', '54321', '--clear-groups']
+const canBeOther = process.platform === 'linux' && spawnSync('setpriv', [...stranger, 'true']).status === 0
+const library = join(__dirname, '..', '..', 'dist', 'index.js')
+const pictures = `const { drawDetections, preprocessImage } = require(process.argv[1])
+const picture = require('node:fs').readFileSync(process.argv[2])
+const objects = [{ label: 'caf\\u00e9', box: { x: 5, y: 5, width: 50, height: 50 } }]
+const told = (work) => work.then(() => 'ok', (error) => error.code ?? error.message)
+async function main() {
+  const seen = new Set()
+  for (let round = 0; round < 3; round++) {
+    const works = [1, 2].flatMap(() => [preprocessImage(picture, { size: 56 }), drawDetections(picture, objects)])
+    for (const work of works.map(told)) seen.add(await work)
+  }
+  console.log([...seen].join())
+}
+main()`
+
+describe.skipIf(!canBeOther || !canLimit)('where sharp gets no more threads than', () => {
+  // Node alone has 11
+  it.for([
+    [12, 'ERR_OUT_OF_MEMORY'],
+    [14, 'ERR_OUT_OF_MEMORY'],
+    [16, 'ok'],
+    [23, 'ok']
+  ] as const)('%i with the rest of the process: %s', ([threads, outcome]) => {
+    const limited = ['prlimit', `--nproc=${threads}`, process.execPath, '-e', pictures, library, demoPicture]
+    const { stdout, stderr, status, signal } = spawnSync('setpriv', [...stranger, ...limited], {
+      encoding: 'utf8',
+      timeout: 60_000,
+      env: { ...process.env, PALIGEMMA_NATIVE: addon }
+    })
+    expect({ stdout: stdout.trim(), stderr, status, signal }).toEqual({
+      stdout: outcome,
+      stderr: '',
+      status: 0,
+      signal: null
+    })
+  })
+})
 
 describe.skipIf(!canLimit)('where threads are refused', () => {
   it('a model takes those it gets, says how many, and answers the same; a model that ran goes on', () => {
