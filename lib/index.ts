@@ -1,7 +1,7 @@
 /** Everything the package exports. */
 export { loadModel, PaliGemma } from './api/model'
 export type { BatchItem, BatchResult, BatchRunOptions, BatchTask, BatchTasks } from './api/batch-tasks'
-export type { LoadedModelInfo } from './api/info'
+export type { LoadedModelInfo, ModelStats } from './api/info'
 export type { ScoreResult } from './api/score'
 export type { ChoiceResult, Chunk, FinishReason, GenerateResult, GeneratedToken } from './api/results'
 export type { SamplingOptions } from './api/sampling'
@@ -23,7 +23,7 @@ export {
 } from './output/tracker'
 export type { LiveSource } from './video/live'
 export type { VideoSource } from './video/source'
-export { recommendedMinScore } from './api/tasks'
+export { recommendedMinScore, type ParsedMask } from './api/tasks'
 export type { Tile, TileOption } from './images/tile-plan'
 export type {
   LoadOptions,

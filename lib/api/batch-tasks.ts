@@ -47,7 +47,7 @@ export interface BatchTasks {
   ask: { options: TaskOptions & { answer: string }; result: string }
   ocr: { options: OcrOptions; result: string }
   detect: { options: DetectOptions & Labels; result: ObjectList<Detection> }
-  segment: { options: DetectOptions & Labels; result: ObjectList<Segmentation> }
+  segment: { options: DetectOptions<Segmentation> & Labels; result: ObjectList<Segmentation> }
   score: { options: ScoreOptions; result: ScoreResult }
   encodeImage: { options: EncodeImageOptions; result: ImageEmbedding & { data: PlainFloats } }
   embedImage: { options: EmbedOptions; result: MultiVector & { data: PlainFloats } }
@@ -56,7 +56,10 @@ export interface BatchTasks {
 /** The name of a call. */
 export type BatchTask = keyof BatchTasks
 
-type Own<T extends BatchTask> = Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken' | 'onTile'>
+type Own<T extends BatchTask> = Omit<
+  BatchTasks[T]['options'],
+  'signal' | 'image' | 'images' | 'onToken' | 'onTile' | 'onObject'
+>
 
 /** Options of `batch`: of the run, and of the task for all items. */
 export type BatchRunOptions<T extends BatchTask> = {
@@ -98,7 +101,11 @@ export interface TaskCalls {
   ask(image: ImageInput, answer: string, options: TaskOptions): Promise<string>
   ocr(image: ImageInput, options: OcrOptions): Promise<string>
   detect(image: ImageInput, labels: string | string[], options: DetectOptions): Promise<ObjectList<Detection>>
-  segment(image: ImageInput, labels: string | string[], options: DetectOptions): Promise<ObjectList<Segmentation>>
+  segment(
+    image: ImageInput,
+    labels: string | string[],
+    options: DetectOptions<Segmentation>
+  ): Promise<ObjectList<Segmentation>>
   encodeImage(image: ImageInput, options: EncodeImageOptions): Promise<ImageEmbedding & { data: PlainFloats }>
   embedImage(image: ImageInput, options: EmbedOptions): Promise<MultiVector & { data: PlainFloats }>
 }
@@ -123,7 +130,14 @@ export const callTask: {
 
 /** Without what belongs to one item, and callbacks, which could not tell items apart. */
 function shared(rules: Rules<object>): Rules<object> {
-  const { image: _, images: __, onToken: ___, onTile: ____, ...rest } = rules as Record<string, unknown>
+  const {
+    image: _,
+    images: __,
+    onToken: ___,
+    onTile: ____,
+    onObject: _____,
+    ...rest
+  } = rules as Record<string, unknown>
   return rest as Rules<object>
 }
 

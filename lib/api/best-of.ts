@@ -11,7 +11,7 @@ import type { Chunk } from './results'
 export async function bestOf(
   host: ModelHost,
   options: Taken<GenerationOptions>,
-  { emit, stop }: Streaming,
+  { emit, stop, prepared }: Streaming,
   ready?: PreparedImage[]
 ): Promise<Generation> {
   const { temperature = 0, seed = 0, onToken, logProbs = false, signal, ...rest } = options
@@ -19,6 +19,7 @@ export async function bestOf(
   const start = performance.now()
   const images = ready ?? (await untilAborted(host.prepareImages(options, signal), signal))
   const preprocessMs = performance.now() - start
+  prepared?.(images)
   const samples = options.bestOf ?? 1
   const sampled = await together(
     samples,

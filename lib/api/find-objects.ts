@@ -3,11 +3,13 @@ import { PaliGemmaError } from '../base/errors'
 import type { Taken } from '../base/call'
 import { isEmbedding, type ImageInput } from '../images/image-input'
 import { planTiles, type Tile } from '../images/tile-plan'
+import type { ImageTransform } from '../images/transform'
 import { mergeSightings } from '../output/merge-tiles'
 import { suppressOverlaps } from '../output/nms'
 import { runGeneration } from './generation'
 import type { ModelHost } from './host'
 import type { GenerationOptions } from './job'
+import { ObjectStream, type ObjectLimits } from './object-stream'
 import { readObjects, type Found, type Geometry, type ListFacts } from './objects'
 import { defaults, type DetectOptions } from './options'
 import { prompts } from './prompts'
@@ -45,27 +47,33 @@ function defaultMaxTokens(host: ModelHost, kind: Kind, names: string[]): number 
   return Math.max(Math.min(wanted, room), defaults.detectMaxTokens)
 }
 
+/** Told of each object of the finding, in its order, as early as it is sure to be in it. */
+export type TellObject = (object: PictureObject, picture: { width: number; height: number }) => void
+
 /** In tiles where `options.tiles` asks for them, else in one pass. */
 export async function findObjects(
   host: ModelHost,
   kind: Kind,
   image: ImageInput,
   labels: string | string[],
-  options: Taken<DetectOptions>
+  options: Taken<DetectOptions<never>>,
+  tell?: TellObject
 ): Promise<Finding> {
   host.throwIfDisposed()
   checkEmbedding(kind, image)
   const names = [...new Set((typeof labels === 'string' ? [labels] : labels).map((label) => label.trim()))]
   const finding =
     options.tiles === undefined
-      ? await findInPicture(host, kind, image, names, options)
+      ? await findInPicture(host, kind, image, names, options, options.nms === undefined ? tell : undefined)
       : await findInTiles(host, kind, image, names, options)
   const { iou, classAgnostic } =
     typeof options.nms === 'object' ? options.nms : { iou: options.nms, classAgnostic: false }
-  return iou === undefined ? finding : { ...finding, found: suppressOverlaps(finding.found, iou, { classAgnostic }) }
+  const found = iou === undefined ? finding.found : suppressOverlaps(finding.found, iou, { classAgnostic })
+  if (options.tiles !== undefined || iou !== undefined) for (const object of found) tell?.(object, finding)
+  return { ...finding, found }
 }
 
-function checkEmbedding(kind: Kind, image: ImageInput): void {
+export function checkEmbedding(kind: Kind | 'parse', image: ImageInput): void {
   if (isEmbedding(image) && !image.transform) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
@@ -80,7 +88,7 @@ function request(
   host: ModelHost,
   kind: Kind,
   names: string[],
-  options: Taken<DetectOptions>
+  options: Taken<DetectOptions<never>>
 ): Taken<GenerationOptions> {
   const {
     constrain = true,
@@ -89,6 +97,7 @@ function request(
     nms: __,
     tiles: ___,
     onTile: ____,
+    onObject: _____,
     logProbs,
     ...sampling
   } = options
@@ -108,17 +117,26 @@ async function findInPicture(
   kind: Kind,
   image: ImageInput,
   names: string[],
-  options: Taken<DetectOptions>
+  options: Taken<DetectOptions<never>>,
+  tell: TellObject | undefined
 ): Promise<Finding> {
-  const { result, images } = await runGeneration(host, { ...request(host, kind, names, options), image })
-  const transform = images[0]!.transform!
+  const objects = new ObjectStream<PictureObject>(
+    names,
+    options,
+    ([picture]) => geometryOf(host, picture!.transform!),
+    ({ object, ...detection }, geometry) => ({ ...detection, parts: [{ object, geometry, x: 0, y: 0 }] }),
+    tell && ((object) => tell(object, object.parts[0]!.geometry))
+  )
+  const call = request(host, kind, names, options)
+  const { result, images } = await runGeneration(host, { ...call, image }, objects.streaming)
+  const { sourceWidth: width, sourceHeight: height } = images[0]!.transform!
+  return { found: objects.finish(result), width, height, finishReason: result.finishReason, seed: result.seed }
+}
+
+/** What leads from a view's locations to its pixels. */
+export function geometryOf(host: ModelHost, transform: ImageTransform): Geometry {
   const { sourceWidth: width, sourceHeight: height } = transform
-  const geometry = { width, height, locScale: host.options.locScale ?? defaults.locScale, transform }
-  const found = readView(result, geometry, names, options).map(({ object, ...detection }) => ({
-    ...detection,
-    parts: [{ object, geometry, x: 0, y: 0 }]
-  }))
-  return { found, width, height, finishReason: result.finishReason, seed: result.seed }
+  return { width, height, locScale: host.options.locScale ?? defaults.locScale, transform }
 }
 
 /** What one output says, within the limits of the call. */
@@ -126,7 +144,7 @@ function readView(
   result: GenerateResult,
   geometry: Geometry,
   names: string[],
-  { maxObjects, minScore = 0 }: DetectOptions
+  { maxObjects, minScore = 0 }: ObjectLimits
 ): Found[] {
   return readObjects(result, geometry, names)
     .slice(0, maxObjects)
@@ -138,7 +156,7 @@ async function findInTiles(
   kind: Kind,
   image: ImageInput,
   names: string[],
-  options: Taken<DetectOptions>
+  options: Taken<DetectOptions<never>>
 ): Promise<Finding> {
   const square = host.info.imageSize
   const plan = (picture: Tile): Tile[] => [picture, ...planTiles(picture, square, options.tiles!)]
@@ -147,12 +165,7 @@ async function findInTiles(
   const tiles = outputs.map(({ view }) => view.tile)
   const sightings = outputs.flatMap(({ view, result }, index) => {
     const { tile, transform } = view
-    const geometry = {
-      width: tile.width,
-      height: tile.height,
-      locScale: host.options.locScale ?? defaults.locScale,
-      transform
-    }
+    const geometry = geometryOf(host, transform)
     return readView(result, geometry, names, options).map(({ object, ...detection }) => ({
       detection,
       view: index,

@@ -259,6 +259,9 @@ export class ModelHost {
   get maxSequences(): number {
     return this.options.maxSequences ?? defaults.maxSequences
   }
+  get runningRequests(): number {
+    return this.requests
+  }
   get disposed(): boolean {
     return this.disposing !== undefined
   }

@@ -36,3 +36,14 @@ export function toInfo(info: NativeModelInfo, resize: 'bicubic' | 'bilinear' | u
     resize: resize ?? resizeFilter
   }
 }
+
+/** Of {@link PaliGemma.stats}. */
+export interface ModelStats {
+  /** Calls that run or wait. */
+  requests: number
+  /** Pages of the KV cache in use: by requests that run, and by prefixes kept for those that ask the same again. */
+  kvPagesUsed: number
+  /** The most that there may be, for `maxSequences` of `contextSize` tokens and kept prefixes. */
+  kvPages: number
+  kvPageTokens: number
+}

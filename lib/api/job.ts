@@ -26,13 +26,15 @@ export interface Streaming {
   emit?: ((chunk: Chunk) => void) | undefined
   /** Ends the generation with finishReason "abort". */
   stop?: AbortSignal | undefined
+  /** Called with the pictures before anything is generated. */
+  prepared?: ((images: PreparedImage[]) => void) | undefined
 }
 
 /** `ready`: pictures already prepared. */
 export async function runJob(
   host: ModelHost,
   options: Taken<GenerationOptions>,
-  { emit, stop }: Streaming,
+  { emit, stop, prepared }: Streaming,
   ready?: PreparedImage[]
 ): Promise<Generation> {
   const { signal, onToken } = options
@@ -46,6 +48,7 @@ export async function runJob(
   })
   const images = ready ?? (await unlessStopped(untilAborted(host.prepareImages(options, signal), signal), stop))
   output.preprocessMs = output.elapsed()
+  if (images) prepared?.(images)
   const end =
     images && (await host.run(toRequest(options, images, adapters, constraint), { signal, stop, onToken: output.add }))
   output.finish(end?.text ?? '')

@@ -24,7 +24,7 @@ import type { LiveSource } from '../video/live'
 import { watch, type Seen, type WatchOptions } from './watch'
 import { fitAdapter } from './fit'
 import { runGeneration } from './generation'
-import { toInfo, type LoadedModelInfo } from './info'
+import { toInfo, type LoadedModelInfo, type ModelStats } from './info'
 import { generateObject, type ObjectOptions } from './object'
 import { ocr } from './ocr'
 import type { Detection, ObjectList, Segmentation } from './objects'
@@ -60,11 +60,15 @@ import type { ChoiceResult, GenerateResult } from './results'
 import { score, type ScoreResult } from './score'
 import { isUrl } from '../base/realms'
 import { GenerateStream } from './stream'
-import { detect, segment } from './tasks'
+import { detect, parseText, segment, type ParsedMask } from './tasks'
 import { encodeRules, idsRule, textRule, type EncodeOptions } from './tokenizer'
 
 // Node 20's first releases lack the symbol; compiled `await using` looks it up here.
 if (!Symbol.asyncDispose) Object.defineProperty(Symbol, 'asyncDispose', { value: Symbol('Symbol.asyncDispose') })
+
+interface ParseTextOptions {
+  signal?: AbortSignal | undefined
+}
 
 // Larger batches are better cut: their results are all in memory at the end.
 const mostRequests = 1_000_000
@@ -294,14 +298,30 @@ export class PaliGemma {
   async segment(
     image: ImageInput,
     labels: string | string[],
-    options: DetectOptions = {}
+    options: DetectOptions<Segmentation> = {}
   ): Promise<ObjectList<Segmentation>> {
-    return await publicCall<DetectOptions, ObjectList<Segmentation>>(
+    return await publicCall<DetectOptions<Segmentation>, ObjectList<Segmentation>>(
       'segment',
       options,
       detectRules,
       [],
       async (options) => await segment(this.#host, takeImage(image), take('labels', labels, labelsRule), options)
+    )
+  }
+
+  /**
+   * The objects that a text of this model names, such as one of `generate`, in pixels of the picture that it is about:
+   * {@link parseOutput} with masks, as this model was loaded (`fit`, `locScale`, `maskConvention`).
+   * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_DISPOSED
+   */
+  async parse(text: string, image: ImageInput, options: ParseTextOptions = {}): Promise<ParsedMask[]> {
+    check('text', text, rule.text)
+    return await publicCall<ParseTextOptions, ParsedMask[]>(
+      'parse',
+      options,
+      { signal: rule.signal },
+      [],
+      async (options) => await parseText(this.#host, text, takeImage(image), options)
     )
   }
 
@@ -416,6 +436,13 @@ export class PaliGemma {
     const list = take('codes', codes, codesRule)
     this.#host.throwIfDisposed()
     return await nativeCall(() => this.#host.model.decodeMask(list))
+  }
+
+  /** What is in use at this moment. */
+  stats(): ModelStats {
+    this.#host.throwIfDisposed()
+    const { used, most, pageTokens } = nativeSync(() => this.#host.model.kvUse())
+    return { requests: this.#host.runningRequests, kvPagesUsed: used, kvPages: most, kvPageTokens: pageTokens }
   }
 
   /**

@@ -84,7 +84,11 @@ export type Geometry = Parameters<typeof parsePieces>[1]
 /** An object of one output. */
 export type Found = Detection & { object: ParsedObject }
 
-export function readObjects({ text, tokens }: GenerateResult, geometry: Geometry, names: string[]): Found[] {
+export function readObjects(
+  { text, tokens }: Pick<GenerateResult, 'text' | 'tokens'>,
+  geometry: Geometry,
+  names: string[]
+): Found[] {
   return parsePieces(text, geometry)
     .filter((piece): piece is OutputPiece & { object: ParsedObject } => piece.object !== null)
     .map(({ object, nameSpan }) => {

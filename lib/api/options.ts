@@ -4,6 +4,7 @@ import type { TrainedAdapter } from '../convert/adapters/trained'
 import { samplingRules, type SamplingOptions } from './sampling'
 import type { DeviceName } from '../base/device-name'
 import { deviceRule } from './device'
+import type { Detection } from './objects'
 import { nativeBindingRule } from './engine'
 import { choicesRule, constraintRule, type ChoicesConstraint, type Constraint } from '../output/constraint'
 import type { ImageInput } from '../images/image-input'
@@ -172,7 +173,7 @@ export interface TileOptions {
 export interface OcrOptions extends SamplingOptions, TileOptions {}
 
 /** Options of `detect` and `segment`. */
-export interface DetectOptions extends SamplingOptions, TileOptions {
+export interface DetectOptions<Object = Detection> extends SamplingOptions, TileOptions {
   /** false: the model may write anything, and what can be parsed is returned. Default true: only the task's grammar. */
   constrain?: boolean | undefined
   /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
@@ -187,6 +188,11 @@ export interface DetectOptions extends SamplingOptions, TileOptions {
    * model rarely repeats itself when it is greedy.
    */
   nms?: number | { iou: number; classAgnostic?: boolean | undefined } | undefined
+  /**
+   * Called with each object of the result, in its order: as soon as the model has written it; with `tiles` and `nms`,
+   * which decide at the end what stays, when all are there.
+   */
+  onObject?: ((object: Object) => void) | undefined
 }
 
 export interface EncodeImageOptions {
@@ -289,11 +295,12 @@ const nmsRule: Rule = {
 const tileRules: Rules<TileOptions> = { tiles: tilesRule, onTile: rule.callback }
 export const ocrRules: Rules<OcrOptions> = { ...tileRules, ...samplingRules }
 
-export const detectRules: Rules<DetectOptions> = {
+export const detectRules: Rules<DetectOptions<never>> = {
   constrain: rule.flag,
   maxObjects: rule.integer(1, 65535),
   minScore: rule.number(0, 1),
   nms: nmsRule,
+  onObject: rule.callback,
   ...tileRules,
   ...samplingRules
 }

@@ -34,7 +34,7 @@ export type WatchOptions<T extends BatchTask> = {
   onReconnect?: ((error: Error, attempt: number) => void) | undefined
   /** Ends the loop with its reason. */
   signal?: AbortSignal | undefined
-} & Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken' | 'onTile'>
+} & Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken' | 'onTile' | 'onObject'>
 
 /** What was seen at a moment. */
 export type Seen<T extends BatchTask> = {

@@ -3,8 +3,6 @@ import { statSync } from 'node:fs'
 import { basename, extname, join, resolve } from 'node:path'
 import { checkOutput, makeFolder, type OutputOptions, writeOutput } from '../base/output-file'
 import type { Drawable, DrawOptions, ImageInput, PaliGemma } from '../index'
-import { maskBox } from '../output/parse'
-import { pick } from './args'
 import { usageError } from './context'
 
 /** Writes the image with boxes, labels and masks. */
@@ -71,42 +69,8 @@ function isFolder(path: string): boolean {
 }
 
 /** The same for generated text: its boxes, and its masks where the model can decode them. */
-export async function annotateText(
-  model: PaliGemma,
-  image: ImageInput,
-  text: string,
-  path: string,
-  options: Record<string, unknown>
-): Promise<void> {
-  const { parseOutput, preprocessImage } = await import('../index.js')
-  const { native } = await import('../engine/native.js')
-  // The model's own preprocessing knows the picture's size and how locations map back to it.
-  const { transform } = await preprocessImage(image, {
-    size: model.info.imageSize,
-    ...pick(options, ['resize', 'fit'])
-  })
-  const geometry = {
-    width: transform.sourceWidth,
-    height: transform.sourceHeight,
-    transform,
-    ...(pick(options, ['locScale']) as { locScale?: 1023 | 1024 })
-  }
-  const convention = (options['maskConvention'] as 'training' | 'demo' | undefined) ?? 'training'
-  const results = await Promise.all(
-    parseOutput(text, geometry)
-      .filter((object) => object.valid)
-      .map(async (object) => {
-        if (!object.codes || !model.info.hasMaskDecoder) return object
-        const { width, height } = geometry
-        const data = await native().pasteMask(
-          await model.decodeMask(object.codes),
-          maskBox(object, geometry),
-          width,
-          height,
-          convention
-        )
-        return { ...object, mask: { width, height, data } }
-      })
-  )
-  await draw(image, results, path, { sources: typeof image === 'string' ? [image] : [] })
+export async function annotateText(model: PaliGemma, image: ImageInput, text: string, path: string): Promise<void> {
+  const objects = await model.parse(text, image)
+  const drawables = objects.filter(({ valid }) => valid)
+  await draw(image, drawables, path, { sources: typeof image === 'string' ? [image] : [] })
 }

@@ -72,7 +72,7 @@ async function run(options: Record<string, unknown>, context: Context): Promise<
       text = result.text
       if (context.stderr.isTTY) context.stderr.write(`${summary(result)}\n`)
     }
-    if (annotate !== undefined) await annotateText(model, images[0]!, text, annotate, options)
+    if (annotate !== undefined) await annotateText(model, images[0]!, text, annotate)
   } finally {
     await model.dispose()
   }

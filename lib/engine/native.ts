@@ -230,6 +230,8 @@ export interface NativeModel {
   detokenize(ids: number[]): string
   /** [64, 64]; rejects with ERR_MODEL_UNSUPPORTED without a mask decoder. */
   decodeMask(codes: number[]): Promise<PlainFloats>
+  /** Pages of the KV cache; kept prefixes count as used. */
+  kvUse(): { used: number; most: number; pageTokens: number }
 }
 
 export interface NativeTokenizer {

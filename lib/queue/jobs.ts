@@ -8,7 +8,7 @@ import { reviveResults } from '../output/mask-forms'
 import type { ResultFields } from '../api/rows'
 
 /** What cannot go through Redis, and what the job itself names. */
-type Own = 'signal' | 'onToken' | 'onTile' | 'image' | 'images'
+type Own = 'signal' | 'onToken' | 'onTile' | 'onObject' | 'image' | 'images'
 
 interface JobOf<T extends BatchTask> {
   /**

@@ -100,7 +100,18 @@ async function readForm(request: Request, bytes: Buffer): Promise<Record<string,
 }
 
 // What is a text even where it looks like a number, and what is a text or a list of texts.
-const texts = new Set(['model', 'image', 'images', 'question', 'prompt', 'suffix', 'lang', 'style', 'mask_format'])
+const texts = new Set([
+  'model',
+  'image',
+  'images',
+  'question',
+  'prompt',
+  'suffix',
+  'text',
+  'lang',
+  'style',
+  'mask_format'
+])
 const lists = new Set(['labels', 'choices', 'stop'])
 const alwaysLists = new Set(['images', 'choices'])
 

@@ -1,9 +1,16 @@
 /** What Prometheus is told. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { ModelStats } from '../api/info'
 import type { GenerateResult } from '../api/results'
 
 const seconds = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
 const rates = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+interface Gauges {
+  running: () => number
+  models: () => [name: string, loaded: boolean][]
+  stats: () => [name: string, stats: ModelStats][]
+}
 
 type Timed = Pick<GenerateResult, 'usage' | 'timings'>
 
@@ -59,7 +66,7 @@ export class Metrics {
   })
 
   /** `gauges`: read when somebody asks. */
-  constructor(gauges: { running: () => number; models: () => [name: string, loaded: boolean][] }) {
+  constructor(gauges: Gauges) {
     new Gauge({
       ...this.shared,
       name: 'paligemma_requests_running',
@@ -77,6 +84,7 @@ export class Metrics {
         for (const [model, loaded] of gauges.models()) this.set({ model }, loaded ? 1 : 0)
       }
     })
+    this.addCacheGauges(gauges)
     new Gauge({
       ...this.shared,
       name: 'process_resident_memory_bytes',
@@ -85,6 +93,25 @@ export class Metrics {
         this.set(process.memoryUsage.rss())
       }
     })
+  }
+
+  /** Of models that are loaded; others have no pages. */
+  private addCacheGauges({ stats }: Gauges): void {
+    const gauge = (name: string, help: string, value: (stats: ModelStats) => number): void => {
+      new Gauge({
+        ...this.shared,
+        name,
+        help,
+        labelNames: ['model'] as const,
+        collect() {
+          this.reset()
+          for (const [model, now] of stats()) this.set({ model }, value(now))
+        }
+      })
+    }
+    gauge('paligemma_kv_pages_used', 'Pages of the KV cache in use, kept prefixes included', (now) => now.kvPagesUsed)
+    gauge('paligemma_kv_pages', 'The most pages of the KV cache that there may be', (now) => now.kvPages)
+    gauge('paligemma_kv_page_tokens', 'Tokens of a page of the KV cache', (now) => now.kvPageTokens)
   }
 
   ended(path: string, status: number, ms: number, code: string | undefined): void {

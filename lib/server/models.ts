@@ -1,5 +1,6 @@
 /** The models behind the names: loaded when needed, shared while in use, unloaded when nobody asks any more. */
 import { PaliGemma } from '../api/model'
+import type { ModelStats } from '../api/info'
 import type { LoadOptions } from '../api/options'
 import { TrainedAdapter } from '../convert/adapters/trained'
 import { PaliGemmaError } from '../base/errors'
@@ -27,7 +28,8 @@ type Adapters = NonNullable<LoadOptions['adapters']>
 /** One set of weights. */
 class Weights {
   users = 0
-  loadedAt = 0
+  /** While it is loaded. */
+  model: PaliGemma | undefined
   private loading: Promise<PaliGemma> | undefined
   private timer: NodeJS.Timeout | undefined
 
@@ -36,11 +38,13 @@ class Weights {
     private readonly source: PaliGemma | LoadOptions,
     private readonly services: { load: Load; idleUnloadMs: number | undefined; logger: Logger }
   ) {
-    if (source instanceof PaliGemma) this.loading = Promise.resolve(source)
+    if (!(source instanceof PaliGemma)) return
+    this.model = source
+    this.loading = Promise.resolve(source)
   }
 
   get loaded(): boolean {
-    return this.loadedAt > 0 || this.source instanceof PaliGemma
+    return this.model !== undefined
   }
 
   async get(): Promise<PaliGemma> {
@@ -53,7 +57,7 @@ class Weights {
     const start = performance.now()
     try {
       const model = await load(options)
-      this.loadedAt = Date.now()
+      this.model = model
       logger.info({ model: this.name, ms: Math.round(performance.now() - start) }, 'model loaded')
       return model
     } catch (error) {
@@ -82,7 +86,7 @@ class Weights {
     const { loading, source } = this
     if (loading === undefined || source instanceof PaliGemma) return
     this.loading = undefined
-    this.loadedAt = 0
+    this.model = undefined
     const model = await loading.catch(() => undefined)
     await model?.dispose()
     this.services.logger.info({ model: this.name }, 'model unloaded')
@@ -134,6 +138,17 @@ export class Models {
 
   isLoaded(name: string): boolean {
     return this.entries.get(name)?.weights.loaded ?? false
+  }
+
+  /** Of each set of weights that is loaded, under its own name. */
+  stats(): [name: string, stats: ModelStats][] {
+    return this.all.flatMap(({ name, model }) => {
+      try {
+        return model ? [[name, model.stats()] as [string, ModelStats]] : []
+      } catch {
+        return [] // disposed by its owner
+      }
+    })
   }
 
   /** Loads all of them; rejects with the first failure. */

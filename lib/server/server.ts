@@ -92,7 +92,8 @@ export class Server implements PaliGemmaServer {
       logger,
       metrics: new Metrics({
         running: () => admission.count,
-        models: () => models.names.map((name) => [name, models.isLoaded(name)])
+        models: () => models.names.map((name) => [name, models.isLoaded(name)]),
+        stats: () => models.stats()
       }),
       logContent: options.logContent ?? false,
       pictures: {

@@ -1,4 +1,6 @@
 /** Server-sent events, and several streams as one. */
+import type { Chunk, GenerateResult } from '../api/results'
+import type { GenerateStream } from '../api/stream'
 import type { Call } from './call'
 import { clientGone, failureOf, type ErrorBody } from './errors'
 
@@ -56,6 +58,15 @@ export async function eventStream(
 
 export const dataEvent = (value: unknown): string => `data: ${JSON.stringify(value)}\n\n`
 export const namedEvent = (name: string, value: unknown): string => `event: ${name}\ndata: ${JSON.stringify(value)}\n\n`
+
+/** The last event of OpenAI's streams, and of ours. */
+export const done = 'data: [DONE]\n\n'
+
+/** The chunks of a stream and then its result. */
+export async function* withEnd(stream: GenerateStream): AsyncGenerator<Chunk | { result: GenerateResult }, void, void> {
+  yield* stream
+  yield { result: await stream.result }
+}
 
 /** The items of several streams as they come, each with its stream's index. The first error ends all. */
 export async function* merge<T>(

@@ -1,4 +1,5 @@
 /** Frames out of ffmpeg: raw pixels on its standard output, their times among what it says. */
+import { Channel } from '../base/channel'
 import { PaliGemmaError } from '../base/errors'
 import { untilAborted } from '../base/signals'
 import { Ffmpeg, passFrames } from './ffmpeg'
@@ -38,7 +39,7 @@ export async function* decodeFrames(
   choice: DecodeChoice
 ): AsyncGenerator<VideoFrame, void, undefined> {
   const { seek = 0, most = Infinity, signal } = choice
-  const facts = new Queue<FrameFacts>()
+  const facts = new Channel<FrameFacts>()
   const args = [
     ...(seek > 0 ? ['-ss', String(seek)] : []),
     ...(video.before ?? []),
@@ -81,7 +82,7 @@ export async function* decodeFrames(
   }
 }
 
-const take = async <T>(queue: Queue<T>, signal: AbortSignal | undefined): Promise<T | undefined> =>
+const take = async <T>(queue: Channel<T>, signal: AbortSignal | undefined): Promise<T | undefined> =>
   await untilAborted(queue.next(), signal)
 
 function filters({ select, size }: DecodeChoice): string {
@@ -98,34 +99,6 @@ function filters({ select, size }: DecodeChoice): string {
     'format=rgb24',
     'showinfo'
   ].join(',')
-}
-
-/** What comes from one side, waited for on the other. */
-class Queue<T> {
-  private readonly items: T[] = []
-  private waiting: ((item: T | undefined) => void) | undefined
-  private closed = false
-
-  put(item: T): void {
-    if (!this.waiting) this.items.push(item)
-    else {
-      this.waiting(item)
-      this.waiting = undefined
-    }
-  }
-
-  /** undefined: no more come. */
-  async next(): Promise<T | undefined> {
-    if (this.items.length > 0) return this.items.shift()
-    if (this.closed) return undefined
-    return await new Promise((resolve) => (this.waiting = resolve))
-  }
-
-  close(): void {
-    this.closed = true
-    this.waiting?.(undefined)
-    this.waiting = undefined
-  }
 }
 
 /** Exactly so many bytes at a time of a stream. */

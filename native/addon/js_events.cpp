@@ -132,6 +132,14 @@ struct EventWriter {
 
 }  // namespace
 
+napi_value kvUseToJs(napi_env env, const KvUse& use) {
+  const napi_value object = newObject(env);
+  set(env, object, "used", use.used);
+  set(env, object, "most", use.most);
+  set(env, object, "pageTokens", kPageTokens);
+  return object;
+}
+
 napi_value eventToJs(napi_env env, Event&& event, const Engine& engine, bool withLogProbs) {
   const napi_value object = newObject(env);
   set(env, object, "job", event.job);

@@ -6,6 +6,7 @@
 namespace pg::js {
 
 napi_value infoToJs(napi_env env, const ModelInfo& info);
+napi_value kvUseToJs(napi_env env, const KvUse& use);
 
 // `info` and `tokenizer` are used by the events that need them (ready; tokens with alternatives).
 // `withLogProbs`: whether the job asked for them; scores always carry theirs.

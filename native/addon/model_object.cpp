@@ -17,6 +17,7 @@ napi_value ModelObject::defineClass(napi_env env) {
       js::method("submit", js::entry<submit>),         js::method("cancel", js::entry<cancel>),
       js::method("dispose", js::entry<dispose>),       js::method("tokenize", js::entry<tokenize>),
       js::method("detokenize", js::entry<detokenize>), js::method("decodeMask", js::entry<decodeMask>),
+      js::method("kvUse", js::entry<kvUse>),
   };
   napi_value constructor;
   js::check(
@@ -237,5 +238,7 @@ napi_value ModelObject::decodeMask(const js::Call& call) {
       },
       [](napi_env env, std::vector<float>&& mask) { return js::toJs(env, std::move(mask)); });
 }
+
+napi_value ModelObject::kvUse(const js::Call& call) { return js::kvUseToJs(call.env, of(call).readyEngine().kvUse()); }
 
 }  // namespace pg

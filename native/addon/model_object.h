@@ -37,6 +37,7 @@ class ModelObject {
   static napi_value tokenize(const js::Call& call);
   static napi_value detokenize(const js::Call& call);
   static napi_value decodeMask(const js::Call& call);
+  static napi_value kvUse(const js::Call& call);
 
   static void onRing(napi_env env, napi_value, void* context, void*);
   static void onBellFinalized(napi_env env, void* data, void* hint);

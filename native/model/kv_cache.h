@@ -1,5 +1,6 @@
 #pragma once
 // KV cache in pages of kPageTokens tokens, taken when a sequence grows and given back when nobody uses them.
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,9 @@ class KvPool {
 
   const KvLayout& layout() const { return layout_; }
   int64_t freePages() const { return maxPages_ - used_; }
-  int64_t usedPages() const { return used_; }   // a shared page counts once
+  // From any thread; a shared page counts once.
+  int64_t usedPages() const { return used_; }
+  int64_t maxPages() const { return maxPages_; }
 
  private:
   friend class KvSequence;
@@ -27,7 +30,7 @@ class KvPool {
   Device& device_;
   KvLayout layout_;
   int64_t maxPages_;
-  int64_t used_ = 0;
+  std::atomic<int64_t> used_{0};
   std::vector<Buffer> spare_;   // given back, kept for the next sequence
 };
 

@@ -168,5 +168,6 @@ void Engine::stop() {
 const ModelInfo& Engine::info() const { return impl_->model->info; }
 const Tokenizer& Engine::tokenizer() const { return *impl_->model->tokenizer; }
 const MaskDecoder* Engine::maskDecoder() const { return impl_->model->maskDecoder.get(); }
+KvUse Engine::kvUse() const { return {impl_->model->kvPool->usedPages(), impl_->model->kvPool->maxPages()}; }
 
 }  // namespace pg

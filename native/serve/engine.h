@@ -10,6 +10,12 @@
 
 namespace pg {
 
+// Pages of kPageTokens tokens, see KvPool.
+struct KvUse {
+  int64_t used;
+  int64_t most;
+};
+
 class Engine {
  public:
   // Returns at once; `post` is called on the engine's thread: first ready or an error with job 0.
@@ -25,6 +31,7 @@ class Engine {
   const ModelInfo& info() const;
   const Tokenizer& tokenizer() const;
   const MaskDecoder* maskDecoder() const;  // nullptr where the model has none
+  KvUse kvUse() const;
 
  private:
   struct Impl;

@@ -69,6 +69,7 @@ const sampling = {
   onToken: nothing
 }
 const tiled = { tiles: { columns: 2, rows: 1, overlap: 0.2 }, onTile: nothing }
+const finding = { constrain: true, maxObjects: 1, minScore: 0, onObject: nothing, ...tiled }
 const generating = {
   prompt: 'a',
   image: picture,
@@ -158,20 +159,10 @@ const rows: Record<string, Row> = {
   'PaliGemma.ocr': ofModel('ocr', picture, { ...sampling, ...tiled }),
   'PaliGemma.detect': ofModel('detect', picture, ['cow'], {
     ...sampling,
-    constrain: true,
-    maxObjects: 1,
-    minScore: 0,
-    nms: { iou: 0.5, classAgnostic: true },
-    ...tiled
+    ...finding,
+    nms: { iou: 0.5, classAgnostic: true }
   }),
-  'PaliGemma.segment': ofModel('segment', picture, 'cow', {
-    ...sampling,
-    constrain: true,
-    maxObjects: 1,
-    minScore: 0,
-    nms: 0.5,
-    ...tiled
-  }),
+  'PaliGemma.segment': ofModel('segment', picture, 'cow', { ...sampling, ...finding, nms: 0.5 }),
   'PaliGemma.batch': {
     ...looped((...args) => (model.batch as (...args: never[]) => AsyncIterable<unknown>)(...args), [picture], {
       task: 'detect',
@@ -225,6 +216,8 @@ const rows: Record<string, Row> = {
   }),
   'PaliGemma.detokenize': sync((...args) => (model.detokenize as (...args: never[]) => unknown)(...args), [1, 2]),
   'PaliGemma.decodeMask': ofModel('decodeMask', new Array(16).fill(1)),
+  'PaliGemma.parse': ofModel('parse', '<loc0000><loc0000><loc0500><loc0500> cow', picture, { signal }),
+  'PaliGemma.stats': ofModel('stats'),
   'PaliGemma.dispose': ofModel('dispose'),
   'new GenerateStream': made(api.GenerateStream, nothing),
   'GenerateStream.cancel': sync(() => stream().cancel()),

@@ -129,6 +129,19 @@ describe('a tiny model', () => {
     }
   })
 
+  it('tells what is in use', async () => {
+    const idle = model.stats()
+    expect(idle).toMatchObject({ requests: 0, kvPageTokens: 64 })
+    expect(idle.kvPages).toBeGreaterThanOrEqual(model.info.contextSize / 64)
+    const busy: ReturnType<PaliGemma['stats']>[] = []
+    const prompt = 'a cat is not a dog, and this has never been asked before'
+    await model.generate({ prompt, maxTokens: 3, ignoreEos: true, onToken: () => void busy.push(model.stats()) })
+    expect(busy[0]!.requests).toBe(1)
+    expect(busy[0]!.kvPagesUsed).toBeGreaterThan(0)
+    expect(busy[0]!.kvPagesUsed).toBeLessThanOrEqual(idle.kvPages)
+    expect(model.stats().requests).toBe(0)
+  })
+
   it("aborts at once with the signal's reason, before and during the work", async () => {
     const reason = new Error('enough')
     await expect(model.generate({ image, prompt: 'x', signal: AbortSignal.abort(reason) })).rejects.toBe(reason)

@@ -108,7 +108,10 @@ describe('/metrics', () => {
       'paligemma_time_to_first_token_seconds_count{model="fake"} 1',
       'paligemma_queue_seconds_count{model="fake"} 1',
       'paligemma_requests_running 0',
-      'paligemma_model_loaded{model="fake"} 1'
+      'paligemma_model_loaded{model="fake"} 1',
+      'paligemma_kv_pages_used{model="fake"} 0',
+      'paligemma_kv_pages{model="fake"} 8',
+      'paligemma_kv_page_tokens{model="fake"} 64'
     ])
       expect(text).toContain(line)
   })

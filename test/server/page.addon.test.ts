@@ -177,6 +177,36 @@ describe.skipIf(!browserFile)('the page', () => {
     expect(await page.inputValue('[name=question]')).toBe('what is left of the heart?')
   })
 
+  it('shows the masks of a free prompt', async () => {
+    await open()
+    await addExample()
+    await page.click('role=tab[name="Prompt"]')
+    await page.fill('[name=prompt]', 'segment purple ring')
+    await run()
+    expect(await page.locator('.objects li').allTextContents()).toEqual(['purple ring1.00'])
+    const drawn = await page.$eval('.card canvas', (canvas: any) => {
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+      return data.filter((value: number, i: number) => i % 4 === 3 && value > 0).length
+    })
+    expect(drawn).toBeGreaterThan(5000)
+  })
+
+  it('draws objects as they come', async () => {
+    await open()
+    await addExample()
+    await page.click('role=tab[name="Find"]')
+    await page.fill('[name=labels]', 'purple ring; blue ring; black heart')
+    await page.evaluate(() => {
+      const { MutationObserver, counts = [] } = globalThis as any
+      Object.assign(globalThis, { counts })
+      const look = (): void => void counts.push(document.querySelectorAll('.objects li').length)
+      new MutationObserver(look).observe(document.querySelector('.card'), { childList: true, subtree: true })
+    })
+    await run()
+    const counts = (await page.evaluate('counts')) as number[]
+    expect(counts).toEqual(expect.arrayContaining([1, 2, 3]))
+  })
+
   it('takes several pictures as a grid, dropped and pasted ones too', async () => {
     await open()
     await page.setInputFiles('#files', [demoImage, demoImage])
@@ -240,6 +270,10 @@ describe.skipIf(!browserFile)('the page', () => {
       timeout: 20_000
     })
     await page.waitForSelector('#camera-rate:has-text("pictures/s")')
+    await page.check('#also-read')
+    await page.waitForSelector('#camera-text .hint:has-text("Read")')
+    expect(await page.locator('#camera-text p').count()).toBe(2)
+    await page.uncheck('#also-read')
     await page.waitForTimeout(500)
     const asked = requests.filter((request) => request.url().endsWith('/v1/chat/completions'))
     const open_ = await Promise.all(asked.slice(0, -1).map(async (request) => (await request.response()) !== null))

@@ -1,8 +1,8 @@
 /** The endpoints of the model's own tasks, as JSON and as forms. */
 import { describe, expect, it } from 'vitest'
 import { FakeNative } from '../support/fake-native'
-import { refuseUnhandled } from '../support/fake-model'
-import { closeServers, form, serve, tinyPicture, tinyUrl } from '../support/served'
+import { endless, refuseUnhandled } from '../support/fake-model'
+import { closeServers, eventually, form, serve, tinyPicture, tinyUrl } from '../support/served'
 
 refuseUnhandled()
 closeServers()
@@ -208,5 +208,77 @@ describe('pictures', () => {
   it('with too many pixels are 413', async () => {
     const { post } = await serve(new FakeNative(), { models: { fake: { model: 'x.gguf', maxImagePixels: 1 } } })
     expect((await post('/v1/caption', { image: tinyUrl })).status).toBe(413)
+  })
+})
+
+/** The data of server-sent events; the last must be [DONE]. */
+async function events(response: Response): Promise<any[]> {
+  expect(response.headers.get('content-type')).toMatch('text/event-stream')
+  const data = (await response.text())
+    .trim()
+    .split('\n\n')
+    .map((event) => event.replace(/^data: /, ''))
+  expect(data.pop()).toBe('[DONE]')
+  return data.map((text) => JSON.parse(text))
+}
+
+describe('with stream', () => {
+  it('texts come in parts, and then the answer', async () => {
+    const { post } = await serve(new FakeNative())
+    const got = await events(await post('/v1/caption', form({ stream: 'true' })))
+    expect(got.slice(0, -1)).toEqual([{ delta: 'a' }, { delta: 'b' }, { delta: 'c' }])
+    expect(got.at(-1)).toMatchObject({ text: 'abc', usage: { completion_tokens: 3 } })
+  })
+
+  it('objects come one by one, and then the rest of the answer', async () => {
+    const { post } = await serve(new FakeNative(() => [...box, ' ; ', ...box]))
+    const body = { image: tinyUrl, labels: 'cow', logprobs: true }
+    const { objects, ...rest } = (await (await post('/v1/detect', body)).json()) as { objects: object[] }
+    expect(objects).toHaveLength(2)
+    const got = await events(await post('/v1/detect', { ...body, stream: true }))
+    expect(got.slice(0, -1)).toEqual(objects.map((object) => ({ object })))
+    expect({ ...got.at(-1), seed: 0, timings: 0 }).toEqual({ ...rest, seed: 0, timings: 0 })
+    const masked = await events(await post('/v1/segment', { ...body, stream: true, mask_format: 'png' }))
+    expect(masked.slice(0, -1).map(({ object }) => object.label)).toEqual(['cow', 'cow'])
+  })
+
+  it('tiles are told as they are done', async () => {
+    const { post } = await serve(new FakeNative(() => box))
+    const body = { image: tinyUrl, labels: 'cow', tiles: { columns: 2, rows: 1 } }
+    const got = await events(await post('/v1/detect', { ...body, stream: true }))
+    expect(got.slice(0, 3)).toEqual([1, 2, 3].map((done) => ({ tiles: { done, all: 3 } })))
+    expect(got.at(-1)).toMatchObject({ model: 'fake', finish_reason: 'stop' })
+    expect(await (await post('/v1/detect', body)).json()).toMatchObject({ finish_reason: 'stop' })
+  })
+
+  it('what is wrong with the request is a status, later errors an event', async () => {
+    const gone = Object.assign(new Error('gone'), { code: 'ERR_MODEL_CHANGED' })
+    const { post } = await serve(new FakeNative(() => [...box, ' ; ', 5, gone]))
+    const body = { image: tinyUrl, labels: 'cow', stream: true }
+    expect((await post('/v1/detect', { ...body, labels: '<' })).status).toBe(400)
+    const text = await (await post('/v1/detect', body)).text()
+    expect(text).toMatch(/^data: \{"object":.*\n\ndata: \{"error":.*ERR_MODEL_CHANGED/)
+  })
+
+  it('the client’s leaving ends the search', async () => {
+    const fake = new FakeNative(() => [...box, ' ; ', ...endless])
+    const { post } = await serve(fake)
+    const response = await post('/v1/segment', { image: tinyUrl, labels: 'cow', stream: true })
+    const reader = response.body!.getReader()
+    await reader.read()
+    await reader.cancel()
+    await eventually(() => fake.running === 0)
+  })
+})
+
+describe('/v1/parse', () => {
+  it('says where a text’s objects are', async () => {
+    const { post } = await serve(new FakeNative())
+    const text = [...box.slice(0, 4), ...new Array(16).fill('<seg001>'), ' cow'].join('')
+    const body = { image: tinyUrl, text }
+    expect(await (await post('/v1/parse', body)).json()).toMatchObject({
+      objects: [{ label: 'cow', valid: true, box: { x: 0, y: 0, width: 2 }, mask: { size: [1, 2] } }]
+    })
+    expect(await (await post('/v1/parse', form({ text: '12', mask_format: 'none' }))).json()).toEqual({ objects: [] })
   })
 })

@@ -140,6 +140,9 @@ export class FakeNative {
       async decodeMask(codes: number[]): Promise<Float32Array<ArrayBuffer>> {
         return new Float32Array(4096).fill(codes[0]!)
       }
+      kvUse(): { used: number; most: number; pageTokens: number } {
+        return { used: fake.running, most: 8, pageTokens: 64 }
+      }
     }
     return {
       Model,

@@ -97,8 +97,25 @@ async function* events(stream) {
   }
 }
 
-/** Objects of a picture: kind "detect" or "segment". */
-export async function find({ kind, labels, image, options, signal }) {
-  const body = { ...options, labels, image: await dataUrl(image), logprobs: true }
-  return await (await post(`/v1/${kind}`, body, signal)).json()
+/** Objects of a picture: kind "detect" or "segment"; `onObject` gets what there is as each comes. */
+export async function find({ kind, labels, image, options, signal, onObject }) {
+  const body = { ...options, labels, image: await dataUrl(image), logprobs: true, stream: true }
+  const response = await post(`/v1/${kind}`, body, signal)
+  const objects = []
+  let rest
+  for await (const event of events(response.body)) {
+    if (event.error) throw new RequestError(200, event.error)
+    if (event.object) {
+      objects.push(event.object)
+      onObject?.([...objects])
+    } else rest = event
+  }
+  return { objects, ...rest }
+}
+
+/** Where the objects are that a free prompt's text names. */
+export async function parse({ text, image, model, signal }) {
+  const body = { text, image: await dataUrl(image), model }
+  const { objects } = await (await post('/v1/parse', body, signal)).json()
+  return objects.filter(({ valid }) => valid).map((object) => ({ score: 1, ...object }))
 }

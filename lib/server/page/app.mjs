@@ -1,10 +1,11 @@
 /** The page: pictures in, a task, results out. */
-import { find, generate, listModels, RequestError, useKey } from './api.mjs'
+import { find, generate, listModels, parse, RequestError, useKey } from './api.mjs'
 import { Camera } from './camera.mjs'
+import { Changes } from './change.mjs'
 import { Card, element } from './cards.mjs'
 import { textOf } from './copies.mjs'
 import { History } from './history.mjs'
-import { draw, objectsIn } from './objects.mjs'
+import { draw } from './objects.mjs'
 import { defaultThreshold, labelsOf, tasks } from './tasks.mjs'
 
 const $ = (id) => document.getElementById(id)
@@ -142,11 +143,17 @@ document.addEventListener('drop', (event) => {
 
 // ---- running
 
-async function ask(blob, request, signal, onToken) {
-  const { task, values, options } = request
-  if (!task.kind) return await generate({ prompt: task.prompt(values), image: blob, options, signal, onToken })
-  const labels = labelsOf(values.labels)
-  return { labels, ...(await find({ kind: task.kind, labels, image: blob, options, signal })) }
+async function ask(blob, { task, values, options }, signal, onProgress) {
+  if (task.kind) {
+    const labels = labelsOf(values.labels)
+    const onObject = (objects) => onProgress?.({ labels, objects })
+    return { labels, ...(await find({ kind: task.kind, labels, image: blob, options, signal, onObject })) }
+  }
+  const prompt = task.prompt(values)
+  const result = await generate({ prompt, image: blob, options, signal, onToken: onProgress })
+  const names = blob && /<loc\d{4}>/.test(result.text)
+  result.objects = names ? await parse({ text: result.text, image: blob, model: options.model, signal }) : []
+  return result
 }
 
 $('form').addEventListener('submit', (event) => {
@@ -281,33 +288,67 @@ async function useCamera(then) {
 function closeCamera() {
   camera.stop()
   $('camera').hidden = true
-  $('camera-text').textContent = ''
+  $('camera-text').replaceChildren()
+  changes.forget()
 }
+
+/** Of a frame several tasks, which share what the model sees of it. */
+const liveTasks = () => [state.task, ...tasks.filter((task) => task !== state.task && $(`also-${task.id}`).checked)]
+
+function showAlso() {
+  $('live-also').replaceChildren(
+    element('legend', { textContent: 'Of each picture also' }),
+    ...tasks.map(({ id, name }) =>
+      element('label', {}, element('input', { type: 'checkbox', id: `also-${id}`, onchange: looksAnew }), name)
+    )
+  )
+}
+
+const changes = new Changes()
+const looksAnew = () => changes.forget()
+$('form').addEventListener('input', looksAnew)
+$('tabs').addEventListener('click', looksAnew)
+$('live-changed').onchange = looksAnew
 
 async function live() {
   let last = performance.now()
   await camera.watch(async (frame) => {
-    const request = { task: state.task, values: { ...values }, options: options() }
-    if ($('form').checkValidity()) await lookAt(frame, request)
-    else $('camera-text').textContent = 'Fill in what to ask.'
+    if ($('live-changed').checked && !changes.isNew($('video'))) return
+    await lookAt(await frame(), liveTasks())
+    changes.lookedAt()
     const now = performance.now()
     $('camera-rate').textContent = `${(1000 / (now - last)).toFixed(1)} pictures/s`
     last = now
   })
 }
 
-async function lookAt(frame, request) {
+const lacks = ({ fields }) => fields.find(({ name, required }) => required && !values[name])
+
+async function lookAt(frame, asked) {
   const { videoWidth: width, videoHeight: height } = $('video')
+  const answers = await Promise.all(asked.map(async (task) => await answerOf(task, frame)))
+  const objects = answers.flatMap(({ objects }) => objects)
+  draw($('video-overlay'), objects, { width, height })
+  $('camera-text').replaceChildren(
+    ...answers
+      .filter(({ text }) => text)
+      .map(({ task, text }) =>
+        element('p', {}, asked.length > 1 ? element('span', { className: 'hint', textContent: task.name }) : '', text)
+      )
+  )
+  if (answers.some(({ failed }) => failed)) await new Promise((resolve) => setTimeout(resolve, 1000))
+}
+
+async function answerOf(task, frame) {
+  const missing = lacks(task)
+  if (missing) return { task, objects: [], text: `Fill in: ${missing.label}` }
   try {
-    const result = await ask(frame, request, undefined, undefined)
-    const objects = result.objects ?? objectsIn(result.text, width, height)
-    const least = defaultThreshold(request.task, request.values)
-    const shown = objects.filter(({ score }) => score >= least)
-    draw($('video-overlay'), shown, { width, height })
-    $('camera-text').textContent = shown.length > 0 ? '' : (result.text ?? '')
+    const result = await ask(frame, { task, values: { ...values }, options: options() })
+    const least = defaultThreshold(task, values)
+    const objects = result.objects.filter(({ score }) => score >= least)
+    return { task, objects, text: objects.length > 0 ? '' : result.text || 'nothing' }
   } catch (error) {
-    $('camera-text').textContent = error.message
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    return { task, objects: [], text: error.message, failed: true }
   }
 }
 
@@ -358,4 +399,5 @@ async function showModels() {
 
 showTabs()
 showFields()
+showAlso()
 void showModels()

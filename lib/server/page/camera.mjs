@@ -35,11 +35,11 @@ export class Camera {
     return new File([blob], 'camera.jpg', { type: 'image/jpeg' })
   }
 
-  /** Calls `look` with frame after frame until the camera stops. */
+  /** Calls `look` again and again until the camera stops; the function that it gets takes the frame of the moment. */
   async watch(look) {
     const run = ++this.#run
     while (this.on && run === this.#run) {
-      await look(await this.frame())
+      await look(async () => await this.frame())
       // hidden pages are not asked to draw, and look at nothing
       await new Promise((resolve) => requestAnimationFrame(resolve))
     }

@@ -1,5 +1,5 @@
 /** A picture with its result: text whose tokens tell their probabilities, boxes, times. */
-import { at, colours, draw, objectsIn } from './objects.mjs'
+import { at, colours, draw } from './objects.mjs'
 
 export const element = (name, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(name), properties)
@@ -60,15 +60,16 @@ export class Card {
     this.render()
   }
 
+  /** Text so far, or objects so far. */
   progress(result) {
     this.result = result
-    this.renderText()
+    if (result.objects) this.render()
+    else this.renderText()
   }
 
   end(result, error) {
     this.result = result
     this.error = error
-    if (result && !result.objects) result.objects = objectsIn(result.text, this.width, this.height)
     this.busy(false)
     this.render()
   }

@@ -8,27 +8,6 @@ export function colours(objects) {
   return (label) => palette[labels.indexOf(label) % palette.length]
 }
 
-/** Objects that a free prompt wrote: boxes in `<loc>`s of 1/1024 and names. */
-export function objectsIn(text, width, height) {
-  const found = []
-  for (const [, y1, x1, y2, x2, label] of text.matchAll(
-    /<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>(?:<seg\d{3}>)*\s*([^<;]*)/g
-  )) {
-    const [top, left, bottom, right] = [y1, x1, y2, x2].map((step) => Number(step) / 1023)
-    found.push({
-      label: label.trim(),
-      score: 1,
-      box: {
-        x: Math.round(left * width),
-        y: Math.round(top * height),
-        width: Math.round((right - left) * width),
-        height: Math.round((bottom - top) * height)
-      }
-    })
-  }
-  return found
-}
-
 /** COCO's compressed run lengths: numbers of pixels outside, inside, outside, ... column by column. */
 export function runs(counts) {
   const found = []

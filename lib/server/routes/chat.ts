@@ -1,7 +1,7 @@
 /** `/v1/chat/completions` */
 import { randomUUID } from 'node:crypto'
 import type { GenerateOptions } from '../../api/options'
-import type { Chunk, GenerateResult } from '../../api/results'
+import type { GenerateResult } from '../../api/results'
 import type { GenerateStream } from '../../api/stream'
 import { packageVersion } from '../../base/package-files'
 import { json, route, type Call, type Route } from '../call'
@@ -9,7 +9,7 @@ import { constraintOf, logprobOf, samplingOf, timingsOf, usageOfAll } from '../g
 import { askedInChat } from '../messages'
 import type { OpenModel } from '../models'
 import { chatRequest, chatResponse, type ChatRequest } from '../schemas/chat'
-import { dataEvent, eventStream, merge } from '../sse'
+import { dataEvent, done, eventStream, merge, withEnd } from '../sse'
 
 export const fingerprint = `node-paligemma-${packageVersion()}`
 export const newId = (prefix: string): string => `${prefix}${randomUUID().replaceAll('-', '')}`
@@ -110,13 +110,7 @@ async function* chunks(
     }
   }
   if (withUsage) yield event([], { usage: usageOfAll(results.map(({ usage }) => usage)) })
-  yield 'data: [DONE]\n\n'
+  yield done
 }
 
 const open = { logprobs: null, finish_reason: null }
-
-/** The chunks of a stream and then its result. */
-export async function* withEnd(stream: GenerateStream): AsyncGenerator<Chunk | { result: GenerateResult }, void, void> {
-  yield* stream
-  yield { result: await stream.result }
-}

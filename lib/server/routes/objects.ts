@@ -2,15 +2,19 @@
 import type { DetectOptions } from '../../api/options'
 import type { Chunk, GeneratedToken } from '../../api/results'
 import type { Detection, ObjectList, Segmentation } from '../../api/objects'
+import { Channel } from '../../base/channel'
 import { made } from '../../images/problems'
 import { maskToRle } from '../../output/mask-forms'
 import { loadSharp } from '../../images/sharp'
 import { json, route, type Call, type Route } from '../call'
+import { dataEvent, done, eventStream } from '../sse'
 import { samplingOf } from '../generation'
 import type { OpenModel } from '../models'
 import {
   detectRequest,
   detectResponse,
+  parseRequest,
+  parseResponse,
   segmentRequest,
   segmentResponse,
   type DetectRequest,
@@ -26,11 +30,12 @@ export const objectRoutes: Route[] = [
     body: detectRequest,
     response: detectResponse,
     multipart: true,
-    handle: async (call) => {
-      const find = new Find(call, await call.openModel(call.body.model))
-      const found = await find.run(({ model }, image, labels, options) => model.detect(image, labels, options))
-      return json({ objects: found.map(describe), ...find.rest(found) })
-    }
+    streams: true,
+    handle: async (call) =>
+      await new Find(call, await call.openModel(call.body.model)).answer<Detection>(
+        async ({ model }, image, labels, options) => await model.detect(image, labels, options),
+        async (object) => describe(object)
+      )
   }),
   route({
     method: 'post',
@@ -40,20 +45,44 @@ export const objectRoutes: Route[] = [
     body: segmentRequest,
     response: segmentResponse,
     multipart: true,
-    handle: async (call) => {
-      const find = new Find(call, await call.openModel(call.body.model))
-      const found = await find.run(({ model }, image, labels, options) => model.segment(image, labels, options))
-      const objects: object[] = []
-      for (const object of found)
-        objects.push({
+    streams: true,
+    handle: async (call) =>
+      await new Find(call, await call.openModel(call.body.model)).answer<Segmentation>(
+        async ({ model }, image, labels, options) => await model.segment(image, labels, options),
+        async (object) => ({
           ...describe(object),
           codes: object.codes,
           ...(await maskOf(object.mask, call.body.mask_format))
         })
-      return json({ objects, ...find.rest(found) })
+      )
+  }),
+  route({
+    method: 'post',
+    path: '/v1/parse',
+    summary: 'Boxes and masks that a text of the model names',
+    tag: 'Tasks',
+    body: parseRequest,
+    response: parseResponse,
+    multipart: true,
+    handle: async (call) => {
+      const { model } = await call.openModel(call.body.model)
+      const [image] = await call.openPictures([call.body.image])
+      const objects: object[] = []
+      for (const { mask, codes, valid, ...object } of await model.parse(call.body.text, image!, {
+        signal: call.signal
+      }))
+        objects.push({ ...describe(object), valid, codes, ...(mask && (await maskOf(mask, call.body.mask_format))) })
+      return json({ objects })
     }
   })
 ]
+
+type Search<T> = (
+  opened: OpenModel,
+  image: Uint8Array,
+  labels: string[],
+  options: DetectOptions<T>
+) => Promise<ObjectList<T>>
 
 const names = (labels: string | string[]): string[] =>
   typeof labels === 'string'
@@ -74,15 +103,40 @@ class Find {
     private readonly opened: OpenModel
   ) {}
 
-  async run<T extends Detection>(
-    search: (opened: OpenModel, image: Uint8Array, labels: string[], options: DetectOptions) => Promise<ObjectList<T>>
-  ): Promise<ObjectList<T>> {
-    const { body } = this.call
-    const [image] = await this.call.openPictures([body.image])
-    return await search(this.opened, image!, names(body.labels), this.options())
+  /** As a whole, or with `stream` as events: `object` for each as it comes, `tiles` for those looked at, the rest. */
+  async answer<T extends Detection>(search: Search<T>, describe: (object: T) => Promise<object>): Promise<Response> {
+    if (this.call.body.stream) return await eventStream(this.call, this.events(search, describe), dataEvent)
+    const found = await this.run(search)
+    const objects: object[] = []
+    for (const object of found) objects.push(await describe(object))
+    return json({ objects, ...this.rest(found) })
   }
 
-  private options(): DetectOptions {
+  private async *events<T extends Detection>(
+    search: Search<T>,
+    describe: (object: T) => Promise<object>
+  ): AsyncGenerator<string, void, void> {
+    const news = new Channel<{ object: T } | { tiles: { done: number; all: number } }>()
+    const searched = this.run(search, {
+      onObject: (object) => news.put({ object }),
+      ...(this.call.body.tiles && { onTile: (done, all) => news.put({ tiles: { done, all } }) })
+    })
+    searched.then(
+      () => news.close(),
+      (error: unknown) => news.close({ error })
+    )
+    for await (const item of news) yield dataEvent('object' in item ? { object: await describe(item.object) } : item)
+    yield dataEvent(this.rest(await searched))
+    yield done
+  }
+
+  private async run<T extends Detection>(search: Search<T>, more: DetectOptions<T> = {}): Promise<ObjectList<T>> {
+    const { body } = this.call
+    const [image] = await this.call.openPictures([body.image])
+    return await search(this.opened, image!, names(body.labels), { ...this.options(), ...more })
+  }
+
+  private options(): Omit<DetectOptions, 'onObject'> {
     const { call, opened } = this
     const { body } = call
     const { nms } = body
@@ -100,7 +154,7 @@ class Find {
       logProbs: body.logprobs ?? undefined,
       adapters: opened.adapters,
       signal: call.signal,
-      onToken: (chunk) => this.add(chunk),
+      ...(body.tiles ? {} : { onToken: (chunk: Chunk) => this.add(chunk) }),
       ...samplingOf(body)
     }
   }
@@ -112,7 +166,7 @@ class Find {
   }
 
   /** All but the objects. */
-  rest({ finishReason, seed }: ObjectList<Detection>): object {
+  private rest({ finishReason, seed }: Pick<ObjectList<Detection>, 'finishReason' | 'seed'>): object {
     const { call, opened, tokens, firstTokenMs } = this
     const totalMs = performance.now() - this.start
     const text = tokens.map((token) => token.text).join('')
@@ -143,13 +197,15 @@ class Find {
   }
 }
 
-function describe({ label, box, normalized: { yMin, xMin, yMax, xMax }, score }: Detection): object {
+type Described = Pick<Detection, 'label' | 'box' | 'normalized'> & { score?: number }
+
+function describe({ label, box, normalized: { yMin, xMin, yMax, xMax }, score }: Described): object {
   const { x, y, width, height } = box
   return {
     label,
     box: { x, y, width, height },
     normalized: { y_min: yMin, x_min: xMin, y_max: yMax, x_max: xMax },
-    score
+    ...(score !== undefined && { score })
   }
 }
 

@@ -7,8 +7,8 @@ import { constraintOf, logprobOf, samplingOf, usageOf } from '../generation'
 import { askedInResponse } from '../messages'
 import type { OpenModel } from '../models'
 import { responsesRequest, responsesResponse, type ResponsesRequest } from '../schemas/responses'
-import { eventStream, namedEvent } from '../sse'
-import { newId, now, withEnd } from './chat'
+import { eventStream, namedEvent, withEnd } from '../sse'
+import { newId, now } from './chat'
 
 export const responsesRoute: Route = route({
   method: 'post',

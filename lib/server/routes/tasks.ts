@@ -1,9 +1,12 @@
 /** The model's own tasks that give text or numbers: caption, answer, ocr, score. */
 import { prompts } from '../../api/prompts'
 import type { GenerateOptions } from '../../api/options'
+import type { GenerateResult } from '../../api/results'
+import type { GenerateStream } from '../../api/stream'
 import { ApiError } from '../errors'
 import { json, route, type Call, type Route } from '../call'
 import { samplingOf, timingsOf, usageOf } from '../generation'
+import { dataEvent, done, eventStream, withEnd } from '../sse'
 import type { Picture } from '../schemas/common'
 import {
   answerRequest,
@@ -30,17 +33,33 @@ async function answerText(
   const { model, name, adapters } = await call.openModel(body.model)
   const images = await call.openPictures(pictures)
   const maxTokens = body.max_tokens ?? undefined
-  const result = await model.generate({ prompt, images, constrain, adapters, signal, maxTokens, ...samplingOf(body) })
-  call.generated(name, prompt, result)
-  const { text, finishReason, seed, usage, timings } = result
-  return json({
-    model: name,
-    text,
-    finish_reason: finishReason,
-    seed,
-    usage: usageOf(usage),
-    timings: timingsOf(timings)
-  })
+  const request = { prompt, images, constrain, adapters, signal, maxTokens, ...samplingOf(body) }
+  const answer = (result: GenerateResult): object => {
+    call.generated(name, prompt, result)
+    const { text, finishReason, seed, usage, timings } = result
+    return {
+      model: name,
+      text,
+      finish_reason: finishReason,
+      seed,
+      usage: usageOf(usage),
+      timings: timingsOf(timings)
+    }
+  }
+  if (!body.stream) return json(answer(await model.generate(request)))
+  return await eventStream(call, events(model.stream(request), answer), dataEvent)
+}
+
+/** `delta`s of the text as it comes, then the answer. */
+async function* events(
+  stream: GenerateStream,
+  answer: (result: GenerateResult) => object
+): AsyncGenerator<string, void, void> {
+  for await (const item of withEnd(stream)) {
+    if ('result' in item) yield dataEvent(answer(item.result))
+    else if (item.text !== '') yield dataEvent({ delta: item.text })
+  }
+  yield done
 }
 
 /** `image` or `images`. */
@@ -65,6 +84,7 @@ export const taskRoutes: Route[] = [
     body: captionRequest,
     response: textResponse,
     multipart: true,
+    streams: true,
     handle: async (call) => {
       const { image, style, lang } = call.body
       return await answerText(call, [image], lines[style ?? 'coco'](lang ?? 'en'))
@@ -78,6 +98,7 @@ export const taskRoutes: Route[] = [
     body: answerRequest,
     response: textResponse,
     multipart: true,
+    streams: true,
     handle: async (call) => {
       const { question, lang, choices } = call.body
       const prompt = prompts.answer(question, lang ?? 'en')
@@ -92,6 +113,7 @@ export const taskRoutes: Route[] = [
     body: ocrRequest,
     response: textResponse,
     multipart: true,
+    streams: true,
     handle: async (call) => await answerText(call, [call.body.image], prompts.ocr())
   }),
   route({

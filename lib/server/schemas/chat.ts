@@ -5,11 +5,10 @@ import {
   ignored,
   imageText,
   isEmpty,
-  jsonSchemaValue,
-  modelName,
   off,
+  openAiParameters,
   optional,
-  sampling,
+  responseFormat,
   stop,
   timings,
   usage
@@ -35,35 +34,12 @@ const message = z
   })
   .meta({ id: 'ChatMessage' })
 
-const responseFormat = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('text') }),
-  z.object({ type: z.literal('json_object') }),
-  z.object({
-    type: z.literal('json_schema'),
-    json_schema: z.object({
-      name: optional(z.string()),
-      description: optional(z.string()),
-      strict: optional(z.boolean()),
-      schema: jsonSchemaValue
-    })
-  })
-])
-
 /** Of OpenAI's parameters those that this model has nothing to do with. */
 const others = {
-  user: ignored(),
   metadata: ignored(),
-  store: ignored(),
-  service_tier: ignored(),
-  safety_identifier: ignored(),
-  prompt_cache_key: ignored(),
-  prompt_cache_retention: ignored(),
-  parallel_tool_calls: ignored(),
   reasoning_effort: ignored(),
   verbosity: ignored(),
   prediction: ignored(),
-  tool_choice: off('the model cannot call tools', (v) => v === 'none' || v === 'auto'),
-  tools: off('the model cannot call tools', isEmpty),
   functions: off('the model cannot call functions', isEmpty),
   function_call: off('the model cannot call functions', (v) => v === 'none' || v === 'auto'),
   frequency_penalty: off('use repeat_penalty', (v) => v === 0),
@@ -76,7 +52,6 @@ const others = {
 
 export const chatRequest = z
   .strictObject({
-    model: modelName,
     messages: z
       .array(message)
       .min(1)
@@ -86,18 +61,16 @@ export const chatRequest = z
           'last message that has some, are what it is about. Other messages are not read: the model knows ' +
           'single turns only.'
       }),
-    stream: optional(z.boolean()),
     stream_options: optional(z.object({ include_usage: optional(z.boolean()), include_obfuscation: ignored() })),
     n: optional(z.int().min(1).max(16)),
     max_tokens: optional(z.int().min(1)),
     max_completion_tokens: optional(z.int().min(1)),
     stop,
-    ...sampling,
     logprobs: optional(z.boolean()),
-    top_logprobs: optional(z.int().min(0).max(20)),
     response_format: optional(responseFormat),
     constrain: optional(constraint),
-    ...others
+    ...others,
+    ...openAiParameters
   })
   .meta({ id: 'ChatCompletionRequest' })
 

@@ -54,6 +54,45 @@ export const jsonSchemaValue = z
   .record(z.string(), z.any())
   .meta({ description: 'A JSON Schema; see docs/constraints.md.' })
 
+const namedSchema = {
+  name: optional(z.string()),
+  description: optional(z.string()),
+  strict: optional(z.boolean()),
+  schema: jsonSchemaValue
+}
+const plainFormats = [z.object({ type: z.literal('text') }), z.object({ type: z.literal('json_object') })] as const
+
+/** Chat completions' `response_format`. */
+export const responseFormat = z.discriminatedUnion('type', [
+  ...plainFormats,
+  z.object({ type: z.literal('json_schema'), json_schema: z.object(namedSchema) })
+])
+
+/** Responses' `text.format`. */
+export const textFormat = z.discriminatedUnion('type', [
+  ...plainFormats,
+  z.object({ type: z.literal('json_schema'), ...namedSchema })
+])
+
+/** What chat completions and responses have in common, but for how one asks. */
+export const openAiParameters = {
+  model: modelName,
+  stream: optional(z.boolean()),
+  ...sampling,
+  top_logprobs: optional(z.int().min(0).max(20)),
+  user: ignored(),
+  store: ignored(),
+  service_tier: ignored(),
+  safety_identifier: ignored(),
+  prompt_cache_key: ignored(),
+  prompt_cache_options: ignored(),
+  prompt_cache_retention: ignored(),
+  parallel_tool_calls: ignored(),
+  moderation: ignored(),
+  tool_choice: off('the model cannot call tools', (v) => v === 'none' || v === 'auto'),
+  tools: off('the model cannot call tools', isEmpty)
+}
+
 export const constraint = z
   .union([
     z.enum(['detect', 'segment']),

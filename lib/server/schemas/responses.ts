@@ -1,17 +1,19 @@
 /** `/v1/responses`: the OpenAI client's other way to ask, without what it stores on the server. */
 import { z } from 'zod'
-import { constraint, ignored, imageText, isEmpty, jsonSchemaValue, modelName, off, optional, sampling } from './common'
+import { constraint, ignored, imageText, off, openAiParameters, optional, textFormat } from './common'
 
 const inputPart = z.discriminatedUnion(
   'type',
   [
     z.object({ type: z.literal('input_text'), text: z.string() }),
-    z.object({
-      type: z.literal('input_image'),
-      image_url: optional(z.string()).meta({ description: imageText }),
-      file_id: off('files are not kept; send image_url', () => false),
-      detail: optional(z.string())
-    }),
+    z
+      .object({
+        type: z.literal('input_image'),
+        image_url: optional(z.string()).meta({ description: imageText }),
+        file_id: off('files are not kept; send image_url', () => false),
+        detail: optional(z.string())
+      })
+      .refine(({ image_url: url, file_id: id }) => url || id, { path: ['image_url'], error: 'Expected a picture' }),
     z.object({ type: z.literal('output_text'), text: z.string() }),
     z.object({ type: z.literal('refusal'), refusal: z.string() })
   ],
@@ -26,39 +28,16 @@ const inputMessage = z
   })
   .meta({ id: 'ResponseInputMessage' })
 
-const textFormat = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('text') }),
-  z.object({ type: z.literal('json_object') }),
-  z.object({
-    type: z.literal('json_schema'),
-    name: optional(z.string()),
-    description: optional(z.string()),
-    strict: optional(z.boolean()),
-    schema: jsonSchemaValue
-  })
-])
-
 export const responsesRequest = z
   .strictObject({
-    model: modelName,
     input: z.union([z.string(), z.array(inputMessage).min(1)]),
     instructions: ignored(),
-    stream: optional(z.boolean()),
     stream_options: ignored(),
     max_output_tokens: optional(z.int().min(1)),
-    ...sampling,
-    top_logprobs: optional(z.int().min(0).max(20)),
     include: optional(z.array(z.string())),
     text: optional(z.object({ format: optional(textFormat), verbosity: ignored() })),
     constrain: optional(constraint),
     metadata: optional(z.record(z.string(), z.string())),
-    user: ignored(),
-    store: ignored(),
-    service_tier: ignored(),
-    safety_identifier: ignored(),
-    prompt_cache_key: ignored(),
-    prompt_cache_retention: ignored(),
-    parallel_tool_calls: ignored(),
     reasoning: ignored(),
     truncation: ignored(),
     max_tool_calls: ignored(),
@@ -66,8 +45,8 @@ export const responsesRequest = z
     conversation: off('conversations are not kept', () => false),
     previous_response_id: off('responses are not kept; send the whole input', () => false),
     prompt: off('prompts are not kept; send input', () => false),
-    tool_choice: off('the model cannot call tools', (v) => v === 'none' || v === 'auto'),
-    tools: off('the model cannot call tools', isEmpty)
+    context_management: ignored(),
+    ...openAiParameters
   })
   .meta({ id: 'ResponseRequest' })
 

@@ -6,7 +6,10 @@ const generating = {
   model: modelName,
   max_tokens: optional(z.int().min(1)),
   stop,
-  ...sampling
+  ...sampling,
+  stream: optional(z.boolean()).meta({
+    description: 'Server-sent events: parts as they come, then the answer without them, then [DONE].'
+  })
 }
 const lang = optional(z.string()).meta({ description: 'ISO code of the language; default "en".' })
 const onePicture = { image: picture }
@@ -64,25 +67,31 @@ const finding = {
 
 export const detectRequest = z.strictObject(finding).meta({ id: 'DetectRequest' })
 
-export const maskFormats = ['rle', 'png', 'none'] as const
+const maskFormat = optional(z.enum(['rle', 'png', 'none'])).meta({
+  description: 'rle (default): COCO’s compressed run lengths; png: base64 of a grey picture. Both of the whole picture.'
+})
 export const segmentRequest = z
   .strictObject({
     ...finding,
-    mask_format: optional(z.enum(maskFormats)).meta({
-      description:
-        'rle (default): COCO’s compressed run lengths; png: base64 of a grey picture. Both of the whole picture.'
-    })
+    mask_format: maskFormat
   })
   .meta({ id: 'SegmentRequest' })
 
-const object = {
+const place = {
   label: z.string(),
   box: z
     .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
     .meta({ description: 'Pixels.' }),
-  normalized: z.object({ y_min: z.number(), x_min: z.number(), y_max: z.number(), x_max: z.number() }),
-  score: z.number()
+  normalized: z.object({ y_min: z.number(), x_min: z.number(), y_max: z.number(), x_max: z.number() })
 }
+const object = { ...place, score: z.number() }
+const codes = z.array(z.int())
+const mask = z
+  .union([
+    z.object({ size: z.array(z.int()), counts: z.string() }).meta({ description: 'rle: [height, width].' }),
+    z.string().meta({ description: 'png' })
+  ])
+  .optional()
 
 const token = z.object({ text: z.string(), logprob: z.number().nullable() })
 const found = {
@@ -101,18 +110,26 @@ export const segmentResponse = z
     objects: z.array(
       z.object({
         ...object,
-        codes: z.array(z.int()),
-        mask: z
-          .union([
-            z.object({ size: z.array(z.int()), counts: z.string() }).meta({ description: 'rle: [height, width].' }),
-            z.string().meta({ description: 'png' })
-          ])
-          .optional()
+        codes,
+        mask
       })
     ),
     ...found
   })
   .meta({ id: 'SegmentResult' })
+
+export const parseRequest = z
+  .strictObject({
+    ...onePicture,
+    model: modelName,
+    text: z.string().meta({ description: 'What the model wrote about the picture, with its <loc> and <seg> tokens.' }),
+    mask_format: maskFormat
+  })
+  .meta({ id: 'ParseRequest' })
+
+export const parseResponse = z
+  .object({ objects: z.array(z.object({ ...place, valid: z.boolean(), codes: codes.nullable(), mask })) })
+  .meta({ id: 'ParseResult' })
 
 export const scoreRequest = z
   .strictObject({ ...pictures, model: modelName, prompt: z.string(), suffix: z.string() })
