@@ -2,7 +2,7 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { incomplete, nativeCall, nativeSync } from '../base/errors'
-import { check, readOptions, rule, take, takeList } from '../base/validate'
+import { addOption, check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
 import { definedOnly, ModelHost } from './host'
 import { codesRule } from '../output/mask-decoder'
 import { native, type NativeBinding, type NativeChoice } from '../engine/native'
@@ -457,14 +457,23 @@ export class PaliGemma {
   }
 }
 
+/** Both arguments of {@link loadModel} as one object. */
+function withSource(source: string | URL | LoadOptions, options: unknown): unknown {
+  const named = typeof source === 'string' || isUrl(source)
+  if (options === undefined) return named ? { model: String(source) } : source
+  if (!named) throw wrongOption('the first of two arguments of loadModel', 'path or name of a model', source)
+  return addOption('loadModel', options, loadRules, 'model', String(source))
+}
+
 /** {@link loadModel} over a given binding. */
 export async function openModel(
   binding: (choice?: NativeChoice) => NativeBinding,
-  source: string | URL | LoadOptions
+  source: string | URL | LoadOptions,
+  options?: Omit<LoadOptions, 'model'>
 ): Promise<PaliGemma> {
   return await publicCall<LoadOptions, PaliGemma>(
     'loadModel',
-    typeof source === 'string' || isUrl(source) ? { model: String(source) } : source,
+    withSource(source, options),
     loadRules,
     ['model'],
     async (options) => {
@@ -492,6 +501,11 @@ export async function openModel(
  * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's
  * reason
  */
-export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma> {
-  return await openModel(native, source)
+export async function loadModel(source: string | URL, options?: Omit<LoadOptions, 'model'>): Promise<PaliGemma>
+export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma>
+export async function loadModel(
+  source: string | URL | LoadOptions,
+  options?: Omit<LoadOptions, 'model'>
+): Promise<PaliGemma> {
+  return await openModel(native, source, options)
 }

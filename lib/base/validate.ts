@@ -220,6 +220,23 @@ function readObject(
   }
 }
 
+/** Options with one more, which was an argument of its own and so may not be among them. For {@link readOptions}. */
+export function addOption<T extends object>(
+  call: string,
+  options: unknown,
+  rules: Rules<T>,
+  name: string,
+  value: unknown
+): Record<string, unknown> {
+  const { given, names } = readObject(call, options, rules as Record<string, Rule>)
+  if (given[name] !== undefined)
+    throw new PaliGemmaError(
+      'ERR_INVALID_OPTION',
+      `Expected ${name} once for ${call} but received it as an argument of its own and among the options`
+    )
+  return { ...Object.fromEntries(names.map((own) => [own, undefined])), ...given, [name]: value }
+}
+
 /**
  * Properties of an object among the arguments, each read once; those that are `undefined` are left out. Throws
  * ERR_INVALID_OPTION for what is no object or cannot be read; what the values are is the caller's to check.

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
 import { openModel } from '../../lib/api/model'
@@ -85,6 +86,37 @@ describe('loadModel', () => {
       'Expected object for the options of loadModel but received 5'
     )
     expect(fake.loads).toEqual([])
+  })
+
+  it('takes the options as a second argument as well', async () => {
+    const fake = new FakeNative()
+    await openModel(fake.binding, 'm.gguf', { threads: 2 })
+    await openModel(fake.binding, pathToFileURL(resolve('m.gguf')), {})
+    expect(fake.loads).toEqual([{ path: resolve('m.gguf'), threads: 2 }, { path: resolve('m.gguf') }])
+    const wrong: [unknown, unknown, string][] = [
+      ['m.gguf', { thread: 2 }, 'Unknown option "thread" for loadModel, did you mean threads?'],
+      ['m.gguf', 'Q8_0', 'Expected object for the options of loadModel but received "Q8_0"'],
+      ['m.gguf', null, 'Expected object for the options of loadModel but received null'],
+      ['m.gguf', { model: 'other.gguf' }, 'Expected model once for loadModel'],
+      [{ model: 'm.gguf' }, { threads: 2 }, 'Expected path or name of a model for the first of two arguments'],
+      [
+        'm.gguf',
+        new Proxy(
+          {},
+          {
+            ownKeys: () => {
+              throw new Error('no')
+            }
+          }
+        ),
+        'the options of loadModel to be readable'
+      ]
+    ]
+    for (const [source, options, message] of wrong)
+      await expect(openModel(fake.binding, source as never, options as never)).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining(message) as unknown
+      })
   })
 })
 
