@@ -1,9 +1,9 @@
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
-// `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs. Sources
-// are imported from lib/ directly. Processes instead of worker threads: a crash of the addon then fails one file, not
-// the whole run.
+// `unit` needs no addon; `addon` (*.addon.test.ts) runs against the built one; `package` packs and installs, `long`
+// waits or computes for long. Sources are imported from lib/ directly. Processes instead of worker threads: a crash of
+// the addon then fails one file, not the whole run.
 export default defineConfig({
   test: {
     // One more than vitest's own choice: many tests wait for a process, a file or a connection.
@@ -13,7 +13,10 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.addon.test.ts', 'test/**/*.emulated.test.ts', 'test/package/**', 'test/frameworks/**'],
+          exclude: [
+            ...['test/**/*.addon.test.ts', 'test/**/*.emulated.test.ts', 'test/**/*.long.test.ts'],
+            ...['test/package/**', 'test/frameworks/**']
+          ],
           testTimeout: 30_000
         }
       },
@@ -30,8 +33,19 @@ export default defineConfig({
         test: {
           name: 'package',
           include: ['test/package/**/*.test.ts'],
+          exclude: ['test/**/*.long.test.ts'],
           testTimeout: 300_000,
           hookTimeout: 300_000,
+          pool: 'forks'
+        }
+      },
+      {
+        // kills, browsers, Redis, trained models, other compilers: npm run test:long
+        test: {
+          name: 'long',
+          include: ['test/**/*.long.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
           pool: 'forks'
         }
       },

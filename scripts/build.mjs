@@ -79,7 +79,6 @@ function buildAddon({ name = 'cmake', options = [] } = {}) {
     '-B',
     folder,
     '-DCMAKE_BUILD_TYPE=Release',
-    '-DPALIGEMMA_TESTS=OFF',
     ...options,
     ...generator(folder)
   ])

@@ -1,4 +1,4 @@
-// npm run stress: what takes minutes and is quick in the tests (test/engine/stress.addon.test.ts), by name:
+// npm run stress: what takes minutes and is quick in the tests (test/engine/stress.long.test.ts), by name:
 //   node scripts/stress.mjs terminate [--rounds 1000]   workers ended at random moments of every kind of work
 //   node scripts/stress.mjs threads                     1 to 64 threads, fewer CPUs than threads: the same bits
 //   node scripts/stress.mjs models [--rounds 100]       so many models at once, from two copies of the addon

@@ -1,12 +1,14 @@
 // npm test and its relatives: builds what changed, runs suites, prints the slowest files and one line that sums all up.
 // The exit code is 1 when anything failed.
-//   node scripts/test.mjs            `npm test`: C++ tests under sanitizers, symbols, vitest (units, addon, package)
+//   node scripts/test.mjs            `npm test`: C++ tests, symbols, vitest (units, addon, package)
 //   node scripts/test.mjs quick      units, and the reference results on the best kernel table: under a minute
+//   node scripts/test.mjs sanitize   C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+//   node scripts/test.mjs long       kills, browsers, Redis, trained models: what waits or computes for long
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
 //   node scripts/test.mjs gpu        the reference results on an emulated GPU: minutes
 //   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
 //   node scripts/test.mjs tsan       C++ tests of what runs on several threads, under ThreadSanitizer
-// More words run more suites: cpp, symbols, vitest, quick, tables, tsan, gpu, frameworks.
+// More words run more suites: cpp, symbols, vitest, quick, sanitize, long, tables, tsan, gpu, frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -39,26 +41,29 @@ function node(script, ...args) {
 /** What runs on several threads: the race detector takes five times as long as the rest. */
 const threaded = ['thread', 'engine', 'scheduler', 'page', 'pooling', 'tape', 'fit', 'device']
 
-function nativeTests(name = 'sanitize', sanitizers = 'address,undefined', only = []) {
+/** The C++ tests beside the addon, whose objects they share. */
+function plainTests() {
+  return nativeTests(['-DPALIGEMMA_TESTS=ON'], { name: 'cmake' })
+}
+
+function sanitizedTests(name, sanitizers, only) {
+  // -O1: the sanitizers find the same, in a tenth of the time of -O0
+  const options = [
+    '-DCMAKE_BUILD_TYPE=Sanitize',
+    '-DCMAKE_CXX_FLAGS_SANITIZE=-O1 -g1',
+    '-DPALIGEMMA_ADDON=OFF',
+    '-DPALIGEMMA_TESTS=ON',
+    `-DPALIGEMMA_SANITIZE=${sanitizers}`
+  ]
+  return nativeTests(options, { name, only })
+}
+
+function nativeTests(options, { name, only = [] }) {
   const build = join(root, 'build', name)
   const ninja = !existsSync(join(build, 'CMakeCache.txt')) && spawnSync('ninja', ['--version']).status === 0
-  // -O1: the sanitizers find the same, in a tenth of the time of -O0
-  const configure = run(
-    'cmake',
-    [
-      '-S',
-      root,
-      '-B',
-      build,
-      '-DCMAKE_BUILD_TYPE=Sanitize',
-      '-DCMAKE_CXX_FLAGS_SANITIZE=-O1 -g1',
-      '-DPALIGEMMA_ADDON=OFF',
-      '-DPALIGEMMA_TESTS=ON',
-      `-DPALIGEMMA_SANITIZE=${sanitizers}`,
-      ...(ninja ? ['-G', 'Ninja'] : [])
-    ],
-    { stdio: ['ignore', 'ignore', 'inherit'] }
-  )
+  const configure = run('cmake', ['-S', root, '-B', build, ...options, ...(ninja ? ['-G', 'Ninja'] : [])], {
+    stdio: ['ignore', 'ignore', 'inherit']
+  })
   if (configure.status !== 0) return { failed: 1 }
   if (run('cmake', ['--build', build, '--parallel', String(availableParallelism())]).status !== 0) return { failed: 1 }
   const { stdout, status } = run(join(build, 'native_tests'), only, {
@@ -75,18 +80,14 @@ function nativeTests(name = 'sanitize', sanitizers = 'address,undefined', only =
   }
 }
 
-// The reference results again, on the other kernel tables that this machine runs: what users of other processors get.
-const everyTable = [
-  'api/golden-hf',
-  'api/segment',
-  'retrieval/retrieval',
-  'api/adapters',
-  'convert/gguf/merge',
-  'cli/demo'
-].map((name) => `test/${name}.addon.test.ts`)
-const onGpus = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters'].map(
-  (name) => `test/${name}.addon.test.ts`
-)
+// The reference results: on the best kernel table, on an emulated GPU, and, with what the demo model must know, on every
+// other table that this machine runs, as users of other processors have them.
+const reference = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters'].map(addonTest)
+const everyTable = [...reference, ...['convert/gguf/merge', 'cli/demo'].map(addonTest)]
+
+function addonTest(name) {
+  return `test/${name}.addon.test.ts`
+}
 
 function otherTables() {
   const { isa, supported } = createRequire(import.meta.url)(join(root, 'build', 'Release', 'paligemma.node')).cpuInfo()
@@ -146,19 +147,21 @@ function runEmulated() {
   if (!node('build.mjs', '--emulated')) return count('the emulated build', { failed: 1 })
   const onGpu = { PALIGEMMA_NATIVE: join(root, 'build', 'emulated', 'paligemma.node') }
   count('an emulated GPU', vitest(['--project', 'gpu'], onGpu))
-  count('reference results on it', vitest(onGpus, { ...onGpu, PALIGEMMA_DEVICE: 'cuda-emulated' }))
+  count('reference results on it', vitest(reference, { ...onGpu, PALIGEMMA_DEVICE: 'cuda-emulated' }))
 }
 
 const suites = {
-  cpp: () => count('C++', nativeTests()),
-  tsan: () => count('C++ under ThreadSanitizer', nativeTests('tsan', 'thread', threaded)),
+  cpp: () => count('C++', plainTests()),
+  sanitize: () => count('C++ under sanitizers', sanitizedTests('sanitize', 'address,undefined')),
+  tsan: () => count('C++ under ThreadSanitizer', sanitizedTests('tsan', 'thread', threaded)),
   symbols: () =>
     count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 }),
   vitest: () => count('vitest', vitest(['--project', 'unit', '--project', 'addon', '--project', 'package'])),
   quick: () => {
     count('units', vitest(['--project', 'unit']))
-    count('reference results', vitest(everyTable))
+    count('reference results', vitest(reference))
   },
+  long: () => count('long tests', vitest(['--project', 'long'])),
   tables: runTables,
   gpu: runEmulated,
   frameworks: () => count('frameworks', vitest(['--project', 'frameworks']))
