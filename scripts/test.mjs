@@ -80,8 +80,8 @@ function nativeTests(options, { name, only = [] }) {
   }
 }
 
-// The reference results: on the best kernel table, on an emulated GPU, and, with what the demo model must know, on every
-// other table that this machine runs, as users of other processors have them.
+// The reference results: on the best kernel table, on an emulated GPU, and, with what the demo model must know, on
+// every other table that this machine runs, as users of other processors have them.
 const reference = ['api/golden-hf', 'api/segment', 'retrieval/retrieval', 'api/adapters'].map(addonTest)
 const everyTable = [...reference, ...['convert/gguf/merge', 'cli/demo'].map(addonTest)]
 

@@ -93,10 +93,10 @@ export class FitSession {
 
   async example(
     { example, images }: ReadyExample,
-    train: boolean
+    how: { train: boolean; dropout?: number; seed?: number; number?: number }
   ): Promise<{ loss: number; suffixTokens: number; tokens: number }> {
     const { prompt, response: suffix } = example
-    const { values, usage } = await this.run({ action: 'example', train }, { images, prompt, suffix })
+    const { values, usage } = await this.run({ action: 'example', ...how }, { images, prompt, suffix })
     const suffixTokens = usage.completionTokens
     return { loss: values![0]!, suffixTokens, tokens: usage.imageTokens + usage.promptTokens + suffixTokens }
   }

@@ -51,7 +51,7 @@ class Run {
     identity: string,
     private readonly options: Taken<FitOptions>
   ) {
-    const { batchSize, shuffle, seed, epochs, learningRate, warmup, schedule, weightDecay, clip } =
+    const { batchSize, shuffle, seed, epochs, learningRate, warmup, schedule, weightDecay, clip, dropout } =
       withDefaults(options)
     this.order = { count: data.length, batchSize, shuffle, seed }
     const total = options.steps ?? epochs * stepsPerEpoch(this.order)
@@ -59,7 +59,7 @@ class Run {
     this.pictures = new Pictures(host, options.signal)
     this.settings = {
       ...{ ...this.order, count: undefined, examples: identity, steps: total },
-      ...{ learningRate, warmup, schedule, weightDecay, clip },
+      ...{ learningRate, warmup, schedule, weightDecay, clip, dropout },
       ...{ adapter: start.identity, model: `${host.info.architecture}, ${host.info.parameters} parameters` }
     }
   }
@@ -109,13 +109,17 @@ class Run {
   }
 
   private async oneStep(session: FitSession, upcoming: ReturnType<Pictures['ahead']>): Promise<void> {
-    const { weightDecay, clip } = withDefaults(this.options)
+    const { weightDecay, clip, dropout, seed, batchSize } = withDefaults(this.options)
     const begun = performance.now()
     const batch = batchOf(this.step, this.order)
     let [sum, suffix, tokens] = [0, 0, 0]
-    for (const index of batch) {
+    for (const [at, index] of batch.entries()) {
+      const number = this.step * batchSize + at
       const next = await this.named(this.data[index]!, async () => (await upcoming.next()).value!)
-      const done = await this.named(next.example, async () => await session.example(next, true))
+      const done = await this.named(
+        next.example,
+        async () => await session.example(next, { train: true, dropout, seed, number })
+      )
       sum += done.loss
       suffix += done.suffixTokens
       tokens += done.tokens
@@ -139,7 +143,7 @@ class Run {
   private async evaluate(session: FitSession): Promise<void> {
     let [sum, suffix] = [0, 0]
     for await (const next of this.pictures.ahead(this.heldOut)) {
-      const done = await this.named(next.example, async () => await session.example(next, false))
+      const done = await this.named(next.example, async () => await session.example(next, { train: false }))
       sum += done.loss
       suffix += done.suffixTokens
     }
@@ -166,7 +170,9 @@ class Run {
   }
 
   private async adapter(session: FitSession): Promise<TrainedAdapter> {
-    const { settings, config } = this.start
+    const { settings } = this.start
+    const { dropout } = withDefaults(this.options)
+    const config = { ...this.start.config, ...(dropout > 0 && { lora_dropout: dropout }) }
     const tensors = this.start.named(await session.read({}))
     return new TrainedAdapter({ tensors, settings, config, architecture: this.host.info.architecture })
   }

@@ -170,8 +170,11 @@ export interface NativeRequest extends EngineSampling {
 export type NativeFit = { session: number } & (
   | { action: 'begin'; scale: number; tensors: NativeTensorSource }
   | { action: 'begin'; scale: number; targets: string[]; rank: number; seed: number }
-  /** `values`: the sum of its tokens' losses; `usage.completionTokens`: how many these are. */
-  | { action: 'example'; train: boolean }
+  /**
+   * `values`: the sum of its tokens' losses; `usage.completionTokens`: how many these are. What is dropped follows from
+   * the seed and the example's number in the run.
+   */
+  | { action: 'example'; train: boolean; dropout?: number; seed?: number; number?: number }
   /** Over the examples since the last one; `step` from 1. `values`: the gradient's norm. */
   | { action: 'update'; step: number; rate: number; decay: number; clip: number }
   /** `stages`: A and B without the scale; with moments also "….m" and "….v", with gradients "….gradient". */

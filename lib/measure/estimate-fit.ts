@@ -6,6 +6,8 @@ export interface FitEstimateOptions {
   rank?: number | undefined
   /** Default `['text']`; 'vision', 'projector' and 'all' count too, single kinds as the whole they belong to. */
   targets?: string[] | undefined
+  /** Default 0. */
+  dropout?: number | undefined
   /** Tokens of the response; default 32. */
   responseTokens?: number | undefined
 }
@@ -30,7 +32,7 @@ const bytesPerValue = 20
 
 /** Bytes of training on examples of `prefix` tokens before the response. */
 export function fitBytes(shape: FitShape, prefix: number, options: FitEstimateOptions): number {
-  const { rank = 8, targets = ['text'], responseTokens = 32 } = options
+  const { rank = 8, targets = ['text'], responseTokens = 32, dropout = 0 } = options
   const tokens = prefix + responseTokens
   const { hidden, ffn, layers, heads, kvHeads, headDim, vocab, vision } = shape
   const [queries, keys] = [heads * headDim, kvHeads * headDim]
@@ -47,6 +49,8 @@ export function fitBytes(shape: FitShape, prefix: number, options: FitEstimateOp
   const loss = 4 * Math.min(lossRows, responseTokens) * (vocab + 2 * hidden)
   const products = 4 * Math.min(tokens, packedRows) * Math.max(ffn, hidden) + 4 * lossRows * vocab
   const cache = 4 * Math.ceil(tokens / 64) * 64 * layers * 2 * keys
+  // what is left of an input, on the way forward and back
+  const dropped = dropout > 0 ? 2 * 4 * tokens * Math.max(ffn, hidden, queries) : 0
   const tower = sees ? 4 * sees.tokens * ((sees.layers + 9) * sees.hidden + 3 * sees.ffn) : 0
-  return Math.round(values * bytesPerValue + tapes + Math.max(scratch, loss) + products + cache + tower)
+  return Math.round(values * bytesPerValue + tapes + Math.max(scratch, loss) + products + cache + dropped + tower)
 }

@@ -85,7 +85,8 @@ const positive = rule.integer(1)
 const fitRules: Rules<FitEstimateOptions> = {
   rank: positive,
   targets: rule.listOf('strings', (v) => typeof v === 'string', { least: 1 }),
-  responseTokens: positive
+  responseTokens: positive,
+  dropout: rule.number(0, 0.99)
 }
 const estimateRules: Rules<EstimateOptions> = {
   vision: rule.file,
@@ -99,7 +100,7 @@ const estimateRules: Rules<EstimateOptions> = {
   promptTokens: rule.integer(0),
   maxTokens: rule.integer(1),
   fit: {
-    expected: '{ rank?, targets?, responseTokens? }',
+    expected: '{ rank?, targets?, responseTokens?, dropout? }',
     take: (v) => readOptions<FitEstimateOptions>('fit', v, fitRules),
     accepts: () => true
   }

@@ -61,6 +61,8 @@ export interface FitOptions {
   warmup?: number | undefined
   /** How it falls then; default "cosine". */
   schedule?: Schedule | undefined
+  /** Share of the values that enter the adapter's matrices which count as zero, others in every example; default 0. */
+  dropout?: number | undefined
   /** Default 0. */
   weightDecay?: number | undefined
   /** Largest norm of a step's gradient; default 1, 0: any. */
@@ -90,7 +92,7 @@ export interface FitResult {
 
 type Defaulted =
   | ('rank' | 'targets' | 'epochs' | 'batchSize' | 'shuffle' | 'seed' | 'learningRate' | 'warmup' | 'schedule')
-  | ('weightDecay' | 'clip')
+  | ('dropout' | 'weightDecay' | 'clip')
 
 type Complete<T, K extends keyof T> = T & { [Key in K]-?: Exclude<T[Key], undefined> }
 
@@ -104,6 +106,7 @@ const defaults: Complete<Pick<FitOptions, Defaulted>, Defaulted> = {
   learningRate: 2e-4,
   warmup: 0,
   schedule: 'cosine',
+  dropout: 0,
   weightDecay: 0,
   clip: 1
 }
@@ -133,6 +136,7 @@ export const fitRules: Rules<FitOptions> = {
   learningRate: rule.above(0, 1e3),
   warmup: rule.integer(0, 1e9),
   schedule: rule.oneOf('cosine', 'linear', 'constant'),
+  dropout: rule.number(0, 0.99),
   weightDecay: rule.number(0, 1e3),
   clip: rule.number(0, 1e9),
   evaluate: rule.object,

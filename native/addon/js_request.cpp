@@ -104,6 +104,18 @@ FitBegin fitBegin(napi_env env, napi_value value) {
   return begin;
 }
 
+Dropout fitDropout(napi_env env, napi_value value) {
+  Dropout dropout;
+  given(env, value, "dropout", [&](napi_value v) { dropout.rate = float(number(env, v, "fit.dropout", 0, 0.99)); });
+  const auto part = [&](const char* name) {
+    given(env, value, name, [&](napi_value v) {
+      dropout = dropout.of(uint64_t(integer(env, v, std::string("fit.") + name, 0, kMaxSafeInteger)));
+    });
+  };
+  part("seed"), part("number");
+  return dropout;
+}
+
 FitUpdate fitUpdate(napi_env env, napi_value value) {
   const auto get = [&](const char* name) { return number(env, property(env, value, name), name, 0, 1e9); };
   return {{integer(env, property(env, value, "step"), "fit.step", 1, kMaxSafeInteger), get("rate"), get("decay"),
@@ -122,7 +134,10 @@ Training fitTask(napi_env env, napi_value request) {
   };
   switch (choice(env, property(env, value, "action"), "fit.action", {"begin", "example", "update", "read", "end"})) {
     case 0: fit.action = fitBegin(env, value); break;
-    case 1: fit.action = FitExample{string(env, property(env, request, "suffix"), "suffix"), flag("train")}; break;
+    case 1:
+      fit.action =
+          FitExample{string(env, property(env, request, "suffix"), "suffix"), flag("train"), fitDropout(env, value)};
+      break;
     case 2: fit.action = fitUpdate(env, value); break;
     case 3: fit.action = FitRead{flag("moments"), flag("gradients")}; break;
     default: fit.action = FitEnd{};

@@ -9,6 +9,21 @@ void CpuDevice::doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool a
   products_.run(onHost(dx), {onHost(dy)}, {onHost(linear.weight), true}, 1, add);
 }
 
+void CpuDevice::doDropout(View outView, ConstView xView, const Dropout& dropout, bool add) {
+  const HostView out = onHost(outView);
+  const ConstHostView x = onHost(xView);
+  const uint32_t threshold = dropout.threshold();
+  const float factor = dropout.factor();
+  forRows(x.rows, x.cols, [&](int64_t r) {
+    float* to = out.row<float>(r);
+    const float* from = x.row<float>(r);
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const float kept = Dropout::keeps(dropout.key, uint64_t(r * x.cols + c), threshold) ? from[c] * factor : 0;
+      to[c] = add ? to[c] + kept : kept;
+    }
+  });
+}
+
 void CpuDevice::doAddOuter(View out, ConstView y, ConstView x, float scale) {
   products_.run(onHost(out), {onHost(y), true}, {onHost(x), true}, scale, true);
 }

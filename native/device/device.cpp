@@ -199,6 +199,13 @@ void Device::matmulGrad(View dx, ConstView dy, const Linear& linear, bool add) {
   doMatmulGrad(dx, dy, linear, add);
 }
 
+void Device::dropout(View out, ConstView x, const Dropout& dropout, bool add) {
+  requireSame("dropout", out, x);
+  require(dropout.rate >= 0 && dropout.rate < 1, "dropout", "the rate is not in 0..1");
+  tell("dropout", out);
+  doDropout(out, x, dropout, add);
+}
+
 void Device::addOuter(View out, ConstView y, ConstView x, float scale) {
   for (const ConstView view : {ConstView(out), y, x}) requireF32("addOuter", view);
   require(y.rows == x.rows && out.rows == y.cols && out.cols == x.cols, "addOuter", "shapes do not fit");

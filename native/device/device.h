@@ -15,6 +15,7 @@
 #include "base/host_view.h"
 #include "base/mapped_file.h"
 #include "device/attention_grad.h"
+#include "device/dropout.h"
 #include "device/tap.h"
 #include "device/view.h"
 
@@ -172,6 +173,8 @@ class Device {
   // --- gradients, for training: d of something is the loss's gradient with respect to it ---
   // dx = dy W, or dx += that; in f32 whatever the weight's type
   void matmulGrad(View dx, ConstView dy, const Linear& linear, bool add = false);
+  // out = x, or out += x, with dropout; out may be x
+  void dropout(View out, ConstView x, const Dropout& dropout, bool add = false);
   // out += y^T x * scale; y [m, out.rows], x [m, out.cols]
   void addOuter(View out, ConstView y, ConstView x, float scale);
   // Of gelu(gate) * up: gate and up become their gradients, given that of the product.
@@ -211,6 +214,7 @@ class Device {
   virtual void doArgmax(View ids, ConstView x) = 0;
   virtual void doTopK(View ids, View values, ConstView x) = 0;
   virtual void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) = 0;
+  virtual void doDropout(View out, ConstView x, const Dropout& dropout, bool add) = 0;
   virtual void doAddOuter(View out, ConstView y, ConstView x, float scale) = 0;
   virtual void doGegluGrad(View gate, View up, ConstView d) = 0;
   virtual void doGeluGrad(View d, ConstView x) = 0;

@@ -88,6 +88,14 @@ struct TopArgs {
   uint32_t idStride, valueStride;
 };
 
+struct DropoutArgs {
+  uint64_t key;
+  uint32_t rows, cols, outStride, xStride;
+  uint32_t threshold;   // values whose random bits are below it become zero
+  float factor;         // of the others
+  uint32_t add;
+};
+
 struct OuterArgs {
   uint32_t m, rows, cols;
   uint32_t outStride, yStride, xStride;

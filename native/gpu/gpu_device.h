@@ -47,6 +47,7 @@ class GpuDevice final : public Device {
   void doArgmax(View ids, ConstView x) override;
   void doTopK(View ids, View values, ConstView x) override;
   void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) override;
+  void doDropout(View out, ConstView x, const Dropout& dropout, bool add) override;
   void doAddOuter(View out, ConstView y, ConstView x, float scale) override;
   void doGegluGrad(View gate, View up, ConstView d) override;
   void doGeluGrad(View d, ConstView x) override;

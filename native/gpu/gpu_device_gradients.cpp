@@ -19,6 +19,18 @@ void GpuDevice::doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool a
   });
 }
 
+void GpuDevice::doDropout(View out, ConstView x, const Dropout& dropout, bool add) {
+  const DropoutArgs args{.key = dropout.key,
+                         .rows = uint32_t(x.rows),
+                         .cols = uint32_t(x.cols),
+                         .outStride = strideOf(out),
+                         .xStride = strideOf(x),
+                         .threshold = dropout.threshold(),
+                         .factor = dropout.factor(),
+                         .add = add};
+  launchValues("dropout", x.rows, x.cols, args, {bind(out), bind(x)});
+}
+
 void GpuDevice::doAddOuter(View out, ConstView y, ConstView x, float scale) {
   const OuterArgs args{.m = uint32_t(y.rows),
                        .rows = uint32_t(out.rows),

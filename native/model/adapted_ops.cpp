@@ -72,13 +72,23 @@ void AdaptedOps::addUpdates(ConstView x, std::span<const MatmulJob> jobs, std::s
         bytes += Arena::sizeOf(g.rows, product->down.out());
       }
     if (wanted.empty()) continue;
+    const ConstView rows = x.slice(g.row, g.rows);
+    const bool drops = g.set->drops();
     arena_.reset();
-    arena_.reserve(bytes);
-    // all A x at once, since they share x; then each output's B
+    arena_.reserve(bytes + (drops ? Arena::sizeOf(rows.rows, rows.cols) : 0));
+    // all A x at once, since they share x, unless each drops other values of it; then each output's B
     std::vector<MatmulJob> down;
     for (const auto& [product, out] : wanted)
       down.push_back({arena_.take(g.rows, product->down.out()), &product->down});
-    device_.matmul(x.slice(g.row, g.rows), down);
+    if (!drops) {
+      device_.matmul(rows, down);
+    } else {
+      const View kept = arena_.take(rows.rows, rows.cols);
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        device_.dropout(kept, rows, g.set->dropout(*wanted[i].first));
+        device_.matmul(kept, {&down[i], 1});
+      }
+    }
     for (size_t i = 0; i < wanted.size(); ++i) {
       const MatmulJob up{wanted[i].second, &wanted[i].first->up, Epilogue::add};
       device_.matmul(down[i].out, {&up, 1});

@@ -12,6 +12,12 @@
 namespace pg {
 namespace {
 
+uint64_t idOf(const std::string& name) {
+  uint64_t id = 0;
+  for (const char c : name) id = (id ^ uint8_t(c)) * 0x100000001b3ull;   // FNV-1a
+  return id;
+}
+
 // Stacked copies kept for requests to come; beyond these a switch costs one copy of the adapters' matrices.
 constexpr size_t kBuiltSets = 8;
 
@@ -228,9 +234,11 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
     down.assign(size_t(rank * in), 0);
     up.assign(size_t(out * rank), 0);
     int64_t row = 0;
+    Product product;
     for (const auto& [adapter, scale] : uses)
       for (const auto& update : adapter->updates) {
         if (update.linear != linear) continue;
+        product.id = idOf(update.target);
         std::copy(update.a.begin(), update.a.end(), down.begin() + row * in);
         for (int64_t o = 0; o < out; ++o)
           for (int64_t r = 0; r < update.rank; ++r)
@@ -243,7 +251,6 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
     next += bytesOf(out, rank);
     device.upload(downView, down.data());
     device.upload(upView, up.data());
-    Product product;
     product.down.weight = downView;
     product.up.weight = upView;
     products_.emplace(linear, product);

@@ -50,13 +50,19 @@ struct Adapter {
 // multiplied.
 Adapter makeAdapter(const std::string& where, const TensorMap& tensors, const Weights& weights);
 
-// What the rows of one request add: several adapters stacked into one pair of products per matrix. Immutable.
+// What the rows of one request add: several adapters stacked into one pair of products per matrix.
 class AdapterSet {
  public:
   struct Product {
     Linear down, up;           // [rank, in], [out, rank] f32, scales folded into up
+    uint64_t id = 0;           // of the matrix, from its name
   };
   AdapterSet(Device& device, std::span<const std::pair<const Adapter*, float>> uses);
+
+  // Of what enters `down`, while training; whoever trains sets it for one example at a time.
+  void setDropout(const Dropout& dropout) { dropout_ = dropout; }
+  bool drops() const { return dropout_.rate > 0; }
+  Dropout dropout(const Product& product) const { return dropout_.of(product.id); }
 
   const Product* find(const Linear* linear) const {
     const auto found = products_.find(linear);
@@ -66,6 +72,7 @@ class AdapterSet {
  private:
   Buffer memory_;
   std::map<const Linear*, Product> products_;
+  Dropout dropout_;
 };
 
 // Adapters as a sequence holds them; `set` is null where none is in use.

@@ -29,7 +29,7 @@ class ExampleTask : public Task {
  private:
   void begin() {
     begun_ = true;
-    TrainExample work{sequence_.prompt.ids, sequence_.prompt.prefix, {}, {}, example_.train};
+    TrainExample work{sequence_.prompt.ids, sequence_.prompt.prefix, {}, {}, example_.train, example_.dropout};
     for (const ImageSource& image : sequence_.job->request.images)
       if (takesPixels()) work.pixels.push_back(image.pixels.data());
     for (const auto& features : sequence_.images) work.features.push_back(model_.featureView(*features));

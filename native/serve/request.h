@@ -78,6 +78,7 @@ struct FitBegin {
 struct FitExample {
   std::string suffix;   // <eos> follows it
   bool train = true;
+  Dropout dropout;      // where it trains
 };
 
 // An optimizer step over the examples since the last one.

@@ -109,6 +109,9 @@ class FarDevice final : public Device {
   void doMatmulGrad(View dx, ConstView dy, const Linear& linear, bool add) override {
     later([=, this, dx = near(dx), dy = near(dy), linear = near(linear)] { inner_.matmulGrad(dx, dy, linear, add); });
   }
+  void doDropout(View out, ConstView x, const Dropout& dropout, bool add) override {
+    later([=, this, out = near(out), x = near(x)] { inner_.dropout(out, x, dropout, add); });
+  }
   void doAddOuter(View out, ConstView y, ConstView x, float scale) override {
     later([=, this, out = near(out), y = near(y), x = near(x)] { inner_.addOuter(out, y, x, scale); });
   }

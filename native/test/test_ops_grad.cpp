@@ -182,6 +182,32 @@ TEST(grads_of_gelu_match_finite_differences) {
   }
 }
 
+TEST(dropout_keeps_the_mean_and_says_by_key_and_place_what_it_drops) {
+  for (int64_t n : {1, 7, 64, 301}) {
+    const int64_t rows = 37;
+    const std::vector<float> x = randoms(size_t(rows * n), 1), before = randoms(size_t(rows * n), 2);
+    const Dropout dropout{0.25f, 0xfedcba9876543210ull};
+    size_t dropped = 0;
+    std::vector<float> want(x.size()), added(before);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const bool keeps = Dropout::keeps(dropout.key, i, uint32_t(1) << 30);   // a quarter of 2^32
+      dropped += !keeps;
+      want[i] = keeps ? x[i] * (1 / 0.75f) : 0.0f;
+      added[i] += want[i];
+    }
+    const double share = double(dropped) / double(x.size()), spread = std::sqrt(0.25 * 0.75 / double(x.size()));
+    CHECK(std::fabs(share - 0.25) < 4 * spread);
+    onEveryDevice([&](Device& device, const std::string&) {
+      const Floats out(device, x, rows, n), sum(device, before, rows, n);
+      device.dropout(out, out, dropout);   // in place
+      device.dropout(sum, Floats(device, x, rows, n), dropout, true);
+      CHECK(out.values() == want);
+      CHECK(sum.values() == added);
+      return out.values();
+    });
+  }
+}
+
 TEST(grad_of_rope_turns_back) {
   const std::vector<float> x = randoms(5 * 3 * 10, 1);
   onEveryDevice([&](Device& device, const std::string&) {

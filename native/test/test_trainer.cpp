@@ -23,6 +23,7 @@ struct Net {
   std::string path = "/tmp/paligemma-test-trainer.gguf";
   std::unique_ptr<Model> model;
   std::vector<uint8_t> pictures[2];
+  Dropout dropout;   // of what is trained
 
   explicit Net(std::unique_ptr<Device> device) {
     LoadOptions options;
@@ -54,6 +55,7 @@ struct Net {
       example.prefix = int64_t(4 * count + 7);
       for (size_t i = 0; i < count; ++i) example.pixels.push_back(pictures[i].data());
       example.train = train;
+      example.dropout = dropout.of(count);
       trainer.begin(std::move(example));
       while (!trainer.step()) {}
       for (const float loss : trainer.losses()) sum += double(loss);
@@ -65,7 +67,7 @@ struct Net {
     start.scale = 2;
     start.tensors = tensors;
     Trainer once = trainer(start);
-    return run(once, false);
+    return run(once, dropout.rate > 0);   // without training nothing is dropped
   }
 };
 
@@ -102,10 +104,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-}  // namespace
-
-TEST(trainer_gradients_match_finite_differences) {
-  Net net(2);
+// Against differences of the loss, at the largest value of each matrix.
+void checkGradients(Net& net) {
   const LoraStart start = startFrom(net);
   CHECK_EQUAL(start.tensors.size(), kTargets.size() * 2);
   Trainer trainer = net.trainer(start);
@@ -128,13 +128,31 @@ TEST(trainer_gradients_match_finite_differences) {
   }
 }
 
+}  // namespace
+
+TEST(trainer_gradients_match_finite_differences) {
+  Net net(2);
+  checkGradients(net);
+}
+
+TEST(trainer_gradients_match_finite_differences_with_dropout) {
+  Net net(2);
+  const double whole = net.loss(startFrom(net).tensors);
+  net.dropout = {0.3f, 5};
+  checkGradients(net);
+  CHECK(net.loss(startFrom(net).tensors) != whole);
+}
+
 TEST(trainer_gives_the_same_bits_however_it_runs) {
   Net net(1), threads(3), far(std::make_unique<test::FarDevice>(chooseKernels(), 2, DeviceLimits{8, 512, 256, 256}));
-  const std::vector<float> want = gradientsOf(net);
-  CHECK(same(gradientsOf(net, 0), want));         // every layer computed again
-  CHECK(same(gradientsOf(net, 100'000), want));   // some of them
-  CHECK(same(gradientsOf(threads), want));
-  CHECK(same(gradientsOf(far), want));
+  for (const float rate : {0.0f, 0.2f}) {
+    for (Net* each : {&net, &threads, &far}) each->dropout = {rate, 7};
+    const std::vector<float> want = gradientsOf(net);
+    CHECK(same(gradientsOf(net, 0), want));         // every layer computed again
+    CHECK(same(gradientsOf(net, 100'000), want));   // some of them
+    CHECK(same(gradientsOf(threads), want));
+    CHECK(same(gradientsOf(far), want));
+  }
 }
 
 TEST(trainer_lowers_the_loss_and_keeps_what_it_does_not_train) {

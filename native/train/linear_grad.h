@@ -13,9 +13,11 @@ class LinearGrad {
   // `arena` has scratchBytes(rows).
   void operator()(Arena& arena, View dx, ConstView dy, ConstView x, const Linear& linear, bool add = false) const;
   bool trains(const Linear& linear) const { return lora_.find(&linear) != nullptr; }
-  size_t scratchBytes(int64_t rows) const { return 2 * Arena::sizeOf(rows, lora_.largestRank()); }
+  size_t scratchBytes(int64_t rows) const;
 
  private:
+  bool drops() const { return lora_.set()->drops(); }
+
   Device& device_;
   Lora& lora_;
 };

@@ -9,12 +9,10 @@
 namespace pg {
 namespace {
 
-// Uniform in -1..1, the same everywhere: splitmix64 over the place in the matrix.
+// Uniform in -1..1, the same everywhere.
 float uniform(uint64_t seed, uint64_t at) {
-  uint64_t z = (seed ^ at * 0xd1342543de82ef95ull) + 0x9e3779b97f4a7c15ull * (at + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return float(double((z ^ (z >> 31)) >> 11) / double(uint64_t(1) << 52) - 1);
+  const uint64_t bits = randomBits(seed ^ at * 0xd1342543de82ef95ull, at);
+  return float(double(bits >> 11) / double(uint64_t(1) << 52) - 1);
 }
 
 uint64_t seedOf(uint64_t seed, const std::string& name) {
@@ -118,6 +116,12 @@ void Lora::update() {
   const std::pair<const Adapter*, float> use{&adapter_, float(scale_)};
   set_ = nullptr;   // free first
   set_ = std::make_shared<AdapterSet>(device_, std::span(&use, 1));
+}
+
+int64_t Lora::widestInput() const {
+  int64_t widest = 0;
+  for (const Adapter::Update& update : adapter_.updates) widest = std::max(widest, update.linear->in());
+  return widest;
 }
 
 const Lora::Gradients* Lora::find(const Linear* linear) const {

@@ -32,7 +32,9 @@ class Lora {
   Lora(const Lora&) = delete;
 
   // What a forward pass adds; changes with every step.
-  const std::shared_ptr<const AdapterSet>& set() const { return set_; }
+  std::shared_ptr<const AdapterSet> set() const { return set_; }
+  // Of passes from now on, until the next step.
+  void setDropout(const Dropout& dropout) { set_->setDropout(dropout); }
   double scale() const { return scale_; }
   bool trainsVision() const { return adapter_.changesVision; }
   // Whether the matrix is trained; nullptr: it is frozen.
@@ -50,6 +52,7 @@ class Lora {
   TensorMap tensors(bool moments) const;
   // The sums as they are now, by the same names.
   TensorMap gradients() const;
+  int64_t widestInput() const;
   int64_t largestRank() const { return adapter_.info.rank; }
   int64_t parameters() const { return adapter_.info.parameters; }
 
@@ -77,7 +80,7 @@ class Lora {
   std::vector<Values> values_;
   Buffer memory_;  // gradients
   std::map<const Linear*, Gradients> gradients_;
-  std::shared_ptr<const AdapterSet> set_;
+  std::shared_ptr<AdapterSet> set_;
 };
 
 }  // namespace pg

@@ -5,6 +5,11 @@
 #include "base/math.h"
 
 namespace pg {
+namespace {
+
+constexpr uint64_t kTextPart = ~uint64_t(0);  // pictures are the others, by their number
+
+}  // namespace
 
 Trainer::Trainer(const TrainedNet& net, const LoraStart& start, int64_t context, size_t tapeBytes)
     : net_(net),
@@ -37,13 +42,22 @@ void Trainer::begin(TrainExample example) {
   layer_ = 0;
   visionInputs_.clear();
   features_.clear();
+  dropFor(kTextPart);
   reserve();
   if (lora_.trainsVision() && !example_.pixels.empty()) {
     phase_ = Phase::vision;
-    net_.encoder->begin(example_.pixels[0], lora_.set().get());
+    beginVision(0);
   } else {
     beginText();
   }
+}
+
+// Each part of an example drops values of its own, the same in the forward pass and on the way back.
+void Trainer::dropFor(uint64_t part) { lora_.setDropout(example_.train ? example_.dropout.of(part) : Dropout()); }
+
+void Trainer::beginVision(size_t image) {
+  dropFor(image);
+  net_.encoder->begin(example_.pixels[image], lora_.set().get());
 }
 
 // Memory for everything that lives as long as the example.
@@ -111,11 +125,12 @@ void Trainer::stepVision() {
   net_.encoder->finish(features.view(DType::f32, rows, cols));
   example_.features.push_back(features.view(DType::f32, rows, cols));
   layer_ = 0;
-  if (++image_ < example_.pixels.size()) net_.encoder->begin(example_.pixels[image_], lora_.set().get());
+  if (++image_ < example_.pixels.size()) beginVision(image_);
   else beginText();
 }
 
 void Trainer::beginText() {
+  dropFor(kTextPart);
   kv_ = KvSequence(pool_);
   net_.decoder.beginPrefill(kv_, std::span(example_.ids).first(size_t(length())), example_.features, example_.prefix,
                             lora_.set().get());
@@ -165,6 +180,7 @@ bool Trainer::stepBackward() {
 bool Trainer::stepVisionBackward() {
   const std::vector<View>& inputs = visionInputs_[image_];
   const int64_t tokens = net_.vision.tokens;
+  dropFor(image_);
   if (layer_ == net_.vision.layers) {
     vision_.projector(scratch_, dVision_, d_.slice(int64_t(image_) * tokens, tokens), inputs.back());
   } else {

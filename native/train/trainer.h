@@ -32,6 +32,7 @@ struct TrainExample {
   std::vector<const uint8_t*> pixels;   // where the tower is trained, of each picture
   std::vector<ConstView> features;      // else its features [imageTokens, hidden]
   bool train = true;                    // false: only the loss is wanted
+  Dropout dropout;                      // of what enters the adapter, where it trains
 };
 
 class Trainer {
@@ -59,6 +60,8 @@ class Trainer {
  private:
   enum class Phase { vision, text, backward, visionBackward };
 
+  void dropFor(uint64_t part);
+  void beginVision(size_t image);
   void stepVision();
   void beginText();
   bool stepText();

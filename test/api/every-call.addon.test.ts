@@ -149,7 +149,16 @@ const rows: Record<string, Row> = {
   }),
   'PaliGemma.fit': ofModel('fit', [{ images: [picture], prompt: 'a', response: 'b' }], {
     ...{ from: undefined, rank: 2, alpha: 4, rslora: false, targets: ['q_proj'], steps: 1, epochs: 1, batchSize: 1 },
-    ...{ shuffle: true, seed: 1, learningRate: 1e-4, warmup: 0, schedule: 'linear', weightDecay: 0, clip: 1 },
+    ...{
+      shuffle: true,
+      seed: 1,
+      learningRate: 1e-4,
+      warmup: 0,
+      schedule: 'linear',
+      dropout: 0,
+      weightDecay: 0,
+      clip: 1
+    },
     ...{ evaluate: [{ prompt: 'a', response: 'b' }], evaluateEvery: 1, checkpoint: undefined, checkpointEvery: 1 },
     ...{ resume: false, signal, onStep: nothing, onEvaluate: nothing }
   }),

@@ -157,7 +157,7 @@ describe.each(folders)('fit on %s', (folder) => {
       for await (const example of new Pictures(host, signal).ahead(
         await takeExamples('examples', examples.slice(0, 2))
       )) {
-        const { loss, suffixTokens } = await session.example(example, true)
+        const { loss, suffixTokens } = await session.example(example, { train: true })
         sum += loss
         count += suffixTokens
       }

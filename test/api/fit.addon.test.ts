@@ -178,6 +178,27 @@ describe('fit', () => {
     await expect(model.fit(examples.slice(1), options)).rejects.toThrow(/Expected examples as in the run/)
   })
 
+  it('drops what seed and example say: on any number of threads, and after an abort', async () => {
+    const options: FitOptions = { ...few, targets: ['all'], dropout: 0.3 }
+    const want = valuesOf((await model.fit(examples, options)).adapter)
+    expect(valuesOf((await model.fit(examples, { ...options, dropout: 0 })).adapter)).not.toEqual(want)
+    await using single = await loadModel({ model: path, threads: 1 })
+    expect(valuesOf((await single.fit(examples, options)).adapter)).toEqual(want)
+
+    const stop = new AbortController()
+    const kept = { ...options, checkpoint: join(tempDir(), 'run'), resume: true }
+    const aborted = model.fit(examples, { ...kept, signal: stop.signal, onStep: () => stop.abort(new Error('enough')) })
+    await expect(aborted).rejects.toThrow('enough')
+    await expect(model.fit(examples, { ...kept, dropout: 0.2 })).rejects.toThrow(/Expected dropout as in the run/)
+    const { adapter } = await model.fit(examples, kept)
+    expect(valuesOf(adapter)).toEqual(want)
+
+    const folder = tempDir()
+    await adapter.save(folder)
+    const config = JSON.parse(readFileSync(join(folder, 'adapter_config.json'), 'utf8')) as object
+    expect(config).toMatchObject({ lora_dropout: 0.3 })
+  })
+
   it('trains over quantized weights', async () => {
     const base = golden('hf', 'pg1-tiny')
     if (!existsSync(base)) return
@@ -205,7 +226,8 @@ describe('fit', () => {
     ['unknown targets', examples, { targets: ['qproj'] }, /for targets but received "qproj"/],
     ['rank beside from', examples, { from: '/nowhere', rank: 4 }, /no rank beside from/],
     ['resume alone', examples, { resume: true }, /checkpoint/],
-    ['a rate of 0', examples, { learningRate: 0 }, /learningRate/]
+    ['a rate of 0', examples, { learningRate: 0 }, /learningRate/],
+    ['all dropped', examples, { dropout: 1 }, /from 0 to 0.99 for dropout but received 1/]
   ])('refuses %s', async (_, given, options, message) => {
     await expect(model.fit(given as FitExample[], options)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
     await expect(model.fit(given as FitExample[], options)).rejects.toThrow(message)

@@ -31,6 +31,25 @@ KERNEL(256, gelu_grad, (RowArgs a, float* d, const float* x)) {
     d[size_t(r) * a.xStride + c] *= geluSlope(x[size_t(r) * a.yStride + c]);
 }
 
+// splitmix64, as base/random_bits.h has it
+__device__ inline uint32_t randomWord(uint64_t key, uint64_t place) {
+  uint64_t z = key + 0x9e3779b97f4a7c15ull * (place + 1);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return uint32_t((z ^ (z >> 31)) >> 32);
+}
+
+KERNEL(256, dropout, (DropoutArgs a, float* out, const float* x)) {
+  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c >= a.cols) return;
+  for (uint32_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
+    const bool keeps = randomWord(a.key, uint64_t(r) * a.cols + c) >= a.threshold;
+    const float kept = keeps ? x[size_t(r) * a.xStride + c] * a.factor : 0.0f;
+    float& to = out[size_t(r) * a.outStride + c];
+    to = a.add ? to + kept : kept;
+  }
+}
+
 // out += y^T x * scale
 KERNEL(256, add_outer, (OuterArgs a, float* out, const float* y, const float* x)) {
   const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
