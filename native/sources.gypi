@@ -153,6 +153,7 @@
       "native/test/test_quantize.cpp",
       "native/test/test_importance.cpp",
       "native/test/test_scheduler.cpp",
+      "native/test/test_adapted_ops.cpp",
       "native/test/test_beam_search.cpp"
     ]
   }

@@ -123,7 +123,8 @@ class Device {
   std::vector<Buffer> place(std::span<const Placement> weights);
 
   // Ops that `body` calls may be gathered and run when it ends (a command buffer, a graph): in their order, so each
-  // sees what those before it wrote. upload() and download() may come in between, but make a device wait.
+  // sees what those before it wrote. upload() and download() may come in between, but make a device wait. What they
+  // use is not freed before the end.
   template <class Body>
   void submit(Body&& body) {
     if (submitting_) return body();

@@ -13,9 +13,11 @@ void AdaptedOps::matmul(ConstView x, std::span<const MatmulJob> jobs, std::span<
   });
   if (!split) {
     device_.matmul(x, jobs);
+    reserve(groups);
     addUpdates(x, jobs, groups);
     return;
   }
+  reserve(groups);
   for (const AdapterRows& g : groups)
     for (const MatmulJob& job : jobs) {
       MatmulJob part = job;
@@ -35,6 +37,12 @@ void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& 
   if (groups.empty()) return device_.geglu(out, x, gate, up);
   // Runs of groups with and without additions: each reads the weights once.
   const auto adapted = [&](const AdapterRows& g) { return g.set && (g.set->find(&gate) || g.set->find(&up)); };
+  if (std::any_of(groups.begin(), groups.end(), adapted)) {
+    reserve(groups);
+    // the wide branch lives in a buffer of its own: addUpdates uses the arena
+    const size_t wide = Arena::sizeOf(x.rows, out.cols);
+    if (wide_.bytes() < wide) wide_ = Buffer(), wide_ = device_.allocate(wide);
+  }
   for (size_t first = 0; first < groups.size();) {
     const bool adds = adapted(groups[first]);
     size_t last = first;
@@ -48,9 +56,6 @@ void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& 
     if (!adds) {
       device_.geglu(outRows, xRows, gate, up);
     } else {
-      // the wide branch lives in a buffer of its own: addUpdates uses the arena
-      const size_t bytes = Arena::sizeOf(rows, out.cols);
-      if (wide_.bytes() < bytes) wide_ = Buffer(), wide_ = device_.allocate(bytes);
       const View upRows = wide_.view(DType::f32, rows, out.cols);
       const MatmulJob jobs[] = {{outRows, &gate}, {upRows, &up}};
       device_.matmul(xRows, jobs);
@@ -61,21 +66,31 @@ void AdaptedOps::geglu(View out, ConstView x, const Linear& gate, const Linear& 
   }
 }
 
+// As much as any op of a pass with these rows: ops of a submission may still wait to use the memory, so that it must
+// not be replaced within one.
+void AdaptedOps::reserve(std::span<const AdapterRows> groups) {
+  constexpr size_t kMostJobs = 3;  // that share x: query, key and value
+  size_t bytes = 0;
+  for (const auto& [set, row, rows] : groups) {
+    if (!set) continue;
+    const size_t input = set->drops() ? Arena::sizeOf(rows, set->widestInput()) : 0;
+    bytes = std::max(bytes, kMostJobs * Arena::sizeOf(rows, set->largestRank()) + input);
+  }
+  arena_.reset();
+  arena_.reserve(bytes);
+}
+
 void AdaptedOps::addUpdates(ConstView x, std::span<const MatmulJob> jobs, std::span<const AdapterRows> groups) {
   for (const AdapterRows& g : groups) {
     if (!g.set) continue;
-    size_t bytes = 0;
     std::vector<std::pair<const AdapterSet::Product*, View>> wanted;   // with the output's rows
     for (const MatmulJob& job : jobs)
-      if (const AdapterSet::Product* product = g.set->find(job.linear)) {
+      if (const AdapterSet::Product* product = g.set->find(job.linear))
         wanted.push_back({product, job.out.slice(g.row, g.rows)});
-        bytes += Arena::sizeOf(g.rows, product->down.out());
-      }
     if (wanted.empty()) continue;
     const ConstView rows = x.slice(g.row, g.rows);
     const bool drops = g.set->drops();
     arena_.reset();
-    arena_.reserve(bytes + (drops ? Arena::sizeOf(rows.rows, rows.cols) : 0));
     // all A x at once, since they share x, unless each drops other values of it; then each output's B
     std::vector<MatmulJob> down;
     for (const auto& [product, out] : wanted)

@@ -29,6 +29,7 @@ class AdaptedOps {
   void geglu(View out, ConstView x, const Linear& gate, const Linear& up, std::span<const AdapterRows> groups);
 
  private:
+  void reserve(std::span<const AdapterRows> groups);
   void addUpdates(ConstView x, std::span<const MatmulJob> jobs, std::span<const AdapterRows> groups);
 
   Device& device_;

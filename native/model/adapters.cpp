@@ -224,7 +224,11 @@ AdapterSet::AdapterSet(Device& device, std::span<const std::pair<const Adapter*,
     return roundUp<size_t>(size_t(rows * cols) * sizeof(float), 64);
   };
   size_t bytes = 0;
-  for (const auto& [linear, rank] : ranks) bytes += bytesOf(rank, linear->in()) + bytesOf(linear->out(), rank);
+  for (const auto& [linear, rank] : ranks) {
+    bytes += bytesOf(rank, linear->in()) + bytesOf(linear->out(), rank);
+    largestRank_ = std::max(largestRank_, rank);
+    widestInput_ = std::max(widestInput_, linear->in());
+  }
   memory_ = device.allocate(bytes);
 
   size_t next = 0;

@@ -64,6 +64,9 @@ class AdapterSet {
   bool drops() const { return dropout_.rate > 0; }
   Dropout dropout(const Product& product) const { return dropout_.of(product.id); }
 
+  int64_t largestRank() const { return largestRank_; }
+  int64_t widestInput() const { return widestInput_; }
+
   const Product* find(const Linear* linear) const {
     const auto found = products_.find(linear);
     return found == products_.end() ? nullptr : &found->second;
@@ -72,6 +75,7 @@ class AdapterSet {
  private:
   Buffer memory_;
   std::map<const Linear*, Product> products_;
+  int64_t largestRank_ = 0, widestInput_ = 0;
   Dropout dropout_;
 };
 

@@ -26,7 +26,7 @@ void LinearGrad::operator()(Arena& arena, View dx, ConstView dy, ConstView x, co
 }
 
 size_t LinearGrad::scratchBytes(int64_t rows) const {
-  return 2 * Arena::sizeOf(rows, lora_.largestRank()) + (drops() ? Arena::sizeOf(rows, lora_.widestInput()) : 0);
+  return 2 * Arena::sizeOf(rows, lora_.largestRank()) + (drops() ? Arena::sizeOf(rows, lora_.set()->widestInput()) : 0);
 }
 
 }  // namespace pg

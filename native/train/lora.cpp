@@ -118,12 +118,6 @@ void Lora::update() {
   set_ = std::make_shared<AdapterSet>(device_, std::span(&use, 1));
 }
 
-int64_t Lora::widestInput() const {
-  int64_t widest = 0;
-  for (const Adapter::Update& update : adapter_.updates) widest = std::max(widest, update.linear->in());
-  return widest;
-}
-
 const Lora::Gradients* Lora::find(const Linear* linear) const {
   const auto found = gradients_.find(linear);
   return found == gradients_.end() ? nullptr : &found->second;

@@ -52,7 +52,6 @@ class Lora {
   TensorMap tensors(bool moments) const;
   // The sums as they are now, by the same names.
   TensorMap gradients() const;
-  int64_t widestInput() const;
   int64_t largestRank() const { return adapter_.info.rank; }
   int64_t parameters() const { return adapter_.info.parameters; }
 
