@@ -1,5 +1,6 @@
 /** Everything the package exports. */
-export { loadModel, PaliGemma } from './api/model'
+export { loadModel } from './api/load-model'
+export { PaliGemma } from './api/model'
 export type { BatchItem, BatchResult, BatchRunOptions, BatchTask, BatchTasks } from './api/batch-tasks'
 export type { LoadedModelInfo, ModelStats } from './api/info'
 export type { ScoreResult } from './api/score'

@@ -73,15 +73,7 @@ async function buildKernels() {
 
 function buildAddon({ name = 'cmake', options = [] } = {}) {
   const folder = join(root, 'build', name)
-  run('cmake', [
-    '-S',
-    root,
-    '-B',
-    folder,
-    '-DCMAKE_BUILD_TYPE=Release',
-    ...options,
-    ...generator(folder)
-  ])
+  run('cmake', ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', ...options, ...generator(folder)])
   run('cmake', [
     '--build',
     folder,

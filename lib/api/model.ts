@@ -2,11 +2,9 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { incomplete, nativeCall, nativeSync } from '../base/errors'
-import { addOption, check, readOptions, rule, take, takeList, wrongOption } from '../base/validate'
-import { definedOnly, ModelHost } from './host'
+import { check, readOptions, rule, take, takeList } from '../base/validate'
+import { ModelHost } from './host'
 import { codesRule } from '../output/mask-decoder'
-import { native, type NativeBinding, type NativeChoice } from '../engine/native'
-import { resolveModel } from '../hub/resolve'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
 import type { SchemaValue } from '../output/standard-schema'
@@ -16,7 +14,6 @@ import { fitRules, type FitOptions, type FitResult } from '../train/options'
 import { generateBatch } from './batch'
 import { runBatch } from './batch-stream'
 import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './batch-tasks'
-import { warnBeyondTraining } from './context-size'
 import { describeVideo, describeVideoRules, type DescribeVideoOptions, type VideoDescription } from './describe-video'
 import { embed, encodeImage } from './embed'
 import { takeSource, type VideoSource } from '../video/source'
@@ -38,7 +35,6 @@ import {
   encodeImageRules,
   generateRules,
   labelsRule,
-  loadRules,
   ocrRules,
   scoreRules,
   taskRules,
@@ -50,7 +46,6 @@ import {
   type EmbedOptions,
   type EncodeImageOptions,
   type GenerateOptions,
-  type LoadOptions,
   type OcrOptions,
   type ScoreOptions,
   type TaskOptions
@@ -58,7 +53,6 @@ import {
 import { prompts, withoutPlaceholders } from './prompts'
 import type { ChoiceResult, GenerateResult } from './results'
 import { score, type ScoreResult } from './score'
-import { isUrl } from '../base/realms'
 import { GenerateStream } from './stream'
 import { detect, parseText, segment, type ParsedMask } from './tasks'
 import { encodeRules, idsRule, textRule, type EncodeOptions } from './tokenizer'
@@ -455,57 +449,4 @@ export class PaliGemma {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
-}
-
-/** Both arguments of {@link loadModel} as one object. */
-function withSource(source: string | URL | LoadOptions, options: unknown): unknown {
-  const named = typeof source === 'string' || isUrl(source)
-  if (options === undefined) return named ? { model: String(source) } : source
-  if (!named) throw wrongOption('the first of two arguments of loadModel', 'path or name of a model', source)
-  return addOption('loadModel', options, loadRules, 'model', String(source))
-}
-
-/** {@link loadModel} over a given binding. */
-export async function openModel(
-  binding: (choice?: NativeChoice) => NativeBinding,
-  source: string | URL | LoadOptions,
-  options?: Omit<LoadOptions, 'model'>
-): Promise<PaliGemma> {
-  return await publicCall<LoadOptions, PaliGemma>(
-    'loadModel',
-    withSource(source, options),
-    loadRules,
-    ['model'],
-    async (options) => {
-      const { path, vision, adapters = [] } = await resolveModel(options.model)
-      const resolved = {
-        ...definedOnly({ vision }),
-        ...options,
-        ...(adapters.length > 0 && { adapters: [...adapters, ...(options.adapters ?? [])] }),
-        model: path
-      }
-      const engine = binding(options.nativeBinding)
-      const host = await ModelHost.open(engine, resolved)
-      await warnBeyondTraining(engine, resolved)
-      return new PaliGemma(host)
-    }
-  )
-}
-
-/**
- * Loads a model: `await loadModel('paligemma2-3b-mix-224-Q4_K_M.gguf')`, or by the name of one that {@link pull}
- * fetched (`'google/paligemma2-3b-mix-224'`); a path (or `file:` URL) that exists wins. Weights stay memory-mapped;
- * several models from one file share them. Free it with `dispose()` or `await using`; an unreachable idle model is
- * collected too.
- * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_OPTION,
- * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DEVICE_UNAVAILABLE, ERR_NATIVE_MISSING; an abort rejects with the signal's
- * reason
- */
-export async function loadModel(source: string | URL, options?: Omit<LoadOptions, 'model'>): Promise<PaliGemma>
-export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma>
-export async function loadModel(
-  source: string | URL | LoadOptions,
-  options?: Omit<LoadOptions, 'model'>
-): Promise<PaliGemma> {
-  return await openModel(native, source, options)
 }

@@ -49,7 +49,7 @@ export function addFit(program: Command, context: Context): void {
     .addOption(
       new Option('--schedule <rule>', 'how it falls (default: cosine)').choices(['cosine', 'linear', 'constant'])
     )
-    .option('--dropout <x>', 'share of the adapter\'s inputs that counts as zero (default: 0)', number)
+    .option('--dropout <x>', "share of the adapter's inputs that counts as zero (default: 0)", number)
     .option('--weight-decay <x>', 'of AdamW (default: 0)', number)
     .option('--clip <x>', 'largest norm of a gradient, 0: any (default: 1)', number)
     .option('--seed <n>', 'of the order and the first values (default: 0)', integer)

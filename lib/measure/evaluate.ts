@@ -1,6 +1,7 @@
 /** How well a model answers examples whose answers are known. */
 import type { ObjectList, Detection } from '../api/objects'
-import { loadModel, PaliGemma } from '../api/model'
+import { loadModel } from '../api/load-model'
+import { PaliGemma } from '../api/model'
 import { loadRules, type LoadOptions } from '../api/options'
 import type { TakenAdapter } from '../convert/adapters/option'
 import { publicCall, type Taken } from '../base/call'

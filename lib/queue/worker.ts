@@ -1,7 +1,8 @@
 /** The side that takes pictures and looks at them. */
 import type * as Bull from 'bullmq'
 import { callTask, type BatchTask } from '../api/batch-tasks'
-import { loadModel, PaliGemma } from '../api/model'
+import { loadModel } from '../api/load-model'
+import { PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options'
 import { resultFields, type ResultFields } from '../api/rows'
 import { PaliGemmaError } from '../base/errors'

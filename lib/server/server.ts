@@ -1,6 +1,6 @@
 /** A server as an object: a fetch handler that other servers mount, and a listener of its own. */
 import { z } from 'zod'
-import { loadModel } from '../api/model'
+import { loadModel } from '../api/load-model'
 import { check, readOptions } from '../base/validate'
 import { ownController } from '../base/signals'
 import { Admission } from './admission'

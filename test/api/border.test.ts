@@ -2,7 +2,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { getEventListeners, getMaxListeners } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { openModel, type PaliGemma } from '../../lib/api/model'
+import { openModel } from '../../lib/api/load-model'
+import type { PaliGemma } from '../../lib/api/model'
 import { prompts } from '../../lib/api/prompts'
 import { FakeNative, picture, type Script } from '../support/fake-native'
 

@@ -1,6 +1,6 @@
 /** Kernels that compute wrongly here are not used, and people hear of it once. */
 import { expect, it } from 'vitest'
-import { openModel } from '../../lib/api/model'
+import { openModel } from '../../lib/api/load-model'
 import { FakeNative } from '../support/fake-native'
 
 it('warns once of tables that were passed over', async () => {

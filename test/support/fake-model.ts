@@ -1,6 +1,7 @@
 /** What tests of a model over a made-up engine share. */
 import { afterEach, beforeEach, expect, vi } from 'vitest'
-import { openModel, type PaliGemma } from '../../lib/api/model'
+import { openModel } from '../../lib/api/load-model'
+import type { PaliGemma } from '../../lib/api/model'
 import type { LoadOptions } from '../../lib/api/options'
 import { FakeNative, type Script } from './fake-native'
 

@@ -1,7 +1,7 @@
 /** A server over a made-up engine, asked through a real connection. */
 import OpenAI from 'openai'
 import { afterEach } from 'vitest'
-import { openModel } from '../../lib/api/model'
+import { openModel } from '../../lib/api/load-model'
 import { readOptions } from '../../lib/base/validate'
 import { serverRules, type ServerOptions } from '../../lib/server/options'
 import { Server } from '../../lib/server/server'
