@@ -17,7 +17,8 @@ using Kind = State::Kind;
 constexpr size_t kMaxComplementStates = 5000, kMaxComplementWork = 5000000;
 
 [[noreturn]] void failTooLarge() {
-  fail(Code::invalidOption, "The regular expression is too large: lower the numbers of its repetitions");
+  fail(Code::invalidOption,
+       "The regular expression or schema is too large: lower the numbers of its repetitions, such as maxLength");
 }
 
 // Ends in JSON strings as a backslash and this; 0: otherwise.

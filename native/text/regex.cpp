@@ -21,7 +21,8 @@ class Compiler {
 
   int32_t compile(const RegexNode& node, int32_t next) {
     if (++steps_ > kMaxSteps)  // repetitions of nothing make no states
-      fail(Code::invalidOption, "The regular expression is too large: lower the numbers of its repetitions");
+      fail(Code::invalidOption,
+           "The regular expression or schema is too large: lower the numbers of its repetitions, such as maxLength");
     using Kind = RegexNode::Kind;
     switch (node.kind) {
       case Kind::set: return set(node.set, next);
@@ -45,11 +46,20 @@ class Compiler {
         return nfa.escaped(text.nfa, start, next);
       }
       case Kind::multiple: return nfa.multiple(node.min, next);
+      case Kind::named: return named(node, next);
     }
     fail(Code::internal, "A node of no kind in a regular expression");
   }
 
  private:
+  int32_t named(const RegexNode& node, int32_t next) {
+    try {
+      return compile(node.parts[0], next);
+    } catch (const Error& error) {
+      fail(error.code(), node.name, ": ", error.message());
+    }
+  }
+
   int32_t set(const CharSet& set, int32_t next) {
     int32_t start = CharNfa::kDead;
     for (size_t i = set.size(); i-- > 0;) start = nfa.split(nfa.range(set[i].first, set[i].last, next), start);

@@ -8,11 +8,12 @@
 // (?= (?! anywhere but in an unlimited repetition. Anything else fails with invalidOption and the position, in
 // characters.
 //
-// The compiler of JSON Schemas writes four forms more (RegexSyntax::schema; N, M: decimal numbers):
+// The compiler of JSON Schemas writes five forms more (RegexSyntax::schema; N, M: decimal numbers):
 //   (?,ab?c*)        atoms with commas between those that are there
 //   (?&ab)           what all atoms match
 //   (?"a)            what the atom matches, as it stands in a JSON string
 //   (?%N)            decimal digits of a multiple of N
+//   (?#N:NAMEa)      the atom; errors about its size begin with its NAME, of N characters
 //   (?@N:M:NAMEPATTERN)  a pattern of M characters from outside, found anywhere in the text; errors begin with its
 //   NAME, of
 //                    N characters

@@ -260,13 +260,21 @@ class Parser {
       if (result.min == 0) failAt(from, "A multiple of 0");
       return result;
     }
+    if (take('#')) {
+      const int32_t nameLength = count(from, kMaxPattern);
+      if (!take(':')) failAt(from, "An unknown group");
+      std::string name = characters(from, nameLength);
+      Node result = listed(Node::Kind::named, from, depth);
+      result.name = std::move(name);
+      return result;
+    }
     if (!take('@')) failAt(from, "An unknown group");
     const int32_t nameLength = count(from, kMaxPattern);
     if (!take(':')) failAt(from, "An unknown group");
     const int32_t length = count(from, kMaxPattern);
-    if (!take(':') || size_t(nameLength) + size_t(length) > text_.size() - next_) failAt(from, "An unknown group");
-    std::string name;
-    for (int32_t i = 0; i < nameLength; ++i) append(name, text_[next_++]);
+    if (!take(':')) failAt(from, "An unknown group");
+    std::string name = characters(from, nameLength);
+    if (size_t(length) > text_.size() - next_) failAt(from, "An unknown group");
     const auto begin = text_.begin() + ptrdiff_t(next_);
     next_ += size_t(length);
     return Parser(std::vector<int32_t>(begin, begin + length), std::move(name)).parseSearch();
@@ -276,9 +284,17 @@ class Parser {
     Node result = sequence(depth + 1, Place::inside);
     result.kind = kind;
     const size_t parts = result.parts.size();
-    if ((kind == Node::Kind::both && parts == 0) || (kind == Node::Kind::escaped && parts != 1))
+    if ((kind == Node::Kind::both && parts == 0) ||
+        (kind != Node::Kind::list && kind != Node::Kind::both && parts != 1))
       failAt(from, "A group without its parts");
     return result;
+  }
+
+  std::string characters(size_t from, int32_t length) {
+    if (size_t(length) > text_.size() - next_) failAt(from, "An unknown group");
+    std::string text;
+    for (int32_t i = 0; i < length; ++i) append(text, text_[next_++]);
+    return text;
   }
 
   int32_t count(size_t from, size_t most) {

@@ -1,6 +1,7 @@
 #pragma once
 // The syntax tree of a regular expression; its syntax is in regex.h.
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -29,11 +30,13 @@ struct RegexNode {
     both,        // what all parts match
     escaped,     // what one part matches, as it stands in a JSON string
     multiple,    // decimal digits of a multiple of min
+    named,       // its part; errors about its size begin with its name
   } kind;
   CharSet set = {};
   std::vector<RegexNode> parts = {};
   int32_t min = 1, max = 1;
   bool negated = false;
+  std::string name = {};
 };
 
 RegexNode parseRegex(std::string_view pattern, RegexSyntax syntax);

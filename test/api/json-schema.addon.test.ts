@@ -206,6 +206,34 @@ describe('generateObject', () => {
       expect(schema.safeParse(await model.generateObject({ ...request, seed, schema: jsonSchema })).success).toBe(true)
   })
 
+  it("gives zod's host names, hashes and formats of one's own", async () => {
+    const schema = z.object({
+      host: z.hostname(),
+      short: z.hostname().max(20),
+      page: z.url().max(40),
+      hash: z.hash('md5'),
+      code: z.stringFormat('code', /^[A-Z]{2}-\d{3}$/)
+    })
+    for (let seed = 0; seed < 3; seed++) {
+      const object = await model.generateObject({ ...request, seed, temperature: 1 + seed, schema, maxTokens: 1000 })
+      expect(schema.safeParse(object)).toMatchObject({ success: true })
+    }
+    for (const schema of [z.emoji(), z.jwt(), z.stringFormat('own', () => true)])
+      await expect(model.generateObject({ ...request, schema })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringMatching(/^jsonSchema\.(?:format|pattern): /) as unknown
+      })
+  })
+
+  it('names the place of a pattern that is too large together with its format or lengths', async () => {
+    const host = { type: 'string', format: 'hostname', pattern: '^(?=.{1,200}$)(?:[a-z]{1,60}\\.){1,9}[a-z]{1,60}$' }
+    const schema = { type: 'object', properties: { n: { type: 'integer' }, list: { type: 'array', items: host } } }
+    await expect(model.generateObject({ ...request, schema })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(/^jsonSchema\.properties\.list\.items: .*too large.*maxLength/) as unknown
+    })
+  })
+
   it("gives valibot's, arktype's and typebox's", async () => {
     const fields = v.object({
       a: v.pipe(v.number(), v.integer(), v.minValue(1)),

@@ -179,6 +179,17 @@ describe('a schema that is refused', () => {
       '"format"'
     ],
     ['alternatives that overlap', { oneOf: [{ type: 'integer' }, { type: 'number' }] }, 'jsonSchema.oneOf'],
+    ['a const like a book', object({ a: { const: 'x'.repeat(100_001) } }), 'jsonSchema.properties.a: a text of more'],
+    [
+      'a format of JSON Schema beside a pattern',
+      { type: 'string', format: 'iri', pattern: '^x' },
+      'jsonSchema.format: the format "iri"'
+    ],
+    [
+      'a format of one’s own without a pattern',
+      { type: 'string', format: 'own' },
+      'jsonSchema.format: the format "own"'
+    ],
     ['false', object({ a: { anyOf: [false] } }), 'false allows no value'],
     ['a const of another type', { type: 'string', const: 5 }, 'const'],
     ['no schema', object({ a: 5 }), 'jsonSchema.properties.a'],

@@ -49,13 +49,25 @@ export const longest: Readonly<Record<string, number>> = { email: 213, hostname:
 /** Where a `pattern` stands beside it, the time's offset may be missing: zod's `z.iso.time()` has none. */
 export const timeBesidePattern = `${clock}${offset}?`
 
-/** Formats that say nothing more than the `pattern` that libraries write beside them. */
-export const saidByPattern = new Set(
-  (
-    'base64 base64url cidrv4 cidrv6 cuid cuid2 e164 guid hex jwt ksuid lowercase mac nanoid ulid uppercase xid regex ' +
-    'starts_with ends_with includes'
-  ).split(' ')
+/** JSON Schema's own formats that are not above: they say more than a `pattern` beside them. */
+const unsupported = new Set(
+  'idn-email idn-hostname iri iri-reference uri-reference uri-template json-pointer relative-json-pointer'.split(' ')
 )
+
+/** Whether the `pattern` beside a format says all: names that JSON Schema does not know are the libraries' own. */
+export const isSaidBy = (format: unknown): boolean =>
+  typeof format === 'string' && !Object.hasOwn(formats, format) && !unsupported.has(format)
+
+/** Patterns that every text of our format matches; to hold a text to both would take millions of states. */
+const implied: Readonly<Record<string, string>> = {
+  // zod's
+  hostname:
+    '^(?=.{1,253}\\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?' +
+    '(?:\\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\\.?$'
+}
+
+export const isImplied = (pattern: unknown, format: unknown): boolean =>
+  typeof format === 'string' && Object.hasOwn(implied, format) && implied[format] === pattern
 
 /** Of integers: what each can hold, at most what JavaScript holds exactly. */
 export const integerFormats: Readonly<Record<string, [number, number]>> = {

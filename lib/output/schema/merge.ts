@@ -86,9 +86,15 @@ const joins: Record<string, (a: never, b: never, path: string) => unknown> = {
   },
   *enum(a: unknown, b: unknown, path: string): Work<unknown[]> {
     const texts = new Set<string>()
-    for (const value of list(b, path, 'values')) texts.add(yield* canonical(value, path))
+    for (const value of list(b, path, 'values')) {
+      texts.add(yield* canonical(value, path))
+      yield
+    }
     const common: unknown[] = []
-    for (const value of list(a, path, 'values')) if (texts.has(yield* canonical(value, path))) common.push(value)
+    for (const value of list(a, path, 'values')) {
+      if (texts.has(yield* canonical(value, path))) common.push(value)
+      yield
+    }
     return common.length > 0 ? common : fail(`${path}.enum`, 'the schemas of allOf have no value in common')
   },
   required: (a: unknown, b: unknown, path: string) => [...new Set([...names(a, path), ...names(b, path)])],

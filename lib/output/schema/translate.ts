@@ -3,7 +3,7 @@
  */
 import { show } from '../../base/validate'
 import { checkOneOf } from './disjoint'
-import { formats, integerFormats, longest, saidByPattern, timeBesidePattern } from './formats'
+import { formats, integerFormats, isImplied, isSaidBy, longest, timeBesidePattern } from './formats'
 import { merged, parts, Patterns, type Whole } from './merge'
 import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } from './numbers'
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
@@ -23,6 +23,7 @@ const keywords: Record<string, string[]> = {
 }
 const maxDepth = 32
 const maxPattern = 1_000_000
+const maxLiteral = 100_000
 const maxVisits = 5000
 const maxProperties = 1000
 
@@ -36,6 +37,8 @@ const either = (options: string[]): string =>
   options.length === 1 ? options[0]! : `(?:${[...new Set(options)].join('|')})`
 
 function literal(value: unknown, path: string): string {
+  if (typeof value === 'string' && value.length > maxLiteral)
+    fail(path, `a text of more than ${maxLiteral} characters is too large for a constraint`)
   const text: unknown = JSON.stringify(value)
   return typeof text === 'string' ? escaped(text) : fail(path, `${show(value)} cannot be written as JSON`)
 }
@@ -254,8 +257,13 @@ function string(given: JsonSchemaObject, path: string): string {
   const [least, most] = range(given, path, 'minLength', 'maxLength')
   const { pattern, format } = given
   const stated = pattern !== undefined || (format !== undefined && !Object.hasOwn(integerFormats, String(format)))
-  return stated ? jsonString(stringParts(given, path)) : `"${character}${times(least, most)}"`
+  if (stated) return named(path, jsonString(stringParts(given, path)))
+  const text = `"${character}${times(least, most)}"`
+  return (most ?? least) < 100 ? text : named(path, text)
 }
+
+/** The place is named where the expression turns out to be too large. */
+const named = (path: string, part: string): string => `(?#${characters(path)}:${path}(?:${part}))`
 
 /** A JSON string of a text that matches all of these. */
 function jsonString(all: string[]): string {
@@ -273,7 +281,8 @@ function stringParts(given: JsonSchemaObject, path: string): string[] {
     const name = `${path}.pattern: `
     all.push(`(?@${characters(name)}:${characters(one)}:${name}${one})`)
   }
-  if (format !== undefined && !(pattern !== undefined && saidByPattern.has(String(format)))) {
+  if (pattern !== undefined && isImplied(pattern, format)) all.length = 0
+  if (format !== undefined && !(pattern !== undefined && isSaidBy(format))) {
     const known = typeof format === 'string' && Object.hasOwn(formats, format) ? formats[format] : undefined
     if (known === undefined)
       fail(`${path}.format`, `the format ${show(format)} is not supported; state it as a pattern`)
@@ -375,7 +384,7 @@ function keyPattern(schema: unknown, known: string[], path: string): string {
   const given = schema === true ? {} : members(schema, at)
   only(given, at, 'type', ...keywords['string']!)
   const all = stringParts({ maxLength: 40, ...given }, at)
-  return jsonString(known.length === 0 ? all : [...all, `(?:(?!${either(known.map(escaped))}$)[^]*)`])
+  return named(at, jsonString(known.length === 0 ? all : [...all, `(?:(?!${either(known.map(escaped))}$)[^]*)`]))
 }
 
 /** `minProperties`, `maxProperties`: where they hold anyway. */
