@@ -34,7 +34,7 @@ export function proxyHint(env: Record<string, string | undefined>): string {
   const name = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].find((one) => env[one])
   const told =
     env['NODE_USE_ENV_PROXY'] === '1' || /--use-env-proxy/.test(`${env['NODE_OPTIONS']} ${process.execArgv.join(' ')}`)
-  return name === undefined || told
+  return name === undefined || (told && process.allowedNodeEnvironmentFlags.has('--use-env-proxy'))
     ? ''
     : `; ${name} is set, which Node (from 22.21 and 24.5 on) uses with NODE_USE_ENV_PROXY=1 only`
 }

@@ -42,7 +42,7 @@ const run = async (options: PullOptions = {}, env: PullHooks['env'] = {}, id = h
     id,
     { endpoint: hub.url, cacheDir, onMessage: (message) => messages.push(message), ...options },
     {
-      timing: { stallMs: 300, pauseMs: 5, maxPauseMs: 20, attempts: 4 },
+      timing: { stallMs: 1000, pauseMs: 5, maxPauseMs: 20, attempts: 4 },
       convert: fakeConvert,
       env: { HF_HOME: join(cacheDir, 'no-hf'), ...env },
       lockTiming: { beatMs: 50, deadMs: 2000 }
@@ -203,6 +203,26 @@ describe('failures that stay', () => {
       if (before === undefined) delete process.env['HTTPS_PROXY']
       else process.env['HTTPS_PROXY'] = before
     }
+  })
+})
+
+describe('a mirror under a path', () => {
+  it.each(['/api/huggingfaceml/remote', '/hf/'])('%s is asked there for everything, pages and files', async (path) => {
+    const asked: string[] = []
+    const { path: made } = await run({
+      endpoint: `${hub.url}${path}`,
+      fetch: async (url, init) => {
+        const { pathname } = new URL(url)
+        asked.push(pathname)
+        return await fetch(url.replace(path.replace(/\/$/, ''), ''), init)
+      }
+    })
+    expect(existsSync(made)).toBe(true)
+    // the test hub redirects to its file server as if it stood at the root
+    const ours = asked.filter((pathname) => /\/(?:api\/models|resolve)\//.test(pathname))
+    expect(ours.length).toBeGreaterThan(3)
+    for (const pathname of ours) expect(pathname).toMatch(new RegExp(`^${path.replace(/\/$/, '')}/(?:api/models|org)/`))
+    expect(asked.join()).not.toContain('//')
   })
 })
 

@@ -45,7 +45,10 @@ const methodNames: Readonly<Record<string, string>> = {
   bitnet: 'BitNet',
   quark: 'Quark',
   fpquant: 'FP-Quant',
-  mxfp4: 'MXFP4'
+  mxfp4: 'MXFP4',
+  exl2: 'EXL2',
+  exl3: 'EXL3',
+  openvino: 'OpenVINO'
 }
 
 /**
@@ -75,13 +78,14 @@ function methodOf(key: string, value: unknown): string | undefined {
     return typeof count === 'number' ? `${name} (${count} bits)` : name
   }
   const stated = value['quant_method'] ?? value['quantization_method'] ?? value['method']
-  if (typeof stated === 'string' && stated !== '') {
-    const name = methodNames[stated.toLowerCase().replace(/[^a-z0-9]/g, '')] ?? stated
-    if (name !== 'bitsandbytes') return bits(name)
-  }
+  // Some write the enumeration's own name: "QuantizationMethod.GPTQ".
+  const plain = typeof stated === 'string' ? stated.toLowerCase().replace(/^.*method\.|[^a-z0-9]/g, '') : ''
+  if (plain === 'none') return undefined
+  const name = methodNames[plain] ?? stated
+  if (plain !== '' && name !== 'bitsandbytes') return bits(name as string)
   if (value['load_in_4bit'] === true || value['_load_in_4bit'] === true) return 'bitsandbytes (4 bits)'
   if (value['load_in_8bit'] === true || value['_load_in_8bit'] === true) return 'bitsandbytes (8 bits)'
-  if (stated === 'bitsandbytes' && !('load_in_4bit' in value || 'load_in_8bit' in value)) return 'bitsandbytes'
+  if (name === 'bitsandbytes' && !('load_in_4bit' in value || 'load_in_8bit' in value)) return 'bitsandbytes'
   // Both switches off: bitsandbytes was configured and did nothing.
   if ('load_in_4bit' in value || 'load_in_8bit' in value) return undefined
   if (has('quant_algo') || isObject(value['producer'])) return 'NVIDIA ModelOpt (modelopt)'

@@ -24,7 +24,48 @@ describe('a quantized checkpoint', () => {
     ['EETQ', { quantization_config: { quant_method: 'eetq' } }],
     ['HQQ', { vlm_config: { quantization_config: { quant_method: 'hqq' } } }],
     ['NVIDIA ModelOpt (modelopt)', { quantization_config: { quant_algo: 'FP8', producer: { name: 'modelopt' } } }],
-    ['somebodys-own', { quantization_config: { quant_method: 'somebodys-own' } }]
+    ['somebodys-own', { quantization_config: { quant_method: 'somebodys-own' } }],
+    // as transformers, unsloth, AutoGPTQ, GPTQModel, AutoAWQ, mlx-vlm, torchao, llm-compressor, vLLM and ModelOpt write
+    [
+      'bitsandbytes (4 bits)',
+      { quantization_config: { _load_in_4bit: true, _load_in_8bit: false, bnb_4bit_quant_type: 'nf4' } }
+    ],
+    ['bitsandbytes (4 bits)', { quantization_config: { quant_method: 'BITS_AND_BYTES', load_in_4bit: true } }],
+    ['bitsandbytes', { quantization_config: { quant_method: 'QuantizationMethod.BITS_AND_BYTES' } }],
+    [
+      'GPTQ (4 bits)',
+      {
+        quantization_config: { quant_method: 'gptq', bits: 4, checkpoint_format: 'gptq_v2', meta: {}, sym: true }
+      }
+    ],
+    ['GPTQ (8 bits)', { quantization_config: { bits: 8, damp_percent: 0.1, desc_act: true, group_size: 128 } }],
+    ['AWQ (4 bits)', { quantization_config: { zero_point: true, q_group_size: 128, w_bit: 4, version: 'GEMM' } }],
+    ['AWQ (4 bits)', { quantization_config: { quant_method: 'awq', bits: 4, version: 'gemm', zero_point: true } }],
+    [
+      'MLX (4 bits)',
+      {
+        quantization: { group_size: 64, bits: 4, mode: 'affine', 'vision_tower.x': false },
+        quantization_config: { group_size: 64, bits: 4 }
+      }
+    ],
+    ['MLX (8 bits)', { quantization_config: { group_size: 32, bits: 8 } }],
+    ['torchao', { quantization_config: { quant_method: 'torchao', quant_type: 'int4_weight_only' } }],
+    [
+      'torchao',
+      { quantization_config: { quant_type: { default: { _type: 'Int8WeightOnlyConfig', _version: 2, _data: {} } } } }
+    ],
+    [
+      'compressed-tensors',
+      { quantization_config: { config_groups: { group_0: {} }, format: 'float-quantized', ignore: ['lm_head'] } }
+    ],
+    [
+      'FP8',
+      { quantization_config: { quant_method: 'fp8', activation_scheme: 'dynamic', weight_block_size: [128, 128] } }
+    ],
+    ['FP8 (fbgemm_fp8)', { quantization_config: { quant_method: 'fbgemm_fp8', activation_scale_ub: 1200 } }],
+    ['NVIDIA ModelOpt (modelopt)', { quantization_config: { quant_method: 'modelopt', quant_algo: 'NVFP4' } }],
+    ['EXL3 (2.6 bits)', { quantization_config: { quant_method: 'exl3', bits: 2.6, head_bits: 4 } }],
+    ['HIGGS (4 bits)', { text_config: { quantization_config: { quant_method: 'higgs', bits: 4 } } }]
   ])('%s is told from config.json', (method, config) => {
     expect(quantizedBy(config)).toBe(method)
   })
@@ -32,6 +73,7 @@ describe('a quantized checkpoint', () => {
   it.each<[string, unknown]>([
     ['null', { quantization_config: null }],
     ['empty', { quantization_config: {} }],
+    ['none', { quantization_config: { quant_method: 'none' } }],
     [
       'switched off',
       { quantization_config: { quant_method: 'bitsandbytes', load_in_4bit: false, load_in_8bit: false } }
