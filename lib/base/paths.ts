@@ -1,4 +1,5 @@
 /** Paths as people write them: also as file: URLs, as `new URL('./model.gguf', import.meta.url).href` gives them. */
+import { statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from './errors'
 import { isUrl } from './realms'
@@ -31,5 +32,14 @@ export function toPath(path: string | URL): string {
         cause
       }
     )
+  }
+}
+
+/** Links in a circle, endless names and the like are none; whoever opens them says what is wrong. */
+export function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
   }
 }

@@ -1,7 +1,7 @@
 /** Annotated pictures of a result. */
-import { statSync } from 'node:fs'
 import { basename, extname, join, resolve } from 'node:path'
 import { checkOutput, makeFolder, type OutputOptions, writeOutput } from '../base/output-file'
+import { isFolder } from '../base/paths'
 import type { Drawable, DrawOptions, ImageInput, PaliGemma } from '../index'
 import { usageError } from './context'
 
@@ -62,10 +62,6 @@ function uniquePaths(folder: string, images: readonly string[]): Map<string, str
     paths.set(image, path)
   }
   return paths
-}
-
-function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
 /** The same for generated text: its boxes, and its masks where the model can decode them. */

@@ -1,10 +1,11 @@
 /** The pictures a verb works on: paths, folders, globs, URLs, lists of them, and standard input. */
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, join } from 'node:path'
 import type { Readable } from 'node:stream'
 import type { Command } from 'commander'
 import { glob, isDynamicPattern } from 'tinyglobby'
+import { isFolder } from '../base/paths'
 import { untilAborted } from '../base/signals'
 import { collect } from './args'
 import { type Context, usageError } from './context'
@@ -68,7 +69,7 @@ export async function expandImages(patterns: string[]): Promise<string[]> {
 
 /** The pictures of a folder by their names; undefined where it is none. */
 export function filesIn(path: string): string[] | undefined {
-  if (isUrl(path) || !statSync(path, { throwIfNoEntry: false })?.isDirectory()) return undefined
+  if (isUrl(path) || !isFolder(path)) return undefined
   const names = readdirSync(path, { withFileTypes: true })
     .filter((entry) => !entry.isDirectory() && isPictureName(entry.name) && !entry.name.startsWith('.'))
     .map(({ name }) => name)

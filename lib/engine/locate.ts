@@ -1,7 +1,7 @@
 /** Where the engine's file may be: in the package, or, where a bundler has moved this code, in what lies around it. */
-import { closeSync, existsSync, openSync, readSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join, resolve } from 'node:path'
+import { closeSync, openSync, readSync } from 'node:fs'
+import { join } from 'node:path'
+import { foldersBeside, packagesSeen } from '../base/package-files'
 
 /** Files that may be the engine, best first: a local build, then the prebuilt binaries. */
 export function candidates(): string[] {
@@ -11,11 +11,6 @@ export function candidates(): string[] {
     ...prebuiltNames().map((name) => join(root, 'prebuilds', `${process.platform}-${process.arch}`, name))
   ])
   return [...new Set([...own, ...unpacked(own), ...others, ...unpacked(others)])]
-}
-
-/** Whether this code runs from where it was installed; false in a bundle. */
-export function isInstalled(): boolean {
-  return typeof __dirname === 'string' && existsSync(join(__dirname, '..', '..', 'package.json'))
 }
 
 /** Whether this code runs out of an Electron archive. */
@@ -48,21 +43,7 @@ function prebuiltNames(): string[] {
  * bundle, the program or a single executable. What merely lies in the working folder is nobody's word.
  */
 function otherRoots(): string[] {
-  const beside = [
-    typeof __dirname === 'string' ? __dirname : undefined,
-    process.argv[1] && dirname(resolve(process.argv[1])),
-    dirname(process.execPath)
-  ].filter((folder) => typeof folder === 'string' && folder !== '') as string[]
-  const seen = [...beside, process.cwd()].map(packageSeenFrom).filter((root) => root !== undefined)
-  return [...new Set([...seen, ...beside])]
-}
-
-function packageSeenFrom(folder: string): string | undefined {
-  try {
-    return dirname(createRequire(join(folder, 'noop.js')).resolve('node-paligemma/package.json'))
-  } catch {
-    return undefined
-  }
+  return [...new Set([...packagesSeen(), ...foldersBeside()])]
 }
 
 const archive = /\.asar(?=[\\/]|$)/

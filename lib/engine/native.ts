@@ -4,9 +4,10 @@ import { createRequire } from 'node:module'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import { isInstalled, leaveOutside } from '../base/package-files'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
-import { candidates, isInArchive, isInstalled } from './locate'
+import { candidates, isInArchive } from './locate'
 
 /** How the vectors of pages are stored. */
 export type VectorType = 'f32' | 'int8' | 'binary'
@@ -479,11 +480,10 @@ function whatToDo(namedBy?: string): string {
   const build =
     'Build it once with "npx paligemma build" (needs python3, make and a C++20 compiler), or "npm run build" in a ' +
     'clone.'
-  if (namedBy || isInstalled()) return isInArchive() ? `${inElectron} ${build}` : build
+  if (namedBy || isInstalled) return isInArchive() ? `${inElectron} ${build}` : build
   return (
-    "This code was bundled without its engine. Leave the package outside: serverExternalPackages: ['node-paligemma'] " +
-    "in next.config, external: ['node-paligemma'] for esbuild, webpack, Rollup and Vite; or say where " +
-    'the engine is: loadModel({ nativeBinding }), setNativeBinding() or the variable PALIGEMMA_NATIVE. ' +
+    `This code was bundled without its engine. ${leaveOutside}; or say where the engine is: ` +
+    'loadModel({ nativeBinding }), setNativeBinding() or the variable PALIGEMMA_NATIVE. ' +
     `${inElectron} docs/deploy.md shows each.`
   )
 }

@@ -4,7 +4,7 @@
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
-import { demoModel } from '../base/package-files'
+import { demoModel, leaveOutside } from '../base/package-files'
 import { isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { fileTypeNames, parseFileType } from '../formats/types'
@@ -31,7 +31,7 @@ export interface ResolvedModel {
  */
 export async function resolveModel(source: string | URL, cache?: Cache): Promise<ResolvedModel> {
   const model = isPage(source) ? String(source) : toPath(source)
-  if (model === 'demo') return { path: demoModel }
+  if (model === 'demo') return await demo()
   const file = resolve(model) // now: the working folder may change
   if ((await stat(file).catch(() => undefined))?.isDirectory()) throw await folderError(file)
   const reference = await hubName(model, file)
@@ -53,6 +53,17 @@ export async function resolveModel(source: string | URL, cache?: Cache): Promise
           `['${found.id}']`
       : `${model} is an adapter of ${base}, which is not in the cache (${where.dir}); fetch it with ` +
           `"${pullCommand({ ...reference, id: found.id })}"`
+  )
+}
+
+async function demo(): Promise<ResolvedModel> {
+  const error = await stat(demoModel).catch((cause: NodeJS.ErrnoException) => cause)
+  if (!('code' in error) || error.code !== 'ENOENT') return { path: demoModel }
+  throw new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `The demo model is not where the package would have it (${demoModel}): a bundler or a tool that copies what is ` +
+      `used left it behind. ${leaveOutside}, and let the tool copy node_modules/node-paligemma/demo ` +
+      '(outputFileTracingIncludes in next.config); or give the path of a model'
   )
 }
 

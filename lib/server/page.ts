@@ -55,7 +55,8 @@ async function readPage(): Promise<Map<string, File>> {
     if (type === undefined) continue
     files.set(name, await readOne(join(folder, name), type))
   }
-  files.set('example.png', await readOne(demoImage, types['.png']!))
+  const example = await readOne(demoImage, types['.png']!).catch(() => undefined)
+  if (example) files.set('example.png', example)
   return files
 }
 

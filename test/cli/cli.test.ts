@@ -1,5 +1,5 @@
 /** The command without the engine: help, usage errors, globs, formats. */
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -58,6 +58,18 @@ const verbs = [
   'bench',
   'build'
 ]
+
+it.skipIf(process.platform === 'win32')('a link in a circle is refused with a code, wherever it is named', async () => {
+  const circle = join(tempDir(), 'circle.png')
+  symlinkSync('circle.png', circle)
+  const picture = join(__dirname, '..', '..', 'demo', 'shapes.png')
+  for (const verb of ['detect', 'segment']) {
+    const { code, err } = await paligemma(verb, '-m', 'demo', '-l', 'ring', picture, '--annotate', circle)
+    expect({ verb, code, err }).toEqual({ verb, code: 2, err: expect.stringMatching(/^ERR_INVALID_OPTION: .*circle/) })
+  }
+  // it may be anything: what reads it says what is wrong
+  for (const name of [circle, 'a'.repeat(5000)]) expect(await expandImages([name])).toEqual([name])
+})
 
 describe('paligemma --help', () => {
   it('lists every verb and the exit codes, on stdout, with code 0', async () => {

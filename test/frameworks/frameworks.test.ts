@@ -55,6 +55,7 @@ describe('bundlers', () => {
     spawnSync(esbuild, [...flags, '--format=esm', `--banner:js=${banner}`, '--outfile=out/plain.mjs'], { cwd })
     expect(runNode(cwd, ['out/plain.cjs'], env)).toBe(want)
     expect(runNode(cwd, ['out/plain.mjs'], env)).toBe(want)
+    expect(runNode(cwd, ['out/plain.cjs'], { ...env, MODEL: 'demo' })).toBe(want)
   })
 
   it('esbuild: a bundle far from the package says what to set, and PALIGEMMA_NATIVE does', (context) => {
@@ -72,6 +73,8 @@ describe('bundlers', () => {
     cpSync(join(cwd, 'node_modules/node-paligemma/prebuilds'), join(alone, 'engines'), { recursive: true })
     const engine = spawnSync('find', ['engines', '-name', '*.node'], { cwd: alone, encoding: 'utf8' }).stdout.trim()
     expect(runNode(alone, ['app.cjs'], { ...env, PALIGEMMA_NATIVE: engine })).toBe(want)
+    const demo = runNode(alone, ['app.cjs'], { ...env, PALIGEMMA_NATIVE: engine, MODEL: 'demo' })
+    expect(demo).toMatch(/^ERR_MODEL_NOT_FOUND.*serverExternalPackages/s)
     cpSync(join(alone, 'engines'), join(alone, 'prebuilds'), { recursive: true })
     expect(runNode(alone, ['app.cjs'], env)).toBe(want)
   })
@@ -152,7 +155,38 @@ describe('examples/next', () => {
     rmSync(folder, { recursive: true })
     expect(await askServer(deployed, ['server.js'], '/api/caption')).toBe(answer)
   })
+
+  it('with webpack answers from where it was built, demo too; a standalone folder says what to set', async (context) => {
+    need(context)
+    const folder = join(temporary, 'next-webpack')
+    cpSync(join(root, 'examples', 'next'), folder, { recursive: true })
+    if (!appWith(folder, tarball, ['next@16', 'react@19', 'react-dom@19']))
+      leaveOut(context, 'next cannot be installed here')
+    writeFileSync(join(folder, 'app', 'api', 'caption', 'route.js'), tellingRoute)
+    const next = join(folder, 'node_modules/next/dist/bin/next')
+    expect(runNode(folder, [next, 'build', '--webpack'], { NEXT_TELEMETRY_DISABLED: '1' })).not.toMatch(/^exit/)
+    for (const model of [demoModel, 'demo'])
+      expect(await askServer(folder, [next, 'start', '-p', 'PORT'], '/api/caption', model)).toBe(want)
+    const deployed = join(temporary, 'next-webpack-deployed')
+    cpSync(join(folder, '.next', 'standalone'), deployed, { recursive: true, verbatimSymlinks: true })
+    rmSync(folder, { recursive: true })
+    const lost = [await askServer(deployed, ['server.js'], '/api/caption')]
+    lost.push(await askServer(deployed, ['server.js'], '/api/caption', 'demo'))
+    for (const told of lost) expect(told).toMatch(/^ERR_(?:NATIVE_MISSING|MODEL_NOT_FOUND).*serverExternalPackages/s)
+  })
 })
+
+const tellingRoute = `import { loadModel } from 'node-paligemma'
+export async function POST (request) {
+  try {
+    const model = await (globalThis.paligemma ??= loadModel(process.env.MODEL))
+    const image = new Uint8Array(await request.arrayBuffer())
+    return new Response((await model.generate({ image, prompt: 'caption en', maxTokens: 32 })).text)
+  } catch (error) {
+    return new Response(error.code + ' ' + error.message)
+  }
+}
+`
 
 describe('examples/sea', () => {
   it.runIf(process.platform === 'linux')('is one program that runs without node_modules of its own', (context) => {

@@ -86,9 +86,9 @@ async function freePort(): Promise<number> {
 }
 
 /** Starts a server (the argument PORT stands for its port), posts the demo's picture, ends it; the answer's text. */
-export async function askServer(cwd: string, args: string[], path: string): Promise<string> {
+export async function askServer(cwd: string, args: string[], path: string, model = demoModel): Promise<string> {
   const port = String(await freePort())
-  const env = { ...process.env, PORT: port, HOSTNAME: '127.0.0.1', MODEL: demoModel, NEXT_TELEMETRY_DISABLED: '1' }
+  const env = { ...process.env, PORT: port, HOSTNAME: '127.0.0.1', MODEL: model, NEXT_TELEMETRY_DISABLED: '1' }
   const server = spawn(
     process.execPath,
     args.map((arg) => (arg === 'PORT' ? port : arg)),
