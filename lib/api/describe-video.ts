@@ -8,7 +8,10 @@ import { runGeneration } from './generation'
 import type { ModelHost } from './host'
 import type { GenerateResult } from './results'
 import { samplingRules, type SamplingOptions } from './sampling'
-import { rule, type Rules } from '../base/validate'
+import { rule, wrongOption, type Rules } from '../base/validate'
+import type { ImageInput } from '../images/image-input'
+import { encodeImage } from './embed'
+import type { EncodeImageOptions } from './options'
 
 /** Options of `describeVideo`. */
 export interface DescribeVideoOptions extends SamplingOptions {
@@ -22,6 +25,11 @@ export interface DescribeVideoOptions extends SamplingOptions {
   end?: number | undefined
   /** A text for each so many seconds, each with `frames` pictures. Default: one for all. */
   segmentSeconds?: number | undefined
+  /**
+   * From the start of one part to that of the next; default `segmentSeconds`. Less lets parts overlap; whole steps of
+   * `segmentSeconds / frames` make them share frames, each of which the vision tower then sees once.
+   */
+  strideSeconds?: number | undefined
   /** Called with each part's text as it is ready. */
   onSegment?: ((segment: VideoSegment) => void) | undefined
   /** As in {@link LoadOptions}. */
@@ -35,6 +43,7 @@ export const describeVideoRules: Rules<DescribeVideoOptions> = {
   start: frameRules.start,
   end: frameRules.end,
   segmentSeconds: rule.above(0, 1e7),
+  strideSeconds: rule.above(0, 1e7),
   onSegment: rule.callback,
   allowPrivateAddresses: rule.flag
 }
@@ -61,11 +70,22 @@ export async function describeVideo(
   source: VideoSource,
   options: Taken<DescribeVideoOptions>
 ): Promise<VideoDescription> {
-  const { prompt = 'caption en', frames: _, start: __, end: ___, segmentSeconds: ____, onSegment, ...rest } = options
-  const { allowPrivateAddresses: _____, ...sampling } = rest
+  const { prompt = 'caption en', frames: _, start: __, end: ___, segmentSeconds, strideSeconds, ...others } = options
+  const { allowPrivateAddresses: ____, onSegment, ...sampling } = others
+  if (strideSeconds !== undefined && !(strideSeconds <= (segmentSeconds ?? 0)))
+    throw wrongOption('strideSeconds', 'number <= segmentSeconds', strideSeconds)
+  const shared = strideSeconds !== undefined && strideSeconds < segmentSeconds!
+  const features = new Map<VideoFrame, Promise<ImageInput>>()
+  const seen = async (frame: VideoFrame): Promise<ImageInput> => {
+    if (!shared) return frame.image
+    if (!features.has(frame)) features.set(frame, encodeImage(host, frame.image, pickShared(sampling)))
+    return await features.get(frame)!
+  }
   const segments: VideoSegment[] = []
   for await (const part of partsOf(source, options)) {
-    const images = part.frames.map(({ image }) => image)
+    for (const frame of features.keys()) if (!part.frames.includes(frame)) features.delete(frame)
+    const images: ImageInput[] = []
+    for (const frame of part.frames) images.push(await seen(frame))
     const { result } = await runGeneration(host, { ...sampling, prompt, images })
     const segment = { ...result, start: part.start, end: part.end, times: part.frames.map(({ time }) => time) }
     segments.push(segment)
@@ -73,6 +93,11 @@ export async function describeVideo(
   }
   return { text: segments.map(({ text }) => text).join('\n'), segments }
 }
+
+const pickShared = <T extends { adapters?: unknown; signal: AbortSignal }>({ adapters, signal }: T) => ({
+  ...(adapters !== undefined && { adapters: adapters as NonNullable<EncodeImageOptions['adapters']> }),
+  signal
+})
 
 interface Part {
   start: number
@@ -90,14 +115,21 @@ async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions
     return
   }
   const step = segmentSeconds / count
-  let part: Part | undefined
+  const stride = options.strideSeconds ?? segmentSeconds
+  const tolerance = step / 1000
+  let kept: VideoFrame[] = []
+  let from = start
   for await (const frame of framesOf(source, { ...common, start: start + step / 2, fps: 1 / step })) {
-    const from = start + Math.floor((frame.time - start) / segmentSeconds) * segmentSeconds
-    if (part && part.start !== from) yield filled(part, count)
-    if (part?.start !== from) part = { start: from, end: from + segmentSeconds, frames: [] }
-    part.frames.push(frame)
+    while (frame.time >= from + segmentSeconds - tolerance) {
+      const frames = kept.filter(({ time }) => time >= from)
+      if (frames.length > 0) yield filled({ start: from, end: from + segmentSeconds, frames }, count)
+      from += stride
+      kept = kept.filter(({ time }) => time >= from)
+    }
+    kept.push(frame)
   }
-  if (part) yield filled({ ...part, end: part.frames.at(-1)!.time }, count)
+  const frames = kept.filter(({ time }) => time >= from)
+  if (frames.length > 0) yield filled({ start: from, end: frames.at(-1)!.time, frames }, count)
 }
 
 /** The last frame again where the clip has fewer. */

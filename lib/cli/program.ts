@@ -26,7 +26,7 @@ import { addOcr } from './ocr'
 import { addSegment } from './segment'
 import { addTokenize } from './tokenize'
 import { addVerify } from './verify'
-import { addVideo } from './video'
+import { addVideo } from './video/index'
 import { addWatch } from './watch'
 
 /**

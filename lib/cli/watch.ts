@@ -11,7 +11,10 @@ export function addWatch(program: Command, context: Context): void {
     .command('watch')
     .summary('what a camera sees, as it happens')
     .description('Looks at the latest picture of a camera or stream, again and again. Needs ffmpeg.')
-    .argument('<source>', 'a camera (/dev/video0), an rtsp: or http: URL, or a file played at its own pace')
+    .argument(
+      '<source>',
+      'a camera (/dev/video0), an rtsp: or http: URL, a file played at its own pace, or "-": standard input'
+    )
   addExamples(
     command,
     'watch /dev/video0 --detect person --tracks --json',

@@ -99,14 +99,19 @@ export class Ffmpeg {
     this.video.bytes?.destroy()
   }
 
-  /** What is wrong, in its own words. */
-  failure(otherwise: string): PaliGemmaError {
+  /** Of what it said the line that tells most. */
+  words(): string | undefined {
     const telling = this.said.filter((line) =>
       /error|invalid|no such|not found|could not|cannot|unable|unknown|denied|matches no streams|moov|refused/i.test(
         line
       )
     )
-    const words = (telling.length > 0 ? telling : this.said).at(-1)?.replace(/^\[[^\]]*\]\s*/, '')
+    return (telling.length > 0 ? telling : this.said).at(-1)?.replace(/^\[[^\]]*\]\s*/, '')
+  }
+
+  /** What is wrong, in its own words. */
+  failure(otherwise: string): PaliGemmaError {
+    const words = this.words()
     const moov = this.said.some((line) => /moov atom not found/.test(line)) && this.video.bytes
     const hint = moov ? '; its index is at the end, so pass it as a file, or write it with -movflags +faststart' : ''
     return invalid(this.video.name, words === undefined ? otherwise : `cannot be read: ${words}${hint}`)

@@ -10,7 +10,8 @@ import { openVideo, type OpenedVideo } from './source'
 
 /**
  * A camera (`/dev/video0`; on macOS and Windows its name or number as `camera:0`), `rtsp://` and `http(s)://` (MJPEG
- * and whatever else ffmpeg plays), a file (played at its own pace), or any iterable of pictures.
+ * and whatever else ffmpeg plays), a file (played at its own pace), "-" (what another program writes to standard
+ * input), or any iterable of pictures.
  */
 export type LiveSource = string | AsyncIterable<ImageInput> | Iterable<ImageInput>
 
@@ -99,6 +100,9 @@ async function pumpStream(source: string, latest: Latest<LiveFrame>, options: Li
 }
 
 async function openLive(source: string, allowPrivate: boolean | undefined): Promise<OpenedVideo & { live: boolean }> {
+  if (source === '-') {
+    return { name: 'standard input', input: 'pipe:0', bytes: process.stdin, protocols: 'pipe', live: false }
+  }
   const name = source.replace(/\/\/[^/@]*@/, '//')
   const device = /^camera:(.+)$/.exec(source)?.[1] ?? (source.startsWith('/dev/video') ? source : undefined)
   if (device !== undefined) {

@@ -195,6 +195,7 @@ const rows: Record<string, Row> = {
     start: 0,
     end: 1,
     segmentSeconds: 1,
+    strideSeconds: 1,
     onSegment: nothing,
     allowPrivateAddresses: false
   }),

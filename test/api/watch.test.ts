@@ -155,6 +155,34 @@ describe('watch', () => {
     })
   })
 
+  it('of many thousand pictures leaves nothing behind', async () => {
+    const frames = 10_000
+    const shown = Array.from({ length: 120 }, (_, i) => picture(i))
+    const many = async function* (): AsyncGenerator<RawPixels> {
+      for (let i = 0; i < frames; i++) yield { ...shown[i % 120]! }
+    }
+    const found = [{ label: 'car', score: 0.9, normalized: { yMin: 0.4, xMin: 0.1, yMax: 0.6, xMax: 0.3 } }]
+    const model = { detect: async () => found } as unknown as TaskCalls
+    const options = { task: 'detect', labels: 'car', tracks: true, onlyWhenChanged: 0.001 }
+    const state = (): { rss: number; resources: number } => {
+      global.gc?.()
+      return { rss: process.memoryUsage.rss(), resources: process.getActiveResourcesInfo().length }
+    }
+    let early: ReturnType<typeof state> | undefined
+    let rounds = 0
+    let ended: number[] = []
+    for await (const { dropped, unchanged, tracks } of watch(model, host, many(), options)) {
+      rounds++
+      if (rounds + dropped + unchanged > frames / 5) early ??= state()
+      ended = [rounds + dropped + unchanged, (tracks as { tracked: object[] }).tracked.length]
+    }
+    const late = state()
+    expect(ended[0]).toBeGreaterThan(frames - 10)
+    expect(ended[1]).toBe(1)
+    expect(late.rss - early!.rss).toBeLessThan(60e6)
+    expect(late.resources).toBeLessThanOrEqual(early!.resources + 2)
+  }, 120_000)
+
   it.each<[unknown, object, RegExp]>([
     [7, { task: 'caption' }, /camera, rtsp: or http: URL, file, or iterable of pictures for source/],
     [new Uint8Array(3), { task: 'caption' }, /source/],
