@@ -156,7 +156,7 @@ describe('examples/next', () => {
     expect(await askServer(deployed, ['server.js'], '/api/caption')).toBe(answer)
   })
 
-  it('with webpack answers from where it was built, demo too; a standalone folder says what to set', async (context) => {
+  it('by webpack answers where it was built, demo too; a standalone folder says what to set', async (context) => {
     need(context)
     const folder = join(temporary, 'next-webpack')
     cpSync(join(root, 'examples', 'next'), folder, { recursive: true })
