@@ -1,6 +1,6 @@
-/** Examples with the packed package: worker_threads, a camera, Electron's main process; and the newest AI SDK. */
+/** Examples with the packed package: worker_threads, a camera, Electron's main process and archive; newest AI SDK. */
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
@@ -51,6 +51,45 @@ describe('examples', () => {
     for (const file of ['preload.cjs', 'window.js']) expect(runNode(cwd, ['--check', `electron/${file}`])).toBe('')
   })
 })
+
+// What Electron shows as a folder is one here: the archive's own files under its name, what was unpacked beside it.
+it("Electron's archive: asarUnpack of docs/deploy.md takes the engine out, and it is found there", (context) => {
+  const cwd = need(context)
+  const parts = join(temporary, 'archive')
+  const resources = join(parts, 'resources')
+  const archived = join(resources, 'app.asar')
+  mkdirSync(join(parts, 'app'), { recursive: true })
+  const modules = join(parts, 'app', 'node_modules')
+  cpSync(join(cwd, 'node_modules'), modules, { recursive: true, verbatimSymlinks: true })
+  writeFileSync(join(parts, 'app', 'main.cjs'), main)
+  const packer = appWith(join(temporary, 'asar'), '@electron/asar@4', [])
+  if (!packer) leaveOut(context, '@electron/asar cannot be installed here')
+  const glob = /asarUnpack: \['([^']+)'\]/.exec(readFileSync(join(root, 'docs', 'deploy.md'), 'utf8'))![1]!
+  writeFileSync(
+    join(packer, 'pack.mjs'),
+    `import { createPackageWithOptions, extractAll } from '@electron/asar'
+    const [parts, unpackDir] = process.argv.slice(2)
+    await createPackageWithOptions(parts + '/app', parts + '/packed/app.asar', { unpackDir })
+    extractAll(parts + '/packed/app.asar', parts + '/resources/app.asar')`
+  )
+  expect(runNode(packer, ['pack.mjs', parts, glob])).toBe('')
+  const engines = join('node_modules', 'node-paligemma', 'prebuilds')
+  rmSync(join(archived, engines), { recursive: true })
+  const run = (): string => runNode(temporary, [join(archived, 'main.cjs')], { PICTURE: demoPicture })
+  expect(run()).toMatch(/^ERR_NATIVE_MISSING .*asarUnpack/s)
+  cpSync(join(parts, 'packed', 'app.asar.unpacked', engines), join(`${archived}.unpacked`, engines), {
+    recursive: true
+  })
+  expect(run()).toBe(caption)
+})
+
+const main = `const { loadModel } = require('node-paligemma')
+async function main () {
+  const model = await loadModel('demo')
+  console.log((await model.generate({ image: process.env.PICTURE, prompt: 'caption en' })).text)
+  await model.dispose()
+}
+main().catch((error) => console.log(error.code, error.message))`
 
 // test/aisdk has the whole provider with AI SDK 6, which Node 20 is enough for
 it('AI SDK 7: text, a stream and an object, by the default specification', (context) => {
