@@ -17,6 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { writeOthers } from '../support/other-snippets'
 import { npmPack, putEngine, removeEngine, unpacked } from '../support/packed'
 import { runnable, toJavaScript } from '../support/snippets'
 import { writeTinyModel } from '../support/tiny-model'
@@ -285,6 +286,11 @@ describe('the documentation', () => {
       expect(script(complete, 'snippet.mjs', toJavaScript(snippet).code)).toContain('a purple ring')
     }
   )
+
+  it('all others run there too, beside models and pictures of their names', () => {
+    const { stderr, status } = run(complete, process.execPath, writeOthers(complete))
+    expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
+  })
 
   it('ships', () => {
     expect(files).toEqual(expect.arrayContaining(['README.md', 'docs/api.md', 'demo/README.md', 'demo/shapes.png']))
