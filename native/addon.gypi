@@ -35,6 +35,18 @@
                       "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"],
           "libraries": ["-ldl"]
         }],
+        ["OS=='mac'", {
+          "sources": ["<@(metal_sources)"],
+          "defines": ["PG_METAL"],
+          "xcode_settings": { "CLANG_ENABLE_OBJC_ARC": "YES" },
+          "libraries": ["-framework Metal", "-framework Foundation"],
+          "actions": [{
+            "action_name": "msl",
+            "inputs": ["<(module_root_dir)/scripts/build-msl.mjs"],
+            "outputs": ["<(module_root_dir)/native/gpu/metal/generated/msl.inc"],
+            "action": ["node", "<(module_root_dir)/scripts/build-msl.mjs"]
+          }]
+        }],
         ["OS=='win'", {
           "defines!": ["_HAS_EXCEPTIONS=0"],
           "defines": ["NOMINMAX", "WIN32_LEAN_AND_MEAN"]

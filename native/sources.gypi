@@ -108,6 +108,9 @@
       "native/format/gguf.cpp",
       "native/format/gguf_split.cpp"
     ],
+    "metal_sources": [
+      "native/gpu/metal/metal_driver.mm"
+    ],
     "addon_sources": [
       "native/addon/addon.cpp",
       "native/addon/format_objects.cpp",

@@ -9,8 +9,9 @@ import { fileURLToPath } from 'node:url'
 import { deflateRawSync } from 'node:zlib'
 
 const root = join(fileURLToPath(import.meta.url), '..', '..')
-const sources = join(root, 'native', 'gpu', 'cuda')
-export const ptxOutput = join(sources, 'generated', 'ptx.inc')
+const sources = join(root, 'native', 'gpu', 'kernels')
+const output = join(root, 'native', 'gpu', 'cuda', 'generated')
+export const ptxOutput = join(output, 'ptx.inc')
 
 /** What each set must assemble for. */
 const cards = { 75: ['sm_75'], 80: ['sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120'] }
@@ -122,7 +123,7 @@ export async function buildPtx({ check = false } = {}) {
       writeFileSync(file, text)
       await run(ptxas, [`-arch=${cards[capability][0]}`, '-o', join(folder, 'one.cubin'), file])
     }
-    mkdirSync(join(sources, 'generated'), { recursive: true })
+    mkdirSync(output, { recursive: true })
     writeFileSync(ptxOutput, generated(kernels))
     return { kernels: kernels.length, bytes }
   } finally {

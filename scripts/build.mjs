@@ -1,12 +1,14 @@
 // npm run build: TypeScript to dist/ and the addon to build/Release/paligemma.node. Quick when nothing changed, and
 // offline: cmake, a C++20 compiler and node_modules are all it needs.
 //   node scripts/build.mjs [--ts | --native | --emulated] [--force]
-// --emulated: build/emulated/paligemma.node, an engine with device "cuda-emulated"; PALIGEMMA_NATIVE names it.
+// --emulated: build/emulated/paligemma.node, an engine with devices "cuda-emulated" and "metal-emulated";
+// PALIGEMMA_NATIVE names it.
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildMsl } from './build-msl.mjs'
 import { buildPtx, cudaTool } from './build-ptx.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
@@ -64,9 +66,15 @@ function buildTypeScript() {
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
 }
 
-/** CUDA's kernels, where there are nvcc and a card to run them; else those of `npm run build:ptx` or of the package. */
+/** Metal's kernels on macOS; CUDA's, where there are nvcc and a card, else those of build:ptx or of the package. */
 async function buildKernels() {
-  const inputs = ['native/gpu/cuda', 'native/gpu/gpu_args.h', 'scripts/build-ptx.mjs']
+  if (process.platform === 'darwin') buildMsl()
+  const inputs = [
+    'native/gpu/kernels',
+    'native/gpu/cuda/dialect_cuda.h',
+    'native/gpu/gpu_args.h',
+    'scripts/build-ptx.mjs'
+  ]
   if (!['/dev/nvidiactl', '/dev/dxg'].some((path) => existsSync(path)) || !cudaTool('nvcc')) return
   await ifChanged('ptx', 'native/gpu/cuda/generated/ptx.inc', inputs, () => buildPtx())
 }

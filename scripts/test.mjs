@@ -5,10 +5,11 @@
 //   node scripts/test.mjs sanitize   C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 //   node scripts/test.mjs long       kills, browsers, Redis, trained models: what waits or computes for long
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
-//   node scripts/test.mjs gpu        the reference results on an emulated GPU: minutes
+//   node scripts/test.mjs gpu        the reference results on emulated GPUs: half an hour and more
+//   node scripts/test.mjs gpu-quick  some of them, and all else that GPUs must do: minutes
 //   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
 //   node scripts/test.mjs tsan       C++ tests of what runs on several threads, under ThreadSanitizer
-// More words run more suites: cpp, symbols, vitest, quick, sanitize, long, tables, tsan, gpu, frameworks.
+// More words run more suites: cpp, symbols, vitest, quick, sanitize, long, tables, tsan, gpu, gpu-quick, frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -142,12 +143,15 @@ function runTables() {
   for (const isa of otherTables()) count(`vitest on ${isa}`, vitest(everyTable, { PALIGEMMA_ISA: isa }))
 }
 
-/** The reference results on a GPU that is emulated, and what else GPUs must do. */
-function runEmulated() {
+/** The reference results on GPUs that are emulated, and what else GPUs must do. quick: a prefill, scored suffixes. */
+function runEmulated(quick = false) {
   if (!node('build.mjs', '--emulated')) return count('the emulated build', { failed: 1 })
   const onGpu = { PALIGEMMA_NATIVE: join(root, 'build', 'emulated', 'paligemma.node') }
   count('an emulated GPU', vitest(['--project', 'gpu'], onGpu))
-  count('reference results on it', vitest(reference, { ...onGpu, PALIGEMMA_DEVICE: 'cuda-emulated' }))
+  for (const device of ['cuda-emulated', 'metal-emulated']) {
+    const files = quick ? [reference[0], '-t', '(pg1|pg2)-tiny (has|scores)'] : reference
+    count(`reference results on ${device}`, vitest(files, { ...onGpu, PALIGEMMA_DEVICE: device }))
+  }
 }
 
 const suites = {
@@ -163,7 +167,8 @@ const suites = {
   },
   long: () => count('long tests', vitest(['--project', 'long'])),
   tables: runTables,
-  gpu: runEmulated,
+  gpu: () => runEmulated(),
+  'gpu-quick': () => runEmulated(true),
   frameworks: () => count('frameworks', vitest(['--project', 'frameworks']))
 }
 

@@ -39,8 +39,8 @@ struct Placement {
 };
 
 // How attention multiplies: in f32, or as the device is fastest with an error below a thousandth, which drowns in that
-// of quantized weights.
-enum class Precision { exact, fast };
+// of quantized weights. rounded: beside bf16 weights; a device that rounds what it multiplies with these may be fast.
+enum class Precision { exact, rounded, fast };
 
 // y = x W^T + bias. Views of the model's weights, never owned.
 struct Linear {
@@ -48,7 +48,10 @@ struct Linear {
   ConstView bias;    // [1, out] f32, or none
 
   // Of what is computed with such weights' products
-  Precision precision() const { return dtypeInfo(weight.type)->quantized ? Precision::fast : Precision::exact; }
+  Precision precision() const {
+    if (dtypeInfo(weight.type)->quantized) return Precision::fast;
+    return weight.type == DType::bf16 ? Precision::rounded : Precision::exact;
+  }
   int64_t out() const { return weight.rows; }
   int64_t in() const { return weight.cols; }
   // Outputs [begin, begin + count) alone.

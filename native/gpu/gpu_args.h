@@ -5,18 +5,18 @@
 // Strides are in values of the tensor, offsets too, unless a name says bytes.
 #ifdef __METAL_VERSION__
 #include <metal_stdlib>
-using namespace metal;
 #else
 #include <cstdint>
 #endif
 
-namespace pg::gpu {
+namespace pg {
+namespace gpu {
 
 // Rows of up to three tensors of one shape.
 struct RowArgs {
   uint32_t rows, cols;
   uint32_t xStride, yStride, zStride;
-  uint32_t yRows;   // y's rows repeat after so many
+  uint32_t yRows;   // y's rows repeat after so many; 0: there is no y
   uint32_t add;     // 1: results are added to what is there
   float number;     // eps, cap or factor: the kernel says which
 };
@@ -33,6 +33,7 @@ struct ProductArgs {
   uint32_t xStride, yStride, wStrideBytes;
   uint32_t epilogue;   // ProductEnd
   uint32_t parts;      // of x, where it is rounded: see HalvesArgs
+  uint32_t biases;     // 1: the first weight has one; 2: the second
 };
 
 // Rows of x as 16-bit numbers: [row][part][padded].
@@ -64,7 +65,7 @@ struct AttentionSequence {
   uint32_t rows, firstRow;   // its rows are numbered from firstRow on among those of the launch
 };
 
-constexpr uint32_t kAttentionSequences = 32;
+enum : uint32_t { kAttentionSequences = 32 };
 
 struct AttentionArgs {
   uint64_t headBytes, rowBytes, keyBytes, valueBytes;
@@ -110,4 +111,5 @@ struct AttentionGradArgs {
   float scale, softcap;
 };
 
-}  // namespace pg::gpu
+}  // namespace gpu
+}  // namespace pg

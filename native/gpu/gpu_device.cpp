@@ -114,8 +114,6 @@ std::vector<Buffer> GpuDevice::doPlace(std::span<const Placement> weights) {
     const PackArgs form = packing(type, w.host.cols);
     list.push_back({w.host, type, form, total});
     const size_t bytes = bytesFor(type, w.host.cols) * size_t(w.host.rows);
-    placedBytes_ += bytes;
-    if (type == DType::bf16) brainBytes_ += bytes;
     total += roundUp<size_t>(size_t(form.strideBytes) * size_t(w.host.rows), 256);
     widest = std::max(widest, bytes);
   }
@@ -167,7 +165,8 @@ void GpuDevice::widen(View out, ConstView table, ConstView ids, float scale) {
                          .yStride = strideOf(out),
                          .wStrideBytes = uint32_t(table.stride),
                          .epilogue = kStore,
-                         .parts = 1};
+                         .parts = 1,
+                         .biases = ids ? 1u : 0u};
   launchValues(kernelOf("embed_", table.type).c_str(), out.rows, ceilDiv<int64_t>(out.cols, 32), args,
                {bind(out), bind(table), bind(ids)});
 }

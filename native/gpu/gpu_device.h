@@ -99,7 +99,6 @@ class GpuDevice final : public Device {
   AttentionArgs attentionArgs(Sequences jobs, const AttentionParams& params) const;
   void attendSingle(Sequences jobs, const AttentionParams& params);
   void attendMany(Sequences jobs, const AttentionParams& params);
-  bool flashes(int64_t headDim, Precision precision) const;
   void copyRows(View out, ConstView in);
   void checkNumbers();
 
@@ -109,9 +108,6 @@ class GpuDevice final : public Device {
   std::map<std::pair<int64_t, float>, Buffer> frequencies_;
   Buffer trouble_;  // one number that kernels leave when values are wrong
   bool mayHaveTrouble_ = false;
-  // Bytes of weights, and of those in bf16. Where most are, they round what comes out of them: exact attention would
-  // not show. The few of a self-check do not count for a model's.
-  size_t placedBytes_ = 0, brainBytes_ = 0;
   float storeLimit_ = 0;  // of the cache type that was last stored to
   bool gathering_ = false;
   const CancelFlag* cancel_ = nullptr;

@@ -1,4 +1,6 @@
 // The cache and attention: of rows that come alone, in pieces of their keys; of many, on tensor cores where they can.
+#include <algorithm>
+
 #include "device/refusals.h"
 #include "gpu/gpu_launch.h"
 
@@ -27,20 +29,29 @@ void GpuDevice::doStoreKv(const KvView& kv, int64_t layer, ConstView k, ConstVie
 
 namespace {
 
-// As the kernels have them: cuda/attention.cu, cuda/flash.cu.
+// As the kernels have them: kernels/attention.cu
 constexpr int64_t kPieceKeys = 256, kFoldHeads = 8, kMostHeadDim = 512;
-constexpr int64_t kFlashRows = 64, kFlashKeys = 32;
 
-// Head sizes that flash kernels are made for: the smallest that holds this one; 0: none.
-int64_t flashDim(int64_t headDim) { return headDim <= 80 ? 80 : headDim <= 256 ? 256 : 0; }
+// Of kernels/flash.cu: FlashShape
+struct FlashShape {
+  const char* kernels;
+  int64_t dim, rows, keys;
+  bool both;   // keys and values have their own places
+  uint32_t threads() const { return uint32_t(rows * 2); }
+  uint32_t sharedBytes() const {
+    const int64_t keyValues = keys * (dim + 8), values = dim * (keys + 8);
+    return uint32_t(2 * (rows * (dim + 8) + (both ? keyValues + values : std::max(keyValues, values))));
+  }
+};
+constexpr FlashShape kFlashShapes[] = {
+    {"flash_80", 80, 64, 32, true}, {"flash_256", 256, 64, 32, true}, {"flash_narrow_256", 256, 32, 16, false}};
 
-uint32_t flashBytes(int64_t dim) {
-  const int64_t values = (kFlashRows + kFlashKeys) * (dim + 8) + dim * (kFlashKeys + 8);
-  return uint32_t(values * 2);
-}
-
-std::string flashKernel(int64_t dim, const std::string& keys) {
-  return keys.empty() ? "flash_dense_" + std::to_string(dim) : "flash_" + std::to_string(dim) + "_" + keys;
+// The first that holds heads of this size and that the GPU has memory for, or none.
+const FlashShape* flashShape(const DriverInfo& gpu, int64_t headDim) {
+  if (!gpu.matrixUnits) return nullptr;
+  for (const FlashShape& shape : kFlashShapes)
+    if (headDim <= shape.dim && shape.sharedBytes() <= gpu.groupMemoryBytes) return &shape;
+  return nullptr;
 }
 
 // The same memory, so that one launch reaches all of them by an offset.
@@ -124,21 +135,15 @@ void GpuDevice::attendMany(Sequences jobs, const AttentionParams& params) {
   const DType type = first.kv.layout->type;
   const AttentionArgs args = attentionArgs(jobs, params);
   const std::initializer_list<Binding> buffers = {bind(first.out), bind(first.q), bind(first.positions)};
-  if (type != DType::f32 && flashes(args.headDim, params.precision)) {
-    const int64_t dim = flashDim(args.headDim);
-    const uint32_t blocks = groupsOf(int64_t(args.mostRows) * args.group, kFlashRows);
-    return launch(flashKernel(dim, kernelOf("", type)).c_str(), {blocks, args.kvHeads, args.sequences}, 128, args,
-                  buffers, flashBytes(dim));
+  const FlashShape* shape = flashShape(driver_->info(), args.headDim);
+  if (shape && type != DType::f32 && params.precision != Precision::exact) {
+    const uint32_t blocks = groupsOf(int64_t(args.mostRows) * args.group, shape->rows);
+    const std::string kernel = shape->kernels + kernelOf("_", type);
+    return launch(kernel.c_str(), {blocks, args.kvHeads, args.sequences}, shape->threads(), args, buffers,
+                  shape->sharedBytes());
   }
   launch(kernelOf("attention_rows_", type).c_str(), {args.rows, args.kvHeads * groupsOf(args.group, kFoldHeads)}, 128,
          args, buffers);
-}
-
-bool GpuDevice::flashes(int64_t headDim, Precision precision) const {
-  const DriverInfo& info = driver_->info();
-  const int64_t dim = flashDim(headDim);
-  return info.matrixUnits && dim > 0 && flashBytes(dim) <= info.groupMemoryBytes &&
-         (precision == Precision::fast || brainBytes_ > placedBytes_ / 2);
 }
 
 void GpuDevice::doDenseAttention(View out, ConstView q, ConstView k, ConstView v, int64_t heads, float scale,
@@ -154,11 +159,10 @@ void GpuDevice::doDenseAttention(View out, ConstView q, ConstView k, ConstView v
                        .outStride = strideOf(out),
                        .scale = scale};
   const std::initializer_list<Binding> buffers = {bind(out), bind(q), bind(k), bind(v)};
-  if (flashes(args.headDim, precision)) {
-    const int64_t dim = flashDim(args.headDim);
-    return launch(flashKernel(dim, "").c_str(), {groupsOf(q.rows, kFlashRows), args.heads}, 128, args, buffers,
-                  flashBytes(dim));
-  }
+  const FlashShape* shape = flashShape(driver_->info(), args.headDim);
+  if (shape && precision != Precision::exact)
+    return launch((std::string(shape->kernels) + "_dense").c_str(), {groupsOf(q.rows, shape->rows), args.heads},
+                  shape->threads(), args, buffers, shape->sharedBytes());
   launch("dense_rows", {args.rows, args.heads}, 128, args, buffers);
 }
 

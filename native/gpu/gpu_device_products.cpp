@@ -21,7 +21,7 @@ uint32_t endOf(Epilogue epilogue) {
   return epilogue == Epilogue::gelu ? kGelu : epilogue == Epilogue::add ? kAdd : kStore;
 }
 
-ProductArgs productArgs(View y, ConstView w) {
+ProductArgs productArgs(View y, ConstView w, ConstView bias) {
   return {.m = uint32_t(y.rows),
           .n = uint32_t(w.rows),
           .k = uint32_t(w.cols),
@@ -29,7 +29,8 @@ ProductArgs productArgs(View y, ConstView w) {
           .yStride = strideOf(y),
           .wStrideBytes = uint32_t(w.stride),
           .epilogue = kStore,
-          .parts = 1};
+          .parts = 1,
+          .biases = bias ? 1u : 0u};
 }
 
 }  // namespace
@@ -47,8 +48,9 @@ void GpuDevice::doGeglu(View out, ConstView x, const Linear& gate, const Linear&
   if (x.rows <= kStepRows && usesMatrixUnits(w) && usesMatrixUnits(up.weight) && w.type == up.weight.type &&
       w.stride == up.weight.stride) {
     const Halves halves = round(x, w.type);
-    ProductArgs args = productArgs(out, w);
+    ProductArgs args = productArgs(out, w, gate.bias);
     args.xStride = halves.padded, args.parts = halves.parts;
+    if (up.bias) args.biases |= 2;
     return launch(
         kernelOf("step_gated_", w.type).c_str(), {groupsOf(w.rows, 16)}, 256, args,
         {bind(out), bind(halves.rows), bind(halves.factors), bind(w), bind(up.weight), bind(gate.bias), bind(up.bias)});
@@ -87,7 +89,7 @@ void GpuDevice::matrixProduct(View y, ConstView x, const Linear& linear, Epilogu
   const ConstView w = linear.weight;
   const bool brain = w.type == DType::bf16, plain = w.type == DType::f16;
   if (!halves.rows || halves.brain != brain || (plain && halves.parts == 1)) halves = round(x, w.type);
-  ProductArgs args = productArgs(y, w);
+  ProductArgs args = productArgs(y, w, linear.bias);
   args.xStride = halves.padded, args.parts = halves.parts;
   const std::initializer_list<Binding> buffers = {bind(y), bind(halves.rows), bind(halves.factors), bind(w),
                                                   bind(linear.bias)};
@@ -117,7 +119,7 @@ void GpuDevice::product(View y, ConstView x, const Linear& linear, Epilogue epil
   constexpr int64_t kWarps = 4, kRows = 8;
   eachWideRows(linear.weight, [&](ConstView w, int64_t first) {
     const View out = y.columns(first, w.rows);
-    ProductArgs args = productArgs(out, w);
+    ProductArgs args = productArgs(out, w, linear.bias);
     args.xStride = strideOf(x), args.epilogue = endOf(epilogue);
     launch("product_f32", {groupsOf(w.rows, kWarps), groupsOf(x.rows, kRows)}, kWarps * 32, args,
            {bind(out), bind(x), bind(w), bind(linear.bias ? linear.bias.columns(first, w.rows) : ConstView())});

@@ -33,7 +33,7 @@ inline RowArgs rowArgs(ConstView x, ConstView y = {}, ConstView z = {}) {
           .xStride = strideOf(x),
           .yStride = strideOf(y),
           .zStride = strideOf(z),
-          .yRows = uint32_t(std::max<int64_t>(1, y.rows)),
+          .yRows = uint32_t(y.rows),
           .add = 0,
           .number = 0};
 }

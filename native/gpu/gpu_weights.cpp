@@ -9,7 +9,7 @@ namespace pg::gpu {
 namespace {
 
 // Fields of a type's block in the order of the device's rows: format/blocks.h has where they lie in a block,
-// cuda/quantized.cuh reads them.
+// kernels/quantized.h reads them.
 struct Fields {
   DType type;
   uint32_t count;

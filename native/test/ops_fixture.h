@@ -106,15 +106,25 @@ inline double relativeError(const std::vector<float>& a, const std::vector<doubl
   return std::sqrt(difference / (size + 1e-30));
 }
 
-inline const std::string kEmulatedCuda = "cuda-emulated";
+inline const std::string kEmulatedCuda = "cuda-emulated", kEmulatedMetal = "metal-emulated";
+inline bool isGpu(const std::string& isa) { return isa == kEmulatedCuda || isa == kEmulatedMetal; }
+
+// As CUDA's and Apple's GPUs are: the latter have less shared memory.
+inline gpu::EmulatorOptions emulated(const std::string& kind) {
+  const bool metal = kind == kEmulatedMetal;
+  return {.kind = kind,
+          .kernels = metal ? &gpu::metalKernels() : &gpu::cudaKernels(),
+          .threads = 2,
+          .bothOrders = true,
+          .groupMemoryBytes = uint32_t(metal ? 32 : 100) << 10};
+}
 
 // A GPU whose kernels run on the CPU, twice and in two orders of their threads; in a build for it, a real card.
-inline std::unique_ptr<Device> emulatedGpu() {
+inline std::unique_ptr<Device> emulatedGpu(const std::string& kind = kEmulatedCuda) {
 #ifdef PG_TEST_CARD
   return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards().at(0)));
 #endif
-  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(
-      gpu::EmulatorOptions{.kind = kEmulatedCuda, .threads = 2, .bothOrders = true, .groupMemoryBytes = 100 << 10}));
+  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(emulated(kind)));
 }
 
 // The race detector knows no fibers, and would take an hour.
@@ -128,7 +138,7 @@ inline constexpr bool kEmulatesGpu = true;
 enum class OnGpu { no, yes };
 
 // Runs body(device, isa) on every instruction set and thread count, and on a device far away; the floats it returns
-// must be the same to the last bit. Then on an emulated GPU.
+// must be the same to the last bit. Then on emulated GPUs.
 template <class Body>
 void onEveryDevice(const Body& body, OnGpu gpu = OnGpu::yes) {
   for (const std::string& isa : supportedIsas()) {
@@ -145,20 +155,21 @@ void onEveryDevice(const Body& body, OnGpu gpu = OnGpu::yes) {
         throw Failure{isa, far ? "differs far away" : "differs with " + std::to_string(threads) + " threads"};
     }
   }
-  if (kEmulatesGpu && gpu == OnGpu::yes) body(*emulatedGpu(), kEmulatedCuda);
+  if (!kEmulatesGpu || gpu == OnGpu::no) return;
+  for (const std::string& kind : {kEmulatedCuda, kEmulatedMetal}) body(*emulatedGpu(kind), kind);
 }
 
 // Relative error a product may have: quantized weights meet 8-bit activations on all tables but the scalar one, on GPUs
 // 16-bit ones.
 inline double matmulTolerance(const std::string& isa, DType type) {
-  if (isa == kEmulatedCuda && type == DType::bf16) return 4e-3;
-  if (isa == kEmulatedCuda) return dtypeInfo(type)->quantized ? 1e-3 : 2e-6;
+  if (isGpu(isa) && type == DType::bf16) return 4e-3;
+  if (isGpu(isa)) return dtypeInfo(type)->quantized ? 1e-3 : 2e-6;
   return isa == "scalar" || !dtypeInfo(type)->quantized ? 2e-6 : 0.0125;
 }
 
 // The same for attention: 16-bit integers where they are allowed.
 inline double attentionTolerance(const std::string& isa, Precision precision) {
-  if (isa == kEmulatedCuda) return precision == Precision::fast ? 1e-3 : 3e-6;
+  if (isGpu(isa)) return precision == Precision::fast ? 1e-3 : 3e-6;
   return kernelsFor(isa)->scores16 && precision == Precision::fast ? 6e-4 : 3e-6;
 }
 

@@ -7,7 +7,7 @@
 
 #include "base/half.h"
 #include "check.h"
-#include "gpu/cuda/dialect.cuh"
+#include "gpu/kernels/dialect.h"
 #include "gpu/emulator/emulated_driver.h"
 
 using namespace pg;
@@ -27,11 +27,11 @@ KERNEL(256, emulator_indices, (Count, int* out)) {
 }
 
 // The sum of each group's slice, by way of shared memory, as reductions are written.
-KERNEL(256, emulator_group_sums, (Count args, const float* x, float* out)) {
+KERNEL(256, emulator_group_sums, (Count, const float* x, float* out)) {
   TG_ARRAY(float, partial, 256);
-  TG_DYNAMIC(float, copy);
+  TG_LARGE(float, copy, 128);
   const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  copy[threadIdx.x] = i < uint32_t(args.n) ? x[i] : 0;
+  copy[threadIdx.x] = i < uint32_t(a.n) ? x[i] : 0;
   __syncthreads();
   partial[threadIdx.x] = copy[blockDim.x - 1 - threadIdx.x];
   __syncthreads();
@@ -57,17 +57,17 @@ KERNEL(64, emulator_shuffles, (Count, int* out)) {
   mine[7] = int(sum);
 }
 
-KERNEL(1024, emulator_dot, (Count, const int* a, const int* b, int* out)) {
-  out[threadIdx.x] = __dp4a(a[threadIdx.x], b[threadIdx.x], 7);
+KERNEL(1024, emulator_dot, (Count, const int* x, const int* y, int* out)) {
+  out[threadIdx.x] = __dp4a(x[threadIdx.x], y[threadIdx.x], 7);
 }
 
-KERNEL(64, emulator_some_at_barrier, (Count args, float* out)) {
-  if (int(threadIdx.x) < args.n) __syncthreads();
+KERNEL(64, emulator_some_at_barrier, (Count, float* out)) {
+  if (int(threadIdx.x) < a.n) __syncthreads();
   out[threadIdx.x] = 1;
 }
 
-KERNEL(64, emulator_other_barrier, (Count args, float* out)) {
-  if (int(threadIdx.x) < args.n) {
+KERNEL(64, emulator_other_barrier, (Count, float* out)) {
+  if (int(threadIdx.x) < a.n) {
     __syncthreads();
   } else {
     __syncthreads();
@@ -75,8 +75,8 @@ KERNEL(64, emulator_other_barrier, (Count args, float* out)) {
   out[threadIdx.x] = 1;
 }
 
-KERNEL(64, emulator_some_lanes, (Count args, int* out)) {
-  if (int(threadIdx.x) < args.n) out[threadIdx.x] = __shfl_xor_sync(~0u, 1, 1);
+KERNEL(64, emulator_some_lanes, (Count, int* out)) {
+  if (int(threadIdx.x) < a.n) out[threadIdx.x] = __shfl_xor_sync(~0u, 1, 1);
 }
 
 KERNEL(64, emulator_mask, (Count, int* out)) { out[threadIdx.x] = __shfl_xor_sync(0xffff, 1, 1); }
@@ -108,29 +108,29 @@ KERNEL(64, emulator_too_much, (Count, float* out)) {
 struct Follow {
   uint64_t address;
 };
-KERNEL(32, emulator_follow, (Follow args, float* out)) {
-  out[threadIdx.x] = reinterpret_cast<const float*>(args.address)[threadIdx.x];
+KERNEL(32, emulator_follow, (Follow, float* out)) {
+  out[threadIdx.x] = reinterpret_cast<const float*>(a.address)[threadIdx.x];
 }
 
 struct Mma {
   int32_t bf16;
 };
 // c += a b, with the registers that PTX's tables ask of each lane.
-KERNEL(32, emulator_mma, (Mma args, const uint16_t* a, const uint16_t* b, float* c)) {
+KERNEL(32, emulator_mma, (Mma, const uint16_t* left, const uint16_t* right, float* c)) {
   const uint32_t row = threadIdx.x / 4, pair = threadIdx.x % 4 * 2;
   const auto two = [](uint32_t low, uint32_t high) { return low | high << 16; };
   uint32_t ra[4], rb[2];
   for (uint32_t i = 0; i < 4; ++i) {
-    const uint16_t* at = a + (row + i % 2 * 8) * 16 + pair + i / 2 * 8;
+    const uint16_t* at = left + (row + i % 2 * 8) * 16 + pair + i / 2 * 8;
     ra[i] = two(at[0], at[1]);
   }
   for (uint32_t i = 0; i < 2; ++i) {
-    const uint16_t* at = b + (pair + i * 8) * 8 + row;
+    const uint16_t* at = right + (pair + i * 8) * 8 + row;
     rb[i] = two(at[0], at[8]);
   }
   float* const out[2] = {c + row * 8 + pair, c + (row + 8) * 8 + pair};
   float sums[4] = {out[0][0], out[0][1], out[1][0], out[1][1]};
-  if (args.bf16) mma16816Bf16(sums, ra, rb);
+  if (a.bf16) mma16816Bf16(sums, ra, rb);
   else mma16816F16(sums, ra, rb);
   for (int i = 0; i < 4; ++i) out[i / 2][i % 2] = sums[i];
 }

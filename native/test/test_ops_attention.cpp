@@ -2,6 +2,7 @@
 #include <array>
 
 #include "ops_fixture.h"
+#include "serve/load/check_device.h"
 
 namespace pg {
 namespace {
@@ -129,6 +130,43 @@ TEST(ops_paged_attention_matches_double_loops_for_every_mask) {
         },
         onGpu);
   }
+}
+
+// What was computed before on a device must not change how it attends: a device's self-check has weights of all types.
+TEST(ops_attention_is_as_precise_as_its_model_asks_whatever_was_placed) {
+  const int64_t rows = 70, headDim = 64;
+  const std::vector<float> q = randoms(size_t(rows * headDim), 53);
+  CpuDevice reference(kKernelsScalar, 1);
+  const Cache cache(reference, DType::f16, rows, 1, headDim);
+  std::vector<double> want;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto row = attend(q.data() + r * headDim, cache.keys, cache.values, 0, rows, headDim, 0, headDim, 0.2, 0);
+    want.insert(want.end(), row.begin(), row.end());
+  }
+  onEveryDevice([&](Device& device, const std::string& isa) {
+    const Matrix::Placed placed = Matrix(DType::bf16, 64, 64, 1).on(device);
+    CHECK_EQUAL(wrongOp(device), std::string());
+    const Cache own(device, DType::f16, rows, 1, headDim);
+    const Floats queries(device, q, rows, headDim), out(device, rows, headDim);
+    const Numbers positions = positionsFrom(device, 0, rows);
+    const AttentionJob job{out, queries, own.view, positions, {.prefix = rows}};
+    const auto error = [&](Precision precision) {
+      device.attention({&job, 1}, {1, 0.2f, 0, precision});
+      return relativeError(out.values(), want);
+    };
+    CHECK(error(Precision::rounded) < 1e-3);
+    CHECK(error(Precision::exact) < 3e-6);
+    // CPUs compute exactly with weights of bf16, GPUs on tensor cores
+    CHECK_EQUAL(error(Precision::rounded) > 1e-5, isGpu(isa));
+    return out.values();
+  });
+  const auto of = [](DType type) {
+    Linear linear;
+    linear.weight.type = type;
+    return linear.precision();
+  };
+  CHECK(of(DType::f32) == Precision::exact && of(DType::f16) == Precision::exact);
+  CHECK(of(DType::bf16) == Precision::rounded && of(DType::q4_0) == Precision::fast);
 }
 
 TEST(ops_paged_attention_of_rows_does_not_depend_on_company) {

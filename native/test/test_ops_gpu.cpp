@@ -6,7 +6,7 @@ namespace {
 
 using namespace test;
 
-gpu::EmulatorOptions options() { return {.kind = kEmulatedCuda, .threads = 2, .bothOrders = true}; }
+gpu::EmulatorOptions options() { return emulated(kEmulatedCuda); }
 
 std::unique_ptr<gpu::GpuDevice> gpuWith(gpu::EmulatorOptions options) {
   return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(std::move(options)));
@@ -35,19 +35,21 @@ const DType kGpuTypes[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0,  
 }  // namespace
 
 TEST(gpu_products_of_every_type_match_double_loops) {
-  const auto device = gpuWith(options());
-  for (DType type : kGpuTypes)
-    for (int64_t m : {3, 17, 130}) {
-      const int64_t block = dtypeInfo(type)->block, k = block == 1 ? 140 : block == 32 ? 160 : 512, n = 69;
-      if (m == 130 && type != DType::q4_0 && type != DType::f16) continue;   // the same path with another reader
-      const Matrix w(type, n, k, 1);
-      const std::vector<float> x = randoms(size_t(m * k), 2);
-      const Matrix::Placed placed = w.on(*device);
-      const double error = relativeError(product(*device, placed.linear, Floats(*device, x, m, k)), doubles(w, x, m));
-      const double tolerance = type == DType::bf16 ? (m > 16 ? 4e-3 : 1e-5) : matmulTolerance(kEmulatedCuda, type);
-      if (!(error < tolerance))
-        throw Failure{dtypeName(type), "m " + std::to_string(m) + ": relative error " + std::to_string(error)};
-    }
+  for (const std::string& kind : {kEmulatedCuda, kEmulatedMetal}) {
+    const auto device = gpuWith(emulated(kind));
+    for (DType type : kGpuTypes)
+      for (int64_t m : {3, 17, 130}) {
+        const int64_t block = dtypeInfo(type)->block, k = block == 1 ? 140 : block == 32 ? 160 : 512, n = 69;
+        if (m == 130 && type != DType::q4_0 && type != DType::f16) continue;   // the same path with another reader
+        const Matrix w(type, n, k, 1);
+        const std::vector<float> x = randoms(size_t(m * k), 2);
+        const Matrix::Placed placed = w.on(*device);
+        const double error = relativeError(product(*device, placed.linear, Floats(*device, x, m, k)), doubles(w, x, m));
+        const double tolerance = type == DType::bf16 ? (m > 16 ? 4e-3 : 1e-5) : matmulTolerance(kEmulatedCuda, type);
+        if (!(error < tolerance))
+          throw Failure{dtypeName(type), kind + ", m " + std::to_string(m) + ": error " + std::to_string(error)};
+      }
+  }
 }
 
 TEST(gpu_rows_of_products_do_not_depend_on_company) {

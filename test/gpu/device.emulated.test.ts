@@ -16,19 +16,20 @@ afterEach(async () => {
 })
 afterAll(removeTempDirs)
 
-const load = async (options: Partial<LoadOptions> = {}): Promise<PaliGemma> => {
-  const one = await loadModel({ model, device: 'cuda-emulated', ...options })
-  loaded.push(one)
-  return one
-}
 const picture = { data: new Uint8Array(28 * 28 * 3).fill(90), width: 28, height: 28, channels: 3 as const }
 
-describe('an emulated GPU', () => {
+describe.each(['cuda-emulated', 'metal-emulated'] as const)('%s', (device) => {
+  const load = async (options: Partial<LoadOptions> = {}): Promise<PaliGemma> => {
+    const one = await loadModel({ model, device, ...options })
+    loaded.push(one)
+    return one
+  }
+
   it('is listed and told by info', async () => {
     const { devices } = await listDevices()
-    expect(devices[0]).toMatchObject({ device: 'cuda-emulated', name: 'Emulated GPU', memoryBytes: 2 ** 33 })
+    expect(devices).toContainEqual(expect.objectContaining({ device, name: 'Emulated GPU', memoryBytes: 2 ** 33 }))
     const { info } = await load()
-    expect(info).toMatchObject({ device: 'cuda-emulated', isa: 'Emulated GPU', threads: 0 })
+    expect(info).toMatchObject({ device, isa: 'Emulated GPU', threads: 0 })
     expect(info).not.toHaveProperty('deviceNote')
   })
 

@@ -1,5 +1,5 @@
 #pragma once
-// CUDA's words for the emulator: kernels that include gpu/cuda/dialect.cuh compile as C++ with these. Only what ours
+// CUDA's words for the emulator: kernels that include gpu/kernels/dialect.h compile as C++ with these. Only what ours
 // use.
 #include <cmath>
 #include <cstdint>
@@ -20,14 +20,14 @@
 #define warpSize 32
 
 #define KERNEL(maxThreads, name, parameters)                                                                         \
-  static void name parameters;                                                                                       \
+  static void name PG_PARAMETERS parameters;                                                                         \
   static const pg::gpu::KernelRegistration register_##name(pg::gpu::cudaKernels(),                                   \
                                                            pg::gpu::KernelCall<&name>::describe(#name, maxThreads)); \
-  static void name parameters
+  static void name PG_PARAMETERS parameters
 #define TG_ARRAY(T, name, n)        \
   static const char name##_key = 0; \
   T(&name)[n] = *static_cast<T(*)[n]>(pg::gpu::simt::runner->sharedArray(&name##_key, sizeof(T) * (n)))
-#define TG_DYNAMIC(T, name) T* const name = static_cast<T*>(pg::gpu::simt::runner->dynamicShared())
+#define TG_LARGE(T, name, n) T* const name = static_cast<T*>(pg::gpu::simt::runner->dynamicShared(sizeof(T) * (n)))
 
 // Vectors are as aligned as on the card, so that UBSan sees a load that would fault there.
 struct alignas(8) float2 {
@@ -123,6 +123,8 @@ static inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(uint32_t(x)) : 32; }
 static inline uint32_t __float_as_uint(float x) { return pg::floatToBits(x); }
 static inline float __uint_as_float(uint32_t bits) { return pg::bitsToFloat(bits); }
+static inline float pgHalfToFloat(uint32_t half) { return pg::f16ToF32(uint16_t(half)); }
+static inline uint16_t pgFloatToHalf(float x) { return pg::f32ToF16(x); }
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
 

@@ -74,7 +74,11 @@ class Runner {
   const uint8_t* exchange(const void* value, size_t bytes, int line);
   // The array that a declaration stands for, one for the group. Filled with NaNs when it begins.
   void* sharedArray(const void* declaration, size_t bytes);
-  void* dynamicShared() { return sharedArray(this, launch_->groupMemory); }
+  // What the launch asked for, which must be what the kernel wants.
+  void* dynamicShared(size_t bytes) {
+    if (bytes != launch_->groupMemory) stop("wants " + std::to_string(bytes) + " bytes of shared memory of its launch");
+    return sharedArray(this, bytes);
+  }
   [[noreturn]] void stop(std::string what);  // ends the group with an error
 
  private:

@@ -9,6 +9,9 @@
 #include "gpu/cuda/cuda_driver.h"
 #include "gpu/gpu_device.h"
 #include "serve/load/check_device.h"
+#ifdef PG_METAL
+#include "gpu/metal/metal_driver.h"
+#endif
 #ifdef PG_EMULATED
 #include "gpu/emulator/emulated_driver.h"
 #endif
@@ -31,9 +34,30 @@ void addCudaCards(DeviceList& list) {
   }
 }
 
+void addMetal(DeviceList& list) {
+#ifdef PG_METAL
+  try {
+    const gpu::metal::Gpu gpu = gpu::metal::systemGpu();
+    list.devices.push_back({"metal", gpu.name, "Metal", gpu.memoryBytes, gpu.freeBytes, 1, gpu.problem});
+  } catch (const Error& error) {
+    list.problem = error.message();
+  }
+#elif defined(__APPLE__)
+  list.problem = "this build has no Metal: it was made without Apple's SDK";
+#else
+  list.problem = "Metal exists on macOS only";
+#endif
+}
+
+bool isEmulated(const std::string& kind) { return kind == "cuda-emulated" || kind == "metal-emulated"; }
+
 #ifdef PG_EMULATED
-gpu::EmulatorOptions emulatorOptions() {
-  gpu::EmulatorOptions options{.threads = std::min(4, defaultThreads())};
+gpu::EmulatorOptions emulatorOptions(const std::string& kind) {
+  const bool metal = kind == "metal-emulated";
+  gpu::EmulatorOptions options{.kind = kind,
+                               .kernels = metal ? &gpu::metalKernels() : &gpu::cudaKernels(),
+                               .threads = std::min(4, defaultThreads()),
+                               .groupMemoryBytes = uint32_t(metal ? 32 : 48) << 10};
   const auto setting = [](const char* name) -> const char* {
     const char* value = std::getenv(name);
     return value && *value ? value : nullptr;
@@ -46,7 +70,10 @@ gpu::EmulatorOptions emulatorOptions() {
 
 std::unique_ptr<gpu::Driver> openDriver(const DeviceEntry& entry) {
 #ifdef PG_EMULATED
-  if (entry.device == "cuda-emulated") return std::make_unique<gpu::EmulatedDriver>(emulatorOptions());
+  if (isEmulated(entry.device)) return std::make_unique<gpu::EmulatedDriver>(emulatorOptions(entry.device));
+#endif
+#ifdef PG_METAL
+  if (entry.device == "metal") return gpu::metal::openSystemGpu();
 #endif
   for (const gpu::cuda::Card& card : gpu::cuda::listCards())
     if (entry.device == "cuda:" + std::to_string(card.index)) return std::make_unique<gpu::cuda::CudaDriver>(card);
@@ -57,22 +84,24 @@ std::unique_ptr<gpu::Driver> openDriver(const DeviceEntry& entry) {
 
 DeviceList listGpus(const std::string& kind) {
   DeviceList list;
-  if (kind == "cuda-emulated") {
+  if (isEmulated(kind)) {
 #ifdef PG_EMULATED
-    const gpu::EmulatorOptions options = emulatorOptions();
+    const gpu::EmulatorOptions options = emulatorOptions(kind);
     list.devices.push_back(
         {kind, "Emulated GPU", "kernels run on the CPU", options.memoryBytes, options.memoryBytes, 4, ""});
 #else
     list.problem = "this build has no emulator; npm run build:emulated makes one that has";
 #endif
   } else if (kind == "metal") {
-#ifdef __APPLE__
-    list.problem = "this build has no Metal kernels";
-#else
-    list.problem = "Metal exists on macOS only";
-#endif
-  } else {
+    addMetal(list);
+  } else if (kind == "cuda") {
     addCudaCards(list);
+  } else {
+#ifdef __APPLE__
+    addMetal(list);   // there is no CUDA
+#else
+    addCudaCards(list);
+#endif
   }
   return list;
 }
@@ -80,7 +109,8 @@ DeviceList listGpus(const std::string& kind) {
 DeviceList listDevices() {
   DeviceList list = listGpus("");
 #ifdef PG_EMULATED
-  for (DeviceEntry& entry : listGpus("cuda-emulated").devices) list.devices.push_back(std::move(entry));
+  for (const char* kind : {"cuda-emulated", "metal-emulated"})
+    for (DeviceEntry& entry : listGpus(kind).devices) list.devices.push_back(std::move(entry));
 #endif
   list.devices.push_back({.device = "cpu", .name = chooseKernels().isa, .processors = defaultThreads()});
   return list;

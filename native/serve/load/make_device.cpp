@@ -74,7 +74,7 @@ ChosenDevice chooseDevice(const LoadOptions& asked) {
       named && *named && options.device == "auto" && options.isa.empty()) {
     options.device = named;
     if (kindOf(named) != "cuda" && options.device != "cpu" && options.device != "metal" &&
-        options.device != "cuda-emulated" && options.device != "auto")
+        options.device != "cuda-emulated" && options.device != "metal-emulated" && options.device != "auto")
       fail(Code::invalidOption, "Expected auto, cpu, cuda, cuda:1 or metal for PALIGEMMA_DEVICE but received \"", named,
            "\"");
   }

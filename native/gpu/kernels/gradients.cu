@@ -1,9 +1,9 @@
 // The ops of training, plain: every sum has one thread or one block and a fixed order.
-#include "common.cuh"
+#include "gpu/kernels/common.h"
 
-namespace pg::gpu {
+KERNELS_BEGIN
 
-constexpr uint32_t kGradThreads = 128;
+CONSTANT uint32_t kGradThreads = 128;
 
 // d gelu_tanh(x) / dx
 __device__ inline float geluSlope(float x) {
@@ -13,22 +13,18 @@ __device__ inline float geluSlope(float x) {
 }
 
 // Of gelu(gate) * up: x is gate, y up, z the product's gradient.
-KERNEL(256, geglu_grad, (RowArgs a, float* gate, float* up, const float* d)) {
-  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= a.cols) return;
-  for (uint32_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
-    float &g = gate[size_t(r) * a.xStride + c], &u = up[size_t(r) * a.yStride + c];
-    const float slope = geluSlope(g), value = geluTanh(g), by = d[size_t(r) * a.zStride + c];
+KERNEL(256, geglu_grad, (RowArgs, float* gate, float* up, const float* d)) {
+  for (EachValue i(PLACE, a.rows, a.cols); i.more(); i.next()) {
+    GLOBAL float &g = gate[i.r * a.xStride + i.c], &u = up[i.r * a.yStride + i.c];
+    const float slope = geluSlope(g), value = geluTanh(g), by = d[i.r * a.zStride + i.c];
     g = by * u * slope;
     u = by * value;
   }
 }
 
-KERNEL(256, gelu_grad, (RowArgs a, float* d, const float* x)) {
-  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= a.cols) return;
-  for (uint32_t r = blockIdx.y; r < a.rows; r += gridDim.y)
-    d[size_t(r) * a.xStride + c] *= geluSlope(x[size_t(r) * a.yStride + c]);
+KERNEL(256, gelu_grad, (RowArgs, float* d, const float* x)) {
+  for (EachValue i(PLACE, a.rows, a.cols); i.more(); i.next())
+    d[i.r * a.xStride + i.c] *= geluSlope(x[i.r * a.yStride + i.c]);
 }
 
 // splitmix64, as base/random_bits.h has it
@@ -51,13 +47,11 @@ KERNEL(256, dropout, (DropoutArgs a, float* out, const float* x)) {
 }
 
 // out += y^T x * scale
-KERNEL(256, add_outer, (OuterArgs a, float* out, const float* y, const float* x)) {
-  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= a.cols) return;
-  for (uint32_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
+KERNEL(256, add_outer, (OuterArgs, float* out, const float* y, const float* x)) {
+  for (EachValue v(PLACE, a.rows, a.cols); v.more(); v.next()) {
     float sum = 0;
-    for (uint32_t i = 0; i < a.m; ++i) sum = fmaf(y[size_t(i) * a.yStride + r], x[size_t(i) * a.xStride + c], sum);
-    out[size_t(r) * a.outStride + c] += sum * a.scale;
+    for (uint32_t i = 0; i < a.m; ++i) sum = fmaf(y[size_t(i) * a.yStride + v.r], x[size_t(i) * a.xStride + v.c], sum);
+    out[v.r * a.outStride + v.c] += sum * a.scale;
   }
 }
 
@@ -65,7 +59,7 @@ KERNEL(256, add_outer, (OuterArgs a, float* out, const float* y, const float* x)
 
 struct SeenRange {
   int32_t first, end;
-  __device__ SeenRange(const AttentionGradArgs& a, int32_t i) {
+  __device__ SeenRange(ARGS AttentionGradArgs& a, int32_t i) {
     const bool inPrefix = i < a.prefix, wide = inPrefix && !a.windowInPrefix;
     first = a.window > 0 && !wide && i >= a.window ? i - a.window + 1 : 0;
     end = inPrefix ? a.prefix : i + 1;
@@ -76,17 +70,18 @@ struct SeenRange {
 // block = (query row i, head of the group): weights p[j] and the gradients of the scores ds[j], then dq.
 // p, ds: [group][n][n], of which row i is written from the first to the last key that it sees.
 KERNEL(kGradThreads, attention_grad_rows,
-       (AttentionGradArgs a, float* p, float* ds, float* dq, const float* dout, const float* q, const float* k,
+       (AttentionGradArgs, float* p, float* ds, float* dq, const float* dout, const float* q, const float* k,
         const float* v)) {
   TG_ARRAY(float, part, kGradThreads / kWarp);
-  const uint32_t i = blockIdx.x, g = blockIdx.y, head = a.firstHead + g, d = a.headDim;
+  const Place at = PLACE;
+  const uint32_t i = at.x, g = at.y, head = a.firstHead + g, d = a.headDim;
   const SeenRange seen(a, int32_t(i));
-  const float *qi = q + size_t(i) * a.qStride + head * d, *di = dout + size_t(i) * a.doutStride + head * d;
-  float *pi = p + (size_t(g) * a.n + i) * a.n, *si = ds + (size_t(g) * a.n + i) * a.n;
+  GLOBAL const float *qi = q + size_t(i) * a.qStride + head * d, *di = dout + size_t(i) * a.doutStride + head * d;
+  GLOBAL float *pi = p + (size_t(g) * a.n + i) * a.n, *si = ds + (size_t(g) * a.n + i) * a.n;
 
   float top = -INFINITY;
-  for (int32_t j = seen.first + int32_t(threadIdx.x); j < seen.end; j += kGradThreads) {
-    const float *kj = k + size_t(j) * a.kStride + a.kvHead * d, *vj = v + size_t(j) * a.vStride + a.kvHead * d;
+  for (int32_t j = seen.first + int32_t(at.index); j < seen.end; j += kGradThreads) {
+    GLOBAL const float *kj = k + size_t(j) * a.kStride + a.kvHead * d, *vj = v + size_t(j) * a.vStride + a.kvHead * d;
     float score = 0, back = 0;
     for (uint32_t c = 0; c < d; ++c) score = fmaf(qi[c], kj[c], score), back = fmaf(di[c], vj[c], back);
     score *= a.scale;
@@ -95,23 +90,23 @@ KERNEL(kGradThreads, attention_grad_rows,
     si[j] = back;
     top = fmaxf(top, score);
   }
-  top = blockMax<kGradThreads>(top, part);
+  top = blockMax<kGradThreads>(at, top, part);
   float sum = 0, along = 0;
-  for (int32_t j = seen.first + int32_t(threadIdx.x); j < seen.end; j += kGradThreads) {
+  for (int32_t j = seen.first + int32_t(at.index); j < seen.end; j += kGradThreads) {
     const float e = expf(pi[j] - top);
     sum += e;
     along = fmaf(e, si[j], along);
   }
-  sum = blockSum<kGradThreads>(sum, part);
-  along = blockSum<kGradThreads>(along, part) / sum;
-  for (int32_t j = seen.first + int32_t(threadIdx.x); j < seen.end; j += kGradThreads) {
+  sum = blockSum<kGradThreads>(at, sum, part);
+  along = blockSum<kGradThreads>(at, along, part) / sum;
+  for (int32_t j = seen.first + int32_t(at.index); j < seen.end; j += kGradThreads) {
     const float capped = pi[j], weight = expf(capped - top) / sum;
     const float slope = a.softcap > 0 ? 1.0f - (capped / a.softcap) * (capped / a.softcap) : 1.0f;
     si[j] = weight * (si[j] - along) * slope * a.scale;
     pi[j] = weight;
   }
-  __syncthreads();   // the row is complete
-  for (uint32_t c = threadIdx.x; c < d; c += kGradThreads) {
+  groupBarrierGlobal();   // the row is complete
+  for (uint32_t c = at.index; c < d; c += kGradThreads) {
     float to = 0;
     for (int32_t j = seen.first; j < seen.end; ++j) to = fmaf(si[j], k[size_t(j) * a.kStride + a.kvHead * d + c], to);
     dq[size_t(i) * a.dqStride + head * d + c] = to;
@@ -120,10 +115,11 @@ KERNEL(kGradThreads, attention_grad_rows,
 
 // block = (key j): dk and dv from all rows that see it, heads in order
 KERNEL(kGradThreads, attention_grad_keys,
-       (AttentionGradArgs a, float* dk, float* dv, const float* p, const float* ds, const float* dout,
+       (AttentionGradArgs, float* dk, float* dv, const float* p, const float* ds, const float* dout,
         const float* q)) {
-  const uint32_t j = blockIdx.x, d = a.headDim;
-  for (uint32_t c = threadIdx.x; c < d; c += kGradThreads) {
+  const Place at = PLACE;
+  const uint32_t j = at.x, d = a.headDim;
+  for (uint32_t c = at.index; c < d; c += kGradThreads) {
     float toKey = 0, toValue = 0;
     for (uint32_t g = 0; g < a.group; ++g)
       for (uint32_t i = 0; i < a.n; ++i) {
@@ -139,22 +135,23 @@ KERNEL(kGradThreads, attention_grad_keys,
 }
 
 // block = a row: its loss, and logits become their gradient; number is the cap
-KERNEL(256, softmax_loss, (RowArgs a, float* losses, float* logits, const int32_t* targets)) {
+KERNEL(256, softmax_loss, (RowArgs, float* losses, float* logits, const int32_t* targets)) {
   TG_ARRAY(float, part, 256 / kWarp);
-  float* z = logits + size_t(blockIdx.x) * a.yStride;
-  const uint32_t target = uint32_t(targets[blockIdx.x]);
+  const Place at = PLACE;
+  GLOBAL float* z = logits + size_t(at.x) * a.yStride;
+  const uint32_t target = uint32_t(targets[at.x]);
   float top = -INFINITY, sum = 0;
-  for (uint32_t c = threadIdx.x; c < a.cols; c += 256) top = fmaxf(top, z[c]);
-  top = blockMax<256>(top, part);
-  for (uint32_t c = threadIdx.x; c < a.cols; c += 256) sum += expf(z[c] - top);
-  sum = blockSum<256>(sum, part);
-  const float at = z[target];
-  __syncthreads();   // all have read it
-  if (threadIdx.x == 0) losses[size_t(blockIdx.x) * a.xStride] = top + logf(sum) - at;
-  for (uint32_t c = threadIdx.x; c < a.cols; c += 256) {
+  for (uint32_t c = at.index; c < a.cols; c += 256) top = fmaxf(top, z[c]);
+  top = blockMax<256>(at, top, part);
+  for (uint32_t c = at.index; c < a.cols; c += 256) sum += expf(z[c] - top);
+  sum = blockSum<256>(at, sum, part);
+  const float right = z[target];
+  groupBarrierGlobal();   // all have read it
+  if (at.index == 0) losses[size_t(at.x) * a.xStride] = top + logf(sum) - right;
+  for (uint32_t c = at.index; c < a.cols; c += 256) {
     const float slope = a.number > 0 ? 1.0f - (z[c] / a.number) * (z[c] / a.number) : 1.0f;
     z[c] = (expf(z[c] - top) / sum - (c == target ? 1.0f : 0.0f)) * slope;
   }
 }
 
-}  // namespace pg::gpu
+KERNELS_END
