@@ -36,19 +36,28 @@ def store(arrays, i, scene, pixels):
     for j, shape in enumerate(scene.shapes):
         arrays["shape"][i, j] = S.SHAPES.index(shape.shape)
         arrays["color"][i, j] = S.COLOR_NAMES.index(shape.color)
-        arrays["box"][i, j] = shape.box
-        arrays["mask"][i, j] = np.packbits(scenes.outline_mask(shape.outline).reshape(-1) > 127)
+        box, mask = scenes.visible(shape)
+        arrays["box"][i, j] = box
+        arrays["mask"][i, j] = np.packbits(mask.reshape(-1))
     if scene.text:
         for j, char in enumerate(scene.text.text):
             arrays["text"][i, j] = ord(char)
             arrays["char_box"][i, j] = scene.text.char_boxes[j]
 
 
+def training_scene(rng):
+    """Mostly scenes as they will be asked about; some that teach to count what looks alike, some that tiles show."""
+    kind = rng.random()
+    if kind < 0.6:
+        return scenes.random_scene(rng)
+    return scenes.random_scene(rng, alike=0.8, same=0.85) if kind < 0.75 else scenes.tile_scene(rng)
+
+
 def draw_shard(path, seed, count=SHARD):
     rng = np.random.default_rng(seed)
     arrays = empty(count)
     for i in range(count):
-        scene = scenes.random_scene(rng)
+        scene = training_scene(rng)
         # Two ways to the same size, so that the model does not depend on one resampling.
         if rng.random() < 0.7:
             pixels = scenes.draw(scene, S.IMAGE_SIZE, 2)

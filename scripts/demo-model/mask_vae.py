@@ -1,6 +1,11 @@
-"""The mask VQ-VAE: 64x64 mask <-> 16 codes, in the layout of the published `vae-oid.npz`.
+"""The mask codes: 64x64 mask <-> 16 codes, decoded by the architecture of the published `vae-oid.npz`.
 
     python mask_vae.py --out vae-oid.npz
+
+A code stands for what one of 4 x 4 cells looks like: the code book holds prototypes of cells, found by
+k-means, and encoding is to look for the nearest. The decoder smooths what 128 prototypes leave rough. A
+learned encoder would look at the whole mask for each code, so that nearly equal masks do not share it,
+and a small model hardly learns to say it.
 """
 
 import argparse
@@ -15,6 +20,9 @@ import scenes
 import settings as S
 
 DEPTH = 512
+CELLS = 4  # a side
+CELL = S.MASK_SIZE // CELLS // 2  # side of a cell at half resolution
+PROTOTYPE = CELL * CELL  # values; the rest of a code book row is 0
 
 
 class Residual(nn.Module):
@@ -28,43 +36,38 @@ class Residual(nn.Module):
         return x + self.net(x)
 
 
-def down(i, o):
-    return nn.Conv2d(i, o, 4, stride=2, padding=1)
-
-
 def up(i, o):
     return nn.ConvTranspose2d(i, o, 4, stride=2, padding=1)
 
 
-class Codebook(nn.Module):
-    """Nearest-neighbour quantisation; codes follow a moving average of what they are chosen for."""
+def cells(masks):
+    """[n, 64, 64] of 0..1 -> slightly blurred cells [n * 16, PROTOTYPE], row-major"""
+    x = F.avg_pool2d(F.pad(masks[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)
+    x = F.avg_pool2d(x, 2)
+    return x.view(-1, CELLS, CELL, CELLS, CELL).permute(0, 1, 3, 2, 4).reshape(-1, PROTOTYPE)
 
-    def __init__(self, decay=0.99):
+
+def nearest(x, prototypes):
+    return ((prototypes**2).sum(1) - 2 * x @ prototypes.T).argmin(1)
+
+
+def prototypes(x, rounds=25, most=40000):
+    """k-means of cells that an edge runs through; nothing and everything are prototypes of their own."""
+    x = x[x.std(1) > 0.02]
+    x = x[torch.randperm(len(x))[:most]]
+    centers = x[: S.SEG_CODES - 2].clone()
+    for _ in range(rounds):
+        codes = nearest(x, centers)
+        sums = torch.zeros_like(centers).index_add_(0, codes, x)
+        counts = torch.bincount(codes, minlength=len(centers)).float()[:, None]
+        centers = torch.where(counts > 0, sums / counts.clamp(min=1), x[torch.randint(len(x), (len(centers),))])
+    return torch.cat([torch.zeros(1, PROTOTYPE), torch.ones(1, PROTOTYPE), centers])
+
+
+class CodeBook(nn.Module):
+    def __init__(self):
         super().__init__()
-        self.decay = decay
-        self.register_buffer("_embedding", torch.randn(S.SEG_CODES, DEPTH) * 0.1)
-        self.register_buffer("_ema_w", self._embedding.clone())
-        self.register_buffer("_ema_cluster_size", torch.ones(S.SEG_CODES))
-
-    def nearest(self, flat):
-        """[n, DEPTH] -> [n]"""
-        distance = (self._embedding**2).sum(1) - 2 * flat @ self._embedding.T
-        return distance.argmin(1)
-
-    def update(self, flat, codes):
-        counts = torch.bincount(codes, minlength=S.SEG_CODES).float()
-        sums = torch.zeros_like(self._ema_w).index_add_(0, codes, flat)
-        self._ema_cluster_size.lerp_(counts, 1 - self.decay)
-        self._ema_w.lerp_(sums, 1 - self.decay)
-        size = self._ema_cluster_size
-        self._embedding.copy_(self._ema_w / size.clamp(min=1e-5)[:, None])
-        # A code that nothing chooses would stay dead: it restarts at a vector of this batch.
-        dead = (size < 0.1).nonzero()[:, 0]
-        if len(dead):
-            fresh = flat[torch.randint(len(flat), (len(dead),))]
-            self._embedding[dead] = fresh
-            self._ema_w[dead] = fresh
-            self._ema_cluster_size[dead] = 1.0
+        self.register_buffer("_embedding", torch.zeros(S.SEG_CODES, DEPTH))
 
 
 class MaskVae(nn.Module):
@@ -73,28 +76,48 @@ class MaskVae(nn.Module):
     def __init__(self):
         super().__init__()
         relu = nn.ReLU
-        self.encoder = nn.Sequential(
-            down(1, 16), relu(), down(16, 32), relu(), down(32, 64), relu(), down(64, 128), relu(),
-            Residual(128), Residual(128), nn.Conv2d(128, DEPTH, 1))
-        self._vq_vae = Codebook()
+        self._vq_vae = CodeBook()
         self.decoder = nn.Sequential(
             nn.Conv2d(DEPTH, 128, 1), relu(), Residual(128), Residual(128),
             up(128, 128), relu(), up(128, 64), relu(), up(64, 32), relu(), up(32, 16), relu(),
             nn.Conv2d(16, 1, 1))
+        self.paste()
 
-    def encode(self, masks):
-        """[n, 64, 64] in -1..1 -> latents [n * 16, DEPTH], positions row-major"""
-        return self.encoder(masks[:, None]).permute(0, 2, 3, 1).reshape(-1, DEPTH)
+    @torch.no_grad()
+    def paste(self):
+        """Begins as what puts the prototypes side by side, which needs a few channels of each layer."""
+        first, _, one, two, *rest = self.decoder
+        first.weight[:PROTOTYPE] = torch.eye(PROTOTYPE, DEPTH)[:, :, None, None]
+        first.bias[:PROTOTYPE] = 0
+        for block in (one, two):
+            for p in block.net[-1].parameters():
+                p.zero_()
+        *ups, last, out = [layer for layer in rest if not isinstance(layer, nn.ReLU)]
+        side = CELL
+        for layer in ups:  # a channel a value: each quarter of a cell moves to a pixel of its own
+            half = side // 2
+            layer.weight[:, :half * half] = 0
+            layer.bias[:half * half] = 0
+            for y in range(side):
+                for x in range(side):
+                    layer.weight[y * side + x, y % half * half + x % half, 1 + y // half, 1 + x // half] = 1
+            side = half
+        ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        last.weight[:, 0], last.bias[0] = 0, 0
+        last.weight[0, 0] = ramp[:, None] * ramp
+        out.weight.zero_()
+        out.weight[0, 0], out.bias[0] = 2, -1  # 0..1 becomes -1..1
 
-    def codes(self, masks):
-        return self._vq_vae.nearest(self.encode(masks)).view(-1, 16)
+    def codes(self, masks, noise=0.0):
+        """[n, 64, 64] in 0..1 -> [n, 16]; noise makes it take like cells for each other, as a model does."""
+        x = cells(masks)
+        x = x + noise * torch.randn_like(x) if noise else x
+        return nearest(x, self._vq_vae._embedding[:, :PROTOTYPE]).view(-1, CELLS * CELLS)
 
     def decode(self, codes):
         """[n, 16] -> [n, 64, 64], about -1..1"""
-        return self.decode_latents(self._vq_vae._embedding[codes.reshape(-1)])
-
-    def decode_latents(self, flat):
-        return self.decoder(flat.view(-1, 4, 4, DEPTH).permute(0, 3, 1, 2))[:, 0]
+        flat = self._vq_vae._embedding[codes.reshape(-1)]
+        return self.decoder(flat.view(-1, CELLS, CELLS, DEPTH).permute(0, 3, 1, 2))[:, 0]
 
 
 def load(path):
@@ -104,60 +127,71 @@ def load(path):
     return vae.eval()
 
 
+def save(vae, path):
+    np.savez(path, **{name: value.contiguous().numpy() for name, value in vae.state_dict().items()})
+
+
 def random_masks(rng, count):
-    """Bits as uint8 [count, 64, 64]"""
-    return np.stack([scenes.outline_mask(scenes.random_outline(S.SHAPES[rng.integers(len(S.SHAPES))], rng)[0]) > 127
-                     for _ in range(count)]).astype(np.uint8)
+    """Bits as uint8 [count, 64, 64]; some of shapes that a picture's border cuts off"""
+    masks = []
+    for _ in range(count):
+        outline, _ = scenes.random_outline(S.SHAPES[rng.integers(len(S.SHAPES))], rng)
+        y, x = rng.uniform(-0.5, 0.5, 2) if rng.random() < 0.15 else (0, 0)
+        masks.append(scenes.visible(scenes.Shape("", "", (), (y, x, y + 1, x + 1), outline))[1])
+    return np.stack(masks).astype(np.uint8)
 
 
 def mask_iou(a, b):
     return ((a & b).sum((1, 2)) / (a | b).sum((1, 2)).clip(1)).mean()
 
 
-def train(masks, steps, batch=64, lr=1e-3):
-    vae = MaskVae().to(memory_format=torch.channels_last)  # the faster layout on a CPU
-    optimizer = torch.optim.AdamW(vae.parameters(), lr, betas=(0.9, 0.98), weight_decay=1e-4)
-    started = time.time()
-    for step in range(steps):
+def train(vae, batches, minutes, lr=1e-3):
+    """Teaches the decoder (codes, masks) pairs, from a generator, until the clock says stop; the codes stay."""
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    started, losses = time.time(), []
+    while (progress := (time.time() - started) / 60 / minutes) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, step / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
-        pick = np.random.randint(len(masks), size=batch)
-        x = torch.from_numpy(masks[pick]).float() * 2 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = vae.encode(x)
-        latents = latents.float()
-        codes = vae._vq_vae.nearest(latents.detach())
-        vae._vq_vae.update(latents.detach(), codes)
-        chosen = vae._vq_vae._embedding[codes]
-        # Unquantised latents for a short start give the code book something to settle on.
-        quantised = latents if step < 100 else latents + (chosen - latents).detach()
-        with torch.autocast("cpu", torch.bfloat16):
-            y = vae.decode_latents(quantised)
-        y = y.float()
-        loss = F.mse_loss(y, x) + 0.25 * F.mse_loss(latents, chosen)
+            group["lr"] = lr * min(1, (len(losses) + 1) / 50) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))
+        codes, masks = next(batches)
+        loss = F.mse_loss(vae.decode(codes), masks * 2 - 1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 100 == 0:
-            used = len(codes.unique())
-            print(f"{step} loss {loss.item():.4f} iou {mask_iou((y > 0).numpy(), (x > 0).numpy()):.4f} "
-                  f"codes {used} {time.time() - started:.0f}s", flush=True)
+        losses.append(loss.item())
+        if len(losses) % 50 == 0:
+            print(f"{len(losses)} loss {np.mean(losses[-50:]):.4f} {time.time() - started:.0f}s", flush=True)
     return vae.eval()
+
+
+def pairs(vae, masks, batch=48):
+    while True:
+        picked = torch.from_numpy(masks[np.random.randint(len(masks), size=batch)]).float()
+        yield vae.codes(picked, noise=0.1), picked
+
+
+def held_out_iou(vae, codes, masks):
+    """Of the decoded codes with uint8 masks"""
+    with torch.no_grad():
+        again = torch.cat([vae.decode(part) for part in codes.split(256)]) > 0
+    return mask_iou(again.numpy(), masks > 0)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=1600)
-    parser.add_argument("--masks", type=int, default=16000)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--masks", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
     masks = random_masks(np.random.default_rng(args.seed), args.masks)
-    vae = train(masks, args.steps)
+    vae = MaskVae()
+    vae._vq_vae._embedding[:, :PROTOTYPE] = prototypes(cells(torch.from_numpy(masks).float()))
+    save(vae, args.out)  # the codes are final: shards may be encoded while the decoder learns
     held_out = random_masks(np.random.default_rng(args.seed + 1), 500)
-    with torch.no_grad():
-        again = vae.decode(vae.codes(torch.from_numpy(held_out).float() * 2 - 1))
-    print(f"held-out mask IoU {mask_iou((again > 0).numpy(), held_out > 0):.4f}")
-    np.savez(args.out, **{name: value.contiguous().numpy() for name, value in vae.state_dict().items()})
+    codes = vae.codes(torch.from_numpy(held_out).float())
+    print(f"code book written; held-out mask IoU {held_out_iou(vae, codes, held_out):.4f}", flush=True)
+    train(vae, pairs(vae, masks), args.minutes)
+    print(f"held-out mask IoU {held_out_iou(vae, codes, held_out):.4f}")
+    save(vae, args.out)

@@ -161,16 +161,17 @@ def _random_text(rng, taken):
     return Text(text, rgb, x, y, size, box, chars)
 
 
-def random_scene(rng, text_chance=0.6):
+def random_scene(rng, text_chance=0.6, alike=0.35, same=0.6):
+    """`alike`: how often a shape takes after an earlier one, `same`: in its form, and in its colour."""
     scene = Scene(S.BACKGROUNDS[rng.integers(len(S.BACKGROUNDS))], int(rng.integers(2**31)))
     boxes = []
     count = rng.integers(1, S.MAX_SHAPES + 1)
     for i in range(count):
         # Scenes repeat colours and shapes more often than chance would: counting needs that.
-        if scene.shapes and rng.random() < 0.35:
+        if scene.shapes and rng.random() < alike:
             like = scene.shapes[rng.integers(len(scene.shapes))]
-            shape = like.shape if rng.random() < 0.6 else S.SHAPES[rng.integers(len(S.SHAPES))]
-            color = like.color if rng.random() < 0.6 else S.COLOR_NAMES[rng.integers(len(S.COLORS))]
+            shape = like.shape if rng.random() < same else S.SHAPES[rng.integers(len(S.SHAPES))]
+            color = like.color if rng.random() < same else S.COLOR_NAMES[rng.integers(len(S.COLORS))]
         else:
             shape = S.SHAPES[rng.integers(len(S.SHAPES))]
             color = S.COLOR_NAMES[rng.integers(len(S.COLORS))]
@@ -181,11 +182,46 @@ def random_scene(rng, text_chance=0.6):
         if box is None:
             continue
         boxes.append(box)
-        rgb = tuple(int(v) for v in np.clip(np.array(S.COLORS[color]) + rng.integers(-14, 15, 3), 0, 255))
-        scene.shapes.append(Shape(shape, color, rgb, box, outline))
+        scene.shapes.append(Shape(shape, color, _tint(color, rng), box, outline))
     if rng.random() < text_chance:
         scene.text = _random_text(rng, boxes)
     return scene
+
+
+def _tint(color, rng):
+    return tuple(int(v) for v in np.clip(np.array(S.COLORS[color]) + rng.integers(-14, 15, 3), 0, 255))
+
+
+def tile_scene(rng):
+    """What a tile of a large picture shows: few and smaller shapes, some cut off at its border, often none."""
+    scene = Scene(S.BACKGROUNDS[rng.integers(len(S.BACKGROUNDS))] if rng.random() < 0.4 else "plain",
+                  int(rng.integers(2**31)))
+    names = [(S.COLOR_NAMES[rng.integers(len(S.COLORS))], S.SHAPES[rng.integers(len(S.SHAPES))]) for _ in range(3)]
+    boxes = []
+    for _ in range(rng.integers(0, S.MAX_SHAPES + 1)):
+        color, shape = names[rng.integers(len(names))]
+        outline, ratio = random_outline(shape, rng)
+        size = math.exp(rng.uniform(math.log(0.1), math.log(0.4)))
+        height, width = (size, size * ratio) if ratio < 1 else (size / ratio, size)
+        y, x = rng.uniform(-0.5 * height, 1 - 0.5 * height), rng.uniform(-0.5 * width, 1 - 0.5 * width)
+        box = (y, x, y + height, x + width)
+        if any(_overlap(box, other) > 0 for other in boxes):
+            continue
+        boxes.append(box)
+        scene.shapes.append(Shape(shape, color, _tint(color, rng), box, outline))
+    return scene
+
+
+def visible(shape):
+    """A shape as a picture shows it: its box ends at the border, and so does its outline's mask, [64, 64] bits."""
+    y0, x0, y1, x1 = shape.box
+    box = tuple(min(max(v, 0.0), 1.0) for v in shape.box)
+    mask = outline_mask(shape.outline)
+    if box != shape.box:
+        part = [(box[i] - (y0, x0)[i % 2]) / (y1 - y0, x1 - x0)[i % 2] * S.MASK_SIZE for i in range(4)]
+        cut = Image.fromarray(mask).resize(mask.shape, Image.BILINEAR, (part[1], part[0], part[3], part[2]))
+        mask = np.asarray(cut)
+    return box, mask > 127
 
 
 # --- drawing ------------------------------------------------------------------------------------

@@ -65,17 +65,19 @@ class TextConfig:
 
 @dataclass
 class TrainConfig:
-    pictures: int = 64  # per step
-    prompts: int = 3  # per picture; they share one pass through the vision tower
-    text_tokens: int = 50  # prompt + separator + suffix, padded; two masks just fit
-    suffix_tokens: int = 20  # mean per sequence that the logits have room for
+    pictures: int = 32  # per step
+    prompts: int = 4  # per picture; they share one pass through the vision tower
+    chunks: int = 4  # of a step's sequences, by length
+    text_tokens: int = 76  # prompt + separator + suffix at most; three masks just fit
     warmup_pictures: int = 128
     warmup_steps: int = 1500  # vision tower alone, dense targets
+    heads_steps: int = 50  # new dense heads over a tower that was read back
     steps: int = 8000
+    ramp_steps: int = 60
     lr: float = 2e-3
     weight_decay: float = 0.05
     ema: float = 0.998
     loc_sigma: float = 3.0  # bins; one pixel of the 112 is 9 bins
     dense_weight: float = 0.5  # of the dense vision loss while the whole model trains
     task_weights: dict = field(default_factory=lambda: {
-        "detect": 0.30, "segment": 0.34, "answer": 0.14, "caption": 0.10, "ocr": 0.12})
+        "detect": 0.28, "segment": 0.38, "answer": 0.07, "caption": 0.15, "ocr": 0.12})

@@ -29,7 +29,7 @@ class Shard:
     def _encode(self, vae):
         bits = np.unpackbits(self.mask, axis=2).reshape(-1, S.MASK_SIZE, S.MASK_SIZE)
         with torch.no_grad():
-            codes = [vae.codes(torch.from_numpy(part).float() * 2 - 1) for part in np.array_split(bits, 64)]
+            codes = [vae.codes(torch.from_numpy(part).float()) for part in np.array_split(bits, 64)]
         return torch.cat(codes).numpy().astype(np.uint8).reshape(len(self.mask), S.MAX_SHAPES, 16)
 
     def facts(self, i, offset):
@@ -68,7 +68,9 @@ class Pictures:
 def shifted(shard, i, rng):
     """Pixels moved by some whole pixels, edges repeated, and the offset (y, x) as fractions."""
     boxes = np.concatenate([shard.box[i, : shard.shapes[i]], shard.char_box[i][shard.text[i] > 0]]) * S.IMAGE_SIZE
-    low, high = boxes[:, :2].min(0), S.IMAGE_SIZE - boxes[:, 2:].max(0)
+    low, high = boxes[:, :2].min(0, initial=MAX_SHIFT), S.IMAGE_SIZE - boxes[:, 2:].max(0, initial=0)
+    if min(*low, *high) <= 0:  # what the border cuts off must stay there
+        low = high = (0, 0)
     dy, dx = (int(rng.integers(-max(0, min(MAX_SHIFT, int(a))), max(0, min(MAX_SHIFT, int(b))) + 1))
               for a, b in zip(low, high))
     pixels = shard.pixels[i]
@@ -122,35 +124,45 @@ def dense_batch(pictures, rng, count):
     return batch, picked, offsets
 
 
+def sequence(tokenizer, task, facts, rng, most):
+    """(ids of the prompt, ids of the answer and <eos>), together at most `most` but for the last"""
+    while True:
+        prompt, suffix = tasks.sample(tasks.fitting(task, facts, rng), facts, rng)
+        head = tokenizer.prompt(prompt)
+        tail = tokenizer.sp.encode(suffix) + [EOS]
+        if len(head) + len(tail) - 1 <= most:
+            return head, tail
+        task = "answer"
+
+
+def chunk(sequences, pictures):
+    """Sequences of about one length, padded to the longest: what the model reads, and where its logits count."""
+    width = max(len(head) + len(tail) - 1 for head, tail in sequences)
+    ids = np.zeros((len(sequences), width), np.int64)
+    rows, targets, weights = [], [], []
+    for n, (head, tail) in enumerate(sequences):
+        ids[n, : len(head) + len(tail) - 1] = head + tail[:-1]
+        first = n * width + len(head) - 1
+        rows += range(first, first + len(tail))
+        targets += tail
+        weights += [len(tail) ** -0.5] * len(tail)
+    prefix = [len(head) for head, _ in sequences]
+    arrays = {"ids": ids, "prefix": prefix, "picture": pictures, "rows": rows, "targets": targets}
+    return {name: torch.as_tensor(array) for name, array in arrays.items()} | {"weights": torch.tensor(weights)}
+
+
 def prompt_batch(pictures, tokenizer, rng, c):
-    """A batch for the whole model: every picture with several prompts."""
+    """A batch for the whole model: every picture with several prompts, in chunks of like length."""
     batch, picked, offsets = dense_batch(pictures, rng, c.pictures)
     names, weights = zip(*c.task_weights.items())
-    sequences = c.pictures * c.prompts
-    chosen = rng.choice(len(names), size=sequences, p=np.array(weights) / sum(weights))
-    room = sequences * c.suffix_tokens
-    ids = np.zeros((sequences, c.text_tokens), np.int64)
-    prefix = np.zeros(sequences, np.int64)
-    rows, targets, token_weights = [], [], []
-    for n in range(sequences):
+    count = c.pictures * c.prompts
+    chosen = rng.choice(len(names), size=count, p=np.array(weights) / sum(weights))
+    sequences = []
+    for n in range(count):
         shard, i = picked[n // c.prompts]
         facts = shard.facts(i, offsets[n // c.prompts])
-        while True:
-            prompt, suffix = tasks.sample(names[chosen[n]], facts, rng)
-            head = tokenizer.prompt(prompt)
-            tail = tokenizer.sp.encode(suffix) + [EOS]
-            if len(head) + len(tail) - 1 <= c.text_tokens:
-                break
-            chosen[n] = names.index("answer")
-        ids[n, : len(head) + len(tail) - 1] = head + tail[:-1]
-        prefix[n] = len(head)
-        if len(rows) + len(tail) <= room:
-            first = n * c.text_tokens + len(head) - 1
-            rows += range(first, first + len(tail))
-            targets += tail
-            token_weights += [len(tail) ** -0.5] * len(tail)
-    pad = room - len(rows)
-    batch |= {"ids": torch.from_numpy(ids), "prefix": torch.from_numpy(prefix),
-              "rows": torch.tensor(rows + [0] * pad), "targets": torch.tensor(targets + [0] * pad),
-              "weights": torch.tensor(token_weights + [0.0] * pad)}
+        sequences.append(sequence(tokenizer, names[chosen[n]], facts, rng, c.text_tokens))
+    order = sorted(range(count), key=lambda n: sum(map(len, sequences[n])))
+    batch["chunks"] = [chunk([sequences[n] for n in part], [n // c.prompts for n in part])
+                       for part in np.array_split(order, c.chunks)]
     return batch

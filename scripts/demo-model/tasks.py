@@ -134,7 +134,7 @@ def sample_question(facts, rng):
     pairs = by_kind[kind]
     if kind == "count":  # as often about what is there as about what is not
         present = [p for p in pairs if p[1] != "0"]
-        pairs = present if rng.random() < 0.75 else pairs
+        pairs = present if present and rng.random() < 0.75 else pairs
     return choose(rng, pairs)
 
 
@@ -147,13 +147,40 @@ def sample_labels(facts, rng, most):
     return labels
 
 
+def absent_label(facts, rng):
+    """A name of nothing here; mostly a near miss, in the colour or the shape of something that is here."""
+    here = facts.labels()
+    while True:
+        shape, color = choose(rng, S.SHAPES), choose(rng, S.COLOR_NAMES)
+        if here and rng.random() < 0.6:
+            near = choose(rng, facts.objects)
+            shape, color = (near["shape"], color) if rng.random() < 0.5 else (shape, near["color"])
+        label = shape if rng.random() < 0.3 else f"{color} {shape}"
+        if label not in here:
+            return label
+
+
+def asked_labels(facts, rng, most, absent=0.25):
+    """As a user asks, who does not know what is there: some of the labels name nothing."""
+    wanted = sample_labels(facts, rng, most) if facts.objects else [""]
+    labels = [absent_label(facts, rng) if not label or rng.random() < absent else label for label in wanted]
+    return list(dict.fromkeys(labels))
+
+
 def found_objects(facts, labels):
     """(label, object) in the order of the answer: by label, then top to bottom."""
     return [(label, o) for label in labels for o in facts.named(label)]
 
 
+def fitting(task, facts, rng):
+    """The task or, where a picture has little to say to it, another: few readings of no text, no caption of nothing."""
+    if task == "ocr" and not facts.text and rng.random() < 0.75 or task == "caption" and not facts.objects:
+        return "detect"
+    return task
+
+
 def sample(task, facts, rng):
-    """(prompt, suffix)"""
+    """(prompt, suffix); the suffix is empty where nothing that is asked for is there."""
     if task == "caption":
         return "caption en", facts.caption()
     if task == "ocr":
@@ -161,7 +188,7 @@ def sample(task, facts, rng):
     if task == "answer":
         question, answer = sample_question(facts, rng)
         return f"answer en {question}", answer
-    labels = sample_labels(facts, rng, 1 if task == "segment" else 3)
+    labels = asked_labels(facts, rng, 1 if task == "segment" else 3)
     prompt = f"{task} {' ; '.join(labels)}"
     things = found_objects(facts, labels)
     if task == "detect":

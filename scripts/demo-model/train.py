@@ -3,8 +3,9 @@
     python train.py --out DIR --shards DIR/shards --tokenizer DIR/tokenizer.model --vae DIR/vae-oid.npz
 
 Two stages: the vision tower alone with dense targets (what covers each patch), then everything on
-prompts. The rate follows a cosine of the progress, which is counted in steps or, with --minutes, in
-time: on a busy machine the schedule then still ends when it has to.
+prompts. A checkpoint of from_gguf.py begins with new dense heads instead of the first. The rate follows a
+cosine of the progress, which is counted in steps or, with --minutes, in time: on a busy machine the
+schedule then still ends when it has to.
 """
 
 import argparse
@@ -48,6 +49,13 @@ class DenseHeads(nn.Module):
         return sum(parts) + 5 * near, near
 
 
+def products():
+    """bfloat16 where the processor multiplies it natively; elsewhere it is far slower than float32."""
+    with open("/proc/cpuinfo") as file:
+        native = "avx512" in file.read()
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)
+
+
 def jitter(pixels):
     """Slight changes of brightness, contrast and grain; colours keep their names."""
     n = len(pixels)
@@ -62,25 +70,38 @@ class Trainer(nn.Module):
         self.c, self.loc = c, tokenizer.loc
         self.model = M.PaliGemma(S.VisionConfig(), S.TextConfig(), loc_start=tokenizer.loc).initialise()
         self.heads = DenseHeads(S.VisionConfig().width)
+        self.seg, self.seg_bell = tokenizer.seg, None  # see like_cells
         offsets = torch.arange(-12, 13, 2)
         self.register_buffer("loc_offsets", offsets, persistent=False)
         self.register_buffer("loc_weights", torch.exp(-0.5 * (offsets / c.loc_sigma) ** 2), persistent=False)
 
+    def like_cells(self, prototypes, spread=0.8):
+        """Lets a seg target be a bell as well, over codes whose cells look alike."""
+        self.seg_bell = torch.softmax(-(torch.cdist(prototypes, prototypes) / spread) ** 2, 1)
+
     def dense(self, batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            states = self.model.see(batch["pixels"])
+        with products():
+            return self.heads.loss(self.model.see(batch["pixels"]), batch)
+
+    def dense_heads(self, batch):
+        with products():
+            with torch.no_grad():
+                states = self.model.see(batch["pixels"])
             return self.heads.loss(states, batch)
 
     def full(self, batch):
         c = self.c
-        with torch.autocast("cpu", torch.bfloat16):
+        with products():
             seen = self.model.see(batch["pixels"])
             dense, near = self.heads.loss(seen, batch)
-            rows = self.model.multi_modal_projector.linear(seen).float().repeat_interleave(c.prompts, 0)
-            states = self.model.hidden(rows, batch["ids"], batch["prefix"])
+            rows = self.model.multi_modal_projector.linear(seen).float()
+            states = torch.cat([
+                self.model.hidden(rows[part["picture"]], part["ids"], part["prefix"]).flatten(0, 1)[part["rows"]]
+                for part in batch["chunks"]])
         # In float32: the bells of neighbouring loc bins differ by less than bfloat16 resolves.
-        logits = self.model.logits(states.float().flatten(0, 1)[batch["rows"]])
-        loss, hit = self.suffix_loss(logits, batch["targets"], batch["weights"])
+        logits = self.model.logits(states.float())
+        targets, weights = (torch.cat([part[name] for part in batch["chunks"]]) for name in ("targets", "weights"))
+        loss, hit = self.suffix_loss(logits, targets, weights)
         return loss + c.dense_weight * dense, loss, hit, near
 
     def suffix_loss(self, logits, targets, weights):
@@ -93,6 +114,11 @@ class Trainer(nn.Module):
         near = torch.where(inside, around, torch.zeros_like(around))
         wanted = torch.where(is_loc, (logits.gather(1, near) * bell).sum(1),
                              logits.gather(1, targets[:, None])[:, 0])
+        if self.seg_bell is not None:
+            code = targets - self.seg
+            is_seg = (code >= 0) & (code < S.SEG_CODES)
+            bell = self.seg_bell[code[is_seg]]
+            wanted[is_seg] = (logits[is_seg, self.seg:self.seg + S.SEG_CODES] * bell).sum(1)
         loss = torch.logsumexp(logits, 1) - wanted
         total = weights.sum()
         hit = ((logits.argmax(1) == targets) & ~is_loc).float()
@@ -137,7 +163,7 @@ def run_stage(trainer, step_fn, next_batch, stage, total, minutes, state, save, 
         progress = elapsed / 60 / minutes if minutes else state["step"] / total
         if progress >= 1 or state["step"] >= total:
             break
-        rate = lr * min(1, (state["step"] + 1) / 200) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+        rate = lr * min(1, (state["step"] + 1) / c.ramp_steps) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = rate
@@ -174,6 +200,7 @@ def main():
     parser.add_argument("--shards", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--vae", required=True)
+    parser.add_argument("--lr", type=float, default=S.TrainConfig.lr)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float, default=0, help="of the second stage; 0: count steps")
     parser.add_argument("--warmup-minutes", type=float, default=0)
@@ -199,7 +226,9 @@ def main():
         torch.save(kept, path + ".tmp")
         os.replace(path + ".tmp", path)
 
-    pictures = shards.Pictures(args.shards, mask_vae.load(args.vae))
+    vae = mask_vae.load(args.vae)
+    trainer.like_cells(vae._vq_vae._embedding[:, :mask_vae.PROTOTYPE])
+    pictures = shards.Pictures(args.shards, vae)
     print(len(pictures), "pictures", flush=True)
     rng = np.random.default_rng([args.seed, state["step"], state["stage"] == "full"])
     calls = 0
@@ -213,16 +242,19 @@ def main():
             return make()
         return call
 
-    if state["stage"] == "dense":
+    # stage: (what computes the loss, steps, minutes, rate)
+    first = {"dense": (trainer.dense, c.warmup_steps, args.warmup_minutes, c.lr),
+             "heads": (trainer.dense_heads, c.heads_steps, 0, 5 * c.lr)}
+    if state["stage"] in first:
+        step, steps, minutes, rate = first[state["stage"]]
         batches = prefetch(refreshed(lambda: shards.dense_batch(pictures, rng, c.warmup_pictures)[0]))
-        run_stage(trainer, compile(trainer.dense), batches, "dense", c.warmup_steps, args.warmup_minutes,
-                  state, save, c.lr, c)
+        run_stage(trainer, compile(step), batches, state["stage"], steps, minutes, state, save, rate, c)
         state |= {"stage": "full", "step": 0, "elapsed": 0.0}
         state["average"] = [p.detach().clone() for p in trainer.parameters()]
     # A stream of its own: the thread of the first stage may still be drawing from the other.
     stream = np.random.default_rng([args.seed + 1, state["step"]])
     batches = prefetch(refreshed(lambda: shards.prompt_batch(pictures, tokenizer, stream, c)))
-    run_stage(trainer, compile(trainer.full), batches, "full", c.steps, args.minutes, state, save, c.lr, c)
+    run_stage(trainer, compile(trainer.full), batches, "full", c.steps, args.minutes, state, save, args.lr, c)
 
 
 if __name__ == "__main__":
