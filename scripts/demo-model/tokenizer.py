@@ -51,10 +51,10 @@ def varint(n):
     return out + bytes([n])
 
 
-def piece_field(piece, kind):
+def piece_field(piece, kind, score=0.0):
     """One more `pieces` entry of the ModelProto; repeated protobuf fields may simply be appended."""
     text = piece.encode()
-    body = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18" + bytes([kind])
+    body = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind])
     return b"\x0a" + varint(len(body)) + body
 
 
