@@ -18,7 +18,7 @@ const demoFolder = join(packageRoot, 'demo')
 
 /** Names that the demo model knows, for pictures whose caption names nothing. */
 const shapes = ['circle', 'square', 'triangle', 'star', 'heart', 'ring', 'cross']
-const labelsPerPrompt = 3
+const mostLabels = 3
 const maxTokens = 96
 
 export function addDemo(program: Command, context: Context): void {
@@ -129,12 +129,16 @@ async function look(model: PaliGemma, image: string | Buffer, signal: AbortSigna
   for (const question of questions)
     await timed(`answer en ${question}`, () => model.answer(image, question, { maxTokens, signal }), same)
   await timed('ocr', () => model.ocr(image, { maxTokens, signal }), same)
-  const wanted = labels.slice(0, labelsPerPrompt)
-  const detections = await timed(
-    `detect ${wanted.join(' ; ')}`,
-    () => model.detect(image, wanted, { signal }),
-    (found) => found.map(describeDetection).join('\n') || 'nothing found'
-  )
+  const detections: Detection[] = []
+  // One name a prompt: several would share the probability of the first box.
+  for (const label of labels.slice(0, mostLabels)) {
+    const found = await timed(
+      `detect ${label}`,
+      () => model.detect(image, label, { signal }),
+      (boxes) => boxes.map(describeDetection).join('\n') || 'nothing found'
+    )
+    detections.push(...found)
+  }
   const segmentations = await timed(
     `segment ${labels[0]}`,
     () => model.segment(image, labels[0]!, { signal }),

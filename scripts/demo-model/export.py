@@ -16,7 +16,19 @@ from tokenizer import BOS, EOS, PAD, USER_DEFINED, Tokenizer
 from train import Trainer
 
 
-def final_weights(checkpoint, tokenizer, last):
+def blend(trainer, path, share, tokenizer):
+    """A mean with the weights that training began from: it keeps more of what was known before and not asked again."""
+    before = torch.load(path, weights_only=False)["trainer"]
+    at = slice(tokenizer.seg, tokenizer.seg + S.SEG_CODES)
+    with torch.no_grad():
+        for name, p in trainer.named_parameters():
+            new = p.clone()
+            p.lerp_(before[name], 1 - share)
+            if name.endswith("embed_tokens.weight"):  # of another code book, maybe
+                p[at] = new[at]
+
+
+def final_weights(checkpoint, tokenizer, last, before=None, share=1.0):
     """The running mean of the weights or, after a short training that it lags behind, the last ones."""
     trainer = Trainer(tokenizer, S.TrainConfig())
     trainer.load_state_dict(checkpoint["trainer"])
@@ -24,6 +36,8 @@ def final_weights(checkpoint, tokenizer, last):
         with torch.no_grad():
             for p, mean in zip(trainer.parameters(), checkpoint["average"]):
                 p.copy_(mean)
+    if before:
+        blend(trainer, before, share, tokenizer)
     model = trainer.model
     table = model.language_model.model.embed_tokens.table().detach().clone()
     table[tokenizer.image:] = 0  # <image> and padding: never looked up
@@ -153,13 +167,13 @@ def write_json(folder, name, value):
         file.write("\n")
 
 
-def export(checkpoint_path, tokenizer_path, vae_path, out, last=False):
+def export(checkpoint_path, tokenizer_path, vae_path, out, **how):
     tokenizer = Tokenizer(tokenizer_path)
     checkpoint = torch.load(checkpoint_path, weights_only=False)
     folder = out.rstrip("/") + ".tmp"
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    tensors.save(os.path.join(folder, "model.safetensors"), final_weights(checkpoint, tokenizer, last))
+    tensors.save(os.path.join(folder, "model.safetensors"), final_weights(checkpoint, tokenizer, **how))
     shutil.copy(tokenizer_path, os.path.join(folder, "tokenizer.model"))
     shutil.copy(vae_path, os.path.join(folder, "vae-oid.npz"))
     added = added_tokens(tokenizer)
@@ -195,5 +209,7 @@ if __name__ == "__main__":
     for name in ("--checkpoint", "--tokenizer", "--vae", "--out"):
         parser.add_argument(name, required=True)
     parser.add_argument("--last", action="store_true", help="the last weights instead of their running mean")
+    parser.add_argument("--before", help="checkpoint that the training began from, to take a mean with")
+    parser.add_argument("--share", type=float, default=0.7, help="of the trained weights in that mean")
     args = parser.parse_args()
-    export(args.checkpoint, args.tokenizer, args.vae, args.out, args.last)
+    export(args.checkpoint, args.tokenizer, args.vae, args.out, last=args.last, before=args.before, share=args.share)

@@ -80,4 +80,4 @@ class TrainConfig:
     loc_sigma: float = 3.0  # bins; one pixel of the 112 is 9 bins
     dense_weight: float = 0.5  # of the dense vision loss while the whole model trains
     task_weights: dict = field(default_factory=lambda: {
-        "detect": 0.28, "segment": 0.38, "answer": 0.07, "caption": 0.15, "ocr": 0.12})
+        "detect": 0.20, "segment": 0.32, "answer": 0.07, "caption": 0.17, "ocr": 0.24})
