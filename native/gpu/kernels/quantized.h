@@ -288,9 +288,10 @@ struct Iq4Xs {
 KERNELS_END
 
 // Types that stay as they are: name in kernels' names, reader
-#define PG_QUANTIZED_TYPES(X)                                                                                \
-  X(q8_0, Q8_0)                                                                                              \
-  X(q4_0, Q4_0)                                                                                              \
-  X(q4_1, Q4_1) X(q5_0, Q5_0) X(q5_1, Q5_1) X(q2_k, Q2K) X(q3_k, Q3K) X(q4_k, Q4K) X(q5_k, Q5K) X(q6_k, Q6K) \
-      X(iq4_nl, Iq4Nl) X(iq4_xs, Iq4Xs)
+#define PG_QUANTIZED_TYPES(X) \
+  X(q8_0, Q8_0)               \
+  X(q4_0, Q4_0)               \
+  X(q4_1, Q4_1)               \
+  X(q5_0, Q5_0)               \
+  X(q5_1, Q5_1) X(q2_k, Q2K) X(q3_k, Q3K) X(q4_k, Q4K) X(q5_k, Q5K) X(q6_k, Q6K) X(iq4_nl, Iq4Nl) X(iq4_xs, Iq4Xs)
 #define PG_WEIGHT_TYPES(X) X(f32, F32) X(f16, F16) X(bf16, Bf16) PG_QUANTIZED_TYPES(X)
