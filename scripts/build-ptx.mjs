@@ -86,6 +86,23 @@ function kernelsOf({ text, capability }) {
   })
 }
 
+/** Registers counted back from the latest of their kind, as ptx.h has it: repeated code becomes repeated text. */
+export function countedBack(text) {
+  const latest = {}
+  return text.replace(/(%[a-z]+)(\d+)/g, (_, kind, digits) => {
+    const [number, last = 0] = [Number(digits), latest[kind]]
+    latest[kind] = Math.max(last, number)
+    return `${kind}${last - number}`
+  })
+}
+
+/** Without kernels that are the same for older cards. */
+function eachOnce(kernels) {
+  const body = ({ text }) => text.replace(/^\.target .*$/m, '')
+  const older = new Map(kernels.filter(({ capability }) => capability === '75').map((one) => [one.name, body(one)]))
+  return kernels.filter((one) => one.capability === '75' || older.get(one.name) !== body(one))
+}
+
 /** As C++: bytes in octal, in strings as short as compilers want them. */
 function generated(kernels) {
   const strings = (bytes) => {
@@ -95,8 +112,8 @@ function generated(kernels) {
     return lines.join('\n')
   }
   const rows = kernels.map(
-    ({ name, capability, text, packed }) =>
-      `  {"${name}", ${capability}, ${text.length}, {${strings(packed)}, ${packed.length}}},\n`
+    ({ name, capability, bytes, packed }) =>
+      `  {"${name}", ${capability}, ${bytes}, {${strings(packed)}, ${packed.length}}},\n`
   )
   return `// Made by scripts/build-ptx.mjs\nconstexpr PtxKernel kPtxKernels[] = {\n${rows.join('')}};\n`
 }
@@ -113,9 +130,10 @@ export async function buildPtx({ check = false } = {}) {
   try {
     const jobs = names.flatMap((name) => Object.keys(cards).map((capability) => ({ name, capability, nvcc, ptxas })))
     const files = await all(jobs, (job) => compile(folder, job))
-    const kernels = files
-      .flatMap(kernelsOf)
-      .map((kernel) => ({ ...kernel, packed: deflateRawSync(kernel.text, { level: 9 }) }))
+    const kernels = eachOnce(files.flatMap(kernelsOf)).map((kernel) => {
+      const text = countedBack(kernel.text)
+      return { ...kernel, bytes: text.length, packed: deflateRawSync(text, { level: 9 }) }
+    })
     const bytes = kernels.reduce((sum, { packed }) => sum + packed.length, 0)
     if (bytes > mostBytes) throw new Error(`The kernels are ${bytes} bytes, more than ${mostBytes}`)
     for (const { name, capability, text } of ptxas ? kernels : []) {

@@ -122,6 +122,12 @@ TEST(cuda_driver_loads_the_kernels_that_suit_the_card) {
   launch(*driver, "first", 7);
   CHECK((fake.kernels == std::vector<std::string>{"first"}) && fake.args[0] == 7);
   CHECK_FAILS(launch(*driver, "second", 7), Code::internal, "no second");
+  const PtxKernel mixed[] = {{"first", 75, 17, kOld}, {"second", 75, 19, kThird}, {"second", 80, 29, kSecond}};
+  fake.major = 8, fake.minor = 9, fake.images.clear();
+  CudaDriver newest(listCards(mixed).at(0), mixed);   // kernels of one form for all cards are there once
+  launch(newest, "second", 7);
+  CHECK((fake.images == std::vector<std::string>{"[first] of Turing", "[second] of the longer Ampere"}));
+  fake.major = 7, fake.minor = 5;
   fake.module = 222;
   CHECK_FAILS(open(), Code::deviceUnavailable, "Fake Card (compute capability 7.5) does not take our kernel first");
   CHECK_FAILS(open(), Code::deviceUnavailable, "line 3: no such instruction\nA newer NVIDIA driver may");
@@ -129,6 +135,15 @@ TEST(cuda_driver_loads_the_kernels_that_suit_the_card) {
   const uint32_t number = 1;
   driver->launch("first", {}, {32}, {reinterpret_cast<const uint8_t*>(&number), 4}, {}, 90 << 10);
   CHECK_EQUAL(fake.sharedMemory, 90u << 10);
+}
+
+// The same texts in test/package/ptx.test.ts, which packs.
+TEST(cuda_kernels_registers_get_their_numbers_back) {
+  CHECK_EQUAL(
+      countedFromOne(".reg .f32 %f<4>; mov %r-1, %tid.x; fma %f-1, %f0, %f0; fma %f-1, %f1, %r0; @%p-1 %rd-12;"),
+      ".reg .f32 %f<4>; mov %r1, %tid.x; fma %f1, %f1, %f1; fma %f2, %f1, %r1; @%p1 %rd12;");
+  CHECK_EQUAL(countedFromOne("100 % sure: 5%, %"), "100 % sure: 5%, %");
+  CHECK_EQUAL(countedFromOne(""), "");
 }
 
 TEST(cuda_driver_starts_gathered_kernels_as_a_graph) {

@@ -61,17 +61,17 @@ CudaDriver::~CudaDriver() {
   }
 }
 
-// The newest set that the card takes. One kernel is compiled now: a driver that takes none is found out here.
+// The newest of each kernel's forms that the card takes. One kernel is compiled now: a driver that takes none is found
+// out here.
 void CudaDriver::chooseKernels(std::span<const PtxKernel> kernels, int capability) {
-  int best = 0;
-  for (const PtxKernel& kernel : kernels)
-    if (kernel.capability <= capability) best = std::max(best, kernel.capability);
-  const PtxKernel* smallest = nullptr;
   for (const PtxKernel& kernel : kernels) {
-    if (kernel.capability != best) continue;
-    known_.emplace(kernel.name, Known{&kernel});
-    if (!smallest || kernel.bytes < smallest->bytes) smallest = &kernel;
+    if (kernel.capability > capability) continue;
+    const PtxKernel*& best = known_[kernel.name].kernel;
+    if (!best || kernel.capability > best->capability) best = &kernel;
   }
+  const PtxKernel* smallest = nullptr;
+  for (const auto& [name, known] : known_)
+    if (!smallest || known.kernel->bytes < smallest->bytes) smallest = known.kernel;
   if (smallest) function(std::string(smallest->name).c_str(), 0);
 }
 

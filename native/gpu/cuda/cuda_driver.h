@@ -41,7 +41,7 @@ class CudaDriver final : public Driver {
   DriverInfo info_;
   Stream stream_ = nullptr;
   struct Known {
-    const PtxKernel* kernel;
+    const PtxKernel* kernel = nullptr;
     Module module = nullptr;   // none: not used so far
     Function function = nullptr;
     uint32_t groupMemory = 48 << 10;  // of its own choice that it may have: so much without asking

@@ -9,13 +9,18 @@
 
 namespace pg::gpu::cuda {
 
+// Packed texts count registers back from the latest of their kind, "%f-1" for the next new one: repeated code is then
+// repeated text. This gives them their own numbers.
+std::string countedFromOne(std::string_view packed);
+
+// One form of a kernel.
 struct PtxKernel {
   std::string_view name;
   int capability;  // of the oldest card that takes it: 75, 80
-  size_t bytes;  // of the text
+  size_t bytes;  // of the packed text, inflated
   std::string_view deflated;
 
-  std::string text() const { return inflate(deflated, bytes); }
+  std::string text() const { return countedFromOne(inflate(deflated, bytes)); }
 };
 
 std::span<const PtxKernel> ptxKernels();

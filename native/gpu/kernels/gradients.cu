@@ -27,21 +27,22 @@ KERNEL(256, gelu_grad, (RowArgs, float* d, const float* x)) {
     d[i.r * a.xStride + i.c] *= geluSlope(x[i.r * a.yStride + i.c]);
 }
 
-// splitmix64, as base/random_bits.h has it
+// Metal has no suffix for constants of 64 bits.
+__device__ inline uint64_t joined(uint32_t high, uint32_t low) { return (uint64_t(high) << 32) | low; }
+
+// splitmix64, as base/random_bits.h has it: its upper half
 __device__ inline uint32_t randomWord(uint64_t key, uint64_t place) {
-  uint64_t z = key + 0x9e3779b97f4a7c15ull * (place + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  uint64_t z = key + joined(0x9e3779b9u, 0x7f4a7c15u) * (place + 1);
+  z = (z ^ (z >> 30)) * joined(0xbf58476du, 0x1ce4e5b9u);
+  z = (z ^ (z >> 27)) * joined(0x94d049bbu, 0x133111ebu);
   return uint32_t((z ^ (z >> 31)) >> 32);
 }
 
-KERNEL(256, dropout, (DropoutArgs a, float* out, const float* x)) {
-  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= a.cols) return;
-  for (uint32_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
-    const bool keeps = randomWord(a.key, uint64_t(r) * a.cols + c) >= a.threshold;
-    const float kept = keeps ? x[size_t(r) * a.xStride + c] * a.factor : 0.0f;
-    float& to = out[size_t(r) * a.outStride + c];
+KERNEL(256, dropout, (DropoutArgs, float* out, const float* x)) {
+  for (EachValue i(PLACE, a.rows, a.cols); i.more(); i.next()) {
+    const bool keeps = randomWord(a.key, uint64_t(i.r) * a.cols + i.c) >= a.threshold;
+    const float kept = keeps ? x[i.r * a.xStride + i.c] * a.factor : 0.0f;
+    GLOBAL float& to = out[i.r * a.outStride + i.c];
     to = a.add ? to + kept : kept;
   }
 }
