@@ -54,7 +54,8 @@ describe('loadModel', () => {
     fake.loadDelayMs = 10_000
     const control = new AbortController()
     const loading = open(fake, { signal: control.signal })
-    setTimeout(() => control.abort(new Error('changed my mind')), 5)
+    while (fake.loads.length === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+    control.abort(new Error('changed my mind'))
     await expect(loading).rejects.toThrow('changed my mind')
     expect(fake.disposals).toBe(1)
     await expect(open(fake, { signal: AbortSignal.abort('no') })).rejects.toBe('no')

@@ -1,0 +1,679 @@
+// Attention in f32, for every kind of cache, head size and mask: a group of threads works on one query row and the
+// heads that share a KV head. Keys are taken in pieces of fixed length, with an online softmax; no score outlives its
+// piece.
+// Keys and values where they lie, and which of them a row sees.
+// What all kernels share: number formats, sums over a warp and a block in a fixed order.
+// The words of kernels/dialect.h in the Metal shading language, for Apple's GPUs (families 7 and newer). The emulator
+// compiles the same with a metal_stdlib of its own, which brings other heads for kernels.
+#include <metal_stdlib>
+
+// What kernels are told beside their buffers: parameter 0 of each, in C++, CUDA and Metal alike. Words of 32 and 64
+// bits only, each at a multiple of its size, so that all three lay them out the same way.
+//
+// Strides are in values of the tensor, offsets too, unless a name says bytes.
+#ifdef __METAL_VERSION__
+#include <metal_stdlib>
+#else
+#include <cstdint>
+#endif
+
+namespace pg {
+namespace gpu {
+
+// Rows of up to three tensors of one shape.
+struct RowArgs {
+  uint32_t rows, cols;
+  uint32_t xStride, yStride, zStride;
+  uint32_t yRows;   // y's rows repeat after so many; 0: there is no y
+  uint32_t add;     // 1: results are added to what is there
+  float number;     // eps, cap or factor: the kernel says which
+};
+
+// Fields of blocks, in the order in which they lie in a device's row: all blocks' first field, then all second ones.
+struct PackArgs {
+  uint32_t rows, blocks, blockBytes, strideBytes;
+  uint32_t fields, from[4], bytes[4];
+};
+
+// y[m, n] = x[m, k] w[n, k]^T and what becomes of it.
+struct ProductArgs {
+  uint32_t m, n, k;
+  uint32_t xStride, yStride, wStrideBytes;
+  uint32_t epilogue;   // ProductEnd
+  uint32_t parts;      // of x, where it is rounded: see HalvesArgs
+  uint32_t biases;     // 1: the first weight has one; 2: the second
+};
+
+// Rows of x as 16-bit numbers: [row][part][padded].
+struct HalvesArgs {
+  uint32_t rows, cols, xStride, padded;
+  uint32_t parts, brain;   // brain: bf16, not f16
+};
+
+enum ProductEnd : uint32_t { kStore = 0, kGelu = 1, kAdd = 2, kGeglu = 3 };
+
+struct RopeArgs {
+  uint32_t rows, heads, headDim, stride;
+  float sign;   // -1: back
+};
+
+struct StoreKvArgs {
+  uint64_t pages;   // address of the page table
+  uint64_t headBytes, rowBytes, keyBytes, valueBytes;   // offsets in a page: of a head, a token, layer's K and V
+  uint32_t rows, kvHeads, headDim;
+  uint32_t kStride, vStride, positionStride;
+};
+
+// One sequence of an attention; see AttentionJob. Offsets from the launch's buffers.
+struct AttentionSequence {
+  uint64_t pages;
+  int64_t qOffset, outOffset, positionOffset;
+  int32_t prefix, window, windowInPrefix;
+  uint32_t tokens;           // that its cache holds
+  uint32_t rows, firstRow;   // its rows are numbered from firstRow on among those of the launch
+};
+
+enum : uint32_t { kAttentionSequences = 32 };
+
+struct AttentionArgs {
+  uint64_t headBytes, rowBytes, keyBytes, valueBytes;
+  uint32_t kvHeads, group, headDim;
+  uint32_t qStride, outStride;
+  uint32_t sequences, rows, mostRows, pieces;   // rows of all and of the longest; pieces that keys of one may fill
+  float scale, softcap;
+  AttentionSequence sequence[kAttentionSequences];
+};
+
+// Every row sees every row.
+struct DenseArgs {
+  uint32_t rows, keys, heads, headDim;
+  uint32_t qStride, kStride, vStride, outStride;
+  float scale;
+};
+
+struct TopArgs {
+  uint32_t rows, count, stride;   // values or keys of a row
+  uint32_t k, chunks;
+  uint32_t idStride, valueStride;
+};
+
+struct DropoutArgs {
+  uint64_t key;
+  uint32_t rows, cols, outStride, xStride;
+  uint32_t threshold;   // values whose random bits are below it become zero
+  float factor;         // of the others
+  uint32_t add;
+};
+
+struct OuterArgs {
+  uint32_t m, rows, cols;
+  uint32_t outStride, yStride, xStride;
+  float scale;
+};
+
+// One KV head's queries and keys.
+struct AttentionGradArgs {
+  uint32_t n, group, headDim, firstHead, kvHead;
+  uint32_t qStride, kStride, doutStride, dqStride, dkStride, dvStride, vStride;
+  int32_t prefix, window, windowInPrefix;
+  float scale, softcap;
+};
+
+}  // namespace gpu
+}  // namespace pg
+
+
+#ifndef KERNEL
+#define KERNEL(maxThreads, name, parameters) \
+  [[kernel, max_total_threads_per_threadgroup(maxThreads)]] void name PG_PARAMETERS parameters
+#define PG_PARAMETERS(Args, ...)                                                                                    \
+  (constant Args & a [[buffer(0)]], PG_BUFFERS(__VA_ARGS__, PG_7, PG_6, PG_5, PG_4, PG_3, PG_2, PG_1)(__VA_ARGS__), \
+   uint3 pgThread [[thread_position_in_threadgroup]], uint3 pgThreads [[threads_per_threadgroup]],                  \
+   uint3 pgGroup [[threadgroup_position_in_grid]], uint3 pgGroups [[threadgroups_per_grid]])
+#define PG_BUFFERS(b1, b2, b3, b4, b5, b6, b7, list, ...) list
+#define PG_1(b) device b [[buffer(1)]]
+#define PG_2(b, c) PG_1(b), device c [[buffer(2)]]
+#define PG_3(b, c, d) PG_2(b, c), device d [[buffer(3)]]
+#define PG_4(b, c, d, e) PG_3(b, c, d), device e [[buffer(4)]]
+#define PG_5(b, c, d, e, f) PG_4(b, c, d, e), device f [[buffer(5)]]
+#define PG_6(b, c, d, e, f, g) PG_5(b, c, d, e, f), device g [[buffer(6)]]
+#define PG_7(b, c, d, e, f, g, h) PG_6(b, c, d, e, f, g), device h [[buffer(7)]]
+#define PLACE \
+  Place { pgThread.x, pgThreads.x, pgGroup.x, pgGroup.y, pgGroup.z, pgGroups.x, pgGroups.y }
+#endif
+#ifndef TG_ARRAY
+#define TG_ARRAY(T, name, n) alignas(16) threadgroup T name[n]
+#endif
+#ifndef KERNELS_BEGIN
+#define KERNELS_BEGIN
+#define KERNELS_END
+using namespace metal;
+using namespace pg::gpu;
+#endif
+#define TG_LARGE TG_ARRAY
+
+#define __device__
+#define GLOBAL device
+#define SHARED threadgroup
+#define LOCAL thread
+#define ARGS constant
+#define CONSTANT constant constexpr
+#define groupBarrier() metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup)
+#define groupBarrierGlobal() \
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup | metal::mem_flags::mem_device)
+#define warpBarrier() metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup)
+
+KERNELS_BEGIN
+
+template <class T>
+inline T shuffleXor(T value, uint32_t bits) {
+  return metal::simd_shuffle_xor(value, ushort(bits));
+}
+
+// ---- numbers ----
+
+inline float expf(float x) { return metal::precise::exp(x); }
+inline float logf(float x) { return metal::precise::log(x); }
+inline float tanhf(float x) { return metal::precise::tanh(x); }
+inline float cosf(float x) { return metal::precise::cos(x); }
+inline float sinf(float x) { return metal::precise::sin(x); }
+inline float sqrtf(float x) { return metal::precise::sqrt(x); }
+inline float rintf(float x) { return metal::rint(x); }
+inline float fabsf(float x) { return metal::fabs(x); }
+inline float fmaxf(float x, float y) { return metal::fmax(x, y); }
+inline float fminf(float x, float y) { return metal::fmin(x, y); }
+inline float fmaf(float x, float y, float z) { return metal::fma(x, y, z); }
+
+inline float asFloat(uint32_t bits) { return as_type<float>(bits); }
+inline uint32_t asBits(float f) { return as_type<uint32_t>(f); }
+inline float halfToFloat(uint32_t h) { return float(as_type<half>(ushort(h))); }
+inline uint16_t floatToHalf(float f) { return as_type<ushort>(half(f)); }
+inline uint32_t packHalves(float first, float second) { return as_type<uint32_t>(half2{half(first), half(second)}); }
+inline uint32_t subtractHalves(uint32_t a, uint32_t b) {
+  return as_type<uint32_t>(as_type<half2>(a) - as_type<half2>(b));
+}
+inline uint32_t multiplyHalves(uint32_t a, uint32_t b) {
+  return as_type<uint32_t>(as_type<half2>(a) * as_type<half2>(b));
+}
+
+typedef uint4 Words4;
+
+inline Words4 load16(device const void* p) { return *static_cast<device const Words4*>(p); }
+inline Words4 loadShared16(threadgroup const void* p) { return *static_cast<threadgroup const Words4*>(p); }
+
+struct Place {
+  uint32_t index, threads;   // in its group
+  uint32_t x, y, z;            // the group
+  uint32_t groupsX, groupsY;
+  uint32_t lane() const { return index % 32; }
+  uint32_t warp() const { return index / 32; }
+};
+
+// ---- simdgroup matrices of 8 x 8; a lane holds two neighbours of a row, these: ----
+
+inline uint32_t matrixRow(uint32_t lane) { return (lane >> 2 & 4) | (lane >> 1 & 3); }
+inline uint32_t matrixPair(uint32_t lane) { return (lane >> 2 & 2) | (lane & 1); }
+CONSTANT uint32_t kPairBit = 1, kOtherPairBit = 8;
+
+// Of an 8 x 8 block whose rows the lanes hold in pairs: its columns.
+inline uint32_t matrixColumns(uint32_t pair, uint32_t lane) {
+  const uint32_t row = matrixRow(lane), first = 2 * matrixPair(lane), from = row / 2;
+  const uint32_t source = (first & 4) << 2 | (from & 2) << 2 | (first & 2) << 1 | (from & 1);
+  const uint32_t one = metal::simd_shuffle(pair, ushort(source)), two = metal::simd_shuffle(pair, ushort(source + 2));
+  return row % 2 ? one >> 16 | (two & 0xffff0000) : (one & 0xffff) | two << 16;
+}
+
+inline void multiplyAdd8(thread float* c, uint32_t a, uint32_t b) {
+  metal::simdgroup_matrix<float, 8, 8> sums;
+  metal::simdgroup_matrix<half, 8, 8> x, y;
+  reinterpret_cast<thread float2&>(sums.thread_elements()) = float2{c[0], c[1]};
+  reinterpret_cast<thread half2&>(x.thread_elements()) = as_type<half2>(a);
+  reinterpret_cast<thread half2&>(y.thread_elements()) = as_type<half2>(b);
+  metal::simdgroup_multiply_accumulate(sums, x, y, sums);
+  const float2 all = reinterpret_cast<thread float2&>(sums.thread_elements());
+  c[0] = all.x, c[1] = all.y;
+}
+
+// bf16 as f16: weights are small numbers, and activations come scaled.
+template <bool kBf16>
+inline void multiplyAdd16(thread float* c, thread const uint32_t* a, thread const uint32_t* b) {
+  for (uint32_t half_ = 0; half_ < 2; ++half_) {
+    const uint32_t y = kBf16 ? packHalves(asFloat(b[half_] << 16), asFloat(b[half_] & 0xffff0000)) : b[half_];
+    for (uint32_t rows = 0; rows < 2; ++rows) {
+      const uint32_t pair = a[2 * half_ + rows];
+      const uint32_t x = kBf16 ? packHalves(asFloat(pair << 16), asFloat(pair & 0xffff0000)) : pair;
+      multiplyAdd8(c + 2 * rows, x, y);
+    }
+  }
+}
+
+KERNELS_END
+
+
+KERNELS_BEGIN
+
+CONSTANT uint32_t kWarp = 32;
+
+// ---- numbers ----
+
+__device__ inline float bf16ToFloat(uint32_t h) { return asFloat(h << 16); }
+
+__device__ inline uint16_t floatToBf16(float f) {
+  const uint32_t bits = asBits(f);
+  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t((bits >> 16) | 64);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// 0 <= q < 2^23, without the slow conversion instruction
+__device__ inline float fromSmall(uint32_t q) { return asFloat(0x4b000000u | q) - 8388608.0f; }
+
+__device__ inline float geluTanh(float x) {
+  return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+
+__device__ inline bool notFinite(float x) { return (asBits(x) & 0x7f800000) == 0x7f800000; }
+
+__device__ inline uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+__device__ inline bool aligned16(GLOBAL const void* p) { return (reinterpret_cast<uintptr_t>(p) & 15) == 0; }
+
+// ---- walking: for (EachValue i(at, rows, cols); i.more(); i.next()) ----
+
+// A thread a column; groups of y walk down the rows.
+struct EachValue {
+  size_t r, c;
+  size_t rows, cols, step;
+  __device__ EachValue(Place at, uint32_t rowCount, uint32_t colCount)
+      : r(at.y), c(at.x * at.threads + at.index), rows(rowCount), cols(colCount), step(at.groupsY) {}
+  __device__ bool more() const { return c < cols && r < rows; }
+  __device__ void next() { r += step; }
+};
+
+// ---- sums: always the same order, so always the same bits ----
+
+__device__ inline float warpSum(float v) {
+  for (uint32_t step = 16; step > 0; step >>= 1) v += shuffleXor(v, step);
+  return v;
+}
+
+__device__ inline float warpMax(float v) {
+  for (uint32_t step = 16; step > 0; step >>= 1) v = fmaxf(v, shuffleXor(v, step));
+  return v;
+}
+
+// Of all threads of a group of `kThreads`, to all of them. `part` has a place for each warp.
+template <uint32_t kThreads>
+__device__ inline float blockSum(Place at, float v, SHARED float* part) {
+  v = warpSum(v);
+  groupBarrier();   // part may still be read
+  if (at.lane() == 0) part[at.warp()] = v;
+  groupBarrier();
+  float sum = 0;
+  for (uint32_t i = 0; i < kThreads / kWarp; ++i) sum += part[i];
+  return sum;
+}
+
+template <uint32_t kThreads>
+__device__ inline float blockMax(Place at, float v, SHARED float* part) {
+  v = warpMax(v);
+  groupBarrier();
+  if (at.lane() == 0) part[at.warp()] = v;
+  groupBarrier();
+  float most = part[0];
+  for (uint32_t i = 1; i < kThreads / kWarp; ++i) most = fmaxf(most, part[i]);
+  return most;
+}
+
+KERNELS_END
+
+
+KERNELS_BEGIN
+
+CONSTANT uint32_t kPageKeys = 64;
+
+// ---- how a cache's rows are read: eight values from a multiple of eight on, or one. whole: all eight are there, and
+// the row is aligned ----
+
+struct RowsF32 {
+  __device__ static float one(GLOBAL const uint8_t* row, uint32_t c) {
+    return reinterpret_cast<GLOBAL const float*>(row)[c];
+  }
+  __device__ static void eight(GLOBAL const uint8_t* row, uint32_t c, uint32_t n, bool whole, LOCAL float* y) {
+    if (!whole) {
+#pragma unroll
+      for (uint32_t j = 0; j < 8; ++j) y[j] = c + j < n ? one(row, c + j) : 0.0f;
+      return;
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 8; j += 4) {
+      const Words4 w = load16(row + 4 * (c + j));
+      y[j] = asFloat(w.x), y[j + 1] = asFloat(w.y), y[j + 2] = asFloat(w.z), y[j + 3] = asFloat(w.w);
+    }
+  }
+};
+
+struct RowsF16 {
+  __device__ static float one(GLOBAL const uint8_t* row, uint32_t c) {
+    return halfToFloat(reinterpret_cast<GLOBAL const uint16_t*>(row)[c]);
+  }
+  __device__ static void eight(GLOBAL const uint8_t* row, uint32_t c, uint32_t n, bool whole, LOCAL float* y) {
+    if (!whole) {
+#pragma unroll
+      for (uint32_t j = 0; j < 8; ++j) y[j] = c + j < n ? one(row, c + j) : 0.0f;
+      return;
+    }
+    const Words4 w = load16(row + 2 * c);
+    const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j)
+      y[2 * j] = halfToFloat(words[j] & 0xffff), y[2 * j + 1] = halfToFloat(words[j] >> 16);
+  }
+};
+
+// Blocks of 34 bytes: a scale, 32 values
+struct RowsQ8 {
+  __device__ static float one(GLOBAL const uint8_t* row, uint32_t c) {
+    GLOBAL const uint8_t* block = row + c / 32 * 34;
+    return halfToFloat(*reinterpret_cast<GLOBAL const uint16_t*>(block)) *
+           float(reinterpret_cast<GLOBAL const int8_t*>(block + 2)[c % 32]);
+  }
+  __device__ static void eight(GLOBAL const uint8_t* row, uint32_t c, uint32_t n, bool, LOCAL float* y) {
+#pragma unroll
+    for (uint32_t j = 0; j < 8; ++j) y[j] = c + j < n ? one(row, c + j) : 0.0f;
+  }
+};
+
+template <class Rows>
+__device__ inline void readEight(GLOBAL const uint8_t* row, uint32_t c, uint32_t n, bool aligned, LOCAL float* y) {
+  Rows::eight(row, c, n, aligned && c + 8 <= n, y);
+}
+
+struct PagedKeys {
+  GLOBAL const uint64_t* pages;
+  size_t keyBytes, valueBytes, rowBytes;   // of the layer and head in a page
+  __device__ GLOBAL const uint8_t* key(uint32_t token) const { return row(token, keyBytes); }
+  __device__ GLOBAL const uint8_t* value(uint32_t token) const { return row(token, valueBytes); }
+  __device__ GLOBAL const uint8_t* row(uint32_t token, size_t offset) const {
+    return reinterpret_cast<GLOBAL const uint8_t*>(pages[token / kPageKeys]) + offset + token % kPageKeys * rowBytes;
+  }
+};
+
+struct DenseKeys {
+  GLOBAL const uint8_t *keys, *values;
+  size_t keyStride, valueStride;   // bytes
+  __device__ GLOBAL const uint8_t* key(uint32_t token) const { return keys + token * keyStride; }
+  __device__ GLOBAL const uint8_t* value(uint32_t token) const { return values + token * valueStride; }
+};
+
+// A row of one of the launch's sequences, and the keys that it sees: see AttentionMask.
+struct QueryRow {
+  ARGS AttentionSequence* sequence;
+  uint32_t row, first, end;
+  __device__ QueryRow(ARGS AttentionArgs& a, uint32_t index, GLOBAL const int32_t* positions) {
+    sequence = a.sequence;
+    while (index >= sequence->firstRow + sequence->rows) ++sequence;
+    row = index - sequence->firstRow;
+    const int32_t position = positions[sequence->positionOffset + row];
+    const bool inPrefix = position < sequence->prefix, wide = inPrefix && !sequence->windowInPrefix;
+    first = sequence->window > 0 && !wide && position >= sequence->window ? position - sequence->window + 1 : 0;
+    end = smaller(inPrefix ? sequence->prefix : position + 1, sequence->tokens);
+  }
+};
+
+__device__ inline PagedKeys pagedKeys(ARGS AttentionArgs& a, ARGS AttentionSequence& sequence, uint32_t kvHead) {
+  return {reinterpret_cast<GLOBAL const uint64_t*>(sequence.pages), a.keyBytes + kvHead * a.headBytes,
+          a.valueBytes + kvHead * a.headBytes, a.rowBytes};
+}
+
+KERNELS_END
+
+
+KERNELS_BEGIN
+
+CONSTANT uint32_t kFoldThreads = 128, kFoldWarps = kFoldThreads / kWarp, kFoldHeads = 8;
+CONSTANT uint32_t kPieceKeys = 256;
+CONSTANT uint32_t kMostHeadDim = 512, kValuesOfThread = kMostHeadDim / kFoldThreads;
+
+// ---- one row's state ----
+
+struct Fold {
+  Place at;
+  SHARED float *q, *weights;            // [head][padded], [head][kPieceKeys]
+  SHARED float *top, *sum, *keep;       // [head]
+  uint32_t heads, headDim, padded;      // heads: of this group, at most kFoldHeads
+  float scale, softcap;                 // softcap 0: none
+  float acc[kFoldHeads][kValuesOfThread];   // of values at.index, at.index + kFoldThreads, ...
+
+  __device__ Fold(Place place, SHARED float* queries, SHARED float* ofKeys, SHARED float* states, uint32_t dim,
+                  float factor, float cap)
+      : at(place),
+        q(queries),
+        weights(ofKeys),
+        top(states),
+        sum(states + kFoldHeads),
+        keep(states + 2 * kFoldHeads),
+        heads(1),
+        headDim(dim),
+        padded((dim + 7) / 8 * 8),
+        scale(factor),
+        softcap(cap) {
+#pragma unroll
+    for (uint32_t h = 0; h < kFoldHeads; ++h)
+#pragma unroll
+      for (uint32_t j = 0; j < kValuesOfThread; ++j) acc[h][j] = 0;
+  }
+
+  __device__ void begin(GLOBAL const float* query) {
+    for (uint32_t i = at.index; i < heads * padded; i += kFoldThreads) {
+      const uint32_t head = i / padded, c = i % padded;
+      q[i] = c < headDim ? query[head * headDim + c] : 0.0f;
+    }
+    if (at.index < kFoldHeads) top[at.index] = -INFINITY, sum[at.index] = 0;
+    groupBarrier();
+  }
+
+  // Keys [first, end), at most kPieceKeys.
+  template <class Rows, class Keys>
+  __device__ void keys(LOCAL const Keys& kv, uint32_t first, uint32_t end, bool aligned) {
+    scores<Rows>(kv, first, end, aligned);
+    groupBarrier();
+    softmax(end - first);
+    groupBarrier();
+    values<Rows>(kv, first, end);
+    groupBarrier();   // weights are about to be written again
+  }
+
+  // A warp a key
+  template <class Rows, class Keys>
+  __device__ void scores(LOCAL const Keys& kv, uint32_t first, uint32_t end, bool aligned) {
+    for (uint32_t token = first + at.warp(); token < end; token += kFoldWarps) {
+      GLOBAL const uint8_t* row = kv.key(token);
+      float score[kFoldHeads] = {};
+      for (uint32_t c = 8 * at.lane(); c < headDim; c += 8 * kWarp) {
+        float k[8];
+        readEight<Rows>(row, c, headDim, aligned, k);
+#pragma unroll
+        for (uint32_t h = 0; h < kFoldHeads; ++h) {
+          if (h >= heads) break;
+          SHARED const float* query = q + h * padded + c;
+#pragma unroll
+          for (uint32_t j = 0; j < 8; j += 4) {
+            const Words4 w = loadShared16(query + j);
+            score[h] = fmaf(asFloat(w.x), k[j], score[h]);
+            score[h] = fmaf(asFloat(w.y), k[j + 1], score[h]);
+            score[h] = fmaf(asFloat(w.z), k[j + 2], score[h]);
+            score[h] = fmaf(asFloat(w.w), k[j + 3], score[h]);
+          }
+        }
+      }
+#pragma unroll
+      for (uint32_t h = 0; h < kFoldHeads; ++h) {
+        if (h >= heads) break;
+        float all = warpSum(score[h]) * scale;
+        if (softcap > 0) all = softcap * tanhf(all / softcap);
+        if (at.lane() == 0) weights[h * kPieceKeys + token - first] = all;
+      }
+    }
+  }
+
+  // A warp a head
+  __device__ void softmax(uint32_t count) {
+    for (uint32_t h = at.warp(); h < heads; h += kFoldWarps) {
+      SHARED float* w = weights + h * kPieceKeys;
+      float most = top[h], all = 0;
+      for (uint32_t i = at.lane(); i < count; i += kWarp) most = fmaxf(most, w[i]);
+      most = warpMax(most);
+      for (uint32_t i = at.lane(); i < count; i += kWarp) all += w[i] = expf(w[i] - most);
+      all = warpSum(all);
+      warpBarrier();
+      if (at.lane() == 0) {
+        keep[h] = expf(top[h] - most);
+        sum[h] = sum[h] * keep[h] + all;
+        top[h] = most;
+      }
+    }
+  }
+
+  // A thread a value
+  template <class Rows, class Keys>
+  __device__ void values(LOCAL const Keys& kv, uint32_t first, uint32_t end) {
+#pragma unroll
+    for (uint32_t h = 0; h < kFoldHeads; ++h) {
+      if (h >= heads) break;
+#pragma unroll
+      for (uint32_t j = 0; j < kValuesOfThread; ++j) acc[h][j] *= keep[h];
+    }
+    for (uint32_t token = first; token < end; ++token) {
+      GLOBAL const uint8_t* row = kv.value(token);
+#pragma unroll
+      for (uint32_t j = 0; j < kValuesOfThread; ++j) {
+        const uint32_t c = at.index + j * kFoldThreads;
+        if (c >= headDim) break;
+        const float v = Rows::one(row, c);
+#pragma unroll
+        for (uint32_t h = 0; h < kFoldHeads; ++h)
+          if (h < heads) acc[h][j] = fmaf(weights[h * kPieceKeys + token - first], v, acc[h][j]);
+      }
+    }
+  }
+
+  // What this thread holds, heads `stride` apart; divided by the weights' sum or not.
+  __device__ void store(GLOBAL float* to, size_t stride, bool divided) const {
+#pragma unroll
+    for (uint32_t h = 0; h < kFoldHeads; ++h) {
+      if (h >= heads) break;
+#pragma unroll
+      for (uint32_t j = 0; j < kValuesOfThread; ++j) {
+        const uint32_t c = at.index + j * kFoldThreads;
+        if (c < headDim) to[h * stride + c] = divided ? acc[h][j] / sum[h] : acc[h][j];
+      }
+    }
+  }
+};
+
+#define PG_FOLD(softcap)                                \
+  TG_ARRAY(float, queries, kFoldHeads* kMostHeadDim);   \
+  TG_ARRAY(float, weights, kFoldHeads* kPieceKeys);     \
+  TG_ARRAY(float, states, 3 * kFoldHeads);              \
+  Fold fold(PLACE, queries, weights, states, a.headDim, a.scale, softcap)
+
+// The heads of a group of threads: some of those that share a KV head.
+struct HeadsOf {
+  uint32_t kvHead, first, count;
+  __device__ HeadsOf(ARGS AttentionArgs& a, uint32_t index) {
+    const uint32_t parts = (a.group + kFoldHeads - 1) / kFoldHeads;
+    kvHead = index / parts;
+    first = kvHead * a.group + index % parts * kFoldHeads;
+    count = smaller(kFoldHeads, a.group - index % parts * kFoldHeads);
+  }
+};
+
+// group = (row, heads): all keys of a row
+template <class Rows>
+__device__ inline void wholeRow(ARGS AttentionArgs& a, LOCAL Fold& fold, GLOBAL float* out, GLOBAL const float* q,
+                                GLOBAL const int32_t* positions) {
+  const QueryRow of(a, fold.at.x, positions);
+  const HeadsOf heads(a, fold.at.y);
+  const PagedKeys kv = pagedKeys(a, *of.sequence, heads.kvHead);
+  fold.heads = heads.count;
+  fold.begin(q + of.sequence->qOffset + size_t(of.row) * a.qStride + heads.first * a.headDim);
+  for (uint32_t first = of.first / kPieceKeys * kPieceKeys; first < of.end; first += kPieceKeys)
+    fold.template keys<Rows>(kv, first > of.first ? first : of.first, smaller(first + kPieceKeys, of.end),
+                             a.headDim % 8 == 0);
+  fold.store(out + of.sequence->outOffset + size_t(of.row) * a.outStride + heads.first * a.headDim, a.headDim, true);
+}
+
+// group = (row, heads, piece): of each head the sum of values, then the largest score and the sum of weights
+template <class Rows>
+__device__ inline void pieceOfRow(ARGS AttentionArgs& a, LOCAL Fold& fold, GLOBAL float* partial,
+                                  GLOBAL const float* q, GLOBAL const int32_t* positions) {
+  const Place at = fold.at;
+  const QueryRow of(a, at.x, positions);
+  const HeadsOf heads(a, at.y);
+  const uint32_t first = (of.first / kPieceKeys + at.z) * kPieceKeys;
+  if (first >= of.end) return;
+  const PagedKeys kv = pagedKeys(a, *of.sequence, heads.kvHead);
+  fold.heads = heads.count;
+  fold.begin(q + of.sequence->qOffset + size_t(of.row) * a.qStride + heads.first * a.headDim);
+  fold.template keys<Rows>(kv, first > of.first ? first : of.first, smaller(first + kPieceKeys, of.end),
+                           a.headDim % 8 == 0);
+  const size_t all = size_t(a.kvHeads) * a.group, size = a.headDim + 2;
+  GLOBAL float* to = partial + ((size_t(at.x) * a.pieces + at.z) * all + heads.first) * size;
+  fold.store(to, size, false);
+  if (at.index < fold.heads) {
+    to[at.index * size + a.headDim] = fold.top[at.index];
+    to[at.index * size + a.headDim + 1] = fold.sum[at.index];
+  }
+}
+
+#define PG_ATTENTION(name, Rows)                                                      \
+  KERNEL(kFoldThreads, attention_rows_##name,                                         \
+         (AttentionArgs, float* out, const float* q, const int32_t* positions)) {     \
+    PG_FOLD(a.softcap);                                                               \
+    wholeRow<Rows>(a, fold, out, q, positions);                                       \
+  }                                                                                   \
+  KERNEL(kFoldThreads, attention_pieces_##name,                                       \
+         (AttentionArgs, float* partial, const float* q, const int32_t* positions)) { \
+    PG_FOLD(a.softcap);                                                               \
+    pieceOfRow<Rows>(a, fold, partial, q, positions);                                 \
+  }
+PG_ATTENTION(f32, RowsF32)
+PG_ATTENTION(f16, RowsF16)
+PG_ATTENTION(q8_0, RowsQ8)
+#undef PG_ATTENTION
+
+// group = (row, head): pieces in the order of their keys
+KERNEL(kFoldThreads, attention_combine, (AttentionArgs, float* out, const float* partial, const int32_t* positions)) {
+  const Place at = PLACE;
+  const QueryRow of(a, at.x, positions);
+  const uint32_t head = at.y, pieces = (of.end - 1) / kPieceKeys - of.first / kPieceKeys + 1;
+  const size_t all = size_t(a.kvHeads) * a.group, size = a.headDim + 2;
+  GLOBAL const float* from = partial + (size_t(at.x) * a.pieces * all + head) * size;
+  float top = -INFINITY, sum = 0;
+  for (uint32_t p = 0; p < pieces; ++p) top = fmaxf(top, from[p * all * size + a.headDim]);
+  for (uint32_t p = 0; p < pieces; ++p)
+    sum = fmaf(from[p * all * size + a.headDim + 1], expf(from[p * all * size + a.headDim] - top), sum);
+  GLOBAL float* to = out + of.sequence->outOffset + size_t(of.row) * a.outStride + head * a.headDim;
+  for (uint32_t c = at.index; c < a.headDim; c += kFoldThreads) {
+    float v = 0;
+    for (uint32_t p = 0; p < pieces; ++p)
+      v = fmaf(from[p * all * size + c], expf(from[p * all * size + a.headDim] - top), v);
+    to[c] = v / sum;
+  }
+}
+
+// group = (row, head): every row sees every row
+KERNEL(kFoldThreads, dense_rows, (DenseArgs, float* out, const float* q, const float* k, const float* v)) {
+  PG_FOLD(0);
+  const Place at = fold.at;
+  const size_t column = size_t(at.y) * a.headDim;
+  const DenseKeys kv{reinterpret_cast<GLOBAL const uint8_t*>(k + column),
+                     reinterpret_cast<GLOBAL const uint8_t*>(v + column), size_t(a.kStride) * 4, size_t(a.vStride) * 4};
+  const bool aligned = a.headDim % 8 == 0 && a.kStride % 4 == 0 && aligned16(kv.keys);
+  fold.begin(q + size_t(at.x) * a.qStride + column);
+  for (uint32_t first = 0; first < a.keys; first += kPieceKeys)
+    fold.keys<RowsF32>(kv, first, smaller(first + kPieceKeys, a.keys), aligned);
+  fold.store(out + size_t(at.x) * a.outStride + column, 0, true);
+}
+
+KERNELS_END
