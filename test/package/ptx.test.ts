@@ -1,4 +1,4 @@
-/** How kernels' texts are packed: scripts/build-ptx.mjs. The same texts in native/test/test_cuda_driver.cpp, which unpacks. */
+/** How scripts/build-ptx.mjs packs texts. The same ones in native/test/test_cuda_driver.cpp, which unpacks. */
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { expect, it } from 'vitest'
