@@ -136,7 +136,7 @@ export class Translator {
     if (type === 'array') return yield* this.#array(given, path, depth, open)
     if (type === 'string') return string(given, path)
     if (type === 'boolean') return '(?:true|false)'
-    return type === 'null' ? 'null' : numeric(given, path, type === 'integer')
+    return type === 'null' ? 'null' : yield* numeric(given, path, type === 'integer')
   }
 
   *#array(given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
@@ -308,7 +308,7 @@ function bound(given: JsonSchemaObject, path: string, closed: string, opened: st
   return value === undefined ? undefined : { value, open: false }
 }
 
-function numeric(given: JsonSchemaObject, path: string, whole: boolean): string {
+function* numeric(given: JsonSchemaObject, path: string, whole: boolean): Work<string> {
   const format = given['format']
   let low = bound(given, path, 'minimum', 'exclusiveMinimum', 1)
   let high = bound(given, path, 'maximum', 'exclusiveMaximum', -1)
@@ -333,7 +333,8 @@ function numeric(given: JsonSchemaObject, path: string, whole: boolean): string 
       'no number that JavaScript holds exactly lies within minimum and ' +
         `maximum${step === undefined ? '' : ' as a multiple of multipleOf'}`
     )
-  if (step !== undefined && !Number.isSafeInteger(step)) return fractions(low, high, step, path, whole) ?? none()
+  if (step !== undefined && !Number.isSafeInteger(step))
+    return (yield* fractions(low, high, step, path, whole)) ?? none()
   if (!whole && step === undefined) return low || high ? (decimals(low, high) ?? none()) : number
   // without bounds at most 15 digits
   const [least, most] =
@@ -351,13 +352,13 @@ function numeric(given: JsonSchemaObject, path: string, whole: boolean): string 
 }
 
 /** Multiples of a fraction that is exact in binary, such as 0.25, listed. */
-function fractions(
+function* fractions(
   low: Bound | undefined,
   high: Bound | undefined,
   step: number,
   path: string,
   whole: boolean
-): string | undefined {
+): Work<string | undefined> {
   const name = `${path}.multipleOf`
   if (step * 1024 !== Math.round(step * 1024) || step > 1e6)
     fail(
@@ -371,6 +372,7 @@ function fractions(
   if (last - first > maxItems) fail(name, `more than ${maxItems} multiples of ${step} are too many to list`)
   const found: string[] = []
   for (let i = first; i <= last; i++) {
+    if (i % 100 === 0) yield
     const value = i * step
     if ((low.open && value === low.value) || (high.open && value === high.value)) continue
     if (!whole || Number.isSafeInteger(value)) found.push(escaped(String(value)))

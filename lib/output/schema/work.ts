@@ -23,29 +23,44 @@ export class Steps {
   }
 }
 
+/** A value of a schema, and where it is: the path is only written where something is wrong. */
+interface Place {
+  value: unknown
+  key: string | number
+  within: Place | undefined
+}
+
+function pathOf(place: Place): string {
+  const keys: string[] = []
+  for (let at: Place | undefined = place; at; at = at.within)
+    keys.push(typeof at.key === 'number' ? `[${at.key}]` : at.within ? `.${at.key}` : at.key)
+  return keys.reverse().join('')
+}
+
 /** Refuses a schema by its size alone, before anything of it is compared or written. */
 export function* measure(root: unknown, path: string): Work<void> {
   let values = 0
   let characters = 0
   const seen = new Set<unknown>()
-  const left: [value: unknown, path: string][] = [[root, path]]
-  for (let next = left.pop(); next; next = left.pop()) {
-    const [value, at] = next
+  const left: Place[] = [{ value: root, key: path, within: undefined }]
+  for (let place = left.pop(); place; place = left.pop()) {
+    const { value } = place
     if (typeof value === 'string') characters += value.length
     if (characters > mostCharacters)
-      fail(at, `more than ${mostCharacters} characters in all are too large for a constraint`)
+      fail(pathOf(place), `more than ${mostCharacters} characters in all are too large for a constraint`)
     if (typeof value !== 'object' || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue
     seen.add(value)
     yield
     const names = Array.isArray(value) ? undefined : Object.keys(value)
-    values += names?.length ?? (value as unknown[]).length
-    if (values > mostValues) fail(at, `more than ${mostValues} values in all are too large for a constraint`)
-    if (!names) for (const [i, item] of (value as unknown[]).entries()) left.push([item, `${at}[${i}]`])
-    else
-      for (const name of names) {
-        characters += name.length
-        left.push([(value as Record<string, unknown>)[name], `${at}.${name}`])
-      }
+    const count = names?.length ?? (value as unknown[]).length
+    values += count
+    if (values > mostValues) fail(pathOf(place), `more than ${mostValues} values in all are too large for a constraint`)
+    for (let i = 0; i < count; i++) {
+      if (i % 500 === 499) yield
+      const key = names?.[i] ?? i
+      if (typeof key === 'string') characters += key.length
+      left.push({ value: (value as Record<string | number, unknown>)[key], key, within: place })
+    }
   }
 }
 
