@@ -22,11 +22,15 @@ std::string namesOf(const DeviceList& list) {
   return names;
 }
 
+// Metal's driver has never met a Mac: nobody gets it who did not ask for it.
+bool isChosenByItself(const DeviceEntry& entry) { return entry.device != "metal"; }
+
 // Those that `wanted` may mean, the one with most multiprocessors first.
 std::vector<DeviceEntry> candidates(const DeviceList& list, const std::string& wanted) {
   std::vector<DeviceEntry> found;
   for (const DeviceEntry& entry : list.devices)
-    if (wanted == "auto" || wanted == entry.device || wanted == kindOf(entry.device)) found.push_back(entry);
+    if ((wanted == "auto" && isChosenByItself(entry)) || wanted == entry.device || wanted == kindOf(entry.device))
+      found.push_back(entry);
   std::stable_sort(found.begin(), found.end(), [](const DeviceEntry& a, const DeviceEntry& b) {
     return std::pair(a.problem.empty(), a.processors) > std::pair(b.problem.empty(), b.processors);
   });
@@ -54,7 +58,9 @@ std::unique_ptr<Device> chooseGpu(const LoadOptions& options) {
   const DeviceList list = listGpus(kind);
   const std::vector<DeviceEntry> found = candidates(list, options.device);
   if (!found.empty()) return firstThatFits(found, options);
-  if (options.device == "auto") fail(Code::deviceUnavailable, "No GPU is used: ", list.problem);
+  if (options.device == "auto")
+    fail(Code::deviceUnavailable, "No GPU is used: ",
+         list.devices.empty() ? list.problem : "Metal has not been run on a Mac yet; device: 'metal' tries it");
   if (list.devices.empty())
     fail(Code::deviceUnavailable, "Device \"", options.device, "\" is not there: ", list.problem);
   fail(Code::deviceUnavailable, "Device \"", options.device, "\" is not there. There is ", namesOf(list));
