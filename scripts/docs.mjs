@@ -17,5 +17,7 @@ writeFileSync(join(root, 'docs', 'cli.md'), await cliPage(helpOf))
 writeFileSync(join(root, 'docs', 'troubleshooting.md'), troubleshootingPage(meaningsOf(errors)))
 
 // Only where asked: they change with every kernel table.
-if (process.argv.includes('--pictures'))
-  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'))
+if (process.argv.includes('--pictures')) {
+  const scene = join(root, 'test', 'fixtures', 'demo-eval', '007.png')
+  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'), scene)
+}

@@ -257,7 +257,7 @@ describe.skipIf(!browserFile)('the page', () => {
     const coco = JSON.parse(await copied('coco'))
     expect(coco).toMatchObject({
       images: [{ id: 1, file_name: 'shapes.png', width: 448, height: 448 }],
-      annotations: [{ category_id: 1, bbox: [42, 165, 123, 123], segmentation: { size: [448, 448] } }],
+      annotations: [{ category_id: 1, bbox: [40, 165, 125, 122], segmentation: { size: [448, 448] } }],
       categories: [{ id: 1, name: 'purple ring' }]
     })
     expect(coco.annotations[0].area).toBeGreaterThan(5000)
