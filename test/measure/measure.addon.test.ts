@@ -14,6 +14,7 @@ import { readPrompts } from '../../lib/measure/samples'
 import { command } from '../support/command'
 import { readGguf, removeTempDirs, sourceFloats, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
+import { equivalentCopy } from '../support/equivalent'
 import { readSafetensors } from '../support/safetensors'
 
 afterAll(removeTempDirs)
@@ -34,6 +35,8 @@ function meanSquares(rows: Float32Array, cols: number): number[] {
   })
   return sums.map((sum) => sum / (rows.length / cols))
 }
+
+const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
 function expectNear(found: Float32Array, expected: number[], what: string): void {
   expect(found.length, what).toBe(expected.length)
@@ -233,28 +236,36 @@ describe('an importance matrix of the demo model', () => {
       join(__dirname, `../fixtures/demo-eval/${String(from + i).padStart(3, '0')}.png`)
     )
 
-  // Whether one model's divergence falls at 4 bits is a matter of luck, a quarter up or down; that the error of outputs
-  // does is held by native/test/test_importance.cpp.
-  it('is used, and leaves the model near the original on pictures it was not made of', async () => {
+  // One model's divergence is a matter of luck at 4 bits (a quarter up or down), hence the mean over equivalent copies.
+  // With 24 copies: Q4_0 0.91, Q4_1 0.91, IQ4_NL 1.07 times what it is without, standard error 0.03.
+  it('brings Q4_0 nearer the original on pictures it was not made of', { timeout: 120_000 }, async () => {
     const dir = tempDir()
-    const [base, imatrix, out] = ['base', 'imatrix', 'small'].map((name) => join(dir, `${name}.gguf`)) as [
-      string,
-      string,
-      string
-    ]
+    const [base, model, imatrix, out] = ['base', 'copy', 'imatrix', 'small'].map((name) =>
+      join(dir, `${name}.gguf`)
+    ) as [string, string, string, string]
     await quantize({ source: demo, out: base, type: 'F32' })
-    const prompts = ['caption en', 'detect red circle ; blue star', 'ocr']
-    await collectImportance({ model: base, out: imatrix, images: pictures(0, 10), prompts })
-    const quantized = async (given?: string): Promise<Buffer> => {
-      await quantize({ source: base, out, type: 'Q4_0', imatrix: given })
-      return readFileSync(out)
+    const asked = {
+      images: pictures(20, 30),
+      prompts: ['caption en', 'detect red circle ; blue star', 'ocr'],
+      maxTokens: 40
     }
-    const plain = await quantized()
-    const weighted = await quantized(imatrix)
-    expect(weighted.length).toBe(plain.length)
-    expect(weighted.equals(plain)).toBe(false)
-    const asked = { images: pictures(20, 30), prompts, maxTokens: 40 }
-    expect((await compareQuality({ model: out, against: base, ...asked })).kl.mean).toBeLessThan(0.2)
+    const divergence = async (against: string, given?: string) => {
+      await quantize({ source: against, out, type: 'Q4_0', imatrix: given })
+      return (await compareQuality({ model: out, against, ...asked })).kl.mean
+    }
+    const ratios: number[] = []
+    for (let seed = 1; seed <= 4; seed++) {
+      await equivalentCopy(base, model, seed)
+      if (seed === 1) expect((await compareQuality({ model, against: base, ...asked })).kl.mean).toBeLessThan(1e-6)
+      await collectImportance({
+        model,
+        out: imatrix,
+        images: pictures(0, 10),
+        prompts: ['caption en', 'detect green square', 'answer en how many shapes are there?']
+      })
+      ratios.push(Math.log((await divergence(model, imatrix)) / (await divergence(model))))
+    }
+    expect(mean(ratios)).toBeLessThan(0)
   })
 })
 

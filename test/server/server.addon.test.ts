@@ -85,9 +85,9 @@ describe('the openai client', () => {
     const sample = async (): Promise<(string | null)[]> => {
       const { choices } = await client.chat.completions.create({
         model: 'demo',
-        messages: messages('say anything'), // no task that it knows: it guesses
+        messages: messages('caption en'),
         n: 4,
-        temperature: 2,
+        temperature: 1.5,
         seed: 7,
         max_tokens: 12
       })
