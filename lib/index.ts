@@ -1,19 +1,19 @@
 /** Everything the package exports. */
 export { loadModel } from './api/load-model'
 export { PaliGemma } from './api/model'
-export type { BatchItem, BatchResult, BatchRunOptions, BatchTask, BatchTasks } from './api/batch-tasks'
+export type { BatchItem, BatchResult, BatchRunOptions, BatchTask, BatchTasks } from './api/many/batch-tasks'
 export type { LoadedModelInfo, ModelStats } from './api/info'
-export type { ScoreResult } from './api/score'
-export type { ChoiceResult, Chunk, FinishReason, GenerateResult, GeneratedToken } from './api/results'
-export type { SamplingOptions } from './api/sampling'
-export type { ResponseOptions } from './api/stream-body'
-export { GenerateStream } from './api/stream'
-export type { Detection, ObjectList, Segmentation } from './api/objects'
-export type { DescribeVideoOptions, VideoDescription, VideoSegment } from './api/describe-video'
+export type { ScoreResult } from './api/tasks/score'
+export type { ChoiceResult, Chunk, FinishReason, GenerateResult, GeneratedToken } from './api/options/results'
+export type { SamplingOptions } from './api/options/sampling'
+export type { ResponseOptions } from './api/tasks/stream-body'
+export { GenerateStream } from './api/tasks/stream'
+export type { Detection, ObjectList, Segmentation } from './api/options/objects'
+export type { DescribeVideoOptions, VideoDescription, VideoSegment } from './api/many/describe-video'
 export { videoFrames } from './video/frames'
 export type { VideoFrame } from './video/decode'
 export type { VideoFrameOptions } from './video/options'
-export type { Seen, WatchOptions } from './api/watch'
+export type { Seen, WatchOptions } from './api/many/watch'
 export {
   Tracker,
   type Point,
@@ -24,7 +24,7 @@ export {
 } from './output/tracker'
 export type { LiveSource } from './video/live'
 export type { VideoSource } from './video/source'
-export { recommendedMinScore, type ParsedMask } from './api/tasks'
+export { recommendedMinScore, type ParsedMask } from './api/tasks/tasks'
 export type { Tile, TileOption } from './images/tile-plan'
 export type {
   LoadOptions,
@@ -40,8 +40,8 @@ export type {
   TileOptions,
   EncodeImageOptions,
   EmbedOptions
-} from './api/options'
-export type { AdapterInfo } from './api/adapters'
+} from './api/options/options'
+export type { AdapterInfo } from './api/options/adapters'
 export type { AdapterOption } from './convert/adapters/option'
 export type { TrainedAdapter } from './convert/adapters/trained'
 export type { FitExample, FitExamples, FitLists } from './train/examples'
@@ -56,7 +56,7 @@ export type {
 } from './output/constraint'
 export type { JsonSchema } from './output/json-schema'
 export type { JsonSchemaValue, SchemaValue, StandardSchema } from './output/standard-schema'
-export type { ObjectOptions } from './api/object'
+export type { ObjectOptions } from './api/tasks/object'
 export { boxOverlap, suppressOverlaps, type OverlapOptions, type ScoredBox } from './output/nms'
 export type { ImageInput, ImageEmbedding, ImageStream, RawPixels, WebStream, WithBytes } from './images/image-input'
 export { preprocessImage, type PreprocessedImage } from './images/preprocess'
@@ -107,9 +107,9 @@ export {
   type SimilarityMapOptions,
   type DrawMapOptions
 } from './retrieval/similarity-map'
-export { prompts } from './api/prompts'
-export { setNativeBinding } from './api/engine'
-export { listDevices, type DeviceInfo, type DeviceList } from './api/device'
+export { prompts } from './api/options/prompts'
+export { setNativeBinding } from './api/options/engine'
+export { listDevices, type DeviceInfo, type DeviceList } from './api/options/device'
 export type { DeviceName } from './base/device-name'
 export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'

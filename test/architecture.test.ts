@@ -133,6 +133,15 @@ const libLayers: [string, string[]][] = [
   ]
 ]
 
+// The rooms of lib/api, from below to above; the files beside them (the model, how it is loaded) are above all.
+const apiRooms: Record<string, string[]> = {
+  options: [],
+  request: ['options'],
+  tasks: ['options', 'request'],
+  many: ['options', 'request', 'tasks'],
+  fit: ['options', 'request']
+}
+
 /** 'formats' of lib/formats/npz and of lib/formats; 'index' of lib/index. */
 const libLayer = (path: string): string => /^lib\/(\w+)/.exec(path)![1]!
 
@@ -182,6 +191,19 @@ describe('lib/', () => {
       const own = [layer, ...(libLayers.find(([name]) => name === layer)?.[1] ?? [])]
       return imports(file)
         .filter((path) => !own.includes(libLayer(path)))
+        .map((path) => `${file}: ${path}`)
+    })
+    expect(wrong).toEqual([])
+  })
+
+  it('has rooms in api that import only downwards', () => {
+    const room = (path: string): string | undefined => /^lib\/api\/(\w+)\//.exec(path)?.[1]
+    const inRooms = files('lib/api', /\.ts$/).filter((file) => room(file) !== undefined)
+    expect(new Set(inRooms.map(room))).toEqual(new Set(Object.keys(apiRooms)))
+    const wrong = inRooms.flatMap((file) => {
+      const own = [room(file)!, ...apiRooms[room(file)!]!]
+      return imports(file)
+        .filter((path) => path.startsWith('lib/api/') && !own.includes(room(path) ?? path))
         .map((path) => `${file}: ${path}`)
     })
     expect(wrong).toEqual([])

@@ -1,7 +1,7 @@
 /** Models of the AI SDK over a loaded one. */
 import type { PaliGemma } from '../api/model'
-import type { GenerateResult } from '../api/results'
-import type { GenerateStream } from '../api/stream'
+import type { GenerateResult } from '../api/options/results'
+import type { GenerateStream } from '../api/tasks/stream'
 import { readOptions, rule, type Rules } from '../base/validate'
 import { requestOf } from './request'
 import type {

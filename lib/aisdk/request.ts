@@ -1,6 +1,6 @@
 /** A call of the AI SDK as one of ours. */
-import type { GenerateOptions } from '../api/options'
-import { lastQuestion, type Turn } from '../api/turns'
+import type { GenerateOptions } from '../api/options/options'
+import { lastQuestion, type Turn } from '../api/request/turns'
 import { PaliGemmaError } from '../base/errors'
 import type { JsonSchema } from '../output/json-schema'
 import type { ImageInput } from '../images/image-input'

@@ -1,7 +1,7 @@
 /** What a loaded model is. */
 import type { ModelFacts, NativeModelInfo } from '../engine/native'
 import type { RetrievalFlavour } from '../retrieval/vectors'
-import { type AdapterInfo, toAdapterInfo } from './adapters'
+import { type AdapterInfo, toAdapterInfo } from './options/adapters'
 
 /** Of {@link PaliGemma.info}. */
 export interface LoadedModelInfo extends ModelFacts {

@@ -4,10 +4,10 @@ import { isUrl } from '../base/realms'
 import { addOption, wrongOption } from '../base/validate'
 import { native, type NativeBinding, type NativeChoice } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
-import { warnBeyondTraining } from './context-size'
-import { definedOnly, ModelHost } from './host'
+import { warnBeyondTraining } from './options/context-size'
+import { definedOnly, ModelHost } from './request/host'
 import { PaliGemma } from './model'
-import { type LoadOptions, loadRules } from './options'
+import { type LoadOptions, loadRules } from './options/options'
 
 /** Both arguments of {@link loadModel} as one object. */
 function withSource(source: string | URL | LoadOptions, options: unknown): unknown {

@@ -3,7 +3,7 @@ import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { incomplete, nativeCall, nativeSync } from '../base/errors'
 import { check, readOptions, rule, take, takeList } from '../base/validate'
-import { ModelHost } from './host'
+import { ModelHost } from './request/host'
 import { codesRule } from '../output/mask-decoder'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
@@ -11,20 +11,25 @@ import type { SchemaValue } from '../output/standard-schema'
 import type { MultiVector } from '../retrieval/vectors'
 import type { FitExamples } from '../train/examples'
 import { fitRules, type FitOptions, type FitResult } from '../train/options'
-import { generateBatch } from './batch'
-import { runBatch } from './batch-stream'
-import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './batch-tasks'
-import { describeVideo, describeVideoRules, type DescribeVideoOptions, type VideoDescription } from './describe-video'
-import { embed, encodeImage } from './embed'
+import { generateBatch } from './many/batch'
+import { runBatch } from './many/batch-stream'
+import type { BatchItem, BatchResult, BatchRunOptions, BatchTask } from './many/batch-tasks'
+import {
+  describeVideo,
+  describeVideoRules,
+  type DescribeVideoOptions,
+  type VideoDescription
+} from './many/describe-video'
+import { embed, encodeImage } from './tasks/embed'
 import { takeSource, type VideoSource } from '../video/source'
 import type { LiveSource } from '../video/live'
-import { watch, type Seen, type WatchOptions } from './watch'
-import { fitAdapter } from './fit'
-import { runGeneration } from './generation'
+import { watch, type Seen, type WatchOptions } from './many/watch'
+import { fitAdapter } from './fit/fit'
+import { runGeneration } from './request/generation'
 import { toInfo, type LoadedModelInfo, type ModelStats } from './info'
-import { generateObject, type ObjectOptions } from './object'
-import { ocr } from './ocr'
-import type { Detection, ObjectList, Segmentation } from './objects'
+import { generateObject, type ObjectOptions } from './tasks/object'
+import { ocr } from './tasks/ocr'
+import type { Detection, ObjectList, Segmentation } from './options/objects'
 import {
   answerRules,
   batchRules,
@@ -49,12 +54,12 @@ import {
   type OcrOptions,
   type ScoreOptions,
   type TaskOptions
-} from './options'
-import { prompts, withoutPlaceholders } from './prompts'
-import type { ChoiceResult, GenerateResult } from './results'
-import { score, type ScoreResult } from './score'
-import { GenerateStream } from './stream'
-import { detect, parseText, segment, type ParsedMask } from './tasks'
+} from './options/options'
+import { prompts, withoutPlaceholders } from './options/prompts'
+import type { ChoiceResult, GenerateResult } from './options/results'
+import { score, type ScoreResult } from './tasks/score'
+import { GenerateStream } from './tasks/stream'
+import { detect, parseText, segment, type ParsedMask } from './tasks/tasks'
 import { encodeRules, idsRule, textRule, type EncodeOptions } from './tokenizer'
 
 // Node 20's first releases lack the symbol; compiled `await using` looks it up here.

@@ -1,6 +1,6 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
 import { peftDirectory } from '../convert/adapters/peft-folder'
-import { namedTokens } from './adapters'
+import { namedTokens } from './options/adapters'
 import { resolveModel } from '../hub/resolve'
 import { nativeCall, nativeSync } from '../base/errors'
 import { checkReadable } from '../base/permission'

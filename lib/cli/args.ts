@@ -1,7 +1,7 @@
 /** Options that several verbs share, and the parsers of their values. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { LoadOptions } from '../api/options'
-import type { SamplingOptions } from '../api/sampling'
+import type { LoadOptions } from '../api/options/options'
+import type { SamplingOptions } from '../api/options/sampling'
 import { type EngineOptions, engineRules } from '../engine/sampling'
 import type { TileOption } from '../images/tile-plan'
 import { type DeviceName, isDeviceName } from '../base/device-name'

@@ -9,7 +9,7 @@ import { parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { resolveModel } from '../hub/resolve'
 import { inspectModel, type ModelInfo } from '../api/inspect'
-import { defaults } from '../api/options'
+import { defaults } from '../api/options/options'
 import { check, readOptions, rule, type Rules, wrongOption } from '../base/validate'
 
 /** Options of {@link estimateMemory}; those of `loadModel` mean the same. */

@@ -1,8 +1,8 @@
 /** How well a model answers examples whose answers are known. */
-import type { ObjectList, Detection } from '../api/objects'
+import type { ObjectList, Detection } from '../api/options/objects'
 import { loadModel } from '../api/load-model'
 import { PaliGemma } from '../api/model'
-import { loadRules, type LoadOptions } from '../api/options'
+import { loadRules, type LoadOptions } from '../api/options/options'
 import type { TakenAdapter } from '../convert/adapters/option'
 import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'

@@ -1,12 +1,12 @@
 /** How far a model is from another one of the same architecture: a quantized file from its original. */
 import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
-import { definedOnly, ModelHost } from '../api/host'
+import { definedOnly, ModelHost } from '../api/request/host'
 import type { ImageInput } from '../images/image-input'
 import { defaultPrompts } from './importance'
 import { native } from '../engine/native'
 import { type ResolvedModel, resolveModel } from '../hub/resolve'
-import { loadRules, type LoadOptions } from '../api/options'
+import { loadRules, type LoadOptions } from '../api/options/options'
 import { type Sample, sampledRules, samplesOf, type SamplePrompt } from './samples'
 import { rule, type Rules } from '../base/validate'
 

@@ -1,6 +1,6 @@
 /** Pictures and prompts to measure a model with: what importance matrices and quality reports run over. */
 import { readFile } from 'node:fs/promises'
-import { loadRules } from '../api/options'
+import { loadRules } from '../api/options/options'
 import { PaliGemmaError } from '../base/errors'
 import type { ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'

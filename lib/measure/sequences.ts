@@ -1,6 +1,6 @@
 /** How many pictures are decoded together where nobody says. */
 import { freemem } from 'node:os'
-import type { LoadOptions } from '../api/options'
+import type { LoadOptions } from '../api/options/options'
 import { estimateMemory } from './estimate'
 
 // A pass over the weights serves all of them; beyond eight little is gained on CPUs.

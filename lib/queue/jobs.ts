@@ -1,11 +1,11 @@
 /** What a job is: in the program that adds it, and in Redis. */
 import { createHash } from 'node:crypto'
-import { batchTaskRules, itemKeys, taskRule, type BatchTask, type BatchTasks } from '../api/batch-tasks'
+import { batchTaskRules, itemKeys, taskRule, type BatchTask, type BatchTasks } from '../api/many/batch-tasks'
 import { PaliGemmaError } from '../base/errors'
 import { isUint8Array, isUrl } from '../base/realms'
 import { check, readFields, readOptions, rule, take, type Rule } from '../base/validate'
 import { reviveResults } from '../output/mask-forms'
-import type { ResultFields } from '../api/rows'
+import type { ResultFields } from '../api/many/rows'
 
 /** What cannot go through Redis, and what the job itself names. */
 type Own = 'signal' | 'onToken' | 'onTile' | 'onObject' | 'image' | 'images'

@@ -1,6 +1,6 @@
 /** How far a job is: told by its worker a few times a second, asked for by whoever has its id. */
 import type * as Bull from 'bullmq'
-import type { BatchTask } from '../api/batch-tasks'
+import type { BatchTask } from '../api/many/batch-tasks'
 
 /** Where a job is, of `queue.progress(id)`. */
 export interface JobProgress {

@@ -8,7 +8,7 @@ import { makeFolder, writeFailure } from '../base/output-file'
 import { syncFile } from '../base/permission'
 import { take, rule } from '../base/validate'
 import { reviveResults } from '../output/mask-forms'
-import type { ResultFields } from '../api/rows'
+import type { ResultFields } from '../api/many/rows'
 
 /** A result in a shard. */
 export type ShardRow = { id: string; image?: string } & ResultFields

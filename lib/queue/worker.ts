@@ -1,10 +1,10 @@
 /** The side that takes pictures and looks at them. */
 import type * as Bull from 'bullmq'
-import { callTask, type BatchTask } from '../api/batch-tasks'
+import { callTask, type BatchTask } from '../api/many/batch-tasks'
 import { loadModel } from '../api/load-model'
 import { PaliGemma } from '../api/model'
-import type { LoadOptions } from '../api/options'
-import { resultFields, type ResultFields } from '../api/rows'
+import type { LoadOptions } from '../api/options/options'
+import { resultFields, type ResultFields } from '../api/many/rows'
 import { PaliGemmaError } from '../base/errors'
 import { isError } from '../base/realms'
 import { readOptions, rule, type Rule, type Rules } from '../base/validate'

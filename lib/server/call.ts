@@ -1,6 +1,6 @@
 /** One request on its way: what it may use, what ends it, what is said about it afterwards. */
 import type { z } from 'zod'
-import type { GenerateResult } from '../api/results'
+import type { GenerateResult } from '../api/options/results'
 import type { Admission } from './admission'
 import { failureOf, clientGone } from './errors'
 import type { Logger } from './log'

@@ -1,6 +1,6 @@
 /** Requests as options of `generate`, and results in OpenAI's words. */
-import type { GenerateOptions } from '../api/options'
-import type { GeneratedToken, GenerateResult } from '../api/results'
+import type { GenerateOptions } from '../api/options/options'
+import type { GeneratedToken, GenerateResult } from '../api/options/results'
 import type { Constraint } from '../output/constraint'
 
 interface Sampling {

@@ -1,5 +1,5 @@
 /** A conversation as what this model knows: pictures and one prompt. */
-import { lastQuestion, type Turn } from '../api/turns'
+import { lastQuestion, type Turn } from '../api/request/turns'
 import { ApiError } from './errors'
 import type { ChatMessage } from './schemas/chat'
 import type { ResponsesRequest } from './schemas/responses'

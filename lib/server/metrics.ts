@@ -1,7 +1,7 @@
 /** What Prometheus is told. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { ModelStats } from '../api/info'
-import type { GenerateResult } from '../api/results'
+import type { GenerateResult } from '../api/options/results'
 
 const seconds = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
 const rates = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]

@@ -1,7 +1,7 @@
 /** The models behind the names: loaded when needed, shared while in use, unloaded when nobody asks any more. */
 import { PaliGemma } from '../api/model'
 import type { ModelStats } from '../api/info'
-import type { LoadOptions } from '../api/options'
+import type { LoadOptions } from '../api/options/options'
 import { TrainedAdapter } from '../convert/adapters/trained'
 import { PaliGemmaError } from '../base/errors'
 import { isUrl } from '../base/realms'

@@ -1,6 +1,6 @@
 /** The options of a server, with their defaults and rules. */
 import type { PaliGemma } from '../api/model'
-import type { LoadOptions } from '../api/options'
+import type { LoadOptions } from '../api/options/options'
 import type { AdapterOption } from '../convert/adapters/option'
 import { rule, type Rule, type Rules } from '../base/validate'
 import type { LineWriter, Logger } from './log'

@@ -1,6 +1,6 @@
 /** Server-sent events, and several streams as one. */
-import type { Chunk, GenerateResult } from '../api/results'
-import type { GenerateStream } from '../api/stream'
+import type { Chunk, GenerateResult } from '../api/options/results'
+import type { GenerateStream } from '../api/tasks/stream'
 import type { Call } from './call'
 import { clientGone, failureOf, type ErrorBody } from './errors'
 

@@ -4,7 +4,7 @@ import { getEventListeners, getMaxListeners } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { openModel } from '../../lib/api/load-model'
 import type { PaliGemma } from '../../lib/api/model'
-import { prompts } from '../../lib/api/prompts'
+import { prompts } from '../../lib/api/options/prompts'
 import { FakeNative, picture, type Script } from '../support/fake-native'
 
 const open = async (...script: Script): Promise<PaliGemma> =>

@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
 import { openModel } from '../../lib/api/load-model'
-import type { GenerateOptions } from '../../lib/api/options'
+import type { GenerateOptions } from '../../lib/api/options/options'
 import { FakeNative, fakeInfo, picture } from '../support/fake-native'
 import { endless, failure, open, refuseUnhandled, scripted } from '../support/fake-model'
 

@@ -2,8 +2,8 @@
 import { rmSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadModel, type PaliGemma } from '../../lib/index'
-import { withoutPlaceholders } from '../../lib/api/prompts'
-import { embedRequest } from '../../lib/api/embed-request'
+import { withoutPlaceholders } from '../../lib/api/options/prompts'
+import { embedRequest } from '../../lib/api/tasks/embed-request'
 import { writeTinyModel } from '../support/tiny-model'
 
 let path = ''

@@ -1,6 +1,6 @@
 /** The names of `paligemma serve --model`. */
 import { expect, it } from 'vitest'
-import { nameAndModel } from '../../lib/cli/serve'
+import { nameAndModel } from '../../lib/cli/services/serve'
 
 it.each([
   ['demo', 'demo', 'demo'],

@@ -1,7 +1,7 @@
 /** What jobs may be, before and after Redis. */
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
-import { resultFields } from '../../lib/api/rows'
+import { resultFields } from '../../lib/api/many/rows'
 import { createQueue } from '../../lib/queue'
 import { placeOf } from '../../lib/queue/connection'
 import { bullId, isFinal, parseFailure, readJob, revived, takeJob } from '../../lib/queue/jobs'

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, vi } from 'vitest'
 import { openModel } from '../../lib/api/load-model'
 import type { PaliGemma } from '../../lib/api/model'
-import type { LoadOptions } from '../../lib/api/options'
+import type { LoadOptions } from '../../lib/api/options/options'
 import { FakeNative, type Script } from './fake-native'
 
 export const open = async (fake: FakeNative, options: Partial<LoadOptions> = {}): Promise<PaliGemma> =>

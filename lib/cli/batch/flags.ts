@@ -1,9 +1,9 @@
 /** The options of `paligemma batch`, and which of them go together. */
-import type { BatchTask } from '../../api/batch-tasks'
-import type { DetectOptions } from '../../api/options'
+import type { BatchTask } from '../../api/many/batch-tasks'
+import type { DetectOptions } from '../../api/options/options'
 import { pick, samplingOptions } from '../args'
 import { type Context, usageError } from '../context'
-import { labelsOf } from '../detect'
+import { labelsOf } from '../tasks/detect'
 import { chooseModel } from '../model'
 
 /** Tasks as the command calls them, and their calls. */

@@ -1,8 +1,8 @@
 /** Results in other forms, made of the rows when all are there. */
 import { rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { BatchTask } from '../../api/batch-tasks'
-import { objectsOf } from '../../api/rows'
+import type { BatchTask } from '../../api/many/batch-tasks'
+import { objectsOf } from '../../api/many/rows'
 import { makeFolder, writeOutput } from '../../base/output-file'
 import { type Write, writeText } from '../../base/text-output'
 import { Classes } from '../../output/classes'

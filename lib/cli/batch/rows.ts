@@ -1,5 +1,5 @@
 /** A row of a batch: what became of one picture, a line of JSON. */
-import type { ResultFields } from '../../api/rows'
+import type { ResultFields } from '../../api/many/rows'
 import { describeError } from '../context'
 
 /** A picture that is to become a row. */

@@ -1,7 +1,7 @@
 /** The run of a batch: pictures in, rows out. */
-import { type BatchTask, itemKeys } from '../../api/batch-tasks'
+import { type BatchTask, itemKeys } from '../../api/many/batch-tasks'
 import { checkOutput, makeFolder } from '../../base/output-file'
-import { resultFields } from '../../api/rows'
+import { resultFields } from '../../api/many/rows'
 import { loadOptions, pick } from '../args'
 import { type Context, describeError } from '../context'
 import { type BatchFlags, checkFlags, recommended, settingsOf, sharedOptions, tasks } from './flags'

@@ -4,7 +4,7 @@ import { pick, samplingOptions } from '../args'
 import type { Journal } from '../batch/journal'
 import type { Row } from '../batch/rows'
 import { type Context, printable, printJson, printLine } from '../context'
-import { describeDetection } from '../detect'
+import { describeDetection } from '../tasks/detect'
 import { progress } from '../progress'
 import { Film } from './film'
 

@@ -1,5 +1,5 @@
 /** Objects that a model found, and those that are there, as COCO's metrics compare them. */
-import type { Detection, ObjectList, Segmentation } from '../../api/objects'
+import type { Detection, ObjectList, Segmentation } from '../../api/options/objects'
 import { nativeCall, PaliGemmaError } from '../../base/errors'
 import { truthMask } from '../../datasets/fill'
 import { native } from '../../engine/native'

@@ -1,8 +1,8 @@
 /** `/v1/chat/completions` */
 import { randomUUID } from 'node:crypto'
-import type { GenerateOptions } from '../../api/options'
-import type { GenerateResult } from '../../api/results'
-import type { GenerateStream } from '../../api/stream'
+import type { GenerateOptions } from '../../api/options/options'
+import type { GenerateResult } from '../../api/options/results'
+import type { GenerateStream } from '../../api/tasks/stream'
 import { packageVersion } from '../../base/package-files'
 import { json, route, type Call, type Route } from '../call'
 import { constraintOf, logprobOf, samplingOf, timingsOf, usageOfAll } from '../generation'

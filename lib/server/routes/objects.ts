@@ -1,7 +1,7 @@
 /** `/v1/detect` and `/v1/segment` */
-import type { DetectOptions } from '../../api/options'
-import type { Chunk, GeneratedToken } from '../../api/results'
-import type { Detection, ObjectList, Segmentation } from '../../api/objects'
+import type { DetectOptions } from '../../api/options/options'
+import type { Chunk, GeneratedToken } from '../../api/options/results'
+import type { Detection, ObjectList, Segmentation } from '../../api/options/objects'
 import { Channel } from '../../base/channel'
 import { made } from '../../images/problems'
 import { maskToRle } from '../../output/mask-forms'

@@ -1,6 +1,6 @@
 /** `/v1/responses` */
-import type { GenerateOptions } from '../../api/options'
-import type { GeneratedToken, GenerateResult } from '../../api/results'
+import type { GenerateOptions } from '../../api/options/options'
+import type { GeneratedToken, GenerateResult } from '../../api/options/results'
 import { json, route, type Call, type Route } from '../call'
 import { ApiError, failureOf } from '../errors'
 import { constraintOf, logprobOf, samplingOf, usageOf } from '../generation'

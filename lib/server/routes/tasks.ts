@@ -1,8 +1,8 @@
 /** The model's own tasks that give text or numbers: caption, answer, ocr, score. */
-import { prompts } from '../../api/prompts'
-import type { GenerateOptions } from '../../api/options'
-import type { GenerateResult } from '../../api/results'
-import type { GenerateStream } from '../../api/stream'
+import { prompts } from '../../api/options/prompts'
+import type { GenerateOptions } from '../../api/options/options'
+import type { GenerateResult } from '../../api/options/results'
+import type { GenerateStream } from '../../api/tasks/stream'
 import { ApiError } from '../errors'
 import { json, route, type Call, type Route } from '../call'
 import { samplingOf, timingsOf, usageOf } from '../generation'

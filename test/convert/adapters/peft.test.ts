@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { readAdapters } from '../../../lib/api/adapters'
+import { readAdapters } from '../../../lib/api/options/adapters'
 import { convert } from '../../../lib/convert'
 import { readPeft } from '../../../lib/convert/adapters/peft'
 import { readGguf, removeTempDirs, sourceFloats, tempDir, writeSafetensors } from '../../support/convert-helpers'
