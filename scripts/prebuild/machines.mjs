@@ -1,21 +1,27 @@
 // Where engines of other systems can be run on a Linux machine: emulators of Debian, and the programs of npm that they
-// run. Each is { name, can(): why not or '', node(args, cwd): { status, output } }.
+// run. Each is { name, can(): why not or '', node(args, cwd): { status, output } }; `sharp` is false where sharp's own
+// binary cannot be loaded.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { root } from './record.mjs'
 
 const home = join(root, 'build', 'prebuild-test')
 const limitMs = 300_000
 
+/** What a program says goes through a file: Node's pipes are sockets, which wine cannot hand to a program. */
 function run(command, args, cwd, env = {}) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, {
+  mkdirSync(home, { recursive: true })
+  const said = join(home, 'output.txt')
+  const file = openSync(said, 'w')
+  const { status, error } = spawnSync(command, args, {
     cwd,
     env: { ...process.env, ...env },
-    encoding: 'utf8',
+    stdio: ['ignore', file, file],
     timeout: limitMs
   })
-  return { status, output: `${stdout ?? ''}${stderr ?? ''}${error ? error.message : ''}` }
+  closeSync(file)
+  return { status, output: `${readFileSync(said, 'utf8')}${error ? error.message : ''}` }
 }
 
 const has = (command) => run(command, ['--version'], root).status === 0
@@ -55,6 +61,8 @@ const qemu = (cpu) => ({
 
 const wine = {
   name: 'wine',
+  // Debian's wine 8 has not all the libraries of Windows that libvips asks for.
+  sharp: false,
   can: () => (has('wine') ? '' : 'has no wine (Debian: apt-get install wine64)'),
   node(args, cwd) {
     // Node asks for a newer Windows than Debian's wine says it is.

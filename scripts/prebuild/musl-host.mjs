@@ -34,7 +34,9 @@ export async function loadWithMusl(engine) {
   mkdirSync(folder, { recursive: true })
   const [code, host] = [join(folder, 'host.c'), join(folder, 'host')]
   writeFileSync(code, source())
-  await runZig(['cc', '-target', 'x86_64-linux-musl', '-dynamic', '-rdynamic', '-w', code, '-o', host])
+  // Not "zig cc", which links statically for musl: such a program cannot load anything.
+  const how = ['-target', 'x86_64-linux-musl', '-dynamic', '-rdynamic', '-lc', '-cflags', '-w', '--']
+  await runZig(['build-exe', ...how, code, `-femit-bin=${host}`])
   const { status, stdout, stderr } = spawnSync(loader, [host, engine], { encoding: 'utf8' })
   return { status, output: `${stdout}${stderr}` }
 }

