@@ -136,7 +136,7 @@ export async function estimateMemory(source: string, given: EstimateOptions = {}
     throw wrongOption(
       'source',
       'a GGUF, the name of a pulled model, or a published size ' +
-        `(${syntheticSizes.filter((name) => !name.endsWith('tiny')).join(', ')})`,
+        `(${syntheticSizes.filter((name) => /\d+b-/.test(name)).join(', ')})`,
       source
     )
   }

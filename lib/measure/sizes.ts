@@ -1,4 +1,4 @@
-/** Sizes of the models that `bench --synthetic` can make up: the published ones, and two that tests can afford. */
+/** Sizes of the models that `bench --synthetic` can make up: the published ones, and three that are affordable. */
 import type { SourceConfig, TextConfig, VisionConfig } from '../convert/checkpoint/config'
 import { PaliGemmaError } from '../base/errors'
 
@@ -69,6 +69,8 @@ const sizes = new Map<string, SyntheticSize>()
 for (const [name, text] of Object.entries(texts)) {
   for (const imageSize of imageSizes) sizes.set(`${name}-${imageSize}`, sized(text, so400m, imageSize, gemmaPieces))
 }
+// about a tenth of 3b-224 with layers of its widths: what a layer costs is the same, for little time and memory
+sizes.set('small-224', sized({ ...texts['3b']!, layers: 3 }, { ...so400m, layers: 3 }, 224, 24576))
 sizes.set('tiny', sized({ ...gemma2, ...tinyText, kvHeads: 2 }, tinyVision, 56, 1024))
 sizes.set('pg1-tiny', sized({ ...gemma1, ...tinyText, kvHeads: 1 }, tinyVision, 56, 1024))
 

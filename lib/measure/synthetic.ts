@@ -18,6 +18,8 @@ export interface SyntheticOptions {
   size: string
   /** As `convert --type`; decides every tensor's type by the same rules. */
   type: string
+  /** Without tower and projector, as programs that know only text read it. */
+  textOnly?: boolean | undefined
   /** Default: a folder of this user's in the system's temporary folder. */
   dir?: string | undefined
   /** 0..1 */
@@ -64,8 +66,9 @@ export async function syntheticModel(options: SyntheticOptions): Promise<Synthet
     read: async () => {}
   }))
   const plan = planConversion(config, source, { dir: 'synthetic', type })
-  const layout = await layoutGguf(modelMetadata(config, plan, vocabulary, type), plan.tensors)
-  const path = join(dir, `${name}-${type.name}-r${revision}.gguf`)
+  const tensors = options.textOnly ? plan.tensors.filter(({ name }) => !/^(?:v|mm)\./.test(name)) : plan.tensors
+  const layout = await layoutGguf(modelMetadata(config, plan, vocabulary, type), tensors)
+  const path = join(dir, `${name}-${type.name}${options.textOnly ? '-text' : ''}-r${revision}.gguf`)
   if ((await sizeOf(path)) === layout.bytes) return { path, bytes: layout.bytes, reused: true }
 
   // Two processes may do this at the same time: each writes its own file, and the last one's stays.
@@ -75,7 +78,7 @@ export async function syntheticModel(options: SyntheticOptions): Promise<Synthet
     await file.truncate(layout.bytes)
     const noise = new Noise()
     await file.write(layout.header, 0)
-    for (const [i, tensor] of plan.tensors.entries()) {
+    for (const [i, tensor] of tensors.entries()) {
       await writeTensor(file, tensor, layout.offsets[i]!, noise, options.signal)
       options.onProgress?.((layout.offsets[i]! + tensorBytes(tensor)) / layout.bytes)
     }

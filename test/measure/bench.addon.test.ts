@@ -84,6 +84,14 @@ describe('a synthetic model', () => {
     expect(readFileSync(first.path).equals(content)).toBe(true)
   })
 
+  it('has neither tower nor projector where only text is asked for', async () => {
+    const whole = await inspectModel((await syntheticModel({ size: 'tiny', type: 'Q8_0', dir })).path)
+    const text = await inspectModel((await syntheticModel({ size: 'tiny', type: 'Q8_0', textOnly: true, dir })).path)
+    const names = (model: typeof whole) => model.tensors.map(({ name }) => name)
+    expect(names(text)).toEqual(names(whole).filter((name) => /^(?:blk|token_embd|output_norm)\./.test(name)))
+    expect(text.tensors.length).toBeLessThan(whole.tensors.length)
+  })
+
   it('leaves nothing behind when it is aborted', async () => {
     const empty = tempDir()
     const controller = new AbortController()

@@ -84,8 +84,10 @@ describe('synthetic sizes', () => {
     expect(published(name).parameters).toBe(parameters)
   })
 
-  it('know three resolutions of four models, and two tiny ones', () => {
-    expect(syntheticSizes).toHaveLength(14)
+  it('know three resolutions of four models, and three small ones', () => {
+    expect(syntheticSizes).toHaveLength(15)
+    const [small, whole] = ['small-224', '3b-224'].map((name) => parseSize(name).config)
+    expect(small).toEqual({ ...whole, text: { ...whole!.text, layers: 3 }, vision: { ...whole!.vision, layers: 3 } })
     expect(parseSize('3B-448').config.vision).toMatchObject({ imageSize: 448, tokens: 1024 })
     expect(parseSize('pg1-3b-896').config.vision.tokens).toBe(4096)
   })
