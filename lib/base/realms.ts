@@ -4,7 +4,15 @@
  */
 import { types } from 'node:util'
 
-export const { isUint8Array, isUint8ClampedArray, isInt8Array, isFloat32Array, isAnyArrayBuffer, isRegExp } = types
+export const {
+  isUint8Array,
+  isUint8ClampedArray,
+  isInt8Array,
+  isFloat32Array,
+  isDataView,
+  isAnyArrayBuffer,
+  isRegExp
+} = types
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null

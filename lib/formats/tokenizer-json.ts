@@ -17,6 +17,7 @@ export async function parseTokenizerJson(json: Fields): Promise<Vocabulary> {
     if (model.string(name, '') !== '') model.unsupported(name, 'but Gemma marks spaces only')
   if (!model.boolean('byte_fallback', false))
     model.unsupported('byte_fallback', "but Gemma's tokenizer falls back to bytes")
+  if (model.boolean('ignore_merges', false)) model.unsupported('ignore_merges', 'but Gemma makes every piece by merges')
   if (model.number('dropout', 0) !== 0) model.unsupported('dropout', 'but tokens must not depend on chance')
   const turns = new Turns()
   const ids = await readPieces(model, turns)
@@ -88,12 +89,15 @@ function checkText(json: Fields): void {
   const after = steps(json, 'decoder', 'decoders')
   const marks = (step: Fields) => isReplace(step, ' ', space) || isMetaspace(step)
   for (const step of before) if (!isReplace(step, ' ', space)) refuse(step, 'leaves text as it is but for spaces')
-  for (const step of split) {
-    const harmless = step.values['type'] === 'Split' && step.values['behavior'] === 'MergedWithPrevious'
-    if (!harmless && !isMetaspace(step)) refuse(step, 'cuts a text nowhere but at added tokens')
-  }
   if (![...before, ...split].some(marks))
     json.unsupported('normalizer', 'but Gemma\'s tokenizer replaces every space by "▁"')
+  for (const step of split) {
+    // At spaces, of which the normalizer has left none.
+    const { type, invert } = step.values
+    const harmless = type === 'Split' && invert !== true && isPattern(step, ' ') && before.some(marks)
+    const cuts = !isMetaspace(step) || step.values['split'] !== false
+    if (!harmless && cuts) refuse(step, 'cuts a text nowhere but at added tokens')
+  }
   const backs = (step: Fields) =>
     isReplace(step, space, ' ') || isMetaspace(step) || ['ByteFallback', 'Fuse'].includes(String(step.values['type']))
   for (const step of after) if (!backs(step)) refuse(step, 'puts spaces back and joins bytes')
@@ -108,8 +112,13 @@ function steps(json: Fields, name: string, listName: string): Fields[] {
 }
 
 function isReplace(step: Fields, from: string, to: string): boolean {
-  const { type, pattern, content } = step.values
-  return type === 'Replace' && content === to && JSON.stringify(pattern) === JSON.stringify({ String: from })
+  const { type, content } = step.values
+  return type === 'Replace' && content === to && isPattern(step, from)
+}
+
+/** The text itself, or the same as a regular expression. */
+function isPattern({ values }: Fields, text: string): boolean {
+  return [{ String: text }, { Regex: text }].some((form) => JSON.stringify(values['pattern']) === JSON.stringify(form))
 }
 
 function isMetaspace({ values }: Fields): boolean {

@@ -1,7 +1,7 @@
 /** Every form a picture may have, and which of them a value is. */
 import type { Sharp } from 'sharp'
 import { PaliGemmaError } from '../base/errors'
-import { isAnyArrayBuffer, isFloat32Array, isObject, isUint8Array, isUrl } from '../base/realms'
+import { isAnyArrayBuffer, isDataView, isFloat32Array, isObject, isUint8Array, isUrl } from '../base/realms'
 import type { ImageTransform } from './transform'
 import { show } from '../base/validate'
 
@@ -53,6 +53,7 @@ export type ImageInput =
   | string
   | URL
   | Uint8Array
+  | DataView
   | ArrayBuffer
   | SharedArrayBuffer
   | WithBytes
@@ -98,8 +99,24 @@ export function isRaw(image: unknown): image is RawPixels {
   return isObject(image) && 'data' in image && 'width' in image && 'height' in image
 }
 
-export function isBytes(image: unknown): image is Uint8Array | ArrayBuffer | SharedArrayBuffer {
-  return isUint8Array(image) || isAnyArrayBuffer(image)
+export type Bytes = Uint8Array | DataView | ArrayBuffer | SharedArrayBuffer
+
+export function isBytes(image: unknown): image is Bytes {
+  return isUint8Array(image) || isDataView(image) || isAnyArrayBuffer(image)
+}
+
+/** A transferred DataView throws where its like say 0. */
+export function sizeOf(bytes: Bytes): number {
+  try {
+    return bytes.byteLength
+  } catch {
+    return 0
+  }
+}
+
+/** The same memory. Throws where it was transferred. */
+export function viewOf(bytes: Bytes): Buffer {
+  return isAnyArrayBuffer(bytes) ? Buffer.from(bytes) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 export function hasBytes(image: unknown): image is WithBytes {
@@ -120,7 +137,7 @@ const shownLength = 120
 export function describe(image: unknown): string {
   if (isUrl(image)) return describe(image.href)
   if (typeof image === 'string') return describeText(image)
-  if (isBytes(image)) return `image of ${image.byteLength} bytes`
+  if (isBytes(image)) return `image of ${sizeOf(image)} bytes`
   if (isSharp(image)) return 'sharp instance'
   if (isRaw(image)) return 'raw pixels'
   if (!hasBytes(image)) return 'image stream'
@@ -163,6 +180,18 @@ export function checkImage(image: unknown, name = 'image'): void {
   throw new PaliGemmaError(
     'ERR_INVALID_OPTION',
     'Expected path, URL, base64 text, encoded bytes, Blob, Response, stream, { data, width, height, channels }, ' +
-      `sharp instance or ImageEmbedding for ${name} but received ${show(image)}`
+      `sharp instance or ImageEmbedding for ${name} but received ${show(image)}${nearMiss(image)}`
   )
+}
+
+/** What the value was before something was forgotten or went through JSON. */
+function nearMiss(image: unknown): string {
+  if (!isObject(image)) return ''
+  if (typeof image['then'] === 'function') return '; it is a promise: await it'
+  if (image['type'] === 'Buffer' && Array.isArray(image['data']))
+    return ', a Buffer that went through JSON: pass Buffer.from(it.data), or send base64'
+  if (Array.isArray(image)) return typeof image[0] === 'number' ? '; pass Uint8Array.from(it)' : ''
+  return typeof image['0'] === 'number' && typeof image['1'] === 'number'
+    ? ', a Uint8Array that went through JSON: pass Uint8Array.from(Object.values(it)), or send base64'
+    : ''
 }

@@ -12,6 +12,8 @@ import {
   isRaw,
   isSharp,
   isWebStream,
+  viewOf,
+  type Bytes,
   type DecodeOptions,
   type ImageEmbedding,
   type ImageInput,
@@ -21,7 +23,7 @@ import { invalid } from './problems'
 import { download } from './remote'
 import { base64Hint, fromBase64, fromDataUrl } from './texts'
 import { isAddress } from '../base/paths'
-import { isUint8Array, isUrl } from '../base/realms'
+import { isUrl } from '../base/realms'
 
 /** A picture that is on this machine, still encoded. */
 export interface OpenedImage {
@@ -42,18 +44,16 @@ export async function openImage(
   const name = describe(image)
   if (isSharp(image)) return { name, source: image.clone() } // a stream too, so before streams
   if (typeof image === 'string' || isUrl(image)) return { name, source: await locate(image, name, options) }
-  if (isBytes(image)) return { name, source: viewOf(image, name) }
+  if (isBytes(image)) return { name, source: bytesOf(image, name) }
   if (isRaw(image)) return { name, source: image }
   if (hasBytes(image)) return { name, source: await collectBody(image, name, { signal }) }
   if (isWebStream(image) || isIterable(image)) return { name, source: await collect(image, name, { signal }) }
   throw invalid(name, 'an ImageEmbedding has no pixels')
 }
 
-function viewOf(image: Uint8Array | ArrayBuffer | SharedArrayBuffer, name: string): Buffer {
+function bytesOf(image: Bytes, name: string): Buffer {
   try {
-    return isUint8Array(image)
-      ? Buffer.from(image.buffer, image.byteOffset, image.byteLength)
-      : Buffer.from(image as ArrayBuffer)
+    return viewOf(image)
   } catch (cause) {
     throw invalid(name, 'its buffer is gone: it was transferred', cause)
   }

@@ -10,17 +10,22 @@ export async function readBody<Body extends z.ZodType>(
 ): Promise<z.output<Body>> {
   const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase() ?? ''
   const isForm = multipart && type === 'multipart/form-data'
-  if (!isForm && type !== 'application/json' && !/^application\/[\w.+-]+\+json$/.test(type))
+  const isPicture = multipart && (type.startsWith('image/') || type === 'application/octet-stream')
+  if (!isForm && !isPicture && type !== 'application/json' && !/^application\/[\w.+-]+\+json$/.test(type))
     throw wrongType(type, multipart)
   const bytes = await collectBytes(request, maxBytes, signal)
-  const value = isForm ? await readForm(request, bytes) : parseJson(bytes)
+  const value = isForm ? await readForm(request, bytes) : isPicture ? withQuery(request, bytes) : parseJson(bytes)
   const result = schema.safeParse(value)
   if (!result.success) throw invalidBody(result.error)
   return result.data
 }
 
 function wrongType(type: string, multipart: boolean): ApiError {
-  const wanted = `application/json${multipart ? ' or multipart/form-data' : ''}`
+  const wanted = multipart
+    ? 'application/json, multipart/form-data, or image/* (the picture is the body, other fields stand in the query)'
+    : type.startsWith('image/')
+      ? 'application/json, with pictures as data: URLs,'
+      : 'application/json'
   return new ApiError(
     415,
     'ERR_INVALID_OPTION',
@@ -77,8 +82,7 @@ const shortened = (message: string): string => (message.length > 120 ? `${messag
 
 /**
  * A form as the JSON that it stands for. Files are pictures; texts are themselves where the field is a text, and else
- * what
- * they are in JSON (`0.5`, `true`, `["cow", "boat"]`). Fields that come several times are lists.
+ * what they are in JSON (`0.5`, `true`, `["cow", "boat"]`). Fields that come several times are lists.
  */
 async function readForm(request: Request, bytes: Buffer): Promise<Record<string, unknown>> {
   let form: FormData
@@ -93,10 +97,28 @@ async function readForm(request: Request, bytes: Buffer): Promise<Record<string,
     const values: unknown[] = []
     for (const value of form.getAll(name))
       values.push(typeof value === 'string' ? textOf(name, value) : new Uint8Array(await value.arrayBuffer()))
-    const alone = values.length === 1 && (Array.isArray(values[0]) || !alwaysLists.has(name))
-    fields[name] = alone ? values[0] : values
+    fields[name] = oneOrList(name, values)
   }
   return fields
+}
+
+/** A picture as the whole body: the other fields stand in the query, as they would in a form. */
+function withQuery(request: Request, picture: Buffer): Record<string, unknown> {
+  const query = new URL(request.url).searchParams
+  const fields: Record<string, unknown> = {}
+  for (const name of new Set(query.keys()))
+    fields[name] = oneOrList(
+      name,
+      query.getAll(name).map((value) => textOf(name, value))
+    )
+  if ('image' in fields)
+    throw new ApiError(400, 'ERR_INVALID_OPTION', 'Expected image in the body or in the query but received both')
+  return { ...fields, image: new Uint8Array(picture) }
+}
+
+function oneOrList(name: string, values: unknown[]): unknown {
+  const alone = values.length === 1 && (Array.isArray(values[0]) || !alwaysLists.has(name))
+  return alone ? values[0] : values
 }
 
 // What is a text even where it looks like a number, and what is a text or a list of texts.

@@ -82,7 +82,10 @@ function operation(route: Route, schemas: Schemas, keys: boolean): Json {
         required: true,
         content: {
           'application/json': { schema: input },
-          ...(multipart && { 'multipart/form-data': { schema: withUploads(body, schemas) } })
+          ...(multipart && {
+            'multipart/form-data': { schema: withUploads(body, schemas) },
+            'image/*': { schema: { description: 'The picture itself; the other fields stand in the query.' } }
+          })
         }
       }
     }),

@@ -2,7 +2,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { toPath } from '../base/paths'
 import { formatOf } from '../images/formats'
-import { describe, isBytes } from '../images/image-input'
+import { describe, isBytes, viewOf } from '../images/image-input'
 import { readPicture } from '../images/open'
 import { undecodable } from '../images/problems'
 import { loadSharp } from '../images/sharp'
@@ -38,7 +38,7 @@ export async function openAnimation(source: VideoSource): Promise<Animation | un
 }
 
 async function animationBytes(source: VideoSource, name: string): Promise<Buffer | undefined> {
-  if (isBytes(source)) return animated(Buffer.from(source as Uint8Array))
+  if (isBytes(source)) return animated(Buffer.from(viewOf(source)))
   if (typeof source !== 'string' || /^https?:/i.test(source)) return undefined
   const path = toPath(source)
   if (!(await isFile(path))) return undefined // ffmpeg's part says what is wrong

@@ -14,6 +14,8 @@ import {
   isBytes,
   isIterable,
   isWebStream,
+  sizeOf,
+  viewOf,
   type ImageStream,
   type WithBytes
 } from '../images/image-input'
@@ -47,7 +49,7 @@ const sourceRule: Rule = {
   },
   accepts: (source) => {
     if (typeof source === 'string') return rule.path.accepts(source)
-    if (isBytes(source)) return source.byteLength > 0
+    if (isBytes(source)) return sizeOf(source) > 0
     return hasBytes(source) || isWebStream(source) || isIterable(source)
   }
 }
@@ -82,7 +84,7 @@ async function locate(source: string, name: string, allowPrivate: boolean): Prom
 }
 
 function toReadable(source: Exclude<VideoSource, string | URL>): Readable {
-  if (isBytes(source)) return Readable.from([Buffer.from(source as Uint8Array)])
+  if (isBytes(source)) return Readable.from([Buffer.from(viewOf(source))])
   if (isIterable(source)) return Readable.from(source as AsyncIterable<Uint8Array>)
   if (isWebStream(source)) return Readable.fromWeb(source as unknown as WebReadable)
   const { body, stream } = source as { body?: unknown; stream?: () => unknown }

@@ -179,6 +179,36 @@ describe('bytes that come in pieces', () => {
   })
 })
 
+describe('bytes', () => {
+  it('are the picture in every view of them', async () => {
+    const padded = Buffer.concat([Buffer.alloc(5), png, Buffer.alloc(3)])
+    const { buffer, byteOffset } = padded
+    expect(await size(new DataView(buffer, byteOffset + 5, png.length))).toEqual([9, 7])
+    expect(await size(new Uint8Array(buffer, byteOffset + 5, png.length))).toEqual([9, 7])
+    const shared = new SharedArrayBuffer(png.length)
+    new Uint8Array(shared).set(png)
+    expect(await size(shared)).toEqual([9, 7])
+    expect(await size(new DataView(shared))).toEqual([9, 7])
+    const gone = new DataView(new Uint8Array(png).buffer)
+    structuredClone(gone.buffer, { transfer: [gone.buffer] })
+    expect(await refusal(gone)).toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+  })
+
+  it('that something happened to are told what', async () => {
+    const cases: [unknown, RegExp][] = [
+      [JSON.parse(JSON.stringify(png)), /Buffer that went through JSON: pass Buffer\.from/],
+      [JSON.parse(JSON.stringify(new Uint8Array(png))), /Uint8Array that went through JSON/],
+      [Promise.resolve(png), /promise: await it/],
+      [[...png], /Uint8Array\.from/]
+    ]
+    for (const [value, words] of cases)
+      expect(await refusal(value)).toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringMatching(words) as unknown
+      })
+  })
+})
+
 describe('values of another realm', () => {
   const foreign = runInNewContext(
     '({ Uint8Array, Uint8ClampedArray, Float32Array, ArrayBuffer, Object })'

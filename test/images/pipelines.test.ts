@@ -1,8 +1,14 @@
 /** sharp instances: the model sees exactly what the pipeline itself puts out. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { gzipSync } from 'node:zlib'
 import sharp, { type Sharp } from 'sharp'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeImage } from '../../lib/images/decode'
+import { removeTempDirs, tempDir } from '../support/convert-helpers'
+
+afterAll(removeTempDirs)
 
 const [width, height] = [48, 36]
 const pixels = Buffer.from({ length: width * height * 3 }).map(
@@ -134,6 +140,68 @@ describe('a pipeline over something else', () => {
     expect(await first(sharp(gif, { animated: true }).webp())).toEqual([12, 10, 255, 0, 0])
     const [, , ...grey] = (await first(sharp(gif, { animated: true }).greyscale())) as number[]
     expect(new Set(grey).size).toBe(1)
+  })
+
+  it('is its own output where several pictures are joined', async () => {
+    const tile = async (width: number, height: number): Promise<Buffer> =>
+      await sharp({ create: { width, height, channels: 3, background: { r: width * 9, g: height * 9, b: 40 } } })
+        .png()
+        .toBuffer()
+    const tiles = [await tile(9, 7), await tile(12, 5), await tile(4, 11)]
+    const paths = join(tempDir(), 'tile.png')
+    writeFileSync(paths, tiles[0]!)
+    await expectOwnOutput('a column', sharp(tiles))
+    await expectOwnOutput('a grid', sharp(tiles, { join: { across: 2, shim: 3, background: '#fa0' } }))
+    await expectOwnOutput(
+      'a grid, turned',
+      sharp([paths, tiles[1]!], { join: { across: 2 } })
+        .rotate(90)
+        .resize(11)
+    )
+    const frames = sharp([tiles[0]!, tiles[0]!], { join: { animated: true } })
+    expect(await decodeImage(frames)).toMatchObject({ width: 9, height: 7 })
+    await expect(decodeImage(sharp(tiles), { maxImagePixels: 300 })).rejects.toMatchObject({
+      code: 'ERR_IMAGE_TOO_LARGE',
+      message: expect.stringContaining('12 x 33') as unknown
+    })
+    await expect(decodeImage(sharp([tiles[0]!, Buffer.from('no picture')]))).rejects.toMatchObject({
+      code: 'ERR_IMAGE_INVALID'
+    })
+  })
+
+  it('is its own output where other pictures come in', async () => {
+    const small = await sharp(pixels, { raw: { width, height, channels: 3 } })
+      .resize(8, 6)
+      .png()
+      .toBuffer()
+    const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="7"><path d="M0 0h9v7z"/></svg>')
+    const base = () => sharp(pixels, { raw: { width, height, channels: 3 } })
+    const raw = { width, height, channels: 1 } as const
+    await expectOwnOutput('composite', base().composite([{ input: small, top: 2, left: 3, blend: 'multiply' }]))
+    await expectOwnOutput('composite of a drawing', base().composite([{ input: svg, gravity: 'southeast' }]))
+    await expectOwnOutput('joinChannel', base().joinChannel(Buffer.alloc(width * height, 99), { raw }))
+    await expectOwnOutput(
+      'boolean',
+      base().boolean(Buffer.from(pixels), 'eor', { raw: { width, height, channels: 3 } })
+    )
+    await expectOwnOutput('text', sharp({ text: { text: 'Hello', dpi: 72 } }))
+    await expectOwnOutput('affine', base().affine([1, 0.3, 0.1, 0.7], { background: 'white' }))
+  })
+
+  it('refuses an SVG that may never end wherever it comes in', async () => {
+    const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="7"><use href="#a"/></svg>')
+    const base = () => sharp(pixels, { raw: { width, height, channels: 3 } })
+    for (const pipeline of [
+      base().composite([{ input: svg }]),
+      base().joinChannel(svg),
+      base().boolean(svg, 'and'),
+      sharp([svg, svg]),
+      sharp(Buffer.from(gzipSync(svg)))
+    ])
+      await expect(decodeImage(pipeline)).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringContaining('pass the SVG itself') as unknown
+      })
   })
 
   it('refuses an SVG that may never end, and takes it as bytes', async () => {

@@ -35,6 +35,33 @@ describe('tasks that give text', () => {
     ])
   })
 
+  it('take the picture itself as the body, with the other fields in the query', async () => {
+    const fake = new FakeNative()
+    const { url } = await serve(fake)
+    const send = async (target: string, type = 'image/png', body: Buffer | string = tinyPicture) =>
+      await fetch(`${url}${target}`, { method: 'POST', headers: { 'content-type': type }, body } as never)
+    for (const type of ['image/png', 'IMAGE/JPEG; charset=binary', 'application/octet-stream'])
+      expect(await (await send('/v1/caption?style=long&lang=de&temperature=0.5', type)).json()).toMatchObject({
+        text: 'abc'
+      })
+    await send('/v1/answer?question=42&choices=yes&choices=no')
+    await send('/v1/detect?labels=cow;boat&max_objects=3')
+    expect(fake.requests).toMatchObject([
+      ...[1, 2, 3].map(() => ({ prompt: 'describe de', temperature: 0.5, images: [{}] })),
+      { prompt: 'answer en 42', constraint: { kind: 'choices', choices: ['yes', 'no'] } },
+      { prompt: 'detect cow ; boat' }
+    ])
+    const failure = async (answer: Response) =>
+      [answer.status, ((await answer.json()) as { error: { message: string } }).error.message] as const
+    expect(await failure(await send('/v1/caption?temperture=1'))).toEqual([400, expect.stringMatching(/temperture/)])
+    expect(await failure(await send('/v1/caption?image=x'))).toEqual([400, expect.stringMatching(/both/)])
+    expect(await failure(await send('/v1/caption', 'image/png', ''))).toEqual([400, expect.stringMatching(/empty/)])
+    expect(await failure(await send('/v1/caption', 'image/png', 'text'))).toEqual([400, expect.any(String)])
+    const form = 'application/x-www-form-urlencoded' // what curl says where it is told nothing
+    expect(await failure(await send('/v1/caption', form))).toEqual([415, expect.stringMatching(/image\/\* \(the pict/)])
+    expect(await failure(await send('/v1/chat/completions'))).toEqual([415, expect.stringMatching(/data: URLs/)])
+  })
+
   it('answer takes several pictures and choices', async () => {
     const fake = new FakeNative(() => ['yes'])
     const { post } = await serve(fake)

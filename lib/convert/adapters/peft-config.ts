@@ -35,6 +35,8 @@ const harmless = new Set([
   'fan_in_fan_out',
   // Read at the start of a training only, and only by the init_lora_weights of their names.
   ...['loftq_config', 'eva_config', 'corda_config', 'lora_ga_config'],
+  // Learning rates and the type in training, of ms-swift.
+  ...['swift_type', 'lora_dtype', 'lorap_lr_ratio', 'lorap_emb_lr'],
   // Without the field that they belong to they mean nothing.
   ...['megatron_core', 'qalora_group_size']
 ])

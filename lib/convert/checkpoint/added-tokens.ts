@@ -67,6 +67,9 @@ function tokenId(fields: Fields, name: string): number {
   return fields.integer(name, 0, undefined, modelLimits.tokenId)
 }
 
+// Lists, or tables by role, as the versions of transformers name them.
+const specialLists = new Set(['additional_special_tokens', 'extra_special_tokens', 'model_specific_special_tokens'])
+
 /** Names of special tokens with the file that lists them: by role, or in lists under several keys. */
 function specialNames(files: readonly (Fields | undefined)[]): Map<string, string> {
   const names = new Map<string, string>()
@@ -78,7 +81,7 @@ function specialNames(files: readonly (Fields | undefined)[]): Map<string, strin
     }
     for (const [key, value] of Object.entries(file.values)) {
       if (/^[a-z]+_token$/.test(key)) add(value)
-      if (key !== 'additional_special_tokens' && key !== 'extra_special_tokens') continue
+      if (!specialLists.has(key)) continue
       const values: unknown[] = Array.isArray(value) ? value : isObject(value) ? Object.values(value) : []
       for (const item of values) add(item)
     }

@@ -110,6 +110,8 @@ function readText(config: Fields): TextConfig {
     config.fail('num_key_value_heads', `a divisor of num_attention_heads (${text.heads})`)
   if (text.headDim % 2 !== 0) config.fail('head_dim', 'an even number')
   if (config.boolean('attention_bias', false)) config.unsupported('attention_bias', 'but Gemma has no attention biases')
+  if (!config.boolean('use_bidirectional_attention', true))
+    config.unsupported('use_bidirectional_attention', 'but in PaliGemma every token of a prompt sees all of it')
   const activation = second ? 'hidden_activation' : config.has('hidden_activation') ? 'hidden_activation' : 'hidden_act'
   // "gelu" in a Gemma config means the tanh form as well: so the training code computes it.
   checkActivation(config, activation, [...tanhGelu, 'gelu'])

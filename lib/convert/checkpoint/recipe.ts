@@ -14,12 +14,13 @@ export interface ImageRecipe {
 
 /**
  * The image processor's settings, by transformers' rule: those nested in processor_config.json count, else
- * preprocessor_config.json; undefined where neither is there.
+ * preprocessor_config.json, which may nest them as well; undefined where neither is there.
  */
 export async function readProcessor(dir: string): Promise<Fields | undefined> {
   const processor = await readJson(join(dir, 'processor_config.json'), true)
   if (processor?.has('image_processor')) return processor.object('image_processor')
-  return (await readJson(join(dir, 'preprocessor_config.json'), true)) ?? undefined
+  const own = await readJson(join(dir, 'preprocessor_config.json'), true)
+  return own?.has('image_processor') ? own.object('image_processor') : (own ?? undefined)
 }
 
 /** `size`: one number for both sides, or { height, width }; undefined where it says nothing. */

@@ -121,6 +121,16 @@ describe.skipIf(!hasGolden)('settings of an adapter', () => {
     ['null', { init_lora_weights: null }],
     ['fan_in_fan_out, which PEFT turns off for linear layers', { fan_in_fan_out: true }],
     ['trained elsewhere', { target_modules: '.*q_proj', layers_to_transform: [1], bias: 'all', lora_dropout: 0.3 }],
+    ['written by ms-swift', { swift_type: 'LORA', lora_dtype: 'fp32', lorap_lr_ratio: 16, lorap_emb_lr: 1e-6 }],
+    [
+      'by names of the modules',
+      {
+        exclude_modules: '.*vision.*',
+        layers_pattern: 'layers',
+        layers_to_transform: 1,
+        auto_mapping: { unsloth_fixed: true }
+      }
+    ],
     ['unknown fields that are off', { new_one: null, another: false, list: [], table: {} }]
   ])('that leave the numbers alone: %s', async (_, config) => {
     const get = await merged(adapter(lora(), config))
@@ -132,13 +142,17 @@ describe.skipIf(!hasGolden)('settings of an adapter', () => {
     [{ lora_alpha: 3 }, 1.5],
     [{ alpha_pattern: { 'layers.1.self_attn.q_proj': 6 } }, 3],
     [{ alpha_pattern: { 'self_attn.q': 6, '.*layers\\.(0|1)\\..*q_proj': 8 } }, 4],
-    [{ r: 8, rank_pattern: { q_proj: 2 } }, 2]
+    [{ r: 8, rank_pattern: { q_proj: 2 } }, 2],
+    [{ alpha_pattern: { '^language_model\\.model\\.layers\\.[01]\\.self_attn\\.(?:q|k)_proj': 5 } }, 2.5],
+    [{ alpha_pattern: { 'layers.0.self_attn.q_proj': 9, proj: 9, 'layers\\.\\d+\\..*': 3 } }, 1.5],
+    [{ r: 8, rank_pattern: { '.*\\.1\\..*_proj$': 2 }, use_rslora: true }, 4 / Math.sqrt(2)],
+    [{ lora_alpha: 0.5, alpha_pattern: {}, rank_pattern: null }, 0.25]
   ])('that change the factor: %j', async (config, scale) => {
     const get = await merged(adapter(lora(), config))
     expect(near(get('blk.1.attn_q.weight'), expectedQuery(scale))).toBe(true)
   })
 
-  it.each(['pissa', 'pissa_niter_16', 'olora', 'OLoRA', 'loftq', 'corda', 'lora_ga', 'something_new'])(
+  it.each(['pissa', 'pissa_niter_16', 'pissa_niter_4', 'olora', 'OLoRA', 'loftq', 'corda', 'lora_ga', 'something_new'])(
     'that begin by changing the base are refused: init_lora_weights %s',
     async (init_lora_weights) => {
       await expectRefused(
@@ -158,6 +172,8 @@ describe.skipIf(!hasGolden)('settings of an adapter', () => {
     { target_parameters: ['q_proj.weight'] },
     { use_bdlora: { nblocks: 2 } },
     { arrow_config: { top_k: 2 } },
+    { use_qa_lora: true },
+    { use_merged_linear: true },
     { megatron_config: { tp: 2 } },
     { something_new: 'on' },
     { another_scale: 0 },

@@ -80,6 +80,16 @@ describe.skipIf(!hasGolden)("the processor's settings", () => {
     )
   })
 
+  it('may be nested in preprocessor_config.json, too', async () => {
+    const dir = copyCheckpoint(tiny)
+    const nested = { image_processor: { ...preprocessor, resample: 2 }, processor_class: 'PaliGemmaProcessor' }
+    writeFileSync(join(dir, 'preprocessor_config.json'), JSON.stringify(nested))
+    expect((await converted(dir)).gguf.metadata.get('paligemma.image.resize')).toBe('bilinear')
+    nested.image_processor = { ...preprocessor, do_center_crop: true }
+    writeFileSync(join(dir, 'preprocessor_config.json'), JSON.stringify(nested))
+    expect((await refusal(dir)).message).toContain('preprocessor_config.json: image_processor.do_center_crop is')
+  })
+
   it('that give no finite pixels are refused by name', async () => {
     for (const settings of [
       { image_std: [0, 0, 0] },
@@ -106,6 +116,41 @@ describe.skipIf(!hasGolden)("the processor's settings", () => {
     const dir = copyCheckpoint(tiny)
     editJson(dir, 'config.json', (json) => Object.assign(json.text_config, text, { dtype: 'float32' }))
     expect((await converted(dir)).gguf.metadata).toEqual((await converted(copyCheckpoint(tiny))).gguf.metadata)
+  })
+
+  it.each<[string, object]>([
+    [
+      'per layer type, with one base',
+      {
+        rope_parameters: {
+          sliding_attention: { rope_type: 'default', rope_theta: 10000 },
+          full_attention: { rope_type: 'default', rope_theta: 10000.0 }
+        }
+      }
+    ],
+    ['spelt twice', { rope_theta: 10000, rope_scaling: null, rope_parameters: { rope_theta: 10000 } }],
+    ['with attention that sees the prompt whole', { use_bidirectional_attention: true, dtype: 'torch.bfloat16' }],
+    ['with types by part', { dtype: { text_config: 'bfloat16' }, torch_dtype: null, use_bidirectional_attention: null }]
+  ])('a text_config %s changes nothing', async (_name, text) => {
+    const dir = copyCheckpoint(tiny)
+    editJson(dir, 'config.json', (json) => Object.assign(json.text_config, text))
+    expect((await converted(dir)).gguf.metadata).toEqual((await converted(copyCheckpoint(tiny))).gguf.metadata)
+  })
+
+  it('attention and rotary positions that Gemma does not have are refused by name', async () => {
+    const bases = { sliding_attention: { rope_theta: 10000 }, full_attention: { rope_theta: 1000000 } }
+    for (const [name, text] of Object.entries({
+      use_bidirectional_attention: { use_bidirectional_attention: false },
+      rope_parameters: { rope_parameters: bases },
+      partial_rotary_factor: { rope_parameters: { partial_rotary_factor: 0.5 } }
+    })) {
+      const dir = copyCheckpoint(tiny)
+      editJson(dir, 'config.json', (json) => Object.assign(json.text_config, text))
+      expect(await refusal(dir)).toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED',
+        message: expect.stringContaining(name)
+      })
+    }
   })
 
   it.each(['linear', 'dynamic', 'yarn', 'llama3'])('rope_scaling of type %s is refused by name', async (type) => {

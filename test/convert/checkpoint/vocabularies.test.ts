@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { convert } from '../../../lib/convert'
+import { openVocabulary } from '../../../lib/convert/checkpoint/vocabulary'
 import { folderError } from '../../../lib/hub/folder'
 import { copyCheckpoint, editJson, readGguf, removeTempDirs, tempDir } from '../../support/convert-helpers'
 import { golden, hasGolden } from '../../support/golden'
@@ -64,6 +65,31 @@ describe.skipIf(!hasGolden)('tokenizer.json alone', () => {
     expect((await converted(texts)).scores).toEqual((await converted(jsonOnly())).scores)
   })
 
+  it('gives the same in every order and spelling of its parts', async () => {
+    const metaspace = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'never', split: false }
+    const changes: ((json: any) => void)[] = [
+      (json) => {
+        json.added_tokens.reverse()
+        json.model.vocab = Object.fromEntries(Object.entries(json.model.vocab).reverse())
+        delete json.model.type
+        Object.assign(json, { truncation: { max_length: 9 }, padding: { strategy: 'BatchLongest' } })
+        json.normalizer = { type: 'Sequence', normalizers: [json.normalizer] }
+      },
+      (json) => {
+        json.normalizer.pattern = { Regex: ' ' }
+        json.pre_tokenizer = null
+      },
+      (json) => Object.assign(json, { normalizer: null, pre_tokenizer: metaspace })
+    ]
+    const read = async (source: string) =>
+      await openVocabulary({
+        ...{ source, kind: 'directory', tokenizer: undefined, adapters: [] },
+        ...{ rows: 2048, imageTokenId: 2004 }
+      })
+    const { tokens, types, scores } = await read(jsonOnly())
+    for (const change of changes) expect(await read(jsonOnly(change))).toMatchObject({ tokens, types, scores })
+  })
+
   it.each<[string, (json: any) => void]>([
     ['normalizer', (json) => (json.normalizer = { type: 'NFKC' })],
     [
@@ -73,6 +99,13 @@ describe.skipIf(!hasGolden)('tokenizer.json alone', () => {
     ['normalizer', (json) => (json.normalizer = null)],
     ['pre_tokenizer', (json) => (json.pre_tokenizer = { type: 'ByteLevel' })],
     ['decoder', (json) => json.decoder.decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 })],
+    ['pre_tokenizer', (json) => (json.pre_tokenizer.pattern = { Regex: '\\d' })],
+    ['pre_tokenizer', (json) => (json.pre_tokenizer.invert = true)],
+    [
+      'pre_tokenizer',
+      (json) => (json.pre_tokenizer = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'never' })
+    ],
+    ['model.ignore_merges', (json) => (json.model.ignore_merges = true)],
     ['model.type', (json) => (json.model.type = 'Unigram')],
     ['model.byte_fallback', (json) => (json.model.byte_fallback = false)],
     ['model.end_of_word_suffix', (json) => (json.model.end_of_word_suffix = '</w>')]
@@ -137,6 +170,19 @@ describe.skipIf(!hasGolden)('added tokens', () => {
     const { tokens, notes } = await converted(dir)
     expect(tokens.slice(2005, 2008)).toEqual(['<one>', '<two▁words>', '[PAD2007]'])
     expect(notes.join()).toContain('"<one>" without an id: taken as token 2005')
+  })
+
+  it('in a table by role, as transformers 5 writes it, are special', async () => {
+    const dir = copyCheckpoint(tiny)
+    editJson(dir, 'tokenizer.json', (json) => json.added_tokens.push(token(2005, '<logo>'), token(2006, '<sep>')))
+    editJson(dir, 'tokenizer_config.json', (json) => {
+      delete json.added_tokens_decoder
+      delete json.extra_special_tokens
+      json.model_specific_special_tokens = { image_token: '<image>', sep_token: '<sep>', new_token: '<new>' }
+    })
+    const { tokens, types } = await converted(dir)
+    expect(tokens.slice(2005, 2008)).toEqual(['<logo>', '<sep>', '<new>'])
+    expect(types.slice(2005, 2008)).toEqual([4, 3, 3])
   })
 
   it('may rename a reserved piece, but no other', async () => {
