@@ -50,7 +50,9 @@ export async function prepare(name, { size, dir, folder, common }) {
   switch (name) {
     case 'vision': {
       const path = visionModel(join(dir, `${size}-vision-int8.onnx`), sizes, 'int8')
-      return { ours: await ours('Q8_0', 'vision'), theirs: onnx('onnxruntime int8', path, 'vision') }
+      // the tower is Q8_0 in that file as well
+      const { name: _, ...engine } = await ours('Q4_0', 'vision')
+      return { ours: { name: 'node-paligemma Q8_0', ...engine }, theirs: onnx('onnxruntime int8', path, 'vision') }
     }
     case 'onnx-int8':
     case 'onnx-int4': {
