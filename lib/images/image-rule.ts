@@ -6,7 +6,7 @@ import { PaliGemmaError } from '../base/errors'
 import { checkImage, type ImageEmbedding, type ImageInput, isEmbedding } from './image-input'
 
 /** The picture with a relative path made absolute: later changes of the working folder do not matter. */
-function atCall(image: unknown, folder: string): unknown {
+export function pictureAtCall(image: unknown, folder: string): unknown {
   if (typeof image !== 'string' || image === '' || isAbsolute(image)) return image
   if (/^[a-z][a-z0-9+.-]+:/i.test(image) || isBase64Picture(image)) return image
   return resolve(folder, image)
@@ -19,7 +19,7 @@ function accepts(image: unknown, name: string): true {
 
 export const imageRule: Rule = {
   expected: 'a picture',
-  take: atCall,
+  take: pictureAtCall,
   accepts: (image) => accepts(image, 'image')
 }
 
@@ -30,7 +30,7 @@ export const imagesRule: Rule = {
   expected: `array of at most ${mostImages} images`,
   take: (images, folder) => {
     const list = takeList(images, mostImages)
-    return Array.isArray(list) ? list.map((image) => atCall(image, folder)) : list
+    return Array.isArray(list) ? list.map((image) => pictureAtCall(image, folder)) : list
   },
   accepts: (images) => Array.isArray(images) && images.every((image, i) => accepts(image, `images[${i}]`))
 }

@@ -1,4 +1,6 @@
 /** How well a model answers examples whose answers are known. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { ObjectList, Detection } from '../api/options/objects'
 import { loadModel } from '../api/load-model'
 import { PaliGemma } from '../api/model'
@@ -121,7 +123,8 @@ type Own = Omit<Taken<EvaluateOptions>, 'data' | 'images'> & { data: string; ima
 
 async function evaluate(given: Taken<EvaluateOptions>): Promise<EvaluateResult> {
   const options = given as Own
-  const { model, metric, data, images, limit, adapters, signal } = options
+  const { metric, data, images, limit, adapters, signal } = options
+  const model = asOfNow(options.model)
   let examples = (await readDataFile(data, images)).slice(0, limit)
   if (metric === 'cider') examples = joined(examples)
   checkRows(examples, options)
@@ -141,6 +144,11 @@ async function evaluate(given: Taken<EvaluateOptions>): Promise<EvaluateResult> 
   } finally {
     await opened.dispose()
   }
+}
+
+/** A file by its whole path: the working folder may change while the data are read. */
+function asOfNow<T>(model: T): T | string {
+  return typeof model === 'string' && model !== 'demo' && existsSync(model) ? resolve(model) : model
 }
 
 /** As they were given, but for relative paths: the calls that get them read them anew. */

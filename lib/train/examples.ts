@@ -42,11 +42,16 @@ const longestPath = 4096 // beyond it is base64
  * memory.
  * @throws PaliGemmaError ERR_INVALID_OPTION that names the example
  */
-export async function takeExamples(option: string, given: unknown, signal?: AbortSignal): Promise<TakenExample[]> {
+export async function takeExamples(
+  option: string,
+  given: unknown,
+  signal?: AbortSignal,
+  folder = process.cwd()
+): Promise<TakenExample[]> {
   const list: TakenExample[] = []
   const add = (example: unknown): void => {
     if (list.length === mostExamples) throw wrongOption(option, `at most ${mostExamples} examples`, 'more')
-    list.push(takeExample(example, `${option}[${list.length}]`))
+    list.push(takeExample(example, `${option}[${list.length}]`, folder))
   }
   const source = sourceOf(option, given)
   if (Symbol.asyncIterator in source) {
@@ -75,7 +80,7 @@ function sourceOf(option: string, given: unknown): Iterable<unknown> | AsyncIter
   return fromLists(option, given)
 }
 
-function takeExample(value: unknown, name: string): TakenExample {
+function takeExample(value: unknown, name: string, folder: string): TakenExample {
   const fields = readFields(name, value, ['image', 'images', 'prompt', 'prefix', 'response', 'suffix'], exampleForm)
   const text = (one: string, other: string): string => {
     if (fields[one] !== undefined && fields[other] !== undefined) throw wrongOption(name, `${one} or ${other}`, 'both')
@@ -84,18 +89,18 @@ function takeExample(value: unknown, name: string): TakenExample {
     return found
   }
   return {
-    images: picturesOf(fields, name),
+    images: picturesOf(fields, name, folder),
     prompt: text('prompt', 'prefix'),
     response: text('response', 'suffix'),
     name
   }
 }
 
-function picturesOf({ image, images }: Record<string, unknown>, name: string): ImageInput[] {
+function picturesOf({ image, images }: Record<string, unknown>, name: string, folder: string): ImageInput[] {
   if (image !== undefined && images !== undefined) throw wrongOption(name, 'image or images', 'both')
   try {
-    if (image !== undefined) return [takeImage(image)]
-    return images === undefined ? [] : (take('images', images, imagesRule) as ImageInput[])
+    if (image !== undefined) return [takeImage(image, folder)]
+    return images === undefined ? [] : (take('images', images, imagesRule, folder) as ImageInput[])
   } catch (error) {
     if (!(error instanceof PaliGemmaError)) throw error
     throw new PaliGemmaError(error.code, `${name}: ${error.message}`, { cause: error })

@@ -32,7 +32,7 @@ export async function openAnimation(source: VideoSource): Promise<Animation | un
   const starts: number[] = []
   for (let page = 0; page < pages; page++) {
     starts.push(end / 1000)
-    end += delay[page] ?? 100
+    end += delay[page] || 100 // none or 0: as browsers show it
   }
   return { name, bytes, starts, end: end / 1000 }
 }

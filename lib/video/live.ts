@@ -1,9 +1,12 @@
 /** Pictures as they come: of a camera, a stream, a clip at its own pace, or anything that gives pictures. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, ownController, untilAborted } from '../base/signals'
 import { take, type Rule } from '../base/validate'
 import { isBytes, isIterable, isSharp, type ImageInput } from '../images/image-input'
+import { pictureAtCall } from '../images/image-rule'
 import { decodeFrames } from './decode'
 import type { Latest } from './latest'
 import { openVideo, type OpenedVideo } from './source'
@@ -30,6 +33,8 @@ export interface LiveOptions {
   allowPrivateAddresses?: boolean | undefined
   /** Called before each new try. */
   onReconnect?: ((error: Error, attempt: number) => void) | undefined
+  /** Where relative paths of pictures begin. */
+  folder: string
   signal: AbortSignal
 }
 
@@ -46,14 +51,16 @@ const liveRule: Rule = {
 }
 
 export function takeLiveSource(source: unknown): LiveSource {
-  return take('source', source, liveRule) as LiveSource
+  const taken = take('source', source, liveRule) as LiveSource
+  // a camera's name is no file
+  return typeof taken === 'string' && taken !== '-' && existsSync(taken) ? resolve(taken) : taken
 }
 
 /** Puts what comes into `latest` until it ends; errors too. Never rejects. */
 export async function pump(source: LiveSource, latest: Latest<LiveFrame>, options: LiveOptions): Promise<void> {
   try {
     if (typeof source === 'string') await pumpStream(source, latest, options)
-    else await pumpPictures(source, latest, options.signal)
+    else await pumpPictures(source, latest, options)
     latest.close()
   } catch (error) {
     latest.close({ error })
@@ -63,11 +70,11 @@ export async function pump(source: LiveSource, latest: Latest<LiveFrame>, option
 async function pumpPictures(
   source: Exclude<LiveSource, string>,
   latest: Latest<LiveFrame>,
-  signal: AbortSignal
+  { signal, folder }: LiveOptions
 ): Promise<void> {
   for await (const image of source) {
     if (signal.aborted) return
-    latest.put({ image, time: Date.now() })
+    latest.put({ image: pictureAtCall(image, folder) as ImageInput, time: Date.now() })
     await turn() // a source that is always ready must not hold everything up
   }
 }

@@ -4,8 +4,22 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import sharp from 'sharp'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
-import { inspectModel, loadModel, pull, quantizeModel } from '../../lib/index'
+import {
+  convertDataset,
+  drawDetections,
+  evaluateModel,
+  inspectModel,
+  loadMaskDecoder,
+  loadModel,
+  loadTokenizer,
+  type PaliGemma,
+  preprocessImage,
+  pull,
+  quantizeModel,
+  videoFrames
+} from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { TestHub } from '../support/hub-server'
 import { writeTinyModel } from '../support/tiny-model'
@@ -37,6 +51,57 @@ describe('relative paths', () => {
     await Promise.all(calls)
     expect(readdirSync(before).sort()).toEqual(['m.gguf', 'q.gguf'])
     expect(readdirSync(after)).toEqual([])
+  })
+
+  it('of pictures, examples, data and adapters are those of the call, too', async () => {
+    const [before, after] = [tempDir(), tempDir()]
+    const square = sharp({ create: { width: 8, height: 8, channels: 3, background: '#f80' } })
+    for (const name of ['a.png', 'b.png']) await square.png().toFile(join(before, name))
+    const frame = await square.png().toBuffer()
+    await sharp([frame, frame], { join: { animated: true } })
+      .gif({ delay: 0 })
+      .toFile(join(before, 'v.gif'))
+    copyFileSync(writeTinyModel({ maskDecoder: true, contextSize: 512 }), join(before, 'm.gguf'))
+    writeFileSync(join(before, 'rows.jsonl'), '{"image": "a.png", "prefix": "a", "suffix": "b"}\n')
+    writeFileSync(join(before, 'rows.csv'), 'image,prefix,suffix\na.png,a,b\n')
+    const model = await loadModel({ model: join(before, 'm.gguf'), threads: 1 })
+    const short = { maxTokens: 1 }
+    const all = async (items: AsyncIterable<unknown>): Promise<void> => {
+      for await (const item of items) expect((item as { error?: unknown }).error).toBeUndefined()
+    }
+    const row = (image: string) => ({ image, prompt: 'a', response: 'b' })
+    const fitting = { steps: 1, rank: 1, targets: ['q_proj'] } as Parameters<PaliGemma['fit']>[1]
+    const { adapter } = await model.fit([{ prompt: 'a', response: 'b' }], fitting)
+    const calls: Record<string, () => Promise<unknown>> = {
+      evaluateModel: async () =>
+        await evaluateModel({ model: 'm.gguf', data: 'rows.jsonl', metric: 'exact', threads: 1, maxTokens: 1 }),
+      fit: async () =>
+        await model.fit([row('a.png')], { ...fitting, evaluate: [row('b.png')], checkpoint: 'checkpoint' }),
+      save: async () => await Promise.all([adapter.save('adapter'), adapter.save('adapter.gguf')]),
+      convertDataset: async () =>
+        await convertDataset({ source: 'rows.csv', out: 'out.jsonl', from: 'csv', to: 'jsonl', images: '.' }),
+      drawDetections: async () => await drawDetections('a.png', []),
+      preprocessImage: async () => await preprocessImage('a.png', { size: 28 }),
+      loadTokenizer: async () => await loadTokenizer('m.gguf'),
+      loadMaskDecoder: async () => await loadMaskDecoder('m.gguf'),
+      batch: async () => await all(model.batch(['a.png', 'b.png'], { task: 'caption', ...short })),
+      watch: async () => await all(model.watch(['a.png'], { task: 'caption', minInterval: 0, ...short })),
+      videoFrames: async () => await all(videoFrames('v.gif', { count: 2 })),
+      describeVideo: async () => await model.describeVideo('v.gif', { prompt: 'a', frames: 2, ...short }),
+      generateBatch: async () => {
+        const requests = ['a.png', 'b.png'].map((image) => ({ image, prompt: 'a', ...short }))
+        for (const result of await model.generateBatch(requests)) expect(result).not.toBeInstanceOf(Error)
+      }
+    }
+    for (const [name, call] of Object.entries(calls)) {
+      process.chdir(before)
+      const running = call()
+      process.chdir(after)
+      await running.catch((error: unknown) => expect.fail(`${name}: ${String(error)}`))
+    }
+    await model.dispose()
+    expect(readdirSync(after)).toEqual([])
+    expect(readdirSync(before)).toEqual(expect.arrayContaining(['adapter', 'adapter.gguf', 'checkpoint', 'out.jsonl']))
   })
 
   it('may be file: URLs, as an argument or among the options', async () => {

@@ -13,9 +13,10 @@ import type { ModelHost } from '../request/host'
 export async function fitAdapter(host: ModelHost, examples: unknown, options: Taken<FitOptions>): Promise<FitResult> {
   host.throwIfDisposed()
   checkTogether(options)
-  const { signal } = options
-  const data = await takeExamples('examples', examples, signal)
-  const heldOut = options.evaluate === undefined ? [] : await takeExamples('evaluate', options.evaluate, signal)
+  const { signal, evaluate } = options
+  const folder = process.cwd() // of the call: it may change while examples come
+  const data = await takeExamples('examples', examples, signal, folder)
+  const heldOut = evaluate === undefined ? [] : await takeExamples('evaluate', evaluate, signal, folder)
   const start = await beginning(host, options)
   const identity = await fingerprint(data)
   return await host.admit(async () => await new Run(host, data, heldOut, start, identity, options).go())

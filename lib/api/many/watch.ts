@@ -101,9 +101,9 @@ export function watch(
       const options = readOptions('watch', given, rules, ['task' as never]) as unknown as Given
       if (options.tracks && task !== 'detect' && task !== 'segment')
         throw wrongOption('tracks', 'nothing with a task that finds no objects', options.tracks)
-      return { ...options, source: takeLiveSource(source) }
+      return { ...options, source: takeLiveSource(source), folder: process.cwd() }
     },
-    ({ source, ...options }) => look(model, host, source as LiveSource, options)
+    ({ source, folder, ...options }) => look(model, host, source as LiveSource, folder as string, options)
   )
 }
 
@@ -113,6 +113,7 @@ async function* look(
   model: TaskCalls,
   host: ModelHost,
   source: LiveSource,
+  folder: string,
   options: Taken<Given>
 ): AsyncGenerator<Seen<BatchTask>, void, undefined> {
   host.throwIfDisposed()
@@ -121,7 +122,7 @@ async function* look(
   const stop = ownController()
   const { signal, release } = anySignal([outer, stop.signal])
   const latest = new Latest<LiveFrame>()
-  const pumped = pump(source, latest, { size, stallSeconds, minInterval, onReconnect, signal: signal! })
+  const pumped = pump(source, latest, { size, stallSeconds, minInterval, onReconnect, folder, signal: signal! })
   const call = callTask[task] as (model: TaskCalls, request: object) => Promise<unknown>
   const changes = onlyWhenChanged === false ? undefined : new Changes(onlyWhenChanged)
   const tracker = tracks ? new Tracker(tracks === true ? {} : tracks) : undefined

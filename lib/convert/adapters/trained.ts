@@ -1,5 +1,5 @@
 /** An adapter that `fit` has made: its tensors, and the files that others read. */
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { makeFolder, writeOutput } from '../../base/output-file'
 import { layoutGguf } from '../../formats/gguf-writer'
 import { type FloatTensor, safetensorsBytes } from '../../formats/safetensors-writer'
@@ -70,12 +70,13 @@ export class TrainedAdapter {
    */
   async save(path: string): Promise<void> {
     check('path', path, rule.path)
-    if (/\.gguf$/i.test(path)) return await writeOutput(path, await this.#gguf(), { option: 'path' })
-    await makeFolder(path, 'path')
+    const target = resolve(path) // now: the working folder may change
+    if (/\.gguf$/i.test(target)) return await writeOutput(target, await this.#gguf(), { option: 'path' })
+    await makeFolder(target, 'path')
     const named = new Map([...this.#tensors].map(([name, tensor]) => [`base_model.model.${name}.weight`, tensor]))
-    await writeOutput(join(path, 'adapter_model.safetensors'), safetensorsBytes(named), { option: 'path' })
+    await writeOutput(join(target, 'adapter_model.safetensors'), safetensorsBytes(named), { option: 'path' })
     const config = JSON.stringify(this.#peftConfig(), undefined, 2)
-    await writeOutput(join(path, 'adapter_config.json'), `${config}\n`, { option: 'path' })
+    await writeOutput(join(target, 'adapter_config.json'), `${config}\n`, { option: 'path' })
   }
 
   #peftConfig(): Record<string, unknown> {
