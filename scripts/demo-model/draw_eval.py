@@ -22,7 +22,7 @@ def round_box(box):
     return [round(float(v), 5) for v in box]
 
 
-def truth(scene, file, rng):
+def truth(scene, file, rng, long=False):
     facts = tasks.Facts.of_scene(scene)
     by_kind = {}
     for kind, question, answer in facts.questions():
@@ -39,8 +39,8 @@ def truth(scene, file, rng):
                for s in scene.shapes]
     return {
         "file": file, "caption": facts.caption(), "text": facts.text, "objects": objects,
-        "detect": tasks.sample_labels(facts, rng, 3),
-        "segment": tasks.sample_labels(facts, rng, 1),
+        "detect": tasks.sample_labels(facts, rng, 3, long),
+        "segment": tasks.sample_labels(facts, rng, 1, long),
         "questions": questions,
     }
 

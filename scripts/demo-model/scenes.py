@@ -144,9 +144,11 @@ def _font(pixels):
 
 def _random_text(rng, taken):
     if rng.random() < 0.25:
-        text = S.WORDS[rng.integers(len(S.WORDS))]
-    else:
-        text = str(rng.integers(10 ** int(rng.integers(1, 4))))
+        return _printed(rng, S.WORDS[rng.integers(len(S.WORDS))], taken)
+    return _printed(rng, str(rng.integers(10 ** int(rng.integers(1, 4)))), taken)
+
+
+def _printed(rng, text, taken):
     size = rng.uniform(0.17, 0.27) * (0.85 if len(text) > 3 else 1)
     font = _font(256)
     left, top, right, bottom = (v / 256 * size for v in font.getbbox(text))
@@ -186,6 +188,23 @@ def random_scene(rng, text_chance=0.6, alike=0.35, same=0.6):
     if rng.random() < text_chance:
         scene.text = _random_text(rng, boxes)
     return scene
+
+
+def scene_of(rng, names, text, background, apart=0.03):
+    """A scene of just these (color, shape) and this text, well apart and off the border; None where one had no room."""
+    scene, taken = Scene(background, int(rng.integers(2**31))), []
+    for color, shape in names:
+        outline, ratio = random_outline(shape, rng)
+        size = rng.uniform(0.25, 0.34)
+        height, width = (size, size * ratio) if ratio < 1 else (size / ratio, size)
+        place = _place(rng, height + 2 * apart, width + 2 * apart, taken, 0.0)
+        if place is None:
+            return None
+        taken.append(place)
+        box = (place[0] + apart, place[1] + apart, place[2] - apart, place[3] - apart)
+        scene.shapes.append(Shape(shape, color, _tint(color, rng), box, outline))
+    scene.text = _printed(rng, text, taken)
+    return scene if scene.text else None
 
 
 def _tint(color, rng):

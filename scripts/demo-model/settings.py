@@ -76,8 +76,8 @@ class TrainConfig:
     ramp_steps: int = 60
     lr: float = 2e-3
     weight_decay: float = 0.05
-    ema: float = 0.998
+    ema: float = 0.995
     loc_sigma: float = 3.0  # bins; one pixel of the 112 is 9 bins
     dense_weight: float = 0.5  # of the dense vision loss while the whole model trains
     task_weights: dict = field(default_factory=lambda: {
-        "detect": 0.20, "segment": 0.32, "answer": 0.07, "caption": 0.17, "ocr": 0.24})
+        "detect": 0.26, "segment": 0.29, "answer": 0.05, "caption": 0.24, "ocr": 0.16})

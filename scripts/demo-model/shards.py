@@ -2,6 +2,7 @@
 
 import glob
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -85,13 +86,30 @@ def shifted(shard, i, rng):
 CENTERS = (np.arange(S.GRID) + 0.5) / S.GRID
 
 
+FINE = 7  # parts of a patch a side: two pixels each
+FINE_CENTERS = (np.arange(S.GRID * FINE) + 0.5) / (S.GRID * FINE)
+
+
+def outline(fine, box, bits):
+    """Sets the parts of `fine` that a mask over a box covers."""
+    mask = np.unpackbits(bits).reshape(S.MASK_SIZE, S.MASK_SIZE)
+    at, rows = [], []
+    for low, high in ((box[0], box[2]), (box[1], box[3])):
+        inside = np.flatnonzero((FINE_CENTERS >= low) & (FINE_CENTERS < high))
+        at.append(inside)
+        row = ((FINE_CENTERS[inside] - low) / (high - low) * S.MASK_SIZE).astype(int)
+        rows.append(np.minimum(row, S.MASK_SIZE - 1))
+    fine[np.ix_(*at)] = np.maximum(fine[np.ix_(*at)], mask[np.ix_(*rows)])
+
+
 def dense_targets(shard, i, offset):
     """For each patch: shape, colour and box of the object that covers its centre; the character there;
-    the background, which is the same for all."""
+    the background, which is the same for all; and which of its FINE x FINE parts shapes cover."""
     shape = np.zeros((S.GRID, S.GRID), np.int64)
     color = np.zeros_like(shape)
     char = np.zeros_like(shape)
     box = np.zeros((S.GRID, S.GRID, 4), np.float32)
+    fine = np.zeros((S.GRID * FINE, S.GRID * FINE), np.float32)
     move = np.array([*offset, *offset], np.float32)
 
     def covered(b):
@@ -101,12 +119,14 @@ def dense_targets(shard, i, offset):
         b = shard.box[i, j] + move
         at = covered(b)
         shape[at], color[at], box[at] = shard.shape[i, j] + 1, shard.color[i, j] + 1, b
+        outline(fine, b, shard.mask[i, j])
     for j, c in enumerate(shard.text[i]):
         if c:
             # A character is about one patch wide: take in what lies half a patch around it.
             b = shard.char_box[i, j] + move
             char[covered(b + np.array([-0.02, -0.01, 0.02, 0.01]))] = CHAR_INDEX[int(c)]
-    return shape, color, char, box, np.full_like(shape, shard.background[i])
+    parts = fine.reshape(S.GRID, FINE, S.GRID, FINE).transpose(0, 2, 1, 3).reshape(S.GRID, S.GRID, FINE * FINE)
+    return shape, color, char, box, np.full_like(shape, shard.background[i]), parts
 
 
 def dense_batch(pictures, rng, count):
@@ -118,10 +138,24 @@ def dense_batch(pictures, rng, count):
         offsets.append(offset)
         targets.append(dense_targets(shard, i, offset))
     batch = {"pixels": torch.from_numpy(np.stack(pixels))}
-    for name, column in zip(("shape", "color", "char", "box", "background"), zip(*targets)):
+    for name, column in zip(("shape", "color", "char", "box", "background", "parts"), zip(*targets)):
         stacked = np.stack(column)
         batch[name] = torch.from_numpy(stacked.reshape(count, S.IMAGE_TOKENS, *stacked.shape[3:]))
     return batch, picked, offsets
+
+
+@dataclass
+class Forks:
+    """Tokens on which the rest of an answer hangs."""
+
+    loc: int
+    words: set
+
+    @classmethod
+    def of(cls, tokenizer):
+        counts = [*tasks.NUMBERS, "a", "an", "and", ",", ";"]
+        pieces = [tokenizer.sp.encode(form) for word in counts for form in (word, f" {word}")]
+        return cls(tokenizer.loc, {EOS} | {ids[0] for ids in pieces if len(ids) == 1})
 
 
 def sequence(tokenizer, task, facts, rng, most):
@@ -135,7 +169,15 @@ def sequence(tokenizer, task, facts, rng, most):
         task = "answer"
 
 
-def chunk(sequences, pictures):
+def stakes(tail, forks):
+    """What hangs on each token. Where an answer can fork (whether it goes on, how many it says there are, which
+    object a box begins with) all that follows does; most others follow from what was said."""
+    loc = [forks.loc <= t < forks.loc + S.LOC_BINS for t in tail]
+    return [2.0 if t in forks.words or here and not before else 1.0
+            for t, here, before in zip(tail, loc, [False, *loc])]
+
+
+def chunk(sequences, pictures, forks):
     """Sequences of about one length, padded to the longest: what the model reads, and where its logits count."""
     width = max(len(head) + len(tail) - 1 for head, tail in sequences)
     ids = np.zeros((len(sequences), width), np.int64)
@@ -145,7 +187,7 @@ def chunk(sequences, pictures):
         first = n * width + len(head) - 1
         rows += range(first, first + len(tail))
         targets += tail
-        weights += [len(tail) ** -0.5] * len(tail)
+        weights += [w * len(tail) ** -0.5 for w in stakes(tail, forks)]
     prefix = [len(head) for head, _ in sequences]
     arrays = {"ids": ids, "prefix": prefix, "picture": pictures, "rows": rows, "targets": targets}
     return {name: torch.as_tensor(array) for name, array in arrays.items()} | {"weights": torch.tensor(weights)}
@@ -162,7 +204,8 @@ def prompt_batch(pictures, tokenizer, rng, c):
         shard, i = picked[n // c.prompts]
         facts = shard.facts(i, offsets[n // c.prompts])
         sequences.append(sequence(tokenizer, names[chosen[n]], facts, rng, c.text_tokens))
+    forks = Forks.of(tokenizer)
     order = sorted(range(count), key=lambda n: sum(map(len, sequences[n])))
-    batch["chunks"] = [chunk([sequences[n] for n in part], [n // c.prompts for n in part])
+    batch["chunks"] = [chunk([sequences[n] for n in part], [n // c.prompts for n in part], forks)
                        for part in np.array_split(order, c.chunks)]
     return batch

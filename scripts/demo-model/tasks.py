@@ -92,7 +92,7 @@ class Facts:
                 found.append(("color", f"what color is the {o['shape']}?", o["color"]))
             if colors.count(o["color"]) == 1:
                 found.append(("shape", f"what shape is {o['color']}?", o["shape"]))
-            for name in {o["shape"], self.label(o)}:
+            for name in (o["shape"], self.label(o)):
                 if len(self.named(name)) == 1:
                     found += self._places(o, name)
         if self.text.isdigit():
@@ -138,9 +138,9 @@ def sample_question(facts, rng):
     return choose(rng, pairs)
 
 
-def sample_labels(facts, rng, most):
+def sample_labels(facts, rng, most, long=False):
     labels = []
-    for _ in range(1 + int(rng.integers(most))):
+    for _ in range(1 + int(max(rng.integers(most, size=2)) if long else rng.integers(most))):
         label = choose(rng, facts.labels())
         if label not in labels:
             labels.append(label)
@@ -162,7 +162,10 @@ def absent_label(facts, rng):
 
 def asked_labels(facts, rng, most, absent=0.25):
     """As a user asks, who does not know what is there: some of the labels name nothing."""
-    wanted = sample_labels(facts, rng, most) if facts.objects else [""]
+    wanted = sample_labels(facts, rng, most, long=True) if facts.objects else [""]
+    names = list(dict.fromkeys(facts.label(o) for o in facts.objects))
+    if most > 1 and len(names) > 1 and rng.random() < 0.3:  # everything there, each by its full name
+        return [names[i] for i in rng.permutation(len(names))[:most]]
     labels = [absent_label(facts, rng) if not label or rng.random() < absent else label for label in wanted]
     return list(dict.fromkeys(labels))
 

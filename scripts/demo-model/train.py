@@ -29,12 +29,14 @@ from tokenizer import Tokenizer
 
 
 class DenseHeads(nn.Module):
-    """Reads shape, colour, character, box and background off every vision token; thrown away after training."""
+    """Reads shape, colour, character, box, background and outline off every vision token; thrown away after
+    training."""
 
     def __init__(self, width):
         super().__init__()
         self.sizes = [len(S.SHAPES) + 1, len(S.COLORS) + 1, len(shards.CHARS) + 1, 4, len(S.BACKGROUNDS)]
         self.out = nn.Linear(width, sum(self.sizes))
+        self.parts = nn.Linear(width, shards.FINE**2)
         y, x = np.meshgrid(shards.CENTERS, shards.CENTERS, indexing="ij")
         center = torch.tensor(np.stack([y, x, y, x], -1).reshape(-1, 4), dtype=torch.float32)
         self.register_buffer("center", center, persistent=False)
@@ -44,9 +46,12 @@ class DenseHeads(nn.Module):
         inside = (batch["shape"] > 0).float()
         error = F.smooth_l1_loss(box * 0.25, batch["box"] - self.center, beta=0.01, reduction="none").sum(-1)
         near = (error * inside).sum() / inside.sum().clamp(min=1)
-        parts = [F.cross_entropy(guess.flatten(0, 1), batch[name].flatten())
-                 for guess, name in ((shape, "shape"), (color, "color"), (char, "char"), (background, "background"))]
-        return sum(parts) + 5 * near, near
+        # Few patches show a character, and few are cut by an outline.
+        parts = [weight * F.cross_entropy(guess.flatten(0, 1), batch[name].flatten())
+                 for guess, name, weight in ((shape, "shape", 1), (color, "color", 1), (char, "char", 3),
+                                             (background, "background", 1))]
+        outline = F.binary_cross_entropy_with_logits(self.parts(states).float(), batch["parts"])
+        return sum(parts) + 3 * outline + 5 * near, near
 
 
 def products():
