@@ -9,11 +9,13 @@ import { takePicture } from '../images/image-rule'
 import { decodingRules, type DecodingOptions } from '../images/preprocess-options'
 import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
+import type { Tile } from '../images/tile-plan'
 import { blendMask, checkMaskSize } from './blend'
 import { coloursOf, coloursRule, type Colours } from './colour'
 import { type Drawable, hasArea, resultsRule, takeDrawable } from './drawable'
 import { polygonsOf } from './polygons'
 import { boxSvg, labelsSvg, maskSvg, type Sheet, sheetOf, svgDocument } from './sheet'
+import { drawnTilesRule, tilesOf, tilesSvg } from './tile-lines'
 
 export interface DrawOptions extends DecodingOptions {
   /** Names at the boxes; default true. */
@@ -32,6 +34,9 @@ export interface DrawOptions extends DecodingOptions {
   fontSize?: number | undefined
   /** 0..1, default 0.45; 0 leaves their outlines. */
   maskOpacity?: number | undefined
+  /** The tiles that objects were looked for in, as dashed lines below all else: those that results of a call with
+   * `tiles` know, or these. Default false. */
+  tiles?: boolean | readonly Tile[] | undefined
   /** Enlarges the picture by a whole factor first, for readable labels on small pictures; default 1. */
   scale?: number | undefined
   /** false: the drawing alone, on nothing, to lie over the picture; not as "jpeg". Default true. */
@@ -49,6 +54,7 @@ const drawRules: Rules<DrawOptions> = {
   lineWidth: rule.number(0.5, 1000),
   fontSize: rule.number(4, 1000),
   maskOpacity: rule.number(0, 1),
+  tiles: drawnTilesRule,
   scale: rule.integer(1, 32),
   picture: rule.flag,
   format: rule.oneOf('png', 'jpeg', 'webp', 'svg'),
@@ -93,6 +99,7 @@ async function draw(
   const { scale = 1, format = 'png', masks = true, picture: shown = true } = taken
   if (!shown && format === 'jpeg')
     throw wrongOption('format', '"png", "webp" or "svg", which can be transparent, with picture: false', format)
+  const tiles = tilesOf(objects, taken.tiles)
   const results = take('results', objects, resultsRule).map((object, i) => takeDrawable(`results[${i}]`, object))
   const decoded = await decodeImage(takePicture(picture), taken)
   const drawn = withoutRepeats(results.filter(hasArea))
@@ -106,7 +113,10 @@ async function draw(
   const sheet = sheetOf(decoded.width * scale, decoded.height * scale, scale, taken)
   // Blended pixel by pixel where there are pixels: soft edges stay, and all of the work is off the event loop.
   const blended = shown && format !== 'svg'
-  const overlay = await overlayParts(drawn, blended ? [] : withMask, colours, sheet, taken)
+  const overlay = [
+    ...tilesSvg(tiles, decoded, sheet),
+    ...(await overlayParts(drawn, blended ? [] : withMask, colours, sheet, taken))
+  ]
   if (format === 'svg') {
     const under = shown ? [pictureSvg(await encoded(sharp, decoded), sheet)] : []
     return svgDocument(sheet, [...under, ...overlay])

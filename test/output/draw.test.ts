@@ -48,6 +48,43 @@ describe('drawDetections', () => {
       expect(at(x, y)).toEqual([128, 128, 128])
   })
 
+  it('shows the tiles that results know, or those named, in any scale', async () => {
+    const found = (tiles: object[]) => ({ label: 'a', box: { x: 55, y: 35, width: 8, height: 8 }, info: { tiles } })
+    const whole = { x: 0, y: 0, width, height }
+    const [left, right] = [0, 50].map((x) => ({ x, y: 0, width: 70, height }))
+    const grey128 = [128, 128, 128]
+    const one = [found([right!, left!])]
+    const plain = await draw(one, { labels: false })
+    expect(plain.at(50, 20)).toEqual(grey128)
+    const lines = await draw(one, { labels: false, tiles: true })
+    // both tiles' lines, nothing else, and none around the whole picture
+    for (const x of [50, 69]) expect(lines.at(x, 20)).not.toEqual(grey128)
+    expect(lines.at(30, 20)).toEqual(grey128)
+    const list = Object.assign([found([right!])], { tiles: [whole, left!] })
+    const ofList = await draw(list, { labels: false, tiles: true })
+    expect(ofList.at(69, 20)).not.toEqual(grey128)
+    expect(ofList.at(50, 20)).toEqual(grey128)
+    expect(ofList.at(width - 1, 20)).toEqual(grey128)
+    const named = await draw([], { tiles: [right!], scale: 2 })
+    expect(named.at(100, 40)).not.toEqual(grey128)
+    expect(named.at(138, 40)).toEqual(grey128)
+    const svg = await drawDetections(grey, one, { format: 'svg', tiles: true })
+    expect(svg.match(/stroke-dasharray/g)).toHaveLength(1)
+    expect(await drawDetections(grey, [], { tiles: true, format: 'svg' })).not.toContain('stroke-dasharray')
+  })
+
+  it.each<[unknown, RegExp]>([
+    ['auto', /boolean or array of tiles .* for tiles but received "auto"/],
+    [[{ x: 0, y: 0, width: 3 }], /tiles\[0\]\.height/],
+    [[7], /tiles/],
+    [[{ x: NaN, y: 0, width: 3, height: 3 }], /tiles\[0\]\.x/]
+  ])('refuses tiles: %j', async (tiles, message) => {
+    await expect(drawDetections(grey, [], { tiles: tiles as never })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(message) as string
+    })
+  })
+
   it('tints what a mask covers and nothing else', async () => {
     const mask = new Uint8Array(width * height)
     mask.fill(255, 40 * width, 50 * width)

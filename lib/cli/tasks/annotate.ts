@@ -24,7 +24,8 @@ export class Annotations {
 
   constructor(
     target: string,
-    private readonly images: readonly string[]
+    private readonly images: readonly string[],
+    private readonly look: DrawOptions = {}
   ) {
     const isFile = images.length === 1 && !/[/\\]$/.test(target) && !isFolder(target)
     if (images.length > 1 && extname(target) !== '' && !isFolder(target))
@@ -45,7 +46,7 @@ export class Annotations {
   }
 
   async draw(image: string, picture: ImageInput, results: readonly Drawable[]): Promise<void> {
-    await draw(picture, results, this.pathOf(image), { sources: this.images })
+    await draw(picture, results, this.pathOf(image), { ...this.look, sources: this.images })
   }
 }
 

@@ -54,6 +54,7 @@ export function addObjectOptions(command: Command): Command {
     .option('--no-constrain', 'let the model write anything, and print what can be parsed')
     .optionsGroup(group.output)
     .option('--annotate <png>', 'write the image with the results; with several images a folder')
+    .option('--show-tiles', 'with --annotate and --tiles: the tiles in the picture, too')
 }
 
 export function labelsOf(options: Record<string, unknown>): string[] {
@@ -73,6 +74,8 @@ export async function objectCall(
   const { recommendedMinScore } = await import('../../index.js')
   const iou = options['nms'] as number | undefined
   const classAgnostic = options['classAgnostic'] === true
+  if (options['showTiles'] && (options['annotate'] === undefined || options['tiles'] === undefined))
+    throw usageError('--show-tiles needs --annotate and --tiles')
   if (classAgnostic && iou === undefined) throw usageError('--class-agnostic needs --nms')
   return {
     minScore: recommendedMinScore(labels),
