@@ -22,8 +22,11 @@ export function tilesOf(results: unknown, shown: boolean | readonly Tile[] = fal
   if (shown !== true) return takeTiles('tiles', shown)
   const { tiles } = results as { tiles?: unknown }
   if (tiles !== undefined) return takeTiles('results.tiles', tiles)
-  return take('results', results as readonly { info?: { tiles?: unknown } }[], rule.listOf('detections', isObject))
-    .flatMap(({ info }, i) => (info?.tiles === undefined ? [] : takeTiles(`results[${i}].info.tiles`, info.tiles)))
+  return take(
+    'results',
+    results as readonly { info?: { tiles?: unknown } }[],
+    rule.listOf('detections', isObject)
+  ).flatMap(({ info }, i) => (info?.tiles === undefined ? [] : takeTiles(`results[${i}].info.tiles`, info.tiles)))
 }
 
 function takeTiles(name: string, given: unknown): Tile[] {

@@ -60,8 +60,8 @@ async function readPage(): Promise<Map<string, File>> {
   return files
 }
 
-/** Adds the page to the app; where a bundle left its files behind, "/" is 404 and all else works. */
-export function pageHandler(app: Hono, basePath: string): void {
+/** Adds a page to the app; where a bundle left its files behind, "/" is 404 and all else works. */
+export function pageHandler(app: Hono, basePath: string, start: 'index.html' | 'live.html' = 'index.html'): void {
   let reading: Promise<Map<string, File>> | undefined
   const give = async (request: Request, name: string): Promise<Response | undefined> => {
     const file = (await (reading ??= readPage())).get(name)
@@ -71,7 +71,7 @@ export function pageHandler(app: Hono, basePath: string): void {
       return new Response(null, { status: 304, headers: { ...headers, etag } })
     return new Response(bytes, { headers: { ...headers, 'content-type': type, etag } })
   }
-  app.get(`${basePath}/`, async (context) => (await give(context.req.raw, 'index.html')) ?? context.notFound())
+  app.get(`${basePath}/`, async (context) => (await give(context.req.raw, start)) ?? context.notFound())
   // its links are relative
   if (basePath !== '') app.get(basePath, (context) => context.redirect(`${basePath}/`))
   app.get(`${basePath}/page/:name`, async (context) => {

@@ -106,11 +106,14 @@ async function pumpStream(source: string, latest: Latest<LiveFrame>, options: Li
   }
 }
 
+/** Without the password that a camera's URL may hold. */
+export const sourceName = (source: string): string => source.replace(/\/\/[^/@]*@/, '//')
+
 async function openLive(source: string, allowPrivate: boolean | undefined): Promise<OpenedVideo & { live: boolean }> {
   if (source === '-') {
     return { name: 'standard input', input: 'pipe:0', bytes: process.stdin, protocols: 'pipe', live: false }
   }
-  const name = source.replace(/\/\/[^/@]*@/, '//')
+  const name = sourceName(source)
   const device = /^camera:(.+)$/.exec(source)?.[1] ?? (source.startsWith('/dev/video') ? source : undefined)
   if (device !== undefined) {
     const [format, input] = {

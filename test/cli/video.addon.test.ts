@@ -105,6 +105,50 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
     expect(rowsOf(file('texts.jsonl'))).toEqual(want)
   })
 
+  it('shows what it watches on a page of this machine', async () => {
+    const main = join(__dirname, '../../dist/cli/main.js')
+    const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--tracks', '--page', '--port', '0']
+    const child = spawn(process.execPath, [main, ...looking])
+    const ended = once(child, 'exit')
+    try {
+      let said = ''
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text
+      })
+      while (!/The page is \S+/.test(said) && child.exitCode === null) await new Promise((r) => setTimeout(r, 20))
+      const url = /The page is (\S+)/.exec(said)![1]!
+      expect(url).toMatch(/^http:\/\/127\.0\.0\.1:/)
+      execFileSync('ffmpeg', [
+        '-loglevel',
+        'error',
+        '-i',
+        clip,
+        '-c:v',
+        'mjpeg',
+        '-f',
+        'mjpeg',
+        '-y',
+        file('page.mjpeg')
+      ])
+      const { body } = await fetch(`${url}live`)
+      child.stdin.write(readFileSync(file('page.mjpeg'))) // and it stays open
+      let text = ''
+      for await (const chunk of body!.pipeThrough(new TextDecoderStream() as never) as any as AsyncIterable<string>) {
+        text += chunk
+        if (text.endsWith('\n\n')) break
+      }
+      const seen = JSON.parse(text.slice('data: '.length).split('\n')[0]!)
+      expect(seen.source).toBe('-')
+      expect(seen.picture).toMatch(/^data:image\/jpeg;base64,/)
+      expect(seen.figures).toMatch(/looks a second/)
+    } finally {
+      child.kill('SIGINT')
+    }
+    expect((await ended)[0]).toBe(130)
+    const needs = await command('watch', '-', '--model', 'demo', '--port', '0')
+    expect(needs.err).toMatch(/--port needs --page/)
+  })
+
   it('watches what comes on standard input, as a camera’s program writes it', async () => {
     const main = join(__dirname, '../../dist/cli/main.js')
     const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--count', '1']

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { type Browser, type BrowserContextOptions, chromium, type Page, type Request } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createServer, type PaliGemmaServer } from '../../lib/server'
+import { LivePage } from '../../lib/server/live-page'
 import { demoImage } from '../../lib'
 
 const browserFile = [
@@ -339,6 +340,41 @@ describe.skipIf(!browserFile)('the page', () => {
     await shoot(name)
     await page.click('#theme')
     await check()
+  })
+
+  it('shows what watch sees, with ids, and who came and went', async () => {
+    const live = await LivePage.open({ port: 0 })
+    try {
+      await open({}, live.url)
+      expect(await page.textContent('#figures')).toBe('Waiting for the first picture.')
+      const box = { x: 20, y: 20, width: 90, height: 80 }
+      const ring = { id: 1, label: 'purple ring', score: 0.93, box }
+      const show = (objects: object[], more: object): void =>
+        live.show({
+          ...{ source: '/dev/video0', image: demoImage, time: 0, text: '', figures: '2.0 looks a second' },
+          ...{ objects, entered: [], left: [], ...more }
+        })
+      show([], {})
+      await page.waitForFunction(() => !document.querySelector('#picture').hidden)
+      show([ring], { entered: [ring] })
+      await page.waitForSelector('#found li')
+      expect(await page.textContent('#found')).toBe('#1 purple ring 0.93')
+      expect(await page.textContent('#events')).toMatch(/#1 purple ring came$/)
+      expect(await page.textContent('h1')).toBe('/dev/video0')
+      const drawn = await page.evaluate(() => {
+        const canvas = document.querySelector('#overlay')
+        return canvas.getContext('2d').getImageData(20, 60, 1, 1).data[3]
+      })
+      expect(drawn).toBe(255)
+      await check()
+      await shoot('watch')
+      show([], { left: [ring] })
+      await page.waitForFunction(() => document.querySelectorAll('#events li').length === 2)
+      await live.close()
+      await page.waitForFunction(() => document.querySelector('#status').textContent === 'The command has ended.')
+    } finally {
+      await live.close()
+    }
   })
 
   it('has a policy that lets nothing else in', async () => {

@@ -59,7 +59,9 @@ export async function runTask(
 ): Promise<void> {
   const images = await imagesOf(args, options as ImageFlags, context)
   const annotations =
-    options['annotate'] === undefined ? undefined : new Annotations(options['annotate'] as string, images, { tiles: options['showTiles'] === true })
+    options['annotate'] === undefined
+      ? undefined
+      : new Annotations(options['annotate'] as string, images, { tiles: options['showTiles'] === true })
   await annotations?.check()
   const { loadModel } = await import('../../index.js')
   const load = await loadOptions(options, context.signal)

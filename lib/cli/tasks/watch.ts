@@ -3,6 +3,9 @@ import { spawn } from 'node:child_process'
 import { type Command, Option } from 'commander'
 import { addLoadOptions, addSamplingOptions, integer, loadOptions, number, pick, samplingOptions } from '../args'
 import { type Context, describeError, printable, printJson, printLine, usageError } from '../context'
+import type { BatchTask, Seen } from '../../index'
+import type { LivePage, LiveView } from '../../server/live-page'
+import { sourceName } from '../../video/live'
 import { describeDetection } from './detect'
 import { addExamples, group } from '../help'
 
@@ -18,7 +21,8 @@ export function addWatch(program: Command, context: Context): void {
   addExamples(
     command,
     'watch /dev/video0 --detect person --tracks --json',
-    "watch rtsp://camera.local/live --question 'is the gate open?' --every 10 --changed"
+    "watch rtsp://camera.local/live --question 'is the gate open?' --every 10 --changed",
+    'watch /dev/video0 --detect person --tracks --page'
   )
   command
     .optionsGroup(group.task)
@@ -31,6 +35,8 @@ export function addWatch(program: Command, context: Context): void {
     .option('--size <pixels>', 'no side of a picture is longer', integer)
     .option('--count <n>', 'end after so many results', integer)
     .optionsGroup(group.output)
+    .option('--page', 'a page for this machine that shows the pictures, what was found in them, tracks and speed')
+    .option('--port <n>', 'of the page; 0: any that is free (default: 8080)', integer)
     .option('--json', 'one JSON object per result and line, also on a terminal')
     .addOption(new Option('--exec <command>', 'run this for each result, which it gets as JSON on its standard input'))
   addSamplingOptions(command)
@@ -46,6 +52,7 @@ async function run(source: string, options: Record<string, unknown>, context: Co
     throw usageError('--detect and --question are two tasks; take one')
   for (const other of ['tracks', 'minScore'])
     if (detect === undefined && options[other] !== undefined) throw usageError(`--${other} needs --detect`)
+  if (options['port'] !== undefined && options['page'] !== true) throw usageError('--port needs --page')
   const { loadModel, recommendedMinScore } = await import('../../index.js')
   const labels = detect?.split(';').map((name) => name.trim())
   const task = labels
@@ -69,33 +76,80 @@ async function run(source: string, options: Record<string, unknown>, context: Co
       void context.stderr.write(`note: ${printable(error.message)}; opening it again (${attempt})\n`),
     ...task
   }
-  const model = await loadModel(await loadOptions(options, context.signal))
-  const most = (options['count'] as number | undefined) ?? Infinity
-  let results = 0
+  const load = await loadOptions(options, context.signal)
+  const page = options['page'] === true ? await openPage(options['port'] as number | undefined, context) : undefined
   try {
-    for await (const { image: _, error, ...seen } of model.watch(source, call)) {
-      const row = { ...seen, ...(error && { error: describeError(error) }) }
-      if (options['exec'] !== undefined) await tell(options['exec'] as string, row, context)
-      if (options['json'] === true || !context.stdout.isTTY) printJson(context, row)
-      else printLine(context, `${new Date(seen.time).toLocaleTimeString()}  ${inWords(row)}`)
-      if (++results >= most) break
+    const model = await loadModel(load)
+    try {
+      await follow(model.watch(source, call), source, options, context, page)
+    } finally {
+      await model.dispose()
     }
   } finally {
-    await model.dispose()
+    await page?.close()
   }
 }
 
+async function openPage(port: number | undefined, context: Context): Promise<LivePage> {
+  const { LivePage } = await import('../../server/live-page.js')
+  const page = await LivePage.open({ port, signal: context.signal })
+  context.stderr.write(`The page is ${page.url}/\n`)
+  return page
+}
+
+async function follow(
+  seenAll: AsyncIterable<Seen<BatchTask>>,
+  source: string,
+  options: Record<string, unknown>,
+  context: Context,
+  page: LivePage | undefined
+): Promise<void> {
+  const most = (options['count'] as number | undefined) ?? Infinity
+  let results = 0
+  for await (const { image, error, ...seen } of seenAll) {
+    const row: Row = { ...seen, ...(error && { error: describeError(error) }) }
+    page?.show({ source: sourceName(source), image: image as LiveView['image'], ...pageFields(row) })
+    if (options['exec'] !== undefined) await tell(options['exec'] as string, row, context)
+    if (options['json'] === true || !context.stdout.isTTY) printJson(context, row)
+    else printLine(context, `${new Date(seen.time).toLocaleTimeString()}  ${inWords(row)}`)
+    if (++results >= most) break
+  }
+}
+
+type Object = Parameters<typeof describeDetection>[0] & { id?: number }
+
 interface Row {
+  time: number
+  ageMs: number
+  fps: number
+  dropped: number
+  unchanged: number
   result?: unknown
-  tracks?: { tracked: { id: number }[] }
+  tracks?: { tracked: object[]; entered: object[]; left: object[] }
   error?: { message: string }
 }
 
-function inWords({ result, tracks, error }: Row): string {
+const objectsOf = ({ result, tracks }: Row): Object[] =>
+  (tracks?.tracked ?? (Array.isArray(result) ? result : [])) as Object[]
+
+function pageFields(row: Row): Omit<LiveView, 'source' | 'image'> {
+  const { time, ageMs, fps, dropped, unchanged, result, tracks, error } = row
+  const speed = `${fps.toFixed(1)} looks a second, ${Math.round(ageMs)} ms old`
+  return {
+    time,
+    objects: objectsOf(row),
+    text: error ? `This picture could not be read: ${error.message}` : typeof result === 'string' ? result : '',
+    figures: `${speed}, ${dropped} pictures passed over, ${unchanged} unchanged`,
+    entered: tracks?.entered ?? [],
+    left: tracks?.left ?? []
+  }
+}
+
+function inWords(row: Row): string {
+  const { result, error } = row
   if (error) return `could not be read: ${printable(error.message)}`
   if (typeof result === 'string') return printable(result)
-  const found = (tracks?.tracked ?? result) as (Parameters<typeof describeDetection>[0] & { id?: number })[]
-  const lines = found.map((one) => `${one.id === undefined ? '' : `#${one.id} `}${describeDetection(one)}`)
+  const lines = objectsOf(row).map((one) => `${one.id === undefined ? '' : `#${one.id} `}${describeDetection(one)}`)
   return printable(lines.join('; ') || 'nothing found')
 }
 

@@ -7,6 +7,7 @@ import { textOf } from './copies.mjs'
 import { History } from './history.mjs'
 import { draw } from './objects.mjs'
 import { defaultThreshold, labelsOf, tasks } from './tasks.mjs'
+import { followTheme } from './theme.mjs'
 
 const $ = (id) => document.getElementById(id)
 const atOnce = 4
@@ -375,11 +376,7 @@ document.addEventListener('pointerover', ({ target, clientX, clientY }) => {
   tip.style.top = `${clientY + 20 + height > innerHeight ? clientY - height - 12 : clientY + 20}px`
 })
 
-$('theme').onclick = () => {
-  const dark = matchMedia('(prefers-color-scheme: dark)').matches
-  const now = document.documentElement.dataset.theme ?? (dark ? 'dark' : 'light')
-  document.documentElement.dataset.theme = now === 'dark' ? 'light' : 'dark'
-}
+followTheme($('theme'))
 
 $('key-dialog').addEventListener('close', () => {
   if ($('key').value === '') return

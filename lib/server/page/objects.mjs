@@ -75,8 +75,8 @@ export function draw(canvas, objects, { width, height, marked }) {
   for (const object of objects) drawLabel(context, object, colourOf(object.label), unit, width)
 }
 
-function drawLabel(context, { label, score, box }, colour, unit, width) {
-  const text = `${label}${score === undefined ? '' : ` ${score.toFixed(2)}`}`
+function drawLabel(context, { label, id, score, box }, colour, unit, width) {
+  const text = `${id === undefined ? '' : `#${id} `}${label}${score === undefined ? '' : ` ${score.toFixed(2)}`}`
   const padding = unit * 2.5
   const tall = Math.max(16, unit * 13)
   const wide = context.measureText(text).width + 2 * padding
