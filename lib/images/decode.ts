@@ -22,7 +22,7 @@ import { applySteps, cmykSteps, rgbSteps, sharpOptions } from './steps'
 import { untilAborted } from '../base/signals'
 
 /** Milliseconds for pictures that are decoded apart. */
-const defaultDecodeTimeoutMs = 10_000
+export const defaultDecodeTimeoutMs = 10_000
 /** Of drawings: their filters keep many copies of all pixels. */
 const maxSvgPixels = 25_000_000
 /** Work that this process does itself, see `decodingCost`: under half a second, for it cannot be stopped. */
@@ -38,7 +38,7 @@ interface Apart {
 // without a limit a burst of requests would decode every picture before it resized the first.
 const decoding = new Limiter(2)
 // What may take long waits for its like, and others do not wait for it.
-const apart = new Limiter(2)
+export const apart = new Limiter(2)
 const pipelines = new Limiter(2)
 
 /**

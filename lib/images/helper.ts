@@ -6,7 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { basename, join } from 'node:path'
 import { checkPixels, invalid, starved, undecodable } from './problems'
-import { cmykSteps, rgbSteps, sharpOptions } from './steps'
+import { cmykSteps, rgbSteps, sharpOptions, type Steps } from './steps'
 import { PaliGemmaError } from '../base/errors'
 
 /** What sharp made of a picture: samples row by row, and whether they are inks. */
@@ -24,6 +24,8 @@ export interface HelperOptions {
   /** Milliseconds; the picture is refused with ERR_IMAGE_INVALID after them. */
   timeoutMs: number
   signal?: AbortSignal | undefined
+  /** Of a part of the picture: the steps that lead to it, done while it is read from front to back. */
+  before?: Steps | undefined
 }
 
 // One line of JSON each way, bytes behind it. The input stays open: it closes when this process ends, however it does.
@@ -49,7 +51,7 @@ process.stdin.on('close', () => process.kill(process.pid, 'SIGKILL')).on('data',
   header = { bytes: Infinity }
   decode(task).catch((e) => say({ error: e.message }))
 })
-async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixels }) {
+async function decode ({ sharpPath, path, options, before, rgbSteps, cmykSteps, maxPixels }) {
   const sharp = require(sharpPath)
   sharp.concurrency(1)
   say({ ready: true })
@@ -57,7 +59,8 @@ async function decode ({ sharpPath, path, options, rgbSteps, cmykSteps, maxPixel
   const { width, height, pageHeight = height, space } = await input.metadata()
   if (width * pageHeight > maxPixels) return say({ tooLarge: [width, pageHeight] })
   let pipeline = input
-  for (const [method, ...args] of space === 'cmyk' ? cmykSteps : rgbSteps) pipeline = pipeline[method](...args)
+  const steps = [...before, ...(space === 'cmyk' ? cmykSteps : rgbSteps)]
+  for (const [method, ...args] of steps) pipeline = pipeline[method](...args)
   const { data, info } = await pipeline.toBuffer({ resolveWithObject: true })
   const { width: w, height: h, channels } = info
   say({ width: w, height: h, channels, cmyk: space === 'cmyk', bytes: data.length }, data)
@@ -96,7 +99,7 @@ function sharpPath(): string | undefined {
  * Decodes bytes, or the file at a path. Rejects with ERR_IMAGE_*, ERR_OUT_OF_MEMORY or the signal's reason, at once.
  */
 export async function decodeApart(source: Buffer | string, options: HelperOptions): Promise<HelperResult> {
-  const { name, maxPixels, timeoutMs, signal } = options
+  const { name, timeoutMs, signal } = options
   signal?.throwIfAborted()
   const { NODE_OPTIONS: _, NODE_CHANNEL_FD: __, ...env } = process.env
   // V8's own threads are of no use here, and where threads are limited each counts
@@ -117,7 +120,7 @@ export async function decodeApart(source: Buffer | string, options: HelperOption
       child.once('error', (error) => reject(notStarted(name, error)))
       child.once('close', (code, by) => reject(ended(name, by ?? code ?? '', state.ready)))
       receive(child, options, state, resolve, reject)
-      send(child, source, maxPixels)
+      send(child, source, options)
     })
   } finally {
     clearTimeout(timer)
@@ -128,13 +131,14 @@ export async function decodeApart(source: Buffer | string, options: HelperOption
   }
 }
 
-function send(child: ChildProcess, source: Buffer | string, maxPixels: number): void {
+function send(child: ChildProcess, source: Buffer | string, { maxPixels, before }: HelperOptions): void {
   const isPath = typeof source === 'string'
   const header = {
     sharpPath: sharpPath(),
     ...(isPath && { path: source }),
     bytes: isPath ? 0 : source.length,
-    options: sharpOptions,
+    options: before ? { ...sharpOptions, sequentialRead: true } : sharpOptions,
+    before: before ?? [],
     rgbSteps,
     cmykSteps,
     maxPixels

@@ -106,10 +106,13 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
   })
 
   it('shows what it watches on a page of this machine', async () => {
+    const motion = file('page.mjpeg')
+    execFileSync('ffmpeg', ['-loglevel', 'error', '-i', clip, '-c:v', 'mjpeg', '-f', 'mjpeg', '-y', motion])
     const main = join(__dirname, '../../dist/cli/main.js')
     const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--tracks', '--page', '--port', '0']
     const child = spawn(process.execPath, [main, ...looking])
     const ended = once(child, 'exit')
+    let writing: NodeJS.Timeout | undefined
     try {
       let said = ''
       child.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -118,20 +121,9 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
       while (!/The page is \S+/.test(said) && child.exitCode === null) await new Promise((r) => setTimeout(r, 20))
       const url = /The page is (\S+)/.exec(said)![1]!
       expect(url).toMatch(/^http:\/\/127\.0\.0\.1:/)
-      execFileSync('ffmpeg', [
-        '-loglevel',
-        'error',
-        '-i',
-        clip,
-        '-c:v',
-        'mjpeg',
-        '-f',
-        'mjpeg',
-        '-y',
-        file('page.mjpeg')
-      ])
       const { body } = await fetch(`${url}live`)
-      child.stdin.write(readFileSync(file('page.mjpeg'))) // and it stays open
+      child.stdin.on('error', () => {}) // it leaves before
+      writing = setInterval(() => child.stdin.write(readFileSync(motion)), 500)
       let text = ''
       for await (const chunk of body!.pipeThrough(new TextDecoderStream() as never) as any as AsyncIterable<string>) {
         text += chunk
@@ -142,6 +134,7 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
       expect(seen.picture).toMatch(/^data:image\/jpeg;base64,/)
       expect(seen.figures).toMatch(/looks a second/)
     } finally {
+      clearInterval(writing)
       child.kill('SIGINT')
     }
     expect((await ended)[0]).toBe(130)

@@ -154,6 +154,22 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     }
   })
 
+  it('reads animated AVIF by ffmpeg, and says so where there is none', async () => {
+    const av1 = ['-c:v', 'libaom-av1', '-cpu-used', '8', '-usage', 'realtime', '-crf', '1', '-pix_fmt', 'yuv444p']
+    makeClip(file('moving.avif'), 4, 5, av1)
+    for (const source of [file('moving.avif'), readFileSync(file('moving.avif'))]) {
+      const frames = await collect(source, { fps: 5 })
+      expect(seconds(frames)).toEqual([0, 0.2, 0.4, 0.6])
+      expect(indexes(frames)).toEqual([0, 1, 2, 3])
+    }
+    process.env['PALIGEMMA_FFMPEG'] = '/nowhere/ffmpeg'
+    try {
+      await expect(collect(file('moving.avif'))).rejects.toMatchObject({ code: 'ERR_DEPENDENCY_MISSING' })
+    } finally {
+      delete process.env['PALIGEMMA_FFMPEG']
+    }
+  })
+
   it('says what is wrong with what it cannot read', async () => {
     const { execFileSync } = await import('node:child_process')
     const tone = ['-loglevel', 'error', '-y', '-f', 'lavfi', '-i', 'sine=duration=1', file('sound.wav')]
