@@ -19,14 +19,16 @@
 
 namespace pg::test {
 
+// Where the repository lies, as the build knew it (main.cpp); a __FILE__ may be relative to anything.
+std::filesystem::path repository();
+
 // The folder `golden` with the whole set, or empty.
 inline std::filesystem::path wholeSet() {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (const char* set = std::getenv("PALIGEMMA_SHARED"))
     if (fs::is_directory(fs::path(set) / "golden", ignored)) return fs::path(set) / "golden";
-  const fs::path repository = fs::path(__FILE__).parent_path() / ".." / "..";
-  for (const fs::path& candidate : {repository / ".." / "shared" / "golden", fs::path("../shared/golden")})
+  for (const fs::path& candidate : {repository() / ".." / "shared" / "golden", fs::path("../shared/golden")})
     if (fs::is_directory(candidate, ignored)) return candidate.lexically_normal();
   return {};
 }
@@ -35,9 +37,9 @@ inline std::filesystem::path wholeSet() {
 // neither holds it and the test may be left out.
 inline std::string golden(const std::string& name) {
   namespace fs = std::filesystem;
-  const fs::path part = fs::path(__FILE__).parent_path() / ".." / ".." / "test" / "fixtures" / "golden";
+  const fs::path part = repository() / "test" / "fixtures" / "golden";
   std::error_code ignored;
-  for (const fs::path& folder : {wholeSet(), part.lexically_normal()})
+  for (const fs::path& folder : {wholeSet(), part})
     if (!folder.empty() && fs::exists(folder / name, ignored)) return (folder / name).string();
   std::printf("skipped: no reference data for %s (set PALIGEMMA_SHARED)\n", name.c_str());
   return {};

@@ -2,6 +2,9 @@
 #include <cstring>
 
 #include "check.h"
+#include "golden.h"
+
+std::filesystem::path pg::test::repository() { return PG_REPOSITORY; }
 
 // Runs every test whose name contains one of the arguments (all without any); the last line is the summary.
 int main(int argc, char** argv) {

@@ -2,10 +2,10 @@
 // that it was not made of. On the demo model, which is trained; its vision tower's ffn_down is wide enough for K types.
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 
 #include "check.h"
+#include "golden.h"
 #include "serve/load/make_device.h"
 #include "format/quantize.h"
 #include "serve/importance.h"
@@ -132,7 +132,7 @@ struct Demo {
   std::unique_ptr<Model> model;
   Demo() {
     LoadOptions options;
-    options.path = (std::filesystem::path(__FILE__).parent_path() / "../../demo/paligemma2-demo.gguf").string();
+    options.path = (pg::test::repository() / "demo" / "paligemma2-demo.gguf").string();
     options.threads = 2;
     model = Model::load(options);
   }
