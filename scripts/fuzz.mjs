@@ -1,5 +1,6 @@
 // npm run fuzz: libFuzzer with ASan and UBSan over native/fuzz, with clang. The exit code is 1 where it found anything.
 //   node scripts/fuzz.mjs [--minutes N] [--target T]...
+//   node scripts/fuzz.mjs --coverage [--target T]...      lines of each parser that the inputs known so far reach
 // A target first runs what native/fuzz/corpus and native/fuzz/regressions hold of it, then so many minutes (default 1)
 // from there. What it learns is kept in build/fuzz/corpus, what breaks it is written to build/fuzz/found: after the fix
 // it goes to native/fuzz/regressions/TARGET.
@@ -9,6 +10,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { reportCoverage } from './fuzz/coverage.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const build = join(root, 'build', 'fuzz')
@@ -18,7 +20,11 @@ const all = readdirSync(sources)
   .map((name) => name.slice(0, -4))
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '1' }, target: { type: 'string', multiple: true } }
+  options: {
+    minutes: { type: 'string', default: '1' },
+    target: { type: 'string', multiple: true },
+    coverage: { type: 'boolean', default: false }
+  }
 })
 const seconds = Math.round(Number(values.minutes) * 60)
 const targets = values.target ?? all
@@ -40,13 +46,16 @@ if (!compiler) {
   process.exit(1)
 }
 const ninja = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
-run('cmake', [
-  ...['-S', root, '-B', build, `-DCMAKE_CXX_COMPILER=${compiler}`, '-DCMAKE_BUILD_TYPE=Fuzz', ...ninja],
-  ...['-DCMAKE_CXX_FLAGS_FUZZ=-O1 -g1', '-DPALIGEMMA_ADDON=OFF', '-DPALIGEMMA_FUZZ=ON'],
-  '-DPALIGEMMA_SANITIZE=fuzzer-no-link,address,undefined'
-])
-const wanted = targets.flatMap((name) => ['--target', `fuzz_${name}`])
-run('cmake', ['--build', build, '--parallel', String(availableParallelism()), ...wanted])
+
+/** The targets in `folder`, instrumented by `flags` of CMake. */
+function make(folder, flags) {
+  run('cmake', [
+    ...['-S', root, '-B', folder, `-DCMAKE_CXX_COMPILER=${compiler}`, '-DCMAKE_BUILD_TYPE=Fuzz', ...ninja],
+    ...['-DPALIGEMMA_ADDON=OFF', '-DPALIGEMMA_FUZZ=ON', ...flags]
+  ])
+  const wanted = targets.flatMap((name) => ['--target', `fuzz_${name}`])
+  run('cmake', ['--build', folder, '--parallel', String(availableParallelism()), ...wanted])
+}
 
 /** The corpora of a target that there are: its own to write to first, then ours, then golden files. */
 function corpora(name) {
@@ -84,11 +93,22 @@ function fuzz(name) {
   })
 }
 
-let failed = 0
-const waiting = [...targets]
-const worker = async () => {
-  for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) if (!(await fuzz(name))) failed++
+async function fuzzAll() {
+  make(build, ['-DCMAKE_CXX_FLAGS_FUZZ=-O1 -g1', '-DPALIGEMMA_SANITIZE=fuzzer-no-link,address,undefined'])
+  let failed = 0
+  const waiting = [...targets]
+  const worker = async () => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) if (!(await fuzz(name))) failed++
+  }
+  await Promise.all(Array.from({ length: Math.min(availableParallelism(), targets.length) }, worker))
+  console.log(`${targets.length - failed} passed, ${failed} failed`)
+  return failed === 0
 }
-await Promise.all(Array.from({ length: Math.min(availableParallelism(), targets.length) }, worker))
-console.log(`${targets.length - failed} passed, ${failed} failed`)
-process.exitCode = failed ? 1 : 0
+
+function cover() {
+  const folder = `${build}-coverage`
+  make(folder, ['-DCMAKE_CXX_FLAGS_FUZZ=-O1 -fprofile-instr-generate -fcoverage-mapping'])
+  return reportCoverage(targets.map((name) => ({ name, program: join(folder, `fuzz_${name}`), inputs: corpora(name) })))
+}
+
+process.exitCode = (values.coverage ? cover() : await fuzzAll()) ? 0 : 1
