@@ -24,7 +24,7 @@ export interface FitShape {
 }
 
 // native/train/trainer.h: kTapeBytes; suffix_loss.cpp: kRows; cpu/products.cpp: kRows
-const tapeBytes = 900 * 2 ** 20
+const tapeBytes = 600 * 2 ** 20
 const lossRows = 32
 const packedRows = 528
 // A and B, the device's copy, gradients, both moments

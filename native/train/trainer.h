@@ -38,7 +38,7 @@ struct TrainExample {
 class Trainer {
  public:
   // Bytes of tapes beyond what one layer needs.
-  static constexpr size_t kTapeBytes = size_t(900) << 20;
+  static constexpr size_t kTapeBytes = size_t(600) << 20;
 
   Trainer(const TrainedNet& net, const LoraStart& start, int64_t context, size_t tapeBytes = kTapeBytes);
   Trainer(const Trainer&) = delete;
