@@ -17,7 +17,5 @@ writeFileSync(join(root, 'docs', 'cli.md'), await cliPage(helpOf))
 writeFileSync(join(root, 'docs', 'troubleshooting.md'), troubleshootingPage(meaningsOf(errors)))
 
 // Only where asked: they change with every kernel table.
-if (process.argv.includes('--pictures')) {
-  const scene = join(root, 'test', 'fixtures', 'demo-eval', '007.png')
-  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'), scene)
-}
+if (process.argv.includes('--pictures'))
+  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'))

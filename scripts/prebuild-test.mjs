@@ -61,14 +61,15 @@ function install(target, tarball) {
 }
 
 const command = join('node_modules', 'node-paligemma', 'dist', 'cli', 'main.js')
-const caption = 'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+const caption =
+  'a red circle, a purple ring, a black heart and a blue square on a dotted background with the number 359'
 
 /** The two calls of a new user: what ships works, and this machine computes what it should. */
 const calls = [
   {
     name: 'paligemma demo',
     args: [command, 'demo'],
-    right: (output) => output.includes(caption) && /purple ring +x 4\d/.test(output)
+    right: (output) => output.includes(caption) && /purple ring +x 12\d/.test(output)
   },
   {
     name: 'paligemma verify demo',

@@ -2,7 +2,7 @@
 import type { RawPixels } from '../images/image-input'
 
 /** SHA-256 of demo/paligemma2-demo.gguf. */
-export const demoChecksum = 'efdc4229f238eaa688103b80122979fb5f99fd69f9ccc145c76b6e8af4add34f'
+export const demoChecksum = 'e5ab48f53d8eaf5313c0c1a7ebf62f913ff7ad95fcb484fec1b056591ef1bfa6'
 
 /** A red circle and a blue square on light grey: needs no decoder. */
 export function demoPicture(): RawPixels {
@@ -26,12 +26,12 @@ export interface DemoAnswer {
 }
 
 export const demoAnswers: readonly DemoAnswer[] = [
-  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.0907 },
-  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0004 },
+  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.039 },
+  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0006 },
   {
     prompt: 'detect red circle ; blue square',
-    text: '<loc0188><loc0100><loc0551><loc0459> red circle ; ' + '<loc0468><loc0563><loc0805><loc0901> blue square',
-    logProb: -21.5736
+    text: '<loc0188><loc0100><loc0552><loc0460> red circle ; ' + '<loc0466><loc0562><loc0808><loc0904> blue square',
+    logProb: -20.615
   }
 ]
 

@@ -75,7 +75,7 @@ export async function makePictures(folder) {
   }
 }
 
-const labels = ['star', 'red circle', 'square', 'heart', 'blue ring']
+const labels = ['star', 'red circle', 'square', 'heart', 'purple ring']
 const questions = ['how many shapes are there?', 'what color is the star?', 'where is the circle?']
 const schema = {
   type: 'object',

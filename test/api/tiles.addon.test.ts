@@ -136,7 +136,7 @@ describe('tiles', () => {
       }
     })
     await expect(stopped).rejects.toBe(reason)
-    const cut = await model.detect(picture, labels[0]!, { tiles: { columns: 2, rows: 1 }, maxTokens: 2 })
+    const cut = await model.detect(picture, labels[0]!, { tiles: { columns, rows, overlap: 0 }, maxTokens: 2 })
     expect(cut.finishReason).toBe('length')
     const one = await model.detect(picture, labels[0]!, { tiles: { columns, rows, overlap: 0 }, maxObjects: 1 })
     expect(one).toHaveLength(1)

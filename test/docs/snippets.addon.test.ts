@@ -23,7 +23,7 @@ describe('snippets with the demo model', () => {
     writeFileSync(join(app, 'snippet.mjs'), toJavaScript(snippet).code)
     const { stdout, stderr, status } = spawnSync(process.execPath, ['snippet.mjs'], { cwd: app, encoding: 'utf8' })
     expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
-    expect(stdout).toContain('a purple ring, a blue ring and a black heart')
+    expect(stdout).toContain('a red circle, a purple ring, a black heart and a blue square')
   })
 
   it('demoImage and the files under node-paligemma/demo are the same by import and require', () => {

@@ -8,7 +8,8 @@ import { appWith, demoPicture, leaveOut, packWithEngine, runNode } from '../supp
 
 const root = join(__dirname, '..', '..')
 const temporary = mkdtempSync(join(tmpdir(), 'paligemma-examples-'))
-const caption = 'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+const caption =
+  'a red circle, a purple ring, a black heart and a blue square on a dotted background with the number 359'
 let app: string | undefined
 
 beforeAll(() => {
@@ -34,10 +35,10 @@ describe('examples', () => {
     const clip = ['-loop', '1', '-i', demoPicture, '-t', '4', '-r', '5', '-pix_fmt', 'yuv420p', 'clip.mp4']
     const drawn = spawnSync('ffmpeg', ['-v', 'error', '-y', ...clip], { cwd, encoding: 'utf8' })
     if (drawn.status !== 0) leaveOut(context, 'ffmpeg is not installed')
-    const lines = runNode(cwd, ['camera/camera.mjs', 'clip.mp4'], { SEE: '3', LABEL: 'blue ring' }).split('\n')
+    const lines = runNode(cwd, ['camera/camera.mjs', 'clip.mp4'], { SEE: '3', LABEL: 'blue square' }).split('\n')
     const events = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
     expect(events).toEqual([
-      expect.objectContaining({ came: 1, label: 'blue ring' }),
+      expect.objectContaining({ came: 1, label: 'blue square' }),
       expect.objectContaining({ looks: 3, seen: 1 })
     ])
   })

@@ -14,7 +14,6 @@ import { readPrompts } from '../../lib/measure/samples'
 import { command } from '../support/command'
 import { readGguf, removeTempDirs, sourceFloats, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
-import { equivalentCopy } from '../support/equivalent'
 import { readSafetensors } from '../support/safetensors'
 
 afterAll(removeTempDirs)
@@ -35,8 +34,6 @@ function meanSquares(rows: Float32Array, cols: number): number[] {
   })
   return sums.map((sum) => sum / (rows.length / cols))
 }
-
-const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
 function expectNear(found: Float32Array, expected: number[], what: string): void {
   expect(found.length, what).toBe(expected.length)
@@ -236,36 +233,47 @@ describe('an importance matrix of the demo model', () => {
       join(__dirname, `../fixtures/demo-eval/${String(from + i).padStart(3, '0')}.png`)
     )
 
-  // One model's divergence is a matter of luck at 4 bits (a quarter up or down), hence the mean over equivalent copies.
-  // With 24 copies: Q4_0 0.91, Q4_1 0.91, IQ4_NL 1.07 times what it is without, standard error 0.03.
-  it('brings Q4_0 nearer the original on pictures it was not made of', { timeout: 120_000 }, async () => {
+  // What importance promises: smaller errors of those weights that meet large inputs, also of pictures and words that
+  // it was not made of. What that does to the answers of so small a model is a matter of luck, a quarter up or down;
+  // native/test/test_importance.cpp holds the outputs of every matrix to it.
+  it('takes errors from weights that other pictures show to matter', { timeout: 120_000 }, async () => {
     const dir = tempDir()
-    const [base, model, imatrix, out] = ['base', 'copy', 'imatrix', 'small'].map((name) =>
-      join(dir, `${name}.gguf`)
-    ) as [string, string, string, string]
-    await quantize({ source: demo, out: base, type: 'F32' })
-    const asked = {
-      images: pictures(20, 30),
-      prompts: ['caption en', 'detect red circle ; blue star', 'ocr'],
-      maxTokens: 40
+    const file = (name: string) => join(dir, `${name}.gguf`)
+    const observe = async (name: string, images: string[], prompts: string[]) => {
+      await collectImportance({ model: demo, out: file(name), images, prompts })
+      return await readImportance(file(name))
     }
-    const divergence = async (against: string, given?: string) => {
-      await quantize({ source: against, out, type: 'Q4_0', imatrix: given })
-      return (await compareQuality({ model: out, against, ...asked })).kl.mean
+    await observe('imatrix', pictures(0, 10), [
+      'caption en',
+      'detect green square',
+      'answer en how many shapes are there?'
+    ])
+    const heldOut = await observe('other', pictures(20, 30), ['caption en', 'detect red circle ; blue star', 'ocr'])
+    await quantize({ source: demo, out: file('base'), type: 'F32' })
+
+    /** Squared errors of all matrices, each column's by what it meets, each matrix's in parts of its own size. */
+    const weightedError = async (type: string, imatrix?: string) => {
+      await quantize({ source: file('base'), out: file('small'), type, imatrix })
+      let sum = 0
+      for (const [name, importance] of heldOut) {
+        const [before, after] = [
+          await dequantizeTensor(file('base'), name),
+          await dequantizeTensor(file('small'), name)
+        ]
+        let [error, size] = [0, 0]
+        before.data.forEach((value, i) => {
+          const weight = importance[i % importance.length]!
+          error += weight * (value - after.data[i]!) ** 2
+          size += weight * value ** 2
+        })
+        sum += error / size
+      }
+      return sum
     }
-    const ratios: number[] = []
-    for (let seed = 1; seed <= 4; seed++) {
-      await equivalentCopy(base, model, seed)
-      if (seed === 1) expect((await compareQuality({ model, against: base, ...asked })).kl.mean).toBeLessThan(1e-6)
-      await collectImportance({
-        model,
-        out: imatrix,
-        images: pictures(0, 10),
-        prompts: ['caption en', 'detect green square', 'answer en how many shapes are there?']
-      })
-      ratios.push(Math.log((await divergence(model, imatrix)) / (await divergence(model))))
+    for (const type of ['Q4_0', 'Q4_1', 'IQ4_NL']) {
+      const ratio = (await weightedError(type, file('imatrix'))) / (await weightedError(type))
+      expect(ratio, type).toBeLessThan(0.97)
     }
-    expect(mean(ratios)).toBeLessThan(0)
   })
 })
 

@@ -116,11 +116,11 @@ describe.skipIf(!browserFile)('the page', () => {
     await addExample()
     await run()
     expect(await page.textContent('.card .text')).toBe(
-      'a purple ring, a blue ring and a black heart on a striped background with the number 359'
+      'a red circle, a purple ring, a black heart and a blue square on a dotted background with the number 359'
     )
-    expect(await page.textContent('.times')).toMatch(/^first token \d.* tokens\/s · 68 \+ 22 tokens$/)
+    expect(await page.textContent('.times')).toMatch(/^first token \d.* tokens\/s · 68 \+ 26 tokens$/)
     await page.hover('.token >> nth=1')
-    expect(await page.textContent('#tip')).toMatch(/^ purple {2}\d+\.\d %\n +\d+\.\d % /)
+    expect(await page.textContent('#tip')).toMatch(/^ red {2}\d+\.\d %\n +\d+\.\d % /)
     await page.click('summary:has-text("tokens")')
     expect(await page.locator('.card tbody tr').count()).toBeGreaterThan(20)
     await check()
@@ -131,7 +131,7 @@ describe.skipIf(!browserFile)('the page', () => {
     await open()
     await addExample()
     await page.click('role=tab[name="Find"]')
-    await page.fill('[name=labels]', 'purple ring; blue ring; black heart')
+    await page.fill('[name=labels]', 'circle; heart; ring')
     await run()
     expect(await page.locator('.objects li').count()).toBe(3)
     const size = await page.$eval('.card canvas', (canvas: any) => [canvas.width, canvas.height])
@@ -146,14 +146,14 @@ describe.skipIf(!browserFile)('the page', () => {
     expect(await drawn()).toBeGreaterThan(500)
     await shoot('find')
     await page.$eval('#threshold', (input: any) => {
-      input.value = '0.6'
+      input.value = '0.95'
       input.dispatchEvent(new Event('input'))
     })
     expect(await page.textContent('.objects')).toContain('below the threshold')
     await page.click('role=tab[name="Cut out"]')
     await page.fill('[name=labels]', 'purple ring')
     await run()
-    expect(await drawn()).toBeGreaterThan(5000) // a box of 125 x 122 and the ring in it
+    expect(await drawn()).toBeGreaterThan(5000) // a box of 137 x 145 and the ring in it
     await check()
     await shoot('cut-out')
   })
@@ -162,9 +162,9 @@ describe.skipIf(!browserFile)('the page', () => {
     await open()
     await addExample()
     await page.click('role=tab[name="Ask"]')
-    await page.fill('[name=question]', 'what is left of the heart?')
+    await page.fill('[name=question]', 'what is left of the ring?')
     await run()
-    expect(await page.textContent('.card .text')).toBe('purple ring')
+    expect(await page.textContent('.card .text')).toBe('red circle')
     await page.click('role=tab[name="Read"]')
     await run()
     expect(await page.textContent('.card .text')).toBe('359')
@@ -174,8 +174,8 @@ describe.skipIf(!browserFile)('the page', () => {
     await page.waitForSelector('.objects li:has-text("black heart")')
     expect(await page.locator('#history li').count()).toBe(3)
     await page.click('#history li:last-child button')
-    await page.waitForSelector('.card .text:has-text("purple ring")')
-    expect(await page.inputValue('[name=question]')).toBe('what is left of the heart?')
+    await page.waitForSelector('.card .text:has-text("red circle")')
+    expect(await page.inputValue('[name=question]')).toBe('what is left of the ring?')
   })
 
   it('shows the masks of a free prompt', async () => {
@@ -196,7 +196,7 @@ describe.skipIf(!browserFile)('the page', () => {
     await open()
     await addExample()
     await page.click('role=tab[name="Find"]')
-    await page.fill('[name=labels]', 'purple ring; blue ring; black heart')
+    await page.fill('[name=labels]', 'circle; heart; ring')
     await page.evaluate(() => {
       const { MutationObserver, counts = [] } = globalThis as any
       Object.assign(globalThis, { counts })
@@ -258,7 +258,7 @@ describe.skipIf(!browserFile)('the page', () => {
     const coco = JSON.parse(await copied('coco'))
     expect(coco).toMatchObject({
       images: [{ id: 1, file_name: 'shapes.png', width: 448, height: 448 }],
-      annotations: [{ category_id: 1, bbox: [40, 165, 125, 122], segmentation: { size: [448, 448] } }],
+      annotations: [{ category_id: 1, bbox: [125, 208, 137, 145], segmentation: { size: [448, 448] } }],
       categories: [{ id: 1, name: 'purple ring' }]
     })
     expect(coco.annotations[0].area).toBeGreaterThan(5000)
@@ -301,7 +301,7 @@ describe.skipIf(!browserFile)('the page', () => {
     await page.waitForSelector('.card')
     await page.keyboard.press('Control+Enter')
     await page.waitForSelector('.times')
-    expect(await page.textContent('#status')).toMatch(/^Answer: a purple ring/)
+    expect(await page.textContent('#status')).toMatch(/^Answer: a red circle/)
   })
 
   it('asks for a key where the server needs one', async () => {

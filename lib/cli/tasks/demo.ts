@@ -18,7 +18,7 @@ const demoFolder = join(packageRoot, 'demo')
 
 /** Names that the demo model knows, for pictures whose caption names nothing. */
 const shapes = ['circle', 'square', 'triangle', 'star', 'heart', 'ring', 'cross']
-const mostLabels = 3
+const mostLabels = 4
 const maxTokens = 96
 
 export function addDemo(program: Command, context: Context): void {

@@ -41,7 +41,7 @@ export function addObjectOptions(command: Command): Command {
     .option('--max-objects <n>', 'stop after so many objects (default: no limit)', integer)
     .option(
       '--min-score <p>',
-      'leave out objects with a lower score, 0..1; 0 shows all (default: 0.7 divided by the number of names)',
+      'leave out objects with a lower score, 0..1; 0 shows all (default: 0.5 divided by the number of names)',
       number
     )
     .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best (default: off)', number)

@@ -71,4 +71,4 @@ export const titleOf = (task, values) =>
   task.kind ? `${task.kind} ${labelsOf(values.labels).join(' ; ')}` : task.prompt(values)
 
 /** What tells best what is there from what is not, as the library's `recommendedMinScore`. */
-export const defaultThreshold = (task, values) => (task.kind ? 0.7 / Math.max(labelsOf(values.labels).length, 1) : 0)
+export const defaultThreshold = (task, values) => (task.kind ? 0.5 / Math.max(labelsOf(values.labels).length, 1) : 0)
