@@ -81,23 +81,28 @@ async function pumpPictures(
 
 const [firstWaitMs, longestWaitMs] = [500, 30_000]
 
-/** A live source is tried again when it ends or fails, once it has worked at all; a file ends. */
+/**
+ * A live source is tried again when it ends or fails, once it has worked at all. A file and standard input end: opened
+ * once more, they would begin elsewhere or not at all.
+ */
 async function pumpStream(source: string, latest: Latest<LiveFrame>, options: LiveOptions): Promise<void> {
   const { signal, onReconnect } = options
   let worked = false
   for (let attempt = 1; ; attempt++) {
     let failure: unknown
+    let live = true
     try {
       const video = await openLive(source, options.allowPrivateAddresses)
+      live = video.live
       for await (const image of frames(video, options)) {
         worked = true
         attempt = 0
         latest.put({ image, time: Date.now() })
       }
-      if (!video.live) return
+      if (!live) return
       failure = new PaliGemmaError('ERR_IMAGE_INVALID', `${video.name}: the stream ended`)
     } catch (error) {
-      if (signal.aborted || !worked) throw error
+      if (signal.aborted || !worked || !live) throw error
       failure = error
     }
     signal.throwIfAborted()

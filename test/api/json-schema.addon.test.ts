@@ -234,6 +234,17 @@ describe('generateObject', () => {
     })
   })
 
+  it('names the short text with which many become too large', async () => {
+    const properties = Object.fromEntries(
+      Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'string', maxLength: 90 }])
+    )
+    const schema = { type: 'object', properties, required: Object.keys(properties), additionalProperties: false }
+    await expect(model.generateObject({ ...request, schema })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(/^jsonSchema\.properties\.p\d+: .*too large/) as unknown
+    })
+  })
+
   it("gives valibot's, arktype's and typebox's", async () => {
     const fields = v.object({
       a: v.pipe(v.number(), v.integer(), v.minValue(1)),

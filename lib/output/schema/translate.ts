@@ -259,7 +259,7 @@ function string(given: JsonSchemaObject, path: string): string {
   const stated = pattern !== undefined || (format !== undefined && !Object.hasOwn(integerFormats, String(format)))
   if (stated) return named(path, jsonString(stringParts(given, path)))
   const text = `"${character}${times(least, most)}"`
-  return (most ?? least) < 100 ? text : named(path, text)
+  return most === undefined && least < 2 ? text : named(path, text)
 }
 
 /** The place is named where the expression turns out to be too large. */

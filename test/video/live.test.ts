@@ -1,0 +1,52 @@
+/** When a source that stops is tried again, and when that is the end. */
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { Latest } from '../../lib/video/latest'
+import { pump, type LiveFrame, type LiveOptions } from '../../lib/video/live'
+
+let opened = 0
+
+// One picture, then nothing until whoever waits gives up.
+vi.mock('../../lib/video/decode', () => ({
+  async *decodeFrames(_video: unknown, { signal }: { signal: AbortSignal }) {
+    opened++
+    yield { image: { data: new Uint8Array(3), width: 1, height: 1 }, time: 0 }
+    await new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+  }
+}))
+
+beforeEach(() => {
+  opened = 0
+})
+
+async function pumped(source: string, signal: AbortSignal, onReconnect = () => {}): Promise<Error | undefined> {
+  const latest = new Latest<LiveFrame>()
+  const options: LiveOptions = { stallSeconds: 0.05, minInterval: 0, folder: '/', signal, onReconnect }
+  const done = pump(source, latest, options)
+  try {
+    const never = new AbortController().signal
+    while (await latest.next(never));
+  } catch (error) {
+    return error as Error
+  } finally {
+    await done
+  }
+  return undefined
+}
+
+describe('a source that gives no picture any more', () => {
+  it('ends where it is standard input, which cannot be opened again', async () => {
+    const error = await pumped('-', new AbortController().signal)
+    expect(error).toMatchObject({ code: 'ERR_IMAGE_INVALID', message: 'standard input: no picture for 0.05 s' })
+    expect(opened).toBe(1)
+  })
+
+  it('is opened again where it is a camera', async () => {
+    const controller = new AbortController()
+    let tries = 0
+    const error = await pumped('/dev/video7', controller.signal, () => {
+      if (++tries === 2) controller.abort(new Error('enough'))
+    })
+    expect(error).toMatchObject({ message: 'enough' })
+    expect(opened).toBe(2)
+  })
+})
