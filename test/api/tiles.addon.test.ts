@@ -1,9 +1,11 @@
 /** Tiles of large pictures, with the demo model on scenes whose truth is known. */
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { boxOverlap, loadModel, type PaliGemma, type RawPixels } from '../../lib/index'
+import { boxOverlap, demoImage, loadModel, type PaliGemma, type RawPixels } from '../../lib/index'
+import { command } from '../support/command'
 
 interface Scene {
   file: string
@@ -156,5 +158,25 @@ describe('tiles', () => {
       code: 'ERR_INVALID_OPTION',
       message: expect.stringContaining('at most 256 tiles') as string
     })
+  })
+
+  it('are drawn by the command where it is asked to', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'paligemma-tiles-'))
+    const draw = async (name: string, ...flags: string[]) => {
+      const out = join(dir, name)
+      const { code, err } = await command('detect', '-m', 'demo', '-l', 'cow', '--annotate', out, ...flags, demoImage)
+      expect({ code, err }).toMatchObject({ code: 0 })
+      return await sharp(out).removeAlpha().raw().toBuffer()
+    }
+    try {
+      const tiled = ['--tiles', '2x2']
+      const [without, shown] = [await draw('a.png', ...tiled), await draw('b.png', ...tiled, '--show-tiles')]
+      const changed = shown.reduce((sum, value, i) => sum + Number(value !== without[i]), 0)
+      expect(changed).toBeGreaterThan(1000)
+      expect(changed).toBeLessThan(shown.length / 4)
+      expect((await command('detect', '-m', 'demo', '-l', 'cow', '--show-tiles', demoImage)).err).toMatch(/--annotate/)
+    } finally {
+      rmSync(dir, { recursive: true, force: true })
+    }
   })
 })
