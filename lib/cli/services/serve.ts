@@ -4,7 +4,7 @@ import { basename } from 'node:path'
 import type { Command } from 'commander'
 import type { LoadOptions } from '../../api/options/options'
 import type { ServedModel, ServerOptions } from '../../server'
-import { adapter, addRunOptions, collect, integer, number, runOptions } from '../args'
+import { adapter, addRunOptions, collect, integer, number, runOptions, seconds } from '../args'
 import { type Context, printLine, usageError } from '../context'
 import { addExamples, group } from '../help'
 import { chooseModel } from '../model'
@@ -37,7 +37,7 @@ export function addServe(program: Command, context: Context): void {
       collect
     )
     .option('--lazy', 'load models when they are first asked for')
-    .option('--idle-unload <seconds>', 'unload models that nobody asks for so long (default: never)', number)
+    .option('--idle-unload <seconds>', 'unload models that nobody asks for so long (default: never)', seconds)
     .option('--max-sequences <n>', 'requests decoded together on each model (default: 4)', integer)
   addRunOptions(command)
   addServerOptions(command).action(async (options: Record<string, unknown>) => {
@@ -53,7 +53,7 @@ function addServerOptions(command: Command): Command {
     .option('--no-page', 'no page at "/"')
     .option('--no-log', 'no line of JSON per request on standard error')
     .option('--log-content', 'prompts and answers in the log too')
-    .option('--drain <seconds>', 'how long running requests may go on after SIGTERM (default: 30)', number)
+    .option('--drain <seconds>', 'how long running requests may go on after SIGTERM (default: 30)', seconds)
     .optionsGroup(group.limits)
     .option(
       '--api-key-file <file>',
@@ -67,7 +67,7 @@ function addServerOptions(command: Command): Command {
     .option('--allowed-host <name>', 'another name of this server; may be given several times', collect)
     .option('--remote-images', 'requests may name pictures by URL; never ones of private networks (default: off)')
     .option('--max-queue <n>', 'requests under way or waiting; more are answered 429 (default: 100)', integer)
-    .option('--deadline <seconds>', 'longest time for a request (default: 300)', number)
+    .option('--deadline <seconds>', 'longest time for a request (default: 300)', seconds)
     .option('--max-body <megabytes>', 'largest request (default: 32)', number)
     .option('--max-images <n>', 'pictures of a request (default: 16)', integer)
 }

@@ -1,7 +1,7 @@
 /** `paligemma worker`: takes pictures from a queue in Redis. */
 import type { Command } from 'commander'
 import type { WorkerOptions } from '../../queue'
-import { addLoadOptions, integer, loadOptions, number } from '../args'
+import { addLoadOptions, integer, loadOptions, number, seconds } from '../args'
 import { type Context, printLine, usageError } from '../context'
 import { addExamples, group } from '../help'
 
@@ -24,7 +24,7 @@ export function addWorker(program: Command, context: Context): void {
     .option('--queue <name>', 'its name (default: paligemma)')
     .option('--concurrency <n>', 'pictures decoded together (default: up to 8, as memory allows)', integer)
     .option('--rate <n>', 'at most so many jobs a second, by all workers together', number)
-    .option('--stalled-after <seconds>', 'without a sign of life its jobs go to others (default: 30)', number)
+    .option('--stalled-after <seconds>', 'without a sign of life its jobs go to others (default: 30)', seconds)
     .optionsGroup(group.output)
     .option('--out <folder>', 'write results as lines of JSON as well')
   addLoadOptions(command).action(async (options: Record<string, unknown>) => {

@@ -1,7 +1,16 @@
 /** `paligemma watch` */
 import { spawn } from 'node:child_process'
 import { type Command, Option } from 'commander'
-import { addLoadOptions, addSamplingOptions, integer, loadOptions, number, pick, samplingOptions } from '../args'
+import {
+  addLoadOptions,
+  addSamplingOptions,
+  integer,
+  loadOptions,
+  number,
+  pick,
+  samplingOptions,
+  seconds
+} from '../args'
 import { type Context, describeError, printable, printJson, printLine, usageError } from '../context'
 import type { BatchTask, Seen } from '../../index'
 import type { LivePage, LiveView } from '../../server/live-page'
@@ -30,7 +39,7 @@ export function addWatch(program: Command, context: Context): void {
     .option('--detect <names>', 'find these things, several separated by ";"')
     .option('--tracks', 'with --detect: ids that stay from picture to picture, who enters and who leaves')
     .option('--min-score <p>', 'with --detect: leave out objects with a lower score', number)
-    .option('--every <seconds>', 'at most one look in so many seconds (default: as fast as it goes)', number)
+    .option('--every <seconds>', 'at most one look in so many seconds (default: as fast as it goes)', seconds)
     .option('--changed', 'look only when the picture changes')
     .option('--size <pixels>', 'no side of a picture is longer', integer)
     .option('--count <n>', 'end after so many results', integer)

@@ -1,7 +1,16 @@
 /** `paligemma video` */
 import type { Command } from 'commander'
 import type { PaliGemma } from '../../index'
-import { addLoadOptions, addSamplingOptions, loadOptions, number, integer, pick, samplingOptions } from '../args'
+import {
+  addLoadOptions,
+  addSamplingOptions,
+  loadOptions,
+  number,
+  integer,
+  pick,
+  samplingOptions,
+  seconds
+} from '../args'
 import { type Context, printable, printJson, printLine, usageError } from '../context'
 import { Journal } from '../batch/journal'
 import type { Row } from '../batch/rows'
@@ -25,18 +34,18 @@ export function addVideo(program: Command, context: Context): void {
     .option('--question <text>', 'answer it, instead of a caption')
     .option('--prompt <text>', "any other prompt (default: 'caption en')")
     .option('--detect <names>', 'find these things, several separated by ";", in single frames')
-    .option('--every <seconds>', 'with --detect: between frames (default: 1)', number)
+    .option('--every <seconds>', 'with --detect: between frames (default: 1)', seconds)
     .option('--tracks', 'with --detect: ids that stay from frame to frame, who enters and who leaves')
     .option('--min-score <p>', 'with --detect: leave out objects with a lower score', number)
     .option('--frames <n>', 'pictures that the model sees of a part (default: 16)', integer)
-    .option('--segment-seconds <seconds>', 'a text for each so many seconds (default: one for all)', number)
+    .option('--segment-seconds <seconds>', 'a text for each so many seconds (default: one for all)', seconds)
     .option(
       '--stride-seconds <seconds>',
       'from the start of one part to that of the next: less lets them overlap',
-      number
+      seconds
     )
-    .option('--start <seconds>', 'begin there', number)
-    .option('--end <seconds>', 'end there', number)
+    .option('--start <seconds>', 'begin there', seconds)
+    .option('--end <seconds>', 'end there', seconds)
     .optionsGroup(group.output)
     .option('--json', 'one JSON object per part or frame and line, also on a terminal')
     .option('--out <jsonl>', 'write the rows there; run again after any end it goes on where it was')
