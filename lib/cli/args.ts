@@ -25,12 +25,20 @@ export function number(value: string): number {
   return parsed
 }
 
-const secondsOf: Record<string, number> = { ms: 0.001, s: 1, sec: 1, min: 60, m: 60, h: 3600 }
+const secondsOf = new Map([
+  ['', 1],
+  ['ms', 0.001],
+  ['s', 1],
+  ['sec', 1],
+  ['m', 60],
+  ['min', 60],
+  ['h', 3600]
+])
 
 /** A time: 1.5, 1.5s, 500ms, 2min, 1h, or as a clock shows it, 1:30 and 1:02:03.5. */
 export function seconds(value: string): number {
-  const [, amount, unit = 's'] = /^\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*$/i.exec(value) ?? []
-  const factor = secondsOf[unit.toLowerCase() || 's']
+  const [, amount, unit = ''] = /^\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*$/i.exec(value) ?? []
+  const factor = secondsOf.get(unit.toLowerCase())
   if (amount !== undefined && factor !== undefined) return Number(amount) * factor
   const [, hours = '0', minutes, rest] = /^(?:(\d+):)?(\d+):(\d\d(?:\.\d*)?)$/.exec(value) ?? []
   if (minutes !== undefined) return Number(hours) * 3600 + Number(minutes) * 60 + Number(rest)

@@ -58,5 +58,4 @@ export function reportCoverage(targets) {
       console.log(`  ${summary.lines.percent.toFixed(1).padStart(5)} % ${filename.slice(root.length + 1)}`)
     }
   }
-  return true
 }

@@ -19,10 +19,21 @@ describe('a time on the command line', () => {
     expect(seconds(text)).toBeCloseTo(value, 9)
   })
 
-  it.each(['', ' ', 's', '-1', '1,5', '5 fortnights', '1:3', '1:2:3:04', 'NaN', 'Infinity', '1e3', '0x10'])(
-    'is not "%s"',
-    (text) => {
-      expect(() => seconds(text)).toThrow('Expected seconds')
-    }
-  )
+  it.each([
+    '',
+    ' ',
+    's',
+    '-1',
+    '1,5',
+    '5 fortnights',
+    '5 constructor',
+    '1:3',
+    '1:2:3:04',
+    'NaN',
+    'Infinity',
+    '1e3',
+    '0x10'
+  ])('is not "%s"', (text) => {
+    expect(() => seconds(text)).toThrow('Expected seconds')
+  })
 })

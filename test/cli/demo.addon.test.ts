@@ -73,6 +73,7 @@ describe('the demo model', () => {
     for (const names of [
       ['red circle', 'blue square'],
       ['purple ring', 'black heart'],
+      ['circle', 'heart', 'ring'],
       ['star', 'ring']
     ])
       expect((await paligemma.detect(picture, names)).map(({ label }) => label)).toEqual(
