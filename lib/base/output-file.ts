@@ -50,6 +50,11 @@ export async function checkOutput(path: string, options: OutputOptions = {}): Pr
   })
 }
 
+/** The file that writing `path` would make or replace, behind all links; refuses what {@link checkOutput} does. */
+export async function resolveOutput(path: string, options: OutputOptions = {}): Promise<string> {
+  return (await findTarget(path, options)).path
+}
+
 /** Makes a folder and its parents. */
 export async function makeFolder(path: string, option?: string): Promise<void> {
   refuseAddress(path, option)

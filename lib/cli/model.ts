@@ -1,6 +1,7 @@
 /** Which model a verb runs when nobody names one. */
 import type { Command } from 'commander'
 import { expandPath } from '../base/expand-path'
+import type { LoadOptions } from '../index'
 import { usageError } from './context'
 import { group } from './help'
 
@@ -31,4 +32,14 @@ export async function chooseModel(given: unknown): Promise<string> {
     )
   const names = models.map(({ name }) => name)
   throw usageError(`Expected --model (or PALIGEMMA_MODEL) since several models are pulled: ${names.join(', ')}`)
+}
+
+/** The files of a model and of what is loaded with it: no output of a verb takes the place of one of them. */
+export async function filesOfModel({ model, vision, maskDecoder, adapters }: LoadOptions): Promise<string[]> {
+  const [{ resolveModel }, { filesRead }] = await Promise.all([
+    import('../hub/resolve.js'),
+    import('../convert/inputs.js')
+  ])
+  const { path, vision: beside } = await resolveModel(model)
+  return await filesRead({ source: [path, beside, vision], maskDecoder, adapters })
 }

@@ -125,9 +125,9 @@ async function convert(given: Taken<DatasetOptions>): Promise<DatasetResult> {
   const { source, out, split, signal } = options
   const to = options.to ?? formOf(out)
   const heldOut = split === undefined ? undefined : (options.heldOut ?? (to === 'yolo' ? out : besides(out)))
+  const read = [source, options.annotations, options.maskEncoder].filter((path) => path !== undefined)
   if (to !== 'yolo')
-    for (const path of [out, ...(heldOut === undefined ? [] : [heldOut])])
-      await checkOutput(path, { sources: [source, ...(options.annotations ? [options.annotations] : [])] })
+    for (const path of [out, ...(heldOut === undefined ? [] : [heldOut])]) await checkOutput(path, { sources: read })
   const spool = await Spool.create(out, options.seed ?? 0, dirname(source))
   try {
     const bad = await fill(spool, options, to)

@@ -1,5 +1,6 @@
 /** Importance matrices: which inputs of a model's matrices matter, measured on the user's own pictures and prompts. */
 import { type ImportanceEntry, writeImportance } from '../convert/imatrix'
+import { filesRead } from '../convert/inputs'
 import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { checkOutput } from '../base/output-file'
@@ -79,7 +80,8 @@ async function collect(options: Taken<ImportanceOptions>): Promise<ImportanceRes
   const files = await resolveModel(load.model)
   const { path: model } = files
   const vision = load.vision ?? files.vision
-  const sources = [model, vision, ...images].filter((path) => typeof path === 'string')
+  const pictures = images.filter((image) => typeof image === 'string')
+  const sources = [...(await filesRead({ source: [model, vision] })), ...pictures]
   await checkOutput(out, { sources })
   const host = await ModelHost.open(native(), definedOnly({ ...load, model, vision, signal, maxSequences: 1 }), {
     importance: true

@@ -313,7 +313,7 @@ describe('images of the task verbs', () => {
   it('never draws over a picture of the run', async () => {
     const annotations = new Annotations(dir, [join(dir, 'a.png'), join(dir, 'c.jpg')])
     expect(annotations.pathOf(join(dir, 'a.png'))).toBe(join(dir, 'a-2.png'))
-    await expect(new Annotations(join(dir, 'a.png'), [join(dir, 'a.png')]).check()).rejects.toMatchObject({
+    await expect(new Annotations(join(dir, 'a.png'), [join(dir, 'a.png')]).check([])).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
       message: expect.stringContaining('--annotate')
     })

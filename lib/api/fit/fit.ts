@@ -2,6 +2,7 @@
 import type { Taken } from '../../base/call'
 import { PaliGemmaError } from '../../base/errors'
 import { TrainedAdapter } from '../../convert/adapters/trained'
+import { filesRead } from '../../convert/inputs'
 import { type Checkpoint, readCheckpoint, type RunSettings, writeCheckpoint } from '../../train/checkpoint'
 import { fingerprint, takeExamples, type TakenExample } from '../../train/examples'
 import { type FitOptions, type FitResult, withDefaults } from '../../train/options'
@@ -175,7 +176,9 @@ class Run {
     const { dropout } = withDefaults(this.options)
     const config = { ...this.start.config, ...(dropout > 0 && { lora_dropout: dropout }) }
     const tensors = this.start.named(await session.read({}))
-    return new TrainedAdapter({ tensors, settings, config, architecture: this.host.info.architecture })
+    const { model, vision, maskDecoder } = this.host.options
+    const sources = await filesRead({ source: [model, vision], maskDecoder })
+    return new TrainedAdapter({ tensors, settings, config, architecture: this.host.info.architecture, sources })
   }
 
   /** Errors say where in the run they came. */

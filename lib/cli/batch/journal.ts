@@ -2,9 +2,9 @@
  * The rows of a batch on the disk. A picture is done when its whole line is there: the file of results is the journal.
  * What a killed process leaves is at most a torn end, which goes away when the batch goes on.
  */
-import { type FileHandle, open, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, readFile, realpath, rm, stat } from 'node:fs/promises'
 import { type Line, wholeLines } from '../../base/lines'
-import { OutputFile, writeFailure, writeOutput } from '../../base/output-file'
+import { OutputFile, resolveOutput, writeFailure, writeOutput } from '../../base/output-file'
 import { syncFile } from '../../base/permission'
 import { acquireLock, type Lock } from '../../hub/lock'
 import { type Context, roundedJson, usageError } from '../context'
@@ -13,10 +13,12 @@ import { keyOf, type Row } from './rows'
 export type Settings = Record<string, unknown>
 
 export interface JournalOptions {
-  /** Where rows are written. */
+  /** Where rows are written; behind a link, what it leads to. */
   path: string
   /** What the user named, for messages. */
   out: string
+  /** Files that are read: none of them becomes the rows. */
+  sources: readonly string[]
   /** What makes rows comparable: other ones are refused. */
   settings: Settings
   overwrite: boolean
@@ -44,8 +46,11 @@ export class Journal {
     private readonly lock: Lock
   ) {}
 
-  static async open(options: JournalOptions): Promise<Journal> {
-    const { path, out, context } = options
+  static async open(given: JournalOptions): Promise<Journal> {
+    const { out, sources, context } = given
+    // One lock and one state, by whatever link the file is named.
+    const path = await resolveOutput(given.path, { option, sources })
+    const options = { ...given, path }
     const lock = await acquireLock(`${path}.lock`, {
       signal: context.signal,
       timing: lockTiming,
@@ -179,10 +184,10 @@ function lineOf({ image, given, ...result }: Row): string {
   return `${head.slice(0, -1)},${roundedJson(result).slice(1)}`
 }
 
-/** A folder stays: what is in it may be anybody's. */
+/** What a link leads to, not the link. A folder stays: what is in it may be anybody's. */
 async function removeFile(path: string): Promise<void> {
   const info = await stat(path).catch(() => undefined)
-  if (info?.isFile()) await rm(path)
+  if (info?.isFile()) await rm(await realpath(path))
 }
 
 /** Whether there is a file, or a folder with anything in it. */

@@ -7,6 +7,7 @@ import { type Context, describeError } from '../context'
 import { type BatchFlags, checkFlags, recommended, settingsOf, sharedOptions, tasks } from './flags'
 import { writeFormat } from './formats'
 import { Journal } from './journal'
+import { filesOfModel } from '../model'
 import { Report } from './report'
 import { type Entry, errorFields, keyOf } from './rows'
 import { openSources } from './sources'
@@ -28,11 +29,13 @@ export async function runBatchVerb(args: string[], flags: BatchFlags, context: C
   const shared = await sharedOptions(flags, context)
   const sources = await openSources(args, flags.filesFrom ?? [], { context, keys: itemKeys(task) })
   const settings = await settingsOf(flags)
+  // Without --overwrite nothing that was not begun here is touched.
+  const read = overwrite ? [...sources.files, ...(await filesOfModel(await loadOptions(flags, context.signal)))] : []
   if (format === 'yolo') await makeFolder(out, '--out')
-  else await checkOutput(out, { option: '--out' })
+  else await checkOutput(out, { option: '--out', sources: read })
   // The rows of jsonl are the results; of other formats they lie beside them.
   const path = format === 'jsonl' ? out : `${out.replace(/[/\\]+$/, '')}.rows.jsonl`
-  const journal = await Journal.open({ path, out, settings, overwrite, retryFailed, context })
+  const journal = await Journal.open({ path, out, sources: read, settings, overwrite, retryFailed, context })
   const report = new Report(context, sources.total, journal.done.size)
   try {
     await work({ task, flags, shared, journal, report, context }, sources.entries)

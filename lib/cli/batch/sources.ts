@@ -10,6 +10,8 @@ import { isShard, shardEntries } from './shards'
 
 export interface Sources {
   entries: AsyncGenerator<Entry, void, undefined>
+  /** What the command names: pictures, rows, shards and lists. */
+  files: string[]
   /** How many there will be; undefined where only reading tells. */
   total: number | undefined
 }
@@ -36,6 +38,7 @@ export async function openSources(args: string[], lists: string[], reading: Read
     if (path !== '-' && !isUrl(path) && !existsSync(path)) throw usageError(`There is no file ${path}`)
   return {
     entries: readAll(named, lists, reading),
+    files: [...named, ...lists],
     total: lists.length > 0 || named.some(unclear) ? undefined : named.length
   }
 }

@@ -4,7 +4,8 @@ import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import { toPath } from '../../base/paths'
 import { dirname, join, resolve } from 'node:path'
 import type { FitOptions, FitResult, FitStep } from '../../train/options'
-import { addModelOption, chooseModel } from '../model'
+import type { LoadOptions } from '../../api/options/options'
+import { addModelOption, chooseModel, filesOfModel } from '../model'
 import { addDeviceOptions, collect, integer, number, pick } from '../args'
 import { type Context, formatCount, printable, printJson, printLine, usageError } from '../context'
 import { checkData, type Finding } from './fit-data'
@@ -83,10 +84,12 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
       : await readDataFile(resolve(toPath(options['eval'] as string)), images && resolve(toPath(images)))
   const { loadModel } = await import('../../index.js')
   const { signal } = context
-  const model = await loadModel({
+  const load: LoadOptions = {
     ...{ model: await chooseModel(options['model']), signal, maxSequences: 1 },
     ...pick(options, loadKeys)
-  })
+  }
+  if (isFile) await checkFile(out, options, load)
+  const model = await loadModel(load)
   try {
     const settings: FitOptions = {
       ...pick({ ...options, targets: options['target'] }, fitKeys),
@@ -94,8 +97,7 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
       signal
     }
     if (options['dryRun']) return await dryRun(model, [data, heldOut ?? []], settings, options, context)
-    if (isFile) await checkOutput(out, { option: '--out' })
-    else await makeFolder(out, '--out')
+    if (!isFile) await makeFolder(out, '--out')
     const checkpoint = (options['checkpoint'] as string | undefined) ?? join(folder, 'checkpoint')
     const result = await train(
       model,
@@ -114,6 +116,15 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
   } finally {
     await model.dispose()
   }
+}
+
+async function checkFile(
+  out: string,
+  { data, eval: heldOut }: Record<string, unknown>,
+  load: LoadOptions
+): Promise<void> {
+  const read = [data, heldOut].filter((path) => typeof path === 'string')
+  await checkOutput(out, { option: '--out', sources: [...read, ...(await filesOfModel(load))] })
 }
 
 type Model = Awaited<ReturnType<typeof import('../../index')['loadModel']>>

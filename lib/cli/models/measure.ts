@@ -5,7 +5,7 @@ import { addDeviceOptions, collect, integer, pick } from '../args'
 import { type Context, formatBytes, printable, printJson, printLine } from '../context'
 import { addExamples, group } from '../help'
 import { expandImages } from '../images'
-import { chooseModel } from '../model'
+import { chooseModel, filesOfModel } from '../model'
 import { progress } from '../progress'
 
 const shared = ['vision', 'device', 'threads', 'contextSize', 'attentionWindow', 'maxTokens'] as const
@@ -69,7 +69,9 @@ export function addImatrix(program: Command, context: Context): void {
   )
   addSampleOptions(command).action(async (options: Record<string, unknown>) => {
     const model = await chooseModel(options['model'])
-    await checkOutput(options['out'] as string, { option: '--out' })
+    const sources = [...(await filesOfModel({ model, ...pick(options, ['vision']) })), options['prompts']]
+    const read = sources.filter((path) => typeof path === 'string')
+    await checkOutput(options['out'] as string, { option: '--out', sources: read })
     const { collectImportance } = await import('../../measure/importance.js')
     const bar = progress(context, 'observing')
     const result = await collectImportance({

@@ -34,11 +34,11 @@ export class Annotations {
     this.#paths = isFile ? new Map([[images[0]!, target]]) : uniquePaths(target, images)
   }
 
-  /** Before the model is loaded: the places can be written. */
-  async check(): Promise<void> {
+  /** Before the model is loaded: the places can be written, and are none of these files. */
+  async check(others: readonly string[]): Promise<void> {
     if (this.#folder !== undefined) await makeFolder(this.#folder, '--annotate')
     // The first stands for all of a folder.
-    await checkOutput(this.pathOf(this.images[0]!), { option: '--annotate', sources: this.images })
+    await checkOutput(this.pathOf(this.images[0]!), { option: '--annotate', sources: [...this.images, ...others] })
   }
 
   pathOf(image: string): string {

@@ -5,6 +5,7 @@ import type { MultiVector, PageVectors, PaliGemma, RetrievalFlavour, SearchHit, 
 import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import type { VectorWriter } from '../../retrieval/files'
 import { addLoadOptions, collect, integer, loadOptions } from '../args'
+import { filesOfModel } from '../model'
 import {
   type Context,
   describeError,
@@ -108,10 +109,12 @@ async function embed(
     throw usageError('Expected images or --query, not both')
   if (queries.length > 0 && pool !== undefined) throw usageError('--pool is for pages: queries stay whole')
   const names = queries.length > 0 ? queries : await imagesOf(args, flags, context)
-  if (out !== undefined) await checkOutput(out, { option: '--out', sources: queries.length > 0 ? [] : names })
+  const load = await loadOptions(options, context.signal)
+  const sources = out === undefined ? [] : [...(queries.length > 0 ? [] : names), ...(await filesOfModel(load))]
+  if (out !== undefined) await checkOutput(out, { option: '--out', sources })
   const { loadModel } = await import('../../index.js')
   const files = await import('../../retrieval/files.js')
-  const model = await loadModel(await loadOptions(options, context.signal))
+  const model = await loadModel(load)
   const pictures = new Pictures(context)
   const used = flavour ?? model.info.retrievalFlavour
   let writer: VectorWriter | undefined
@@ -233,7 +236,7 @@ async function search(
       const drawn =
         map === undefined
           ? undefined
-          : await drawMap(model, { query, name, rank, folder: map, word: mapToken, flavour: used }, context)
+          : await drawMap(model, { query, name, rank, folder: map, word: mapToken, flavour: used, names }, context)
       report(context, { rank, hit, name, drawn, json: json === true })
     }
   } finally {
@@ -274,7 +277,8 @@ async function drawMap(
     rank,
     folder,
     word,
-    flavour
+    flavour,
+    names
   }: {
     query: MultiVector
     name: string
@@ -282,6 +286,7 @@ async function drawMap(
     folder: string
     word: string | undefined
     flavour: RetrievalFlavour
+    names: readonly string[]
   },
   context: Context
 ): Promise<string> {
@@ -306,6 +311,6 @@ async function drawMap(
     folder,
     `${rank + 1}-${/^(?:https?|data|file):/.test(name) ? 'page' : basename(name, extname(name))}.png`
   )
-  await writeOutput(path, png, { option: '--map', sources: [name] })
+  await writeOutput(path, png, { option: '--map', sources: names })
   return path
 }

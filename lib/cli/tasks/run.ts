@@ -5,6 +5,7 @@ import type { Command } from 'commander'
 import type { JsonSchema } from '../../output/json-schema'
 import type { GenerateOptions } from '../../api/options/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from '../args'
+import { filesOfModel } from '../model'
 import { annotateText } from './annotate'
 import { addExamples, group } from '../help'
 import { Pictures } from '../images'
@@ -44,10 +45,11 @@ async function run(options: Record<string, unknown>, context: Context): Promise<
   const names = (options['image'] as string[] | undefined) ?? []
   const annotate = options['annotate'] as string | undefined
   if (annotate !== undefined && names.length === 0) throw usageError('--annotate needs an --image')
-  if (annotate !== undefined) await checkOutput(annotate, { option: '--annotate', sources: names })
   const constraint = await readConstraint(options)
   const { loadModel } = await import('../../index.js')
   const load = await loadOptions(options, context.signal)
+  const sources = annotate === undefined ? [] : [...names, ...(await filesOfModel(load))]
+  if (annotate !== undefined) await checkOutput(annotate, { option: '--annotate', sources })
   const pictures = new Pictures(context)
   const images: (string | Buffer)[] = []
   for (const name of names) images.push(await pictures.open(name))

@@ -15,6 +15,7 @@ import {
 } from '../context'
 import { group } from '../help'
 import { addImageOptions, type ImageFlags, imagesOf, Pictures } from '../images'
+import { filesOfModel } from '../model'
 import { type Progress, progress } from '../progress'
 
 export interface Task {
@@ -62,9 +63,9 @@ export async function runTask(
     options['annotate'] === undefined
       ? undefined
       : new Annotations(options['annotate'] as string, images, { tiles: options['showTiles'] === true })
-  await annotations?.check()
-  const { loadModel } = await import('../../index.js')
   const load = await loadOptions(options, context.signal)
+  await annotations?.check(await filesOfModel(load))
+  const { loadModel } = await import('../../index.js')
   const model = await loadModel(load)
   const run: Run = {
     task,

@@ -16,6 +16,7 @@ import { Journal } from '../batch/journal'
 import type { Row } from '../batch/rows'
 import { addExamples, group } from '../help'
 import { checkFilm } from './film'
+import { filesOfModel } from '../model'
 import { detectInFrames, frameName } from './frames'
 
 export function addVideo(program: Command, context: Context): void {
@@ -57,9 +58,10 @@ export function addVideo(program: Command, context: Context): void {
   addSamplingOptions(command)
   addLoadOptions(command).action(async (file: string, options: Record<string, unknown>) => {
     const detect = detecting(options)
-    if (options['annotate'] !== undefined) await checkFilm(options['annotate'] as string, [file])
     const load = await loadOptions(options, context.signal)
-    const journal = await openRows(file, options, context)
+    const sources = [file, ...(await filesOfModel(load))]
+    if (options['annotate'] !== undefined) await checkFilm(options['annotate'] as string, sources)
+    const journal = await openRows(file, options, sources, context)
     try {
       const { loadModel } = await import('../../index.js')
       const model = await loadModel(load)
@@ -99,6 +101,7 @@ const notOfRows = ['out', 'overwrite', 'annotate', 'json', 'end']
 async function openRows(
   file: string,
   options: Record<string, unknown>,
+  sources: string[],
   context: Context
 ): Promise<Journal | undefined> {
   const out = options['out'] as string | undefined
@@ -107,6 +110,7 @@ async function openRows(
   return await Journal.open({
     path: out,
     out,
+    sources,
     settings: { video: file, ...Object.fromEntries(settings) },
     overwrite: options['overwrite'] === true,
     retryFailed: false,

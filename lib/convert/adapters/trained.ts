@@ -1,6 +1,6 @@
 /** An adapter that `fit` has made: its tensors, and the files that others read. */
 import { join, resolve } from 'node:path'
-import { makeFolder, writeOutput } from '../../base/output-file'
+import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import { layoutGguf } from '../../formats/gguf-writer'
 import { type FloatTensor, safetensorsBytes } from '../../formats/safetensors-writer'
 import { check, rule } from '../../base/validate'
@@ -38,6 +38,7 @@ export class TrainedAdapter {
   readonly #tensors: ReadonlyMap<string, FloatTensor>
   readonly #config: Readonly<Record<string, unknown>>
   readonly #architecture: string
+  readonly #sources: readonly string[]
 
   /** @internal */
   constructor(made: {
@@ -46,10 +47,13 @@ export class TrainedAdapter {
     architecture: string
     /** Fields of the adapter_config.json that it started from. */
     config?: Readonly<Record<string, unknown>> | undefined
+    /** Files of the model that it was trained on: it is never saved in place of one of them. */
+    sources?: readonly string[] | undefined
   }) {
     this.#tensors = made.tensors
     this.#config = made.config ?? {}
     this.#architecture = made.architecture
+    this.#sources = made.sources ?? []
     this.rank = made.settings.rank
     this.alpha = made.settings.alpha
     this.rslora = made.settings.rslora
@@ -71,12 +75,16 @@ export class TrainedAdapter {
   async save(path: string): Promise<void> {
     check('path', path, rule.path)
     const target = resolve(path) // now: the working folder may change
-    if (/\.gguf$/i.test(target)) return await writeOutput(target, await this.#gguf(), { option: 'path' })
+    const options = { option: 'path', sources: this.#sources }
+    if (/\.gguf$/i.test(target)) {
+      await checkOutput(target, options)
+      return await writeOutput(target, await this.#gguf(), options)
+    }
     await makeFolder(target, 'path')
     const named = new Map([...this.#tensors].map(([name, tensor]) => [`base_model.model.${name}.weight`, tensor]))
-    await writeOutput(join(target, 'adapter_model.safetensors'), safetensorsBytes(named), { option: 'path' })
+    await writeOutput(join(target, 'adapter_model.safetensors'), safetensorsBytes(named), options)
     const config = JSON.stringify(this.#peftConfig(), undefined, 2)
-    await writeOutput(join(target, 'adapter_config.json'), `${config}\n`, { option: 'path' })
+    await writeOutput(join(target, 'adapter_config.json'), `${config}\n`, options)
   }
 
   #peftConfig(): Record<string, unknown> {
