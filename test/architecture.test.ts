@@ -105,7 +105,7 @@ const libLayers: [string, string[]][] = [
   ['api', ['base', 'engine', 'formats', 'images', 'video', 'output', 'retrieval', 'convert', 'hub', 'train']],
   ['measure', ['base', 'engine', 'formats', 'images', 'output', 'convert', 'hub', 'train', 'datasets', 'api']],
   ['aisdk', ['base', 'images', 'output', 'api']],
-  ['server', ['base', 'images', 'output', 'convert', 'api']],
+  ['server', ['base', 'formats', 'images', 'output', 'convert', 'api']],
   ['queue', ['base', 'output', 'api', 'measure']],
   [
     'index',

@@ -4,6 +4,9 @@
  */
 import { Turns } from '../base/turns'
 
+// Of objects and arrays larger than a chunk: each level looks through a chunk anew.
+const mostDepth = 64
+
 const [quote, backslash, comma, colon, openArray, closeArray, openObject, closeObject] = [...'"\\,:[]{}'].map((c) =>
   c.charCodeAt(0)
 ) as [number, number, number, number, number, number, number, number]
@@ -15,9 +18,12 @@ export function keysOf(object: object): string[] {
   return names.get(object) ?? Object.keys(object)
 }
 
-/** As JSON.parse of the text; errors name the byte near which they are. `chunk`: bytes that are parsed at a time. */
-export async function parseLongJson(bytes: Buffer, chunk = 1 << 16): Promise<unknown> {
-  const parser = new Parser(bytes, chunk)
+/**
+ * As JSON.parse of the text; errors name the byte near which they are. `chunk`: bytes that are parsed at a time;
+ * `most`: members of all objects and arrays larger than that, for texts of strangers.
+ */
+export async function parseLongJson(bytes: Buffer, chunk = 1 << 16, most = Infinity): Promise<unknown> {
+  const parser = new Parser(bytes, chunk, most)
   const value = await parser.value()
   parser.end()
   return value
@@ -25,11 +31,14 @@ export async function parseLongJson(bytes: Buffer, chunk = 1 << 16): Promise<unk
 
 class Parser {
   private at = 0
+  private members = 0
+  private depth = 0
   private readonly turns = new Turns()
 
   constructor(
     private readonly bytes: Buffer,
-    private readonly chunk: number
+    private readonly chunk: number,
+    private readonly most: number
   ) {}
 
   async value(): Promise<unknown> {
@@ -57,6 +66,7 @@ class Parser {
       else object[key] = value
     }
     this.at++
+    if (++this.depth > mostDepth) this.fail(this.at, `nested more than ${mostDepth} deep`)
     for (let first = true; ; first = false) {
       if (this.turns.due) await this.turns.next()
       const begin = this.at
@@ -65,12 +75,15 @@ class Parser {
         const empty = this.isBlank(begin, this.at)
         if (empty && !(first && this.bytes[this.at] === close)) this.fail(begin, 'a value is missing')
         const part = this.parse(begin, this.at, isObject)
-        if (isObject) for (const key of Object.keys(part as object)) put(key, (part as Record<string, unknown>)[key])
+        const names = isObject ? Object.keys(part as object) : []
+        this.count(isObject ? names.length : (part as unknown[]).length)
+        if (isObject) for (const key of names) put(key, (part as Record<string, unknown>)[key])
         else for (const item of part as unknown[]) list.push(item)
       } else if (this.bytes[begin] === comma || (this.bytes[begin] === close && !first)) {
         this.fail(begin, 'a value is missing')
       } else if (this.bytes[begin] !== close) {
         // one member that is large by itself
+        this.count(1)
         const key = isObject ? this.key() : ''
         const value = await this.value()
         this.skipSpace()
@@ -81,8 +94,14 @@ class Parser {
       if (next === close) break
       if (next !== comma) this.fail(this.at - 1, `"," or "${String.fromCharCode(close)}" is missing`)
     }
+    this.depth--
     if (isObject) names.set(object, keys)
     return isObject ? object : list
+  }
+
+  private count(members: number): void {
+    this.members += members
+    if (this.members > this.most) this.fail(this.at, `more than ${this.most} members`)
   }
 
   private key(): string {
@@ -126,7 +145,11 @@ class Parser {
   /** Behind the closing quote of the string at `at`. */
   private stringEnd(at: number, limit: number): number {
     const { bytes } = this
-    for (at++; at < limit; at++) {
+    at++
+    // a picture's base64 is long and holds nothing that is escaped
+    const end = limit === bytes.length ? bytes.indexOf(quote, at) : -1
+    if (end >= 0 && bytes[end - 1] !== backslash) return end + 1
+    for (; at < limit; at++) {
       if (bytes[at] === backslash) at++
       else if (bytes[at] === quote) return at + 1
     }

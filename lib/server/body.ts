@@ -1,5 +1,7 @@
 /** Bodies of requests, within the limits. */
+import { isUtf8 } from 'node:buffer'
 import type { z } from 'zod'
+import { parseLongJson } from '../formats/long-json'
 import { ApiError, invalidBody } from './errors'
 
 /** The body as the schema wants it. @throws ApiError 400, 413, 415 */
@@ -14,7 +16,11 @@ export async function readBody<Body extends z.ZodType>(
   if (!isForm && !isPicture && type !== 'application/json' && !/^application\/[\w.+-]+\+json$/.test(type))
     throw wrongType(type, multipart)
   const bytes = await collectBytes(request, maxBytes, signal)
-  const value = isForm ? await readForm(request, bytes) : isPicture ? withQuery(request, bytes) : parseJson(bytes)
+  const value = isForm
+    ? await readForm(request, bytes)
+    : isPicture
+      ? await withQuery(request, bytes)
+      : await parseJson(bytes)
   const result = schema.safeParse(value)
   if (!result.success) throw invalidBody(result.error)
   return result.data
@@ -69,9 +75,21 @@ const tooLarge = (most: number): ApiError =>
     `The body has more than ${most} bytes, the most this server takes; send smaller pictures`
   )
 
-function parseJson(bytes: Buffer): unknown {
+// Beyond, JSON.parse would hold up the other requests, and so would listing the names of an object that has a million.
+const shortJson = 1 << 16
+const mostMembers = 50_000
+
+async function jsonOf(bytes: Buffer): Promise<unknown> {
+  if (bytes.length <= shortJson) return JSON.parse(bytes.toString('utf8')) as unknown
+  return await parseLongJson(bytes, shortJson, mostMembers)
+}
+
+const byteOrderMark = Buffer.from([0xef, 0xbb, 0xbf])
+
+async function parseJson(bytes: Buffer): Promise<unknown> {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown
+    if (!isUtf8(bytes)) throw new SyntaxError('it is not valid UTF-8')
+    return await jsonOf(bytes.indexOf(byteOrderMark) === 0 ? bytes.subarray(byteOrderMark.length) : bytes)
   } catch (cause) {
     throw new ApiError(400, 'ERR_INVALID_OPTION', `The body is no JSON: ${shortened((cause as Error).message)}`)
   }
@@ -96,21 +114,18 @@ async function readForm(request: Request, bytes: Buffer): Promise<Record<string,
   for (const name of new Set(form.keys())) {
     const values: unknown[] = []
     for (const value of form.getAll(name))
-      values.push(typeof value === 'string' ? textOf(name, value) : new Uint8Array(await value.arrayBuffer()))
+      values.push(typeof value === 'string' ? await textOf(name, value) : new Uint8Array(await value.arrayBuffer()))
     fields[name] = oneOrList(name, values)
   }
   return fields
 }
 
 /** A picture as the whole body: the other fields stand in the query, as they would in a form. */
-function withQuery(request: Request, picture: Buffer): Record<string, unknown> {
+async function withQuery(request: Request, picture: Buffer): Promise<Record<string, unknown>> {
   const query = new URL(request.url).searchParams
   const fields: Record<string, unknown> = {}
   for (const name of new Set(query.keys()))
-    fields[name] = oneOrList(
-      name,
-      query.getAll(name).map((value) => textOf(name, value))
-    )
+    fields[name] = oneOrList(name, await Promise.all(query.getAll(name).map((value) => textOf(name, value))))
   if ('image' in fields)
     throw new ApiError(400, 'ERR_INVALID_OPTION', 'Expected image in the body or in the query but received both')
   return { ...fields, image: new Uint8Array(picture) }
@@ -137,11 +152,11 @@ const texts = new Set([
 const lists = new Set(['labels', 'choices', 'stop'])
 const alwaysLists = new Set(['images', 'choices'])
 
-function textOf(name: string, value: string): unknown {
+async function textOf(name: string, value: string): Promise<unknown> {
   if (texts.has(name)) return value
   if (!(lists.has(name) ? /^\s*\[/ : /^\s*(?:[-+.\d]|true\b|false\b|null\b|[[{"])/).test(value)) return value
   try {
-    return JSON.parse(value) as unknown
+    return await jsonOf(Buffer.from(value))
   } catch {
     return value
   }

@@ -108,6 +108,17 @@ describe('JSON in steps', () => {
     expect(keysOf({ x: 1 })).toEqual(['x'])
   })
 
+  it('ends at so many members, and at nesting that would be looked through again and again', async () => {
+    const names = JSON.stringify(Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`k${i}`, i])))
+    expect(await parseLongJson(Buffer.from(names), 64, 500)).toEqual(JSON.parse(names))
+    for (const text of [names, `[${'0,'.repeat(600)}0]`, `{"a":{"b":${names}}}`])
+      await expect(parseLongJson(Buffer.from(text), 64, 400)).rejects.toThrow('more than 400 members')
+    const nested = (depth: number) => Buffer.from('['.repeat(depth) + ']'.repeat(depth))
+    expect(await parseLongJson(nested(60), 1)).toEqual(JSON.parse(String(nested(60))))
+    expect(await parseLongJson(nested(2000))).toEqual(JSON.parse(String(nested(2000))))
+    await expect(parseLongJson(nested(1e6))).rejects.toThrow('nested more than 64 deep')
+  })
+
   it('lets the event loop go on', async () => {
     const vocab = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`piece${i}`, i]))
     const bytes = Buffer.from(JSON.stringify({ model: { vocab, merges: Object.keys(vocab).map((key) => [key, 'x']) } }))

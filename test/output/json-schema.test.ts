@@ -230,6 +230,10 @@ describe('a schema that is refused', () => {
     const listed = Array.from({ length: 100_000 }, (_, i) => i)
     expect(await at(object({ a: { enum: [listed] } }))).toContain('more than 30000 values')
     expect(await at({ const: 'x'.repeat(1e7) })).toContain('more than 2000000 characters')
+    expect(await at({ const: listed.slice(0, 6000) })).toContain('more than 5000 values')
+    expect(
+      await at({ type: 'string', ...Object.fromEntries(listed.slice(0, 200).map((i) => [`k${i}`, i])) })
+    ).toContain('more than 100 keywords')
     expect(await at(object(Object.fromEntries(listed.map((i) => [`p${i}`, {}]))))).toContain('jsonSchema.properties')
   })
 
@@ -274,6 +278,12 @@ describe('a schema that is refused', () => {
       { oneOf: Array.from({ length: 9000 }, (_, i) => ({ const: i })) },
       { enum: [Array.from({ length: 100_000 }, (_, i) => i)] },
       { enum: [big(40_000, (i) => i)] },
+      { enum: [big(20_000, (i) => i)] },
+      { type: 'string', ...big(20_000, (i) => i) },
+      {
+        prefixItems: Array.from({ length: 3000 }, () => ({ $ref: 'last' })),
+        $defs: big(5000, (i) => ({ $id: i === 4999 ? 'last' : `id${i}` }))
+      },
       { const: 'x'.repeat(1e7) },
       { default: Array.from({ length: 1000 }, () => 'y'.repeat(10_000)), type: 'string' },
       { allOf: Array.from({ length: 2 }, () => ({ enum: Array.from({ length: 10_000 }, (_, i) => ({ i })) })) },

@@ -60,6 +60,39 @@ describe('bodies', () => {
     expect(await codeOf(response)).toBe('ERR_INVALID_OPTION')
   })
 
+  it('that are long are read like short ones', async () => {
+    const fake = scripted('x')
+    const { post } = await serve(fake)
+    const prompt = 'è "\\" \u2028 😀 '.repeat(5)
+    const long = JSON.stringify({
+      messages: ask(prompt, tinyUrl),
+      metadata: { a: '"\\'.repeat(1e6), b: 'x'.repeat(3e6) }
+    })
+    expect((await post(path, `\ufeff${long}`, { 'content-type': 'application/json' })).status).toBe(200)
+    expect((await post(path, { messages: ask(prompt, tinyUrl) })).status).toBe(200)
+    expect(fake.requests[0]!.prompt).toBe(fake.requests[1]!.prompt)
+    expect((await post(path, long.slice(0, -1), { 'content-type': 'application/json' })).status).toBe(400)
+  })
+
+  it.each(['schema', 'metadata'])('with endless names in %s are refused without holding up others', async (where) => {
+    const { post } = await serve(scripted('x'))
+    const many = `{${Array.from({ length: 600_000 }, (_, i) => `"p${i}":1`).join()}}`
+    const format = `{"type":"json_schema","json_schema":{"name":"x","schema":${many}}}`
+    const field = where === 'schema' ? `"response_format":${format}` : `"${where}":${many}`
+    const asked = `{"messages":${JSON.stringify(ask('x'))},${field}}`
+    let [longest, last] = [0, process.cpuUsage()]
+    const timer = setInterval(() => {
+      const { user, system } = process.cpuUsage(last)
+      longest = Math.max(longest, (user + system) / 1000)
+      last = process.cpuUsage()
+    }, 1)
+    const response = await post(path, asked, { 'content-type': 'application/json' })
+    clearInterval(timer)
+    expect(response.status).toBe(400)
+    expect(await response.text()).toContain('more than 50000 members')
+    expect(longest).toBeLessThan(200)
+  })
+
   it('that are no form are 400', async () => {
     const { post } = await serve(scripted('x'))
     for (const type of ['multipart/form-data', 'multipart/form-data; boundary=x'])

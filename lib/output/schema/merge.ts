@@ -1,5 +1,6 @@
 /** `allOf`, and keywords beside `$ref` or `anyOf`: several schemas that must hold together, as one. */
-import { fail, type JsonSchemaObject, keywordsOf, list, members, names, resolve } from './read'
+import { fail, type JsonSchemaObject, keywordsOf, list, members, names } from './read'
+import type { References } from './references'
 import { canonical, same, type Steps, tooLarge, type Work } from './work'
 
 const alternativesOf = (schema: JsonSchemaObject): 'anyOf' | 'oneOf' | undefined =>
@@ -7,7 +8,7 @@ const alternativesOf = (schema: JsonSchemaObject): 'anyOf' | 'oneOf' | undefined
 
 /** A schema as a whole, and what was done for it. */
 export interface Whole {
-  root: unknown
+  references: References
   steps: Steps
 }
 
@@ -33,8 +34,8 @@ export function* parts(
   }
   if (depth > 32) fail(path, 'schemas nested more than 32 deep are not supported')
   if (reference !== undefined) {
-    const target = resolve(whole.root, reference, path)
-    if (open.has(target) || target === whole.root)
+    const target = yield* whole.references.find(reference, path)
+    if (open.has(target) || target === whole.references.root)
       fail(`${path}.$ref`, `"${String(reference)}" leads back to itself; recursive schemas are not supported`)
     within = new Set([...within, target])
     yield* add(target, path)

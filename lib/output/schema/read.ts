@@ -1,6 +1,7 @@
 /** Reading a JSON Schema that may hold anything: checks, references, and errors that name the place. */
 import { PaliGemmaError } from '../../base/errors'
 import { show } from '../../base/validate'
+import { keysOf } from '../../formats/long-json'
 
 export interface JsonSchemaObject {
   [keyword: string]: unknown
@@ -20,7 +21,10 @@ const annotations = new Set(
   ).split(' ')
 )
 
-const isPlain = (value: unknown): value is object =>
+// all that there are, and some to spare
+const mostKeywords = 100
+
+export const isPlain = (value: unknown): value is object =>
   typeof value === 'object' && value !== null && Object.prototype.toString.call(value) === '[object Object]'
 
 /** The keywords that say something; `x-...` never do. */
@@ -29,10 +33,13 @@ export function keywordsOf(schema: unknown, path: string): JsonSchemaObject {
   if (schema === false) fail(path, 'false allows no value')
   if (!isPlain(schema)) fail(path, `expected a schema object but received ${show(schema)}`)
   const given: JsonSchemaObject = {}
-  for (const name of Object.keys(schema)) {
+  let count = 0
+  for (const name of keysOf(schema)) {
     if (annotations.has(name) || name.startsWith('x-')) continue
     const value = (schema as JsonSchemaObject)[name]
-    if (value !== undefined) given[name] = value
+    if (value === undefined) continue
+    given[name] = value
+    if (++count > mostKeywords) fail(path, `more than ${mostKeywords} keywords are no schema; ${show(name)} is one`)
   }
   return given
 }
@@ -82,36 +89,4 @@ export function names(value: unknown, path: string): string[] {
   if (!Array.isArray(value) || value.length > maxItems || value.findIndex((name) => typeof name !== 'string') >= 0)
     fail(path, `expected an array of names but received ${show(value)}`)
   return value as string[]
-}
-
-/** What a `$ref` leads to: a JSON pointer into the root, or the name or `$id` of a definition. */
-export function resolve(root: unknown, reference: unknown, path: string): unknown {
-  const wrong = (): never =>
-    fail(
-      `${path}.$ref`,
-      `expected a reference such as "#/$defs/name" to something in $defs but received ${show(reference)}`
-    )
-  if (typeof reference !== 'string') return wrong()
-  if (!reference.startsWith('#')) {
-    const tables = ['$defs', 'definitions'].map((name) => members((root as JsonSchemaObject)[name], name))
-    const found = tables.flatMap((table) =>
-      Object.hasOwn(table, reference)
-        ? [table[reference]]
-        : Object.values(table).filter((entry) => isPlain(entry) && (entry as JsonSchemaObject)['$id'] === reference)
-    )
-    return found.length > 0 ? found[0] : wrong()
-  }
-  let at = root
-  for (const part of reference.slice(1).split('/').slice(1)) {
-    let name = part
-    try {
-      name = decodeURIComponent(part)
-    } catch {
-      // not an encoded pointer: as it stands
-    }
-    name = name.replaceAll('~1', '/').replaceAll('~0', '~')
-    if (typeof at !== 'object' || at === null || !Object.hasOwn(at, name)) return wrong()
-    at = (at as JsonSchemaObject)[name]
-  }
-  return reference === '#' || reference.startsWith('#/') ? at : wrong()
 }

@@ -7,7 +7,8 @@ import { formats, integerFormats, isImplied, isSaidBy, longest, timeBesidePatter
 import { merged, parts, Patterns, type Whole } from './merge'
 import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } from './numbers'
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
-import { measure, Steps, tooLarge, type Work } from './work'
+import { References } from './references'
+import { measure, measureValue, Steps, tooLarge, type Work } from './work'
 
 const keywords: Record<string, string[]> = {
   object: (
@@ -33,8 +34,7 @@ const number = '-?(?:0|[1-9][0-9]{0,14})(?:\\.[0-9]{1,15})?(?:[eE][+-]?[0-9]{1,2
 const any = `(?:"${character}*"|${number}|true|false|null)`
 
 const escaped = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
-const either = (options: string[]): string =>
-  options.length === 1 ? options[0]! : `(?:${[...new Set(options)].join('|')})`
+const either = (options: string[]): string => (options.length === 1 ? options[0]! : `(?:${options.join('|')})`)
 
 function literal(value: unknown, path: string): string {
   if (typeof value === 'string' && value.length > maxLiteral)
@@ -67,13 +67,14 @@ export class Translator {
   readonly #whole: Whole
 
   constructor(root: unknown) {
-    this.#whole = { root, steps: new Steps() }
+    this.#whole = { references: new References(root), steps: new Steps() }
   }
 
   /** The whole schema, measured first. */
   *all(): Work<string> {
-    yield* measure(this.#whole.root, 'jsonSchema')
-    return yield* this.schema(this.#whole.root, 'jsonSchema', 0, new Set())
+    const { root } = this.#whole.references
+    yield* measure(root, 'jsonSchema')
+    return yield* this.schema(root, 'jsonSchema', 0, new Set())
   }
 
   /** `open`: the schemas that references led through. */
@@ -125,10 +126,10 @@ export class Translator {
       for (const option of options) flattened.push(yield* flat(option))
       yield* checkOneOf(flattened, `${path}.oneOf`, whole.steps, flat)
     }
-    const found: string[] = []
+    const found = new Set<string>()
     for (const [i, option] of options.entries())
-      found.push(yield* this.schema(option, `${path}.${name}[${i}]`, depth + 1, open))
-    return either(found)
+      found.add(yield* this.schema(option, `${path}.${name}[${i}]`, depth + 1, open))
+    return either([...found])
   }
 
   *#type(type: string, given: JsonSchemaObject, path: string, depth: number, open: Open): Work<string> {
@@ -245,12 +246,13 @@ function* values(given: JsonSchemaObject, types: string[] | undefined, path: str
   if (given['nullable'] === true && !all.includes(null)) all = [...all, null]
   const allowed = all.filter((value) => given['type'] === undefined || types!.some((type) => isType(value, type)))
   if (allowed.length === 0) fail(path, `no value of ${'const' in given ? 'const' : 'enum'} is of the type`)
-  const found: string[] = []
+  const found = new Set<string>()
   for (const value of allowed) {
-    found.push(literal(value, path))
+    yield* measureValue(value, path)
+    found.add(literal(value, path))
     yield
   }
-  return either(found)
+  return either([...found])
 }
 
 function string(given: JsonSchemaObject, path: string): string {
@@ -296,7 +298,11 @@ function stringParts(given: JsonSchemaObject, path: string): string[] {
 
 /** Surrogate pairs count once. */
 function characters(text: string): number {
-  return /[\ud800-\udfff]/.test(text) ? [...text].length : text.length
+  if (!/[\ud800-\udfff]/.test(text)) return text.length
+  let count = text.length
+  for (let i = 1; i < text.length; i++)
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00 && (text.charCodeAt(i - 1) & 0xfc00) === 0xd800) count--
+  return count
 }
 
 /** Lower and upper bound; draft 4 has `exclusiveMinimum: true` beside `minimum`. */

@@ -1,5 +1,6 @@
 /** The work on a schema in steps that may pause, and its bounds. */
 import { isDeepStrictEqual } from 'node:util'
+import { keysOf } from '../../formats/long-json'
 import { fail } from './read'
 
 /** Yields where the event loop may go on. */
@@ -8,6 +9,8 @@ export type Work<T> = Generator<undefined, T>
 const mostValues = 30_000
 const mostCharacters = 2_000_000
 const mostSteps = 300_000
+// of one value that a text may be: no model writes more, and JSON.stringify does not pause
+const mostMembers = 5000
 
 export function tooLarge(path: string): never {
   fail(path, 'the schema is too large: nest less, have fewer properties and values or repeat fewer $refs')
@@ -37,8 +40,13 @@ function pathOf(place: Place): string {
   return keys.reverse().join('')
 }
 
+/** Refuses a value of `const` or `enum` by its size alone, before it is written in one go. */
+export function* measureValue(value: unknown, path: string): Work<void> {
+  if (typeof value === 'object' && value !== null) yield* measure(value, path, mostMembers)
+}
+
 /** Refuses a schema by its size alone, before anything of it is compared or written. */
-export function* measure(root: unknown, path: string): Work<void> {
+export function* measure(root: unknown, path: string, most = mostValues): Work<void> {
   let values = 0
   let characters = 0
   const seen = new Set<unknown>()
@@ -51,10 +59,10 @@ export function* measure(root: unknown, path: string): Work<void> {
     if (typeof value !== 'object' || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue
     seen.add(value)
     yield
-    const names = Array.isArray(value) ? undefined : Object.keys(value)
+    const names = Array.isArray(value) ? undefined : keysOf(value)
     const count = names?.length ?? (value as unknown[]).length
     values += count
-    if (values > mostValues) fail(pathOf(place), `more than ${mostValues} values in all are too large for a constraint`)
+    if (values > most) fail(pathOf(place), `more than ${most} values in all are too large for a constraint`)
     for (let i = 0; i < count; i++) {
       if (i % 500 === 499) yield
       const key = names?.[i] ?? i
@@ -70,6 +78,7 @@ export function* canonical(value: unknown, path: string, depth = 0): Work<string
   if (depth > 200) fail(path, 'values nested more than 200 deep are not supported')
   const parts: string[] = []
   const list = Array.isArray(value)
+  if (!list && keysOf(value).length > mostMembers) tooLarge(path)
   const entries = list ? value.entries() : Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
   for (const [key, item] of entries) {
     if (parts.length % 100 === 99) yield

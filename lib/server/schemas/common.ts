@@ -50,9 +50,14 @@ export const stop = optional(z.union([stopText, z.array(stopText).max(16)])).met
   description: 'Generation ends before the first of these texts.'
 })
 
+// No record, which would list all names at once: the translator of schemas counts them first.
 export const jsonSchemaValue = z
-  .record(z.string(), z.any())
-  .meta({ description: 'A JSON Schema; see docs/constraints.md.' })
+  .any()
+  .refine(
+    (value): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value),
+    'Invalid input: expected object'
+  )
+  .meta({ type: 'object', description: 'A JSON Schema; see docs/constraints.md.' })
 
 const namedSchema = {
   name: optional(z.string()),
