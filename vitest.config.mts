@@ -8,10 +8,16 @@ export default defineConfig({
   test: {
     // One more than vitest's own choice: many tests wait for a process, a file or a connection.
     maxWorkers: Math.max(2, availableParallelism()),
+    // What npm run test:quick leaves out.
+    tags: [
+      { name: 'slow', description: 'waits, starts processes or computes for seconds' },
+      { name: 'alone', description: 'replaces modules, and so needs a process of its own' }
+    ],
     projects: [
       {
         test: {
           name: 'unit',
+          setupFiles: ['test/support/equal-arrays.ts'],
           include: ['test/**/*.test.ts'],
           exclude: [
             ...['test/**/*.addon.test.ts', 'test/**/*.emulated.test.ts', 'test/**/*.long.test.ts'],
@@ -23,6 +29,7 @@ export default defineConfig({
       {
         test: {
           name: 'addon',
+          setupFiles: ['test/support/equal-arrays.ts'],
           include: ['test/**/*.addon.test.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,

@@ -162,7 +162,8 @@ const suites = {
     count('symbols', node('check-symbols.mjs', join(root, 'build', 'cmake')) ? { passed: 1 } : { failed: 1 }),
   vitest: () => count('vitest', vitest(['--project', 'unit', '--project', 'addon', '--project', 'package'])),
   quick: () => {
-    count('units', vitest(['--project', 'unit']))
+    // one process for many files: what starts and imports costs as much as the tests
+    count('units', vitest(['--project', 'unit', '--tags-filter=!slow && !alone', '--no-isolate']))
     count('reference results', vitest(reference))
   },
   long: () => count('long tests', vitest(['--project', 'long'])),

@@ -138,7 +138,7 @@ describe('batch', () => {
     await expect(model.batch([picture], { task: 'ocr' }).next()).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
   })
 
-  it('goes through 20,000 items without keeping anything', async () => {
+  it('goes through 20,000 items without keeping anything', { timeout: 60_000, tags: ['slow'] }, async () => {
     const fake = scripted('a')
     const model = await open(fake)
     let count = 0
@@ -150,5 +150,5 @@ describe('batch', () => {
     }
     expect(count).toBe(20_000)
     expect(fake.running).toBe(0)
-  }, 60_000)
+  })
 })

@@ -90,7 +90,7 @@ describe('watch', () => {
     expect(await collect(every(20, images), { task: 'caption', onlyWhenChanged: 0.9 })).toHaveLength(1)
   })
 
-  it('keeps at least minInterval between two', async () => {
+  it('keeps at least minInterval between two', { tags: ['slow'] }, async () => {
     const start = performance.now()
     const seen = await collect(
       every(
@@ -155,7 +155,7 @@ describe('watch', () => {
     })
   })
 
-  it('of many thousand pictures leaves nothing behind', async () => {
+  it('of many thousand pictures leaves nothing behind', { timeout: 120_000, tags: ['slow'] }, async () => {
     const frames = 10_000
     const shown = Array.from({ length: 120 }, (_, i) => picture(i))
     const many = async function* (): AsyncGenerator<RawPixels> {
@@ -181,7 +181,7 @@ describe('watch', () => {
     expect(ended[1]).toBe(1)
     expect(late.rss - early!.rss).toBeLessThan(60e6)
     expect(late.resources).toBeLessThanOrEqual(early!.resources + 2)
-  }, 120_000)
+  })
 
   it.each<[unknown, object, RegExp]>([
     [7, { task: 'caption' }, /camera, rtsp: or http: URL, file, or iterable of pictures for source/],
@@ -200,7 +200,7 @@ describe('watch', () => {
   })
 
   describe.skipIf(!hasFfmpeg)('over ffmpeg', () => {
-    it('plays a file at its own pace, and opens a stream that ended again', async () => {
+    it('plays a file at its own pace, and opens a stream that ended again', { tags: ['slow'] }, async () => {
       const folder = mkdtempSync(join(tmpdir(), 'paligemma-watch-'))
       const server = createServer((_, response) => {
         response.setHeader('content-type', 'video/x-matroska')

@@ -18,7 +18,7 @@ async function* numbers(count: number, log?: { read: number; closed: boolean }):
 }
 
 describe('flow', () => {
-  it('gives every result once, in order or as they come, for any mix of durations', async () => {
+  it('gives every result once, in order or as they come, for any mix of durations', { tags: ['slow'] }, async () => {
     for (let seed = 1; seed <= 20; seed++) {
       const next = randomNumbers(seed)
       const [concurrency, ordered] = [1 + (seed % 5), seed % 2 === 0]
@@ -146,25 +146,21 @@ describe('flow', () => {
   it.each([
     [1_000_000, false],
     [200_000, true]
-  ])(
-    'takes %i items in flat memory (ordered: %s)',
-    async (items, ordered) => {
-      setFlagsFromString('--expose_gc')
-      const collect = runInNewContext('gc') as () => void
-      let [count, early] = [0, 0]
-      const source = numbers(items)
-      const work = async (item: number): Promise<object> => ({ item, text: 'x'.repeat(100) })
-      for await (const result of flow(source, work, { concurrency: 10, ordered, window: 20 })) {
-        expect.assert('item' in result)
-        if (++count === 50_000) {
-          collect()
-          early = process.memoryUsage().heapUsed
-        }
+  ])('takes %i items in flat memory (ordered: %s)', { timeout: 120_000, tags: ['slow'] }, async (items, ordered) => {
+    setFlagsFromString('--expose_gc')
+    const collect = runInNewContext('gc') as () => void
+    let [count, early] = [0, 0]
+    const source = numbers(items)
+    const work = async (item: number): Promise<object> => ({ item, text: 'x'.repeat(100) })
+    for await (const result of flow(source, work, { concurrency: 10, ordered, window: 20 })) {
+      expect.assert('item' in result)
+      if (++count === 50_000) {
+        collect()
+        early = process.memoryUsage().heapUsed
       }
-      collect()
-      expect(count).toBe(items)
-      expect(process.memoryUsage().heapUsed - early).toBeLessThan(20e6)
-    },
-    120_000
-  )
+    }
+    collect()
+    expect(count).toBe(items)
+    expect(process.memoryUsage().heapUsed - early).toBeLessThan(20e6)
+  })
 })

@@ -50,15 +50,19 @@ it.for(['app.cjs', 'app.mjs'])('%s without the package names what to set', (name
   })
 })
 
-it.for(['app.cjs', 'app.mjs'])('%s finds the demo in the package that Node finds from it', (name) => {
-  const modules = join(application, 'node_modules')
-  mkdirSync(modules)
-  symlinkSync(root, join(modules, 'node-paligemma'), 'junction')
-  try {
-    const { isInstalled, packageRoot, demo } = run(join('out', 'server', name))
-    expect({ isInstalled, packageRoot: realpathSync(packageRoot) }).toEqual({ isInstalled: false, packageRoot: root })
-    expect(demo).toEqual({ path: join(packageRoot, 'demo', 'paligemma2-demo.gguf') })
-  } finally {
-    rmSync(modules, { recursive: true })
+it.for(['app.cjs', 'app.mjs'])(
+  '%s finds the demo in the package that Node finds from it',
+  { tags: ['slow'] },
+  (name) => {
+    const modules = join(application, 'node_modules')
+    mkdirSync(modules)
+    symlinkSync(root, join(modules, 'node-paligemma'), 'junction')
+    try {
+      const { isInstalled, packageRoot, demo } = run(join('out', 'server', name))
+      expect({ isInstalled, packageRoot: realpathSync(packageRoot) }).toEqual({ isInstalled: false, packageRoot: root })
+      expect(demo).toEqual({ path: join(packageRoot, 'demo', 'paligemma2-demo.gguf') })
+    } finally {
+      rmSync(modules, { recursive: true })
+    }
   }
-})
+)

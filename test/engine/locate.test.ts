@@ -107,7 +107,7 @@ describe('nativeBinding', () => {
     expect(() => native()).toThrow(/other\.cjs does not load/)
   })
 
-  it('is set once for the calls that have no such option', async () => {
+  it('is set once for the calls that have no such option', { tags: ['slow'] }, async () => {
     const { setNativeBinding, inspectModel } = await import('../../lib/index')
     const { native, nativePath } = await import('../../lib/engine/native')
     const inspect = vi.fn(async () => await Promise.reject(Object.assign(new Error('mine'), { code: 'ERR_BUSY' })))

@@ -14,7 +14,9 @@ afterEach(() => {
 })
 
 for (const kind of ['absent', 'broken']) {
-  it(`an ${kind} engine is an error that says what to do, and the library still imports`, async () => {
+  it(`an ${kind} engine is an error that says what to do, and the library still imports`, {
+    tags: ['slow']
+  }, async () => {
     const path = join(folder, 'paligemma.node')
     if (kind === 'broken') writeFileSync(path, 'not a binary')
     vi.stubEnv('PALIGEMMA_NATIVE', path)

@@ -11,7 +11,9 @@ const u32 = (value: number) => u64(value).subarray(0, 4)
 const text = (value: string) => Buffer.concat([u64(Buffer.byteLength(value)), Buffer.from(value)])
 
 describe('layoutGguf', () => {
-  it('a vocabulary of 257 thousand pieces lets others have their turns, and is what the format says', async () => {
+  it('a vocabulary of 257 thousand pieces lets others have their turns, and is what the format says', {
+    tags: ['slow']
+  }, async () => {
     const pieces = Array.from({ length: 257_216 }, (_, i) => `▁pièce${i}`)
     let turns = 0
     let going = true

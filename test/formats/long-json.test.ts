@@ -119,7 +119,7 @@ describe('JSON in steps', () => {
     await expect(parseLongJson(nested(1e6))).rejects.toThrow('nested more than 64 deep')
   })
 
-  it('lets the event loop go on', async () => {
+  it('lets the event loop go on', { tags: ['slow'] }, async () => {
     const vocab = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`piece${i}`, i]))
     const bytes = Buffer.from(JSON.stringify({ model: { vocab, merges: Object.keys(vocab).map((key) => [key, 'x']) } }))
     let turns = 0

@@ -64,7 +64,9 @@ describe('PartReader', () => {
   )
 
   // A layer of the 28B model's feed-forward is 340 MB; here a layer is 1 MB and a window 64 KB.
-  it('holds one window and small blocks of a compressed archive, however large a layer is', async () => {
+  it('holds one window and small blocks of a compressed archive, however large a layer is', {
+    tags: ['slow']
+  }, async () => {
     const [layers, inputs, outputs] = [3, 256, 1024]
     const [windowBytes, blockBytes] = [64 << 10, 8 << 10]
     const data = Float32Array.from({ length: layers * inputs * outputs }, (_, i) => Math.imul(i, 2654435761) >> 16)

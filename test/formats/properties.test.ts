@@ -55,7 +55,7 @@ async function check(right: Buffer, read: (bytes: Buffer, path: string) => unkno
 const floats = (n: number): Buffer => Buffer.from(Float32Array.from({ length: n }, (_, i) => i).buffer)
 
 describe('whatever stands in a file', () => {
-  it('safetensors', async () => {
+  it('safetensors', { tags: ['slow'] }, async () => {
     const header = {
       a: { dtype: 'F32', shape: [2, 3], data_offsets: [0, 24] },
       b: { dtype: 'BF16', shape: [4], data_offsets: [24, 32] },
@@ -74,7 +74,7 @@ describe('whatever stands in a file', () => {
     })
   })
 
-  it.each([false, true])('npz, compressed: %s', async (deflate) => {
+  it.each([false, true])('npz, compressed: %s', { tags: ['slow'] }, async (deflate) => {
     const right = zip([
       { name: 'a.npy', data: npy('<f4', '(2, 3)', floats(6)), deflate },
       { name: 'params/b.npy', data: npy('|V2', '(4,)', floats(2), 'False', 2), deflate }
@@ -89,11 +89,11 @@ describe('whatever stands in a file', () => {
     })
   })
 
-  it('the header of an npy', async () => {
+  it('the header of an npy', { tags: ['slow'] }, async () => {
     await check(npy('<f4', '(2, 3)', floats(6)), (bytes) => parseNpyHeader(bytes, 'a.npy'))
   })
 
-  it('SentencePiece', async () => {
+  it('SentencePiece', { tags: ['slow'] }, async () => {
     const right = readFileSync(golden('hf', 'pg1-tiny', 'tokenizer.model'))
     // the first pieces, and what stands behind all of them
     const short = Buffer.concat([right.subarray(0, 300), right.subarray(-200)])

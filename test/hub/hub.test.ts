@@ -234,7 +234,7 @@ describe('locks', () => {
     expect(existsSync(path)).toBe(false)
   })
 
-  it('a living owner keeps it, however long; who waits is told who has it', async () => {
+  it('a living owner keeps it, however long; who waits is told who has it', { tags: ['slow'] }, async () => {
     const path = join(tempDir(), 'a.lock')
     const owner = await acquireLock(path, { timing })
     const waited: string[] = []
@@ -263,6 +263,7 @@ describe('locks', () => {
   // A container that starts again has the same host name and the same process number, that of the lock.
   it.skipIf(process.platform !== 'linux')(
     'a process that has the number of a dead owner is told by its start',
+    { tags: ['slow'] },
     async () => {
       const path = join(tempDir(), 'a.lock')
       const slow = { beatMs: 800, deadMs: 60_000 }

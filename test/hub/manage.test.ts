@@ -65,7 +65,7 @@ describe('listPulled', () => {
     expect(await listPulled({ cacheDir: join(cacheDir, 'nowhere') })).toMatchObject({ models: [], bytes: 0 })
   })
 
-  it('names every model as loadModel takes it, with sizes, and kept downloads', async () => {
+  it('names every model as loadModel takes it, with sizes, and kept downloads', { tags: ['slow'] }, async () => {
     await run({ keep: true })
     await run({ type: 'Q4_K_M', revision: hub.commit, keep: true })
     const old = await pullNewCommit({ type: 'Q4_K_M' })

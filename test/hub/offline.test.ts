@@ -114,7 +114,7 @@ describe('a hub that cannot be reached', () => {
     ['a hub without an answer', () => true],
     ['an error of the hub', (_: unknown, response: Parameters<typeof refuse>[0]) => refuse(response, 503)],
     ['a refused token', (_: unknown, response: Parameters<typeof refuse>[0]) => refuse(response, 401)]
-  ])('so does %s', async (_, answer) => {
+  ])('so does %s', { tags: ['slow'] }, async (_, answer) => {
     const { path } = await run()
     hub.seen.length = 0
     hub.intercept = (request, response) => {
@@ -274,7 +274,7 @@ describe('redirects', () => {
 })
 
 describe('a server that sends a byte now and then', () => {
-  it('is given up', async () => {
+  it('is given up', { tags: ['slow'] }, async () => {
     hub.files.set('model.safetensors', Buffer.alloc(1000))
     hub.intercept = (_, response, { at, path }) => {
       if (at !== 'files' || !path.endsWith('.safetensors')) return false

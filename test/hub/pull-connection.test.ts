@@ -29,7 +29,7 @@ useHub()
 describe('a connection that breaks', () => {
   const ranges = () => hub.requestsFor(first, 'files').map(({ headers }) => headers.range)
 
-  it('is taken up where it ended, under the same ETag', async () => {
+  it('is taken up where it ended, under the same ETag', { tags: ['slow'] }, async () => {
     misbehave(first, 2, (response, content, from) => breakOff(response, content, from, 150_000))
     expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
     const seen = ranges()
@@ -40,7 +40,7 @@ describe('a connection that breaks', () => {
     expect(hub.requestsFor(first, 'files')[2]!.headers['if-range']).toBe(`"v1-${first}"`)
   })
 
-  it('is taken up by the next process', async () => {
+  it('is taken up by the next process', { tags: ['slow'] }, async () => {
     misbehave(first, 99, (response, content, from) => {
       if (from > 0) response.destroy()
       else breakOff(response, content, from, 200_000)
@@ -82,7 +82,7 @@ describe('a connection that breaks', () => {
     expect(messages.join()).toContain('another range')
   })
 
-  it('a stall ends after its time and the download goes on', async () => {
+  it('a stall ends after its time and the download goes on', { tags: ['slow'] }, async () => {
     misbehave(first, 1, (response, content, from) => sendPart(response, content, from, 250_000))
     const start = performance.now()
     expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
@@ -91,7 +91,7 @@ describe('a connection that breaks', () => {
     expect(messages.join()).toContain('sent nothing for 0.3 s')
   })
 
-  it('a server that never answers is given up', async () => {
+  it('a server that never answers is given up', { tags: ['slow'] }, async () => {
     hub.intercept = () => true
     const error = await failure()
     expect(error).toMatchObject({
@@ -191,7 +191,7 @@ describe('refusals', () => {
     })
   })
 
-  it('429 waits as long as it is told, then goes on', async () => {
+  it('429 waits as long as it is told, then goes on', { tags: ['slow'] }, async () => {
     let left = 2
     const times: number[] = []
     hub.intercept = (_, response, { path }) => {

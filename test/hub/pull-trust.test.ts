@@ -24,7 +24,7 @@ import {
 useHub()
 
 describe('a hub that lies', () => {
-  it('about a checksum: the file is removed', async () => {
+  it('about a checksum: the file is removed', { tags: ['slow'] }, async () => {
     hub.lies[first] = { sha256: sha256(Buffer.from('other')) }
     const error = await failure()
     expect(error.code).toBe('ERR_DOWNLOAD_FAILED')
@@ -72,20 +72,24 @@ describe('a hub that lies', () => {
   it.each([
     ['with a length', { 'content-length': '26' }, /the server sends 26 bytes, but the hub lists 600000/],
     ['without', {}, /answers with something else than the file; gave up/]
-  ])('a page in place of the file, %s, does not cost the part that is there', async (_, headers, message) => {
-    misbehave(first, 99, (response, content, from) => {
-      if (from > 0)
-        response.writeHead(200, { 'content-type': 'text/html', ...headers }).end('<html>please log in</html>')
-      else breakOff(response, content, 0, 200_000)
-    })
-    expect(await failure()).toMatchObject({
-      code: 'ERR_DOWNLOAD_FAILED',
-      message: expect.stringMatching(message) as string
-    })
-    expect(statSync(join(downloadDir(), `${first}.part`)).size).toBeGreaterThan(50_000)
-    hub.intercept = () => false
-    expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
-  })
+  ])(
+    'a page in place of the file, %s, does not cost the part that is there',
+    { tags: ['slow'] },
+    async (_, headers, message) => {
+      misbehave(first, 99, (response, content, from) => {
+        if (from > 0)
+          response.writeHead(200, { 'content-type': 'text/html', ...headers }).end('<html>please log in</html>')
+        else breakOff(response, content, 0, 200_000)
+      })
+      expect(await failure()).toMatchObject({
+        code: 'ERR_DOWNLOAD_FAILED',
+        message: expect.stringMatching(message) as string
+      })
+      expect(statSync(join(downloadDir(), `${first}.part`)).size).toBeGreaterThan(50_000)
+      hub.intercept = () => false
+      expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
+    }
+  )
 
   it('a file that changed between the list and the download is noticed by its headers', async () => {
     hub.intercept = (_, response, { at, path }) => {

@@ -27,7 +27,9 @@ import {
 useHub()
 
 describe('pull', () => {
-  it('downloads what conversion needs, converts, removes the download, and is found by name', async () => {
+  it('downloads what conversion needs, converts, removes the download, and is found by name', {
+    tags: ['slow']
+  }, async () => {
     const plans: PullPlan[] = []
     const progress: PullProgress[] = []
     const result = await run({
@@ -73,7 +75,7 @@ describe('pull', () => {
     expect(hub.seen.some(({ path }) => /README/.test(path))).toBe(false)
   })
 
-  it('does nothing twice', async () => {
+  it('does nothing twice', { tags: ['slow'] }, async () => {
     const made = await run()
     hub.seen.length = 0
     expect(await run()).toMatchObject({ cached: true, path: made.path })
@@ -94,7 +96,7 @@ describe('pull', () => {
     expect(plans[0]!.files.every(({ bytes, present }) => bytes === present)).toBe(true)
   })
 
-  it('a moved branch is a new model; the old commit stays', async () => {
+  it('a moved branch is a new model; the old commit stays', { tags: ['slow'] }, async () => {
     const old = await run()
     const before = hub.commit
     hub.commit = 'd'.repeat(40)
@@ -105,7 +107,7 @@ describe('pull', () => {
     expect(await resolveModel(`org/tiny-model@${before}`, cache)).toEqual({ path: old.path })
   })
 
-  it('a mask decoder makes another model, by its content', async () => {
+  it('a mask decoder makes another model, by its content', { tags: ['slow'] }, async () => {
     const npz = join(cacheDir, 'vae.npz')
     writeFileSync(npz, 'decoder')
     const made = await run({ maskDecoder: npz })
@@ -187,7 +189,7 @@ describe('pull', () => {
     expect(readdirSync(join(cacheDir, 'locks'))).toEqual([])
   })
 
-  it('a model that an older version made is loaded, but made anew by the next pull', async () => {
+  it('a model that an older version made is loaded, but made anew by the next pull', { tags: ['slow'] }, async () => {
     const { path } = await run()
     const record = path.replace('.gguf', '.json')
     writeFileSync(record, readFileSync(record, 'utf8').replace('"format": 1', '"format": 0'))
@@ -235,7 +237,7 @@ describe('pull', () => {
 })
 
 describe('paligemma pull', () => {
-  it('an unusable hub ends with code 1, a wrong id with code 2', async () => {
+  it('an unusable hub ends with code 1, a wrong id with code 2', { tags: ['slow'] }, async () => {
     const cli = async (...args: string[]) => {
       const err: string[] = []
       const code = await execute(['pull', ...args], {

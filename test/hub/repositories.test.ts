@@ -213,33 +213,39 @@ describe.skipIf(!hasGolden)('pulling', () => {
     return join(cache.modelDir('org/base', commit), 'base.gguf')
   }
 
-  it.each(['', 'default/'])('an adapter in %j comes with its base and is found by its name', async (folder) => {
-    await start({
-      [`${folder}adapter_config.json`]: config({ base_model_name_or_path: 'org/base' }),
-      [`${folder}adapter_model.safetensors`]: adapterFile('adapter_model.safetensors'),
-      'README.md': '# An adapter'
-    })
-    const base = await withBase()
-    const result = await run()
-    expect(result).toMatchObject({
-      type: 'adapter',
-      adapter: { base: 'org/base' },
-      base: { id: 'org/base', path: base }
-    })
-    expect(readdirSync(result.path).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors'])
-    const cache = new Cache(cacheDir)
-    expect(await resolveModel(hub.id, cache)).toMatchObject({
-      path: base,
-      adapters: [{ path: hub.id, file: result.path }]
-    })
-    expect(await resolveAdapter(hub.id, undefined, cache)).toBe(result.path)
-    await expect(resolveAdapter('org/base', undefined, cache)).rejects.toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED' })
-    expect(await run()).toMatchObject({ cached: true, path: result.path })
-    const { models } = await listPulled({ cacheDir })
-    expect(models.map(({ name }) => name)).toEqual(['org/base:Q8_0', hub.id])
-    await removePulled(hub.id, { cacheDir })
-    expect(existsSync(result.path)).toBe(false)
-  })
+  it.each(['', 'default/'])(
+    'an adapter in %j comes with its base and is found by its name',
+    { tags: ['slow'] },
+    async (folder) => {
+      await start({
+        [`${folder}adapter_config.json`]: config({ base_model_name_or_path: 'org/base' }),
+        [`${folder}adapter_model.safetensors`]: adapterFile('adapter_model.safetensors'),
+        'README.md': '# An adapter'
+      })
+      const base = await withBase()
+      const result = await run()
+      expect(result).toMatchObject({
+        type: 'adapter',
+        adapter: { base: 'org/base' },
+        base: { id: 'org/base', path: base }
+      })
+      expect(readdirSync(result.path).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors'])
+      const cache = new Cache(cacheDir)
+      expect(await resolveModel(hub.id, cache)).toMatchObject({
+        path: base,
+        adapters: [{ path: hub.id, file: result.path }]
+      })
+      expect(await resolveAdapter(hub.id, undefined, cache)).toBe(result.path)
+      await expect(resolveAdapter('org/base', undefined, cache)).rejects.toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED'
+      })
+      expect(await run()).toMatchObject({ cached: true, path: result.path })
+      const { models } = await listPulled({ cacheDir })
+      expect(models.map(({ name }) => name)).toEqual(['org/base:Q8_0', hub.id])
+      await removePulled(hub.id, { cacheDir })
+      expect(existsSync(result.path)).toBe(false)
+    }
+  )
 
   it('an adapter whose base cannot be had names it, and the way', async () => {
     await start({
@@ -287,7 +293,7 @@ describe.skipIf(!hasGolden)('pulling', () => {
     expect(await run()).toMatchObject({ cached: true, path: result.path })
   })
 
-  it('an address with a folder is another model than the one in the top folder', async () => {
+  it('an address with a folder is another model than the one in the top folder', { tags: ['slow'] }, async () => {
     const checkpoint = { 'config.json': '{}', 'tokenizer.model': 'x', 'model.safetensors': 'weights' }
     await start({
       ...checkpoint,

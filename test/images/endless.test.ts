@@ -59,7 +59,7 @@ async function abortedAfter(ms: number, image: Buffer): Promise<number> {
 }
 
 describe('a slow picture', () => {
-  it('ends with its signal, and nothing of it runs on', async () => {
+  it('ends with its signal, and nothing of it runs on', { tags: ['slow'] }, async () => {
     const before = children()
     for (const image of [filters, references, gzipSync(filters)])
       expect(await abortedAfter(300, image)).toBeLessThan(500)
@@ -67,7 +67,7 @@ describe('a slow picture', () => {
     expect(children()).toBe(before)
   })
 
-  it('does not keep others waiting', async () => {
+  it('does not keep others waiting', { tags: ['slow'] }, async () => {
     const slow = Promise.all(Array.from({ length: 4 }, async () => await abortedAfter(1500, filters)))
     const start = performance.now()
     expect((await decodeImage(png)).width).toBe(9)
@@ -82,7 +82,7 @@ describe('a slow picture', () => {
     })
   })
 
-  it('is told by its scans', async () => {
+  it('is told by its scans', { tags: ['slow'] }, async () => {
     const progressive = await sharp({
       create: {
         width: 600,
@@ -110,7 +110,7 @@ describe('a slow picture', () => {
 })
 
 describe('a drawing', () => {
-  it('is drawn as before, also from a file and compressed', async () => {
+  it('is drawn as before, also from a file and compressed', { tags: ['slow'] }, async () => {
     const plain = svg(40, '<rect width="20" height="40" fill="#ff0000"/>')
     const path = join(folder, 'plain.svg')
     writeFileSync(path, plain)
@@ -130,7 +130,7 @@ describe('a drawing', () => {
     expect((await decodeImage(path)).data.every((value) => value === 0)).toBe(true)
   })
 
-  it('of too many pixels is refused, and so is one that is broken', async () => {
+  it('of too many pixels is refused, and so is one that is broken', { tags: ['slow'] }, async () => {
     await expect(decodeImage(svg(6000, ''))).rejects.toMatchObject({ code: 'ERR_IMAGE_TOO_LARGE' })
     await expect(decodeImage(svg(60, ''), { maxImagePixels: 3000 })).rejects.toMatchObject({
       code: 'ERR_IMAGE_TOO_LARGE'
@@ -143,7 +143,7 @@ describe('a drawing', () => {
 })
 
 describe('large files', () => {
-  it('are decoded apart, from their path', async () => {
+  it('are decoded apart, from their path', { tags: ['slow'] }, async () => {
     const path = join(folder, 'large.png')
     writeFileSync(path, Buffer.concat([png, Buffer.alloc(65 * 1024 * 1024)]))
     expect((await decodeImage(path)).width).toBe(9)

@@ -88,7 +88,7 @@ describe('forms of images', () => {
     await rm(folder, { recursive: true })
   })
 
-  it('all decode to the same pixels', async () => {
+  it('all decode to the same pixels', { tags: ['slow'] }, async () => {
     const path = join(folder, 'a b.png')
     const array = new ArrayBuffer(png.length)
     new Uint8Array(array).set(png)
@@ -240,7 +240,7 @@ describe('forms of images', () => {
     expect((await decodeImage(png, { maxImagePixels: 4 })).width).toBe(2)
   })
 
-  it('the event loop turns while a large picture is decoded', async () => {
+  it('the event loop turns while a large picture is decoded', { tags: ['slow'] }, async () => {
     const large = await sharp({ create: { width: 2000, height: 1500, channels: 4, background: '#123456' } })
       .toColourspace('cmyk')
       .jpeg()

@@ -34,7 +34,7 @@ const refusal = async (image: unknown): Promise<{ code: string; message: string 
   )
 
 describe('base64 text', () => {
-  it('is the picture, in every alphabet and layout', async () => {
+  it('is the picture, in every alphabet and layout', { tags: ['slow'] }, async () => {
     const text = png.toString('base64')
     for (const form of [
       text,
@@ -58,7 +58,7 @@ describe('base64 text', () => {
     expect(await size(name)).toEqual([9, 7])
   })
 
-  it('in a data: URL is base64, escaped bytes or text', async () => {
+  it('in a data: URL is base64, escaped bytes or text', { tags: ['slow'] }, async () => {
     const bytes = Array.from(png, (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')
     const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="7"><title>é</title></svg>'
     for (const url of [

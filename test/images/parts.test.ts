@@ -40,6 +40,7 @@ describe('a large TIFF', () => {
 
   it.each(['tiled', 'striped'])(
     '%s, gives its rectangles and itself in fewer pixels',
+    { timeout: 120_000, tags: ['slow'] },
     async (name) => {
       const parts = (await openParts(await openImage(file(name)), { decodeTimeoutMs: 60_000 }, limits))!
       expect([parts.width, parts.height]).toEqual([width, height])
@@ -57,8 +58,7 @@ describe('a large TIFF', () => {
       expect(whole.width / whole.height).toBeCloseTo(width / height, 2)
       const middle = (Math.round(0.085 * whole.height) * whole.width + Math.round(0.075 * whole.width)) * 3
       expect([...whole.data.subarray(middle, middle + 3)]).toEqual(blocks[0]!.colour)
-    },
-    120_000
+    }
   )
 
   it('is read in parts as a picture of its kind only', async () => {

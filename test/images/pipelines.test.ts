@@ -64,7 +64,7 @@ describe('a pipeline over a photo', () => {
   })
 
   for (const [name, operate] of Object.entries(operations)) {
-    it(`is its own output in every orientation: ${name}`, async () => {
+    it(`is its own output in every orientation: ${name}`, { tags: ['slow'] }, async () => {
       for (const [i, photo] of photos.entries()) await expectOwnOutput(`${name}, ${i + 1}`, operate(sharp(photo)))
     })
   }
@@ -97,7 +97,7 @@ describe('a pipeline over a photo', () => {
 })
 
 describe('a pipeline over something else', () => {
-  it('is its own output: CMYK, created, raw, SVG, grey files', async () => {
+  it('is its own output: CMYK, created, raw, SVG, grey files', { tags: ['slow'] }, async () => {
     const cmyk = await sharp(pixels, { raw: { width, height, channels: 3 } })
       .toColourspace('cmyk')
       .jpeg()

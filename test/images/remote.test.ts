@@ -1,4 +1,7 @@
-/** Pictures behind URLs that strangers may have chosen. */
+/**
+ * Pictures behind URLs that strangers may have chosen.
+ * @module-tag alone
+ */
 import dns from 'node:dns'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -144,7 +147,7 @@ describe('redirects', () => {
 })
 
 describe('answers', () => {
-  it('are unpacked, within the limit', async () => {
+  it('are unpacked, within the limit', { tags: ['slow'] }, async () => {
     for (const path of ['/gzip', '/br', '/deflate']) expect(await download(base + path, allowed)).toEqual(picture)
     for (const path of ['/broken', '/odd']) expect((await refusal(base + path, allowed)).code).toBe('ERR_IMAGE_INVALID')
     expect((await refusal(`${base}/bomb`, allowed)).code).toBe('ERR_IMAGE_TOO_LARGE')

@@ -62,26 +62,30 @@ describe('sharp', () => {
     expect(await made('the crop', Promise.resolve(1))).toBe(1)
   })
 
-  it.skipIf(process.platform === 'win32')('in a process that the system ends is no bad picture', async () => {
-    const node = process.execPath
-    const folder = tempDir()
-    const ends = { aborted: 'kill -ABRT $$', killed: 'kill -KILL $$', 'not up': 'exit 7', hanging: 'exec sleep 9' }
-    try {
-      for (const [name, line] of Object.entries(ends)) {
-        process.execPath = join(folder, name)
-        writeFileSync(process.execPath, `#!/bin/sh\n${line}\n`, { mode: 0o755 })
-        const decoding = decodeApart(Buffer.from('<svg/>'), { name, maxPixels: 100, timeoutMs: 5000 })
-        await expect(decoding, name).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY' })
+  it.skipIf(process.platform === 'win32')(
+    'in a process that the system ends is no bad picture',
+    { tags: ['slow'] },
+    async () => {
+      const node = process.execPath
+      const folder = tempDir()
+      const ends = { aborted: 'kill -ABRT $$', killed: 'kill -KILL $$', 'not up': 'exit 7', hanging: 'exec sleep 9' }
+      try {
+        for (const [name, line] of Object.entries(ends)) {
+          process.execPath = join(folder, name)
+          writeFileSync(process.execPath, `#!/bin/sh\n${line}\n`, { mode: 0o755 })
+          const decoding = decodeApart(Buffer.from('<svg/>'), { name, maxPixels: 100, timeoutMs: 5000 })
+          await expect(decoding, name).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY' })
+        }
+        // one that came up, and then met a picture that breaks it
+        process.execPath = join(folder, 'broken')
+        writeFileSync(process.execPath, `#!/bin/sh\necho '{"ready":true}'\nkill -SEGV $$\n`, { mode: 0o755 })
+        const decoding = decodeApart(Buffer.from('<svg/>'), { name: 'a.svg', maxPixels: 100, timeoutMs: 2000 })
+        await expect(decoding).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+      } finally {
+        process.execPath = node
       }
-      // one that came up, and then met a picture that breaks it
-      process.execPath = join(folder, 'broken')
-      writeFileSync(process.execPath, `#!/bin/sh\necho '{"ready":true}'\nkill -SEGV $$\n`, { mode: 0o755 })
-      const decoding = decodeApart(Buffer.from('<svg/>'), { name: 'a.svg', maxPixels: 100, timeoutMs: 2000 })
-      await expect(decoding).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
-    } finally {
-      process.execPath = node
     }
-  })
+  )
 
   it('is imported statically nowhere', () => {
     const found = spawnSync('grep', ['-rlE', "^import (sharp|\\{[^}]*\\}|sharp, .*) from 'sharp'", 'lib'], {

@@ -237,7 +237,7 @@ describe('a schema that is refused', () => {
     expect(await at(object(Object.fromEntries(listed.map((i) => [`p${i}`, {}]))))).toContain('jsonSchema.properties')
   })
 
-  it('or translated, without holding up the event loop', async () => {
+  it('or translated, without holding up the event loop', { tags: ['slow'] }, async () => {
     const big = (n: number, value: (i: number) => unknown): object =>
       Object.fromEntries(Array.from({ length: n }, (_, i) => [`p${i}`, value(i)]))
     const deep = (n: number): object =>

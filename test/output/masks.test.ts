@@ -185,7 +185,7 @@ describe('outlines', () => {
     expect(() => maskToPolygons(spots, { tolerance: -1 })).toThrow(/for tolerance/)
   })
 
-  it('take milliseconds for large and for noisy masks', () => {
+  it('take milliseconds for large and for noisy masks', { tags: ['slow'] }, () => {
     const start = performance.now()
     expect(maskToPolygons(painted(2000, 2000, (x, y) => (x - 1000) ** 2 + (y - 1000) ** 2 < 900_000))).toHaveLength(1)
     expect(maskToPolygons(noise(3, 500, 500, 0.8)).length).toBeGreaterThan(10)

@@ -158,7 +158,7 @@ describe('mergeSightings', () => {
     expect(mergeSightings([small], [picture])).toHaveLength(1)
   })
 
-  it('has nothing to say about nothing, and takes any number', () => {
+  it('has nothing to say about nothing, and takes any number', { tags: ['slow'] }, () => {
     expect(mergeSightings([], [picture])).toEqual([])
     const views = [picture, ...planTiles(picture, 112, { columns: 16, rows: 16 })]
     const random = randomNumbers(9)

@@ -142,7 +142,7 @@ describe('parseOutput', () => {
       })
   })
 
-  it('reads long text in time proportional to them', () => {
+  it('reads long text in time proportional to them', { tags: ['slow'] }, () => {
     const start = performance.now()
     const line = '<loc0001><loc0002><loc0003>\n  ; no object\n'
     expect(

@@ -35,7 +35,7 @@ describe('assign', () => {
 })
 
 describe('Tracker', () => {
-  it('keeps ids in 100 clips of moving shapes, with crossings, gaps and doubtful frames', () => {
+  it('keeps ids in 100 clips of moving shapes, with crossings, gaps and doubtful frames', { tags: ['slow'] }, () => {
     const random = randomNumbers(11)
     let seen = 0
     let switches = 0

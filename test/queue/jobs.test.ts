@@ -81,7 +81,7 @@ describe('a queue', () => {
     await expect(createQueue(options as never)).rejects.toThrow(message)
   })
 
-  it('says where Redis does not answer, without the password', async () => {
+  it('says where Redis does not answer, without the password', { tags: ['slow'] }, async () => {
     const redis = 'redis://user:secret@127.0.0.1:1/2'
     await expect(createQueue({ redis, connectTimeoutMs: 200 })).rejects.toMatchObject({
       code: 'ERR_DOWNLOAD_FAILED',

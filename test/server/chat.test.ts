@@ -167,7 +167,7 @@ describe('a stream', () => {
     expect(ends).toBe(2)
   })
 
-  it('ends the work when the client aborts', async () => {
+  it('ends the work when the client aborts', { tags: ['slow'] }, async () => {
     const fake = new FakeNative(() => endless)
     const { client, log } = await serve(fake)
     const stream = await client.chat.completions.create({ model: 'fake', messages: ask('caption en'), stream: true })
@@ -186,7 +186,7 @@ describe('a stream', () => {
 })
 
 describe('a client that goes away', () => {
-  it('frees its slot while its answer is computed', async () => {
+  it('frees its slot while its answer is computed', { tags: ['slow'] }, async () => {
     const fake = new FakeNative(() => endless)
     const { client } = await serve(fake)
     const controller = new AbortController()

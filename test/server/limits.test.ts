@@ -101,7 +101,7 @@ describe('bodies', () => {
 })
 
 describe('the queue', () => {
-  it('has an end: 429 with Retry-After', async () => {
+  it('has an end: 429 with Retry-After', { tags: ['slow'] }, async () => {
     const fake = new FakeNative(() => endless)
     const { post, client } = await serve(fake, { maxQueue: 1 })
     const stream = await client.chat.completions.create({ model: 'fake', stream: true, ...body })
@@ -204,7 +204,7 @@ describe('slow clients', () => {
     expect(performance.now() - start).toBeLessThan(5000)
   })
 
-  it('that take nothing of their answer are cut off, and do not hold the model', async () => {
+  it('that take nothing of their answer are cut off, and do not hold the model', { tags: ['slow'] }, async () => {
     const long = Array.from({ length: 3000 }, () => 'word '.repeat(2000))
     const fake = new FakeNative(() => long)
     const { server } = await serve(fake)

@@ -39,7 +39,7 @@ describe('/openapi.json', () => {
     })
   })
 
-  it('has references that lead somewhere, and schemas that compile', async () => {
+  it('has references that lead somewhere, and schemas that compile', { tags: ['slow'] }, async () => {
     const document = await documentOf()
     const references = [...JSON.stringify(document).matchAll(/"\$ref":"([^"]*)"/g)].map((match) => match[1]!)
     expect(references.length).toBeGreaterThan(10)
@@ -63,7 +63,7 @@ describe('/openapi.json', () => {
     expect(accepts('DetectRequest', { labels: ['cow'] })).toBe(false)
   })
 
-  it('describes the answers that come', async () => {
+  it('describes the answers that come', { tags: ['slow'] }, async () => {
     const document = await documentOf()
     const ajv = new Ajv2020({ strict: false })
     ajv.addSchema(document, 'doc')

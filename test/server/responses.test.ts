@@ -89,7 +89,7 @@ describe('a response', () => {
     await eventually(() => log.some((line) => line.includes('"status":503')))
   })
 
-  it('ends when the client leaves', async () => {
+  it('ends when the client leaves', { tags: ['slow'] }, async () => {
     const fake = new FakeNative(() => endless)
     const { client } = await serve(fake)
     const stream = await client.responses.create({ model: 'fake', input, stream: true })

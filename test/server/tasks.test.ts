@@ -287,7 +287,7 @@ describe('with stream', () => {
     expect(text).toMatch(/^data: \{"object":.*\n\ndata: \{"error":.*ERR_MODEL_CHANGED/)
   })
 
-  it('the client’s leaving ends the search', async () => {
+  it('the client’s leaving ends the search', { tags: ['slow'] }, async () => {
     const fake = new FakeNative(() => [...box, ' ; ', ...endless])
     const { post } = await serve(fake)
     const response = await post('/v1/segment', { image: tinyUrl, labels: 'cow', stream: true })

@@ -1,4 +1,7 @@
-/** Frames of clips that ffmpeg makes here, whose every frame is known. */
+/**
+ * Frames of clips that ffmpeg makes here, whose every frame is known.
+ * @module-tag slow
+ */
 import { createReadStream, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { createServer } from 'node:http'

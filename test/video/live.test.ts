@@ -1,4 +1,7 @@
-/** When a source that stops is tried again, and when that is the end. */
+/**
+ * When a source that stops is tried again, and when that is the end.
+ * @module-tag alone
+ */
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { Latest } from '../../lib/video/latest'
 import { pump, type LiveFrame, type LiveOptions } from '../../lib/video/live'
@@ -40,7 +43,7 @@ describe('a source that gives no picture any more', () => {
     expect(opened).toBe(1)
   })
 
-  it('is opened again where it is a camera', async () => {
+  it('is opened again where it is a camera', { tags: ['slow'] }, async () => {
     const controller = new AbortController()
     let tries = 0
     const error = await pumped('/dev/video7', controller.signal, () => {

@@ -22,7 +22,7 @@ describe('adapter_config.json of any content', () => {
     ),
     ...{ use_dora: fc.jsonValue(), some_new_field: fc.jsonValue(), base_model_name_or_path: fc.jsonValue() }
   }
-  it('is read, or refused by a coded error that names the file', () => {
+  it('is read, or refused by a coded error that names the file', { tags: ['slow'] }, () => {
     const module = fc.constantFrom('language_model.model.layers.0.self_attn.q_proj', 'a'.repeat(40), 'x.embed_tokens')
     const property = fc.property(
       fc.record(fields, { requiredKeys: [] }),

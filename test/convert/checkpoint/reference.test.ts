@@ -294,7 +294,7 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
     })
   })
 
-  it('takes the embedding from lm_head where only that was saved', async () => {
+  it('takes the embedding from lm_head where only that was saved', { tags: ['slow'] }, async () => {
     const dir = copyCheckpoint(hf('pg2-k'))
     edit(dir, ({ header }) => {
       header['lm_head.weight'] = header['model.language_model.embed_tokens.weight']!

@@ -56,7 +56,7 @@ describe.skipIf(!hasGolden)('a tied head that was saved once more', () => {
       () =>
         withHead('F32', (values) => new Float32Array(Uint32Array.from(bfloat16(values), (half) => half << 16).buffer))
     ]
-  ])('%s is left out, with a note', async (_name, make) => {
+  ])('%s is left out, with a note', { tags: ['slow'] }, async (_name, make) => {
     const { result, gguf } = await converted(make())
     expect(gguf.tensors.has('output.weight')).toBe(false)
     expect(result.notes.join()).toContain('language_model.lm_head.weight')

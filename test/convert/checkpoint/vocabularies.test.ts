@@ -47,7 +47,9 @@ const token = (id: number, content: string, special = false) => ({
 })
 
 describe.skipIf(!hasGolden)('tokenizer.json alone', () => {
-  it('gives the pieces of tokenizer.model, and an order of merges that agrees with its scores', async () => {
+  it('gives the pieces of tokenizer.model, and an order of merges that agrees with its scores', {
+    tags: ['slow']
+  }, async () => {
     const [plain, json] = [await converted(tiny), await converted(jsonOnly())]
     expect(json.tokens).toEqual(plain.tokens)
     expect(json.types.filter((type, id) => type === 6 && plain.types[id] === 6)).toHaveLength(256)
