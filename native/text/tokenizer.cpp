@@ -109,6 +109,7 @@ struct Tokenizer::Impl {
   void loadStored();
   void loadFlags();
   void loadKinds();
+  void indexPieces();
   std::string_view withSpaces(std::string_view piece, Kind kind);
   void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
              std::vector<int32_t>& out) const;
@@ -214,23 +215,8 @@ std::string_view Tokenizer::Impl::withSpaces(std::string_view piece, Kind kind) 
   return {decoded.data() + start, decoded.size() - start};
 }
 
-void Tokenizer::Impl::load(const std::vector<AddedToken>& added) {
-  const auto model = file->string("tokenizer.ggml.model");
-  if (!model)
-    fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
-  if (*model != "llama")
-    fail(Code::modelUnsupported, file->path(), ": tokenizer.ggml.model is \"", *model,
-         "\", expected \"llama\" (SentencePiece)");
-  const GgufArray& tokens = arrayOf("tokenizer.ggml.tokens", true);
-  if (tokens.count == 0 || tokens.count > (1u << 24))
-    fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..",
-         1u << 24);
-  pieces = tokens.strings();
-  loadStored();
-  loadFlags();
-  nameTokens(file->path(), added, vocabulary);
-  loadKinds();
-
+// What every piece writes, and where text finds it: bytes by value, words by the map, what is not cut by the matcher.
+void Tokenizer::Impl::indexPieces() {
   for (int i = 0; i < 256; ++i) byteText[size_t(i)] = char(i);
   byteIds.fill(-1);
   map.reserve(pieces.size());
@@ -267,6 +253,26 @@ void Tokenizer::Impl::load(const std::vector<AddedToken>& added) {
       longestPiece = std::max(longestPiece, piece.size());
     }
   }
+}
+
+void Tokenizer::Impl::load(const std::vector<AddedToken>& added) {
+  const auto model = file->string("tokenizer.ggml.model");
+  if (!model)
+    fail(Code::modelInvalid, file->path(), ": no tokenizer.ggml.model; convert the model together with its tokenizer");
+  if (*model != "llama")
+    fail(Code::modelUnsupported, file->path(), ": tokenizer.ggml.model is \"", *model,
+         "\", expected \"llama\" (SentencePiece)");
+  const GgufArray& tokens = arrayOf("tokenizer.ggml.tokens", true);
+  if (tokens.count == 0 || tokens.count > (1u << 24))
+    fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has ", tokens.count, " entries, expected 1..",
+         1u << 24);
+  pieces = tokens.strings();
+  loadStored();
+  loadFlags();
+  nameTokens(file->path(), added, vocabulary);
+  loadKinds();
+
+  indexPieces();
   for (size_t i = 0; i < 256; ++i)
     if (byteIds[i] < 0 && unk < 0)
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens has neither a piece for byte ", i,
