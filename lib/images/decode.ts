@@ -42,13 +42,15 @@ export const apart = new Limiter(2)
 const pipelines = new Limiter(2)
 
 /**
- * Decodes an opened picture and gives it to `use`, both within the limit of pictures at a time.
+ * Decodes an opened picture and gives it to `use`, both within the limit of pictures at a time; where `known` has a
+ * value for the encoded bytes, gives that instead.
  * Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_DEPENDENCY_MISSING, or at once with the signal's reason.
  */
 export async function withDecoded<T>(
   opened: OpenedImage,
   options: DecodeOptions,
-  use: (image: DecodedImage) => Promise<T>
+  use: (image: DecodedImage) => Promise<T>,
+  known?: (encoded: Buffer) => Promise<T | undefined>
 ): Promise<T> {
   const { signal } = options
   const done = async (image: DecodedImage): Promise<{ value: T }> => {
@@ -57,7 +59,10 @@ export async function withDecoded<T>(
   }
   const here = async (): Promise<{ value: T } | Apart> => {
     signal?.throwIfAborted()
-    const decoded = await decodeHere(opened, options.maxImagePixels ?? defaultMaxImagePixels)
+    const source = await readHere(opened)
+    const value = Buffer.isBuffer(source) ? await known?.(source) : undefined
+    if (value !== undefined) return { value }
+    const decoded = await decodeHere(opened.name, source, options.maxImagePixels ?? defaultMaxImagePixels)
     return 'width' in decoded ? await done(decoded) : decoded
   }
   const work = async (): Promise<T> => {
@@ -77,24 +82,30 @@ export async function decodeImage(
   return await withDecoded(await openImage(image, options), options, async (decoded) => decoded)
 }
 
-async function decodeHere({ name, source }: OpenedImage, limit: number): Promise<DecodedImage | Apart> {
-  try {
-    if (typeof source === 'string') return await decodeFile(source, name, limit)
-    if (Buffer.isBuffer(source)) return await decodeBytes(source, name, limit)
-    return isSharp(source) ? await decodePipeline(source, name, limit) : await decodeRaw(source, name, limit)
-  } catch (error) {
-    throw undecodable(name, error)
-  }
-}
-
-async function decodeFile(path: string, name: string, limit: number): Promise<DecodedImage | Apart> {
-  const { bytes, whole } = await readPicture(path, name)
-  if (whole) return await decodeBytes(bytes, name, limit)
+/** Files as their bytes; large ones stay where they are. */
+async function readHere({ name, source }: OpenedImage): Promise<Exclude<OpenedImage['source'], string> | Apart> {
+  if (typeof source !== 'string') return source
+  const { bytes, whole } = await readPicture(source, name)
+  if (whole) return bytes
   const format = formatOf(bytes)
   // from its path an SVG could name other files
   if (format === 'svg' || format === 'bmp' || format === 'pnm')
     throw invalid(name, 'a file of this format and size is not read; save it as PNG')
-  return { source: path, format }
+  return { source, format }
+}
+
+async function decodeHere(
+  name: string,
+  source: Exclude<OpenedImage['source'], string> | Apart,
+  limit: number
+): Promise<DecodedImage | Apart> {
+  try {
+    if (Buffer.isBuffer(source)) return await decodeBytes(source, name, limit)
+    if (isSharp(source)) return await decodePipeline(source, name, limit)
+    return 'source' in source ? source : await decodeRaw(source, name, limit)
+  } catch (error) {
+    throw undecodable(name, error)
+  }
 }
 
 async function decodeBytes(bytes: Buffer, name: string, limit: number): Promise<DecodedImage | Apart> {

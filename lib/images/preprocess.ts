@@ -1,12 +1,13 @@
 /** From any picture to the RGB bytes the model sees. */
 import type { PlainBytes } from '../base/plain-memory'
 import { withDecoded } from './decode'
-import type { ImageEmbedding, ImageInput } from './image-input'
+import { hasBytes, isBytes, type DecodedImage, type ImageEmbedding, type ImageInput } from './image-input'
 import { takePicture } from './image-rule'
 import { openImage } from './open'
 import { nativeCall } from '../base/errors'
 import { native, type NativeBinding } from '../engine/native'
 import { pictureDefaults, preprocessRules, type PreprocessOptions } from './preprocess-options'
+import type { RecentPictures } from './recent'
 import type { ImageTransform } from './transform'
 import { publicCall } from '../base/call'
 
@@ -20,32 +21,30 @@ export interface PreprocessedImage {
   transform: ImageTransform
 }
 
-/** {@link preprocessImage} with the options already checked. */
+/** {@link preprocessImage} with the options already checked; what `recent` knows is not decoded again. */
 export async function preprocess(
   binding: NativeBinding,
   image: Exclude<ImageInput, ImageEmbedding>,
-  options: PreprocessOptions
+  options: PreprocessOptions,
+  recent?: RecentPictures<PreprocessedImage>
 ): Promise<PreprocessedImage> {
   const { size } = options
   const opened = await openImage(image, options) // downloads wait for nobody
-  return await withDecoded(opened, options, async ({ data, width, height }) => {
-    const resized = await nativeCall(() =>
-      binding.resize(
-        data,
-        width,
-        height,
-        size,
-        options.resize ?? pictureDefaults.resize,
-        options.fit ?? pictureDefaults.fit
-      )
-    )
+  const resized = async ({ data, width, height }: DecodedImage): Promise<PreprocessedImage> => {
+    const { resize = pictureDefaults.resize, fit = pictureDefaults.fit } = options
+    const result = await nativeCall(() => binding.resize(data, width, height, size, resize, fit))
     return {
       width: size,
       height: size,
-      data: resized.data,
-      transform: { ...resized.transform, size, sourceWidth: width, sourceHeight: height }
+      data: result.data,
+      transform: { ...result.transform, size, sourceWidth: width, sourceHeight: height }
     }
-  })
+  }
+  if (!recent) return await withDecoded(opened, options, resized)
+  const look = recent.looking(isBytes(image) || hasBytes(image))
+  const picture = await withDecoded(opened, options, resized, look.for)
+  look.keep(picture)
+  return picture
 }
 
 /**

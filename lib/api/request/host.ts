@@ -19,7 +19,8 @@ import type {
 import { looksLikeZip } from '../../formats/npz'
 import { defaults, type LoadOptions } from '../options/options'
 import type { ImageTransform } from '../../images/transform'
-import { preprocess } from '../../images/preprocess'
+import { preprocess, type PreprocessedImage } from '../../images/preprocess'
+import { RecentPictures } from '../../images/recent'
 import type { PreprocessOptions } from '../../images/preprocess-options'
 import type { Tile } from '../../images/tile-plan'
 import { preprocessTiles, type PlanTiles } from '../../images/tiles'
@@ -192,6 +193,7 @@ export class ModelHost {
   private readonly adapterFiles: string[]
   /** Indices, in the engine, of adapters that `fit` made; each is brought there when a request first names it. */
   private readonly trained = new Map<TrainedAdapter, Promise<number>>()
+  private readonly recent = new RecentPictures<PreprocessedImage>()
   private disposing: Promise<void> | undefined
   private requests = 0
 
@@ -317,7 +319,7 @@ export class ModelHost {
       }
       return { native: { embedding: image.data }, ...(image.transform && { transform: image.transform }) }
     }
-    const { data, transform } = await preprocess(this.binding, image, this.pictureOptions(signal))
+    const { data, transform } = await preprocess(this.binding, image, this.pictureOptions(signal), this.recent)
     if (this.options.fit === undefined) hintAtShape(transform)
     return { native: { pixels: data }, transform }
   }
