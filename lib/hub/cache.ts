@@ -97,13 +97,18 @@ export class Cache {
     return models.filter((model) => model !== undefined).sort((a, b) => b.pulledAt.localeCompare(a.pulledAt))
   }
 
+  /** All that were pulled once. */
+  async names(): Promise<string[]> {
+    const folders = await readdir(join(this.dir, 'models')).catch((): string[] => [])
+    return folders.map((name) => name.replace('--', '/'))
+  }
+
   /** The id as the cache has it: the hub takes names in any case. */
   async spelled(id: string): Promise<string> {
-    const names = await readdir(join(this.dir, 'models')).catch((): string[] => [])
-    const wanted = folderName(id)
-    if (names.includes(wanted)) return id
-    const same = names.filter((name) => name.toLowerCase() === wanted.toLowerCase())
-    return same.length === 1 ? same[0]!.replace('--', '/') : id
+    const names = await this.names()
+    if (names.includes(id)) return id
+    const same = names.filter((name) => name.toLowerCase() === id.toLowerCase())
+    return same.length === 1 ? same[0]! : id
   }
 
   /** What {@link loadModel} takes for a name. The type of an adapter's name is that of its base. */

@@ -38,6 +38,8 @@ const adapterFiles = [
 const shard = /^model-\d{5}-of-\d{5}\.safetensors$/
 const part = /-(\d{5})-of-(\d{5})\.gguf$/i
 const isGguf = ({ path }: HubFile): boolean => /\.gguf$/i.test(path)
+const isVisionName = ({ path }: HubFile): boolean => isGguf({ path } as HubFile) && /mmproj|vision/i.test(nameOf(path))
+const isFirst = ({ path }: HubFile): boolean => Number(part.exec(path)?.[1] ?? 1) === 1
 const folderOf = (path: string): string => path.split('/').slice(0, -1).join('/')
 const nameOf = (path: string): string => path.split('/').at(-1)!
 
@@ -45,6 +47,8 @@ const nameOf = (path: string): string => path.split('/').at(-1)!
 class Folder {
   private readonly named: Map<string, HubFile>
   readonly ggufs: HubFile[]
+  /** Of the top folder: folders for each type share its vision file. */
+  readonly shared: HubFile[]
 
   constructor(
     readonly path: string,
@@ -53,6 +57,7 @@ class Folder {
     const own = files.filter((file) => folderOf(file.path) === path)
     this.named = new Map(own.map((file) => [nameOf(file.path), file]))
     this.ggufs = own.filter(isGguf)
+    this.shared = path === '' ? [] : files.filter((file) => folderOf(file.path) === '' && isVisionName(file))
   }
 
   has(name: string): boolean {
@@ -78,12 +83,19 @@ class Folder {
     return !this.isCheckpoint && this.has('adapter_config.json') && this.weights.length === 0
   }
   get isEmpty(): boolean {
-    return !this.isCheckpoint && !this.isAdapter && this.ggufs.length === 0
+    return !this.isCheckpoint && !this.isAdapter && this.ggufs.every(isVisionName)
+  }
+  /** GGUFs that their names call of the type; undefined: of any. */
+  ofType(type: string | undefined): HubFile[] {
+    return this.ggufs.filter(
+      (file) => isFirst(file) && !isVisionName(file) && (type === undefined || typeOf(file.path) === type)
+    )
   }
 }
 
-/** The folder that is meant: the named one, the top one, or the only one that has something. */
-function chosenFolder(files: readonly HubFile[], { id, folder, file }: ChoiceOptions): Folder {
+/** The folder that is meant: the named one, the one of the type, the top one, or the only one that has something. */
+function chosenFolder(files: readonly HubFile[], options: ChoiceOptions): Folder {
+  const { id, folder, file, type } = options
   if (file !== undefined) return new Folder(folderOf(file), files)
   if (folder !== undefined) {
     if (!files.some(({ path }) => path.startsWith(`${folder}/`)))
@@ -91,16 +103,36 @@ function chosenFolder(files: readonly HubFile[], { id, folder, file }: ChoiceOpt
     return new Folder(folder, files)
   }
   const top = new Folder('', files)
-  if (!top.isEmpty) return top
   const others = modelFolders(files)
+  const ofType = folderOfType(top, others, options)
+  if (ofType) return ofType
+  if (!top.isEmpty) return top
   if (others.length > 1) {
+    const types = [...new Set(others.flatMap((one) => one.ofType(undefined)).flatMap(({ path }) => typeOf(path) ?? []))]
     throw new PaliGemmaError(
       'ERR_MODEL_UNSUPPORTED',
-      `${id} has models in several folders: ${others.map((one) => one.path).join(', ')}; choose one with --subfolder ` +
-        '(option subfolder)'
+      `${id} has models in several folders: ${others.map((one) => one.path).join(', ')}` +
+        `${type === undefined || types.length === 0 ? '' : `, none as ${type}`}; choose one with --subfolder ` +
+        `(option subfolder)${types.length === 0 ? '' : `, or one of the types ${types.join(', ')} with --type`}`
     )
   }
   return others[0] ?? top
+}
+
+/** Many repositories of GGUFs have a folder for each type. */
+function folderOfType(top: Folder, others: Folder[], { id, type, mustConvert }: ChoiceOptions): Folder | undefined {
+  if (mustConvert || top.isCheckpoint || top.isAdapter || others.some((one) => one.isCheckpoint)) return undefined
+  if (type === undefined && top.ofType(undefined).length === 1) return undefined
+  const wanted = type ?? 'Q8_0'
+  if (top.ofType(wanted).length > 0) return top
+  const having = others.filter((one) => one.ofType(wanted).length > 0)
+  if (having.length > 1)
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${id} has files of type ${wanted} in several folders: ${having.map((one) => one.path).join(', ')}; choose one ` +
+        'with --subfolder (option subfolder)'
+    )
+  return having[0]
 }
 
 function modelFolders(files: readonly HubFile[]): Folder[] {
@@ -118,7 +150,7 @@ export function unknownGgufs(files: readonly HubFile[], options: ChoiceOptions):
   const folder = chosenFolder(files, options)
   if (options.mustConvert || (folder.isCheckpoint && options.type === undefined && options.file === undefined))
     return []
-  const first = folder.ggufs.filter(({ path }) => Number(part.exec(path)?.[1] ?? 1) === 1)
+  const first = folder.ggufs.filter(isFirst)
   // Beside a checkpoint only files of the wanted type matter.
   return folder.isCheckpoint && options.file === undefined
     ? first.filter(({ path }) => typeOf(path) === options.type || /mmproj|vision/i.test(path))
@@ -184,20 +216,22 @@ function takeReady(
 }
 
 const typeInName = /(?:^|[-._])(F32|F16|BF16|I?Q\d(?:_[A-Z0-9]+)*)$/i
-/** By convention names say the type: model-Q4_K_M.gguf, model-Q4_K_M-00001-of-00002.gguf. */
+/** By convention names say the type: model-Q4_K_M.gguf, model-Q4_K_M-00001-of-00002.gguf, Q4_K_M/model.gguf. */
 function typeOf(path: string): string | undefined {
-  return typeInName.exec(path.replace(part, '').replace(/\.gguf$/i, ''))?.[1]?.toUpperCase()
+  const name = nameOf(path)
+    .replace(part, '')
+    .replace(/\.gguf$/i, '')
+  return (typeInName.exec(name) ?? typeInName.exec(nameOf(folderOf(path))))?.[1]?.toUpperCase()
 }
 
 type Headers = ChoiceOptions['headers']
-function kindOf({ path }: HubFile, headers: Headers): GgufHeader['kind'] {
-  if (headers?.has(path)) return headers.get(path)?.kind ?? 'other'
-  return /mmproj|vision/i.test(nameOf(path)) ? 'vision' : 'model'
+function kindOf(file: HubFile, headers: Headers): GgufHeader['kind'] {
+  if (headers?.has(file.path)) return headers.get(file.path)?.kind ?? 'other'
+  return isVisionName(file) ? 'vision' : 'model'
 }
 
 function readyModels(folder: Folder, { id, headers }: ChoiceOptions): ReadyModel[] {
-  const first = folder.ggufs.filter((file) => Number(part.exec(file.path)?.[1] ?? 1) === 1)
-  return first.flatMap((file) => {
+  return folder.ggufs.filter(isFirst).flatMap((file) => {
     if (kindOf(file, headers) !== 'model') return []
     const header = headers?.get(file.path)
     const type = typeOf(file.path) ?? fileTypeName(header?.fileType) ?? (header ? 'GGUF' : undefined)
@@ -219,7 +253,9 @@ function partsOf(first: HubFile, folder: Folder, id: string): HubFile[] {
 }
 
 const visionFiles = (folder: Folder, headers: Headers): HubFile[] =>
-  folder.ggufs.filter((file) => kindOf(file, headers) === 'vision').sort((a, b) => b.bytes - a.bytes)
+  [...folder.ggufs, ...folder.shared]
+    .filter((file) => kindOf(file, headers) === 'vision')
+    .sort((a, b) => b.bytes - a.bytes)
 
 const adapterGgufs = (folder: Folder, { headers, file }: ChoiceOptions): HubFile[] =>
   folder.ggufs.filter((one) => kindOf(one, headers) === 'adapter' && (file === undefined || one.path === file))

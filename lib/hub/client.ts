@@ -25,6 +25,8 @@ export const defaultTiming: Timing = {
 export interface HubClient {
   endpoint: string
   token: string | undefined
+  /** A variable, a file, the option: what to change where the token is refused. */
+  tokenFrom: string
   fetch: Fetch
   timing: Timing
   signal: AbortSignal | undefined

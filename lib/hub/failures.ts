@@ -1,6 +1,7 @@
 /** What went wrong with a request, and what to do about it. */
 import { PaliGemmaError } from '../base/errors'
 import { type HubClient, type Subject, Transient } from './client'
+import { similarNames } from './similar'
 
 /** Certificates do not get better by trying again. */
 const certificateError = /CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)/
@@ -29,12 +30,20 @@ export function connectionError({ reached }: HubClient, host: string, error: unk
   return new Transient(`${host}: ${text}${proxyHint(process.env)}`, undefined, { cause: error })
 }
 
+type Environment = Record<string, string | undefined>
+const proxyVariable = (env: Environment): string | undefined =>
+  ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].find((one) => env[one])
+
 /** Node uses these variables only when it is told to. */
-export function proxyHint(env: Record<string, string | undefined>): string {
-  const name = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].find((one) => env[one])
+export function proxyUsed(env: Environment): boolean {
   const told =
     env['NODE_USE_ENV_PROXY'] === '1' || /--use-env-proxy/.test(`${env['NODE_OPTIONS']} ${process.execArgv.join(' ')}`)
-  return name === undefined || (told && process.allowedNodeEnvironmentFlags.has('--use-env-proxy'))
+  return proxyVariable(env) !== undefined && told && process.allowedNodeEnvironmentFlags.has('--use-env-proxy')
+}
+
+export function proxyHint(env: Environment): string {
+  const name = proxyVariable(env)
+  return name === undefined || proxyUsed(env)
     ? ''
     : `; ${name} is set, which Node (from 22.21 and 24.5 on) uses with NODE_USE_ENV_PROXY=1 only`
 }
@@ -93,18 +102,28 @@ function notFound({ client, subject: { id, revision, file }, page, reason }: Ref
   return new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
     `${client.endpoint} has no model ${id}${client.token === undefined ? ' that can be seen without a token' : ''}; ` +
-      'check the name, and for a private repository set HF_TOKEN to a token that may read it'
+      `check the name${meant(id)}, and for a private repository set HF_TOKEN to a token that may read it`
   )
 }
 
-function denied({ client, what, page, status, reason, said }: Refused): PaliGemmaError {
+const meant = (id: string): string => {
+  const similar = similarNames(id)
+  return similar.length === 0 ? '' : ` (did you mean ${similar.join(' or ')}?)`
+}
+
+function denied({ client, subject, what, page, status, reason, said }: Refused): PaliGemmaError {
+  if (/access to this resource is disabled/i.test(said))
+    return new PaliGemmaError(
+      'ERR_ACCESS_DENIED',
+      `${what} has been disabled at ${client.endpoint} (${status}): ${said}`
+    )
   const licence = `accept the licence at ${page}`
   const login = `set HF_TOKEN to an access token (${client.endpoint}/settings/tokens, permission to read)`
   if (status === 401 && client.token === undefined && reason !== 'GatedRepo') {
     // The hub does not tell strangers what there is.
     return new PaliGemmaError(
       'ERR_ACCESS_DENIED',
-      `${client.endpoint} shows no ${what} without a token (401): check the name; if it is right, the model is ` +
+      `${client.endpoint} shows no ${what} without a token (401): check the name${meant(subject.id)}; if it is right, the model is ` +
         `private or gated: log in, that is, ${licence} where it asks for that, then ${login}` +
         (said && `. The hub says: ${said}`)
     )
@@ -113,8 +132,8 @@ function denied({ client, what, page, status, reason, said }: Refused): PaliGemm
     client.token === undefined
       ? `${licence}, then ${login}`
       : status === 401 && reason !== 'GatedRepo'
-        ? `the token of HF_TOKEN is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
-        : `${licence} with the account of HF_TOKEN, and let the token read gated repositories`
+        ? `the token of ${client.tokenFrom} is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
+        : `${licence} with the account of ${client.tokenFrom}, and let the token read gated repositories`
   return new PaliGemmaError(
     'ERR_ACCESS_DENIED',
     `${what} may not be read (${status}${reason ? ` ${reason}` : ''}): ${help}${said && `. The hub says: ${said}`}`

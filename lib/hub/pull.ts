@@ -14,6 +14,7 @@ import { Cache, recordFormat } from './cache'
 import { findSame, type Lookup, lookUp } from './cached'
 import { type Choice, chooseFiles, unknownGgufs } from './choose'
 import { defaultTiming, type HubClient } from './client'
+import { proxyUsed } from './failures'
 import { presentBytes } from './download'
 import { type GgufHeader, readGgufHeader } from './gguf-header'
 import { acquireLock } from './lock'
@@ -112,13 +113,15 @@ function newClient(settings: HubSettings, options: PullOptions, hooks: PullHooks
   return {
     endpoint: settings.endpoint,
     token: settings.token,
+    tokenFrom: settings.tokenFrom,
     fetch: options.fetch ?? (async (url, init) => await fetch(url, init)),
     timing: { ...defaultTiming, ...hooks.timing },
     signal: options.signal,
     onRetry: options.onMessage,
     reached: new Set(),
     allowPrivate: settings.allowPrivate,
-    lookUp: options.fetch === undefined
+    // a proxy looks up names itself, and where there is one, there may be no name server
+    lookUp: options.fetch === undefined && !proxyUsed(process.env)
   }
 }
 
@@ -183,7 +186,7 @@ async function make(job: Job, commit: string): Promise<PullResult> {
     dir,
     hubCacheDir: settings.hubCacheDir,
     onProgress: options.onProgress,
-    check: hooks.convert ? undefined : async () => await checkBeforeWeights(choice, dir),
+    check: hooks.convert ? undefined : async () => await checkConfig(choice, id, dir),
     convertTo: converts ? type : undefined,
     freeBytes: hooks.freeBytes
   })
@@ -221,7 +224,12 @@ async function choose({ id, wanted, client }: Job, commit: string): Promise<Choi
 }
 
 /** What config.json refuses need not be downloaded: quantized checkpoints, other models, adapters of other methods. */
-async function checkBeforeWeights(choice: Choice, dir: string): Promise<void> {
-  if (choice.kind === 'checkpoint') await readConfig(join(dir, choice.folder))
-  if (choice.kind === 'adapter' && choice.files.length > 1) await readPeftSettings(join(dir, choice.folder))
+async function checkConfig(choice: Choice, id: string, dir: string): Promise<void> {
+  try {
+    if (choice.kind === 'checkpoint') await readConfig(join(dir, choice.folder))
+    if (choice.kind === 'adapter' && choice.files.length > 1) await readPeftSettings(join(dir, choice.folder))
+  } catch (cause) {
+    if (!(cause instanceof PaliGemmaError)) throw cause
+    throw new PaliGemmaError(cause.code, cause.message.replaceAll(dir, id), { cause })
+  }
 }

@@ -10,7 +10,8 @@ import { checkReadable } from '../base/permission'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { Cache, type CachedModel } from './cache'
 import { folderError } from './folder'
-import { type HubReference, parseReference } from './reference'
+import { type HubReference, isHubAddress, parseReference } from './reference'
+import { similarNames } from './similar'
 
 // A name that can only be meant as a file.
 const fileName = /\.(gguf|safetensors|npz|bin|part)$/i
@@ -36,8 +37,11 @@ export async function resolveModel(source: string | URL, cache?: Cache): Promise
   if ((await stat(file).catch(() => undefined))?.isDirectory()) throw await folderError(file)
   const reference = await hubName(model, file)
   if (!reference && isAddress(model)) throw elsewhere(model, 'model')
-  if (!reference) return { path: file }
   const where = cache ?? new Cache()
+  if (!reference) {
+    await suggest(model, file, where)
+    return { path: file }
+  }
   await checkReadable(where.dir)
   const found = (await where.find(reference)) ?? (await notPulled(model, reference, where))
   if (!found.adapter) return filesOf(found)
@@ -80,7 +84,7 @@ export async function resolveAdapter(adapter: string, file = resolve(adapter), c
 }
 
 /** The address of a page of a hub. */
-const isPage = (source: string | URL): boolean => /^(?:https?|hf):/i.test(String(source))
+const isPage = (source: string | URL): boolean => isHubAddress(String(source))
 
 function elsewhere(address: string, what: string): PaliGemmaError {
   return new PaliGemmaError(
@@ -113,13 +117,29 @@ const pullCommand = ({ id, revision, type, folder }: HubReference): string =>
     ...(type === undefined ? [] : ['--type', type])
   ].join(' ')
 
+/** A name without its owner is a path, and mostly none that exists. */
+async function suggest(given: string, file: string, where: Cache): Promise<void> {
+  if (/[/\\]|\.gguf$/i.test(given) || (await stat(file).catch(() => undefined))) return
+  const pulled = similarNames(given, await where.names())
+  const [name] = pulled.length > 0 ? pulled : similarNames(given)
+  if (name === undefined) return
+  throw new PaliGemmaError(
+    'ERR_MODEL_NOT_FOUND',
+    `${file}: no such file; did you mean ${name}` +
+      (pulled.length > 0 ? ', which was pulled?' : `? "npx paligemma pull ${name}" fetches it`)
+  )
+}
+
 async function notPulled(given: string, reference: HubReference, where: Cache): Promise<never> {
   const commit = await where.commitOf(reference.id, reference.revision ?? 'main')
   const others = commit === undefined ? [] : (await where.modelsOf(reference.id, commit)).map((other) => other.type)
   const types = others.sort((a, b) => fileTypeNames.indexOf(a) - fileTypeNames.indexOf(b)).join(', ')
+  const similar = similarNames(reference.id, await where.names())
   throw new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
     `${given} is no file, and as a model of the Hugging Face hub it is not in the cache (${where.dir}` +
-      `${types === '' ? '' : `, which has it as ${types}`}); fetch it with "${pullCommand(reference)}"`
+      `${types === '' ? '' : `, which has it as ${types}`}` +
+      `${similar.length === 0 ? '' : `, which has ${similar.join(', ')}: did you mean that?`}); fetch it with ` +
+      `"${pullCommand(reference)}"`
   )
 }

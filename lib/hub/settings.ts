@@ -13,6 +13,8 @@ export interface HubSettings {
   /** Without a slash at its end. */
   endpoint: string
   token: string | undefined
+  /** What the token is from, for messages: a variable, a file. */
+  tokenFrom: string
   /** Our own cache: converted models, unfinished downloads, locks. */
   cacheDir: string
   /** The cache of Hugging Face's Python library: files that it has are not downloaded again. */
@@ -67,12 +69,14 @@ export interface SettingOptions {
 /** Options win over the environment; names and defaults of the latter are those of Hugging Face's own library. */
 export async function hubSettings(options: SettingOptions = {}, env: Environment = process.env): Promise<HubSettings> {
   const home = pathSetting(env, 'HF_HOME') ?? join(xdgCache(env), 'huggingface')
+  const { token, from } = await tokenOf(options.token, env, home)
   return {
     endpoint: checkEndpoint(
       options.endpoint ?? setting(env, 'HF_ENDPOINT') ?? 'https://huggingface.co',
       options.endpoint === undefined ? 'HF_ENDPOINT' : 'endpoint'
     ),
-    token: options.token === false ? undefined : checkToken(options.token ?? (await tokenOf(env, home))),
+    token: checkToken(token, from),
+    tokenFrom: from,
     cacheDir: options.cacheDir ?? cacheDirectory(env),
     hubCacheDir: pathSetting(env, 'HF_HUB_CACHE') ?? pathSetting(env, 'HUGGINGFACE_HUB_CACHE') ?? join(home, 'hub'),
     offline: offlineVariable(env),
@@ -94,39 +98,42 @@ function checkEndpoint(value: string, name: string): string {
     /* reported below */
   }
   if (!url || !['http:', 'https:'].includes(url.protocol) || url.username || url.password || url.search || url.hash) {
+    const shown = /\/\/[^/]*@/.test(value) ? 'one with a user' : show(value)
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected an http or https URL without user, query and fragment for ${name} but received ${show(value)}`
+      `Expected an http or https URL without user, query and fragment for ${name} but received ${shown}` +
+        (/^[\w.-]+(?::\d+)?(?:\/|$)/.test(value) ? `; write https://${value}` : '')
     )
   }
   return url.href.replace(/\/+$/, '')
 }
 
 /** The token never appears in a message. */
-function checkToken(token: string | undefined): string | undefined {
+function checkToken(token: string | undefined, from: string): string | undefined {
   const trimmed = token?.trim()
   if (!trimmed) return undefined
-  if (!/^[\x21-\x7e]+$/.test(trimmed)) {
+  if (!/^[\x21-\x7e]+$/.test(trimmed) || /["'`]/.test(trimmed)) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      'Expected an access token (hf_...) for HF_TOKEN but received text with spaces or other characters that no ' +
-        'token has'
+      `Expected an access token (hf_...) for ${from} but received text with spaces, quotes or other characters that ` +
+        'no token has'
     )
   }
   return trimmed
 }
 
-/** A token that nobody gave to this call. */
-async function tokenOf(env: Environment, home: string): Promise<string | undefined> {
-  if (flag(env, 'HF_HUB_DISABLE_IMPLICIT_TOKEN')) return undefined
-  return (
-    setting(env, 'HF_TOKEN') ??
-    setting(env, 'HUGGING_FACE_HUB_TOKEN') ??
-    (await storedToken(pathSetting(env, 'HF_TOKEN_PATH') ?? join(home, 'token')))
-  )
-}
-
-/** What `hf auth login` writes. */
-async function storedToken(path: string): Promise<string | undefined> {
-  return await readFile(path, 'utf8').catch(() => undefined)
+/** The option, else a variable, else what `hf auth login` wrote. */
+async function tokenOf(
+  option: string | false | undefined,
+  env: Environment,
+  home: string
+): Promise<{ token: string | undefined; from: string }> {
+  if (option !== undefined) return { token: option === false ? undefined : option, from: 'the option token' }
+  if (flag(env, 'HF_HUB_DISABLE_IMPLICIT_TOKEN')) return { token: undefined, from: 'HF_TOKEN' }
+  for (const from of ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN']) {
+    const token = setting(env, from)
+    if (token !== undefined) return { token, from }
+  }
+  const file = pathSetting(env, 'HF_TOKEN_PATH') ?? join(home, 'token')
+  return { token: await readFile(file, 'utf8').catch(() => undefined), from: file }
 }

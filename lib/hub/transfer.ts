@@ -20,14 +20,14 @@ export interface TransferOptions {
   /** The cache of Hugging Face's Python library. */
   hubCacheDir: string
   onProgress: PullOptions['onProgress']
-  /** The small files are here; throws where the large ones are not worth downloading. */
+  /** The configs are here; throws where the rest is not worth downloading. */
   check?: (() => Promise<void>) | undefined
   /** Type of the model that is made of the files, which takes room too; undefined: they are the model. */
   convertTo: string | undefined
   freeBytes?: ((path: string) => Promise<number | undefined>) | undefined
 }
 
-/** Small files first: config.json tells whether the model can be used, and how large the converted one will be. */
+/** config.json first: it tells whether the model can be used, and how large the converted one will be. */
 export async function transfer(client: HubClient, options: TransferOptions): Promise<void> {
   const { id, commit, files, dir, onProgress } = options
   const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0)
@@ -46,16 +46,21 @@ export async function transfer(client: HubClient, options: TransferOptions): Pro
       return report(file, file.bytes)
     await downloadFile(one, target)
   }
-  const isLarge = (file: HubFile): boolean => /\.(safetensors|gguf)$/i.test(file.path)
-  const large = files.filter(isLarge)
-  await together(
-    client,
-    files.filter((file) => !isLarge(file)),
-    fetchFile
-  )
+  const stage = async (name: Stage): Promise<void> => {
+    const those = files.filter((file) => stageOf(file) === name)
+    if (name === 'weights') await checkSpace(those, options)
+    await together(client, those, fetchFile)
+  }
+  await stage('config')
   await options.check?.()
-  await checkSpace(large, options)
-  await together(client, large, fetchFile)
+  await stage('vocabulary')
+  await stage('weights')
+}
+
+type Stage = 'config' | 'vocabulary' | 'weights'
+function stageOf({ path }: HubFile): Stage {
+  if (/\.(safetensors|gguf)$/i.test(path)) return 'weights'
+  return /(?:^|\/)(?!tokenizer)\w*config\.json$/.test(path) ? 'config' : 'vocabulary'
 }
 
 /** A few files at a time; the first failure ends the others. */

@@ -164,11 +164,11 @@ describe('refusals', () => {
     expect(error.message).toContain('GatedRepo said the hub')
     always(403, 'GatedRepo', {}, /\/resolve\//)
     expect((await failure({ token: 'hf_secret' })).message).toMatch(
-      /accept the licence at .* with the account of HF_TOKEN/
+      /accept the licence at .* with the account of the option token/
     )
     always(401)
     const invalid = await failure({ token: 'hf_secret' })
-    expect(invalid.message).toContain('the token of HF_TOKEN is not valid')
+    expect(invalid.message).toContain('the token of the option token is not valid')
     expect(invalid.message).not.toContain('hf_secret')
     expect(hub.seen.length).toBeLessThan(30)
   })

@@ -89,6 +89,24 @@ describe('pasted addresses', () => {
       { id: 'org/name', revision: 'main', file: 'a/b-Q8_0.gguf' }
     ],
     ['https://huggingface.co/api/models/org/name', { id: 'org/name' }],
+    ['https://huggingface.co/org/name.git', { id: 'org/name' }],
+    ['git@hf.co:org/name.git', { id: 'org/name' }],
+    ['hf.co/org/name-GGUF:Q4_K_M', { id: 'org/name-GGUF', type: 'Q4_K_M' }],
+    ['https://huggingface.co/org/name:Q8_0', { id: 'org/name', type: 'Q8_0' }],
+    ['hf:org/name:Q4_K_M', { id: 'org/name', type: 'Q4_K_M' }],
+    ['hf:org/name/sub/m.gguf#v2', { id: 'org/name', revision: 'v2', file: 'sub/m.gguf' }],
+    ['hf://org/name@v1/sub', { id: 'org/name', revision: 'v1', folder: 'sub' }],
+    ['hf://models/org/name/m.gguf', { id: 'org/name', file: 'm.gguf' }],
+    ['hf://org/name@refs/pr/1/sub', { id: 'org/name', revision: 'refs/pr/1', folder: 'sub' }],
+    [
+      'https://huggingface.co/org/name/tree/main/sub?show_file_info=sub%2Fm-Q4_0.gguf',
+      {
+        id: 'org/name',
+        revision: 'main',
+        file: 'sub/m-Q4_0.gguf'
+      }
+    ],
+    ['https://huggingface.co/org/name?show_file_info=../../m.gguf', { id: 'org/name' }],
     ['https://mirror.example/hf/org/name/tree/v1', { id: 'org/name', revision: 'v1' }]
   ])('%s', (address, reference) => {
     expect(parseReference(address, 'https://mirror.example/hf')).toEqual(reference)
@@ -101,6 +119,9 @@ describe('pasted addresses', () => {
     'https://huggingface.co/org',
     'https://huggingface.co/org/%zz',
     'https://mirror.example/elsewhere/org/name',
+    'hf://datasets/org/name',
+    'hf.co/org/name@:Q8_0',
+    'git@github.com:org/name.git',
     'file:///org/name'
   ])('%s is none', (address) => {
     expect(parseReference(address, 'https://mirror.example/hf')).toBeUndefined()
@@ -158,6 +179,25 @@ describe('the choice of files', () => {
     expect(() => choose(two)).toThrow(/several folders: checkpoint, other; choose one with --subfolder/)
     expect(choose(two, { folder: 'other' })).toMatchObject({ folder: 'other' })
     expect(() => choose(two, { folder: 'third' })).toThrow(/no folder third; models are in checkpoint, other/)
+  })
+
+  it('takes the type from the folder that is called so, with the vision file of the top folder', () => {
+    const parts = [1, 2].map((n) => `Q8_0/m-0000${n}-of-00002.gguf`)
+    const many = ['mmproj-m-F16.gguf', ...parts, 'Q4_K_M/m-Q4_K_M.gguf', 'README.md']
+    expect(choose(many, { type: 'Q4_K_M' })).toMatchObject({
+      model: [{ path: 'Q4_K_M/m-Q4_K_M.gguf' }],
+      vision: { path: 'mmproj-m-F16.gguf' }
+    })
+    expect(choose(many)).toMatchObject({ type: 'Q8_0', model: parts.map((path) => ({ path })) })
+    expect(choose([...many, 'm-IQ4_XS.gguf'], { type: 'Q8_0' })).toMatchObject({ type: 'Q8_0' })
+    expect(choose([...many, 'm-IQ4_XS.gguf'])).toMatchObject({ type: 'IQ4_XS', model: [{ path: 'm-IQ4_XS.gguf' }] })
+    expect(() => choose(many, { type: 'F16' })).toThrow(/Q4_K_M, Q8_0, none as F16.*types Q4_K_M, Q8_0 with --type/)
+    expect(() => choose([...many, 'old/m-Q8_0.gguf'])).toThrow(/type Q8_0 in several folders: Q8_0, old/)
+    expect(choose([...many, 'old/m-Q8_0.gguf'], { folder: 'old' })).toMatchObject({
+      model: [{ path: 'old/m-Q8_0.gguf' }]
+    })
+    const checkpoint = ['config.json', 'tokenizer.json', 'model.safetensors']
+    expect(choose([...many, ...checkpoint])).toMatchObject({ kind: 'checkpoint' })
   })
 
   it('takes GGUFs of folders, and the one that is named', () => {
@@ -278,6 +318,23 @@ describe.skipIf(!hasGolden)('pulling', () => {
     })
     expect((await failure()).message).toMatch(/init_lora_weights is "pissa"/)
     expect(hub.seen.some(({ path }) => path.includes('missing'))).toBe(false)
+  })
+
+  it('a quantized or foreign checkpoint is refused when nothing but its configs is here', async () => {
+    const rest = { 'tokenizer.json': '{}', 'tokenizer_config.json': '{}', 'model.safetensors': 'weights' }
+    for (const [config, told] of [
+      [{ model_type: 'paligemma', quantization_config: { quant_method: 'awq', bits: 4 } }, /^org\/tiny-model.*AWQ/i],
+      [{ model_type: 'paligemma', quantization_config: { quant_method: 'compressed-tensors' } }, /compressed-tensors/],
+      [{ model_type: 'llama' }, /^org\/tiny-model\/config\.json: model_type is "llama"/]
+    ] as const) {
+      await start({ ...rest, 'config.json': JSON.stringify(config), 'preprocessor_config.json': '{}' })
+      const options = { endpoint: hub.url, cacheDir: tempDir() }
+      const error = await pull(hub.id, options, { env: {} }).then(String, (reason: Error) => reason)
+      expect(error).toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringMatching(told) })
+      const asked = hub.seen.filter(({ path }) => path.includes('/resolve/')).map(({ path }) => basename(path))
+      expect(asked.sort()).toEqual(['config.json', 'preprocessor_config.json'])
+      await hub.stop()
+    }
   })
 
   it('names in another case are one model, under the hub’s own spelling', async () => {

@@ -96,7 +96,7 @@ function sayPlan({ id, commit, type, converts, files }: PullPlan, bars: Bars): v
   const all = files.reduce((sum, file) => sum + file.bytes, 0)
   const present = files.reduce((sum, file) => sum + file.present, 0)
   bars.say(
-    `${id} at ${commit.slice(0, 10)}, ${files.length} files, ${formatBytes(all)}` +
+    `${id} at ${commit.slice(0, 10)}, ${files.length} ${files.length === 1 ? 'file' : 'files'}, ${formatBytes(all)}` +
       `${present > 0 ? ` (${formatBytes(present)} are here)` : ''}, ` +
       `${converts ? `to be converted to ${type}` : `ready as ${type}`}`
   )
