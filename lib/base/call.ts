@@ -40,14 +40,17 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
 
 /**
  * A public call whose results come in a loop: `read` takes the options now, in the caller's state, and what is wrong
- * with them comes out of the loop, as everything else does.
+ * with them comes out of the loop, as everything else does. Whoever runs the loop, the user's sources and callbacks run
+ * in the context of this call.
  */
 export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
   read: () => T,
   work: (options: Taken<T>) => AsyncGenerator<R, void, undefined>
 ): AsyncGenerator<R, void, undefined> {
   const options = attempt(read)
-  return (async function* () {
+  return inThisContext(run())
+
+  async function* run(): AsyncGenerator<R, void, undefined> {
     const taken = options()
     const end = ownController()
     const release = taken.signal ? follow(taken.signal, (reason) => end.abort(reason)) : () => {}
@@ -59,7 +62,15 @@ export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
     } finally {
       release()
     }
-  })()
+  }
+}
+
+function inThisContext<R>(loop: AsyncGenerator<R, void, undefined>): AsyncGenerator<R, void, undefined> {
+  return Object.assign(loop, {
+    next: AsyncResource.bind(loop.next.bind(loop)),
+    return: AsyncResource.bind(loop.return.bind(loop)),
+    throw: AsyncResource.bind(loop.throw.bind(loop))
+  })
 }
 
 /** The value, or what the question throws, later. */

@@ -45,7 +45,8 @@ export async function* decodeFrames(
     ...(video.before ?? []),
     ...['-i', video.input, '-map', '0:v:0', '-an', '-sn', '-dn', '-vf', filters(choice), ...(await passFrames())],
     ...(Number.isFinite(most) ? ['-frames:v', String(most)] : []),
-    ...['-f', 'rawvideo', '-pix_fmt', 'rgb24', 'pipe:1']
+    // raw pixels need no encoder's threads, which a limit may refuse
+    ...['-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'rgb24', 'pipe:1']
   ]
   signal?.throwIfAborted()
   const ffmpeg = new Ffmpeg(

@@ -3,7 +3,7 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { promisify } from 'node:util'
 import { PaliGemmaError } from '../base/errors'
 import { follow } from '../base/signals'
-import { invalid } from '../images/problems'
+import { invalid, starved } from '../images/problems'
 import type { OpenedVideo } from './source'
 
 /** PALIGEMMA_FFMPEG, else the first on PATH. */
@@ -27,7 +27,11 @@ export async function passFrames(): Promise<string[]> {
   return Number(major) + Number(minor) / 10 >= 5.1 ? ['-fps_mode', 'passthrough'] : ['-vsync', 'passthrough']
 }
 
+// What the system and libraries say where threads or processes are limited: that is no fault of the video.
+const refused = /resource temporarily unavailable|pthread_create|\bEAGAIN\b|\bENOMEM\b/i
+
 function missing(command: string, cause: unknown): PaliGemmaError {
+  if (refused.test(String(cause))) return starved(command, 'it a process or threads', cause)
   const install = {
     darwin: '"brew install ffmpeg"',
     win32: '"winget install ffmpeg"',
@@ -109,8 +113,16 @@ export class Ffmpeg {
     return (telling.length > 0 ? telling : this.said).at(-1)?.replace(/^\[[^\]]*\]\s*/, '')
   }
 
+  /** Where the system refused it threads. */
+  refusal(name: string): PaliGemmaError | undefined {
+    const line = this.said.find((one) => refused.test(one))
+    return line === undefined ? undefined : starved(name, 'ffmpeg a thread', new Error(line))
+  }
+
   /** What is wrong, in its own words. */
   failure(otherwise: string): PaliGemmaError {
+    const refusal = this.refusal(this.video.name)
+    if (refusal) return refusal
     const words = this.words()
     const moov = this.said.some((line) => /moov atom not found/.test(line)) && this.video.bytes
     const hint = moov ? '; its index is at the end, so pass it as a file, or write it with -movflags +faststart' : ''

@@ -29,6 +29,37 @@ describe('callbacks', () => {
     expect(Object.keys(seen)).toHaveLength(10)
   })
 
+  it('and sources of loops, too, whoever runs the loop', async () => {
+    const storage = new AsyncLocalStorage<string>()
+    const model = await open('a')
+    const seen: unknown[] = []
+    async function* source() {
+      try {
+        for (let i = 0; i < 5; i++) {
+          seen.push(storage.getStore())
+          await new Promise((resolve) => setTimeout(resolve, 1))
+          yield picture
+        }
+      } finally {
+        seen.push(storage.getStore())
+      }
+    }
+    for (const take of [
+      () => model.batch(source(), { task: 'caption' }),
+      () => model.watch(source(), { task: 'caption', minInterval: 0 })
+    ]) {
+      const loop = storage.run('ann', take)
+      await storage.run('bob', async () => {
+        for await (const { result, error } of loop) {
+          expect([result, error, storage.getStore()]).toEqual(['a', undefined, 'bob'])
+          if (seen.length > 3) break
+        }
+      })
+    }
+    expect(seen.length).toBeGreaterThan(6)
+    expect(new Set(seen)).toEqual(new Set(['ann']))
+  })
+
   it('that reject end the call with their own reason', async () => {
     const model = await open('a', 5, 'b')
     const mine = new Error('mine')

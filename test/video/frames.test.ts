@@ -21,6 +21,12 @@ async function collect(source: VideoSource, options: VideoFrameOptions = {}): Pr
   return frames
 }
 
+/** A program that knows its version, and then says this and fails. */
+function said(...lines: string[]): string {
+  const quoted = lines.map((line) => `'${line}'`).join(' ')
+  return `[ "$1" = -version ] && echo "ffmpeg version 5.1" && exit 0; printf '%s\\n' ${quoted} >&2; exit 1`
+}
+
 const indexes = (frames: VideoFrame[]): number[] => frames.map(({ image }) => frameIndex(image))
 const seconds = (frames: VideoFrame[]): number[] => frames.map(({ time }) => Number(time.toFixed(3)))
 
@@ -168,6 +174,24 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     process.env['PALIGEMMA_FFMPEG'] = '/nowhere/ffmpeg'
     try {
       await expect(collect(file('moving.avif'))).rejects.toMatchObject({ code: 'ERR_DEPENDENCY_MISSING' })
+    } finally {
+      delete process.env['PALIGEMMA_FFMPEG']
+    }
+  })
+
+  // Words that ffmpeg 5.1 and OpenBLAS said under a limit of threads.
+  it.skipIf(process.platform === 'win32').each([
+    ['does not start', 'echo "OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2" >&2; exit 134'],
+    ['has no decoder', said('Error while opening decoder for input stream #0:0 : Resource temporarily unavailable')],
+    ['has no filter', said('Failed to inject frame into filter network: Resource temporarily unavailable', 'later')]
+  ])('where ffmpeg is refused threads and %s, that is no fault of the video', async (_, script) => {
+    writeFileSync(file('refused'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+    process.env['PALIGEMMA_FFMPEG'] = file('refused')
+    try {
+      await expect(collect(file('plain.mp4'), { fps: 5 })).rejects.toMatchObject({
+        code: 'ERR_OUT_OF_MEMORY',
+        message: expect.stringMatching(/refused.*thread.*raise the limit/s) as string
+      })
     } finally {
       delete process.env['PALIGEMMA_FFMPEG']
     }

@@ -82,6 +82,8 @@ export class Film {
   }
 
   private failure(): PaliGemmaError {
+    const refusal = this.ffmpeg.refusal(this.options.path)
+    if (refusal) return refusal
     const words = this.ffmpeg.words() ?? 'ffmpeg ended'
     return new PaliGemmaError('ERR_WRITE_FAILED', `${this.options.path} cannot be written: ${words}`)
   }
