@@ -80,7 +80,7 @@ function attempt<T>(question: () => T): () => T {
     return () => value
   } catch (error) {
     return () => {
-      throw error
+      throw explainDenied(error)
     }
   }
 }

@@ -35,11 +35,10 @@ export async function checkReadable(...paths: (string | undefined)[]): Promise<v
   }
 }
 
-/** Node's own refusal with our code and words; any other error as it is. */
+/** Node's own refusal, also where an error of ours came of it, with our code and words; any other error as it is. */
 export function explainDenied(error: unknown): unknown {
-  if (error instanceof PaliGemmaError || typeof error !== 'object' || error === null) return error
-  const { code, permission, resource } = error as { code?: unknown; permission?: unknown; resource?: unknown }
-  if (code !== 'ERR_ACCESS_DENIED' || typeof permission !== 'string') return error
+  const { permission, resource } = refusalIn(error) ?? {}
+  if (permission === undefined) return error
   if (!permission.startsWith('FileSystem')) {
     const flag = { ChildProcess: '--allow-child-process', WorkerThreads: '--allow-worker' }[permission]
     const advice = flag ? `; start Node with ${flag}` : ''
@@ -49,6 +48,17 @@ export function explainDenied(error: unknown): unknown {
   }
   const path = typeof resource === 'string' && resource !== '' ? resource : 'a file'
   return denied(path, permission === 'FileSystemWrite' ? 'fs.write' : 'fs.read', error)
+}
+
+/** Node's refusal among an error and its causes; not where one of ours has said so already. */
+function refusalIn(error: unknown): { permission: string; resource?: unknown } | undefined {
+  for (let one = error, depth = 0; typeof one === 'object' && one !== null && depth < 8; depth++) {
+    const { code, permission, resource, cause } = one as Record<string, unknown>
+    if (code === 'ERR_ACCESS_DENIED')
+      return typeof permission === 'string' && !(one instanceof PaliGemmaError) ? { permission, resource } : undefined
+    one = cause
+  }
+  return undefined
 }
 
 /**

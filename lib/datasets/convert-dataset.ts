@@ -118,7 +118,8 @@ export async function convertDataset(options: DatasetOptions): Promise<DatasetRe
 type Own = Omit<Taken<DatasetOptions>, 'source' | 'out' | 'images' | 'maskEncoder' | 'annotations' | 'heldOut'> &
   Partial<Record<'images' | 'maskEncoder' | 'annotations' | 'heldOut', string>> & { source: string; out: string }
 
-const wrong = (text: string): PaliGemmaError => new PaliGemmaError('ERR_INVALID_OPTION', text)
+const wrong = (text: string, cause?: unknown): PaliGemmaError =>
+  new PaliGemmaError('ERR_INVALID_OPTION', text, cause === undefined ? undefined : { cause })
 
 async function convert(given: Taken<DatasetOptions>): Promise<DatasetResult> {
   const options = given as Own
@@ -198,7 +199,7 @@ async function fill(spool: Spool, options: Own, to: Form): Promise<number> {
 async function open(options: Own): Promise<Rows> {
   const { source, task = 'detect', per = 'picture', truth = false, subset = 'train', maskEncoder } = options
   const info = await stat(source).catch((cause: Error) => {
-    throw wrong(`${source} cannot be read: ${cause.message}`)
+    throw wrong(`${source} cannot be read: ${cause.message}`, cause)
   })
   const isJson = /\.json$/i.test(source) && (options.from === undefined || ['coco', 'vqa'].includes(options.from))
   const json = isJson ? await readJsonFile(source) : undefined

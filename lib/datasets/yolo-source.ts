@@ -27,7 +27,8 @@ export async function* yoloRows(reading: Reading): Rows {
   }
 }
 
-const wrong = (text: string): PaliGemmaError => new PaliGemmaError('ERR_INVALID_OPTION', text)
+const wrong = (text: string, cause?: unknown): PaliGemmaError =>
+  new PaliGemmaError('ERR_INVALID_OPTION', text, cause === undefined ? undefined : { cause })
 
 async function open({ source, images, subset, labels }: Reading): Promise<Folder> {
   const isFolder = (await stat(source)).isDirectory()
@@ -46,7 +47,7 @@ async function open({ source, images, subset, labels }: Reading): Promise<Folder
   try {
     fields = parse(await readFile(described, 'utf8'))
   } catch (cause) {
-    throw wrong(`${described} cannot be read: ${(cause as Error).message}`)
+    throw wrong(`${described} cannot be read: ${(cause as Error).message}`, cause)
   }
   if (!isObject(fields)) throw wrong(`${described}: expected names, and where the pictures are`)
   const root = resolve(folder, typeof fields['path'] === 'string' ? fields['path'] : '.')

@@ -3,6 +3,7 @@ import { lstat, readdir, rm, rmdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { publicCall } from '../base/call'
+import { checkReadable } from '../base/permission'
 import { readOptions, rule, type Rules } from '../base/validate'
 import { Cache, type CachedModel, recordPath } from './cache'
 import { acquireLock } from './lock'
@@ -59,6 +60,7 @@ const removeRules: Rules<RemovePulledOptions> = { ...listRules, onMessage: rule.
 export async function listPulled(options: ListPulledOptions = {}): Promise<PulledList> {
   const { cacheDir } = readOptions<ListPulledOptions>('listPulled', options, listRules)
   const cache = new Cache(cacheDir ?? cacheDirectory())
+  await checkReadable(cache.dir)
   const ids = [
     ...new Set([...(await idsIn(join(cache.dir, 'models'))), ...(await idsIn(join(cache.dir, 'downloads')))])
   ].sort()

@@ -1,9 +1,12 @@
 /** What can be wrong with a picture, in the words of every part that reads one. */
 import { PaliGemmaError } from '../base/errors'
+import { explainDenied } from '../base/permission'
 import { isStarved } from './sharp'
 
+/** ERR_IMAGE_INVALID, or ERR_ACCESS_DENIED where Node's permission model is the cause. */
 export function invalid(name: string, why: string, cause?: unknown): PaliGemmaError {
-  return new PaliGemmaError('ERR_IMAGE_INVALID', `${name}: ${why}`, cause === undefined ? undefined : { cause })
+  const options = cause === undefined ? undefined : { cause }
+  return explainDenied(new PaliGemmaError('ERR_IMAGE_INVALID', `${name}: ${why}`, options)) as PaliGemmaError
 }
 
 export function undecodable(name: string, error: unknown): PaliGemmaError {

@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { type FileHandle, open, readdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { PaliGemmaError } from '../base/errors'
 import { wholeLines } from '../base/lines'
 import { makeFolder, writeFailure } from '../base/output-file'
-import { syncFile } from '../base/permission'
+import { explainDenied, syncFile } from '../base/permission'
 import { take, rule } from '../base/validate'
 import { reviveResults } from '../output/mask-forms'
 import type { ResultFields } from '../api/many/rows'
@@ -69,8 +70,9 @@ export class ShardWriter {
  */
 export async function* readShards(folder: string): AsyncGenerator<ShardRow, void, undefined> {
   const path = take('folder', folder, rule.file)
-  const names = await readdir(path).catch((error: unknown) => {
-    throw writeFailure(error, path, 'folder')
+  const names = await readdir(path).catch((cause: Error) => {
+    const text = `Expected a folder of shards for folder but ${path} cannot be read: ${cause.message}`
+    throw explainDenied(new PaliGemmaError('ERR_INVALID_OPTION', text, { cause }))
   })
   const seen = new Set<string>()
   for (const name of names.filter((one) => one.endsWith('.jsonl')).sort())

@@ -44,10 +44,11 @@ describe('callbacks', () => {
         seen.push(storage.getStore())
       }
     }
-    for (const take of [
+    const loops: (() => AsyncIterable<{ result?: unknown; error?: unknown }>)[] = [
       () => model.batch(source(), { task: 'caption' }),
       () => model.watch(source(), { task: 'caption', minInterval: 0 })
-    ]) {
+    ]
+    for (const take of loops) {
       const loop = storage.run('ann', take)
       await storage.run('bob', async () => {
         for await (const { result, error } of loop) {

@@ -195,7 +195,9 @@ const withAddons = permission !== undefined && process.allowedNodeEnvironmentFla
 
 const application = `
 const [root, open, closed] = process.argv.slice(2)
-const { loadModel, loadTokenizer, inspectModel, quantizeModel, dequantizeTensor } = require(root)
+const { loadModel, loadTokenizer, inspectModel, quantizeModel, dequantizeTensor, listPulled, preprocessImage,
+  drawDetections, videoFrames, convertModel, convertDataset } = require(root)
+const all = async (loop) => { for await (const { error } of loop) if (error) throw error }
 const said = {}
 const attempt = async (name, work) => {
   said[name] = await work().then(() => 'done', ({ name, code, message }) => ({ name, code, message }))
@@ -215,6 +217,21 @@ const work = async () => {
   await attempt('dequantizeTensor', () => dequantizeTensor(other, 'a'))
   await attempt('quantizeModel', () => quantizeModel({ source: other, out, type }))
   await attempt('output', () => quantizeModel({ source: model, out: closed + '/q.gguf', type }))
+  await attempt('listPulled', () => listPulled({ cacheDir: closed }))
+  await attempt('shards', () => all(require(root + '/dist/queue/index.js').readShards(closed)))
+  const picture = closed + '/p.png', short = { task: 'caption', maxTokens: 1 }
+  await attempt('preprocessImage', () => preprocessImage(picture, { size: 28 }))
+  await attempt('drawDetections', () => drawDetections(new URL('file://' + picture), []))
+  await attempt('videoFrames', () => all(videoFrames(closed + '/v.gif')))
+  await attempt('convertModel', () => convertModel({ source: closed, out }))
+  await attempt('convertDataset', () => convertDataset({ source: closed + '/d.csv', out: open + '/d.jsonl' }))
+  const loaded = await loadModel({ model, threads: 1 })
+  await attempt('caption', () => loaded.caption(picture, { maxTokens: 1 }))
+  await attempt('batch', () => all(loaded.batch([picture], short)))
+  await attempt('watch', () => all(loaded.watch(closed, { ...short, minInterval: 0 })))
+  await attempt('fit', () => loaded.fit([{ image: picture, prompt: 'a', response: 'b' }], { steps: 1 }))
+  await attempt('describeVideo', () => loaded.describeVideo(closed + '/v.mp4', { prompt: 'a' }))
+  await loaded.dispose()
 }
 work().then(() => process.stdout.write(JSON.stringify(said)))`
 
@@ -225,6 +242,7 @@ describe.skipIf(!withAddons || process.platform === 'win32')("Node's permission 
     for (const dir of [open, closed]) {
       mkdirSync(dir)
       copyFileSync(gguf, join(dir, 'm.gguf'))
+      for (const name of ['p.png', 'v.gif', 'v.mp4', 'd.csv', 'a.jsonl']) writeFileSync(join(dir, name), '')
     }
     symlinkSync(join(closed, 'm.gguf'), join(open, 'link.gguf'))
     writeFileSync(join(open, 'app.cjs'), application)
@@ -238,13 +256,16 @@ describe.skipIf(!withAddons || process.platform === 'win32')("Node's permission 
     const said = JSON.parse(stdout) as Record<string, { code: string; message: string }>
     const { may, 'may write': mayWrite, ...refused } = said
     expect([may, mayWrite]).toEqual(['done', 'done'])
-    expect(Object.keys(refused)).toHaveLength(10)
+    expect(Object.keys(refused)).toHaveLength(22)
     for (const [name, error] of Object.entries(refused)) {
       expect([name, error]).toEqual([
         name,
         expect.objectContaining({ name: 'PaliGemmaError', code: 'ERR_ACCESS_DENIED' })
       ])
-      expect([name, error.message]).toEqual([name, expect.stringMatching(/(?:closed\/[mq]|open\/link)\.gguf/)])
+      expect([name, error.message]).toEqual([
+        name,
+        expect.stringMatching(/(?:closed(?:\/[\w.]+)?|open\/link\.gguf)(?= |:|$)/)
+      ])
     }
     expect(existsSync(join(closed, 'q.gguf'))).toBe(false)
   })
