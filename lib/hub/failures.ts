@@ -123,8 +123,8 @@ function denied({ client, subject, what, page, status, reason, said }: Refused):
     // The hub does not tell strangers what there is.
     return new PaliGemmaError(
       'ERR_ACCESS_DENIED',
-      `${client.endpoint} shows no ${what} without a token (401): check the name${meant(subject.id)}; if it is right, the model is ` +
-        `private or gated: log in, that is, ${licence} where it asks for that, then ${login}` +
+      `${client.endpoint} shows no ${what} without a token (401): check the name${meant(subject.id)}; if it is ` +
+        `right, the model is private or gated: log in, that is, ${licence} where it asks for that, then ${login}` +
         (said && `. The hub says: ${said}`)
     )
   }
@@ -132,7 +132,8 @@ function denied({ client, subject, what, page, status, reason, said }: Refused):
     client.token === undefined
       ? `${licence}, then ${login}`
       : status === 401 && reason !== 'GatedRepo'
-        ? `the token of ${client.tokenFrom} is not valid (any more); make a new one at ${client.endpoint}/settings/tokens`
+        ? `the token of ${client.tokenFrom} is not valid (any more); make a new one at ` +
+          `${client.endpoint}/settings/tokens`
         : `${licence} with the account of ${client.tokenFrom}, and let the token read gated repositories`
   return new PaliGemmaError(
     'ERR_ACCESS_DENIED',
