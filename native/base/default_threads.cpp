@@ -38,25 +38,29 @@ int affinityCores() {
   return int(cores.size());
 }
 
-// CPUs that the quota of this cgroup or one above it allows; infinity without one.
-double cgroupCpus() {
-  double cpus = INFINITY;
-  std::ifstream self("/proc/self/cgroup");
-  for (std::string line; std::getline(self, line);) {
-    if (line.rfind("0::", 0) != 0) continue;  // version 2
-    for (std::string path = line.substr(3);; path = path.substr(0, path.find_last_of('/'))) {
-      std::ifstream max("/sys/fs/cgroup" + path + "/cpu.max");
-      double quota, period;
-      if (max >> quota >> period && period > 0) cpus = std::min(cpus, quota / period);
-      if (path.empty() || path == "/") break;
-    }
+// CPUs that the quota of a cgroup's folder allows, of version 2 or 1; infinity without one.
+double cpusIn(const std::string& folder) {
+  double quota = 0, period = 0;
+  std::ifstream whole(folder + "/cpu.max");
+  if (!(whole >> quota >> period)) {  // "max" does not parse
+    std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;  // -1 is none
+    std::ifstream(folder + "/cpu.cfs_period_us") >> period;
   }
-  for (const char* base : {"/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"}) {
-    std::ifstream file(base);
-    double quota, period = 0;
-    if (!(file >> quota) || quota <= 0) continue;  // "max" does not parse, -1 is none
-    if (!(file >> period)) std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-    if (period > 0) cpus = std::min(cpus, quota / period);
+  return quota > 0 && period > 0 ? quota / period : INFINITY;
+}
+
+// What the quotas of this cgroup, those above it and the container's own allow.
+double cgroupCpus() {
+  double cpus = std::min(cpusIn("/sys/fs/cgroup"), cpusIn("/sys/fs/cgroup/cpu"));
+  std::ifstream self("/proc/self/cgroup");
+  for (std::string line; std::getline(self, line);) {  // "0::/path", "1:cpu,cpuacct:/path"
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
+    const std::string base = controllers.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+    for (std::string path = line.substr(second + 1); path.size() > 1; path = path.substr(0, path.find_last_of('/')))
+      cpus = std::min(cpus, cpusIn(base + path));
   }
   return cpus;
 }

@@ -11,10 +11,10 @@ namespace pg {
 struct DeviceEntry {
   std::string device;         // what loadModel takes
   std::string name;           // of the card, or the processor's instruction set
-  std::string detail;         // "compute capability 9.0"
+  std::string detail{};       // "compute capability 9.0"
   uint64_t memoryBytes = 0, freeBytes = 0;  // of a GPU
   int processors = 0;
-  std::string problem;        // why it cannot be used, or empty
+  std::string problem{};      // why it cannot be used, or empty
 };
 
 struct DeviceList {
