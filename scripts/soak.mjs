@@ -1,6 +1,6 @@
 // npm run soak: mixed requests on the demo model for a while. Memory, handles and threads must stay flat, a probe must
 // give the same bits all along, and every failure must be one that was asked for. Exit code 1 where not.
-//   node --expose-gc scripts/soak.mjs [--minutes N] [--seed N] [--workers N]
+//   node --expose-gc scripts/soak.mjs [--minutes N | --requests N] [--seed N] [--workers N]
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,15 +10,17 @@ import { Dice, makePictures, request, writeAdapter } from './soak/requests.mjs'
 
 const { values } = parseArgs({
   options: {
-    minutes: { type: 'string', default: '10' },
+    minutes: { type: 'string' },
+    requests: { type: 'string' },
     seed: { type: 'string', default: '1' },
     workers: { type: 'string', default: '6' }
   }
 })
-const minutes = Number(values.minutes)
+const most = Number(values.requests ?? Infinity)
+const minutes = Number(values.minutes ?? (values.requests ? Infinity : 10))
 const workers = Number(values.workers)
-if (!(minutes > 0) || !(workers >= 1)) {
-  console.error('Expected --minutes above 0 and --workers of at least 1')
+if (!(minutes > 0) || !(most > 0) || !(workers >= 1)) {
+  console.error('Expected --minutes and --requests above 0 and --workers of at least 1')
   process.exit(2)
 }
 
@@ -51,9 +53,10 @@ const probe = async () => {
   return JSON.stringify([text, tokens])
 }
 
-const end = Date.now() + minutes * 60_000
+const start = Date.now()
+const goesOn = () => Date.now() < start + minutes * 60_000 && counts.requests < most && problems.length < 20
 async function work(dice) {
-  while (Date.now() < end && problems.length < 20) {
+  while (goesOn()) {
     counts.requests++
     const { what, expected, run } = request(model, pictures, dice)
     let timer
@@ -75,7 +78,7 @@ async function work(dice) {
 const first = await probe()
 const samples = []
 async function watch() {
-  for (let next = Date.now(); Date.now() < end && problems.length < 20; next += sampleMs) {
+  for (let next = Date.now(); goesOn(); next += sampleMs) {
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - Date.now())))
     if ((await probe()) !== first) problems.push(`the probe gave other bits after ${counts.requests} requests`)
     samples.push({ requests: counts.requests, ...holdings() })
@@ -88,6 +91,8 @@ async function watch() {
 }
 const seed = Number(values.seed)
 await Promise.all([watch(), ...Array.from({ length: workers }, (_, i) => work(new Dice(seed * 1000 + i)))])
+
+const took = ((Date.now() - start) / 60_000).toFixed(1)
 
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]
 // Behind the warm-up: 1,000 requests, or half of a short run.
@@ -112,7 +117,7 @@ rmSync(folder, { recursive: true, force: true })
 
 const [before, after] = thirds('rss').map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`)
 console.log(
-  `${counts.requests} requests in ${minutes} minutes: ${counts.results} results, ${counts.asked} failures that were ` +
+  `${counts.requests} requests in ${took} minutes: ${counts.results} results, ${counts.asked} failures that were ` +
     `asked for, ${samples.length} probes of the same bits; memory ${before}, at the end ${after}`
 )
 for (const problem of problems) console.log(`FAILED ${problem}`)

@@ -29,7 +29,7 @@ export async function writeAdapter(path) {
     { name: `${name}.lora_a`, type: 'F32', shape: [2, cols] },
     { name: `${name}.lora_b`, type: 'F32', shape: [rows, 2] }
   ])
-  const { header, offsets, bytes } = layoutGguf(
+  const { header, offsets, bytes } = await layoutGguf(
     [
       ['general.type', { type: 'string', value: 'adapter' }],
       ['general.architecture', { type: 'string', value: 'gemma2' }],
