@@ -24,6 +24,13 @@ inline std::string written(const uint8_t* data, size_t size) {
   return path;
 }
 
+// Parts of a file that a target makes: a number as it lies in memory, and a text behind its length.
+template <class T>
+void put(std::string& to, T value) {
+  to.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+inline void putText(std::string& to, std::string_view value) { put(to, uint64_t(value.size())), to += value; }
+
 // A property that must hold whatever came in.
 inline void must(bool holds, const char* what) {
   if (holds) return;

@@ -28,5 +28,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       pg::HostView(reinterpret_cast<uint8_t*>(patches.data()), pg::DType::f32, across * across, 3 * patch * patch));
   for (const float v : patches) pg::fuzz::must(v >= -1 && v <= 1, "values lie in -1 .. 1");
   resizeGray8(pixels.data(), width, height, newWidth, newHeight, filter);
+  const std::vector<float> mask(pixels.begin(), pixels.begin() + size_t(width) * size_t(height));
+  for (const float v : resizeGrayF32(mask.data(), width, height, newWidth, newHeight, filter))
+    pg::fuzz::must(v > -256 && v < 512, "a mask's values stay near what they were");
+  try {  // sides that no picture has
+    resizeRgb(pixels.data(), width, height, int32_t(how) << 24, newHeight - 1, filter);
+  } catch (const pg::Error&) {}
   return 0;
 }

@@ -8,11 +8,8 @@
 
 namespace {
 
-template <class T>
-void put(std::string& to, T value) {
-  to.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-void text(std::string& to, std::string_view value) { put(to, uint64_t(value.size())), to += value; }
+using pg::fuzz::put;
+constexpr auto text = pg::fuzz::putText;
 
 // The head of a GGUF with what `input` says of splits, and up to three tensors of a few names and of four bytes each.
 std::string part(pg::fuzz::Input& input, uint64_t number, uint64_t count) {

@@ -131,8 +131,6 @@ void ObjectConstraint::collectText(const Tokenizer& tokenizer) {
   sortUnique(separatorRest_);
 }
 
-void ObjectConstraint::reset() { state_ = {}; }
-
 std::span<const int32_t> ObjectConstraint::allowed() const { return allowedIn(state_); }
 
 std::span<const int32_t> ObjectConstraint::allowedIn(const State& state) const {

@@ -16,7 +16,6 @@ class ObjectConstraint final : public Constraint {
   // invalidOption for labels that cannot be a name.
   ObjectConstraint(const Tokenizer& tokenizer, const ConstraintSpec& spec);
 
-  void reset();
   std::span<const int32_t> allowed() const override;
   void accept(int32_t id) override;
   std::vector<int32_t> forced() const override;
