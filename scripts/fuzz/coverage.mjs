@@ -52,7 +52,7 @@ function coverageOf({ name, program, inputs }) {
 /** Of a target's lines, in percent: below it, seeds are missing, or code of the target that leads there. */
 const floor = 85
 
-/** Prints what each target `{ name, program, inputs: folders }` reaches of its files; returns whether all reach enough. */
+/** Prints what each target `{ name, program, inputs: folders }` reaches of its files. Whether all reach enough. */
 export function reportCoverage(targets) {
   let enough = true
   for (const target of targets) {
