@@ -5,4 +5,5 @@
 export type PlainBytes = ReturnType<Uint8Array['slice']>
 export type PlainFloats = ReturnType<Float32Array['slice']>
 export type PlainDoubles = ReturnType<Float64Array['slice']>
+export type PlainInts = ReturnType<Int8Array['slice']>
 export type PlainBuffer = ReturnType<typeof Buffer.alloc>

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { isInstalled, leaveOutside } from '../base/package-files'
+import { expandPath } from '../base/expand-path'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
 import { candidates, isInArchive } from './locate'
@@ -433,7 +434,7 @@ export function useNative(choice: NativeChoice): void {
 
 function byDefault(): [NativeBinding, string] {
   const named = process.env.PALIGEMMA_NATIVE
-  return named ? loadFirst([named], 'PALIGEMMA_NATIVE') : loadFirst(candidates())
+  return named ? loadFirst([expandPath(named, 'PALIGEMMA_NATIVE')], 'PALIGEMMA_NATIVE') : loadFirst(candidates())
 }
 
 function remember(binding: NativeBinding, path: string): NativeBinding {

@@ -1,6 +1,7 @@
 /** Multi-vector retrieval as ColPali does it: the vectors of pages and queries, and smaller forms of them. */
 import { compactInJson } from '../base/compact-json'
 import { PaliGemmaError } from '../base/errors'
+import type { PlainBytes, PlainFloats, PlainInts } from '../base/plain-memory'
 import { isFloat32Array, isInt8Array, isUint8Array } from '../base/realms'
 import type { VectorType } from '../engine/native'
 import { takeTransform, type ImageTransform } from '../images/transform'
@@ -102,14 +103,18 @@ function checkRows(name: string, vectors: PageVectors): void {
   }
 }
 
+/** What web interfaces take: not in shared memory. */
+type OwnInt8 = Int8MultiVector & { data: PlainInts; scales: PlainFloats }
+type OwnBinary = BinaryMultiVector & { data: PlainBytes }
+
 /**
  * Vectors in a smaller type. int8: rounded to 127 steps of each vector's largest magnitude. binary: signs.
  * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite
  */
-export function quantizeVectors(vectors: MultiVector, type: 'int8'): Int8MultiVector
-export function quantizeVectors(vectors: MultiVector, type: 'binary'): BinaryMultiVector
-export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector
-export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): Int8MultiVector | BinaryMultiVector {
+export function quantizeVectors(vectors: MultiVector, type: 'int8'): OwnInt8
+export function quantizeVectors(vectors: MultiVector, type: 'binary'): OwnBinary
+export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary
+export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary {
   const taken = takeVectors('vectors', vectors)
   if (typeOf(taken) !== 'f32')
     throw new PaliGemmaError(
@@ -122,7 +127,7 @@ export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): 
 
 const levels = 127
 
-function toInt8({ data, tokens, dims }: MultiVector): Int8MultiVector {
+function toInt8({ data, tokens, dims }: MultiVector): OwnInt8 {
   const values = new Int8Array(data.length)
   const scales = new Float32Array(tokens)
   for (let t = 0; t < tokens; t++) {
@@ -139,7 +144,7 @@ function toInt8({ data, tokens, dims }: MultiVector): Int8MultiVector {
   return { type: 'int8', data: values, scales, tokens, dims }
 }
 
-function toBinary({ data, tokens, dims }: MultiVector): BinaryMultiVector {
+function toBinary({ data, tokens, dims }: MultiVector): OwnBinary {
   const bytes = bitBytes(dims)
   const bits = new Uint8Array(tokens * bytes)
   for (let t = 0; t < tokens; t++) {

@@ -1,6 +1,7 @@
 /** Frames out of ffmpeg: raw pixels on its standard output, their times among what it says. */
 import { Channel } from '../base/channel'
 import { PaliGemmaError } from '../base/errors'
+import type { PlainBuffer } from '../base/plain-memory'
 import { untilAborted } from '../base/signals'
 import { Ffmpeg, passFrames } from './ffmpeg'
 import type { OpenedVideo } from './source'
@@ -9,7 +10,7 @@ import type { OpenedVideo } from './source'
 export interface VideoFrame {
   /** Seconds from the clip's beginning. */
   time: number
-  image: { data: Buffer; width: number; height: number; channels: 3 }
+  image: { data: PlainBuffer; width: number; height: number; channels: 3 }
 }
 
 export interface DecodeChoice {
@@ -112,8 +113,8 @@ class ByteReader {
   }
 
   /** undefined: the stream ended before. */
-  async read(length: number): Promise<Buffer | undefined> {
-    const whole = Buffer.allocUnsafeSlow(length)
+  async read(length: number): Promise<PlainBuffer | undefined> {
+    const whole: PlainBuffer = Buffer.allocUnsafeSlow(length)
     for (let filled = 0; ; ) {
       const part = this.rest.subarray(0, length - filled)
       whole.set(part, filled)

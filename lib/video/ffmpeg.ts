@@ -2,12 +2,13 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { promisify } from 'node:util'
 import { PaliGemmaError } from '../base/errors'
+import { expandPath } from '../base/expand-path'
 import { follow } from '../base/signals'
 import { invalid, starved } from '../images/problems'
 import type { OpenedVideo } from './source'
 
 /** PALIGEMMA_FFMPEG, else the first on PATH. */
-const program = (): string => process.env['PALIGEMMA_FFMPEG'] || 'ffmpeg'
+const program = (): string => expandPath(process.env['PALIGEMMA_FFMPEG'] ?? '', 'PALIGEMMA_FFMPEG') || 'ffmpeg'
 
 const versions = new Map<string, Promise<string>>()
 

@@ -105,6 +105,15 @@ describe('nativeBinding', () => {
     expect(() => native('no/such.node')).toThrow(/^nativeBinding names no\/such\.node, which does not exist/)
     vi.stubEnv('PALIGEMMA_NATIVE', relative(process.cwd(), path))
     expect(() => native()).toThrow(/other\.cjs does not load/)
+    // as .env files and units write it, where no shell expands
+    vi.stubEnv('ENGINES', folder)
+    vi.stubEnv('PALIGEMMA_NATIVE', '$ENGINES/other.cjs')
+    expect(() => native()).toThrow(/other\.cjs does not load/)
+    if (process.platform !== 'win32') {
+      vi.stubEnv('HOME', folder)
+      vi.stubEnv('PALIGEMMA_NATIVE', '~/other.cjs')
+      expect(() => native()).toThrow(/other\.cjs does not load/)
+    }
   })
 
   it('is set once for the calls that have no such option', { tags: ['slow'] }, async () => {

@@ -88,6 +88,81 @@ export async function others({ text, n, flag, signal, progress }: Query) {
 }
 `
 
+// The other calls, and the other entries.
+const others = `
+import { collectImportance, convertDataset, demoImage, drawSimilarityMap, estimateMemory, evaluateModel, listDevices,
+  loadTokenizer, maskToPolygons, maskToRle, maskToSvg, removePulled, rescore, setNativeBinding, toCoco, toYolo, Tracker,
+  videoFrames, cropBox, suppressOverlaps } from 'node-paligemma'
+import type { Detection, FitOptions, PaliGemma, Segmentation } from 'node-paligemma'
+import { createServer } from 'node-paligemma/server'
+import { createPaliGemma } from 'node-paligemma/ai-sdk'
+import { createQueue, readShards, startWorker } from 'node-paligemma/queue'
+
+interface Query {
+  text?: string | undefined, n?: number | undefined, flag?: boolean | undefined, signal?: AbortSignal | undefined
+  list?: string[] | undefined, url?: URL | undefined, progress?: ((fraction: number) => void) | undefined
+}
+
+export async function many(model: PaliGemma, { text, n, flag, signal, list }: Query) {
+  for await (const { result, error } of model.batch(['a'], { task: 'detect', labels: ['cow'], minScore: n, maxTokens: n,
+    ordered: flag, signal, concurrency: n, tiles: undefined })) console.log(result, error?.message)
+  for await (const { result } of model.watch('camera:0', { task: 'caption', minInterval: n, lang: text, signal,
+    size: n, onReconnect: undefined })) console.log(result)
+  const film = await model.describeVideo('v', { prompt: text, frames: n, segmentSeconds: n, strideSeconds: n, start: n,
+    end: n, maxTokens: n, stop: list, signal, onSegment: undefined })
+  for await (const { image } of videoFrames('v', { count: n, fps: n, size: n, start: n, end: n,
+    times: undefined, signal }))
+    await fetch('http://x', { method: 'POST', body: image.data })
+  return film.text
+}
+
+export async function learn(model: PaliGemma, { text, n, flag, signal, list }: Query) {
+  const options: FitOptions = { rank: n, alpha: n, rslora: flag, targets: undefined, steps: n, epochs: n, batchSize: n,
+    seed: n, learningRate: n, warmup: n, schedule: undefined, weightDecay: n, clip: n, dropout: n, shuffle: flag,
+    evaluate: undefined, evaluateEvery: n, checkpoint: text, checkpointEvery: n, resume: flag, from: text, signal,
+    onStep: undefined, onEvaluate: undefined }
+  const { adapter } = await model.fit([{ prompt: 'p', response: 'r', image: text, images: list }], options)
+  await adapter.save('a')
+  await evaluateModel({ model, data: 'd', metric: 'exact', maxTokens: n, signal, onRow: undefined,
+    onProgress: undefined })
+  await convertDataset({ source: 's', out: 'o', from: undefined, to: undefined, labels: list, split: n, heldOut: text,
+    images: text, signal, onBadRow: undefined })
+}
+
+export function forms(found: Detection[], masks: Segmentation[], { n, text }: Query) {
+  const tracker = new Tracker({ newScore: n, keepSeconds: n, confirmFrames: n, lines: undefined, zones: undefined })
+  const mask = masks[0]!.mask
+  return [maskToRle(mask), maskToPolygons(mask, { tolerance: n }), maskToSvg(mask, { color: text }), tracker, found,
+    toCoco([{ fileName: 'a', width: 1, height: 1, objects: found }], { labels: undefined }),
+    suppressOverlaps(found, 0.5, { classAgnostic: undefined })]
+}
+
+export async function serve(model: PaliGemma, { text, n, flag, list, signal }: Query) {
+  const server = createServer({ models: { demo: 'demo' }, lazy: flag, idleUnloadMs: n, apiKeys: list, cors: undefined,
+    basePath: text, page: flag, maxQueue: n, deadlineMs: n, maxBodyBytes: n, maxImages: n,
+    remoteImages: undefined, logger: undefined,
+    logContent: flag })
+  const answer: Response = await server.fetch(new Request('http://x', { method: 'POST', body: demoImage }))
+  const provider = createPaliGemma({ model, modelId: text, specification: undefined })
+  const queue = await createQueue({ redis: text ?? 'redis://x', name: text, prefix: text, connectTimeoutMs: n })
+  await queue.add({ task: 'caption', image: 'a', id: text, priority: n, delayMs: n, options: undefined })
+  const worker = await startWorker({ redis: 'redis://x', model: 'demo', concurrency: n, out: text, rate: undefined,
+    stalledMs: n, maxStalls: n })
+  for await (const row of readShards('f')) console.log(row)
+  await removePulled('a/b', { cacheDir: text, signal, onMessage: undefined })
+  return [answer, provider.languageModel(), worker]
+}
+
+export async function rest({ text, n, signal, progress }: Query) {
+  setNativeBinding('x'); await listDevices()
+  const tokenizer = await loadTokenizer('m')
+  const png = await drawSimilarityMap('x', undefined as never, { opacity: n })
+  await estimateMemory('m', { fit: undefined, maxSequences: n })
+  await collectImportance({ model: 'm', out: 'o', images: [png], vision: text, onProgress: progress, signal })
+  return [new Response(png), tokenizer.encode('x'), new Blob([png])]
+}
+`
+
 const strictest = {
   module: 'node16',
   moduleResolution: 'node16',
@@ -120,9 +195,10 @@ function install(compiler: string): string | undefined {
 
 function compile(app: string, options: object): string {
   writeFileSync(join(app, 'app.ts'), application)
+  writeFileSync(join(app, 'others.ts'), others)
   // the link's target has another node_modules: types must be those of the application
   const compilerOptions = { ...strictest, preserveSymlinks: true, ...options }
-  writeFileSync(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['app.ts'] }))
+  writeFileSync(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['app.ts', 'others.ts'] }))
   try {
     execFileSync(process.execPath, [join(app, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'], { cwd: app })
     return ''

@@ -72,7 +72,7 @@ export function runNode(cwd: string, args: string[], env: Record<string, string>
     cwd,
     env: { ...process.env, ...env },
     encoding: 'utf8',
-    timeout: 240_000
+    timeout: 480_000
   })
   return status === 0 ? stdout.trim() : `exit ${String(status)}: ${stdout}${stderr}`
 }

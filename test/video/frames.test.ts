@@ -186,7 +186,8 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     ['has no filter', said('Failed to inject frame into filter network: Resource temporarily unavailable', 'later')]
   ])('where ffmpeg is refused threads and %s, that is no fault of the video', async (_, script) => {
     writeFileSync(file('refused'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
-    process.env['PALIGEMMA_FFMPEG'] = file('refused')
+    process.env['CLIPS'] = folder
+    process.env['PALIGEMMA_FFMPEG'] = '$CLIPS/refused' // as .env files and units write it
     try {
       await expect(collect(file('plain.mp4'), { fps: 5 })).rejects.toMatchObject({
         code: 'ERR_OUT_OF_MEMORY',
