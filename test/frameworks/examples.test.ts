@@ -49,7 +49,11 @@ describe('examples', () => {
     mkdirSync(join(cwd, 'node_modules', 'electron'), { recursive: true })
     writeFileSync(join(cwd, 'node_modules', 'electron', 'index.js'), standIn)
     expect(runNode(cwd, ['electron/main.cjs'], { CAPTION: demoPicture })).toBe(caption)
-    for (const file of ['preload.cjs', 'window.js']) expect(runNode(cwd, ['--check', `electron/${file}`])).toBe('')
+    // An isolated window: its bytes go through the preload script, errors come back with their code.
+    const broken = join(cwd, 'broken.png')
+    writeFileSync(broken, 'no picture')
+    const said = runNode(cwd, ['electron/main.cjs'], { PICTURES: [demoPicture, broken].join() }).split('\n')
+    expect(said).toEqual([caption, expect.stringMatching(/^ERR_IMAGE_INVALID: /)])
   })
 })
 
@@ -122,7 +126,11 @@ console.log(JSON.stringify((await generateText({ model, messages, output: Output
 await loaded.dispose()
 `
 
+// Electron as far as the example uses it: the preload script in a context of its own that knows nothing but electron,
+// the window's script in another one, and values between all three as structured clones.
 const standIn = `const { EventEmitter } = require('node:events')
+const { readFileSync } = require('node:fs')
+const vm = require('node:vm')
 const app = new EventEmitter()
 app.whenReady = async () => {}
 app.quit = () => {
@@ -130,5 +138,37 @@ app.quit = () => {
   app.emit('will-quit', { preventDefault: () => { stopped = true } })
   if (!stopped) process.exit(0)
 }
-module.exports = { app, ipcMain: { handle() {} }, BrowserWindow: class {}, contextBridge: {}, ipcRenderer: {} }
+const handlers = new Map()
+const ipcMain = { handle: (name, handler) => handlers.set(name, handler) }
+const invoke = async (name, ...args) => structuredClone(await handlers.get(name)({}, ...structuredClone(args)))
+const world = {}
+const bridged = (call) => async (...args) => structuredClone(await call(...structuredClone(args)))
+const contextBridge = {
+  exposeInMainWorld: (name, api) => {
+    world[name] = Object.fromEntries(Object.entries(api).map(([key, call]) => [key, bridged(call)]))
+  }
+}
+class BrowserWindow {
+  constructor ({ webPreferences }) {
+    const known = { electron: { contextBridge, ipcRenderer: { invoke } } }
+    vm.runInNewContext(readFileSync(webPreferences.preload, 'utf8'), { require: (name) => known[name] })
+  }
+
+  async loadFile (page) {
+    const parts = { file: new EventTarget(), text: {}, picture: {} }
+    const document = { getElementById: (id) => parts[id] }
+    const context = vm.createContext({ window: world, document, URL: { createObjectURL: () => 'blob:' } })
+    vm.runInContext(readFileSync(page.replace('index.html', 'window.js'), 'utf8'), context)
+    for (const picture of process.env.PICTURES.split(',')) {
+      context.picked = [...readFileSync(picture)]
+      parts.file.files = [{ arrayBuffer: async () => vm.runInContext('new Uint8Array(picked).buffer', context) }]
+      const before = parts.text.textContent = '...'
+      parts.file.dispatchEvent(new Event('change'))
+      while (parts.text.textContent === before) await new Promise((resolve) => setTimeout(resolve, 5))
+      console.log(parts.text.textContent)
+    }
+    app.emit('window-all-closed')
+  }
+}
+module.exports = { app, ipcMain, BrowserWindow }
 `
