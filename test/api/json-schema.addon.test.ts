@@ -102,6 +102,8 @@ describe('texts of a schema satisfy it', () => {
       'tuples with a rest',
       { type: 'array', prefixItems: [{ type: 'boolean' }], items: { enum: ['x', 'y'] }, maxItems: 4 }
     ],
+    ["Pydantic's SecretStr", { type: 'string', format: 'password', writeOnly: true, maxLength: 4 }],
+    ["Pydantic's Path", object({ p: { type: 'string', format: 'path', maxLength: 3 } })],
     ['several types', { type: ['integer', 'string', 'null'], maxLength: 3, minimum: 5 }],
     [
       'records',

@@ -58,6 +58,9 @@ const unsupported = new Set(
 export const isSaidBy = (format: unknown): boolean =>
   typeof format === 'string' && !Object.hasOwn(formats, format) && !unsupported.has(format)
 
+/** Formats of Pydantic (`SecretStr`, `Path`) and OpenAPI that any text has. */
+export const isAnyText = (format: unknown): boolean => format === 'password' || format === 'path'
+
 /** Patterns that every text of our format matches; to hold a text to both would take millions of states. */
 const implied: Readonly<Record<string, string>> = {
   // zod's

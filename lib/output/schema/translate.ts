@@ -3,7 +3,7 @@
  */
 import { show } from '../../base/validate'
 import { checkOneOf } from './disjoint'
-import { formats, integerFormats, isImplied, isSaidBy, longest, timeBesidePattern } from './formats'
+import { formats, integerFormats, isAnyText, isImplied, isSaidBy, longest, timeBesidePattern } from './formats'
 import { merged, parts, Patterns, type Whole } from './merge'
 import { type Bound, decimals, integerBounds, integers, maxDivisor, multiples } from './numbers'
 import { count, fail, finite, type JsonSchemaObject, list, maxItems, members, names, range } from './read'
@@ -255,7 +255,8 @@ function* values(given: JsonSchemaObject, types: string[] | undefined, path: str
   return either([...found])
 }
 
-function string(given: JsonSchemaObject, path: string): string {
+function string({ ...given }: JsonSchemaObject, path: string): string {
+  if (isAnyText(given['format'])) delete given['format']
   const [least, most] = range(given, path, 'minLength', 'maxLength')
   const { pattern, format } = given
   const stated = pattern !== undefined || (format !== undefined && !Object.hasOwn(integerFormats, String(format)))
