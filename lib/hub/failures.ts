@@ -97,8 +97,10 @@ function notFound({ client, subject: { id, revision, file }, page, reason }: Ref
       'ERR_MODEL_NOT_FOUND',
       `${id} has no revision ${revision}; ${page}/tree/main lists branches and tags`
     )
-  if (reason === 'EntryNotFound' || file !== undefined)
-    return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${id} has no file ${file ?? ''} at revision ${revision}`)
+  if (file !== undefined || reason === 'EntryNotFound') {
+    const missing = file === undefined ? 'files' : `file ${file}`
+    return new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${id} has no ${missing} at revision ${revision}`)
+  }
   return new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
     `${client.endpoint} has no model ${id}${client.token === undefined ? ' that can be seen without a token' : ''}; ` +

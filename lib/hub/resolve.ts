@@ -120,13 +120,13 @@ const pullCommand = ({ id, revision, type, folder }: HubReference): string =>
 /** A name without its owner is a path, and mostly none that exists. */
 async function suggest(given: string, file: string, where: Cache): Promise<void> {
   if (/[/\\]|\.gguf$/i.test(given) || (await stat(file).catch(() => undefined))) return
-  const pulled = similarNames(given, await where.names())
+  const pulled = similarNames(given, ['demo', ...(await where.names())])
   const [name] = pulled.length > 0 ? pulled : similarNames(given)
   if (name === undefined) return
   throw new PaliGemmaError(
     'ERR_MODEL_NOT_FOUND',
     `${file}: no such file; did you mean ${name}` +
-      (pulled.length > 0 ? ', which was pulled?' : `? "npx paligemma pull ${name}" fetches it`)
+      (name === 'demo' ? '?' : pulled.length > 0 ? ', which was pulled?' : `? "npx paligemma pull ${name}" fetches it`)
   )
 }
 

@@ -26,7 +26,8 @@ function distance(a: string, b: string): number {
 
 /**
  * Names of `known` (Google's models where it is not given) that were probably meant by `given`, with or without the
- * owner; the nearest ones, at most three; none where the name is one of them.
+ * owner; the nearest ones, at most three; none where the name is one of them. Two letters may be wrong, one of a short
+ * name.
  */
 export function similarNames(given: string, known: readonly string[] = published): string[] {
   const name = given.replace(/[@:].*$/, '')
@@ -37,7 +38,7 @@ export function similarNames(given: string, known: readonly string[] = published
       const whole = plain(candidate)
       return { candidate, far: distance(wanted, name.includes('/') ? whole : whole.slice(whole.indexOf('/') + 1)) }
     })
-    .filter(({ far }) => far <= 2)
+    .filter(({ far }) => far <= Math.min(2, wanted.length / 4))
   const least = Math.min(...near.map(({ far }) => far))
   return near
     .filter(({ far }) => far === least)

@@ -51,6 +51,7 @@ describe('a misspelt name', () => {
       message: expect.stringContaining('which has org/cow-finder: did you mean that?')
     })
     for (const [given, meant] of [
+      ['demmo', /demmo: no such file; did you mean demo\?$/],
       ['cow-finder', /did you mean org\/cow-finder, which was pulled\?/],
       ['paligemma2-3b-mix-224', /did you mean google\/paligemma2-3b-mix-224\? "npx paligemma pull google\//]
     ] as const)
@@ -58,7 +59,7 @@ describe('a misspelt name', () => {
         code: 'ERR_MODEL_NOT_FOUND',
         message: expect.stringMatching(meant)
       })
-    for (const path of ['cow-finder.gguf', './cow-finder', 'elephants'])
+    for (const path of ['cow-finder.gguf', './cow-finder', 'elephants', 'memory'])
       expect(await resolveModel(path, new Cache(cacheDir))).toEqual({ path: resolve(path) })
   })
 

@@ -52,7 +52,10 @@ export function* merged(all: JsonSchemaObject[], path: string): Work<JsonSchemaO
   )
   if (several) return distributed(several, all, path)
   let result = all[0] ?? {}
-  for (const part of all.slice(1)) result = yield* both(result, part, path)
+  for (const part of all.slice(1)) {
+    result = yield* both(result, part, path)
+    yield
+  }
   return result
 }
 

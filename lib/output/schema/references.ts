@@ -49,13 +49,12 @@ export class References {
       const table = members((this.root as JsonSchemaObject)[name], name)
       const own = keysOf(table)
       for (const key of own) if (!found.has(key)) found.set(key, table[key])
-      yield
-      for (const key of own) {
+      for (const [i, key] of own.entries()) {
+        if (i % 500 === 0) yield
         const entry = table[key]
         const id = isPlain(entry) ? (entry as JsonSchemaObject)['$id'] : undefined
         if (typeof id === 'string' && !found.has(id)) found.set(id, entry)
       }
-      yield
     }
     return found
   }
