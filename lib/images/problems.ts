@@ -12,7 +12,12 @@ export function invalid(name: string, why: string, cause?: unknown): PaliGemmaEr
 export function undecodable(name: string, error: unknown): PaliGemmaError {
   if (error instanceof PaliGemmaError) return error
   if (isStarved(error)) return starved(name, 'the decoder a thread or memory', error)
-  return invalid(name, `cannot be decoded: ${reasonOf(error)}`, error)
+  const reason = reasonOf(error)
+  // libheif's words for a codec that sharp's own build leaves out for its patents
+  const heic = /has not been built in|unsupported codec/i.test(reason)
+    ? '; photographs of iPhones (HEIC) have a codec that sharp comes without: save them as JPEG or PNG first'
+    : ''
+  return invalid(name, `cannot be decoded: ${reason}${heic}`, error)
 }
 
 const reasonOf = (error: unknown): string =>

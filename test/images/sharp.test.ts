@@ -33,6 +33,17 @@ describe('sharp', () => {
     expect(lacksSse42('')).toBe(false)
   })
 
+  it.each([
+    'heif: Error while loading plugin: Support for this compression format has not been built in (11.6003)',
+    'heif: Unsupported feature: Unsupported codec (4.3000)'
+  ])('says what to do with the photographs of iPhones: %s', (message) => {
+    expect(undecodable('IMG_0001.HEIC', new Error(message))).toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringMatching(/^IMG_0001\.HEIC: cannot be decoded: heif: .*HEIC.*save them as JPEG/) as unknown
+    })
+    expect(undecodable('a.png', new Error('pngload: end of stream')).message).not.toContain('HEIC')
+  })
+
   it('that was refused a thread says nothing about the picture', () => {
     for (const reason of [
       'vips_g_thread_new: unable to create thread',
