@@ -44,23 +44,37 @@ const mostLinks = 40 // as the kernel's own limit
  * themselves, ERR_ACCESS_DENIED where the folder cannot be written
  */
 export async function checkOutput(path: string, options: OutputOptions = {}): Promise<void> {
-  const target = await findTarget(path, options)
-  await access(dirname(target.path), constants.W_OK | constants.X_OK).catch((cause: Error) => {
-    throw writeFailure(cause, path, options.option)
-  })
+  await resolveOutput(path, options)
 }
 
-/** The file that writing `path` would make or replace, behind all links; refuses what {@link checkOutput} does. */
+/** The file that writing `path` would make or replace, behind all links; throws as {@link checkOutput} does. */
 export async function resolveOutput(path: string, options: OutputOptions = {}): Promise<string> {
-  return (await findTarget(path, options)).path
+  const target = await findTarget(path, options)
+  await access(dirname(target.path), writable).catch((cause: Error) => {
+    throw writeFailure(cause, path, options.option)
+  })
+  return target.path
 }
+
+const writable = constants.W_OK | constants.X_OK
 
 /** Makes a folder and its parents. */
 export async function makeFolder(path: string, option?: string): Promise<void> {
   refuseAddress(path, option)
-  await mkdir(path, { recursive: true }).catch((cause: Error) => {
-    throw writeFailure(cause, path, option)
+  await mkdir(path, { recursive: true }).catch(async (cause: NodeJS.ErrnoException) => {
+    throw writeFailure((await readOnly(path, cause)) ?? cause, path, option)
   })
+}
+
+/** On a read-only file system Node says that a folder's parent is not there, which is. */
+async function readOnly(path: string, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
+  if (code !== 'ENOENT') return undefined
+  let parent = dirname(resolve(path))
+  while (parent !== dirname(parent) && !(await stat(parent).catch(() => undefined))) parent = dirname(parent)
+  return await access(parent, writable).then(
+    () => undefined,
+    (error: Error) => error
+  )
 }
 
 /** Writes a whole file: what was there before stays until the new content is complete. */

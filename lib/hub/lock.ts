@@ -42,23 +42,26 @@ export async function acquireLock(
   {
     signal,
     onWait,
-    timing = defaultLockTiming
+    timing = defaultLockTiming,
+    option = cacheOption
   }: {
     signal?: AbortSignal | undefined
     /** Told once, who holds it. */
     onWait?: ((owner: string) => void) | undefined
     timing?: LockTiming
+    /** What named the place, for messages. */
+    option?: string
   } = {}
 ): Promise<Lock> {
   const nonce = randomUUID()
   const started = await startOf(process.pid)
   const self: Owner = { nonce, pid: process.pid, host: hostname(), ...(started !== undefined && { started }) }
-  await makeFolder(dirname(path), cacheOption)
+  await makeFolder(dirname(path), option)
   let seen = { mark: '', since: 0 }
   let told = false
   for (;;) {
     signal?.throwIfAborted()
-    if (await createExclusive(path, JSON.stringify(self))) return hold(path, nonce, timing)
+    if (await createExclusive(path, JSON.stringify(self), option)) return hold(path, nonce, timing)
     const [owner, time] = await Promise.all([
       readOwner(path),
       stat(path).then(
@@ -89,7 +92,7 @@ export async function acquireLock(
 }
 
 /** False where the file exists. */
-async function createExclusive(path: string, text: string): Promise<boolean> {
+async function createExclusive(path: string, text: string, option = cacheOption): Promise<boolean> {
   let handle: FileHandle
   try {
     handle = await open(path, 'wx')
@@ -97,14 +100,14 @@ async function createExclusive(path: string, text: string): Promise<boolean> {
     const { code } = error as NodeJS.ErrnoException
     // Windows answers EPERM while a file of the name is being deleted.
     if (code === 'EEXIST' || (process.platform === 'win32' && code === 'EPERM')) return false
-    throw writeFailure(error, path, cacheOption)
+    throw writeFailure(error, path, option)
   }
   try {
     await handle.writeFile(text)
     return true
   } catch (error) {
     await rm(path, { force: true })
-    throw writeFailure(error, path, cacheOption)
+    throw writeFailure(error, path, option)
   } finally {
     await handle.close()
   }

@@ -13,6 +13,7 @@ import {
   symlinkSync,
   writeFileSync
 } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { afterAll, beforeEach, describe, expect, it } from 'vitest'
@@ -170,6 +171,26 @@ it.skipIf(!canBeOther).each(['quantize', 'fit', 'batch', 'detect'])(
     expect([status, stderr]).toEqual([1, expect.stringMatching(/^ERR_ACCESS_DENIED: .*(?:out|--annotate)/)])
     expect(stderr).toContain(at('open', name))
     expect([readdirSync(at('shut')), readdirSync(at('open'))]).toEqual([[], [name]])
+  }
+)
+
+const readOnly = ['-m', 'sh', '-c', 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"']
+const canMount = process.platform === 'linux' && spawnSync('unshare', [...readOnly, tmpdir(), 'true']).status === 0
+
+it.skipIf(!canMount).each([...Object.keys(verbs), 'fit into a folder'])(
+  '%s names the path and the option on a read-only disk',
+  (verb) => {
+    mkdirSync(at('disk'))
+    const args = verbs[verb] ?? ((out: string) => verbs['fit']!(out))
+    const out = verbs[verb] ? at('disk', nameOf(verb, 'x')) : at('disk', 'new', 'adapter')
+    const main = join(__dirname, '..', '..', 'dist', 'cli', 'main.js')
+    const words = [...readOnly, at('disk'), process.execPath, main, ...args(out)]
+    const { status, stderr } = spawnSync('unshare', words, { encoding: 'utf8' })
+    expect([status, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^ERR_ACCESS_DENIED: .*choose another place with (?:--)?(?:out|annotate):/)
+    ])
+    expect(stderr).toContain(out)
   }
 )
 

@@ -54,9 +54,8 @@ export class Journal {
     const lock = await acquireLock(`${path}.lock`, {
       signal: context.signal,
       timing: lockTiming,
+      option,
       onWait: (owner) => context.stderr.write(`waiting for ${owner}, which writes ${out}\n`)
-    }).catch((error: unknown) => {
-      throw writeFailure(error, out, option)
     })
     const journal = new Journal(options, lock)
     try {
