@@ -15,6 +15,14 @@ export interface LabelText {
 // Control characters and halves of surrogate pairs, which XML does not allow either.
 const unprintable = /[\p{Cc}\p{Cs}\ufffe\uffff]/gu
 
+/** In plainer characters: ligatures and wide forms taken apart, without marks that show nothing. */
+function plainer(text: string): string {
+  return text
+    .normalize('NFKC')
+    .replace(/[\p{Cf}\p{Variation_Selector}]/gu, '')
+    .replace(/[\u2010\u2011]/g, '-')
+}
+
 /**
  * @param number of the label, shown where nothing on this machine can draw it
  * @param note is called with what the number stands for
@@ -26,7 +34,8 @@ export async function labelText(
   number: number,
   note: (shown: string, label: string) => void
 ): Promise<LabelText> {
-  const clean = text.normalize('NFC').replace(unprintable, '\ufffd')
+  const printable = text.normalize('NFC').replace(unprintable, '\ufffd')
+  const clean = [printable, plainer(printable)].find(canDraw) ?? printable
   if (canDraw(clean) || (await lacksFont(clean))) {
     let shown = clean
     if (!canDraw(clean)) {

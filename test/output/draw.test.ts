@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { drawDetections } from '../../lib/output/draw'
 import type { Drawable } from '../../lib/output/drawable'
 import { canDraw, missingFrom, textPaths, textWidth } from '../../lib/output/font'
+import { labelText } from '../../lib/output/label-text'
 
 const width = 120
 const height = 80
@@ -247,6 +248,21 @@ describe('the label font', () => {
     for (const text of [letters, greek, cyrillic, vietnamese]) expect(missingFrom(text)).toEqual([])
     expect(textPaths(' ', 0, 0, 10, '#000')).not.toContain('<path')
     expect([canDraw('a~é'), canDraw('\n'), canDraw('日')]).toEqual([true, false, false])
+  })
+
+  it('draws ligatures, wide letters and invisible marks as plain text, on any machine', async () => {
+    const note = (): never => expect.fail('it was drawn as a number')
+    const drawn = async (text: string): Promise<string> => (await labelText(text, 10, 500, 1, note)).svg(0, 0, '#000')
+    for (const [text, plain] of [
+      ['\ufb01sh', 'fish'],
+      ['\uff21\uff22', 'AB'],
+      ['\u2460', '1'],
+      ['cow\ufe0f', 'cow'],
+      ['\u200ecow', 'cow'],
+      ['T\u2011shirt', 'T-shirt'],
+      ['a\u202fb', 'a b']
+    ] as const)
+      expect(await drawn(text)).toBe(textPaths(plain, 0, 0, 10, '#000'))
   })
 
   it('measures what it draws', async () => {
