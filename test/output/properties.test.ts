@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
 import { type JsonSchema, schemaToRegex } from '../../lib/output/json-schema'
+import { maskToRle, rleToMask } from '../../lib/output/mask-forms'
 import { decodeLocation, encodeLocation, parseOutput } from '../../lib/output/parse'
 
 const numRuns = Number(process.env.PALIGEMMA_FUZZ_RUNS ?? 300)
@@ -106,6 +107,41 @@ describe('a JSON Schema of any content', () => {
           expect(error.code).toBe('ERR_INVALID_OPTION')
         }
         expect(performance.now() - start).toBeLessThan(4000)
+      }),
+      { numRuns }
+    )
+  })
+})
+
+describe('run lengths', () => {
+  const side = fc.integer({ min: 1, max: 24 })
+  it('come back as the mask that they were, in both forms', () => {
+    const mask = fc.tuple(side, side, fc.array(fc.boolean(), { minLength: 576, maxLength: 576 }))
+    fc.assert(
+      fc.property(mask, ([width, height, bits]) => {
+        const data = Uint8Array.from(bits.slice(0, width * height), (bit) => (bit ? 255 : 0))
+        for (const form of ['compressed', 'uncompressed'] as const)
+          expect(rleToMask(maskToRle({ width, height, data }, { form }))).toEqual({ width, height, data })
+      }),
+      { numRuns }
+    )
+  })
+
+  it('of strangers become a mask of their size, or are refused by a coded error', () => {
+    const number = fc.oneof(fc.nat(40), fc.integer(), fc.double(), fc.constant(2 ** 53))
+    const counts = fc.oneof(fc.string({ maxLength: 12 }), fc.array(number, { maxLength: 8 }), fc.jsonValue())
+    const sizes = fc.oneof(fc.tuple(side, side), fc.array(number, { maxLength: 3 }))
+    fc.assert(
+      fc.property(fc.record({ size: sizes, counts }), (rle) => {
+        const start = performance.now()
+        try {
+          const { width, height, data } = rleToMask(rle as never)
+          expect([height, width, data.length]).toEqual([...rle.size, width * height])
+        } catch (error) {
+          if (!(error instanceof PaliGemmaError)) throw error
+          expect(error.code).toBe('ERR_INVALID_OPTION')
+        }
+        expect(performance.now() - start).toBeLessThan(1000)
       }),
       { numRuns }
     )
