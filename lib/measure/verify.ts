@@ -3,11 +3,13 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
+import type { DeviceName } from '../base/device-name'
 import { demoImage, demoModel, packageVersion } from '../base/package-files'
 import { rule, type Rules } from '../base/validate'
 import { ModelHost } from '../api/request/host'
 import { inspectModel } from '../api/inspect'
 import { PaliGemma } from '../api/model'
+import type { DeviceInfo } from '../api/options/device'
 import { loadRules } from '../api/options/options'
 import { native, nativePath } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
@@ -65,9 +67,10 @@ const verifyRules: Rules<VerifyOptions> = {
 }
 
 /**
- * Checks every kernel table of this machine against the plain one, the demo model's answers on each, and of the model
- * its checksum, its weights, its memory and that it answers twice the same. A few seconds for the demo; for others as
- * long as it takes to read the file two times. A check that fails is in the result; nothing is thrown for it.
+ * Checks every kernel table of this machine against the plain one, the demo model's answers on each and on each GPU,
+ * and of the model its checksum, its weights, its memory and that it answers twice the same. A few seconds for the
+ * demo; for others as long as it takes to read the file two times. A check that fails is in the result; nothing is
+ * thrown for it.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND and ERR_MODEL_INVALID where there is no such model or it is no GGUF,
  * ERR_NATIVE_MISSING without an engine
  */
@@ -88,6 +91,7 @@ async function verify(options: Taken<VerifyOptions>): Promise<VerifyResult> {
   const { onProgress, signal } = options
   const binding = native()
   const { isa, supported, threads } = binding.cpuInfo()
+  const gpus = (await native().listDevices()).devices.filter(({ device }) => device !== 'cpu')
   const resolved = await resolveModel(options.model ?? 'demo')
   const files = [resolved.path, options.vision ?? resolved.vision] as const
   for (const file of files) if (file !== undefined) await inspectModel(file, { maxArray: 0 })
@@ -95,7 +99,8 @@ async function verify(options: Taken<VerifyOptions>): Promise<VerifyResult> {
     // before anything else takes memory of this process
     { name: 'memory', run: async () => await checkMemory(...files, options) },
     ...supported.map((table) => ({ name: `kernels ${table}`, run: async () => await checkTable(table) })),
-    ...supported.map((table) => ({ name: `demo on ${table}`, run: async () => await checkDemo(table, options) })),
+    ...supported.map((isa) => ({ name: `demo on ${isa}`, run: async () => await checkDemo({ isa }, options) })),
+    ...gpus.map((gpu) => ({ name: `demo on ${gpu.device}`, run: async () => await checkDemo(gpu, options) })),
     { name: 'pictures', run: async () => await checkPictures(signal) },
     ...checksOfModel(...files, options)
   ]
@@ -150,9 +155,15 @@ async function checkTable(isa: string): Promise<string> {
   return `${checks.length} kernels agree with the plain ones`
 }
 
-async function checkDemo(isa: string, { threads, signal }: Taken<VerifyOptions>): Promise<string> {
-  const options = { model: demoModel, ...(threads && { threads }), signal, maxSequences: 1, device: 'cpu' as const }
-  await using model = new PaliGemma(await ModelHost.open(native(), options, { isa }))
+/** On the CPU with a kernel table, or on a GPU of `listDevices`. */
+type Where = { isa: string } | Pick<DeviceInfo, 'device' | 'problem'>
+
+async function checkDemo(where: Where, { threads, signal }: Taken<VerifyOptions>): Promise<string> {
+  const onGpu = 'device' in where
+  if (onGpu && where.problem) throw new Skipped(where.problem)
+  const device = (onGpu ? where.device : 'cpu') as DeviceName
+  const options = { model: demoModel, ...(threads && { threads }), signal, maxSequences: 1, device }
+  await using model = new PaliGemma(await ModelHost.open(native(), options, onGpu ? {} : where))
   const image = demoPicture()
   let worst = 0
   for (const { prompt, text, logProb } of demoAnswers) {

@@ -1,6 +1,14 @@
 /** A GPU from load to loss, emulated: npm run test:gpu. Reference results on it are those of the other tests. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { demoImage, estimateMemory, listDevices, loadModel, type LoadOptions, type PaliGemma } from '../../lib/index'
+import {
+  demoImage,
+  estimateMemory,
+  listDevices,
+  loadModel,
+  type LoadOptions,
+  type PaliGemma,
+  verifyModel
+} from '../../lib/index'
 import { removeTempDirs } from '../support/convert-helpers'
 import { writeTinyModel } from '../support/tiny-model'
 
@@ -37,6 +45,13 @@ describe.each(['cuda-emulated', 'metal-emulated'] as const)('%s', (device) => {
     const [gpu, cpu] = [await load({ model: 'demo' }), await load({ model: 'demo', device: 'cpu' })]
     const [a, b] = await Promise.all([gpu, cpu].map(async (one) => await one.caption(demoImage)))
     expect(a).toEqual(b)
+  })
+
+  it('is checked by verify with the demo', async () => {
+    const { ok, checks } = await verifyModel()
+    expect(checks.filter(({ outcome }) => outcome === 'failed')).toEqual([])
+    expect(ok).toBe(true)
+    expect(checks.map(({ name }) => name)).toContain(`demo on ${device}`)
   })
 
   it('gives a request the same numbers alone and in company', async () => {

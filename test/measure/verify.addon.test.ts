@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { demoModel } from '../../lib/base/package-files'
 import { execute } from '../../lib/cli/program'
 import { native } from '../../lib/engine/native'
-import { inspectModel, verifyModel } from '../../lib/index'
+import { inspectModel, listDevices, verifyModel } from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
 afterAll(removeTempDirs)
@@ -46,6 +46,7 @@ describe('verify', () => {
       'memory',
       ...supported.map((isa) => `kernels ${isa}`),
       ...supported.map((isa) => `demo on ${isa}`),
+      ...(await listDevices()).devices.flatMap(({ device }) => (device === 'cpu' ? [] : [`demo on ${device}`])),
       'pictures',
       'checksum',
       'weights',
