@@ -196,6 +196,15 @@ describe('lib/', () => {
     expect(wrong).toEqual([])
   })
 
+  it('asks nowhere whether a built-in of this realm made a value', () => {
+    const builtIn = /\binstanceof \(?(\w+)/g
+    const wrong = files('lib', /\.ts$/)
+      .filter((file) => file !== 'lib/base/realms.ts')
+      .flatMap((file) => [...readFileSync(join(root, file), 'utf8').matchAll(builtIn)].map(([, name]) => [file, name!]))
+      .filter(([, name]) => name! in globalThis || name === 'Buffer')
+    expect(wrong).toEqual([])
+  })
+
   it('has rooms in api that import only downwards', () => {
     const room = (path: string): string | undefined => /^lib\/api\/(\w+)\//.exec(path)?.[1]
     const inRooms = files('lib/api', /\.ts$/).filter((file) => room(file) !== undefined)

@@ -1,5 +1,6 @@
 /** What a verb may touch of the outside world, so that verbs can be tested and Ctrl-C reaches all of them. */
 import { PaliGemmaError } from '../base/errors'
+import { isError } from '../base/realms'
 
 export interface Output {
   write(text: string): unknown
@@ -51,7 +52,7 @@ export function roundedJson(value: unknown, digits = shownDigits): string {
 
 /** `code: message`, as every failure is reported. */
 export function describeError(error: unknown): { code: string; message: string } {
-  if (!(error instanceof Error)) return { code: 'ERR_INTERNAL', message: String(error) }
+  if (!isError(error)) return { code: 'ERR_INTERNAL', message: String(error) }
   const { code } = error as { code?: unknown }
   return { code: typeof code === 'string' ? code : 'ERR_INTERNAL', message: error.message }
 }

@@ -1,5 +1,6 @@
 /** JSON Schema to a regular expression for the engine. */
 import { PaliGemmaError } from '../base/errors'
+import { isError } from '../base/realms'
 import { Turns } from '../base/turns'
 import { Translator } from './schema/translate'
 
@@ -15,7 +16,7 @@ export interface JsonSchema {
 /** Getters and proxies of the schema may throw anything. */
 function failure(error: unknown): PaliGemmaError {
   if (error instanceof PaliGemmaError) return error
-  const reason = error instanceof Error ? error.message : String(error)
+  const reason = isError(error) ? error.message : String(error)
   return new PaliGemmaError('ERR_INVALID_OPTION', `jsonSchema: reading it failed: ${reason}`, { cause: error })
 }
 

@@ -1,6 +1,7 @@
 /** One request on its way: what it may use, what ends it, what is said about it afterwards. */
 import type { z } from 'zod'
 import type { GenerateResult } from '../api/options/results'
+import { isError } from '../base/realms'
 import type { Admission } from './admission'
 import { failureOf, clientGone } from './errors'
 import type { Logger } from './log'
@@ -99,7 +100,7 @@ export class Call<Body = unknown> {
     const code = error === undefined || status === clientGone ? undefined : failureOf(error).code
     metrics.ended(this.record.path, status, ms, code)
     const line = { ...this.record, status, ms, ...(code !== undefined && { code }) }
-    if (status >= 500 && error instanceof Error) logger.error({ ...line, err: error.message }, 'request failed')
+    if (status >= 500 && isError(error)) logger.error({ ...line, err: error.message }, 'request failed')
     else logger.info(line, status === clientGone ? 'client left' : 'request')
   }
 }

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
+import { isUint8Array, isUrl } from '../base/realms'
 import { readFields, take, takeList, wrongOption } from '../base/validate'
 import type { ImageInput } from '../images/image-input'
 import { imagesRule, takeImage } from '../images/image-rule'
@@ -162,8 +163,8 @@ export async function fingerprint(examples: readonly TakenExample[]): Promise<st
 
 function identity(image: unknown): string | Uint8Array {
   if (typeof image === 'string') return image
-  if (image instanceof Uint8Array) return image
-  if (image instanceof URL) return image.href
+  if (isUint8Array(image)) return image
+  if (isUrl(image)) return image.href
   const { data, width, height } = image as { data?: unknown; width?: number; height?: number }
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
   return `${width}x${height}`

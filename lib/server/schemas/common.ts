@@ -1,5 +1,6 @@
 /** Parts of requests and answers that several endpoints share. Names are those of OpenAI's API. */
 import { z } from 'zod'
+import { isUint8Array } from '../../base/realms'
 
 /** What may be left out, or be null as many clients write it. */
 export const optional = <T extends z.ZodType>(schema: T): z.ZodOptional<z.ZodNullable<T>> => schema.nullish()
@@ -25,7 +26,7 @@ export const imageText =
 /** A picture as it comes: text, or the bytes of an upload. */
 export type Picture = string | Uint8Array
 
-const isPicture = (value: unknown): value is Picture => typeof value === 'string' || value instanceof Uint8Array
+const isPicture = (value: unknown): value is Picture => typeof value === 'string' || isUint8Array(value)
 
 export const picture = z
   .custom<Picture>(isPicture, { error: 'Expected a data: URL, base64 text or an uploaded file' })
