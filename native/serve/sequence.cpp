@@ -73,7 +73,8 @@ void Sequence::checkLength() const {
 
 void Sequence::startBeams() {
   if (generate_.constraint.kind != ConstraintSpec::Kind::none)
-    fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", generate_.beams);
+    fail(Code::invalidOption, "Expected beams 1 with a constraint but received ", generate_.beams,
+         "; detect and segment have one unless constrain is false (--no-constrain)");
   if (generate_.sampling.temperature > 0)
     fail(Code::invalidOption, "Expected temperature 0 with beams ", generate_.beams, " but received ",
          generate_.sampling.temperature);

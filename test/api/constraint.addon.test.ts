@@ -230,6 +230,15 @@ describe('constrained generation', () => {
     ])
   })
 
+  it('says how to do without one where beams are asked for', async () => {
+    await expect(models[0]!.detect(image, 'cow', { beams: 2 })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(
+        /beams 1 with a constraint.*unless constrain is false \(--no-constrain\)/
+      ) as unknown
+    })
+  })
+
   it('says what is wrong with a constraint', async () => {
     const generate = async (constrain: unknown) =>
       await models[0]!.generate({ image, prompt: 'x', constrain: constrain as Constraint })

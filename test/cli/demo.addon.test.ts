@@ -175,6 +175,7 @@ describe('the demo model', () => {
     expect(labels('-l', 'blue circle', '--min-score', '0')).toEqual([])
     expect(labels('-l', 'ring', '--min-score', '0', '--nms', '0.5', '--class-agnostic')).toEqual(['ring'])
     expect(labels('-l', 'ring', '--min-score', '0.99')).toEqual([])
+    expect(labels('-l', 'ring', '--beams', '2', '--no-constrain')).toEqual(['ring'])
   })
 
   it('is small enough to ship', () => {

@@ -41,7 +41,8 @@ export function addObjectOptions(command: Command): Command {
     .option('--max-objects <n>', 'stop after so many objects (default: no limit)', integer)
     .option(
       '--min-score <p>',
-      'leave out objects with a lower score, 0..1; 0 shows all (default: 0.5 divided by the number of names)',
+      'leave out objects with a lower score, 0..1; 0 shows all (default: 0.5 divided by the number of names, 0 with ' +
+        '--beams)',
       number
     )
     .option('--nms <iou>', 'of boxes of one name that overlap more than this, keep the best (default: off)', number)
@@ -77,8 +78,10 @@ export async function objectCall(
   if (options['showTiles'] && (options['annotate'] === undefined || options['tiles'] === undefined))
     throw usageError('--show-tiles needs --annotate and --tiles')
   if (classAgnostic && iou === undefined) throw usageError('--class-agnostic needs --nms')
+  const beams = (options['beams'] as number | undefined) ?? 1
   return {
-    minScore: recommendedMinScore(labels),
+    // beams know the tokens' own probabilities alone, of which scores are a thousand times lower
+    minScore: beams > 1 ? 0 : recommendedMinScore(labels),
     ...pick(options, ['maxObjects', 'minScore', 'tiles']),
     ...(iou !== undefined && { nms: classAgnostic ? { iou, classAgnostic } : iou }),
     ...(options['constrain'] === false ? { constrain: false } : {}),
