@@ -6,7 +6,17 @@ import { type EngineOptions, engineRules } from '../engine/sampling'
 import type { TileOption } from '../images/tile-plan'
 import { type DeviceName, isDeviceName } from '../base/device-name'
 import { group } from './help'
+import { usageError } from './context'
 import { addModelOption, chooseModel } from './model'
+
+/** As people type it: `minScore` is `--min-score`. */
+export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+/** Throws where several of these options were given, each of which says what to do. */
+export function refuseTogether(options: Record<string, unknown>, names: readonly string[]): void {
+  const given = names.filter((name) => options[name] !== undefined).map(flagOf)
+  if (given.length > 1) throw usageError(`${given.join(' and ')} ask for different things; take one`)
+}
 
 export function integer(value: string): number {
   const parsed = Number(value)

@@ -91,7 +91,7 @@ describe('paligemma --help', () => {
       const [, call] = /(?:^ {2}\$|\|) paligemma (.*?)(?: [<>] .*)?$/.exec(example)!
       expect(call).toMatch(new RegExp(`^${verb}\\b`))
       for (const [, option] of call!.matchAll(/ (--?[a-z][a-z-]*)/g))
-        expect(out, example).toMatch(new RegExp(`^ +(?:-\\w, )?${option}\\b|^ +${option},`, 'm'))
+        expect(out, example).toMatch(new RegExp(`^ +(?:-\\w, |--[\\w-]+, )?${option}\\b|^ +${option},`, 'm'))
     }
   })
 
@@ -101,6 +101,30 @@ describe('paligemma --help', () => {
     const order = ['Arguments', 'Task', 'Picture', 'Output', 'Sampling', 'Model', 'Expert', 'Help', 'Examples']
     expect(headings).toEqual(order.filter((name) => name !== 'Arguments' || verb !== 'run'))
     expect(out).toMatch(/--max-tokens <n> .*\(default: 256\b/)
+  })
+
+  it.each(['caption', 'detect', 'video', 'watch', 'demo', 'search'])(
+    '%s takes --jsonl for lines of JSON',
+    async (verb) => {
+      const { err } = await paligemma(verb, '--jsonl', '--json', '--no-such-option')
+      expect(err).toMatch(/unknown option '--no-such-option'/)
+    }
+  )
+
+  it.each([
+    ['video', 'clip.mp4', ['--caption', '--detect', 'cow'], '--caption and --detect'],
+    ['video', 'clip.mp4', ['--question', 'what?', '--prompt', 'ocr'], '--question and --prompt'],
+    ['watch', '-', ['--caption', '--question', 'what?', '--detect', 'cow'], '--caption and --question and --detect']
+  ])('%s takes one task', async (verb, source, flags, words) => {
+    const { code, err } = await paligemma(verb, source, '-m', 'demo', ...flags)
+    expect(code).toBe(2)
+    expect(err).toContain(`ERR_INVALID_OPTION: ${words} ask for different things; take one`)
+  })
+
+  it('names options as they are typed', async () => {
+    expect((await paligemma('watch', '-', '-m', 'demo', '--min-score', '0.5')).err).toContain(
+      '--min-score needs --detect'
+    )
   })
 
   it.each(verbs)('%s --help says what it does, with code 0', async (verb) => {

@@ -93,7 +93,19 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
   })
 
   it('describes parts, and goes on with the next', async () => {
-    const asking = ['video', clip, '--model', 'demo', '--frames', '2', '--segment-seconds', '1', '--max-tokens', '5']
+    const asking = [
+      'video',
+      clip,
+      '--model',
+      'demo',
+      '--frames',
+      '2',
+      '--segment-seconds',
+      '1',
+      '--max-tokens',
+      '5',
+      '--caption'
+    ]
     expect((await command(...asking, '--out', file('texts.jsonl'))).code).toBe(0)
     const want = rowsOf(file('texts.jsonl'))
     expect(want.map(({ start }) => start)).toEqual([0, 1, 2, 3])
@@ -144,7 +156,7 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
 
   it('watches what comes on standard input, as a camera’s program writes it', async () => {
     const main = join(__dirname, '../../dist/cli/main.js')
-    const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--count', '1']
+    const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--count', '1', '--jsonl']
     const child = spawn(process.execPath, [main, ...looking])
     child.stdin.on('error', () => {}) // it leaves early
     execFileSync('ffmpeg', ['-loglevel', 'error', '-i', clip, '-c:v', 'mjpeg', '-f', 'mjpeg', file('clip.mjpeg')])

@@ -1,7 +1,7 @@
 /** The options of `paligemma batch`, and which of them go together. */
 import type { BatchTask } from '../../api/many/batch-tasks'
 import type { DetectOptions } from '../../api/options/options'
-import { pick, samplingOptions } from '../args'
+import { flagOf, pick, samplingOptions } from '../args'
 import { type Context, usageError } from '../context'
 import { labelsOf } from '../tasks/detect'
 import { chooseModel } from '../model'
@@ -46,14 +46,11 @@ const flagsOf: Record<string, readonly TaskName[]> = {
   lang: ['caption', 'answer']
 }
 
-/** maxObjects: max-objects. */
-const dashed = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-
 /** Throws for options of another task, and for formats that cannot hold its results. */
 export function checkFlags({ task, format, ...options }: BatchFlags): void {
   for (const [flag, of] of Object.entries(flagsOf))
     if (options[flag] !== undefined && !of.includes(task))
-      throw usageError(`--${dashed(flag)} goes with --task ${of.join(' or ')}, not with ${task}`)
+      throw usageError(`${flagOf(flag)} goes with --task ${of.join(' or ')}, not with ${task}`)
   if ((format === 'coco' || format === 'yolo') && task !== 'detect' && task !== 'segment')
     throw usageError(`--format ${format} holds boxes and masks: expected --task detect or segment`)
   if (format === 'csv' && task === 'embed') throw usageError('--task embed writes --format jsonl only')

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { RemovedList } from '../../hub/manage'
 import type { PullPlan, PullResult } from '../../hub/pull-options'
+import { flagOf } from '../args'
 import { addExamples, group } from '../help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from '../context'
 import { progress, type Progress } from '../progress'
@@ -87,7 +88,7 @@ function refuseOthers({ json: _, list, remove, ...options }: PullFlags): void {
     if (others.length > 0)
       throw usageError(
         `Expected no option but --json with ${list ? '--list' : '--remove'} but received ` +
-          `${others.map((name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`).join(', ')}`
+          others.map(flagOf).join(', ')
       )
   }
 }

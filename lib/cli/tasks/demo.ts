@@ -35,7 +35,7 @@ export function addDemo(program: Command, context: Context): void {
     .option('-i, --image <image>', 'another picture of shapes; may be given several times', collect)
     .optionsGroup(group.output)
     .option('-o, --out <png>', 'the annotated picture', 'paligemma-demo.png')
-    .option('--json', 'print one JSON object per picture')
+    .option('--jsonl, --json', 'print one JSON object per picture')
     .action(async (options: { image?: string[]; out: string; json?: boolean }) => {
       await demo(options, context)
     })

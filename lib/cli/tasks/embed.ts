@@ -90,7 +90,7 @@ export function addSearch(program: Command, context: Context, onFailure: () => v
     .optionsGroup(group.output)
     .option('--map <folder>', 'write each found page there under a heat map of where it matches')
     .option('--map-token <word>', 'map this word of the query only (default: all its words)')
-    .option('--json', 'one JSON object per page and line')
+    .option('--jsonl, --json', 'one JSON object per page and line')
     .addOption(flavourOption())
     .action(async (query: string, images: string[], options: Record<string, unknown>) => {
       await search(query, images, options, context, onFailure)

@@ -42,7 +42,7 @@ export function textResult(text: string): TaskResult {
 export function addTaskOptions(command: Command): Command {
   addImageOptions(command)
     .optionsGroup(group.output)
-    .option('--json', 'one JSON object per image and line, also on a terminal')
+    .option('--jsonl, --json', 'one JSON object per image and line, also on a terminal')
   addSamplingOptions(command)
   return addLoadOptions(command)
 }

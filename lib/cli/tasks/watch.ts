@@ -4,10 +4,12 @@ import { type Command, Option } from 'commander'
 import {
   addLoadOptions,
   addSamplingOptions,
+  flagOf,
   integer,
   loadOptions,
   number,
   pick,
+  refuseTogether,
   samplingOptions,
   seconds
 } from '../args'
@@ -29,13 +31,14 @@ export function addWatch(program: Command, context: Context): void {
     )
   addExamples(
     command,
-    'watch /dev/video0 --detect person --tracks --json',
+    'watch /dev/video0 --detect person --tracks --jsonl',
     "watch rtsp://camera.local/live --question 'is the gate open?' --every 10 --changed",
     'watch /dev/video0 --detect person --tracks --page'
   )
   command
     .optionsGroup(group.task)
-    .option('--question <text>', 'answer it each time, instead of a caption')
+    .option('--caption', 'a caption each time: what it does where no other task is named')
+    .option('--question <text>', 'answer it each time')
     .option('--detect <names>', 'find these things, several separated by ";"')
     .option('--tracks', 'with --detect: ids that stay from picture to picture, who enters and who leaves')
     .option('--min-score <p>', 'with --detect: leave out objects with a lower score', number)
@@ -46,7 +49,7 @@ export function addWatch(program: Command, context: Context): void {
     .optionsGroup(group.output)
     .option('--page', 'a page for this machine that shows the pictures, what was found in them, tracks and speed')
     .option('--port <n>', 'of the page; 0: any that is free (default: 8080)', integer)
-    .option('--json', 'one JSON object per result and line, also on a terminal')
+    .option('--jsonl, --json', 'one JSON object per result and line, also on a terminal')
     .addOption(new Option('--exec <command>', 'run this for each result, which it gets as JSON on its standard input'))
   addSamplingOptions(command)
   addLoadOptions(command).action(async (source: string, options: Record<string, unknown>) => {
@@ -57,10 +60,9 @@ export function addWatch(program: Command, context: Context): void {
 async function run(source: string, options: Record<string, unknown>, context: Context): Promise<void> {
   const detect = options['detect'] as string | undefined
   const question = options['question'] as string | undefined
-  if (detect !== undefined && question !== undefined)
-    throw usageError('--detect and --question are two tasks; take one')
+  refuseTogether(options, ['caption', 'question', 'detect'])
   for (const other of ['tracks', 'minScore'])
-    if (detect === undefined && options[other] !== undefined) throw usageError(`--${other} needs --detect`)
+    if (detect === undefined && options[other] !== undefined) throw usageError(`${flagOf(other)} needs --detect`)
   if (options['port'] !== undefined && options['page'] !== true) throw usageError('--port needs --page')
   const { loadModel, recommendedMinScore } = await import('../../index.js')
   const labels = detect?.split(';').map((name) => name.trim())

@@ -4,10 +4,12 @@ import type { PaliGemma } from '../../index'
 import {
   addLoadOptions,
   addSamplingOptions,
+  flagOf,
   loadOptions,
   number,
   integer,
   pick,
+  refuseTogether,
   samplingOptions,
   seconds
 } from '../args'
@@ -24,7 +26,7 @@ export function addVideo(program: Command, context: Context): void {
     .command('video')
     .summary('what happens in a clip')
     .description('Describes a clip, answers a question about it, or finds things in its frames. Needs ffmpeg.')
-    .argument('<file>', 'a video, or an animated GIF or WebP')
+    .argument('<file>', 'a video, or an animated GIF, WebP or AVIF')
   addExamples(
     command,
     'video clip.mp4 --model google/paligemma-3b-ft-activitynet-cap-224',
@@ -32,7 +34,8 @@ export function addVideo(program: Command, context: Context): void {
   )
   command
     .optionsGroup(group.task)
-    .option('--question <text>', 'answer it, instead of a caption')
+    .option('--caption', 'a caption: what it does where no other task is named')
+    .option('--question <text>', 'answer it')
     .option('--prompt <text>', "any other prompt (default: 'caption en')")
     .option('--detect <names>', 'find these things, several separated by ";", in single frames')
     .option('--every <seconds>', 'with --detect: between frames (default: 1)', seconds)
@@ -48,7 +51,7 @@ export function addVideo(program: Command, context: Context): void {
     .option('--start <seconds>', 'begin there', seconds)
     .option('--end <seconds>', 'end there', seconds)
     .optionsGroup(group.output)
-    .option('--json', 'one JSON object per part or frame and line, also on a terminal')
+    .option('--jsonl, --json', 'one JSON object per part or frame and line, also on a terminal')
     .option('--out <jsonl>', 'write the rows there; run again after any end it goes on where it was')
     .option('--overwrite', 'with --out: begin anew')
     .option(
@@ -80,23 +83,23 @@ export function addVideo(program: Command, context: Context): void {
 
 /** What to look for, and when. Throws usage errors. */
 function detecting(options: Record<string, unknown>): { labels: string[]; every: number } | undefined {
+  refuseTogether(options, ['caption', 'question', 'prompt', 'detect'])
   const given = (names: string[]): string | undefined => names.find((name) => options[name] !== undefined)
-  const flag = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
   if (options['overwrite'] === true && options['out'] === undefined) throw usageError('--overwrite needs --out')
   if (options['detect'] === undefined) {
     const needing = given(['every', 'minScore', 'tracks', 'annotate'])
-    if (needing !== undefined) throw usageError(`${flag(needing)} needs --detect`)
+    if (needing !== undefined) throw usageError(`${flagOf(needing)} needs --detect`)
     return undefined
   }
-  const other = given(['question', 'prompt', 'segmentSeconds', 'strideSeconds', 'frames'])
-  if (other !== undefined) throw usageError(`--detect looks at single frames: it takes no ${flag(other)}`)
+  const other = given(['segmentSeconds', 'strideSeconds', 'frames'])
+  if (other !== undefined) throw usageError(`--detect looks at single frames: it takes no ${flagOf(other)}`)
   const every = (options['every'] as number | undefined) ?? 1
   if (!(every > 0)) throw usageError('Expected more than 0 seconds for --every')
   return { labels: (options['detect'] as string).split(';').map((name) => name.trim()), every }
 }
 
 /** What a row depends on; where or how it is shown is not part of it. */
-const notOfRows = ['out', 'overwrite', 'annotate', 'json', 'end']
+const notOfRows = ['out', 'overwrite', 'annotate', 'json', 'caption', 'end']
 
 async function openRows(
   file: string,
