@@ -62,6 +62,7 @@ async function ifChanged(name, output, inputs, build) {
 
 function buildTypeScript() {
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
+  run(process.execPath, [join(root, 'scripts', 'bundle-vendored.mjs')])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
 }
@@ -104,7 +105,14 @@ if (!args.includes('--native') && !args.includes('--emulated')) {
   await ifChanged(
     'typescript',
     'dist/index.mjs',
-    ['lib', 'tsconfig.json', 'package.json', 'scripts/make-esm.mjs', 'node_modules/typescript/package.json'],
+    [
+      'lib',
+      'tsconfig.json',
+      'package.json',
+      'scripts/make-esm.mjs',
+      'scripts/bundle-vendored.mjs',
+      'package-lock.json'
+    ],
     buildTypeScript
   )
 }

@@ -78,14 +78,31 @@ function licences() {
     const of = path.replace(/^.*node_modules\//, '')
     return path && !dev && !peer && !linked.test(of) && !allowed.test(license ?? '')
   })
-  return wrong.map(([path, { license }]) => `${path} is under ${license ?? 'no licence'}`).join('\n')
+  const inside = vendored().filter(({ license }) => !allowed.test(license))
+  return [...wrong.map(([path, { license }]) => [path, license]), ...inside.map(({ name, license }) => [name, license])]
+    .map(([of, license]) => `${of} is under ${license ?? 'no licence'}`)
+    .join('\n')
 }
 
+/** The packages that lie in dist/server/vendored.js. */
+function vendored() {
+  const licences = readFileSync(join(root, 'dist', 'server', 'vendored.licences.txt'), 'utf8')
+  const heads = licences.matchAll(/^={80}\n(\S+) (\S+) \((\S+)\)/gm)
+  return [...heads].map(([, name, version, license]) => ({ name, version, license }))
+}
+
+/** What is installed with the package, and what lies in it. */
 function billOfMaterials() {
-  const { status, stdout, all } = run('npm', ['sbom', '--omit=dev', '--sbom-format=cyclonedx', '--sbom-type=library'])
-  if (status !== 0) return all
-  writeFileSync(join(output, `${name}-${version}.cdx.json`), stdout)
-  return JSON.parse(stdout).components?.length > 0 ? '' : 'npm sbom names no components'
+  const bill = (...args) => run('npm', ['sbom', '--sbom-format=cyclonedx', '--sbom-type=library', ...args])
+  const installed = bill('--omit=dev')
+  const all = bill()
+  if (installed.status !== 0 || all.status !== 0) return installed.all + all.all
+  const result = JSON.parse(installed.stdout)
+  const inside = vendored().map(({ name, version }) => `${name}@${version}`)
+  const found = JSON.parse(all.stdout).components.filter((one) => inside.includes(one['bom-ref']))
+  result.components.push(...found)
+  writeFileSync(join(output, `${name}-${version}.cdx.json`), JSON.stringify(result, null, 2))
+  return found.length === inside.length ? '' : `the bill names ${found.length} of ${inside.length} packages inside`
 }
 
 const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`

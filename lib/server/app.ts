@@ -1,6 +1,5 @@
 /** Routes and what stands before each of them: keys, origins, limits, deadlines, errors, the log. */
-import { Hono, type Context } from 'hono'
-import { cors } from 'hono/cors'
+import { cors, Hono, type Context } from './vendored'
 import { randomUUID } from 'node:crypto'
 import { follow } from '../base/signals'
 import { readBody } from './body'

@@ -1,8 +1,9 @@
 /** Bodies of requests, within the limits. */
 import { isUtf8 } from 'node:buffer'
-import type { z } from 'zod'
+import type { z } from './vendored'
 import { parseLongJson } from '../formats/long-json'
-import { ApiError, invalidBody } from './errors'
+import { ApiError } from './errors'
+import { invalidBody } from './invalid-body'
 
 /** The body as the schema wants it. @throws ApiError 400, 413, 415 */
 export async function readBody<Body extends z.ZodType>(

@@ -1,5 +1,4 @@
 /** What clients are told when something fails: OpenAI's shape, with our codes. */
-import type { z } from 'zod'
 import { PaliGemmaError, type ErrorCode } from '../base/errors'
 
 /** An error that has a place in HTTP. */
@@ -82,38 +81,4 @@ export function failureOf(error: unknown): Failure {
     body: { error: { message, type, param: api?.param ?? null, code } },
     headers: api?.headers ?? {}
   }
-}
-
-/** The first thing that is wrong with a request's body. */
-export function invalidBody(error: z.ZodError): ApiError {
-  const { path, message, keys } = deepest(error.issues)
-  const param = [...path, ...(keys ?? [])].reduce<string>(
-    (text, key) => (typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`),
-    ''
-  )
-  // OpenAI's own words for what it does not know
-  const told = keys
-    ? `Unrecognized request argument supplied: ${param}`
-    : param === ''
-      ? message
-      : `${param}: ${message}`
-  return new ApiError(400, 'ERR_INVALID_OPTION', told, { param: param === '' ? null : param })
-}
-
-interface Place {
-  path: PropertyKey[]
-  message: string
-  keys?: PropertyKey[]
-}
-
-/** Of the alternatives of a union, the one that got furthest says what was meant. */
-function deepest(issues: readonly z.core.$ZodIssue[]): Place {
-  const issue = issues[0]!
-  if (issue.code === 'unrecognized_keys') return { path: issue.path, message: issue.message, keys: [issue.keys[0]!] }
-  if (issue.code !== 'invalid_union' || issue.errors.length === 0) return issue
-  const found = issue.errors.filter((branch) => branch.length > 0).map(deepest)
-  const far = found.reduce((best, next) => (next.path.length > best.path.length ? next : best), found[0]!)
-  const nested = far.path.length > 0 || far.keys
-  const expected = found.map(({ message }) => message.replace(/^Invalid input: /, '')).join(' or ')
-  return { ...far, path: [...issue.path, ...far.path], message: nested ? far.message : `Invalid input: ${expected}` }
 }

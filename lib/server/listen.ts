@@ -1,5 +1,5 @@
 /** On a port: Node's server with the timeouts that keep slow and broken clients from holding it. */
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener } from './vendored'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { isIP, type AddressInfo, type Socket } from 'node:net'
 import { untilAborted } from '../base/signals'

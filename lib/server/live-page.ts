@@ -1,5 +1,5 @@
 /** The page of `watch --page`: what is seen, to every browser of this machine that looks. */
-import { Hono } from 'hono'
+import { Hono } from './vendored'
 import { anySignal, ownController, untilAborted } from '../base/signals'
 import { decodeImage } from '../images/decode'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'

@@ -1,5 +1,5 @@
 /** What Prometheus is told. */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, Registry } from './vendored'
 import type { ModelStats } from '../api/info'
 import type { GenerateResult } from '../api/options/results'
 

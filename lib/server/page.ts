@@ -1,5 +1,5 @@
 /** The page at "/": files that browsers take as they are. Nothing in it asks any other machine. */
-import type { Hono } from 'hono'
+import type { Hono } from './vendored'
 import { createHash } from 'node:crypto'
 import { readFile, readdir } from 'node:fs/promises'
 import { extname, join } from 'node:path'

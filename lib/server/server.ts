@@ -1,5 +1,5 @@
 /** A server as an object: a fetch handler that other servers mount, and a listener of its own. */
-import { z } from 'zod'
+import { z } from './vendored'
 import { loadModel } from '../api/load-model'
 import { check, readOptions } from '../base/validate'
 import { ownController } from '../base/signals'

@@ -7,6 +7,7 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { execute } from '../../lib/cli/program'
+import { lineAbout } from '../support/command'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { pages, runnable, snippets, toJavaScript } from '../support/snippets'
 
@@ -49,7 +50,7 @@ describe('snippets', () => {
     const stdout = { write: (text: string) => out.push(text) }
     expect(await execute([verb, '--help'], { stdout, stderr: stdout, signal: new AbortController().signal })).toBe(0)
     for (const [, option] of rest.matchAll(/(?:^|\s)(--?[a-z][a-z-]*)/g))
-      expect(out.join('')).toMatch(new RegExp(`^ +(?:-\\w, )?${option}\\b|^ +${option},`, 'm'))
+      expect(out.join('')).toMatch(lineAbout(option!))
   })
 
   it.skipIf(process.platform === 'win32').each(snippets(['sh', 'bash']).map(({ where, text }) => [where, text]))(

@@ -288,6 +288,7 @@ describe('the documentation', () => {
   )
 
   it('all others run there too, beside models and pictures of their names', () => {
+    cpSync(join(root, 'node_modules', 'zod'), join(complete, 'node_modules', 'zod'), { recursive: true }) // their own
     const { stderr, status } = run(complete, process.execPath, writeOthers(complete))
     expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
   })

@@ -13,3 +13,6 @@ export async function command(...args: string[]): Promise<{ code: number; out: s
   }
   return { code: await execute(args, context), out: out.join(''), err: err.join('') }
 }
+
+/** The line of a page of help that is about an option, whichever of its names that is. */
+export const lineAbout = (option: string): RegExp => new RegExp(`^ +(?:--?[\\w-]+, )?${option}\\b`, 'm')

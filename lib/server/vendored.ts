@@ -1,0 +1,9 @@
+/**
+ * The packages that the server is made of. The build puts them into this one file (scripts/bundle-vendored.mjs), so
+ * that whoever installs the package need not install them: 13 MB for what is half a megabyte here.
+ */
+export { getRequestListener } from '@hono/node-server'
+export { Hono, type Context } from 'hono'
+export { cors } from 'hono/cors'
+export { Counter, Gauge, Histogram, Registry } from 'prom-client'
+export { z } from 'zod'
