@@ -1,6 +1,7 @@
 // npm run soak: mixed requests on the demo model for a while. Memory, handles and threads must stay flat, a probe must
 // give the same bits all along, and every failure must be one that was asked for. Exit code 1 where not.
 //   node --expose-gc scripts/soak.mjs [--minutes N | --requests N] [--seed N] [--workers N]
+// Ctrl-C ends it early, with a verdict.
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -54,7 +55,9 @@ const probe = async () => {
 }
 
 const start = Date.now()
-const goesOn = () => Date.now() < start + minutes * 60_000 && counts.requests < most && problems.length < 20
+let stopped = false
+process.once('SIGINT', () => (stopped = true)) // what there is by then is judged all the same
+const goesOn = () => !stopped && Date.now() < start + minutes * 60_000 && counts.requests < most && problems.length < 20
 async function work(dice) {
   while (goesOn()) {
     counts.requests++

@@ -1,5 +1,6 @@
 // LoRA adapters for a tiny model: any metadata, names, shapes, types and values, or any bytes at all.
 #include <array>
+#include <cmath>
 #include <memory>
 
 #include "fuzz.h"
@@ -20,13 +21,16 @@ const pg::Model& tiny() {
     options.threads = 1;
     options.maxSequences = 1;
     options.weights = pg::FileAccess::copy;
-    return pg::Model::load(options);
+    std::unique_ptr<pg::Model> loaded = pg::Model::load(options);
+    std::remove(options.path.c_str());
+    return loaded;
   }();
   return *model;
 }
 
-constexpr std::array<const char*, 7> kTargets = {"blk.0.attn_q",     "blk.1.ffn_down", "blk.0.ffn_up", "v.blk.0.attn_q",
-                                                 "v.blk.1.ffn_down", "v.blk.0.ffn_up", "token_embd"};
+constexpr std::array<const char*, 8> kTargets = {"blk.0.attn_q",   "blk.1.ffn_down",   "blk.0.ffn_up",
+                                                 "v.blk.0.attn_q", "v.blk.1.ffn_down", "v.blk.0.ffn_up",
+                                                 "token_embd",     "blk.0.attn_output"};
 constexpr std::array<const char*, 3> kEndings = {".weight.lora_a", ".weight.lora_b", ".bias"};
 constexpr std::array<uint8_t, 6> kSides = {2, 16, 32, 48, 64, 1};
 
@@ -50,7 +54,7 @@ std::string fileOf(pg::fuzz::Input& input) {
   for (uint8_t i = 0; i < count; ++i) {
     const uint8_t which = input.byte(), shape = input.byte();
     putText(out, std::string(kTargets[which % kTargets.size()]) + kEndings[which / 8 % kEndings.size()]);
-    const uint64_t cols = kSides[shape % kSides.size()], rows = kSides[shape / 8 % kSides.size()];
+    const uint64_t cols = kSides[shape % 8 % kSides.size()], rows = kSides[shape / 8 % kSides.size()];
     const uint32_t dims = shape >= 192 ? 1 : 2;
     put(out, dims), put(out, cols);
     if (dims == 2) put(out, rows);
@@ -60,6 +64,20 @@ std::string fileOf(pg::fuzz::Input& input) {
   const uint8_t value = input.byte();
   out.resize((out.size() + 31) / 32 * 32 + at, char(value));  // 0xff: NaN
   return out;
+}
+
+// All, the first by its scale (made, then found again), none; and twice, one that there is not, and beyond numbers.
+void chooseAll(pg::Adapters& adapters) {
+  adapters.choose(nullptr);
+  const std::vector<std::vector<pg::AdapterUse>> choices{{{0, 0.5f}}, {{0, 0.5f}},      {},
+                                                         {{7, 1}},    {{0, 1}, {0, 1}}, {{0, INFINITY}}};
+  for (const auto& uses : choices) {
+    try {
+      adapters.choose(&uses);
+    } catch (const pg::Error& error) {
+      pg::fuzz::must(error.code() == pg::Code::invalidOption, "a wrong choice is a wrong option");
+    }
+  }
 }
 
 }  // namespace
@@ -74,8 +92,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   pg::Adapters adapters(*tiny().device);
   try {
     const size_t index = adapters.load(source, tiny().weights, tiny().textConfig.architecture);
-    const pg::AdapterInfo& info = adapters.info().at(index);
+    const pg::AdapterInfo info = adapters.info().at(index);
     pg::fuzz::must(info.rank > 0 && info.targets > 0 && info.parameters > 0, "what is loaded changes something");
+    chooseAll(adapters);
   } catch (const pg::Error&) {}
   return 0;
 }

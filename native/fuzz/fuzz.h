@@ -1,6 +1,8 @@
 #pragma once
 // What the fuzz targets share. Each is a libFuzzer entry: `npm run fuzz` builds and runs them, docs/reliability.md says
 // what they found. Refusing an input with an Error is right; crashing, hanging or breaking a property is not.
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -12,13 +14,19 @@
 
 namespace pg::fuzz {
 
-// A file of this process with these bytes, written anew each time.
+// A file of this process alone, gone when it ends.
+inline const std::string& ownFile() {
+  static const struct Own {
+    const std::string path =
+        (std::filesystem::temp_directory_path() / ("paligemma-fuzz-" + std::to_string(getpid()))).string();
+    ~Own() { std::remove(path.c_str()); }
+  } own;
+  return own.path;
+}
+
+// That file with these bytes, written anew each time.
 inline std::string written(const uint8_t* data, size_t size) {
-  static const int unique = 0;
-  static const std::string path = (std::filesystem::temp_directory_path() /
-                                   ("paligemma-fuzz-" + std::to_string(reinterpret_cast<uintptr_t>(&unique)) + "-" +
-                                    std::to_string(std::filesystem::hash_value(std::filesystem::current_path()))))
-                                      .string();
+  const std::string& path = ownFile();
   std::FILE* out = std::fopen(path.c_str(), "wb");
   if (!out || std::fwrite(data, 1, size, out) != size || std::fclose(out) != 0) std::abort();
   return path;
