@@ -21,7 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::vector<uint8_t> whole = tinyModel();
   std::vector<uint8_t> bytes = whole;
   pg::fuzz::Input input(data, size);
-  const uint32_t cut = input.byte() < 32 ? input.number() : 0;   // rarely: most of what is cut is refused at once
+  const uint8_t how = input.byte();
+  const uint32_t cut = how < 32 ? input.number() : 0;  // rarely: most of what is cut is refused at once
   // Changes lie in the head: what of the tensors is changed is a weight.
   const size_t head = std::min<size_t>(bytes.size(), 16384);
   while (!input.empty()) {
@@ -35,9 +36,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     options.device = "cpu";
     options.threads = 1;
     options.maxSequences = 1;
+    if (how & 32) options.contextSize = 5;
+    if (how & 64) options.kvCacheType = pg::DType::q8_0;
+    options.importance = how & 128;
     const std::unique_ptr<pg::Model> model = pg::Model::load(options);
     const std::vector<int32_t> ids = model->tokenizer->encode("caption en", true);
     model->tokenizer->decode(ids.data(), ids.size());
+    model->throwIfChanged(true);
   } catch (const pg::Error&) {
     return 0;
   } catch (const std::bad_alloc&) {

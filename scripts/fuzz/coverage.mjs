@@ -11,7 +11,7 @@ const parsers = {
   gguf: ['format/gguf.cpp', 'format/gguf_reader.h'],
   split: ['format/gguf_split.cpp'],
   adapter: ['model/adapters.cpp'],
-  model: ['format/gguf.cpp', 'serve/load/model.cpp', 'model/config.cpp'],
+  model: ['serve/load/model.cpp', 'model/config.cpp'], // format/gguf.cpp is for the target gguf
   tokenizer: ['text/tokenizer.cpp', 'text/added_tokens.cpp'],
   regex: ['text/regex.cpp', 'text/regex_parser.cpp', 'text/char_nfa.cpp'],
   constraint: [
