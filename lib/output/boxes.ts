@@ -1,16 +1,8 @@
 /** Boxes in other people's forms, and what is inside them. */
 import type { PlainBuffer } from '../base/plain-memory'
-import {
-  check,
-  everyItem,
-  readFields,
-  readOptions,
-  rule,
-  take,
-  takeList,
-  type Rule,
-  type Rules
-} from '../base/validate'
+import { check, everyItem, readFields, rule, take, takeList, type Rule, type Rules } from '../base/validate'
+import { publicCall, type Taken } from '../base/call'
+import { untilAborted } from '../base/signals'
 import { decodeImage } from '../images/decode'
 import { takePicture } from '../images/image-rule'
 import type { ImageInput } from '../images/image-input'
@@ -48,21 +40,40 @@ export interface CropOptions extends DecodingOptions {
   padding?: number | undefined
   /** true: pixels outside the object's mask are transparent; default false. */
   cutOut?: boolean | undefined
+  signal?: AbortSignal | undefined
 }
 
-const cropRules: Rules<CropOptions> = { padding: rule.number(0), cutOut: rule.flag, ...decodingRules }
+const cropRules: Rules<CropOptions> = {
+  padding: rule.number(0),
+  cutOut: rule.flag,
+  ...decodingRules,
+  signal: rule.signal
+}
 
 /**
  * What is inside an object's box (or a box alone), as a PNG. Of a box that the picture's border cuts, the part inside.
  * @throws PaliGemmaError ERR_INVALID_OPTION also for boxes outside the picture, ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE,
- * ERR_DEPENDENCY_MISSING
+ * ERR_DEPENDENCY_MISSING; an abort rejects at once with the signal's reason
  */
 export async function cropBox(
   image: ImageInput,
   object: { box: Box; mask?: Mask | undefined } | Box,
   options: CropOptions = {}
 ): Promise<PlainBuffer> {
-  const { padding = 0, cutOut = false, ...decoding } = readOptions<CropOptions>('cropBox', options, cropRules)
+  return await publicCall<CropOptions, PlainBuffer>(
+    'cropBox',
+    options,
+    cropRules,
+    [],
+    async (taken) => await untilAborted(crop(image, object, taken), taken.signal)
+  )
+}
+
+async function crop(
+  image: ImageInput,
+  object: { box: Box; mask?: Mask | undefined } | Box,
+  { padding = 0, cutOut = false, ...decoding }: Taken<CropOptions>
+): Promise<PlainBuffer> {
   const fields = readFields('object', object, ['box', 'mask'], 'a detection or a box ({ x, y, width, height })')
   const box = takeBox(fields['box'] === undefined ? 'box' : 'object.box', fields['box'] ?? object)
   const mask = cutOut ? takeMask('object.mask', fields['mask']) : undefined
@@ -75,6 +86,7 @@ export async function cropBox(
       expected: `mask of ${width} x ${height} pixels, as the picture,`,
       accepts: (size) => size === `${width} x ${height}`
     })
+  decoding.signal.throwIfAborted()
   return await made('the crop', cutPng(data, width, height, area, alphas))
 }
 

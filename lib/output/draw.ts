@@ -2,7 +2,9 @@
 import type { PlainBuffer } from '../base/plain-memory'
 import type Sharp from 'sharp'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { readOptions, rule, take, wrongOption, type Rules } from '../base/validate'
+import { publicCall, type Taken } from '../base/call'
+import { untilAborted } from '../base/signals'
+import { rule, take, wrongOption, type Rules } from '../base/validate'
 import { decodeImage } from '../images/decode'
 import type { DecodedImage, ImageInput } from '../images/image-input'
 import { takePicture } from '../images/image-rule'
@@ -43,6 +45,7 @@ export interface DrawOptions extends DecodingOptions {
   picture?: boolean | undefined
   /** Default "png". "svg" is a text: the picture, unless left out, with a drawing that stays sharp at any size. */
   format?: 'png' | 'jpeg' | 'webp' | 'svg' | undefined
+  signal?: AbortSignal | undefined
 }
 
 const drawRules: Rules<DrawOptions> = {
@@ -58,14 +61,16 @@ const drawRules: Rules<DrawOptions> = {
   scale: rule.integer(1, 32),
   picture: rule.flag,
   format: rule.oneOf('png', 'jpeg', 'webp', 'svg'),
-  ...decodingRules
+  ...decodingRules,
+  signal: rule.signal
 }
 
 /**
  * The picture with boxes, translucent masks and labels in its own size (times `scale`): encoded bytes, or with
  * `format: 'svg'` a text. Every label has one colour. An object that is there twice, such as from `detect` and from
  * `segment`, is drawn once. Boxes without area are left out.
- * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_DEPENDENCY_MISSING
+ * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION, ERR_DEPENDENCY_MISSING; an
+ * abort rejects at once with the signal's reason
  */
 export async function drawDetections(
   picture: ImageInput,
@@ -87,21 +92,27 @@ export async function drawDetections(
   objects: readonly Drawable[],
   options: DrawOptions = {}
 ): Promise<PlainBuffer | string> {
-  return await made('the drawing', draw(picture, objects, options))
+  return await publicCall<DrawOptions, PlainBuffer | string>(
+    'drawDetections',
+    options,
+    drawRules,
+    [],
+    async (taken) => await untilAborted(made('the drawing', draw(picture, objects, taken)), taken.signal)
+  )
 }
 
 async function draw(
   picture: ImageInput,
   objects: readonly Drawable[],
-  options: DrawOptions
+  taken: Taken<DrawOptions>
 ): Promise<PlainBuffer | string> {
-  const taken = readOptions('drawDetections', options, drawRules)
   const { scale = 1, format = 'png', masks = true, picture: shown = true } = taken
   if (!shown && format === 'jpeg')
     throw wrongOption('format', '"png", "webp" or "svg", which can be transparent, with picture: false', format)
   const tiles = tilesOf(objects, taken.tiles)
   const results = take('results', objects, resultsRule).map((object, i) => takeDrawable(`results[${i}]`, object))
   const decoded = await decodeImage(takePicture(picture), taken)
+  taken.signal.throwIfAborted()
   const drawn = withoutRepeats(results.filter(hasArea))
   const colours = coloursOf(
     drawn.map(({ label }) => label),
@@ -123,8 +134,10 @@ async function draw(
   }
   let canvas = decoded
   if (blended)
-    for (const { label, mask } of withMask)
+    for (const { label, mask } of withMask) {
+      taken.signal.throwIfAborted()
       canvas = await blendMask(sharp, canvas, mask!, colours.get(label)!, taken.maskOpacity ?? maskOpacity)
+    }
   return await raster(sharp, shown ? canvas : undefined, svgDocument(sheet, overlay), sheet, format)
 }
 

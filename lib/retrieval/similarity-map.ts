@@ -1,6 +1,8 @@
 /** Where on a page a query finds its matches. */
 import type { PlainBuffer, PlainFloats } from '../base/plain-memory'
+import { publicCall, type Taken } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
+import { untilAborted } from '../base/signals'
 import { decodeImage } from '../images/decode'
 import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
@@ -40,6 +42,7 @@ export interface DrawMapOptions {
   decodeTimeoutMs?: number | undefined
   /** As for `loadModel`. */
   allowPrivateAddresses?: boolean | undefined
+  signal?: AbortSignal | undefined
 }
 
 const mapRules: Rules<SimilarityMapOptions> = { tokens: rule.listOf('token numbers', rule.integer(0).accepts) }
@@ -53,7 +56,8 @@ const drawRules: Rules<DrawMapOptions> = {
   },
   maxImagePixels: rule.integer(1),
   decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
-  allowPrivateAddresses: rule.flag
+  allowPrivateAddresses: rule.flag,
+  signal: rule.signal
 }
 
 /**
@@ -131,17 +135,30 @@ function colour(value: number): [number, number, number] {
 /**
  * The page under a heat map, dark where the query finds nothing and bright where it matches, as a PNG in the page's own
  * size. Patches are interpolated (bicubic).
- * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION
+ * @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE, ERR_INVALID_OPTION; an abort rejects at once with the
+ * signal's reason
  */
 export async function drawSimilarityMap(
   picture: ImageInput,
   similarities: SimilarityMap,
   options: DrawMapOptions = {}
 ): Promise<PlainBuffer> {
-  const given = readOptions<DrawMapOptions>('drawSimilarityMap', options, drawRules)
+  return await publicCall<DrawMapOptions, PlainBuffer>(
+    'drawSimilarityMap',
+    options,
+    drawRules,
+    [],
+    async (taken) => await untilAborted(drawMap(picture, similarities, taken), taken.signal)
+  )
+}
+
+async function drawMap(
+  picture: ImageInput,
+  similarities: SimilarityMap,
+  { opacity = 0.6, range, ...decoding }: Taken<DrawMapOptions>
+): Promise<PlainBuffer> {
   const map = takeMap(similarities)
   const image = takePicture(picture)
-  const { opacity = 0.6, range, ...decoding } = given
   const { data, width, height } = await decodeImage(image, decoding)
   const [least, greatest] =
     range ??
@@ -153,6 +170,7 @@ export async function drawSimilarityMap(
   map.data.forEach((x, i) =>
     pixels.set([...colour(greatest > least ? (x - least) / (greatest - least) : 0), Math.round(opacity * 255)], i * 4)
   )
+  decoding.signal.throwIfAborted()
   const drawing = async (): Promise<PlainBuffer> => {
     const heat = await overPage(pixels, map, width, height)
     const sharp = await loadSharp()

@@ -63,6 +63,11 @@ const works: Record<string, Work> = {
     await model.caption(new URL(url), { signal })
   },
   preprocessImage: async (signal) => await library.preprocessImage(large, { size: 896, signal }),
+  drawDetections: async (signal) =>
+    await library.drawDetections(large, [{ label: 'star', box: { x: 9, y: 9, width: 900, height: 900 } }], { signal }),
+  cropBox: async (signal) => await library.cropBox(large, { x: 0, y: 0, width: 6000, height: 4000 }, { signal }),
+  drawSimilarityMap: async (signal) =>
+    await library.drawSimilarityMap(large, { data: new Float32Array(256), rows: 16, columns: 16 }, { signal }),
   fit: async (signal) => await model.fit(examples, { steps: 1000, rank: 4, signal }),
   quantizeModel: async (signal) =>
     await library.quantizeModel({ source: await modelFile(), out: join(dir, 'q.gguf'), type: 'Q5_0', signal }),

@@ -102,6 +102,6 @@ describe.skipIf(!hasFfmpeg)('describeVideo', () => {
     expect(rows<{ tracks: object; time: number }>(watched.out)).toHaveLength(2)
     const wrong = await command(...looking, '--question', 'what?')
     expect(wrong.code).toBe(2)
-    expect(wrong.err).toMatch(/--detect looks at single frames/)
+    expect(wrong.err).toMatch(/--question and --detect ask for different things/)
   })
 })

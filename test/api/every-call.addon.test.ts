@@ -257,7 +257,7 @@ const rows: Record<string, Row> = {
     args: () => [
       picture,
       { data: new Float32Array(4).fill(0.5), rows: 2, columns: 2, transform },
-      { opacity: 0.5, range: [0, 1], ...limits }
+      { opacity: 0.5, range: [0, 1], ...limits, signal }
     ]
   },
   'prompts.shortCaption': sync(api.prompts.shortCaption, 'en'),

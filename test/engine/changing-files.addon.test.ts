@@ -82,7 +82,8 @@ describe.skipIf(process.platform === 'win32')('a model file', () => {
     expect(run('afterAWorker')).toMatchObject({ signal: 'SIGBUS', seen: {} })
   })
 
-  it('kills where the handler is unwanted', () => {
+  // Where another process has the core just then, the cut is noticed before its pages are touched.
+  it('kills where the handler is unwanted', { retry: 4 }, () => {
     expect(run('cutWhileRunning', { PALIGEMMA_FAULT_HANDLER: '0' })).toMatchObject({ signal: 'SIGBUS', seen: {} })
   })
 

@@ -43,7 +43,7 @@ export const outputRows: Record<string, Row> = {
   reviveResults: sync(api.reviveResults, 'mask', { width: 4, height: 4, counts: '3' }),
   toXyxy: sync(api.toXyxy, drawable.box),
   fromXyxy: sync(api.fromXyxy, [1, 2, 3, 4]),
-  cropBox: { call: api.cropBox, args: () => [picture, drawable, { padding: 0.1, cutOut: true, ...limits }] },
+  cropBox: { call: api.cropBox, args: () => [picture, drawable, { padding: 0.1, cutOut: true, ...limits, signal }] },
   maskToPolygons: sync(api.maskToPolygons, mask, { tolerance: 1, minArea: 2 }),
   maskToSvg: sync(api.maskToSvg, mask, { form: 'svg', color: 'red', opacity: 0.5, tolerance: 1, minArea: 2 }),
   toCoco: sync(api.toCoco, [{ fileName: 'a.png', objects: [drawable], width: 28, height: 28, id: 1 }], {
@@ -91,7 +91,8 @@ export const outputRows: Record<string, Row> = {
         scale: 1,
         picture: true,
         format: 'svg',
-        ...limits
+        ...limits,
+        signal
       }
     ]
   },
