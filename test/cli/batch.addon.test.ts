@@ -229,6 +229,16 @@ describe('results as', () => {
     expect(readFileSync(join(dir, 'yolo', 'data.yaml'), 'utf8')).toBe(
       'names:\n  0: "black heart"\n  1: "purple ring"\n'
     )
+    // begun anew where it was begun here, never in a folder of others
+    const ring = ['batch', '-m', 'demo', '--task', 'detect', '-l', 'purple ring', 'shapes.png', '--format', 'yolo']
+    expect(paligemma([...ring, '--out', 'yolo', '--overwrite']).status).toBe(0)
+    expect(readFileSync(join(dir, 'yolo', 'data.yaml'), 'utf8')).toBe('names:\n  0: "purple ring"\n')
+    mkdirSync(join(dir, 'others', 'labels'), { recursive: true })
+    writeFileSync(join(dir, 'others', 'labels', 'mine.txt'), '0 0.5 0.5 0.1 0.1\n')
+    const refused = paligemma([...ring, '--out', 'others', '--overwrite'])
+    expect(refused.status).toBe(2)
+    expect(refused.stderr).toMatch(/others holds files that were not written by this command; choose another folder/)
+    expect(readdirSync(join(dir, 'others', 'labels'))).toEqual(['mine.txt'])
   })
 
   it('rows whose masks and vectors come back', () => {

@@ -70,15 +70,13 @@ export class Journal {
   async #begin(): Promise<void> {
     const { path, out, settings, overwrite, retryFailed } = this.options
     const state = `${path}.state.json`
+    // a folder, whose files may be anybody's, is written to anew only where an earlier run has left its state
+    const ours = overwrite && (await isOccupied(state))
     if (overwrite) for (const file of [path, state, out]) await removeFile(file)
     const before = await readState(state)
     if (before) refuseOther(out, before, settings)
     else {
-      for (const file of new Set([path, out]))
-        if (await isOccupied(file))
-          throw usageError(
-            `${out} exists and was not begun by this command; choose another --out, or replace it with --overwrite`
-          )
+      for (const file of new Set([path, out])) if (!ours && (await isOccupied(file))) await refuseOccupied(out)
       await writeOutput(state, `${JSON.stringify({ version: 1, settings })}\n`, { option })
     }
     await this.#scan()
@@ -193,6 +191,15 @@ async function removeFile(path: string): Promise<void> {
 async function isOccupied(path: string): Promise<boolean> {
   const info = await stat(path).catch(() => undefined)
   return info !== undefined && (!info.isDirectory() || (await readdir(path)).length > 0)
+}
+
+async function refuseOccupied(out: string): Promise<never> {
+  const isFolder = (await stat(out).catch(() => undefined))?.isDirectory()
+  throw usageError(
+    isFolder
+      ? `${out} holds files that were not written by this command; choose another folder for --out, or an empty one`
+      : `${out} exists and was not begun by this command; choose another --out, or replace it with --overwrite`
+  )
 }
 
 async function readState(path: string): Promise<Settings | undefined> {
