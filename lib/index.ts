@@ -54,8 +54,8 @@ export type {
   RegexConstraint,
   JsonSchemaConstraint
 } from './output/constraint'
-export type { JsonSchema } from './output/json-schema'
-export type { JsonSchemaValue, SchemaValue, StandardSchema } from './output/standard-schema'
+export type { JsonSchema } from './output/schema/json-schema'
+export type { JsonSchemaValue, SchemaValue, StandardSchema } from './output/schema/standard-schema'
 export type { ObjectOptions } from './api/tasks/object'
 export { boxOverlap, suppressOverlaps, type OverlapOptions, type ScoredBox } from './output/nms'
 export type { ImageInput, ImageEmbedding, ImageStream, RawPixels, WebStream, WithBytes } from './images/image-input'
@@ -71,23 +71,23 @@ export {
   type Box,
   type NormalizedBox
 } from './output/parse'
-export { drawDetections, type DrawOptions } from './output/draw'
+export { drawDetections, type DrawOptions } from './output/draw/draw'
 export type { Drawable } from './output/drawable'
 export { cropBox, fromXyxy, toXyxy, type CropOptions, type XyxyBox } from './output/boxes'
-export type { Mask } from './output/mask'
-export type { MaskJson } from './output/mask-json'
-export { maskToRle, reviveResults, rleToMask, type RleOptions } from './output/mask-forms'
-export type { CompressedRle, UncompressedRle } from './output/rle'
-export { maskToPolygons, type MaskPolygon, type PolygonOptions } from './output/polygons'
-export { maskToSvg, type MaskSvgOptions } from './output/mask-svg'
+export type { Mask } from './output/masks/mask'
+export type { MaskJson } from './output/masks/mask-json'
+export { maskToRle, reviveResults, rleToMask, type RleOptions } from './output/masks/mask-forms'
+export type { CompressedRle, UncompressedRle } from './output/masks/rle'
+export { maskToPolygons, type MaskPolygon, type PolygonOptions } from './output/masks/polygons'
+export { maskToSvg, type MaskSvgOptions } from './output/masks/mask-svg'
 export {
   toCoco,
   type CocoAnnotation,
   type CocoDataset,
   type CocoOptions,
   type CocoPicture
-} from './output/coco'
-export { toYolo, type YoloOptions } from './output/yolo'
+} from './output/labels/coco'
+export { toYolo, type YoloOptions } from './output/labels/yolo'
 export {
   quantizeVectors,
   type MultiVector,
@@ -113,7 +113,7 @@ export { listDevices, type DeviceInfo, type DeviceList } from './api/options/dev
 export type { DeviceName } from './base/device-name'
 export { demoImage } from './base/package-files'
 export { loadTokenizer, Tokenizer, TokenStream, type EncodeOptions } from './api/tokenizer'
-export { loadMaskDecoder, MaskDecoder } from './output/mask-decoder'
+export { loadMaskDecoder, MaskDecoder } from './output/masks/mask-decoder'
 export {
   inspectModel,
   dequantizeTensor,

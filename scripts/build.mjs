@@ -4,7 +4,7 @@
 // --emulated: build/emulated/paligemma.node, an engine with devices "cuda-emulated" and "metal-emulated";
 // PALIGEMMA_NATIVE names it.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -61,6 +61,7 @@ async function ifChanged(name, output, inputs, build) {
 }
 
 function buildTypeScript() {
+  rmSync(join(root, 'dist'), { recursive: true, force: true }) // else what lib no longer has would be packed
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'bundle-vendored.mjs')])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])

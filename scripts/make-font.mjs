@@ -1,4 +1,4 @@
-// Writes lib/output/font-data.ts: the outlines that labels are drawn with. Run it when the font is to change:
+// Writes lib/output/draw/font-data.ts: the outlines that labels are drawn with. Run it when the font is to change:
 //   npm install --no-save @fontsource/noto-sans opentype.js && node scripts/make-font.mjs
 // Noto Sans is licensed under the SIL Open Font License 1.1 (see NOTICE).
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -58,7 +58,7 @@ const rows = packed
   .match(/.{1,110}/g)
   .map((row) => `  '${row}'`)
 writeFileSync(
-  new URL('../lib/output/font-data.ts', import.meta.url),
+  new URL('../lib/output/draw/font-data.ts', import.meta.url),
   `// Made by scripts/make-font.mjs from Noto Sans Medium (SIL Open Font License 1.1): brotli, base64
 export const unitsPerEm = ${unitsPerEm}
 

@@ -133,13 +133,22 @@ const libLayers: [string, string[]][] = [
   ]
 ]
 
-// The rooms of lib/api, from below to above; the files beside them (the model, how it is loaded) are above all.
-const apiRooms: Record<string, string[]> = {
-  options: [],
-  request: ['options'],
-  tasks: ['options', 'request'],
-  many: ['options', 'request', 'tasks'],
-  fit: ['options', 'request']
+// Rooms of large folders, from below to above, with the rooms and the files beside them that they may use. Other files
+// beside them are above all.
+const rooms: Record<string, Record<string, string[]>> = {
+  api: {
+    options: [],
+    request: ['options'],
+    tasks: ['options', 'request'],
+    many: ['options', 'request', 'tasks'],
+    fit: ['options', 'request']
+  },
+  output: {
+    schema: [],
+    masks: ['colour'],
+    labels: ['drawable', 'masks'],
+    draw: ['colour', 'drawable', 'masks']
+  }
 }
 
 /** 'formats' of lib/formats/npz and of lib/formats; 'index' of lib/index. */
@@ -205,14 +214,16 @@ describe('lib/', () => {
     expect(wrong).toEqual([])
   })
 
-  it('has rooms in api that import only downwards', () => {
-    const room = (path: string): string | undefined => /^lib\/api\/(\w+)\//.exec(path)?.[1]
-    const inRooms = files('lib/api', /\.ts$/).filter((file) => room(file) !== undefined)
-    expect(new Set(inRooms.map(room))).toEqual(new Set(Object.keys(apiRooms)))
+  it.each(Object.entries(rooms))('has rooms in %s that import only downwards', (folder, allowed) => {
+    const inside = `lib/${folder}/`
+    /** The room, or the file beside them. */
+    const place = (path: string): string => path.slice(inside.length).split('/')[0]!
+    const inRooms = files(`lib/${folder}`, /\.ts$/).filter((file) => file.slice(inside.length).includes('/'))
+    expect(new Set(inRooms.map(place))).toEqual(new Set(Object.keys(allowed)))
     const wrong = inRooms.flatMap((file) => {
-      const own = [room(file)!, ...apiRooms[room(file)!]!]
+      const own = [place(file), ...allowed[place(file)]!]
       return imports(file)
-        .filter((path) => path.startsWith('lib/api/') && !own.includes(room(path) ?? path))
+        .filter((path) => path.startsWith(inside) && !own.includes(place(path)))
         .map((path) => `${file}: ${path}`)
     })
     expect(wrong).toEqual([])

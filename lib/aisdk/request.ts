@@ -2,7 +2,7 @@
 import type { GenerateOptions } from '../api/options/options'
 import { lastQuestion, type Turn } from '../api/request/turns'
 import { PaliGemmaError } from '../base/errors'
-import type { JsonSchema } from '../output/json-schema'
+import type { JsonSchema } from '../output/schema/json-schema'
 import type { ImageInput } from '../images/image-input'
 import type { CallOptions, FilePart, Message, Part, Warning } from './types'
 

@@ -1,8 +1,8 @@
 /** Masks from what annotations hold, as far as a box goes. */
 import { PaliGemmaError } from '../base/errors'
 import { defaultMaxImagePixels } from '../images/image-input'
-import type { Mask } from '../output/mask'
-import { decodeRle } from '../output/rle'
+import type { Mask } from '../output/masks/mask'
+import { decodeRle } from '../output/masks/rle'
 import type { TruthObject } from '../train/data-file'
 
 /** A part of the plane that a mask shows: `x`, `y` is its corner, `scale` how many of its pixels a unit has. */

@@ -5,7 +5,7 @@ import { makeFolder, writeFailure, writeOutput } from '../base/output-file'
 import { writeText, type Write } from '../base/text-output'
 import { decodeImage } from '../images/decode'
 import { type ParsedObject, parsePieces } from '../output/parse'
-import { labelFile } from '../output/yolo'
+import { labelFile } from '../output/labels/yolo'
 import type { DataRow, TruthObject } from '../train/data-file'
 import { csvLine } from './csv'
 

@@ -1,6 +1,6 @@
 /** What the readers of data sets have in common. */
 import { access } from 'node:fs/promises'
-import type { Mask } from '../output/mask'
+import type { Mask } from '../output/masks/mask'
 import type { DataRow } from '../train/data-file'
 
 /** A row, or what is wrong with the place where one should be. */

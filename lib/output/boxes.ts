@@ -10,7 +10,7 @@ import { decodingRules, type DecodingOptions } from '../images/preprocess-option
 import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import { takeBox } from './drawable'
-import { type Mask, takeMask } from './mask'
+import { type Mask, takeMask } from './masks/mask'
 import type { Box } from './parse'
 
 /** Left, top, right and bottom edge, as OpenCV, torchvision and many others want a box. */

@@ -1,6 +1,6 @@
 /** What a generated text may be: the user's forms, their checks, and the addon's form. */
-import { schemaToRegex, type JsonSchema } from './json-schema'
-import { isStandardSchema, toJsonSchema, type StandardSchema } from './standard-schema'
+import { schemaToRegex, type JsonSchema } from './schema/json-schema'
+import { isStandardSchema, toJsonSchema, type StandardSchema } from './schema/standard-schema'
 import type { NativeRequest } from '../engine/native'
 import { isRegExp } from '../base/realms'
 import { rule, wrongOption, type Rule } from '../base/validate'

@@ -1,6 +1,6 @@
 /** What the functions of this folder take: results of `detect`, `segment` and `parseOutput`. */
 import { check, readFields, rule } from '../base/validate'
-import { type Mask, takeMask } from './mask'
+import { type Mask, takeMask } from './masks/mask'
 import type { Box } from './parse'
 
 /** What can be drawn and written to files: results of `detect`, `segment` and `parseOutput`. */

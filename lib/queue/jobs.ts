@@ -4,7 +4,7 @@ import { batchTaskRules, itemKeys, taskRule, type BatchTask, type BatchTasks } f
 import { PaliGemmaError } from '../base/errors'
 import { isUint8Array, isUrl } from '../base/realms'
 import { check, readFields, readOptions, rule, take, type Rule } from '../base/validate'
-import { reviveResults } from '../output/mask-forms'
+import { reviveResults } from '../output/masks/mask-forms'
 import type { ResultFields } from '../api/many/rows'
 
 /** What cannot go through Redis, and what the job itself names. */

@@ -8,7 +8,7 @@ import { wholeLines } from '../base/lines'
 import { makeFolder, writeFailure } from '../base/output-file'
 import { explainDenied, syncFile } from '../base/permission'
 import { take, rule } from '../base/validate'
-import { reviveResults } from '../output/mask-forms'
+import { reviveResults } from '../output/masks/mask-forms'
 import type { ResultFields } from '../api/many/rows'
 
 /** A result in a shard. */

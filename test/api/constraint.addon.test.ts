@@ -5,7 +5,7 @@ import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'
 import { loadModel, parseOutput, type Constraint, type GenerateOptions, type PaliGemma } from '../../lib/index'
-import type { JsonSchema } from '../../lib/output/json-schema'
+import type { JsonSchema } from '../../lib/output/schema/json-schema'
 import { writeTinyModel } from '../support/tiny-model'
 
 const image = {

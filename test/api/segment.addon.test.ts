@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import sharp from 'sharp'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { readMaskTensors } from '../../lib/output/mask-file'
+import { readMaskTensors } from '../../lib/output/masks/mask-file'
 import { native, type NativeMaskDecoder } from '../../lib/engine/native'
 import { golden, hasGolden } from '../support/golden'
 

@@ -21,7 +21,7 @@ import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { demoImage } from '../../lib/base/package-files'
 import type { Row } from '../../lib/cli/batch/rows'
-import { reviveResults } from '../../lib/output/mask-forms'
+import { reviveResults } from '../../lib/output/masks/mask-forms'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
 afterAll(removeTempDirs)

@@ -2,9 +2,9 @@
 import sharp, { type OutputInfo } from 'sharp'
 import { describe, expect, it } from 'vitest'
 import { cropBox, fromXyxy, toXyxy } from '../../lib/output/boxes'
-import { toCoco } from '../../lib/output/coco'
-import { rleToMask } from '../../lib/output/mask-forms'
-import { toYolo } from '../../lib/output/yolo'
+import { toCoco } from '../../lib/output/labels/coco'
+import { rleToMask } from '../../lib/output/masks/mask-forms'
+import { toYolo } from '../../lib/output/labels/yolo'
 
 const [width, height] = [20, 10]
 const data = new Uint8Array(width * height)

@@ -1,9 +1,9 @@
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
-import { drawDetections } from '../../lib/output/draw'
+import { drawDetections } from '../../lib/output/draw/draw'
 import type { Drawable } from '../../lib/output/drawable'
-import { canDraw, missingFrom, textPaths, textWidth } from '../../lib/output/font'
-import { labelText } from '../../lib/output/label-text'
+import { canDraw, missingFrom, textPaths, textWidth } from '../../lib/output/draw/font'
+import { labelText } from '../../lib/output/draw/label-text'
 
 const width = 120
 const height = 80

@@ -1,6 +1,6 @@
 /** JSON Schema as an expression: what does not need the engine. Texts that come out: json-schema.addon.test.ts. */
 import { describe, expect, it } from 'vitest'
-import { schemaToRegex, type JsonSchema } from '../../lib/output/json-schema'
+import { schemaToRegex, type JsonSchema } from '../../lib/output/schema/json-schema'
 import { formats } from '../../lib/output/schema/formats'
 import { decimals, integerBounds, integers, multiples } from '../../lib/output/schema/numbers'
 

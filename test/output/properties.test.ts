@@ -2,8 +2,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
-import { type JsonSchema, schemaToRegex } from '../../lib/output/json-schema'
-import { maskToRle, rleToMask } from '../../lib/output/mask-forms'
+import { type JsonSchema, schemaToRegex } from '../../lib/output/schema/json-schema'
+import { maskToRle, rleToMask } from '../../lib/output/masks/mask-forms'
 import { decodeLocation, encodeLocation, parseOutput } from '../../lib/output/parse'
 
 const numRuns = Number(process.env.PALIGEMMA_FUZZ_RUNS ?? 300)

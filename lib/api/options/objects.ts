@@ -1,7 +1,7 @@
 /** Objects in a model's output: what they are, and how sure the model is of them. */
 import type { PlainBytes } from '../../base/plain-memory'
 import type { Tile } from '../../images/tile-plan'
-import type { Mask } from '../../output/mask'
+import type { Mask } from '../../output/masks/mask'
 import {
   parsePieces,
   visibleBox,

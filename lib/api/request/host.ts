@@ -5,7 +5,7 @@ import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '.
 import { inNoContext } from '../../base/call'
 import { PaliGemmaError, fromNative, nativeAborted } from '../../base/errors'
 import { checkImage, isEmbedding, type ImageInput } from '../../images/image-input'
-import { readMaskTensors } from '../../output/mask-file'
+import { readMaskTensors } from '../../output/masks/mask-file'
 import type {
   NativeBinding,
   NativeEvent,

@@ -3,8 +3,13 @@ import { incomplete, PaliGemmaError } from '../../base/errors'
 import { publicCall } from '../../base/call'
 import { rule, type Rules } from '../../base/validate'
 import type { ModelHost } from '../request/host'
-import type { JsonSchema } from '../../output/json-schema'
-import { isStandardSchema, toJsonSchema, type SchemaValue, type StandardSchema } from '../../output/standard-schema'
+import type { JsonSchema } from '../../output/schema/json-schema'
+import {
+  isStandardSchema,
+  toJsonSchema,
+  type SchemaValue,
+  type StandardSchema
+} from '../../output/schema/standard-schema'
 import { runGeneration } from '../request/generation'
 import { defaults, generateRules, type GenerateOptions } from '../options/options'
 

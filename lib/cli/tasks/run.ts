@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { checkOutput } from '../../base/output-file'
 import type { Command } from 'commander'
-import type { JsonSchema } from '../../output/json-schema'
+import type { JsonSchema } from '../../output/schema/json-schema'
 import type { GenerateOptions } from '../../api/options/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from '../args'
 import { filesOfModel } from '../model'

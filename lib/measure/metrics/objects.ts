@@ -3,7 +3,7 @@ import type { Detection, ObjectList, Segmentation } from '../../api/options/obje
 import { nativeCall, PaliGemmaError } from '../../base/errors'
 import { truthMask } from '../../datasets/fill'
 import { native } from '../../engine/native'
-import { insideFrom, type Mask } from '../../output/mask'
+import { insideFrom, type Mask } from '../../output/masks/mask'
 import { maskBox, parsePieces } from '../../output/parse'
 import type { FileExample } from '../../train/data-file'
 import type { CocoGroup } from './coco'

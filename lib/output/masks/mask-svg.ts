@@ -1,6 +1,6 @@
 /** A mask as an SVG. */
-import { readOptions, rule, wrongOption, type Rules } from '../base/validate'
-import { colourRule } from './colour'
+import { readOptions, rule, wrongOption, type Rules } from '../../base/validate'
+import { colourRule } from '../colour'
 import { type Mask, takeMask } from './mask'
 import { polygonRules, polygonsOf, type MaskPolygon, type PolygonOptions } from './polygons'
 

@@ -1,8 +1,8 @@
 /** Masks in other people's forms, and results that come back from JSON. */
-import type { PlainBytes } from '../base/plain-memory'
-import { reviveArray } from '../base/compact-json'
-import { everyItem, readFields, readOptions, rule, type Rule, take, takeList, type Rules } from '../base/validate'
-import { defaultMaxImagePixels } from '../images/image-input'
+import type { PlainBytes } from '../../base/plain-memory'
+import { reviveArray } from '../../base/compact-json'
+import { everyItem, readFields, readOptions, rule, type Rule, take, takeList, type Rules } from '../../base/validate'
+import { defaultMaxImagePixels } from '../../images/image-input'
 import { type Mask, takeMask } from './mask'
 import { asMask, reviveMask } from './mask-json'
 import { type CompressedRle, decodeRle, encodeRle, runsOf, type UncompressedRle } from './rle'

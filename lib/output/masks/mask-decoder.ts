@@ -1,9 +1,9 @@
 /** The mask decoder on its own: 16 `<seg>` codes to a 64 x 64 mask, without a model. */
-import type { PlainFloats } from '../base/plain-memory'
-import { nativeCall } from '../base/errors'
-import { native, type NativeMaskDecoder } from '../engine/native'
+import type { PlainFloats } from '../../base/plain-memory'
+import { nativeCall } from '../../base/errors'
+import { native, type NativeMaskDecoder } from '../../engine/native'
 import { openMaskFile } from './mask-file'
-import { check, rule, take, takeList, type Rule } from '../base/validate'
+import { check, rule, take, takeList, type Rule } from '../../base/validate'
 
 export const codesRule: Rule = {
   expected: '16 integers from 0 to 127',

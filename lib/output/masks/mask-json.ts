@@ -1,8 +1,8 @@
 /** How a mask goes through JSON: 2 MB of numbers would be a few hundred characters of runs. */
 import { deflateSync, inflateSync } from 'node:zlib'
-import type { PlainBytes } from '../base/plain-memory'
-import { PaliGemmaError } from '../base/errors'
-import { check, rule } from '../base/validate'
+import type { PlainBytes } from '../../base/plain-memory'
+import { PaliGemmaError } from '../../base/errors'
+import { check, rule } from '../../base/validate'
 import { checkPixels, type Mask } from './mask'
 import { decodeRle, encodeRle, type CompressedRle } from './rle'
 

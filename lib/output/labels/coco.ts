@@ -1,10 +1,10 @@
 /** Results as a COCO data set: https://cocodataset.org/#format-data */
-import { check, readFields, readOptions, rule, take, wrongOption, type Rules } from '../base/validate'
+import { check, readFields, readOptions, rule, take, wrongOption, type Rules } from '../../base/validate'
 import { Classes, classNamesRule, takeClassed } from './classes'
-import type { Drawable } from './drawable'
-import { insideFrom, type Mask } from './mask'
-import { joinRings, polygonsOf } from './polygons'
-import { type CompressedRle, encodeRle } from './rle'
+import type { Drawable } from '../drawable'
+import { insideFrom, type Mask } from '../masks/mask'
+import { joinRings, polygonsOf } from '../masks/polygons'
+import { type CompressedRle, encodeRle } from '../masks/rle'
 
 /** A picture with what was found on it. */
 export interface CocoPicture {

@@ -1,5 +1,5 @@
 /** The outlines of a mask: along the edges of its pixels, so that they fill to the same pixels again. */
-import { readOptions, rule, type Rules } from '../base/validate'
+import { readOptions, rule, type Rules } from '../../base/validate'
 import { insideFrom, type Mask, takeMask } from './mask'
 import { simplifyRing } from './simplify'
 

@@ -1,7 +1,7 @@
 /** Class numbers of labels. */
-import { rule, take } from '../base/validate'
-import { PaliGemmaError } from '../base/errors'
-import { hasArea, resultsRule, takeDrawable, type Drawable } from './drawable'
+import { rule, take } from '../../base/validate'
+import { PaliGemmaError } from '../../base/errors'
+import { hasArea, resultsRule, takeDrawable, type Drawable } from '../drawable'
 
 export const classNamesRule = rule.listOf('non-empty strings', (v) => typeof v === 'string' && v.trim() !== '', {
   most: 1 << 20

@@ -1,7 +1,7 @@
 /** What a mask is. */
-import { PaliGemmaError } from '../base/errors'
-import { isUint8Array } from '../base/realms'
-import { check, readFields, rule } from '../base/validate'
+import { PaliGemmaError } from '../../base/errors'
+import { isUint8Array } from '../../base/realms'
+import { check, readFields, rule } from '../../base/validate'
 
 /** One byte per pixel, row-major, 0..255; over 127 is inside. */
 export interface Mask {

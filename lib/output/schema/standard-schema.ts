@@ -1,9 +1,9 @@
 /**
  * Schemas of zod, valibot, arktype and others by their common interface (https://standardschema.dev), and their types.
  */
-import { PaliGemmaError } from '../base/errors'
-import { isError } from '../base/realms'
-import { wrongOption } from '../base/validate'
+import { PaliGemmaError } from '../../base/errors'
+import { isError } from '../../base/realms'
+import { wrongOption } from '../../base/validate'
 import type { JsonSchema } from './json-schema'
 
 /** What a library's schema says about itself; `jsonSchema` is newer than the rest, and not everywhere. */

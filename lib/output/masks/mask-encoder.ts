@@ -1,6 +1,6 @@
 /** The mask encoder: what is inside an object's box to the 16 `<seg>` codes of training data. */
-import { nativeCall } from '../base/errors'
-import { native, type NativeMaskEncoder } from '../engine/native'
+import { nativeCall } from '../../base/errors'
+import { native, type NativeMaskEncoder } from '../../engine/native'
 import type { Mask } from './mask'
 import { openMaskFile } from './mask-file'
 

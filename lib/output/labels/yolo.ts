@@ -1,10 +1,10 @@
 /** Results as label files of the YOLO family: a line an object, https://docs.ultralytics.com/datasets/detect/ */
 import { extname, join } from 'node:path'
-import { readOptions, rule, type Rules } from '../base/validate'
+import { readOptions, rule, type Rules } from '../../base/validate'
 import { Classes, classNamesRule, takeClassed } from './classes'
 import { sizeOf } from './coco'
-import type { Drawable } from './drawable'
-import { joinRings, polygonsOf } from './polygons'
+import type { Drawable } from '../drawable'
+import { joinRings, polygonsOf } from '../masks/polygons'
 
 /** Options of {@link toYolo}. */
 export interface YoloOptions {

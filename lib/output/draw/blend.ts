@@ -1,8 +1,8 @@
 /** Masks blended into a picture; all pixel work is sharp's, off the event loop. */
 import type Sharp from 'sharp'
-import { PaliGemmaError } from '../base/errors'
-import type { DecodedImage } from '../images/image-input'
-import type { Mask } from './mask'
+import { PaliGemmaError } from '../../base/errors'
+import type { DecodedImage } from '../../images/image-input'
+import type { Mask } from '../masks/mask'
 
 /** Throws ERR_INVALID_OPTION. */
 export function checkMaskSize(mask: Mask, { width, height }: { width: number; height: number }): void {

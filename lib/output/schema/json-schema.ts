@@ -1,8 +1,8 @@
 /** JSON Schema to a regular expression for the engine. */
-import { PaliGemmaError } from '../base/errors'
-import { isError } from '../base/realms'
-import { Turns } from '../base/turns'
-import { Translator } from './schema/translate'
+import { PaliGemmaError } from '../../base/errors'
+import { isError } from '../../base/realms'
+import { Turns } from '../../base/turns'
+import { Translator } from './translate'
 
 /**
  * The part of JSON Schema that a generated text can be held to, as zod, Pydantic, TypeBox, valibot and arktype write

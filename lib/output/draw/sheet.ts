@@ -1,10 +1,10 @@
 /** The drawing over a picture, as SVG: boxes, outlines of masks, labels and where they go. */
-import { inkOn } from './colour'
-import type { Drawable } from './drawable'
+import { inkOn } from '../colour'
+import type { Drawable } from '../drawable'
 import { capHeight } from './font'
 import { labelText } from './label-text'
-import { pathOf } from './mask-svg'
-import type { MaskPolygon } from './polygons'
+import { pathOf } from '../masks/mask-svg'
+import type { MaskPolygon } from '../masks/polygons'
 
 /** All sizes in pixels of the result. */
 export interface Sheet {

@@ -1,7 +1,7 @@
 /** The tiles of a picture in its drawing: which ones, and their lines. */
-import { rule, take, takeList, type Rule } from '../base/validate'
-import { mostTiles, type Tile } from '../images/tile-plan'
-import { takeBox } from './drawable'
+import { rule, take, takeList, type Rule } from '../../base/validate'
+import { mostTiles, type Tile } from '../../images/tile-plan'
+import { takeBox } from '../drawable'
 import type { Sheet } from './sheet'
 
 /** Tiles of all sizes and the whole picture: `auto` looks at larger ones beside the fine ones. */

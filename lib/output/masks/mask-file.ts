@@ -1,9 +1,9 @@
 /** The files that hold the mask VQ-VAE: `vae-oid.npz` and GGUFs. */
-import { nativeCall, PaliGemmaError } from '../base/errors'
-import { checkReadable } from '../base/permission'
-import { rule, take } from '../base/validate'
-import type { NativeTensorSource } from '../engine/native'
-import { looksLikeZip, NpzArchive } from '../formats/npz'
+import { nativeCall, PaliGemmaError } from '../../base/errors'
+import { checkReadable } from '../../base/permission'
+import { rule, take } from '../../base/validate'
+import type { NativeTensorSource } from '../../engine/native'
+import { looksLikeZip, NpzArchive } from '../../formats/npz'
 
 // The official file holds 13 MB of float32 in both halves; one that claims much more is something else.
 const maxBytes = 256 << 20

@@ -2,8 +2,8 @@
  * Run lengths as COCO's tools write them: pixels column by column, the first run outside, and the short text form of
  * the runs (cocoapi, common/maskApi.c, rleToString: differences in groups of five bits from character "0" on).
  */
-import type { PlainBytes } from '../base/plain-memory'
-import { PaliGemmaError } from '../base/errors'
+import type { PlainBytes } from '../../base/plain-memory'
+import { PaliGemmaError } from '../../base/errors'
 import { checkPixels, insideFrom, type Mask } from './mask'
 
 /** The short form; what pycocotools' `mask.encode` gives, as text. */

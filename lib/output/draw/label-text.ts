@@ -3,7 +3,7 @@
  * number.
  */
 import { canDraw, missingFrom, textPaths, textWidth } from './font'
-import { isStarved, loadSharp } from '../images/sharp'
+import { isStarved, loadSharp } from '../../images/sharp'
 
 export interface LabelText {
   /** In pixels. */
