@@ -33,6 +33,7 @@ describe('snippets', () => {
 
   it.each(code.map((snippet) => [snippet.where, snippet] as const))(
     '%s is a module that Node 20 reads',
+    { tags: ['slow'] },
     (_, snippet) => {
       const { code: text, problems } = toJavaScript(snippet)
       expect(problems).toEqual([])
@@ -55,6 +56,7 @@ describe('snippets', () => {
 
   it.skipIf(process.platform === 'win32').each(snippets(['sh', 'bash']).map(({ where, text }) => [where, text]))(
     '%s is read by a shell',
+    { tags: ['slow'] },
     (_, text) => {
       expect(spawnSync('bash', ['-n'], { input: text, encoding: 'utf8' }).stderr).toBe('')
     }

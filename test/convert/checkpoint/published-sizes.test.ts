@@ -1,6 +1,7 @@
 /**
  * Every published size, planned from its config and tensor list without a weight: names, shapes, types, parameter
  * counts.
+ * @module-tag slow
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
