@@ -11,13 +11,17 @@ export interface DecodingOptions {
   allowPrivateAddresses?: boolean | undefined
 }
 
+/** Of a call that decodes pictures. */
+export interface DecodingCallOptions extends DecodingOptions {
+  signal?: AbortSignal | undefined
+}
+
 /** Options of {@link preprocessImage}. */
-export interface PreprocessOptions extends DecodingOptions {
+export interface PreprocessOptions extends DecodingCallOptions {
   /** Width and height of the result in pixels. */
   size: number
   resize?: 'bicubic' | 'bilinear' | undefined
   fit?: 'squash' | 'pad' | undefined
-  signal?: AbortSignal | undefined
 }
 
 export const decodingRules: Rules<DecodingOptions> = {
@@ -25,6 +29,8 @@ export const decodingRules: Rules<DecodingOptions> = {
   decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
   allowPrivateAddresses: rule.flag
 }
+
+export const decodingCallRules: Rules<DecodingCallOptions> = { ...decodingRules, signal: rule.signal }
 
 export const pictureDefaults = { fit: 'squash', resize: 'bicubic' } as const
 

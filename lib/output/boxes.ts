@@ -6,7 +6,7 @@ import { untilAborted } from '../base/signals'
 import { decodeImage } from '../images/decode'
 import { takePicture } from '../images/image-rule'
 import type { ImageInput } from '../images/image-input'
-import { decodingRules, type DecodingOptions } from '../images/preprocess-options'
+import { decodingCallRules, type DecodingCallOptions } from '../images/preprocess-options'
 import { made } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import { takeBox } from './drawable'
@@ -35,19 +35,17 @@ export function fromXyxy(corners: readonly [number, number, number, number]): Bo
 }
 
 /** Options of {@link cropBox}. */
-export interface CropOptions extends DecodingOptions {
+export interface CropOptions extends DecodingCallOptions {
   /** Pixels around the box, as far as the picture goes; default 0. */
   padding?: number | undefined
   /** true: pixels outside the object's mask are transparent; default false. */
   cutOut?: boolean | undefined
-  signal?: AbortSignal | undefined
 }
 
 const cropRules: Rules<CropOptions> = {
   padding: rule.number(0),
   cutOut: rule.flag,
-  ...decodingRules,
-  signal: rule.signal
+  ...decodingCallRules
 }
 
 /**

@@ -9,6 +9,7 @@ import { loadSharp } from '../images/sharp'
 import { isFloat32Array } from '../base/realms'
 import type { ImageInput } from '../images/image-input'
 import { takePicture } from '../images/image-rule'
+import { decodingCallRules, type DecodingCallOptions } from '../images/preprocess-options'
 import { takeTransform, type ImageTransform } from '../images/transform'
 import { check, readFields, readOptions, rule, show, takeList, type Rules } from '../base/validate'
 import { type MultiVector, takeVectors, typeOf } from './vectors'
@@ -32,17 +33,11 @@ export interface SimilarityMap {
 }
 
 /** Options of {@link drawSimilarityMap}. */
-export interface DrawMapOptions {
+export interface DrawMapOptions extends DecodingCallOptions {
   /** Of the colours over the page, 0..1; default 0.6. */
   opacity?: number | undefined
   /** Values that get the darkest and the brightest colour; default: the least and greatest of the map. */
   range?: [number, number] | undefined
-  maxImagePixels?: number | undefined
-  /** As for `loadModel`. */
-  decodeTimeoutMs?: number | undefined
-  /** As for `loadModel`. */
-  allowPrivateAddresses?: boolean | undefined
-  signal?: AbortSignal | undefined
 }
 
 const mapRules: Rules<SimilarityMapOptions> = { tokens: rule.listOf('token numbers', rule.integer(0).accepts) }
@@ -54,10 +49,7 @@ const drawRules: Rules<DrawMapOptions> = {
     accepts: (v) =>
       Array.isArray(v) && v.length === 2 && v.every(Number.isFinite) && (v[0] as number) < (v[1] as number)
   },
-  maxImagePixels: rule.integer(1),
-  decodeTimeoutMs: rule.integer(1, 2 ** 31 - 1),
-  allowPrivateAddresses: rule.flag,
-  signal: rule.signal
+  ...decodingCallRules
 }
 
 /**

@@ -8,7 +8,7 @@ import { rule, take, wrongOption, type Rules } from '../../base/validate'
 import { decodeImage } from '../../images/decode'
 import type { DecodedImage, ImageInput } from '../../images/image-input'
 import { takePicture } from '../../images/image-rule'
-import { decodingRules, type DecodingOptions } from '../../images/preprocess-options'
+import { decodingCallRules, type DecodingCallOptions } from '../../images/preprocess-options'
 import { made } from '../../images/problems'
 import { loadSharp } from '../../images/sharp'
 import type { Tile } from '../../images/tile-plan'
@@ -19,7 +19,7 @@ import { polygonsOf } from '../masks/polygons'
 import { boxSvg, labelsSvg, maskSvg, type Sheet, sheetOf, svgDocument } from './sheet'
 import { drawnTilesRule, tilesOf, tilesSvg } from './tile-lines'
 
-export interface DrawOptions extends DecodingOptions {
+export interface DrawOptions extends DecodingCallOptions {
   /** Names at the boxes; default true. */
   labels?: boolean | undefined
   /** Scores after the names, where there are any; default true. */
@@ -45,7 +45,6 @@ export interface DrawOptions extends DecodingOptions {
   picture?: boolean | undefined
   /** Default "png". "svg" is a text: the picture, unless left out, with a drawing that stays sharp at any size. */
   format?: 'png' | 'jpeg' | 'webp' | 'svg' | undefined
-  signal?: AbortSignal | undefined
 }
 
 const drawRules: Rules<DrawOptions> = {
@@ -61,8 +60,7 @@ const drawRules: Rules<DrawOptions> = {
   scale: rule.integer(1, 32),
   picture: rule.flag,
   format: rule.oneOf('png', 'jpeg', 'webp', 'svg'),
-  ...decodingRules,
-  signal: rule.signal
+  ...decodingCallRules
 }
 
 /**
