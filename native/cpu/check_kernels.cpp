@@ -246,6 +246,7 @@ class Checker {
         const Rows w = rows(type, k_.tileRows, n);
         if (type == DType::f32 || k_.hasTile8(type)) tile8(type, w, n);
         if (k_.hasDot8(type)) dotRows8(type, w, n);
+        if (k_.hasLevels && k_.hasLevels(type)) tileLevels(type, w, n);
       }
   }
 
@@ -260,6 +261,17 @@ class Checker {
     k_.tile8(out.data(), panel.get(), rowScales.get<float>(), tokens.get(), tokenScales.get<float>(),
              offsets.get<int32_t>(), groups);
     compareNorms("tile8", kEightBits, out, products(x, w.values, width, height, n));
+  }
+
+  void tileLevels(DType type, const Rows& w, int64_t n) {
+    const int64_t height = k_.tileRows, width = k_.tileTokens, blocks = n / 32;
+    const Floats x = randoms(width * n);
+    Scratch panel(blocks * k_.levelBlockBytes), tokens(ceilDiv(n, kRowBlock) * width * k_.tokenBlockBytes);
+    Floats out(size_t(width * height));
+    k_.packLevels(type, w.bytes.data(), w.stride, height, 0, n, panel.get());
+    k_.packTokenLevels(x.data(), n, width, n, tokens.get());
+    k_.tileLevels(type, out.data(), panel.get(), tokens.get(), blocks);
+    compareNorms("tileLevels", kEightBits, out, products(x, w.values, width, height, n));
   }
 
   void dotRows8(DType type, const Rows& w, int64_t n) {

@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "base/math.h"
 #include "device/refusals.h"
+#include "format/blocks.h"
 
 namespace pg {
 namespace {
@@ -30,7 +31,11 @@ void Gemm::checkFinite(ConstHostView x) const {
     if (!allFinite(x.row<float>(r), x.cols)) refuseSpoiled();
 }
 
-bool Gemm::tiles8(DType type) const { return kernels_.packRows8 && dtypeInfo(type)->quantized; }
+Gemm::Form Gemm::form(DType type) const {
+  if (!kernels_.packRows8 || !dtypeInfo(type)->quantized) return Form::f32;
+  return kernels_.hasLevels && kernels_.hasLevels(type) ? Form::levels : Form::eight;
+}
+
 bool Gemm::decodes8(DType type) const { return kernels_.hasDot8 && kernels_.hasDot8(type); }
 
 template <class Body>
@@ -135,15 +140,18 @@ void Gemm::pack(ConstHostView w, uint8_t* to) {
 }
 
 void Gemm::tile(ConstHostView x, std::span<Part> parts) {
-  bool need32 = false, need8 = false;
+  Forms forms{};
   for (Part& p : parts) {
     p.chunkRows = kChunkRows;
-    for (const ConstHostView& w : {p.weight.weight, p.second.weight})
-      if (w) (tiles8(w.type) ? need8 : need32) = true;
+    for (const ConstHostView& w : {p.weight.weight, p.second.weight}) {
+      if (!w) continue;
+      const Form f = form(w.type);
+      (f == Form::levels ? forms.levels : f == Form::eight ? forms.eight : forms.f32) = true;
+    }
   }
   for (int64_t begin = 0; begin < x.rows; begin += kBlockTokens) {
     const int64_t count = std::min(kBlockTokens, x.rows - begin);
-    const Packed packed = packTokens(x.slice(begin, count), need32, need8);
+    const Packed packed = packTokens(x.slice(begin, count), forms);
     forChunks(parts, [&](const Part& p, int64_t first, int64_t rows, Worker& worker) {
       const size_t size = size_t(roundUp(rows, kernels_.tileRows) * packed.tiles * kernels_.tileTokens);
       float *acc = worker.acc.get<float>(size), *second = nullptr;
@@ -157,26 +165,30 @@ void Gemm::tile(ConstHostView x, std::span<Part> parts) {
   }
 }
 
-Gemm::Packed Gemm::packTokens(ConstHostView x, bool need32, bool need8) {
+Gemm::Packed Gemm::packTokens(ConstHostView x, Forms forms) {
   const int64_t width = kernels_.tileTokens, tiles = ceilDiv(x.rows, width), k = x.cols;
   const int64_t groups = ceilDiv(k, kTileGroup), padded = groups * kTileGroup;
-  float* tokens32 = need32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
-  uint8_t* tokens8 = need8 ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
-  float* scales = need8 ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
-  int32_t* offsets = need8 ? offsets_.get<int32_t>(size_t(tiles * width * groups)) : nullptr;
+  const int64_t tileBytes = ceilDiv(k, kRowBlock) * width * kernels_.tokenBlockBytes;  // of levels
+  float* tokens32 = forms.f32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
+  uint8_t* tokens8 =
+      forms.eight ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
+  float* scales = forms.eight ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
+  int32_t* offsets = forms.eight ? offsets_.get<int32_t>(size_t(tiles * width * groups)) : nullptr;
+  uint8_t* levels = forms.levels ? levels_.get<uint8_t>(size_t(tiles * tileBytes)) : nullptr;
   std::atomic<bool> spoiled{false};
   pool_.forRange(tiles, 1, [&](int64_t t, int64_t, int) {
     const float* rows = x.row<float>(t * width);
     const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
-    for (int64_t r = 0; need8 && r < count; ++r)
+    for (int64_t r = 0; (forms.eight || forms.levels) && r < count; ++r)
       if (!allFinite(rows + r * stride, k)) spoiled.store(true, std::memory_order_relaxed);
-    if (need32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
-    if (need8)
+    if (forms.f32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
+    if (forms.eight)
       kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes,
                            scales + t * width * groups, offsets + t * width * groups);
+    if (forms.levels) kernels_.packTokenLevels(rows, stride, count, k, levels + t * tileBytes);
   });
   if (spoiled.load(std::memory_order_relaxed) && !cancelled()) refuseSpoiled();
-  return {tokens32, tokens8, scales, offsets, tiles};
+  return {tokens32, tokens8, scales, offsets, levels, tiles};
 }
 
 // Where columns of weight rows begin, in a form that the packing kernels read.
@@ -230,36 +242,64 @@ Gemm::Panel8 Gemm::panel8(const Matrix& matrix, int64_t first, int64_t rows, int
 
 void Gemm::tileRows(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker,
                     float* acc) const {
-  const ConstHostView w = matrix.weight;
-  const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
-  const int64_t groups = ceilDiv(k, kTileGroup), panels = ceilDiv(rows, height);
-  const bool eight = tiles8(w.type);
-  const int64_t depth = eight ? kDepth8 : kDepth32;
-  if (eight) std::fill_n(acc, panels * x.tiles * area, 0.0f);
+  switch (form(matrix.weight.type)) {
+    case Form::f32: return tileRows32(matrix.weight, first, rows, x, worker, acc);
+    case Form::eight: return tileRows8(matrix, first, rows, x, worker, acc);
+    case Form::levels: return tileLevels(matrix.weight, first, rows, x, worker, acc);
+  }
+}
 
-  for (int64_t c = 0; c < k; c += depth) {
-    const int64_t n = std::min(depth, k - c);
+void Gemm::tileRows32(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
+  const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
+  for (int64_t c = 0; c < k; c += kDepth32) {
+    const int64_t n = std::min(kDepth32, k - c);
+    for (int64_t r = 0; r < rows; r += height) {
+      const int64_t count = std::min(height, rows - r);
+      const Columns from = columns(w, first + r, count, c, n, worker);
+      float* panel = worker.panel.get<float>(size_t(height * kDepth32));
+      kernels_.packRows(from.type, from.data, from.stride, count, from.column, n, panel);
+      for (int64_t t = 0; t < x.tiles; ++t)
+        kernels_.tile(acc + (r / height * x.tiles + t) * area, height, panel, x.tokens32 + (t * k + c) * width, n,
+                      c > 0);
+    }
+  }
+}
+
+void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker,
+                     float* acc) const {
+  const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = matrix.weight.cols, area = height * width;
+  const int64_t groups = ceilDiv(k, kTileGroup), panels = ceilDiv(rows, height);
+  std::fill_n(acc, panels * x.tiles * area, 0.0f);
+  for (int64_t c = 0; c < k; c += kDepth8) {
+    const int64_t n = std::min(kDepth8, k - c);
     for (int64_t p = 0; p < panels; ++p) {
       float* out = acc + p * x.tiles * area;
-      if (eight) {
-        const Panel8 panel = panel8(matrix, first, rows, c, p, worker);
-        // the next panel comes to the second-level cache meanwhile, a little with each tile
-        const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
-        for (int64_t t = 0; t < x.tiles; ++t) {
-          if (panel.next) prefetch(panel.next + t * share, share);
-          kernels_.tile8(out + t * area, panel.data, panel.scales,
-                         x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
-                         x.scales + (t * groups + c / kTileGroup) * width,
-                         x.offsets + (t * groups + c / kTileGroup) * width, ceilDiv(n, kTileGroup));
-        }
-      } else {
-        const int64_t count = std::min(height, rows - p * height);
-        const Columns from = columns(w, first + p * height, count, c, n, worker);
-        float* panel = worker.panel.get<float>(size_t(height * kDepth32));
-        kernels_.packRows(from.type, from.data, from.stride, count, from.column, n, panel);
-        for (int64_t t = 0; t < x.tiles; ++t)
-          kernels_.tile(out + t * area, height, panel, x.tokens32 + (t * k + c) * width, n, c > 0);
+      const Panel8 panel = panel8(matrix, first, rows, c, p, worker);
+      // the next panel comes to the second-level cache meanwhile, a little with each tile
+      const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
+      for (int64_t t = 0; t < x.tiles; ++t) {
+        if (panel.next) prefetch(panel.next + t * share, share);
+        kernels_.tile8(out + t * area, panel.data, panel.scales,
+                       x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
+                       x.scales + (t * groups + c / kTileGroup) * width,
+                       x.offsets + (t * groups + c / kTileGroup) * width, ceilDiv(n, kTileGroup));
       }
+    }
+  }
+}
+
+void Gemm::tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
+  const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
+  const int64_t supers = ceilDiv(k, kRowBlock);
+  std::fill_n(acc, roundUp(rows, height) * x.tiles * width, 0.0f);
+  uint8_t* panel = worker.panel.get<uint8_t>(size_t(kDepth8 / kBlock * kernels_.levelBlockBytes));
+  for (int64_t c = 0; c < k; c += kDepth8) {
+    const int64_t n = std::min(kDepth8, k - c);
+    for (int64_t r = 0; r < rows; r += height) {
+      kernels_.packLevels(w.type, w.row<uint8_t>(first + r), w.stride, std::min(height, rows - r), c, n, panel);
+      for (int64_t t = 0; t < x.tiles; ++t)
+        kernels_.tileLevels(w.type, acc + (r / height * x.tiles + t) * area, panel,
+                            x.levels + (t * supers + c / kRowBlock) * width * kernels_.tokenBlockBytes, n / kBlock);
     }
   }
 }

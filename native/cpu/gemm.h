@@ -4,8 +4,8 @@
 // Up to kMaxDecodeTokens rows of x (decoding) take the weights row by row as they lie in the file. More rows take
 // tiles: x is packed once, each panel of weight rows is unpacked once per block of rows and multiplied with all of
 // them. Quantized weights meet activations of 8 bits (a scale per 32 or 64 columns) where the table has kernels for
-// it; f32, f16 and bf16 weights always meet f32. A row's result does not depend on the other rows of its kind of call,
-// nor on the number of threads.
+// it, as the file's own levels of few bits or as panels of 8 bits; f32, f16 and bf16 weights always meet f32. A row's
+// result does not depend on the other rows of its kind of call, nor on the number of threads.
 #include <span>
 #include <vector>
 
@@ -55,6 +55,7 @@ class Gemm {
     const uint8_t* tokens8 = nullptr;
     const float* scales = nullptr;
     const int32_t* offsets = nullptr;
+    const uint8_t* levels = nullptr;  // that weights of few bits meet
     int64_t tiles = 0;
   };
   struct Worker {
@@ -65,7 +66,9 @@ class Gemm {
   template <class Body>
   void forChunks(std::span<Part> parts, const Body& body);
 
-  bool tiles8(DType type) const;  // quantized weights as 8-bit panels
+  enum class Form { f32, eight, levels };  // of a panel
+  Form form(DType type) const;
+  bool tiles8(DType type) const { return form(type) == Form::eight; }
   bool decodes8(DType type) const;  // the table has a decode kernel for the type
 
   void decode(ConstHostView x, std::span<Part> parts);
@@ -73,9 +76,15 @@ class Gemm {
                   Scratch& wide) const;
 
   void tile(ConstHostView x, std::span<Part> parts);
-  Packed packTokens(ConstHostView x, bool need32, bool need8);
+  struct Forms {
+    bool f32, eight, levels;
+  };
+  Packed packTokens(ConstHostView x, Forms forms);
   // acc[panel][tile][token][row] of rows [first, first + rows)
   void tileRows(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  void tileRows32(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  void tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
+  void tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
   struct Panel8;
   Panel8 panel8(const Matrix& matrix, int64_t first, int64_t rows, int64_t column, int64_t panel, Worker& worker) const;
   struct Columns;
@@ -89,7 +98,7 @@ class Gemm {
   ThreadPool& pool_;
   const CancelFlag* cancel_ = nullptr;
   std::vector<Worker> workers_;
-  Scratch tokens_, tokens8_, scales_, offsets_;
+  Scratch tokens_, tokens8_, scales_, offsets_, levels_;
 };
 
 }  // namespace pg

@@ -36,6 +36,8 @@ std::vector<Broken> brokenCopies(const Kernels& sound) {
   without(&Kernels::fromF32, "fromF32"), without(&Kernels::packRows, "tile"), without(&Kernels::packTokens, "tile");
   without(&Kernels::tile, "tile"), without(&Kernels::mix, "mix"), without(&Kernels::dotRows, "dotRows");
   without(&Kernels::packRows8, "tile8"), without(&Kernels::packTokens8, "tile8"), without(&Kernels::tile8, "tile8");
+  without(&Kernels::packLevels, "tileLevels"), without(&Kernels::packTokenLevels, "tileLevels");
+  without(&Kernels::tileLevels, "tileLevels");
   without(&Kernels::quantizeTokens, "dotRows8"), without(&Kernels::dotRows8, "dotRows8");
   without(&Kernels::packQueries16, "scores16"), without(&Kernels::packKeys16, "scores16");
   without(&Kernels::scores16, "scores16"), without(&Kernels::packValues16, "mix16");

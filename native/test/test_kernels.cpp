@@ -266,6 +266,18 @@ TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
   }
 }
 
+// What 8-bit activations are: 127ths of the largest of 32.
+static std::vector<float> roundedInBlocks(const float* x, int64_t n) {
+  std::vector<float> rounded(x, x + n);
+  for (int64_t c = 0; c < n; c += 32) {
+    float top = 0;
+    for (int64_t i = c; i < c + 32; ++i) top = std::max(top, std::fabs(rounded[size_t(i)]));
+    for (int64_t i = c; i < c + 32; ++i)
+      rounded[size_t(i)] = std::nearbyint(rounded[size_t(i)] * (127 / top)) * (top / 127);
+  }
+  return rounded;
+}
+
 TEST(kernels_decode_rows_match_double_sums) {
   for (const Kernels* k : everyTable())
     for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
@@ -303,13 +315,7 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
           const TokenBlocks blocks(*k, x.data(), tokens, n);
           k->dotRows8(type, w.data(), w.stride, rows, n, blocks.data, tokens, out.data());
           for (int64_t t = 0; t < tokens; ++t) {
-            std::vector<float> rounded(x.begin() + t * n, x.begin() + (t + 1) * n);  // to 127ths of the largest of 32
-            for (int64_t c = 0; c < n; c += 32) {
-              float top = 0;
-              for (int64_t i = c; i < c + 32; ++i) top = std::max(top, std::fabs(rounded[size_t(i)]));
-              for (int64_t i = c; i < c + 32; ++i)
-                rounded[size_t(i)] = std::nearbyint(rounded[size_t(i)] * (127 / top)) * (top / 127);
-            }
+            const std::vector<float> rounded = roundedInBlocks(x.data() + t * n, n);
             for (int64_t r = 0; r < rows; ++r) {
               double want = 0, size = 0;
               for (int64_t c = 0; c < n; ++c) {
@@ -328,6 +334,72 @@ TEST(kernels_eight_bit_decode_is_exact_for_its_quantized_activations) {
             CHECK(std::memcmp(alone.data(), out.data() + t * rows, size_t(rows) * sizeof(float)) == 0);
           }
         }
+  }
+}
+
+TEST(kernels_level_tile_matches_products_of_rounded_activations) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->hasLevels) continue;
+    const int64_t height = k->tileRows, width = k->tileTokens;
+    for (DType type : kEightBitTypes) {
+      if (!k->hasLevels(type)) continue;
+      const bool super = dtypeInfo(type)->block == 256;
+      for (int64_t n : super ? std::vector<int64_t>{256, 768} : std::vector<int64_t>{32, 64, 96, 256, 320, 352})
+        for (int64_t rows : {int64_t(1), height / 2 + 1, height})
+          for (int64_t tokens : {int64_t(1), width - 1, width}) {
+            const int64_t column = 256;
+            const Rows w(type, rows, n + column, 12);
+            const std::vector<float> x = randoms(size_t(tokens * (n + 3)), 13);
+            std::vector<uint8_t> panel(size_t(n / 32 * k->levelBlockBytes)),
+                packed(size_t((n + 255) / 256 * width * k -> tokenBlockBytes));
+            std::vector<float> out(size_t(width * height), 2);
+            k->packLevels(type, w.data(), w.stride, rows, column, n, panel.data());
+            k->packTokenLevels(x.data(), n + 3, tokens, n, packed.data());
+            k->tileLevels(type, out.data(), panel.data(), packed.data(), n / 32);
+            for (int64_t t = 0; t < width; ++t)
+              for (int64_t r = 0; r < height; ++r) {
+                double want = 2, size = 2;   // it adds to what is there
+                if (t < tokens && r < rows) {
+                  const std::vector<float> rounded = roundedInBlocks(x.data() + t * (n + 3), n);
+                  for (int64_t c = 0; c < n; ++c) {
+                    const double p = double(rounded[size_t(c)]) * w.values[size_t(r * (n + column) + column + c)];
+                    want += p, size += std::fabs(p);
+                  }
+                }
+                CHECK_CLOSE(out[size_t(t * height + r)], want, 4e-6 * size);
+              }
+          }
+    }
+  }
+}
+
+// The largest levels with the largest activations: nothing may saturate.
+TEST(kernels_level_tile_has_room_for_the_largest_products) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->hasLevels) continue;
+    const int64_t n = 256, height = k->tileRows, width = k->tileTokens;
+    for (DType type : kEightBitTypes) {
+      if (!k->hasLevels(type)) continue;
+      const size_t stride = bytesFor(type, n), block = bytesFor(type, dtypeInfo(type)->block);
+      std::vector<uint8_t> w(stride * size_t(height), 0xff);
+      for (size_t i = 0; i < w.size(); i += block) {
+        w[i] = 0, w[i + 1] = 0x3c;  // slope 1
+        if (dtypeInfo(type)->block == 256) w[i + 2] = w[i + 3] = 0;
+      }
+      std::vector<float> values(static_cast<size_t>(n)), out(size_t(width * height));
+      dequantizeRow(type, w.data(), values.data(), n);
+      for (const float value : {1.0f, -1.0f}) {
+        const std::vector<float> x(size_t(width * n), value);
+        std::vector<uint8_t> panel(size_t(n / 32 * k->levelBlockBytes)), packed(size_t(width * k -> tokenBlockBytes));
+        double want = 0;
+        for (const float v : values) want += double(v) * value;
+        std::fill(out.begin(), out.end(), 0.0f);
+        k->packLevels(type, w.data(), stride, height, 0, n, panel.data());
+        k->packTokenLevels(x.data(), n, width, n, packed.data());
+        k->tileLevels(type, out.data(), panel.data(), packed.data(), n / 32);
+        for (const float y : out) CHECK_CLOSE(y, want, 1e-5 * std::fabs(want));
+      }
+    }
   }
 }
 

@@ -35,6 +35,19 @@ const Kernels PG_TABLE_NAME = {
     .hasTile8 = hasTile8,
     .packTokens8 = packTokens8,
     .tile8 = tile8,
+#if defined(PG_LEVELS)
+    .levelBlockBytes = sizeof(LevelBlock),
+    .hasLevels = hasLevels,
+    .packLevels = packLevels,
+    .packTokenLevels = packTokenLevels,
+    .tileLevels = tileLevels,
+#else
+    .levelBlockBytes = 0,
+    .hasLevels = nullptr,
+    .packLevels = nullptr,
+    .packTokenLevels = nullptr,
+    .tileLevels = nullptr,
+#endif
 #if defined(PG_ATTENTION16)
     .packQueries16 = packQueries16,
     .packKeys16 = packKeys16,

@@ -113,6 +113,18 @@ struct Kernels {
   void (*tile8)(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
                 const float* tokenScales, const int32_t* offsets, int64_t groups);
 
+  // --- the same tiles of weights as the file has them, slope * level - base, where few bits of levels save
+  //     instructions; absent (hasLevels null) where they do not ---
+  int64_t levelBlockBytes;  // of tileRows rows and 32 columns of weights
+  bool (*hasLevels)(DType type);
+  // panel[ceil(k / 32)] of columns [column, column + k), column a multiple of 256
+  void (*packLevels)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
+                     uint8_t* panel);
+  // tokens[ceil(k / kRowBlock)][tileTokens] blocks of tokenBlockBytes, as decoding has them
+  void (*packTokenLevels)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens);
+  // out[tileTokens][tileRows] += over `blocks` of 32 columns; `type` is what packLevels was given
+  void (*tileLevels)(DType type, float* out, const uint8_t* panel, const uint8_t* tokens, int64_t blocks);
+
   // --- attention in 16-bit integers, kTileGroup keys at a time; absent (scores16 null) where f32 is as fast ---
   // A row of n <= kRow16 values becomes integers of at most `level`, value = integer * *scale; `to` takes kRow16.
   void (*packQueries16)(const float* x, int64_t n, int level, int16_t* to, float* scale);

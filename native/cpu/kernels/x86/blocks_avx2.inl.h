@@ -56,6 +56,33 @@ PG_INLINE void slopes(const uint8_t* row, __m256i order, V* slope, V* base) {
                _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
 }
 
+// ---- groups of 32 columns as unsigned numbers ----
+
+PG_INLINE __m256i levels4_0(const uint8_t* b) {
+  const __m128i q = load16(b + 2);
+  return nibbles(_mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1));
+}
+
+// Group g of Q4_K, and of Q5_K with its fifth bits
+template <bool kFive>
+PG_INLINE __m256i levels45K(const uint8_t* b, int g) {
+  const __m256i two = load32(b + (kFive ? 48 : 16) + 32 * (g / 2)),
+                q = nibbles(g % 2 ? _mm256_srli_epi16(two, 4) : two);
+  if (!kFive) return q;
+  const __m256i bit = _mm256_set1_epi8((char)(1 << g)),
+                set = _mm256_cmpeq_epi8(_mm256_and_si256(load32(b + 16), bit), bit);
+  return _mm256_or_si256(q, _mm256_and_si256(set, _mm256_set1_epi8(16)));
+}
+
+// Group g of Q6_K: of 128 columns, ql serves groups j and j + 2, qh all four.
+PG_INLINE __m256i levels6K(const uint8_t* b, int g) {
+  const int half = g / 4, j = g % 4;
+  const __m256i low = load32(b + 64 * half + 32 * (j % 2));
+  const __m256i high = _mm256_srl_epi16(load32(b + 128 + 32 * half), _mm_cvtsi32_si128(2 * j));
+  return _mm256_or_si256(nibbles(j < 2 ? low : _mm256_srli_epi16(low, 4)),
+                         _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
+}
+
 // ---- super-blocks as levels: slope * q - base in 16 bits ----
 
 // The larger of each pair of values, in both places.
@@ -93,11 +120,8 @@ static void unpackQ4_0(const uint8_t* b, Level* to, float* scales) {
   int16_t factor[8], base[8];
   vstoreI16(factor, vmul(ratio, vset(16)));
   vstoreI16(base, vmul(ratio, vset(8)));
-  for (int g = 0; g < 8; ++g) {
-    const __m128i q = load16(b + pg::kBytesQ4_0 * g + 2);
-    linear<3>(to + 32 * g, nibbles(_mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1)),
-              _mm256_set1_epi16(factor[g]), _mm256_set1_epi16(base[g]));
-  }
+  for (int g = 0; g < 8; ++g)
+    linear<3>(to + 32 * g, levels4_0(b + pg::kBytesQ4_0 * g), _mm256_set1_epi16(factor[g]), _mm256_set1_epi16(base[g]));
 }
 
 // Q4_K, and Q5_K with its fifth bits
@@ -111,16 +135,9 @@ PG_INLINE void unpackQ45K(const uint8_t* b, Level* to, float* scales) {
   int16_t factor[8], base[8];
   vstoreI16(factor, vmul(vmul(slope, inverse), vset(kFive ? 32 : 16)));
   vstoreI16(base, vmul(offset, inverse));
-  const __m256i fives = kFive ? load32(b + 16) : _mm256_setzero_si256(), bit4 = _mm256_set1_epi8(16);
-  for (int g = 0; g < 8; ++g) {
-    __m256i q = load32(b + (kFive ? 48 : 16) + 32 * (g / 2));
-    q = nibbles(g % 2 ? _mm256_srli_epi16(q, 4) : q);
-    if (kFive) {
-      const __m256i bit = _mm256_set1_epi8((char)(1 << g));
-      q = _mm256_or_si256(q, _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(fives, bit), bit), bit4));
-    }
-    linear<kFive ? 2 : 3>(to + 32 * g, q, _mm256_set1_epi16(factor[g]), _mm256_set1_epi16(base[g]));
-  }
+  for (int g = 0; g < 8; ++g)
+    linear<kFive ? 2 : 3>(to + 32 * g, levels45K<kFive>(b, g), _mm256_set1_epi16(factor[g]),
+                          _mm256_set1_epi16(base[g]));
 }
 static void unpackQ4K(const uint8_t* b, Level* to, float* scales) { unpackQ45K<false>(b, to, scales); }
 static void unpackQ5K(const uint8_t* b, Level* to, float* scales) { unpackQ45K<true>(b, to, scales); }
@@ -139,14 +156,9 @@ static void unpackQ6K(const uint8_t* b, Level* to, float* scales) {
                          _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))));
   vstoreI16(factor + 8, vmul(vloadI8((const int8_t*)b + 200),
                              _mm256_permutevar8x32_ps(inverse, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3))));
-  for (int part = 0; part < 8; ++part) {
-    const int half = part / 4, j = part % 4;  // 128 columns each; ql serves j and j + 2, qh all four
-    const __m256i low = load32(b + 64 * half + 32 * (j % 2));
-    const __m256i high = _mm256_srl_epi16(load32(b + 128 + 32 * half), _mm_cvtsi32_si128(2 * j));
-    const __m256i six = _mm256_or_si256(nibbles(j < 2 ? low : _mm256_srli_epi16(low, 4)),
-                                        _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
-    const __m256i two = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16(factor[2 * part])),
-                                                _mm_set1_epi16(factor[2 * part + 1]), 1);
-    linear<0>(to + 32 * part, _mm256_sub_epi8(six, _mm256_set1_epi8(32)), two, _mm256_setzero_si256());
+  for (int g = 0; g < 8; ++g) {
+    const __m256i two = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16(factor[2 * g])),
+                                                _mm_set1_epi16(factor[2 * g + 1]), 1);
+    linear<0>(to + 32 * g, _mm256_sub_epi8(levels6K(b, g), _mm256_set1_epi8(32)), two, _mm256_setzero_si256());
   }
 }

@@ -25,6 +25,7 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/kernels/x86/dot_avx2.inl.h"
 #include "cpu/kernels/x86/rows8_avx2.inl.h"
 #include "cpu/kernels/common/rows8.inl.h"
+#include "cpu/kernels/x86/levels_avx2.inl.h"
 
 }  // namespace
 PG_ISA_END

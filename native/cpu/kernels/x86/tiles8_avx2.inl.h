@@ -76,16 +76,17 @@ PG_INLINE void storeLevels(Level* to, __m256i low, __m256i high) {
 }
 PG_INLINE float unpackF32(const float* w, int64_t n, Level* to) { return levels(w, n, to); }
 
+// Of tiles of few bits (levels_avx2.inl.h); the tiles above need twice as many operations.
 static double peak8(int64_t rounds) {
-  __m256i acc[10], a = _mm256_set1_epi8((char)rounds), one = _mm256_set1_epi16(1);
-  for (int i = 0; i < 10; ++i) acc[i] = _mm256_set1_epi32(i);
+  __m256i acc[10], a = _mm256_set1_epi8((char)rounds);
+  for (int i = 0; i < 10; ++i) acc[i] = _mm256_set1_epi16((short)i);
   for (int64_t n = 0; n < rounds; ++n) {
     PG_UNROLL
     for (int i = 0; i < 10; ++i) {
 #if defined(__GNUC__) || defined(__clang__)
       __asm__ volatile("" : "+x"(a));   // or the product would leave the loop
 #endif
-      acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, a), one));
+      acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(a, a));
     }
   }
   for (int i = 1; i < 10; ++i) acc[0] = _mm256_or_si256(acc[0], acc[i]);
