@@ -159,7 +159,7 @@ async function toImage(input: Sharp, cmyk: boolean): Promise<DecodedImage> {
   return await toRgb({ data, width: info.width, height: info.height, channels: info.channels }, cmyk)
 }
 
-async function toRgb(decoded: Omit<HelperResult, 'cmyk'>, cmyk: boolean): Promise<DecodedImage> {
+export async function toRgb(decoded: Omit<HelperResult, 'cmyk'>, cmyk: boolean): Promise<DecodedImage> {
   const { data, width, height, channels } = decoded
   if (cmyk ? channels < 4 : channels !== 3) throw new Error(`decoded to ${channels} channels`)
   return { data: cmyk ? await inksToRgb(data, width * height, channels) : data, width, height }

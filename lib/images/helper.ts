@@ -24,7 +24,7 @@ export interface HelperOptions {
   /** Milliseconds; the picture is refused with ERR_IMAGE_INVALID after them. */
   timeoutMs: number
   signal?: AbortSignal | undefined
-  /** Of a part of the picture: the steps that lead to it, done while it is read from front to back. */
+  /** Steps that make it smaller, done while it is read from front to back. */
   before?: Steps | undefined
 }
 
@@ -161,7 +161,7 @@ const startMs = 5000
 
 function tooSlow(name: string, timeoutMs: number, ready: boolean): PaliGemmaError {
   if (ready || timeoutMs < startMs)
-    return invalid(name, `decoding it takes more than decodeTimeoutMs = ${timeoutMs}; save it as PNG or raise it`)
+    return invalid(name, `decoding it takes more than ${timeoutMs} ms; save it as PNG or raise decodeTimeoutMs`)
   const what = `no process that decodes it came up within decodeTimeoutMs = ${timeoutMs}`
   return starved(name, 'the decoder a thread or memory', new Error(what))
 }
@@ -180,27 +180,33 @@ function receive(
   resolve: (result: HelperResult) => void,
   reject: (error: Error) => void
 ): void {
-  const pieces: Buffer[] = []
-  let got = 0
-  let answer: Answer | undefined
-  child.stdout?.on('data', (piece: Buffer) => {
-    pieces.push(piece)
-    got += piece.length
-    while (!answer) {
-      const all = Buffer.concat(pieces)
-      const end = all.indexOf(10)
+  let rest: Buffer = Buffer.alloc(0)
+  let answer: { shape: Omit<HelperResult, 'data'>; data: Buffer; got: number } | undefined
+  const read = (piece: Buffer): void => {
+    for (rest = Buffer.concat([rest, piece]); !answer; ) {
+      const end = rest.indexOf(10)
       if (end < 0) return
-      const line = JSON.parse(all.toString('utf8', 0, end)) as Answer
-      pieces.splice(0, pieces.length, all.subarray(end + 1))
-      got -= end + 1
-      if (line.ready) state.ready = true
-      else answer = line
+      const { ready, ...line } = JSON.parse(rest.toString('utf8', 0, end)) as Answer
+      rest = rest.subarray(end + 1)
+      if (ready) state.ready = true
+      else answer = begun(line)
     }
-    const { error, tooLarge, bytes, ...shape } = answer
+    take(rest)
+  }
+  const begun = ({ error, tooLarge, bytes, ...shape }: Answer): NonNullable<typeof answer> => {
+    if (tooLarge) checkPixels(...tooLarge, name, maxPixels)
+    if (error !== undefined) throw undecodable(name, new Error(error))
+    return { shape, data: Buffer.allocUnsafe(bytes), got: 0 }
+  }
+  // once it is there, not twice: it may be most of the memory
+  const take = (piece: Buffer): void => {
+    answer!.got += piece.copy(answer!.data, answer!.got)
+    if (answer!.got === answer!.data.length) resolve({ ...answer!.shape, data: answer!.data })
+  }
+  child.stdout?.on('data', (piece: Buffer) => {
     try {
-      if (tooLarge) checkPixels(...tooLarge, name, maxPixels)
-      if (error !== undefined) throw undecodable(name, new Error(error))
-      if (got >= bytes) resolve({ ...shape, data: Buffer.concat(pieces) })
+      if (answer) take(piece)
+      else read(piece)
     } catch (refusal) {
       reject(refusal as Error)
     }

@@ -6,7 +6,7 @@ import type { DecodedImage, ImageEmbedding, ImageInput } from './image-input'
 import { openImage } from './open'
 import type { PreprocessedImage } from './preprocess'
 import { pictureDefaults, type PreprocessOptions } from './preprocess-options'
-import { openParts, type Parts } from './parts'
+import { largeSize, reducedSize, withReduced } from './reduced'
 import type { Tile } from './tile-plan'
 
 /** What the model sees of a rectangle of the picture; `transform` leads back to that rectangle. */
@@ -19,8 +19,8 @@ export type PlanTiles = (picture: Tile) => Tile[]
 const copiedAtOnce = 4 * 1024 * 1024
 
 /**
- * The views of `plan`, in its order; of a large TIFF each is read by itself. Rejects as `preprocessImage`, or with what
- * `plan` throws.
+ * The views of `plan`, in its order; a very large picture is read with no more pixels than they need. Rejects as
+ * `preprocessImage`, or with what `plan` throws.
  */
 export async function preprocessTiles(
   binding: NativeBinding,
@@ -29,38 +29,68 @@ export async function preprocessTiles(
   plan: PlanTiles
 ): Promise<View[]> {
   const opened = await openImage(image, options)
-  const parts = await openParts(opened, options)
-  if (parts) return await viewsOf(binding, parts, options, plan)
-  return await withDecoded(opened, options, async (picture) => {
-    const { width, height } = picture
-    const read = async (tile: Tile): Promise<DecodedImage> => ({ ...tile, data: await cut(picture, tile) })
-    return await viewsOf(binding, { width, height, read }, options, plan)
-  })
+  const large = await largeSize(opened, options)
+  const planned = ({ width, height }: Size): Tile[] => plan({ x: 0, y: 0, width, height })
+  if (!large) {
+    return await withDecoded(
+      opened,
+      options,
+      async (picture) => await viewsOf(binding, picture, { of: picture, tiles: planned(picture) }, options)
+    )
+  }
+  const tiles = planned(large)
+  const to = reducedSize(large, tiles, options)
+  return await withReduced(
+    opened,
+    { picture: large, to },
+    options,
+    async (picture) => await viewsOf(binding, picture, { of: large, tiles }, options)
+  )
 }
 
-async function viewsOf(
+type Size = Pick<Tile, 'width' | 'height'>
+
+/** `picture` may have fewer pixels than the one that the tiles are cut of. */
+export async function viewsOf(
   binding: NativeBinding,
-  { width, height, read }: Parts,
-  options: PreprocessOptions,
-  plan: PlanTiles
+  picture: DecodedImage,
+  { of, tiles }: { of: Size; tiles: Tile[] },
+  { size, resize = pictureDefaults.resize, fit = pictureDefaults.fit, signal }: PreprocessOptions
 ): Promise<View[]> {
-  const { size, resize = pictureDefaults.resize, fit = pictureDefaults.fit, signal } = options
+  const [zoomX, zoomY] = [picture.width / of.width, picture.height / of.height]
   const views: View[] = []
-  for (const tile of plan({ x: 0, y: 0, width, height })) {
+  for (const tile of tiles) {
     signal?.throwIfAborted()
-    const pixels = await read(tile, size)
+    // whole pixels that hold the tile: up to one more on each side
+    const part = outward(tile, zoomX, zoomY)
+    const pixels = await cut(picture, part)
     const { data, transform } = await nativeCall(() =>
-      binding.resize(pixels.data, pixels.width, pixels.height, size, resize, fit)
+      binding.resize(pixels, part.width, part.height, size, resize, fit)
     )
-    // pixels of the picture, of which it may have been read with fewer
-    const [scaleX, scaleY] = [
-      (transform.scaleX * pixels.width) / tile.width,
-      (transform.scaleY * pixels.height) / tile.height
-    ]
     const { width: sourceWidth, height: sourceHeight } = tile
-    views.push({ data, tile, transform: { ...transform, scaleX, scaleY, size, sourceWidth, sourceHeight } })
+    views.push({
+      data,
+      tile,
+      transform: {
+        scaleX: transform.scaleX * zoomX,
+        scaleY: transform.scaleY * zoomY,
+        offsetX: transform.offsetX + (tile.x * zoomX - part.x) * transform.scaleX,
+        offsetY: transform.offsetY + (tile.y * zoomY - part.y) * transform.scaleY,
+        ...{ size, sourceWidth, sourceHeight }
+      }
+    })
   }
   return views
+}
+
+function outward({ x, y, width, height }: Tile, zoomX: number, zoomY: number): Tile {
+  const span = (start: number, length: number, zoom: number): [number, number] => {
+    const from = Math.floor(start * zoom)
+    // a rounding error is no further pixel
+    return [from, Math.max(Math.ceil((start + length) * zoom - 1e-6) - from, 1)]
+  }
+  const [[left, across], [top, down]] = [span(x, width, zoomX), span(y, height, zoomY)]
+  return { x: left, y: top, width: across, height: down }
 }
 
 /** A rectangle's own pixels. */

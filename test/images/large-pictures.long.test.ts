@@ -1,4 +1,4 @@
-/** What tiles of a large TIFF take in memory: measured in a process of its own, and in its decoder's. */
+/** What tiles of a large picture take in memory: measured in a process of its own, and in its decoder's. */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -40,13 +40,19 @@ async function main() {
 main()
 `
 
-it.skipIf(process.platform !== 'linux')('stays at a part of the picture', { timeout: 300_000 }, async () => {
-  const file = join(folder, 'large.tif')
+const timeout = 300_000
+it.skipIf(process.platform !== 'linux').each([
+  ['tiled.tif', { tile: true, tileWidth: 256, tileHeight: 256 }],
+  ['strips.tif', {}],
+  ['large.jpg', undefined]
+])('%s, stays at a part of the picture', { timeout }, async (name, tiff) => {
+  const file = join(folder, name)
   const shape = await sharp(join(__dirname, '../../demo/shapes.png')).resize(512, 512).toBuffer()
-  await sharp({ create: { width: side, height: side, channels: 3, background: '#888' }, limitInputPixels: false })
-    .composite([{ input: shape, left: 700, top: 700 }])
-    .tiff({ compression: 'packbits', tile: true, tileWidth: 256, tileHeight: 256 })
-    .toFile(file)
+  const picture = sharp({
+    create: { width: side, height: side, channels: 3, background: '#888' },
+    limitInputPixels: false
+  }).composite([{ input: shape, left: 700, top: 700 }])
+  await (tiff ? picture.tiff({ compression: 'packbits', ...tiff }) : picture.jpeg()).toFile(file)
   const { stdout, stderr } = spawnSync(process.execPath, ['-e', child, join(__dirname, '../..'), file], {
     encoding: 'utf8',
     timeout: 240_000
