@@ -50,11 +50,32 @@ size_t Scheduler::usedSlots() const {
   return slots;
 }
 
+// Of pictures and text, a token for four bytes: what matters is which of two is much shorter.
+int64_t Scheduler::rowsOf(const Request& request) const {
+  const std::string* suffix = request.suffix();
+  return int64_t(request.images.size()) * model_.visionConfig.tokens +
+         int64_t(request.prompt.size() + (suffix ? suffix->size() : 0)) / 4 + 1;
+}
+
+void Scheduler::enqueue(std::shared_ptr<Job> job) {
+  const Request& request = job->request;
+  const int64_t rows = rowsOf(request);
+  // the steps of a training, and what is asked about requests so far, keep their place
+  const bool inOrder = request.is<Training>() || request.is<AddAdapter>() || request.is<Importance>();
+  auto place = queue_.end();
+  for (; !inOrder && place != queue_.begin(); --place) {
+    Waiting& before = *std::prev(place);
+    if (before.rows < 2 * rows || before.yields < rows) break;
+    before.yields -= rows;
+  }
+  queue_.insert(place, {std::move(job), rows, inOrder ? 0 : rows});
+}
+
 // In order: a request that needs many slots waits for them at the head, so it cannot starve. One that needs more than
 // there are does not wait: admitNext() refuses it.
 bool Scheduler::mayAdmit() const {
   if (queue_.empty()) return false;
-  const size_t slots = queue_.front()->request.slots();
+  const size_t slots = queue_.front().job->request.slots();
   return slots > maxSequences_ || usedSlots() + slots <= maxSequences_;
 }
 
@@ -76,13 +97,13 @@ void Scheduler::step() {
 
 void Scheduler::dropCancelled() {
   const auto dropped = [&](const Job& job) { return !guard(job, [&] { job.cancel.throwIfSet(); }); };
-  std::erase_if(queue_, [&](const auto& job) { return dropped(*job); });
+  std::erase_if(queue_, [&](const Waiting& waiting) { return dropped(*waiting.job); });
   std::erase_if(running_, [&](const auto& sequence) { return dropped(*sequence->job); });
   if (admitting_ && dropped(admitting_->job())) admitting_.reset();
 }
 
 void Scheduler::admitNext() {
-  std::shared_ptr<Job> job = std::move(queue_.front());
+  std::shared_ptr<Job> job = std::move(queue_.front().job);
   queue_.pop_front();
   guard(*job, [&] {
     if (job->request.slots() > maxSequences_)

@@ -1,6 +1,7 @@
 #pragma once
-// Runs many requests on one model: first come, first admitted; a new request's vision and prefill go layer by layer
-// between the decode steps of those that already run, in turns of equal time, so their streams keep flowing.
+// Runs many requests on one model. First come, first admitted, but a short request does not wait for long ones that
+// came just before it. A new request's vision and prefill go layer by layer between the decode steps of those that
+// already run, in turns of equal time, so their streams keep flowing.
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -18,13 +19,22 @@ class Scheduler {
   Scheduler(Model& model, int maxSequences, const std::atomic<bool>& stopping, std::function<void(Event)> post,
             std::function<Clock::time_point()> now = Clock::now);
 
-  void enqueue(std::shared_ptr<Job> job) { queue_.push_back(std::move(job)); }
+  // Behind what came before, but for requests of at least twice its rows. Each lets pass as many rows as its own, no
+  // more: so what is overtaken loses no more than its own time.
+  void enqueue(std::shared_ptr<Job> job);
   bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
   // Layers of vision or prefill of the request being admitted, for as long as a token takes; then one token of all that
   // run. So admission gets half of the time, and a running stream waits twice as long as alone and a layer.
   void step();
 
  private:
+  struct Waiting {
+    std::shared_ptr<Job> job;
+    int64_t rows;  // of its prefill, about
+    int64_t yields;  // how many rows of shorter ones may still go first
+  };
+
+  int64_t rowsOf(const Request& request) const;
   void dropCancelled();
   void admitNext();
   void stepAdmission();
@@ -50,7 +60,7 @@ class Scheduler {
   std::function<Clock::time_point()> now_;
   AdmissionCaches caches_;
 
-  std::deque<std::shared_ptr<Job>> queue_;
+  std::deque<Waiting> queue_;
   std::unique_ptr<Admission> admitting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   double decodeMs_ = 0;  // of the last decode step

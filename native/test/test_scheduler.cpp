@@ -82,16 +82,28 @@ struct TurnFixture {
   }
   ~TurnFixture() { std::remove(path.c_str()); }
 
-  // Its picture is its own, so that nothing is known of it before.
-  void submit(uint32_t id) {
+  // Its pictures are its own, so that nothing is known of them before.
+  void submit(uint32_t id, int pictures = 1, std::string prompt = "picture") {
     auto job = std::make_shared<Job>();
     job->id = id;
-    job->request.prompt = "picture";
+    job->request.prompt = std::move(prompt);
     job->request.generate().maxTokens = 200;
     job->request.generate().ignoreEos = true;
-    job->request.images.push_back({});
-    for (int p = 0; p < 28 * 28 * 3; ++p) job->request.images[0].pixels.push_back(uint8_t(p * int(id + 7) % 251));
+    job->request.images.resize(size_t(pictures));
+    for (int i = 0; i < pictures; ++i)
+      for (int p = 0; p < 28 * 28 * 3; ++p)
+        job->request.images[size_t(i)].pixels.push_back(uint8_t(p * (int(id) * 8 + i + 7) % 251));
     scheduler->enqueue(std::move(job));
+  }
+  // The order of first tokens until all of `count` have theirs.
+  std::vector<uint32_t> order(size_t count) {
+    std::vector<uint32_t> started;
+    while (started.size() < count && !failed) {
+      scheduler->step();
+      for (const auto& [id, n] : tokens)
+        if (std::find(started.begin(), started.end(), id) == started.end()) started.push_back(id);
+    }
+    return started;
   }
 };
 
@@ -136,6 +148,35 @@ TEST(scheduler_gives_admission_half_of_the_time_while_many_wait) {
   const double lastToken = 8 * f.time->decodeLayer * TurnFixture::kLayers;
   CHECK(f.time->decoding <= f.time->admission + lastToken);
   for (uint32_t id = 1; id < 8; ++id) CHECK(f.tokens[id] > f.tokens[id + 1]);
+}
+
+TEST(scheduler_admits_a_short_request_before_long_ones_that_wait) {
+  TurnFixture f;
+  for (uint32_t id = 1; id <= 5; ++id) f.submit(id, 4);
+  f.scheduler->step();  // the first is under way
+  f.submit(6, 1);
+  f.submit(7, 0, "hi");
+  f.submit(8, 4);
+  CHECK(f.order(8) == (std::vector<uint32_t>{1, 7, 6, 2, 3, 4, 5, 8}));
+  CHECK(!f.failed);
+}
+
+TEST(scheduler_keeps_the_order_of_requests_of_like_length) {
+  TurnFixture f;
+  for (uint32_t id = 1; id <= 8; ++id) f.submit(id, id % 2 ? 3 : 2);
+  CHECK(f.order(8) == (std::vector<uint32_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+}
+
+TEST(scheduler_lets_nobody_be_overtaken_for_ever) {
+  TurnFixture f;
+  f.submit(1, 4);
+  f.scheduler->step();  // under way
+  f.submit(2, 4);  // waits: 18 rows
+  for (uint32_t id = 3; id <= 40; ++id) f.submit(id, 0, std::string(8, char('a' + id % 26)) + std::to_string(id));
+  const std::vector<uint32_t> order = f.order(8);
+  CHECK(!f.failed);
+  // short ones of three rows go first, until together they are as long as it
+  CHECK(order == (std::vector<uint32_t>{1, 3, 4, 5, 6, 7, 8, 2}));
 }
 
 TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cancelled) {
