@@ -46,7 +46,7 @@ class Checker {
   }
 
   std::vector<KernelCheck> run() {
-    for (const int64_t n : lengths_) elementwise(n), functions(n), norms(n), epilogues(n);
+    for (const int64_t n : lengths_) elementwise(n), functions(n), norms(n), epilogues(n), gradients(n);
     conversions();
     tiles();
     mixes();
@@ -158,6 +158,26 @@ class Checker {
       both("finish", kFunctions, randoms(2 * n), [&](const Kernels& k, float* y) {
         k.finish(kind, y, n, {acc.data(), second.data(), n, bias.data(), bias.data()}, n, 2);
       });
+  }
+
+  void gradients(int64_t n) {
+    const Floats x = randoms(n), w = randoms(n), d = randoms(n);
+    for (const bool add : {false, true})
+      both("rmsNormGrad", kFunctions, d,
+           [&](const Kernels& k, float* y) { k.rmsNormGrad(y, d.data(), x.data(), w.data(), 1e-3f, add, n); });
+    // of one value the gradient is zero, and two roundings of it are nothing to compare
+    for (const bool add : n > 1 ? std::vector<bool>{false, true} : std::vector<bool>{true})
+      both("layerNormGrad", kFunctions, d,
+           [&](const Kernels& k, float* y) { k.layerNormGrad(y, d.data(), x.data(), w.data(), 1e-3f, add, n); });
+    both("geluGrad", kFunctions, d, [&](const Kernels& k, float* y) { k.geluGrad(y, x.data(), n); });
+    both("geluMulGrad", kFunctions, joined(x, w),
+         [&](const Kernels& k, float* y) { k.geluMulGrad(y, y + n, d.data(), n); });
+    for (const float cap : {0.0f, 2.0f}) {
+      both("softmaxGrad", kFunctions, d,
+           [&](const Kernels& k, float* y) { k.softmaxGrad(y, w.data(), x.data(), 0.3f, 0.7f, cap, n); });
+      both("logSumExpGrad", kFunctions, x, [&](const Kernels& k, float* y) { k.logSumExpGrad(y, 1.5f, 0.7f, cap, n); });
+    }
+    both("logSumExp", kFunctions, {0}, [&](const Kernels& k, float* y) { *y = k.logSumExp(x.data(), n); });
   }
 
   // Bit for bit.

@@ -35,6 +35,10 @@ std::vector<Broken> brokenCopies(const Kernels& sound) {
   without(&Kernels::layerNorm, "layerNorm"), without(&Kernels::rope, "rope"), without(&Kernels::toF32, "toF32");
   without(&Kernels::fromF32, "fromF32"), without(&Kernels::packRows, "tile"), without(&Kernels::packTokens, "tile");
   without(&Kernels::tile, "tile"), without(&Kernels::mix, "mix"), without(&Kernels::dotRows, "dotRows");
+  without(&Kernels::rmsNormGrad, "rmsNormGrad"), without(&Kernels::layerNormGrad, "layerNormGrad");
+  without(&Kernels::geluGrad, "geluGrad"), without(&Kernels::geluMulGrad, "geluMulGrad");
+  without(&Kernels::softmaxGrad, "softmaxGrad"), without(&Kernels::logSumExpGrad, "logSumExpGrad");
+  without(&Kernels::logSumExp, "logSumExp");
   without(&Kernels::packRows8, "tile8"), without(&Kernels::packTokens8, "tile8"), without(&Kernels::tile8, "tile8");
   without(&Kernels::packLevels, "tileLevels"), without(&Kernels::packTokenLevels, "tileLevels");
   without(&Kernels::tileLevels, "tileLevels");
