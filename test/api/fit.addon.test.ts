@@ -91,6 +91,12 @@ describe('fit', () => {
       use_rslora: true,
       target_modules: adapter.modules
     })
+    // PEFT refuses fields that its LoraConfig does not have; these are in every version since 0.7
+    expect([
+      ...['auto_mapping', 'base_model_name_or_path', 'bias', 'fan_in_fan_out', 'inference_mode', 'init_lora_weights'],
+      ...['lora_alpha', 'lora_dropout', 'modules_to_save', 'peft_type', 'r', 'target_modules', 'task_type'],
+      'use_rslora'
+    ]).toEqual(expect.arrayContaining(Object.keys(config)))
     const tensors = readSafetensors(join(folder, 'adapter_model.safetensors'))
     const stem = 'base_model.model.model'
     expect([...tensors.keys()].filter((name) => name.includes('.0.'))).toEqual([
