@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "base/math.h"
+#include "cpu/prefetch.h"
 #include "device/refusals.h"
 #include "format/blocks.h"
 
@@ -109,14 +110,6 @@ constexpr int64_t kBlockTokens = 528;    // rows of x that share one unpacking o
 constexpr int64_t kChunkRows = 64;       // weight rows of one claim
 constexpr int64_t kDepth8 = 768;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
 constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same bytes
-
-void prefetch(const uint8_t* p, int64_t bytes) {
-#if defined(__GNUC__) || defined(__clang__)
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
-#else
-  (void)p, (void)bytes;
-#endif
-}
 
 }  // namespace
 

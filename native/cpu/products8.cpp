@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
+#include "cpu/prefetch.h"
 #include "cpu/products.h"
 
 namespace pg {
@@ -63,10 +64,14 @@ void Products::turn(Side right, int64_t first, int64_t count, int64_t depth, int
   float* turned = worker.turned.get<float>(size_t(count * kDepth));
   float* wide = worker.row.get<float>(size_t(height * count));
   float* panel = worker.panels.get<float>(size_t(height * count));
+  const size_t offset = bytesFor(m.type, first);
   for (int64_t d = 0; d < n; d += height) {
     const int64_t rows = std::min(height, n - d);
+    // few bytes of many rows: each would be waited for
+    for (int64_t r = 0; r < std::min(height, n - d - rows); ++r)
+      prefetch(m.row<uint8_t>(depth + d + rows + r) + offset, int64_t(bytesFor(m.type, count)));
     for (int64_t r = 0; r < rows; ++r)
-      kernels_.toF32(m.type, m.row<uint8_t>(depth + d + r) + bytesFor(m.type, first), wide + r * count, count);
+      kernels_.toF32(m.type, m.row<uint8_t>(depth + d + r) + offset, wide + r * count, count);
     kernels_.packRows(DType::f32, reinterpret_cast<const uint8_t*>(wide), size_t(count) * sizeof(float), rows, 0, count,
                       panel);
     for (int64_t c = 0; c < count; ++c)

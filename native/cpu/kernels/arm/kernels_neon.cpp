@@ -8,7 +8,7 @@
 #include "base/half.h"
 #include "cpu/kernels/common/isa.h"
 #include "cpu/kernels/common/kernels.h"
-#include "format/blocks.h"
+#include "format/dequantize.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include "base/half.h"
 #include "cpu/kernels/common/isa.h"
 #include "cpu/kernels/common/kernels.h"
-#include "format/blocks.h"
+#include "format/dequantize.h"
 
 #define PG_NEON_DOT
 PG_ISA_BEGIN(PG_TARGET_DOTPROD)

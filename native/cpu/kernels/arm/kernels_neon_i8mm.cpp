@@ -8,7 +8,7 @@
 #include "base/half.h"
 #include "cpu/kernels/common/isa.h"
 #include "cpu/kernels/common/kernels.h"
-#include "format/blocks.h"
+#include "format/dequantize.h"
 
 #define PG_NEON_DOT
 #define PG_NEON_I8MM

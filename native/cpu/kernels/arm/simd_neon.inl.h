@@ -55,6 +55,14 @@ PG_INLINE V vloadI8(const int8_t* p) {
   memcpy(&four, p, 4);
   return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
 }
+// (byte >> shift) & mask of kLanes bytes
+PG_INLINE V vloadBits(const uint8_t* p, int shift, int mask) {
+  uint32_t four;
+  memcpy(&four, p, 4);
+  const uint16x4_t wide = vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+  const uint32x4_t bits = vandq_u32(vshlq_u32(vmovl_u16(wide), vdupq_n_s32(-shift)), vdupq_n_u32((uint32_t)mask));
+  return vcvtq_f32_u32(bits);
+}
 PG_INLINE void vstoreF16(uint16_t* p, V v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 PG_INLINE float vhalf(const void* p) {   // one f16
   uint16_t bits;

@@ -249,12 +249,60 @@ static void q8ToF32Row(const pg::BlockQ8_0* b, float* dst, int64_t n) {
   }
 }
 
+static void q4ToF32Row(const pg::BlockQ4_0* b, float* dst, int64_t n) {
+  for (; n > 0; n -= 32, dst += 32, ++b) {
+    const V d = vset(pg::f16ToF32(b->d)), eight = vset(8);
+    for (int i = 0; i < 16; i += kLanes) {
+      vstore(dst + i, vmul(vsub(vloadBits(b->qs + i, 0, 15), eight), d));
+      vstore(dst + 16 + i, vmul(vsub(vloadBits(b->qs + i, 4, 15), eight), d));
+    }
+  }
+}
+
+// Q4_K, and Q5_K with its fifth bits
+template <class Block>
+static void q45KToF32Row(const Block* b, const uint8_t* fives, float* dst, int64_t n) {
+  for (; n > 0; n -= 256, ++b, fives = fives ? fives + sizeof(Block) : nullptr) {
+    const float d = pg::f16ToF32(b->d), dmin = pg::f16ToF32(b->dmin);
+    for (int g = 0; g < 8; ++g, dst += 32) {
+      int scale, min;
+      pg::unpackScaleMin(b->scales, g, scale, min);
+      const V slope = vset(d * (float)scale), base = vset(dmin * (float)min);
+      for (int i = 0; i < 32; i += kLanes) {
+        V level = vloadBits(b->qs + 32 * (g / 2) + i, g % 2 * 4, 15);
+        if (fives) level = vfma(vloadBits(fives + i, g, 1), vset(16), level);
+        vstore(dst + i, vsub(vmul(slope, level), base));
+      }
+    }
+  }
+}
+
+static void q6KToF32Row(const pg::BlockQ6K* b, float* dst, int64_t n) {
+  for (; n > 0; n -= 256, ++b) {
+    const float d = pg::f16ToF32(b->d);
+    for (int g = 0; g < 16; ++g, dst += 16) {
+      const int half = g / 8, quarter = g % 8 / 2, first = 16 * (g % 2);
+      const uint8_t* low = b->ql + 64 * half + 32 * (quarter % 2) + first;
+      const uint8_t* high = b->qh + 32 * half + first;
+      const V scale = vset(d * (float)b->scales[g]);
+      for (int i = 0; i < 16; i += kLanes) {
+        const V level = vfma(vloadBits(high + i, 2 * quarter, 3), vset(16), vloadBits(low + i, quarter / 2 * 4, 15));
+        vstore(dst + i, vmul(scale, vsub(level, vset(32))));
+      }
+    }
+  }
+}
+
 static void toF32(pg::DType type, const void* src, float* dst, int64_t n) {
   switch (type) {
     case pg::DType::f32: memcpy(dst, src, size_t(n) * sizeof(float)); break;
     case pg::DType::f16: f16ToF32Row((const uint16_t*)src, dst, n); break;
     case pg::DType::bf16: bf16ToF32Row((const uint16_t*)src, dst, n); break;
     case pg::DType::q8_0: q8ToF32Row((const pg::BlockQ8_0*)src, dst, n); break;
+    case pg::DType::q4_0: q4ToF32Row((const pg::BlockQ4_0*)src, dst, n); break;
+    case pg::DType::q4_k: q45KToF32Row((const pg::BlockQ4K*)src, nullptr, dst, n); break;
+    case pg::DType::q5_k: q45KToF32Row((const pg::BlockQ5K*)src, ((const pg::BlockQ5K*)src)->qh, dst, n); break;
+    case pg::DType::q6_k: q6KToF32Row((const pg::BlockQ6K*)src, dst, n); break;
     default: pg::kKernelsScalar.toF32(type, src, dst, n);
   }
 }

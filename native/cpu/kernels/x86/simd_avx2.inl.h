@@ -55,6 +55,11 @@ PG_INLINE V vloadBf16(const uint16_t* p) {
 PG_INLINE V vloadI8(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
 }
+// (byte >> shift) & mask of kLanes bytes
+PG_INLINE V vloadBits(const uint8_t* p, int shift, int mask) {
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(bytes, shift), _mm256_set1_epi32(mask)));
+}
 PG_INLINE void vstoreF16(uint16_t* p, V v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

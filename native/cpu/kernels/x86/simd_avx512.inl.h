@@ -50,6 +50,11 @@ PG_INLINE V vloadBf16(const uint16_t* p) {
 PG_INLINE V vloadI8(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }
+// (byte >> shift) & mask of kLanes bytes
+PG_INLINE V vloadBits(const uint8_t* p, int shift, int mask) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(bytes, (unsigned)shift), _mm512_set1_epi32(mask)));
+}
 PG_INLINE void vstoreF16(uint16_t* p, V v) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
