@@ -72,6 +72,8 @@ function corpora(name) {
 
 // Up to four times as many executions: short traces of allocations, and less memory kept from being used again.
 const quick = 'malloc_context_size=4:quarantine_size_mb=16:detect_stack_use_after_return=0'
+// Most targets write a file for each input: in memory fifteen times as many a second as on a disk.
+const inMemory = existsSync('/dev/shm') ? { TMPDIR: '/dev/shm' } : {}
 
 function fuzz(name) {
   const found = join(build, 'found', name)
@@ -83,7 +85,7 @@ function fuzz(name) {
     ...(existsSync(dictionary) ? [`-dict=${dictionary}`] : []),
     ...corpora(name)
   ]
-  const env = { ASAN_OPTIONS: quick, ...process.env }
+  const env = { ASAN_OPTIONS: quick, ...inMemory, ...process.env }
   const child = spawn(join(build, `fuzz_${name}`), args, { cwd: build, env, stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   child.stderr.setEncoding('utf8').on('data', (text) => (log = (log + text).slice(-100_000)))

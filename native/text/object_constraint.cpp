@@ -11,7 +11,7 @@ namespace {
 constexpr int32_t kLocations = 1024;
 
 void sortUnique(std::vector<int32_t>& ids) {
-  std::sort(ids.begin(), ids.end());
+  if (!std::is_sorted(ids.begin(), ids.end())) std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 }
 
@@ -40,8 +40,8 @@ ObjectConstraint::ObjectConstraint(const Tokenizer& tokenizer, const ConstraintS
   for (int32_t i = 0; i < kLocations; ++i) locs_.push_back(firstLoc_ + i);
   if (segment_)
     for (int32_t i = 0; i < kMaskCodebook; ++i) segs_.push_back(firstSeg_ + i);
-  begin_.assign(locs_.begin(), locs_.end() - 1);  // something larger must remain for the other corner
-  begin_.push_back(eos_);
+  begin_.push_back(eos_);  // first, where its id usually is: a thousand ids need no sorting then
+  begin_.insert(begin_.end(), locs_.begin(), locs_.end() - 1);  // something larger must remain for the other corner
   sortUnique(begin_);
   if (anyLabel_) {
     collectText(tokenizer);
@@ -126,8 +126,8 @@ void ObjectConstraint::collectText(const Tokenizer& tokenizer) {
     textMore_.push_back(id);
     spaces_[size_t(id)] = isBlank(bytes) ? kBlank : bytes.back() == ' ' ? kEndsBlank : kVisible;
   }
-  separatorRest_.assign(locs_.begin(), locs_.end() - 1);
-  for (const int32_t id : tokenizer.encode(" ")) separatorRest_.push_back(id);
+  separatorRest_ = tokenizer.encode(" ");
+  separatorRest_.insert(separatorRest_.end(), locs_.begin(), locs_.end() - 1);
   sortUnique(separatorRest_);
 }
 
