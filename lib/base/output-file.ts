@@ -28,6 +28,8 @@ export interface OutputOptions {
   option?: string | undefined
   /** Files that are read for this output: it must not become one of them. */
   sources?: readonly string[] | undefined
+  /** What messages name instead of the path: the output that a file of ours stands beside for a while. */
+  shownAs?: string | undefined
 }
 
 /** Where the bytes go in the end: behind symbolic links, and with the mode of what stands there. */
@@ -121,7 +123,7 @@ export class OutputFile {
       if (target.mode !== undefined) await handle.chmod(target.mode & 0o777).catch(() => {})
       return file
     } catch (cause) {
-      throw writeFailure(cause, path, options.option)
+      throw writeFailure(cause, options.shownAs ?? path, options.option)
     }
   }
 
@@ -171,13 +173,13 @@ export class OutputFile {
     try {
       return await work()
     } catch (cause) {
-      throw writeFailure(cause, this.path, this.options.option)
+      throw writeFailure(cause, this.options.shownAs ?? this.path, this.options.option)
     }
   }
 }
 
 /** Follows symbolic links, also to files that are not there yet, and refuses what a file must not replace. */
-async function findTarget(given: string, { option = 'out', sources = [] }: OutputOptions): Promise<Target> {
+async function findTarget(given: string, { option = 'out', sources = [], shownAs }: OutputOptions): Promise<Target> {
   if (typeof given !== 'string' || given === '' || given.includes('\0')) throw wrongOption(option, 'path', given)
   const refuse = (what: string): PaliGemmaError =>
     new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path of a file for ${option} but ${given} ${what}`)
@@ -202,7 +204,7 @@ async function findTarget(given: string, { option = 'out', sources = [] }: Outpu
       return { path, mode: Number(info.mode) }
     }
   } catch (cause) {
-    throw writeFailure(cause, given, option)
+    throw writeFailure(cause, shownAs ?? given, option)
   }
 }
 

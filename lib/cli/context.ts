@@ -15,6 +15,8 @@ export interface Context {
   stdin?: AsyncIterable<Uint8Array | string> & { isTTY?: boolean }
   /** Aborted by Ctrl-C and other signals. */
   signal: AbortSignal
+  /** From here on a standard output that is full or closed ends nothing. */
+  outlivesOutput?: () => void
 }
 
 /** The reason of an abort from outside, and the exit code that goes with it. */
@@ -34,6 +36,16 @@ export function usageError(message: string): PaliGemmaError {
 
 export function printLine(context: Context, text: string): void {
   context.stdout.write(`${text}\n`)
+}
+
+/** The first line of what runs on for days: it tells people, and nothing depends on its being read. */
+export function announce(context: Context, text: string): void {
+  context.outlivesOutput?.()
+  try {
+    printLine(context, text)
+  } catch (error) {
+    context.stderr.write(`note: ${(error as Error).message}\n`)
+  }
 }
 
 const shownDigits = 6

@@ -20,13 +20,17 @@ export async function withProcess(work: (context: Context) => Promise<number>): 
     return () => process.off(name, listener)
   })
   // A reader that leaves early ("| head") wants no more: that is no error. Nobody to complain to is none either.
-  const readerLeft = (error: NodeJS.ErrnoException): void => controller.abort(reasonOf(error))
+  let needsOutput = true
+  const outlivesOutput = (): void => void (needsOutput = false)
+  const readerLeft = (error: NodeJS.ErrnoException): void => {
+    if (needsOutput) controller.abort(reasonOf(error))
+  }
   const ignore = (): void => {}
   process.stdout.on('error', readerLeft)
   process.stderr.on('error', ignore)
   try {
     const { stdin, stderr } = process
-    return await work({ stdout: standardOutput(), stderr, stdin, signal: controller.signal })
+    return await work({ stdout: standardOutput(), stderr, stdin, signal: controller.signal, outlivesOutput })
   } finally {
     // The error listeners stay: what was written may still fail while the process ends.
     for (const remove of removers) remove()

@@ -257,7 +257,7 @@ class Spool {
   ) {}
 
   static async create(out: string, seed: number, folder: string): Promise<Spool> {
-    return new Spool(await TextOutput.create(`${out}.rows`, { option: 'out' }), new Split(seed), folder)
+    return new Spool(await TextOutput.create(`${out}.rows`, { option: 'out', shownAs: out }), new Split(seed), folder)
   }
 
   async add(row: DataRow): Promise<void> {

@@ -1,8 +1,17 @@
 /** The command as a process: full disks, readers that leave, signals, standard input, many pictures. */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync
+} from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { demoImage } from '../../lib/base/package-files'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
@@ -86,6 +95,23 @@ describe('many pictures', () => {
     const lines = batch.stdout.trim().split('\n')
     expect(lines).toHaveLength(4)
     expect(lines[3]).toBe('1')
+  })
+})
+
+describe('serve', () => {
+  it.skipIf(windows || !existsSync('/dev/full'))('goes on where nobody takes its first line', async () => {
+    for (const stdout of [openSync('/dev/full', 'w'), 'pipe'] as const) {
+      const port = 20_000 + Math.floor(Math.random() * 20_000)
+      const args = ['serve', '-m', 'demo', '--lazy', '--port', String(port)]
+      const child = spawn(process.execPath, [command, ...args], { stdio: ['ignore', stdout, 'ignore'] })
+      child.stdout?.destroy()
+      const ended = new Promise((resolve) => child.once('exit', resolve))
+      await vi.waitFor(async () => expect((await fetch(`http://127.0.0.1:${port}/health`)).ok).toBe(true), 20_000)
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      expect(child.exitCode).toBeNull()
+      child.kill('SIGTERM')
+      expect(await ended).toBe(0)
+    }
   })
 })
 

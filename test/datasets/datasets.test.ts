@@ -124,6 +124,15 @@ describe('COCO', () => {
     await expect(rowsOf(put('other.json', { images }))).rejects.toThrow(/other\.json: expected a list for annotations/)
   })
 
+  it('a place that nothing can be written to is named as the caller named it', async () => {
+    put('file', 'x')
+    for (const out of [at('file', 'yolo'), at('nowhere', 'yolo')])
+      await expect(convertDataset({ source: coco(), images: at('pictures'), out, to: 'yolo' })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining(`for out but received ${out}:`)
+      })
+  })
+
   it('comes back from rows, in pixels, and goes to YOLO', async () => {
     await rowsOf(coco(), { images: at('pictures') })
     await convertDataset({ source: at('out.jsonl'), out: at('back.json') })

@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import type { LoadOptions } from '../../api/options/options'
 import type { ServedModel, ServerOptions } from '../../server'
 import { adapter, addRunOptions, collect, integer, number, runOptions, seconds } from '../args'
-import { type Context, printLine, usageError } from '../context'
+import { announce, type Context, usageError } from '../context'
 import { addExamples, group } from '../help'
 import { chooseModel } from '../model'
 
@@ -85,7 +85,7 @@ async function serve(options: Record<string, unknown>, context: Context): Promis
       allowedHosts: options['allowedHost'] as string[] | undefined,
       signal: context.signal
     })
-    printLine(context, `Listening on ${url} for ${Object.keys(models).join(', ')}`)
+    announce(context, `Listening on ${url} for ${Object.keys(models).join(', ')}`)
     if (!/^(?:127\.|::1$|localhost$)/.test(host) && apiKeys.length === 0)
       context.stderr.write('note: whoever reaches this machine may ask; --api-key-file keeps strangers out\n')
     await untilEnded(server.ready(), context.signal)

@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { WorkerOptions } from '../../queue'
 import { addLoadOptions, integer, loadOptions, number, seconds } from '../args'
-import { type Context, printLine, usageError } from '../context'
+import { announce, type Context, usageError } from '../context'
 import { addExamples, group } from '../help'
 
 export function addWorker(program: Command, context: Context): void {
@@ -45,7 +45,7 @@ async function work(options: Record<string, unknown>, context: Context): Promise
     out: options['out'] as string | undefined,
     stalledMs: milliseconds(options['stalledAfter'] as number | undefined)
   })
-  printLine(context, `Taking pictures from ${withoutSecrets(redis)}, ${worker.concurrency} at once`)
+  announce(context, `Taking pictures from ${withoutSecrets(redis)}, ${worker.concurrency} at once`)
   const stop = (): void => void worker.close()
   context.signal.addEventListener('abort', stop, { once: true })
   if (context.signal.aborted) stop()
