@@ -17,8 +17,12 @@ for (const [network, prefix] of [
 ] as const)
   inside.addSubnet(network, prefix, 'ipv4')
 for (const [network, prefix] of [
-  ['::', 127], // unspecified and loopback
+  ['::', 96], // unspecified, loopback, and IPv4 as it was first written in IPv6
+  ['::ffff:0:0:0', 96], // IPv4 behind a translator, as is the next
   ['64:ff9b:1::', 48],
+  ['100::', 64], // nobody
+  ['2001::', 32], // tunnels, whose end an IPv4 address inside names: Teredo, 6to4
+  ['2002::', 16],
   ['fc00::', 7],
   ['fe80::', 10],
   ['fec0::', 10],
@@ -27,7 +31,8 @@ for (const [network, prefix] of [
   inside.addSubnet(network, prefix, 'ipv6')
 
 /** IPv4 inside IPv6 (`::ffff:10.0.0.1`, `64:ff9b::a00:1`) is what it holds. */
-export function isPrivateAddress(address: string): boolean {
+export function isPrivateAddress(given: string): boolean {
+  const address = given.replace(/%.*$/, '') // which network card
   const family = isIP(address)
   if (family === 4) return inside.check(address, 'ipv4')
   if (family !== 6) return false

@@ -27,6 +27,7 @@ class Exchange {
   private readonly both: ReturnType<typeof anySignal>
   private readonly signal: AbortSignal
   private timer: NodeJS.Timeout | undefined
+  private response: Response | undefined
   private reader: ReadableStreamDefaultReader<Uint8Array> | undefined
   /** That is asked now. */
   private host = ''
@@ -44,7 +45,8 @@ class Exchange {
   release(): void {
     clearTimeout(this.timer)
     this.both.release()
-    this.reader?.cancel().catch(() => {})
+    // a body that nobody reads would hold its connection, and the process, for as long as the server likes
+    ;(this.reader ?? this.response?.body)?.cancel().catch(() => {})
   }
 
   explain(error: unknown): unknown {
@@ -73,6 +75,7 @@ class Exchange {
         signal: this.signal
       })
     )
+    this.response = response
     this.client.reached.add(target.host)
     return response
   }

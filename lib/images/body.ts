@@ -7,12 +7,21 @@ import { untilAborted } from '../base/signals'
 
 /** Encoded pictures over this are refused while they come. */
 export const maxEncodedBytes = 256 * 1024 * 1024
+
+/** What may still come: of one picture, or of several together. */
+export interface Room {
+  limit: number
+  left: number
+}
+export const roomFor = (limit = maxEncodedBytes): Room => ({ limit, left: limit })
+
 const defaultIdleMs = 60_000
 
 export interface CollectOptions {
   signal?: AbortSignal | undefined
   /** Milliseconds without a piece after which the source is given up; default 60 s. */
   idleMs?: number
+  room?: Room
 }
 
 interface Source {
@@ -24,15 +33,15 @@ interface Source {
 /** All bytes of a stream. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE or the signal's reason. */
 export async function collect(stream: ImageStream, name: string, options: CollectOptions = {}): Promise<Buffer> {
   const source = open(stream, name)
+  const { room = roomFor() } = options
   const pieces: Uint8Array[] = []
-  let bytes = 0
   try {
     for (;;) {
       const { done, value } = await nextPiece(source, name, options)
       if (done) return Buffer.concat(pieces)
       const piece = toBytes(value, name)
-      bytes += piece.length
-      if (bytes > maxEncodedBytes) throw tooLarge(name, bytes)
+      room.left -= piece.length
+      if (room.left < 0) throw tooLarge(name, room.limit - room.left, room.limit)
       pieces.push(piece)
     }
   } catch (error) {
@@ -58,10 +67,10 @@ export async function collectBody(image: WithBytes, name: string, options: Colle
   }
 }
 
-export function tooLarge(name: string, bytes: number): PaliGemmaError {
+export function tooLarge(name: string, bytes: number, limit = maxEncodedBytes): PaliGemmaError {
   return new PaliGemmaError(
     'ERR_IMAGE_TOO_LARGE',
-    `${name}: ${bytes} bytes or more, the limit is ${maxEncodedBytes}; save it to a file and pass the path`
+    `${name}: ${bytes} bytes or more, the limit is ${limit}; pass a smaller picture, or the path of a file`
   )
 }
 

@@ -11,7 +11,7 @@ import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
 import { isPrivateAddress, privateAddress, privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { follow, ownController } from '../base/signals'
-import { collect, maxEncodedBytes, tooLarge } from './body'
+import { collect, type Room, roomFor, tooLarge } from './body'
 import { describe, type DecodeOptions } from './image-input'
 import { invalid } from './problems'
 
@@ -22,15 +22,16 @@ const downloadTimeoutMs = 60_000
 export async function download(
   url: string,
   { signal: given, allowPrivateAddresses = privateAllowed() }: DecodeOptions = {},
-  timeoutMs = downloadTimeoutMs
+  timeoutMs = downloadTimeoutMs,
+  room = roomFor()
 ): Promise<Buffer> {
   const name = describe(url)
   const { signal, abort } = controlled()
   const release = given ? follow(given, abort) : () => {}
   const timer = setTimeout(() => abort(invalid(name, `cannot be downloaded within ${timeoutMs / 1000} s`)), timeoutMs)
   try {
-    const response = await answer(url, name, allowPrivateAddresses, signal)
-    return await collect(decompressed(response, name), name, { signal })
+    const response = await answer(url, name, allowPrivateAddresses, signal, room)
+    return await collect(decompressed(response, name), name, { signal, room })
   } catch (error) {
     if (signal.aborted) throw signal.reason
     if (error instanceof PaliGemmaError) throw error
@@ -51,7 +52,7 @@ export async function openUrl(
 ): Promise<Readable> {
   const name = describe(url)
   try {
-    const response = await answer(url, name, allowPrivateAddresses, signal, Infinity)
+    const response = await answer(url, name, allowPrivateAddresses, signal, roomFor(Infinity))
     response.setTimeout(downloadTimeoutMs, () => {
       response.destroy(invalid(name, `nothing came for ${downloadTimeoutMs / 1000} s`))
     })
@@ -77,7 +78,7 @@ async function answer(
   name: string,
   allowed: boolean,
   signal: AbortSignal,
-  mostBytes = maxEncodedBytes
+  room: Room
 ): Promise<IncomingMessage> {
   let target = parse(url, name)
   for (let redirects = 0; ; redirects++) {
@@ -86,9 +87,9 @@ async function answer(
     const { statusCode = 0, statusMessage, headers } = response
     const moved = [301, 302, 303, 307, 308].includes(statusCode) && headers.location !== undefined
     const claimed = Number(headers['content-length'] ?? 0)
-    if (statusCode === 200 && claimed <= mostBytes) return response
+    if (statusCode === 200 && claimed <= room.left) return response
     response.destroy()
-    if (statusCode === 200) throw tooLarge(name, claimed)
+    if (statusCode === 200) throw tooLarge(name, claimed, room.limit)
     if (!moved) throw invalid(name, `the server answered ${statusCode} ${statusMessage}`.trimEnd())
     if (redirects === maxRedirects) throw invalid(name, `it is redirected more than ${maxRedirects} times`)
     const next = parse(headers.location!, name, target)

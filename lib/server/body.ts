@@ -105,6 +105,8 @@ const shortened = (message: string): string => (message.length > 120 ? `${messag
  */
 async function readForm(request: Request, bytes: Buffer): Promise<Record<string, unknown>> {
   let form: FormData
+  const [, quoted, plain] = /;\s*boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(request.headers.get('content-type')!) ?? []
+  checkFields(partsOf(bytes, quoted ?? plain))
   try {
     const headers = { 'content-type': request.headers.get('content-type')! }
     form = await new Response(bytes, { headers }).formData()
@@ -121,9 +123,26 @@ async function readForm(request: Request, bytes: Buffer): Promise<Record<string,
   return fields
 }
 
+// Nothing here has a hundred. Each name is looked for among all fields, and each part is read byte by byte.
+const mostFields = 1000
+
+function checkFields(count: number): void {
+  if (count > mostFields)
+    throw new ApiError(400, 'ERR_INVALID_OPTION', `Expected at most ${mostFields} fields but received more`)
+}
+
+/** How many parts a form has; no more are counted than tell that they are too many. */
+function partsOf(bytes: Buffer, boundary: string | undefined): number {
+  let count = 0
+  if (boundary === undefined) return count // no form, as will be found
+  for (let at = 0; (at = bytes.indexOf(`--${boundary}`, at)) >= 0 && count <= mostFields; at += boundary.length) count++
+  return count
+}
+
 /** A picture as the whole body: the other fields stand in the query, as they would in a form. */
 async function withQuery(request: Request, picture: Buffer): Promise<Record<string, unknown>> {
   const query = new URL(request.url).searchParams
+  checkFields([...query.keys()].length)
   const fields: Record<string, unknown> = {}
   for (const name of new Set(query.keys()))
     fields[name] = oneOrList(name, await Promise.all(query.getAll(name).map((value) => textOf(name, value))))

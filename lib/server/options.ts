@@ -52,6 +52,7 @@ export interface ServerOptions {
    * Whether requests may name pictures by http(s) URL. Default false. Never from addresses of this machine and its
    * networks
    * (nor of clouds' metadata services), after names are resolved and on every redirect, whatever the environment says.
+   * Those of a request together have at most `maxBodyBytes`.
    */
   remoteImages?: boolean | undefined
   /**

@@ -2,6 +2,7 @@
  * Pictures as clients send them. Never a path: what is a text here is data, or an address where the server allows them.
  */
 import { ApiError } from './errors'
+import { type Room, roomFor } from '../images/body'
 import { download } from '../images/remote'
 import { fromBase64, fromDataUrl } from '../images/texts'
 import type { Picture } from './schemas/common'
@@ -9,6 +10,8 @@ import type { Picture } from './schemas/common'
 export interface PictureRules {
   maxImages: number
   remoteImages: boolean
+  /** Those behind URLs may have as many bytes together as those in a body. */
+  maxBodyBytes: number
 }
 
 /** Encoded pictures in order. @throws PaliGemmaError ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE */
@@ -23,8 +26,9 @@ export async function openPictures(
       'ERR_IMAGE_TOO_LARGE',
       `The request has ${pictures.length} pictures, this server takes ${rules.maxImages} at once`
     )
+  const room = roomFor(rules.maxBodyBytes)
   return await Promise.all(
-    pictures.map(async (picture, i) => await openPicture(picture, `image ${i + 1}`, rules, signal))
+    pictures.map(async (picture, i) => await openPicture(picture, `image ${i + 1}`, rules, room, signal))
   )
 }
 
@@ -32,11 +36,12 @@ async function openPicture(
   picture: Picture,
   name: string,
   rules: PictureRules,
+  room: Room,
   signal: AbortSignal
 ): Promise<Uint8Array> {
   if (typeof picture !== 'string') return picture
   if (/^data:/i.test(picture)) return fromDataUrl(picture, name)
-  if (/^https?:/i.test(picture)) return await downloaded(picture, rules, signal)
+  if (/^https?:/i.test(picture)) return await downloaded(picture, rules, room, signal)
   const bytes = /^[a-z]+:/i.test(picture.slice(0, 20)) ? undefined : fromBase64(picture)
   if (bytes) return bytes
   throw new ApiError(
@@ -46,7 +51,12 @@ async function openPicture(
   )
 }
 
-async function downloaded(url: string, { remoteImages }: PictureRules, signal: AbortSignal): Promise<Uint8Array> {
+async function downloaded(
+  url: string,
+  { remoteImages }: PictureRules,
+  room: Room,
+  signal: AbortSignal
+): Promise<Uint8Array> {
   if (!remoteImages)
     throw new ApiError(
       400,
@@ -54,7 +64,7 @@ async function downloaded(url: string, { remoteImages }: PictureRules, signal: A
       'This server does not fetch pictures; send data: URLs (its option remoteImages, --remote-images, allows it)'
     )
   try {
-    return await download(url, { signal, allowPrivateAddresses: false })
+    return await download(url, { signal, allowPrivateAddresses: false }, undefined, room)
   } catch (error) {
     signal.throwIfAborted()
     throw (error as Error).message.includes('allowPrivateAddresses') ? inside() : error

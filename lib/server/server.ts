@@ -98,7 +98,8 @@ export class Server implements PaliGemmaServer {
       logContent: options.logContent ?? false,
       pictures: {
         maxImages: options.maxImages ?? serverDefaults.maxImages,
-        remoteImages: options.remoteImages ?? false
+        remoteImages: options.remoteImages ?? false,
+        maxBodyBytes: options.maxBodyBytes ?? serverDefaults.maxBodyBytes
       },
       maxBodyBytes: options.maxBodyBytes ?? serverDefaults.maxBodyBytes,
       deadlineMs: options.deadlineMs ?? serverDefaults.deadlineMs

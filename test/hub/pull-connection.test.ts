@@ -1,7 +1,7 @@
 /** `pull` over connections that break and stall, from servers that refuse. */
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { pull } from '../../lib/hub/pull'
 import type { PullPlan } from '../../lib/hub/pull-options'
 import { refuse, sha256, TestHub } from '../support/hub-server'
@@ -234,6 +234,17 @@ describe('refusals', () => {
     }
     expect(readFileSync((await run()).path).equals(wholeModel)).toBe(true)
     expect(hub.requestsFor(first, 'hub')).toHaveLength(3)
+  })
+
+  it('whose text never ends let the connection go', async () => {
+    let closed = 0
+    hub.intercept = (_, response) => {
+      response.writeHead(404).write('no')
+      response.once('close', () => closed++)
+      return true
+    }
+    expect(await failure()).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
+    await vi.waitFor(() => expect(closed).toBe(hub.seen.length))
   })
 
   it('other answers are reported as they are', async () => {

@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { describe as inWords } from '../../lib/images/image-input'
+import { roomFor } from '../../lib/images/body'
 import { download } from '../../lib/images/remote'
 
 /** Addresses that are taken for public ones behind names. */
@@ -151,6 +152,15 @@ describe('answers', () => {
     for (const path of ['/gzip', '/br', '/deflate']) expect(await download(base + path, allowed)).toEqual(picture)
     for (const path of ['/broken', '/odd']) expect((await refusal(base + path, allowed)).code).toBe('ERR_IMAGE_INVALID')
     expect((await refusal(`${base}/bomb`, allowed)).code).toBe('ERR_IMAGE_TOO_LARGE')
+  })
+
+  it('of several pictures together have their limit, claimed or not', async () => {
+    const room = roomFor(picture.length * 2)
+    const get = async (path: string): Promise<Buffer> => await download(base + path, allowed, undefined, room)
+    await get('/a.png')
+    await get('/a.png')
+    for (const path of ['/a.png', '/gzip'])
+      await expect(get(path)).rejects.toMatchObject({ code: 'ERR_IMAGE_TOO_LARGE', message: /the limit is 18;/ })
   })
 
   it('that stall end at the time limit, or with the signal', async () => {

@@ -93,6 +93,19 @@ describe('bodies', () => {
     expect(longest).toBeLessThan(200)
   })
 
+  it('with thousands of fields are refused before each is looked for among all', async () => {
+    const { post } = await serve(scripted('x'))
+    const part = (i: number): string => `--x\r\ncontent-disposition: form-data; name="f${i}"\r\n\r\n1\r\n`
+    const body = `${Array.from({ length: 20_000 }, (_, i) => part(i)).join('')}--x--\r\n`
+    const form = await post('/v1/ocr', body, { 'content-type': 'multipart/form-data; boundary=x' })
+    const query = Array.from({ length: 1001 }, (_, i) => `f${i}`).join('&')
+    const picture = await post(`/v1/ocr?${query}`, 'x', { 'content-type': 'image/png' })
+    for (const response of [form, picture]) {
+      expect(response.status).toBe(400)
+      expect(await response.text()).toContain('at most 1000 fields')
+    }
+  })
+
   it('that are no form are 400', async () => {
     const { post } = await serve(scripted('x'))
     for (const type of ['multipart/form-data', 'multipart/form-data; boundary=x'])
