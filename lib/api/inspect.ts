@@ -2,6 +2,7 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
+import { Turns } from '../base/turns'
 import { resolveModel } from '../hub/resolve'
 import { native, type NativeMetadataArray, type NativeMetadataValue } from '../engine/native'
 import { readStructure } from '../engine/structure'
@@ -64,10 +65,22 @@ export interface InspectOptions {
 
 const inspectRules: Rules<InspectOptions> = { maxArray: rule.integer(0) }
 
-function toValue(value: NativeMetadataValue): MetadataValue {
+function single(value: NativeMetadataValue): MetadataValue {
   if (typeof value === 'bigint')
     return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
-  return typeof value === 'object' ? value.values.map(toValue) : value
+  return typeof value === 'object' ? value.values.map(single) : value
+}
+
+/** Long arrays in slices, and in place: they are nobody else's. */
+async function toValue(value: NativeMetadataValue, turns: Turns): Promise<MetadataValue> {
+  if (typeof value !== 'object') return single(value)
+  const all = value.values as MetadataValue[]
+  if (!['uint64', 'int64', 'array'].includes(value.arrayOf)) return all
+  for (const [i, one] of value.values.entries()) {
+    all[i] = single(one)
+    if (i % 4096 === 0 && turns.due) await turns.next()
+  }
+  return all
 }
 
 function typeName(value: NativeMetadataArray): string {
@@ -86,6 +99,12 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
   const file = await readStructure(resolved, maxArray)
   const bytesOf = new Map<string, number>()
   for (const tensor of file.tensors) bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
+  const turns = new Turns()
+  const metadata: MetadataEntry[] = []
+  for (const { key, type, value } of file.metadata) {
+    const shown = { key, type: typeof value === 'object' ? typeName(value) : type, value: await toValue(value, turns) }
+    metadata.push(typeof value === 'object' ? { ...shown, count: value.count } : shown)
+  }
   const architecture = file.metadata.find((entry) => entry.key === 'general.architecture')?.value
   return {
     path: resolved,
@@ -95,11 +114,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
     architecture: typeof architecture === 'string' ? architecture : '',
     parameters: countParameters(file.tensors),
     quantization: [...bytesOf].sort((a, b) => b[1] - a[1])[0]?.[0] ?? '',
-    metadata: file.metadata.map(({ key, type, value }) =>
-      typeof value === 'object'
-        ? { key, type: typeName(value), value: toValue(value), count: value.count }
-        : { key, type, value: toValue(value) }
-    ),
+    metadata,
     tensors: file.tensors.map(({ name, type, shape, offset, bytes }) => ({ name, type, shape, offset, bytes }))
   }
 }

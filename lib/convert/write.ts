@@ -1,6 +1,7 @@
 /** A planned model to a file: header, weights, and a look at the result through the engine's own reader. */
 import { PaliGemmaError, nativeCall } from '../base/errors'
 import { native } from '../engine/native'
+import { readStructure } from '../engine/structure'
 import { OutputFile, removeStaleParts } from '../base/output-file'
 import { layoutGguf, type Metadata, tensorBytes } from '../formats/gguf-writer'
 import type { PlannedTensor } from './checkpoint/plan'
@@ -59,7 +60,7 @@ export async function writeModel(
 
 /** The engine's own reader must see what was planned. */
 async function verify(path: string, tensors: PlannedTensor[], offsets: number[]): Promise<void> {
-  const seen = await nativeCall(() => native().inspect(path, 0))
+  const seen = await readStructure(path, 0)
   const same =
     seen.tensors.length === tensors.length &&
     tensors.every((tensor, i) => {

@@ -260,29 +260,37 @@ export interface NativeMaskEncoder {
 }
 
 export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
-export interface NativeMetadataArray {
-  arrayOf: string
-  count: number
-  values: NativeMetadataValue[]
+export type NativeMetadataArray = { arrayOf: string; count: number; values: NativeMetadataValue[] }
+
+/** type: GGUF's name ("uint32", "string", "array", ...). 64-bit integers are bigint. */
+export type NativeMetadataEntry = { key: string; type: string; value: NativeMetadataValue }
+
+export interface NativeTensorEntry {
+  name: string
+  type: string
+  typeId: number
+  /** Outermost dimension first. */
+  shape: number[]
+  /** From the start of `file`, which of a split model is one of the parts. */
+  offset: number
+  bytes: number
+  file: string
 }
 
-export interface NativeGguf {
-  version: number
-  alignment: number
-  bytes: number
-  /** In file order; type is GGUF's name ("uint32", "string", "array", ...). 64-bit integers are bigint. */
-  metadata: { key: string; type: string; value: NativeMetadataValue }[]
-  /** shape: outermost dimension first. offset: bytes from the start of the file. */
-  tensors: {
-    name: string
-    type: string
-    typeId: number
-    shape: number[]
-    offset: number
-    bytes: number
-    /** Its path; of a split model one of the parts. */
-    file: string
-  }[]
+/** Read in parts, so that no vocabulary holds up the event loop: `readStructure` does. All in file order. */
+export interface NativeGgufFile {
+  readonly version: number
+  readonly alignment: number
+  readonly bytes: number
+  readonly metadataCount: number
+  readonly tensorCount: number
+  /** Arrays are without their values. */
+  metadata(first: number, count: number): NativeMetadataEntry[]
+  /** Of the array that is this entry of the metadata. */
+  values(entry: number, first: number, count: number): NativeMetadataValue[]
+  tensors(first: number, count: number): NativeTensorEntry[]
+  /** Lets the file go, which else the garbage collector does: until then Windows lets nobody replace it. */
+  close(): void
 }
 
 /** Pages' vectors; see PageIndex. */
@@ -312,8 +320,8 @@ export interface NativeBinding {
   openTokenizer(path: string, tokens?: NativeAddedToken[]): Promise<NativeTokenizer>
   openMaskDecoder(source: string | NativeTensorSource): Promise<NativeMaskDecoder>
   openMaskEncoder(source: string | NativeTensorSource): Promise<NativeMaskEncoder>
-  /** Structure and metadata only; no weight is read. maxArray: values kept per array (default all). */
-  inspect(path: string, maxArray?: number): Promise<NativeGguf>
+  /** Structure and metadata only; no weight is read. */
+  inspect(path: string): Promise<NativeGgufFile>
   /** What is wrong with tensors [first, first + count), in file order: NaN or infinity, also as scales of blocks. */
   checkWeights(path: string, first: number, count: number): Promise<string[]>
   dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }>

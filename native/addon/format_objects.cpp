@@ -1,7 +1,6 @@
 #include "addon/format_objects.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "addon/js_args.h"
 #include "format/gguf.h"
@@ -178,27 +177,19 @@ napi_value bigint(napi_env env, uint64_t value) {
   return result;
 }
 
-napi_value arrayToJs(napi_env env, const GgufArray& array, uint64_t maxArray) {
-  const size_t kept = size_t(std::min(array.count, maxArray));
-  napi_value values;
-  switch (array.elementType) {
-    case GgufType::string: {
-      const std::vector<std::string_view> texts = array.strings();
-      values = js::arrayOf(env, kept, [&](size_t i) { return texts[i]; });
-      break;
-    }
-    case GgufType::array: {
-      const std::vector<GgufArray> inner = array.arrays();
-      values = js::arrayOf(env, kept, [&](size_t i) { return arrayToJs(env, inner[i], maxArray); });
-      break;
-    }
-    case GgufType::boolean: values = js::arrayOf(env, kept, [&](size_t i) { return array.data[i] != 0; }); break;
-    case GgufType::u64:
-      values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, uint64_t(array.integer(i))); });
-      break;
-    case GgufType::i64: values = js::arrayOf(env, kept, [&](size_t i) { return bigint(env, array.integer(i)); }); break;
-    default: values = js::arrayOf(env, kept, [&](size_t i) { return array.number(i); });
-  }
+// A file and, of the array that was asked for last, its elements of no fixed size: arrays are read front to back.
+struct OpenGguf {
+  std::shared_ptr<const GgufFile> file;
+  const GgufArray* array = nullptr;
+  std::vector<std::string_view> texts;
+  std::vector<GgufArray> inner;
+};
+constexpr napi_type_tag kGgufTag{0x5e0d91c7b82f4a63, 0x8c46a7f13d90e25b};
+
+// Their elements are shown at once, not in parts; what runs here has none.
+constexpr uint64_t kMostNestedBytes = 1 << 16;
+
+napi_value describeArray(napi_env env, const GgufArray& array, napi_value values) {
   const napi_value object = js::newObject(env);
   js::set(env, object, "arrayOf", typeName(array.elementType));
   js::set(env, object, "count", array.count);
@@ -206,8 +197,39 @@ napi_value arrayToJs(napi_env env, const GgufArray& array, uint64_t maxArray) {
   return object;
 }
 
-napi_value valueToJs(napi_env env, const GgufValue& value, uint64_t maxArray) {
-  if (const auto* array = std::get_if<GgufArray>(&value.value)) return arrayToJs(env, *array, maxArray);
+napi_value nestedToJs(napi_env env, const GgufArray& array);
+
+// Elements [first, first + count), which there are.
+napi_value elementsToJs(napi_env env, OpenGguf& open, const GgufArray& array, size_t first, size_t count) {
+  if (open.array != &array) {
+    open.array = nullptr;
+    if (array.elementType == GgufType::string) open.texts = array.strings();
+    if (array.elementType == GgufType::array) open.inner = array.arrays();
+    open.array = &array;
+  }
+  const auto all = [&](const auto& element) {
+    return js::arrayOf(env, count, [&](size_t i) { return element(first + i); });
+  };
+  switch (array.elementType) {
+    case GgufType::string: return all([&](size_t i) { return open.texts[i]; });
+    case GgufType::array: return all([&](size_t i) { return nestedToJs(env, open.inner[i]); });
+    case GgufType::boolean: return all([&](size_t i) { return array.data[i] != 0; });
+    case GgufType::u64: return all([&](size_t i) { return bigint(env, uint64_t(array.integer(i))); });
+    case GgufType::i64: return all([&](size_t i) { return bigint(env, array.integer(i)); });
+    default: return all([&](size_t i) { return array.number(i); });
+  }
+}
+
+napi_value nestedToJs(napi_env env, const GgufArray& array) {
+  if (array.bytes > kMostNestedBytes)
+    fail(Code::modelUnsupported, "The metadata holds an array of arrays, one of ", array.bytes, " bytes; at most ",
+         kMostNestedBytes, " are read");
+  OpenGguf open;
+  return describeArray(env, array, elementsToJs(env, open, array, 0, size_t(array.count)));
+}
+
+napi_value valueToJs(napi_env env, const GgufValue& value) {
+  if (const auto* array = std::get_if<GgufArray>(&value.value)) return describeArray(env, *array, js::newArray(env, 0));
   if (const auto* text = std::get_if<std::string_view>(&value.value)) return js::toJs(env, *text);
   if (const auto* flag = std::get_if<bool>(&value.value)) return js::toJs(env, *flag);
   if (const auto* real = std::get_if<double>(&value.value)) return js::toJs(env, *real);
@@ -221,44 +243,84 @@ napi_value shapeToJs(napi_env env, const GgufTensor& tensor) {
   return js::arrayOf(env, tensor.dims, [&](size_t i) { return tensor.ne[tensor.dims - 1 - i]; });
 }
 
-napi_value fileToJs(napi_env env, const GgufFile& file, uint64_t maxArray) {
-  const napi_value object = js::newObject(env);
-  js::set(env, object, "version", file.version());
-  js::set(env, object, "alignment", file.alignment());
-  js::set(env, object, "bytes", file.size());
-  js::set(env, object, "metadata", js::arrayOf(env, file.metadata().size(), [&](size_t i) {
-            const auto& [key, value] = file.metadata()[i];
-            const napi_value entry = js::newObject(env);
-            js::set(env, entry, "key", key);
-            js::set(env, entry, "type", typeName(value.type));
-            js::set(env, entry, "value", valueToJs(env, value, maxArray));
-            return entry;
-          }));
-  js::set(env, object, "tensors", js::arrayOf(env, file.tensors().size(), [&](size_t i) {
-            const GgufTensor& tensor = file.tensors()[i];
-            const napi_value entry = js::newObject(env);
-            js::set(env, entry, "name", tensor.name);
-            js::set(env, entry, "type", dtypeName(tensor.type));
-            js::set(env, entry, "typeId", uint32_t(tensor.type));
-            js::set(env, entry, "shape", shapeToJs(env, tensor));
-            js::set(env, entry, "offset", tensor.offset);
-            js::set(env, entry, "bytes", tensor.bytes);
-            js::set(env, entry, "file", file.pathOf(tensor));
-            return entry;
-          }));
-  return object;
+OpenGguf& ggufOf(const js::Call& call) {
+  auto& open = js::unwrap<OpenGguf>(call.env, call.self, kGgufTag, "file that inspect opened");
+  if (!open.file) fail(Code::invalidOption, "The file is closed");
+  return open;
+}
+
+// Arguments `at` and `at + 1`: first and count, of `size` things.
+std::pair<size_t, size_t> rangeOf(const js::Call& call, size_t at, uint64_t size) {
+  const int64_t first = js::integer(call.env, call.args[at], "first", 0, int64_t(size));
+  return {size_t(first), size_t(js::integer(call.env, call.args[at + 1], "count", 0, int64_t(size) - first))};
+}
+
+napi_value metadataPart(const js::Call& call) {
+  const GgufFile& file = *ggufOf(call).file;
+  const auto [first, count] = rangeOf(call, 0, file.metadata().size());
+  return js::arrayOf(call.env, count, [&, first = first](size_t i) {
+    const auto& [key, value] = file.metadata()[first + i];
+    const napi_value entry = js::newObject(call.env);
+    js::set(call.env, entry, "key", key);
+    js::set(call.env, entry, "type", typeName(value.type));
+    js::set(call.env, entry, "value", valueToJs(call.env, value));
+    return entry;
+  });
+}
+
+napi_value arrayPart(const js::Call& call) {
+  OpenGguf& open = ggufOf(call);
+  const auto& metadata = open.file->metadata();
+  const size_t entry = size_t(js::integer(call.env, call.args[0], "entry", 0, int64_t(metadata.size()) - 1));
+  const auto* array = std::get_if<GgufArray>(&metadata[entry].second.value);
+  if (!array) fail(Code::invalidOption, "Expected the number of an array for entry but received ", entry);
+  const auto [first, count] = rangeOf(call, 1, array->count);
+  return elementsToJs(call.env, open, *array, first, count);
+}
+
+napi_value tensorsPart(const js::Call& call) {
+  const GgufFile& file = *ggufOf(call).file;
+  const auto [first, count] = rangeOf(call, 0, file.tensors().size());
+  return js::arrayOf(call.env, count, [&, first = first](size_t i) {
+    const GgufTensor& tensor = file.tensors()[first + i];
+    const napi_value entry = js::newObject(call.env);
+    js::set(call.env, entry, "name", tensor.name);
+    js::set(call.env, entry, "type", dtypeName(tensor.type));
+    js::set(call.env, entry, "typeId", uint32_t(tensor.type));
+    js::set(call.env, entry, "shape", shapeToJs(call.env, tensor));
+    js::set(call.env, entry, "offset", tensor.offset);
+    js::set(call.env, entry, "bytes", tensor.bytes);
+    js::set(call.env, entry, "file", file.pathOf(tensor));
+    return entry;
+  });
+}
+
+napi_value closeGguf(const js::Call& call) {
+  ggufOf(call) = {};
+  return js::undefined(call.env);
 }
 
 }  // namespace
 
+// In parts, as JavaScript asks for them: all of a vocabulary at once would hold up the event loop for 0.2 s.
 napi_value inspect(const js::Call& call) {
-  uint64_t maxArray = std::numeric_limits<uint32_t>::max();
-  if (!js::isUndefined(call.env, call.args[1]))
-    maxArray = uint64_t(js::integer(call.env, call.args[1], "maxArray", 0, js::kInt32Max));
   using File = std::shared_ptr<const GgufFile>;
   return js::runInPool(
       call.env, [path = js::path(call.env, call.args[0], "path")] { return GgufFile::open(path); },
-      [maxArray](napi_env env, File&& file) { return fileToJs(env, *file, maxArray); });
+      [](napi_env env, File&& file) {
+        const napi_property_descriptor members[] = {
+            js::method("metadata", js::entry<metadataPart>), js::method("values", js::entry<arrayPart>),
+            js::method("tensors", js::entry<tensorsPart>), js::method("close", js::entry<closeGguf>)};
+        const napi_value object = js::newObject(env);
+        js::check(napi_define_properties(env, object, std::size(members), members));
+        js::set(env, object, "version", file->version());
+        js::set(env, object, "alignment", file->alignment());
+        js::set(env, object, "bytes", file->size());
+        js::set(env, object, "metadataCount", file->metadata().size());
+        js::set(env, object, "tensorCount", file->tensors().size());
+        js::wrap(env, object, kGgufTag, std::make_unique<OpenGguf>(OpenGguf{std::move(file)}));
+        return object;
+      });
 }
 
 // Of tensors [first, first + count) those that hold NaN or infinity, also as scales of blocks: a message each.

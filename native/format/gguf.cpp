@@ -284,6 +284,10 @@ void GgufFile::parse(const uint8_t* data, size_t size) {
   };
   checkCount(keyCount, "metadata keys", 16);
   checkCount(tensorCount, "tensors", 8);
+  // Models have some hundreds; what is made of them would take long where a file has millions.
+  constexpr uint64_t kMost = 1 << 16;
+  if (keyCount > kMost) in.invalid("it claims ", keyCount, " metadata keys (at byte 16); at most ", kMost, " are read");
+  if (tensorCount > kMost) in.invalid("it claims ", tensorCount, " tensors (at byte 8); at most ", kMost, " are read");
   readMetadata(in, keyCount);
   readTensors(in, tensorCount);
   headBytes_ = size_t(in.position());

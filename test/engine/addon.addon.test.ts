@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { native, type NativeBinding } from '../../lib/engine/native'
+import { readStructure } from '../../lib/engine/structure'
 import { ggufBytes, maskDecoderShapes, tinyModel, tinyVocabulary, writeTinyModel } from '../support/tiny-model'
 import { wrong, odd, codeOf } from '../support/odd-values'
 
@@ -76,7 +77,7 @@ describe('openMaskDecoder', () => {
 describe('inspect and dequantizeTensor', () => {
   it('show metadata of every kind and the tensors in file order', async () => {
     const { metadata, tensors } = tinyModel()
-    const file = await addon.inspect(path, 2)
+    const file = await readStructure(path, 2, addon)
     expect(file).toMatchObject({ version: 3, alignment: 32 })
     const entry = (key: string) => file.metadata.find((one) => one.key === key)
     expect(file.metadata.map((one) => one.key)).toEqual(Object.keys(metadata))
@@ -99,7 +100,7 @@ describe('inspect and dequantizeTensor', () => {
         .tensors.map((tensor) => tensor.name)
         .slice(0, tensors.length)
     )
-    const all = await addon.inspect(path)
+    const all = await readStructure(path, undefined, addon)
     expect(
       (all.metadata.find((one) => one.key === 'tokenizer.ggml.tokens')!.value as { values: string[] }).values
     ).toHaveLength(tinyVocabulary().length)
@@ -127,13 +128,19 @@ describe('inspect and dequantizeTensor', () => {
     ])
     const file = join(writeTinyModel(), '..', 'wide.gguf')
     writeFileSync(file, wide)
-    expect((await addon.inspect(file)).metadata).toEqual([{ key: 'a.count', type: 'uint64', value: 2n ** 64n - 1n }])
+    expect((await readStructure(file, undefined, addon)).metadata).toEqual([
+      { key: 'a.count', type: 'uint64', value: 2n ** 64n - 1n }
+    ])
   })
 
   it('survive any value', async () => {
     for (const value of odd) {
       await codeOf(() => addon.inspect(wrong(value)))
-      await codeOf(() => addon.inspect(path, wrong(value)))
+      const file = await addon.inspect(path)
+      await codeOf(() => file.metadata(wrong(value), wrong(value)))
+      await codeOf(() => file.tensors(wrong(value), wrong(value)))
+      await codeOf(() => file.values(wrong(value), wrong(value), wrong(value)))
+      await codeOf(() => file.tensors.call(wrong(value), 0, 1))
       await codeOf(() => addon.dequantizeTensor(path, wrong(value)))
     }
     expect(await codeOf(() => addon.inspect('/does/not/exist'))).toBe('ERR_MODEL_NOT_FOUND')

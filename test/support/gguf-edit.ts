@@ -1,6 +1,6 @@
 /** GGUFs taken apart and written again, changed. */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { native } from '../../lib/engine/native'
+import { readStructure } from '../../lib/engine/structure'
 import { layoutGguf, type Metadata } from '../../lib/formats/gguf-writer'
 
 export interface EditTensor {
@@ -16,7 +16,7 @@ export interface EditGguf {
 }
 
 export async function openGguf(path: string): Promise<EditGguf> {
-  const { metadata, tensors } = await native().inspect(path)
+  const { metadata, tensors } = await readStructure(path)
   const file = readFileSync(path)
   return {
     metadata: metadata.map(({ key, type, value }) => [key, { type: 'copy', of: type, value }]),

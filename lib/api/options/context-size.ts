@@ -1,5 +1,6 @@
 /** `contextSize` beyond what a model was trained for: it works, but nobody knows how well. */
 import type { NativeBinding } from '../../engine/native'
+import { readStructure } from '../../engine/structure'
 
 /** Files that were warned about: once each is enough. */
 const warned = new Set<string>()
@@ -20,7 +21,7 @@ export async function warnBeyondTraining(
 }
 
 async function trainedContext(binding: NativeBinding, path: string): Promise<number | undefined> {
-  const { metadata } = await binding.inspect(path, 0)
+  const { metadata } = await readStructure(path, 0, binding)
   const value = metadata.find(({ key }) => /^gemma2?\.context_length$/.test(key))?.value
   return typeof value === 'bigint' || typeof value === 'number' ? Number(value) : undefined
 }

@@ -1,7 +1,8 @@
 /** A GGUF as a source of weights, under the names that docs/gguf.md lists. */
 import { type FileHandle, open } from 'node:fs/promises'
-import { nativeCall, PaliGemmaError } from '../../base/errors'
-import { native, type NativeGguf, type NativeMetadataValue } from '../../engine/native'
+import { PaliGemmaError } from '../../base/errors'
+import type { NativeMetadataValue } from '../../engine/native'
+import { readStructure, type Structure } from '../../engine/structure'
 import { memoryTensor, readFully, type SourceTensor, type WeightSource } from '../../formats/source'
 import type { QuantizeRows } from '../stream'
 
@@ -9,14 +10,14 @@ export class GgufSource implements WeightSource {
   private constructor(
     readonly path: string,
     /** In file order. */
-    readonly metadata: NativeGguf['metadata'],
+    readonly metadata: Structure['metadata'],
     readonly tensors: SourceTensor[],
     private readonly handles: ReadonlyMap<string, FileHandle>
   ) {}
 
   /** Reads header and metadata, of a split model of all parts; throws ERR_MODEL_NOT_FOUND or ERR_MODEL_INVALID. */
   static async open(path: string): Promise<GgufSource> {
-    const gguf = await nativeCall(() => native().inspect(path))
+    const gguf = await readStructure(path)
     const handles = new Map<string, FileHandle>()
     try {
       for (const { file } of gguf.tensors) if (!handles.has(file)) handles.set(file, await open(file, 'r'))

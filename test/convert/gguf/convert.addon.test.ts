@@ -7,6 +7,7 @@ import { layoutGguf, type Metadata } from '../../../lib/formats/gguf-writer'
 import { quantize } from '../../../lib/convert/quantize'
 import { inspectModel, loadMaskDecoder, loadModel } from '../../../lib/index'
 import { native } from '../../../lib/engine/native'
+import { readStructure } from '../../../lib/engine/structure'
 import { readGguf, removeTempDirs, tempDir } from '../../support/convert-helpers'
 import { golden, hasGolden } from '../../support/golden'
 
@@ -28,7 +29,7 @@ interface Contents {
 /** All of a file, to change and write again. */
 async function contents(path: string): Promise<Contents> {
   const file = readFileSync(path)
-  const { metadata, tensors } = await native().inspect(path)
+  const { metadata, tensors } = await readStructure(path)
   return {
     metadata: metadata.map(({ key, type, value }) => [key, { type: 'copy', of: type, value }]),
     tensors: tensors.map(({ name, type, shape, offset, bytes }) => ({
