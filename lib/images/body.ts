@@ -1,4 +1,5 @@
 /** Encoded pictures that come piece by piece: streams, bodies of requests and responses. */
+import { Readable } from 'node:stream'
 import { isIterable, isWebStream, type ImageStream, type WithBytes } from './image-input'
 import { invalid } from './problems'
 import { PaliGemmaError } from '../base/errors'
@@ -50,11 +51,39 @@ export async function collect(stream: ImageStream, name: string, options: Collec
   }
 }
 
-/** All bytes of a `Blob`, `Response` or `Request`. Rejects as {@link collect}. */
-export async function collectBody(image: WithBytes, name: string, options: CollectOptions = {}): Promise<Buffer> {
-  const { body, bodyUsed, ok, status, statusText } = image as Partial<Response>
+/** The bytes as a stream of Node's; it fails with ERR_IMAGE_INVALID. Destroying it lets the source go. */
+export function readableOf(stream: ImageStream, name: string): Readable {
+  const source = open(stream, name)
+  return new Readable({
+    read() {
+      source.next().then(
+        ({ done, value }) => {
+          try {
+            this.push(done ? null : toBytes(value, name))
+          } catch (error) {
+            this.destroy(error as Error)
+          }
+        },
+        (error: unknown) => this.destroy(unreadable(name, error))
+      )
+    },
+    destroy(error, done) {
+      source.stop(error ?? new Error('the stream is not wanted any more'))
+      done(error)
+    }
+  })
+}
+
+/** Throws where a server's answer is no success, or its body is gone. */
+export function checkBody({ bodyUsed, ok, status, statusText }: Partial<Response>, name: string): void {
   if (ok === false) throw invalid(name, `the server answered ${status} ${statusText}`.trimEnd())
   if (bodyUsed === true) throw invalid(name, 'its body was read already; pass its bytes, or a clone()')
+}
+
+/** All bytes of a `Blob`, `Response` or `Request`. Rejects as {@link collect}. */
+export async function collectBody(image: WithBytes, name: string, options: CollectOptions = {}): Promise<Buffer> {
+  checkBody(image as Partial<Response>, name)
+  const { body } = image as Partial<Response>
   const { size } = image as Partial<Blob>
   if (typeof size === 'number' && size > maxEncodedBytes) throw tooLarge(name, size)
   if (isWebStream(body) || isIterable(body)) return await collect(body, name, options)
@@ -103,7 +132,7 @@ async function nextPiece(source: Source, name: string, options: CollectOptions):
     timer = setTimeout(() => reject(invalid(name, `nothing came for ${idleMs / 1000} s`)), idleMs)
   })
   const piece = source.next().catch((error: unknown) => {
-    throw error instanceof PaliGemmaError ? error : invalid(name, `cannot be read: ${(error as Error)?.message}`, error)
+    throw unreadable(name, error)
   })
   try {
     return await untilAborted(Promise.race([piece, late]), signal)
@@ -111,6 +140,9 @@ async function nextPiece(source: Source, name: string, options: CollectOptions):
     clearTimeout(timer)
   }
 }
+
+const unreadable = (name: string, error: unknown): PaliGemmaError =>
+  error instanceof PaliGemmaError ? error : invalid(name, `cannot be read: ${(error as Error)?.message}`, error)
 
 function toBytes(piece: unknown, name: string): Uint8Array {
   if (isUint8Array(piece)) return piece

@@ -7,7 +7,7 @@ import { readPicture } from '../images/open'
 import { undecodable } from '../images/problems'
 import { loadSharp } from '../images/sharp'
 import type { VideoFrame } from './decode'
-import { defaultCount, type VideoFrameOptions } from './options'
+import { defaultCount, noFrames, type VideoFrameOptions } from './options'
 import type { VideoSource } from './source'
 
 export interface Animation {
@@ -69,7 +69,7 @@ export async function* animationFrames(
 }
 
 /** The first at or after each time; `count` repeats the last where there are no more. */
-function wantedPages({ starts, end }: Animation, options: VideoFrameOptions): number[] {
+function wantedPages({ name, starts, end }: Animation, options: VideoFrameOptions): number[] {
   const { fps, times, start = 0, count = defaultCount } = options
   const stop = Math.min(options.end ?? Infinity, end)
   const wanted =
@@ -82,7 +82,11 @@ function wantedPages({ starts, end }: Animation, options: VideoFrameOptions): nu
     const page = starts.findIndex((from) => from >= time - 0.0005 && from < stop)
     if (page >= 0) {
       if (fps === undefined || page !== pages.at(-1)) pages.push(page)
-    } else if (fps === undefined && !times) pages.push(starts.findLastIndex((from) => from < stop))
+    } else if (fps === undefined && !times) {
+      const last = starts.findLastIndex((from) => from < stop)
+      if (last < 0 || starts[last]! < start) throw noFrames(name, options)
+      pages.push(last)
+    }
   }
   return pages
 }

@@ -44,7 +44,8 @@ export async function* decodeFrames(
   const args = [
     ...(seek > 0 ? ['-ss', String(seek)] : []),
     ...(video.before ?? []),
-    ...['-i', video.input, '-map', '0:v:0', '-an', '-sn', '-dn', '-vf', filters(choice), ...(await passFrames())],
+    // V: no cover of an album
+    ...['-i', video.input, '-map', '0:V:0', '-an', '-sn', '-dn', '-vf', filters(choice), ...(await passFrames())],
     ...(Number.isFinite(most) ? ['-frames:v', String(most)] : []),
     // raw pixels need no encoder's threads, which a limit may refuse
     ...['-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'rgb24', 'pipe:1']
@@ -77,7 +78,7 @@ export async function* decodeFrames(
       yield { time, image: { data, width, height, channels: 3 } }
     }
     const code = await untilAborted(ffmpeg.ended, signal)
-    if (code !== 0) throw ffmpeg.failure('cannot be read')
+    if (code !== 0 || ffmpeg.sourceError) throw ffmpeg.failure('cannot be read')
     if (frames === 0 && seek === 0 && choice.select === undefined) throw ffmpeg.failure('has no frames')
   } finally {
     ffmpeg.end()
@@ -94,8 +95,8 @@ function filters({ select, size }: DecodeChoice): string {
       : [`scale='min(iw,${size})':'min(ih,${size})':force_original_aspect_ratio=decrease:flags=bicubic`]
   return [
     ...(select === undefined ? [] : [`select='${select}'`]),
-    // square pixels: what is stored narrow is shown wide
-    "scale='max(1,round(iw*if(gt(sar,0),sar,1)))':ih:flags=bicubic",
+    // square pixels, and none less than there are
+    "scale='round(iw*if(gt(sar,1),sar,1))':'round(ih/if(between(sar,1e-6,1),sar,1))':flags=bicubic",
     ...fit,
     'setsar=1',
     'format=rgb24',

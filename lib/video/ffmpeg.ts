@@ -54,7 +54,10 @@ export class Ffmpeg {
   readonly child: ChildProcess
   /** Its exit code; null: it was ended. Rejects where it does not start. */
   readonly ended: Promise<number | null>
+  /** What made the source of its bytes fail: what it read until then is not all. */
+  sourceError: Error | undefined
   private readonly said: string[] = []
+  private killedBy: NodeJS.Signals | null = null
   private readonly release: () => void
 
   constructor(
@@ -69,7 +72,10 @@ export class Ffmpeg {
     this.child = spawn(program(), all, { stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'], windowsHide: true })
     this.ended = new Promise((resolve, reject) => {
       this.child.once('error', (error) => reject(missing(program(), error)))
-      this.child.once('close', (code) => resolve(code))
+      this.child.once('close', (code, signal) => {
+        this.killedBy = signal
+        resolve(code)
+      })
     })
     this.ended.catch(() => {})
     this.listen(onLine)
@@ -93,7 +99,10 @@ export class Ffmpeg {
   private feed(bytes: NonNullable<OpenedVideo['bytes']>): void {
     const { stdin } = this.child
     stdin!.on('error', () => bytes.destroy()) // it has what it needs
-    bytes.once('error', () => stdin!.end())
+    bytes.once('error', (error) => {
+      this.sourceError = error
+      stdin!.end()
+    })
     bytes.pipe(stdin!)
   }
 
@@ -122,27 +131,39 @@ export class Ffmpeg {
 
   /** What is wrong, in its own words. */
   failure(otherwise: string): PaliGemmaError {
-    const refusal = this.refusal(this.video.name)
+    const { name, bytes } = this.video
+    if (this.sourceError instanceof PaliGemmaError) return this.sourceError
+    if (this.sourceError) return invalid(name, `cannot be read: ${this.sourceError.message}`, this.sourceError)
+    const refusal = this.refusal(name)
     if (refusal) return refusal
+    if (this.killedBy) return starved(name, 'ffmpeg memory', new Error(`it was ended by ${this.killedBy}`))
     const words = this.words()
-    const moov = this.said.some((line) => /moov atom not found/.test(line)) && this.video.bytes
+    if (words !== undefined && /matches no streams/.test(words)) return invalid(name, `it has no pictures (${words})`)
+    const moov = this.said.some((line) => /moov atom not found/.test(line)) && bytes
     const hint = moov ? '; its index is at the end, so pass it as a file, or write it with -movflags +faststart' : ''
-    return invalid(this.video.name, words === undefined ? otherwise : `cannot be read: ${words}${hint}`)
+    return invalid(name, words === undefined ? otherwise : `cannot be read: ${words}${hint}`)
   }
 }
 
 const unknown = undefined
+const durationLine = /^\s*Duration: (\d+):(\d+):([\d.]+)(?:, start: (-?[\d.]+))?/
 
 /** Seconds, as the container says; undefined: it does not. */
 export async function probeDuration(video: OpenedVideo, signal?: AbortSignal): Promise<number | undefined> {
   if (video.bytes) return unknown
   let duration: number | undefined
+  // these say when the last frame ends, others how long it is from the first one's time
+  let untilEnd = false
   const ffmpeg = new Ffmpeg(
     video,
     ['-i', video.input],
     (line) => {
-      const [, hours, minutes, seconds] = /^\s*Duration: (\d+):(\d+):([\d.]+)/.exec(line) ?? []
-      if (hours !== undefined) duration = Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds)
+      untilEnd ||= /^Input #0, (?:matroska|mov)\b/.test(line)
+      const [, hours, minutes, seconds, start = 0] = durationLine.exec(line) ?? []
+      if (hours !== undefined) {
+        duration = Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds)
+        if (untilEnd) duration -= Math.max(Number(start), 0)
+      }
       return hours !== undefined
     },
     signal

@@ -5,7 +5,7 @@ import { untilAborted } from '../base/signals'
 import { animationFrames, openAnimation } from './animation'
 import { decodeFrames, type VideoFrame } from './decode'
 import { probeDuration } from './ffmpeg'
-import { checkFrameOptions, defaultCount, frameRules, type VideoFrameOptions } from './options'
+import { checkFrameOptions, defaultCount, frameRules, noFrames, type VideoFrameOptions } from './options'
 import { openVideo, takeSource, type OpenedVideo, type VideoSource } from './source'
 
 /** Half a millisecond: times are rounded where they are written down. */
@@ -14,6 +14,8 @@ const tolerance = 0.0005
 const keptBytes = 256 * 1024 * 1024
 /** Seconds between wanted frames from which on going to each by the index beats decoding all between. */
 const worthSeeking = 10
+/** More times than this are too long for a command: all frames from the first one on come then. */
+const mostSelected = 300
 
 /**
  * Frames of a video, one by one: `for await (const { time, image } of videoFrames('clip.mp4', { count: 16 }))`. The
@@ -60,12 +62,18 @@ async function* videoFramesOf(
     const count = options.count ?? defaultCount
     const duration = await probeDuration(video, options.signal)
     const last = Math.min(end, duration ?? Infinity)
-    yield* repeated(
-      Number.isFinite(last) && last > start
-        ? spread(video, count, start, last, options)
-        : uniform(video, count, options),
-      count
+    const known = Number.isFinite(last) && last > start
+    let none = true
+    const frames = repeated(
+      known ? spread(video, count, start, last, options) : uniform(video, count, options),
+      count,
+      async (after) => (known ? await lastFrame(video, after ?? start, options) : undefined)
     )
+    for await (const frame of frames) {
+      none = false
+      yield frame
+    }
+    if (none) throw noFrames(video.name, options)
   }
 }
 
@@ -123,10 +131,11 @@ async function* atTimes(
   }
   const first = times[0]!
   const seek = video.bytes || first < worthSeeking ? 0 : first - tolerance
+  const many = times.length > mostSelected
   const wanted = times.map((time) => `gte(t,${time - seek - tolerance})`)
   // the number of times that are reached, when it rises
   const reached = wanted.join('+')
-  const select = `if(gt(${reached},ld(0)),st(0,${reached}),0)`
+  const select = many ? wanted[0] : `if(gt(${reached},ld(0)),st(0,${reached}),0)`
   let next = 0
   for await (const frame of decodeFrames(video, { select, seek, size, signal })) {
     while (next < times.length && times[next]! - tolerance <= frame.time) {
@@ -158,10 +167,11 @@ async function* uniform(
   for (let k = 0; k < many; k++) yield kept[Math.floor(((k + 0.5) * kept.length) / many)]!
 }
 
-/** As many as were asked for: the last one again where the clip has no more, as in training. */
+/** As many as were asked for: the clip's last one again where there are no more, as in training. */
 async function* repeated(
   frames: AsyncGenerator<VideoFrame, void, undefined>,
-  count: number
+  count: number,
+  lastAfter: (time: number | undefined) => Promise<VideoFrame | undefined>
 ): AsyncGenerator<VideoFrame, void, undefined> {
   let last: VideoFrame | undefined
   let given = 0
@@ -170,5 +180,21 @@ async function* repeated(
     given++
     yield frame
   }
+  if (given === count) return
+  last = (await lastAfter(last?.time)) ?? last
   if (last) for (; given < count; given++) yield last
+}
+
+/** The last one from a time on: sound may go on behind it, and of a few frames none may be in the middle of a part. */
+async function lastFrame(
+  video: OpenedVideo,
+  from: number,
+  { end = Infinity, size, signal }: VideoFrameOptions
+): Promise<VideoFrame | undefined> {
+  let last: VideoFrame | undefined
+  for await (const frame of decodeFrames(video, { seek: Math.max(from - tolerance, 0), size, signal })) {
+    if (frame.time >= end) break
+    last = frame
+  }
+  return last
 }

@@ -1,4 +1,6 @@
 /** Which frames of a video are wanted: the options and their rules. */
+import type { PaliGemmaError } from '../base/errors'
+import { invalid } from '../images/problems'
 import { rule, wrongOption, type Rules } from '../base/validate'
 
 /** Options of {@link videoFrames}. One of `count`, `fps` and `times` says which frames; default: `count` 16. */
@@ -48,3 +50,7 @@ export function checkFrameOptions({ count, fps, times, start = 0, end = Infinity
   if (times.some((time, i) => i > 0 && time <= times[i - 1]!)) throw wrongOption('times', 'rising seconds', times)
   if (times[0]! < start || times.at(-1)! >= end) throw wrongOption('times', 'seconds between start and end', times)
 }
+
+/** A promise of so many frames cannot be kept. */
+export const noFrames = (name: string, { start = 0, end }: VideoFrameOptions): PaliGemmaError =>
+  invalid(name, `it has no frames from ${start} s ${end === undefined ? 'on' : `to ${end} s`}`)

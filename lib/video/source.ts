@@ -2,12 +2,12 @@
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
-import type { ReadableStream as WebReadable } from 'node:stream/web'
 import { privateAddress, privateAllowed } from '../base/addresses'
-import { toPath } from '../base/paths'
+import { isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { isUrl } from '../base/realms'
 import { rule, take, type Rule } from '../base/validate'
+import { checkBody, readableOf } from '../images/body'
 import {
   describe,
   hasBytes,
@@ -44,7 +44,7 @@ const sourceRule: Rule = {
   expected: 'path, URL, encoded bytes, Blob, Response or stream of a video',
   take: (source, folder) => {
     if (isUrl(source)) return source.href
-    const isPath = typeof source === 'string' && source !== '' && !/^(?:https?|file):/i.test(source)
+    const isPath = typeof source === 'string' && source !== '' && !isAddress(source) && !/^file:/i.test(source)
     return isPath ? resolve(folder, source) : source
   },
   accepts: (source) => {
@@ -60,12 +60,14 @@ export function takeSource(source: unknown, folder: string): VideoSource {
 }
 
 export async function openVideo(source: VideoSource, allowPrivate = privateAllowed()): Promise<OpenedVideo> {
-  const name = describe(source)
+  // "image of 5000 bytes", "image stream"
+  const name = describe(source).replace(/^image\b/, 'video')
   if (typeof source === 'string') {
     const protocols = /^https?:/i.test(source) ? 'http,https,tcp,tls,crypto' : 'file'
     return { name, input: await locate(source, name, allowPrivate), protocols }
   }
-  return { name, input: 'pipe:0', protocols: 'pipe', bytes: toReadable(source as Exclude<VideoSource, string | URL>) }
+  const bytes = toReadable(source as Exclude<VideoSource, string | URL>, name)
+  return { name, input: 'pipe:0', protocols: 'pipe', bytes }
 }
 
 async function locate(source: string, name: string, allowPrivate: boolean): Promise<string> {
@@ -83,13 +85,13 @@ async function locate(source: string, name: string, allowPrivate: boolean): Prom
   return `file:${path}` // a name with a colon is no protocol
 }
 
-function toReadable(source: Exclude<VideoSource, string | URL>): Readable {
+function toReadable(source: Exclude<VideoSource, string | URL>, name: string): Readable {
   if (isBytes(source)) return Readable.from([Buffer.from(viewOf(source))])
-  if (isIterable(source)) return Readable.from(source as AsyncIterable<Uint8Array>)
-  if (isWebStream(source)) return Readable.fromWeb(source as unknown as WebReadable)
+  if (isIterable(source) || isWebStream(source)) return readableOf(source as ImageStream, name)
+  checkBody(source as Partial<Response>, name)
   const { body, stream } = source as { body?: unknown; stream?: () => unknown }
-  const web = isWebStream(body) ? body : stream?.call(source)
-  if (isWebStream(web)) return Readable.fromWeb(web as unknown as WebReadable)
+  const streamed = body ?? stream?.call(source)
+  if (isWebStream(streamed) || isIterable(streamed)) return readableOf(streamed as ImageStream, name)
   return Readable.from(
     (async function* () {
       yield Buffer.from(await (source as WithBytes).arrayBuffer())

@@ -30,7 +30,7 @@ function said(...lines: string[]): string {
 const indexes = (frames: VideoFrame[]): number[] => frames.map(({ image }) => frameIndex(image))
 const seconds = (frames: VideoFrame[]): number[] => frames.map(({ time }) => Number(time.toFixed(3)))
 
-describe.skipIf(!hasFfmpeg)('videoFrames', () => {
+describe.skipIf(!hasFfmpeg)('videoFrames', { timeout: 120_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'paligemma-video-'))
   const file = (name: string): string => join(folder, name)
   beforeAll(() => {
@@ -51,7 +51,7 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     makeClip(file('long.mp4'), 60, 1, [...h264, '-g', '12']) // a minute
     writeFileSync(file('empty.mp4'), '')
     writeFileSync(file('text.mp4'), 'no video at all, only words')
-  })
+  }, 120_000)
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
   it('takes the middles of equal parts', async () => {
@@ -99,6 +99,31 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     expect(frames).toHaveLength(30)
     expect([...new Set(indexes(frames))]).toEqual(Array.from({ length: 20 }, (_, i) => i).slice(indexes(frames)[0]))
     expect(frames.at(-1)).toBe(frames.at(-2))
+  })
+
+  it('gives as many as were asked for of what is short, or where sound goes on', async () => {
+    const { execFileSync } = await import('node:child_process')
+    makeClip(file('one.mp4'), 1, 10, h264)
+    expect(indexes(await collect(file('one.mp4'), { count: 3 }))).toEqual([0, 0, 0])
+    expect(indexes(await collect(file('plain.mp4'), { count: 3, start: 1, end: 1.03 }))).toEqual([25, 25, 25])
+    const sound = ['-f', 'lavfi', '-i', 'sine=duration=8', '-c:v', 'copy']
+    execFileSync('ffmpeg', ['-loglevel', 'error', '-y', '-i', file('plain.mp4'), ...sound, file('sound.mkv')])
+    expect(indexes(await collect(file('sound.mkv'), { count: 8 }))).toEqual([13, 38, 49, 49, 49, 49, 49, 49])
+    for (const source of [file('plain.mp4'), readFileSync(file('vp9.webm'))]) {
+      await expect(collect(source, { start: 50 })).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringContaining('has no frames from 50 s on') as string
+      })
+    }
+    expect(await collect(file('plain.mp4'), { start: 50, fps: 1 })).toEqual([])
+  })
+
+  it('takes thousands of times', async () => {
+    const times = Array.from({ length: 4096 }, (_, i) => i * 0.000478123456)
+    const frames = await collect(file('plain.mp4'), { times })
+    expect(indexes(frames)).toEqual(
+      times.map((time) => Math.ceil(Math.max(time - 0.0005, 0) * 25)).filter((index) => index < 50)
+    )
   })
 
   it('makes pixels square, and frames no larger than asked for', async () => {
@@ -153,6 +178,7 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
       expect(seconds(frames)).toEqual([0, 0.3, 0.3, 0.6])
       expect(frames.map(({ image }) => Math.round(image.data[0]! / 40))).toEqual([1, 3, 3, 4])
       expect(await collect(gif, { count: 8 })).toHaveLength(8)
+      await expect(collect(gif, { start: 5 })).rejects.toThrow('has no frames from 5 s on')
       expect(seconds(await collect(gif, { fps: 10 }))).toEqual([0, 0.1, 0.3, 0.6])
       await expect(collect(file('plain.mp4'))).rejects.toMatchObject({
         code: 'ERR_DEPENDENCY_MISSING',
@@ -198,16 +224,55 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
     }
   })
 
+  it('says what was wrong with a stream, and gives no part of it for the whole', async () => {
+    const bytes = readFileSync(file('vp9.webm'))
+    const failing = async function* (): AsyncGenerator<Uint8Array> {
+      yield bytes.subarray(0, bytes.length - 200)
+      throw new Error('the line broke')
+    }
+    const texts = async function* (): AsyncGenerator<never> {
+      yield 'words' as never
+    }
+    for (const [source, words] of [
+      [failing(), /^video stream: cannot be read: the line broke$/],
+      [texts(), /^video stream: the stream gave a string/],
+      [new Response('', { status: 404 }), /the server answered 404/],
+      [Buffer.from('nothing'), /^video of 7 bytes: cannot be read: .*[Ii]nvalid data/]
+    ] as const)
+      await expect(collect(source, { fps: 5 })).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringMatching(words) as string
+      })
+  })
+
+  it.skipIf(process.platform === 'win32')('is not to blame where ffmpeg is killed', async () => {
+    const script = '#!/bin/sh\n[ "$1" = -version ] && exec ffmpeg -version\nkill -9 $$\n'
+    writeFileSync(file('killed'), script, { mode: 0o755 })
+    process.env['PALIGEMMA_FFMPEG'] = file('killed')
+    try {
+      await expect(collect(file('plain.mp4'), { fps: 5 })).rejects.toMatchObject({
+        code: 'ERR_OUT_OF_MEMORY',
+        message: expect.stringContaining('SIGKILL') as string
+      })
+    } finally {
+      delete process.env['PALIGEMMA_FFMPEG']
+    }
+  })
+
   it('says what is wrong with what it cannot read', async () => {
     const { execFileSync } = await import('node:child_process')
     const tone = ['-loglevel', 'error', '-y', '-f', 'lavfi', '-i', 'sine=duration=1', file('sound.wav')]
     execFileSync('ffmpeg', tone)
+    const cover = ['-i', join(__dirname, '../../demo/shapes.png'), '-map', '0', '-map', '1']
+    const album = ['-c:v', 'copy', '-disposition:v', 'attached_pic', file('album.mp3')]
+    execFileSync('ffmpeg', ['-loglevel', 'error', '-y', '-i', file('sound.wav'), ...cover, ...album])
     writeFileSync(file('cut.mp4'), readFileSync(file('plain.mp4')))
     truncateSync(file('cut.mp4'), 900)
     for (const [name, words] of [
       ['text.mp4', /text\.mp4: cannot be read: .*[Ii]nvalid data/],
       ['empty.mp4', /empty\.mp4: cannot be read/],
-      ['sound.wav', /sound\.wav: cannot be read: .*no streams/],
+      ['sound.wav', /sound\.wav: it has no pictures \(.*no streams/],
+      ['album.mp3', /album\.mp3: it has no pictures/], // its cover is no film
       ['cut.mp4', /cut\.mp4: cannot be read/],
       ['missing.mp4', /missing\.mp4: cannot be read: ENOENT/],
       ['', /cannot be read: it is not a file/]
@@ -236,12 +301,17 @@ describe.skipIf(!hasFfmpeg)('videoFrames', () => {
   })
 
   it('ends ffmpeg with the loop and with the signal', async () => {
-    const endless = new ReadableStream<Uint8Array>({ pull: () => new Promise(() => {}) })
+    let cancelled: unknown
+    const endless = new ReadableStream<Uint8Array>({
+      pull: () => new Promise(() => {}),
+      cancel: (why) => void (cancelled = why)
+    })
     const control = new AbortController()
     const reason = new Error('enough')
     const waiting = collect(endless, { count: 1, signal: control.signal })
     setTimeout(() => control.abort(reason), 300)
     await expect(waiting).rejects.toBe(reason)
+    await expect.poll(() => cancelled, { timeout: 5000 }).toBeInstanceOf(Error)
     for await (const { image } of videoFrames(file('long.mp4'), { fps: 1 })) {
       expect(frameIndex(image)).toBe(0)
       break

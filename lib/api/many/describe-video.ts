@@ -108,12 +108,7 @@ interface Part {
 async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions>): AsyncGenerator<Part> {
   const { frames: count = defaultFrames, start = 0, end, segmentSeconds, allowPrivateAddresses, signal } = options
   const common = { end, allowPrivateAddresses, signal }
-  if (segmentSeconds === undefined) {
-    const frames: VideoFrame[] = []
-    for await (const frame of framesOf(source, { ...common, start, count })) frames.push(frame)
-    yield { start, end: frames.at(-1)?.time ?? start, frames }
-    return
-  }
+  if (segmentSeconds === undefined) return void (yield await wholeClip(source, options))
   const step = segmentSeconds / count
   const stride = options.strideSeconds ?? segmentSeconds
   const tolerance = step / 1000
@@ -130,6 +125,15 @@ async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions
   }
   const frames = kept.filter(({ time }) => time >= from)
   if (frames.length > 0) yield filled({ start: from, end: frames.at(-1)!.time, frames }, count)
+  // shorter than it takes to the first frame
+  else if (from === 0) yield await wholeClip(source, options)
+}
+
+async function wholeClip(source: VideoSource, options: Taken<DescribeVideoOptions>): Promise<Part> {
+  const { frames: count = defaultFrames, start = 0, end, allowPrivateAddresses, signal } = options
+  const frames: VideoFrame[] = []
+  for await (const frame of framesOf(source, { start, end, count, allowPrivateAddresses, signal })) frames.push(frame)
+  return { start, end: frames.at(-1)!.time, frames }
 }
 
 /** The last frame again where the clip has fewer. */
