@@ -47,13 +47,16 @@ async function all(items, work) {
   return results
 }
 
+/** What newer versions of PTX let nvcc say about loads, and older assemblers refuse; nothing depends on it. */
+export const isNewerHint = (line) => /^\s*\.pragma "used_bytes_mask \w+";$/.test(line)
+
 async function compile(folder, { name, capability, nvcc, ptxas }) {
   const file = join(folder, `${name}-${capability}.ptx`)
   const source = join(sources, `${name}.cu`)
   await run(nvcc, ['-ptx', `-arch=compute_${capability}`, '-std=c++20', '-O3', '-I', 'native', '-o', file, source])
   const lines = readFileSync(file, 'utf8').split('\n')
   const text = lines
-    .filter((line) => line.trim() && !line.startsWith('//'))
+    .filter((line) => line.trim() && !line.startsWith('//') && !isNewerHint(line))
     .join('\n')
     .replace(/^\.version .*$/m, `.version ${version}`)
   writeFileSync(file, text)

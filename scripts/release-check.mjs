@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { ptxOutput } from './build-ptx.mjs'
 import { mismatch, root, sha256 } from './prebuild/record.mjs'
 import { targets } from './prebuild/targets.mjs'
 
@@ -66,6 +67,16 @@ function prebuilds() {
     if (why) wrong.push(`${target.name}: ${why}`)
   }
   return wrong.join('\n')
+}
+
+/** NVIDIA's kernels: in the engines of systems that have cards, and in the sources for who builds from these. */
+function cudaKernels() {
+  if (!existsSync(ptxOutput)) return 'there are none; "npm run build:ptx" makes them, before the engines'
+  const without = targets
+    .filter(({ folder }) => !folder.startsWith('darwin'))
+    .map(({ folder, file }) => join(root, 'prebuilds', folder, file))
+    .filter((file) => existsSync(file) && !readFileSync(file).includes('step_q4_0\0'))
+  return without.map((file) => `${file} was built without: build it again`).join('\n')
 }
 
 /** Permissive licences, and those of sharp's libraries, which are linked at run time and can be replaced. */
@@ -148,6 +159,7 @@ const questions = {
   'CHANGELOG.md has this version': changelog,
   'package.json names its repository': repository,
   'engines of all platforms are of these sources': prebuilds,
+  'engines have kernels for CUDA': cudaKernels,
   'engines load on the oldest systems': () => script('check-prebuilds.mjs'),
   'TypeScript is built': () => script('build.mjs', '--ts'),
   'nothing is missing from the package': () => script('check-package.mjs'),

@@ -28,8 +28,9 @@ std::string countedFromOne(std::string_view packed) {
   return text;
 }
 
-// PG_HAS_PTX comes from CMake, for compiler caches that do not know what a file once was not there for.
-#if defined(PG_HAS_PTX) || __has_include("gpu/cuda/generated/ptx.inc")
+// PG_HAS_PTX comes from CMake, for compiler caches that do not know what a file once was not there for. macOS knows no
+// CUDA.
+#if !defined(__APPLE__) && (defined(PG_HAS_PTX) || __has_include("gpu/cuda/generated/ptx.inc"))
 #include "gpu/cuda/generated/ptx.inc"
 
 std::span<const PtxKernel> ptxKernels() { return kPtxKernels; }
