@@ -44,6 +44,7 @@
       "native/gpu/cuda/cuda_driver.cpp",
       "native/gpu/gpu_weights.cpp",
       "native/gpu/gpu_device.cpp",
+      "native/gpu/gpu_device_weights.cpp",
       "native/gpu/gpu_device_products.cpp",
       "native/gpu/gpu_device_attention.cpp",
       "native/gpu/gpu_device_gradients.cpp",

@@ -41,6 +41,9 @@ class Driver {
 
   // Zeroed. Fails with outOfMemory, naming what was asked for and what is free.
   virtual std::unique_ptr<Memory> allocate(size_t bytes) = 0;
+  // Memory of the host that nobody writes, as kernels see it, without a copy; keeps `data` as long as they may read it.
+  // None: where that cannot be done.
+  virtual std::unique_ptr<Memory> map(std::shared_ptr<const uint8_t> /*data*/, size_t /*bytes*/) { return nullptr; }
   // The bytes may go when it returns. In order with launches.
   virtual void upload(const Memory& to, size_t offset, const void* data, size_t bytes) = 0;
   // Waits for all that was launched before.

@@ -6,7 +6,6 @@
 
 #include "base/half.h"
 #include "device/refusals.h"
-#include "format/quantize.h"
 #include "gpu/gpu_launch.h"
 #include "gpu/gpu_weights.h"
 
@@ -71,81 +70,6 @@ void GpuDevice::run(const char* kernel, Size3 groups, uint32_t threads, std::spa
                     std::initializer_list<Binding> buffers, uint32_t groupMemory) {
   if (groups.x == 0 || groups.y == 0 || groups.z == 0) return;
   driver_->launch(kernel, groups, {threads, 1, 1}, args, {buffers.begin(), buffers.size()}, groupMemory);
-}
-
-// ---- weights ----
-
-namespace {
-
-// Rows that travel at once.
-constexpr size_t kStagingBytes = size_t(64) << 20;
-
-struct Placing {
-  ConstHostView host;
-  DType type;          // on the device
-  PackArgs packing;
-  size_t offset;       // in the memory of all
-};
-
-// Rows [first, first + count) as the device wants to be given them: packed, of the device's type.
-void gatherRows(const Placing& w, int64_t first, int64_t count, std::vector<uint8_t>& bytes) {
-  const size_t rowBytes = bytesFor(w.type, w.host.cols);
-  bytes.resize(rowBytes * size_t(count));
-  std::vector<float> values(w.type == w.host.type ? 0 : size_t(w.host.cols));
-  for (int64_t r = 0; r < count; ++r) {
-    uint8_t* to = bytes.data() + size_t(r) * rowBytes;
-    const uint8_t* from = w.host.row<uint8_t>(first + r);
-    if (w.type == w.host.type) {
-      std::memcpy(to, from, rowBytes);
-    } else {
-      dequantizeRow(w.host.type, from, values.data(), w.host.cols);
-      quantizeRow(w.type, values.data(), to, w.host.cols);
-    }
-  }
-}
-
-}  // namespace
-
-std::vector<Buffer> GpuDevice::doPlace(std::span<const Placement> weights) {
-  std::vector<Placing> list;
-  size_t total = 0, widest = 0;
-  for (const Placement& w : weights) {
-    const DType type = keepsType(w.host.type) ? w.host.type : DType::f16;
-    const PackArgs form = packing(type, w.host.cols);
-    list.push_back({w.host, type, form, total});
-    const size_t bytes = bytesFor(type, w.host.cols) * size_t(w.host.rows);
-    total += roundUp<size_t>(size_t(form.strideBytes) * size_t(w.host.rows), 256);
-    widest = std::max(widest, bytes);
-  }
-  std::vector<Buffer> memory;
-  if (total == 0) return memory;
-  const Buffer& all = memory.emplace_back(doAllocate(total));
-  const Buffer staging = doAllocate(std::min(widest, kStagingBytes));
-  std::vector<uint8_t> bytes;
-  for (size_t i = 0; i < list.size(); ++i) {
-    const Placing& w = list[i];
-    const size_t rowBytes = bytesFor(w.type, w.host.cols);
-    if (rowBytes > staging.bytes()) fail(Code::modelUnsupported, "A weight's row takes ", rowBytes, " bytes");
-    const int64_t most = std::max<int64_t>(1, int64_t(staging.bytes() / std::max<size_t>(1, rowBytes)));
-    for (int64_t row = 0; row < w.host.rows; row += most) {
-      if (cancel_ && cancel_->set) return memory;
-      const int64_t count = std::min(most, w.host.rows - row);
-      const uint8_t* from = w.host.row<uint8_t>(row);
-      if (w.type != w.host.type || w.host.stride != rowBytes) {
-        gatherRows(w, row, count, bytes);
-        from = bytes.data();
-      }
-      const View rows = staging.view(DType::i8, 1, int64_t(rowBytes) * count);
-      driver_->upload(*bind(rows).memory, 0, from, rows.bytes());
-      PackArgs args = w.packing;
-      args.rows = uint32_t(count);
-      const View to = all.view(DType::i8, 1, 1, w.offset + size_t(row) * w.packing.strideBytes);
-      launchValues("pack_blocks", count, int64_t(rowBytes / 2), args, {bind(to), bind(rows)});
-    }
-    *weights[i].to = {all.memory(), w.offset, w.type, w.host.rows, w.host.cols, w.packing.strideBytes};
-  }
-  driver_->wait();   // staging goes
-  return memory;
 }
 
 // ---- rows ----

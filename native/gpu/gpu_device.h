@@ -80,6 +80,8 @@ class GpuDevice final : public Device {
   void launchValues(const char* kernel, int64_t rows, int64_t cols, const Args& args,
                     std::initializer_list<Binding> buffers);
 
+  template <class List>
+  void mapWeights(List& list, std::vector<Buffer>& memory);
   void rotate(View x, ConstView positions, int64_t headDim, float theta, float sign);
   ConstView frequencies(int64_t headDim, float theta);
   // Calls use(rows in f32, the first one's number) for all rows of a weight, some at a time where they must be widened.

@@ -116,7 +116,8 @@ inline gpu::EmulatorOptions emulated(const std::string& kind) {
           .kernels = metal ? &gpu::metalKernels() : &gpu::cudaKernels(),
           .threads = 2,
           .bothOrders = true,
-          .groupMemoryBytes = uint32_t(metal ? 32 : 100) << 10};
+          .groupMemoryBytes = uint32_t(metal ? 32 : 100) << 10,
+          .unified = metal};
 }
 
 // A GPU whose kernels run on the CPU, twice and in two orders of their threads; in a build for it, a real card.

@@ -1,4 +1,6 @@
 // What is a GPU's alone: forms of weights, paths by the number of rows, memory given back early, devices that fail.
+#include "base/half.h"
+#include "golden.h"
 #include "ops_fixture.h"
 
 namespace pg {
@@ -38,7 +40,7 @@ TEST(gpu_products_of_every_type_match_double_loops) {
   for (const std::string& kind : {kEmulatedCuda, kEmulatedMetal}) {
     const auto device = gpuWith(emulated(kind));
     for (DType type : kGpuTypes)
-      for (int64_t m : {3, 17, 130}) {
+      for (int64_t m : {1, 9, 16, 17, 130}) {
         const int64_t block = dtypeInfo(type)->block, k = block == 1 ? 140 : block == 32 ? 160 : 512, n = 69;
         if (m == 130 && type != DType::q4_0 && type != DType::f16) continue;   // the same path with another reader
         const Matrix w(type, n, k, 1);
@@ -48,7 +50,97 @@ TEST(gpu_products_of_every_type_match_double_loops) {
         const double tolerance = type == DType::bf16 ? (m > 16 ? 4e-3 : 1e-5) : matmulTolerance(kEmulatedCuda, type);
         if (!(error < tolerance))
           throw Failure{dtypeName(type), kind + ", m " + std::to_string(m) + ": error " + std::to_string(error)};
+        if (m > 1) continue;
+        const Floats row(*device, 2, k);
+        device->embed(row, placed.linear.weight, Numbers(*device, {68, 0}, 2, 1), 3);
+        for (int64_t c = 0; c < 2 * k; ++c)
+          CHECK_CLOSE(row.values()[size_t(c)], 3 * w.values[size_t(c < k ? 68 * k + c : c - k)], 1e-5);
       }
+  }
+}
+
+// Types without kernels become f16.
+TEST(gpu_widens_weights_of_other_types) {
+  std::mt19937 generator(3);
+  for (const std::string& kind : {kEmulatedCuda, kEmulatedMetal})
+    for (DType type : {DType::iq2_xxs, DType::iq2_xs, DType::iq2_s, DType::iq3_xxs, DType::iq3_s, DType::iq1_s,
+                       DType::iq1_m, DType::tq1_0, DType::tq2_0}) {
+      const auto device = gpuWith(emulated(kind));
+      const int64_t rows = 7, cols = 512;
+      const size_t rowBytes = bytesFor(type, cols);
+      std::vector<uint8_t> bytes(rowBytes * size_t(rows));
+      for (uint8_t& byte : bytes) byte = uint8_t(generator() & 0x17);   // no scale becomes large, let alone infinite
+      Linear linear;
+      const Placement weight{.host = {bytes.data(), type, rows, cols}, .file = {}, .to = &linear.weight};
+      const auto memory = device->place({&weight, 1});
+      CHECK(linear.weight.type == DType::f16);
+      std::vector<uint16_t> halves(size_t(rows * cols));
+      device->download(halves.data(), linear.weight);
+      std::vector<float> row(static_cast<size_t>(cols));
+      for (int64_t r = 0; r < rows; ++r) {
+        dequantizeRow(type, bytes.data() + size_t(r) * rowBytes, row.data(), cols);
+        for (int64_t c = 0; c < cols; ++c) CHECK_EQUAL(halves[size_t(r * cols + c)], f32ToF16(row[size_t(c)]));
+      }
+    }
+}
+
+// Where host and GPU share memory, what lies in the file as kernels read it stays there.
+TEST(gpu_maps_files_instead_of_copying_them) {
+  const int64_t rows = 20, cols = 256;
+  const Matrix plain(DType::f16, rows, 2 * cols, 1), narrow(DType::f16, rows, 72, 2),
+      blocks(DType::q4_0, rows, cols, 3);
+  const auto padding = [](std::string bytes) { return bytes.append((64 - bytes.size() % 64) % 64, '\0'); };
+  const auto bytesOf = [](const Matrix& m) { return std::string(m.bytes.begin(), m.bytes.end()); };
+  const std::string first = padding(bytesOf(plain)), second = first + padding(bytesOf(narrow));
+  const std::vector<float> x = randoms(size_t(6 * cols), 4);
+  for (const bool unified : {true, false})
+    for (const bool mostlyBlocks : {false, true}) {
+      gpu::EmulatorOptions options = emulated(kEmulatedMetal);
+      options.unified = unified;
+      const auto device = gpuWith(options);
+      std::string text = second;
+      for (int i = 0; i < (mostlyBlocks ? 9 : 1); ++i) text += bytesOf(blocks);
+      const TemporaryFile content(text);
+      auto file = std::make_shared<const MappedFile>(content.path());
+      const std::weak_ptr<const MappedFile> watched = file;
+      const size_t before = device->driver().freeBytes();
+      Linear linears[3];
+      const Matrix* const matrices[] = {&plain, &narrow, &blocks};
+      const size_t offsets[] = {0, first.size(), second.size()};
+      std::vector<Placement> weights;
+      for (size_t i = 0; i < 3; ++i)
+        weights.push_back({.host = {file->data() + offsets[i], matrices[i]->type, rows, matrices[i]->cols},
+                           .file = file,
+                           .to = &linears[i].weight});
+      for (int i = 1; mostlyBlocks && i < 9; ++i) weights.push_back(weights[2]);
+      std::vector<Buffer> memory = device->place(weights);
+      weights.clear(), file.reset();
+      const bool maps = unified && !mostlyBlocks;
+      CHECK_EQUAL(watched.expired(), !maps);
+      CHECK_EQUAL(before - device->driver().freeBytes() < plain.bytes.size(), maps);
+      for (size_t i = 0; i < 3; ++i) {
+        const Matrix& w = *matrices[i];
+        const std::vector<float> part(x.begin(), x.begin() + 3 * w.cols);
+        const std::vector<float> y = product(*device, linears[i], Floats(*device, part, 3, w.cols));
+        CHECK(relativeError(y, doubles(w, part, 3)) < 1e-3);
+      }
+      memory.clear();
+      CHECK(watched.expired());
+    }
+}
+
+// Queries that f16 cannot hold: nothing that looks like a result.
+TEST(gpu_attention_does_not_hide_numbers_that_are_too_large) {
+  for (const std::string& kind : {kEmulatedCuda, kEmulatedMetal}) {
+    const auto device = gpuWith(emulated(kind));
+    const int64_t tokens = 40, dim = 64;
+    std::vector<float> q = randoms(size_t(tokens * dim), 1);
+    q[size_t(11 * dim + 5)] = 1e6f;
+    const Floats in(*device, q, tokens, dim), kv(*device, randoms(size_t(tokens * dim), 2), tokens, dim);
+    const Floats out(*device, tokens, dim);
+    const Matrix::Placed next = Matrix(DType::q8_0, 8, dim, 3).on(*device);
+    device->denseAttention(out, in, kv, kv, 1, 1, Precision::fast);
+    CHECK_FAILS(product(*device, next.linear, out), Code::modelInvalid, "not finite");
   }
 }
 

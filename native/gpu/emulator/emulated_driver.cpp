@@ -25,7 +25,7 @@ KernelTable& metalKernels() {
   return table;
 }
 
-// Memory of the host that AddressSanitizer lets nobody touch but kernels and copies.
+// Memory of the host that AddressSanitizer lets nobody touch but kernels and copies; or somebody's that is only read.
 struct EmulatedDriver::Block final : Memory {
   Block(EmulatedDriver& d, uint8_t* at, size_t size)
       : Memory(reinterpret_cast<uint64_t>(at), size), driver(d), data(at) {
@@ -34,7 +34,13 @@ struct EmulatedDriver::Block final : Memory {
     driver.blocks_.insert(this);
     driver.usedBytes_ += bytes;
   }
+  Block(EmulatedDriver& d, std::shared_ptr<const uint8_t> theirs, size_t size)
+      : Memory(reinterpret_cast<uint64_t>(theirs.get()), size),
+        driver(d),
+        data(const_cast<uint8_t*>(theirs.get())),
+        keeps(std::move(theirs)) {}
   ~Block() override {
+    if (keeps) return;
     driver.usedBytes_ -= bytes;
     driver.blocks_.erase(this);
     open();
@@ -45,6 +51,7 @@ struct EmulatedDriver::Block final : Memory {
 
   EmulatedDriver& driver;
   uint8_t* const data;
+  const std::shared_ptr<const uint8_t> keeps;   // none: its own
 };
 
 // All device memory may be touched as long as it lives.
@@ -70,6 +77,7 @@ EmulatedDriver::EmulatedDriver(EmulatorOptions options) : options_(std::move(opt
   info_.groupMemoryBytes = options_.groupMemoryBytes;
   info_.processors = options_.processors;
   info_.matrixUnits = options_.matrixUnits;
+  info_.unified = options_.unified;
   for (int i = 0; i < pool_.threads(); ++i) runners_.push_back(std::make_unique<simt::Runner>());
 }
 
@@ -82,6 +90,10 @@ std::unique_ptr<Memory> EmulatedDriver::allocate(size_t bytes) {
     fail(Code::outOfMemory, "The GPU has ", freeBytes() >> 20, " MiB of ", options_.memoryBytes >> 20,
          " MiB free, but ", (bytes >> 20) + 1, " MiB were asked for");
   return std::make_unique<Block>(*this, static_cast<uint8_t*>(data), bytes);
+}
+
+std::unique_ptr<Memory> EmulatedDriver::map(std::shared_ptr<const uint8_t> data, size_t bytes) {
+  return options_.unified ? std::make_unique<Block>(*this, std::move(data), bytes) : nullptr;
 }
 
 uint8_t* EmulatedDriver::bytesOf(const Memory& memory, size_t offset, size_t bytes) const {

@@ -20,6 +20,7 @@ struct EmulatorOptions {
   uint32_t groupMemoryBytes = 48 << 10;
   uint32_t processors = 4;
   bool matrixUnits = true;
+  bool unified = false;
   int64_t launchesUntilLost = -1;     // then the device is lost, as after a reset; -1: never
 };
 
@@ -31,6 +32,7 @@ class EmulatedDriver final : public Driver {
   const DriverInfo& info() const override { return info_; }
   size_t freeBytes() const override { return options_.memoryBytes - usedBytes_; }
   std::unique_ptr<Memory> allocate(size_t bytes) override;
+  std::unique_ptr<Memory> map(std::shared_ptr<const uint8_t> data, size_t bytes) override;
   void upload(const Memory& to, size_t offset, const void* data, size_t bytes) override;
   void download(void* data, const Memory& from, size_t offset, size_t bytes) override;
   void copy(const Memory& to, size_t toOffset, const Memory& from, size_t fromOffset, size_t bytes) override;

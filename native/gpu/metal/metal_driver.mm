@@ -3,6 +3,7 @@
 #include "gpu/metal/metal_driver.h"
 
 #import <Metal/Metal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/math.h"
 
 namespace pg::gpu::metal {
 namespace {
@@ -66,6 +68,7 @@ class MetalDriver final : public Driver {
   const DriverInfo& info() const override { return info_; }
   size_t freeBytes() const override { return freeBytesOf(device_); }
   std::unique_ptr<Memory> allocate(size_t bytes) override;
+  std::unique_ptr<Memory> map(std::shared_ptr<const uint8_t> data, size_t bytes) override;
   void upload(const Memory& to, size_t offset, const void* data, size_t bytes) override;
   void download(void* data, const Memory& from, size_t offset, size_t bytes) override;
   void copy(const Memory& to, size_t toOffset, const Memory& from, size_t fromOffset, size_t bytes) override;
@@ -77,6 +80,7 @@ class MetalDriver final : public Driver {
 
  private:
   struct Block;
+  std::unique_ptr<Memory> hold(id<MTLBuffer> buffer, size_t bytes);
   id<MTLLibrary> library(const Source& source);
   id<MTLComputePipelineState> find(const std::string& kernel);
   id<MTLComputeCommandEncoder> encoder();
@@ -183,12 +187,34 @@ std::unique_ptr<Memory> MetalDriver::allocate(size_t bytes) {
            " MiB free, but ", (bytes >> 20) + 1,
            " MiB were asked for. Lower contextSize or maxSequences, or load a smaller type");
     std::memset(buffer.contents, 0, bytes);
-    uint64_t address = 0;
-    if (@available(macOS 13.0, *)) address = buffer.gpuAddress;
-    // kernels reach pages of a cache by their addresses alone: see encoder()
-    if (encoder_) [encoder_ useResource:buffer usage:MTLResourceUsageRead | MTLResourceUsageWrite];
-    return std::make_unique<Block>(*this, buffer, address, bytes);
+    return hold(buffer, bytes);
   }
+}
+
+// Pages that the file fills in part are mapped whole, so the buffer may end where they do.
+std::unique_ptr<Memory> MetalDriver::map(std::shared_ptr<const uint8_t> data, size_t bytes) {
+  @autoreleasepool {
+    const size_t page = size_t(getpagesize()), length = roundUp(bytes, page);
+    if (bytes == 0 || reinterpret_cast<uintptr_t>(data.get()) % page != 0 || length > device_.maxBufferLength)
+      return nullptr;
+    void* start = const_cast<uint8_t*>(data.get());
+    // the buffer itself keeps the file: command buffers may outlive the model
+    id<MTLBuffer> buffer = [device_ newBufferWithBytesNoCopy:start
+                                                      length:length
+                                                     options:MTLResourceStorageModeShared
+                                                 deallocator:^(void*, NSUInteger) {
+                                                   (void)data;
+                                                 }];
+    return buffer ? hold(buffer, bytes) : nullptr;
+  }
+}
+
+std::unique_ptr<Memory> MetalDriver::hold(id<MTLBuffer> buffer, size_t bytes) {
+  uint64_t address = 0;
+  if (@available(macOS 13.0, *)) address = buffer.gpuAddress;
+  // kernels reach pages of a cache by their addresses alone: see encoder()
+  if (encoder_) [encoder_ useResource:buffer usage:MTLResourceUsageRead | MTLResourceUsageWrite];
+  return std::make_unique<Block>(*this, buffer, address, bytes);
 }
 
 void MetalDriver::upload(const Memory& to, size_t offset, const void* data, size_t bytes) {

@@ -57,7 +57,8 @@ gpu::EmulatorOptions emulatorOptions(const std::string& kind) {
   gpu::EmulatorOptions options{.kind = kind,
                                .kernels = metal ? &gpu::metalKernels() : &gpu::cudaKernels(),
                                .threads = std::min(4, defaultThreads()),
-                               .groupMemoryBytes = uint32_t(metal ? 32 : 48) << 10};
+                               .groupMemoryBytes = uint32_t(metal ? 32 : 48) << 10,
+                               .unified = metal};
   const auto setting = [](const char* name) -> const char* {
     const char* value = std::getenv(name);
     return value && *value ? value : nullptr;
