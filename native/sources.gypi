@@ -139,6 +139,7 @@
       "native/test/test_far_device.cpp",
       "native/test/test_emulator.cpp",
       "native/test/test_cuda_driver.cpp",
+      "native/test/test_gpu_model.cpp",
       "native/test/test_kernels.cpp",
       "native/test/test_check_kernels.cpp",
       "native/test/test_kernels_attention.cpp",

@@ -150,7 +150,10 @@ function runEmulated(quick = false) {
   count('an emulated GPU', vitest(['--project', 'gpu'], onGpu))
   for (const device of ['cuda-emulated', 'metal-emulated']) {
     const files = quick ? [reference[0], '-t', '(pg1|pg2)-tiny (has|scores)'] : reference
-    count(`reference results on ${device}`, vitest(files, { ...onGpu, PALIGEMMA_DEVICE: device }))
+    count(
+      `reference results on ${device}`,
+      vitest([...files, '--testTimeout=900000'], { ...onGpu, PALIGEMMA_DEVICE: device })
+    )
   }
 }
 

@@ -1,13 +1,7 @@
 // The CUDA driver against a library that plays NVIDIA's: what it asks for, in which order, and every bad day.
-#include <dlfcn.h>
-
-#include <cstdlib>
 #include <numeric>
 
-#include "check.h"
-#include "fake_cuda.h"
-#include "gpu/cuda/cuda_devices.h"
-#include "gpu/cuda/cuda_driver.h"
+#include "cuda_fixture.h"
 
 using namespace pg;
 using namespace pg::gpu;
@@ -15,25 +9,13 @@ using namespace pg::gpu::cuda;
 
 namespace {
 
-// Texts that were stored as they are, which is deflate's simplest form.
-std::string stored(const std::string& text) {
-  const auto low = char(text.size()), high = char(text.size() >> 8);
-  return std::string{'\1', low, high, char(~low), char(~high)} + text;
-}
+using test::stored;
 const std::string kOld = stored("[first] of Turing"), kFirst = stored("[first] of Ampere"),
                   kSecond = stored("[second] of the longer Ampere"), kThird = stored("[third] of Ampere's");
 const PtxKernel kKernels[] = {
     {"first", 75, 17, kOld}, {"first", 80, 17, kFirst}, {"second", 80, 29, kSecond}, {"third", 80, 19, kThird}};
 
-// The library, with everything as new.
-FakeCuda& fresh() {
-  setenv("PALIGEMMA_CUDA_LIBRARY", PG_FAKE_CUDA, 1);
-  static void* library = dlopen(PG_FAKE_CUDA, RTLD_NOW);
-  if (!library) throw test::Failure{PG_FAKE_CUDA, dlerror()};
-  FakeCuda& fake = *reinterpret_cast<decltype(&fakeCuda)>(dlsym(library, "fakeCuda"))();
-  fake = {};
-  return fake;
-}
+FakeCuda& fresh() { return test::freshCuda(); }
 
 std::unique_ptr<CudaDriver> open(int card = 0) {
   return std::make_unique<CudaDriver>(listCards(kKernels).at(size_t(card)), kKernels);

@@ -1,11 +1,13 @@
 #pragma once
-// Writes a whole PaliGemma 2 of a few thousand random weights: enough to run the engine end to end under sanitizers.
+// Writes a whole PaliGemma of a few thousand random weights: enough to run the engine end to end under sanitizers.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
+
+#include "format/quantize.h"
 
 namespace pg::test {
 
@@ -14,6 +16,9 @@ struct TinyModel {
   int32_t visionHidden = 32, visionFfn = 48, visionLayers = 2, visionHeads = 2, imageSize = 28, patch = 14;
   int32_t context = 256, window = 8;
   int64_t vocab = 0;   // padded to so many pieces
+  bool gemma1 = false;
+  float attentionCap = 0, finalCap = 0;   // of Gemma 2; 0: as published
+  DType type = DType::f32;   // of matrices whose rows it suits
   // The values of a tensor, row-major, where they are not to be random.
   std::function<std::vector<float>(const std::string& name)> values = {};
 
@@ -66,28 +71,37 @@ struct TinyModel {
       put(infos, uint32_t(ne.size()));
       int64_t n = 1;
       for (int64_t d : ne) put(infos, d), n *= d;
-      put(infos, uint32_t(0));
+      const bool matrix = ne.size() == 2 && !name.starts_with("v.position");
+      const DType as = matrix && ne[0] % dtypeInfo(type)->block == 0 ? type : DType::f32;
+      put(infos, uint32_t(as));
       put(infos, uint64_t(data.size()));
-      if (values)
-        for (const float value : values(name)) put(data, value);
+      std::vector<float> list = values ? values(name) : std::vector<float>();
       for (int64_t i = 0; i < n && !values; ++i) {
         random = random * 1664525u + 1013904223u;
-        put(data, offset + scale * (float(random >> 8) / float(1 << 23) - 1));
+        list.push_back(offset + scale * (float(random >> 8) / float(1 << 23) - 1));
       }
+      const size_t at = data.size(), rowBytes = bytesFor(as, ne[0]);
+      data.resize(at + rowBytes * size_t(n / ne[0]));
+      for (int64_t row = 0; row < n / ne[0]; ++row)
+        quantizeRow(as, list.data() + row * ne[0],
+                    reinterpret_cast<uint8_t*>(data.data()) + at + size_t(row) * rowBytes, ne[0]);
       data.resize((data.size() + 31) & ~size_t(31));
     };
 
-    string("general.architecture", "gemma2");
-    u32("gemma2.context_length", uint32_t(context));
-    u32("gemma2.embedding_length", uint32_t(hidden));
-    u32("gemma2.block_count", uint32_t(layers));
-    u32("gemma2.feed_forward_length", uint32_t(ffn));
-    u32("gemma2.attention.head_count", uint32_t(heads));
-    u32("gemma2.attention.head_count_kv", uint32_t(kvHeads));
-    u32("gemma2.attention.key_length", uint32_t(headDim));
-    u32("gemma2.attention.value_length", uint32_t(headDim));
-    f32("gemma2.attention.layer_norm_rms_epsilon", 1e-6f);
-    u32("gemma2.attention.sliding_window", uint32_t(window));
+    const std::string family = gemma1 ? "gemma." : "gemma2.";
+    string("general.architecture", gemma1 ? "gemma" : "gemma2");
+    u32(family + "context_length", uint32_t(context));
+    u32(family + "embedding_length", uint32_t(hidden));
+    u32(family + "block_count", uint32_t(layers));
+    u32(family + "feed_forward_length", uint32_t(ffn));
+    u32(family + "attention.head_count", uint32_t(heads));
+    u32(family + "attention.head_count_kv", uint32_t(kvHeads));
+    u32(family + "attention.key_length", uint32_t(headDim));
+    u32(family + "attention.value_length", uint32_t(headDim));
+    f32(family + "attention.layer_norm_rms_epsilon", 1e-6f);
+    if (!gemma1) u32(family + "attention.sliding_window", uint32_t(window));
+    if (attentionCap > 0) f32(family + "attn_logit_softcapping", attentionCap);
+    if (finalCap > 0) f32(family + "final_logit_softcapping", finalCap);
     u32("clip.vision.image_size", uint32_t(imageSize));
     u32("clip.vision.patch_size", uint32_t(patch));
     u32("clip.vision.embedding_length", uint32_t(visionHidden));
@@ -111,7 +125,7 @@ struct TinyModel {
     for (int i = 0; i < layers; ++i) {
       const std::string p = "blk." + std::to_string(i) + ".";
       for (const char* norm : {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"})
-        tensor(p + norm + ".weight", {hidden}, 0.1f, 1);
+        if (!gemma1 || std::strncmp(norm, "post", 4) != 0) tensor(p + norm + ".weight", {hidden}, 0.1f, 1);
       tensor(p + "attn_q.weight", {hidden, heads * headDim}, 0.3f);
       tensor(p + "attn_k.weight", {hidden, kvHeads * headDim}, 0.3f);
       tensor(p + "attn_v.weight", {hidden, kvHeads * headDim}, 0.3f);
