@@ -1,4 +1,5 @@
 // What tiles gain: scenes of small shapes, whose truth is known, seen whole, padded and in tiles by the demo model.
+//   node bench/tiles.mjs --ratio 4    eight tiles against eight calls: processor time, in turns
 //   node bench/tiles.mjs [--scenes 20] [--kind small|panorama|border|empty|large] [--seed 1] [--out DIR]
 //
 // Each label of a scene is asked for by itself, with the recommended minimum score. Found: the right label and a box
@@ -15,7 +16,8 @@ const { values: options } = parseArgs({
     kind: { type: 'string', multiple: true, default: ['small', 'panorama', 'border', 'large', 'empty'] },
     seed: { type: 'string', default: '1' },
     tiles: { type: 'string', multiple: true, default: ['auto'] },
-    out: { type: 'string' }
+    out: { type: 'string' },
+    ratio: { type: 'string' }
   }
 })
 
@@ -179,6 +181,40 @@ async function score(model, drawn, call, tally) {
     if (call.tiles && options.out)
       await sharp(await drawDetections(s.pixels, results)).toFile(join(options.out, `${s.name}.png`))
   }
+}
+
+/** A JPEG of 12 megapixels in eight tiles (and whole), and its eight parts each by a call of its own. */
+async function ratio(rounds) {
+  const model = await loadModel('demo')
+  const { svg, width, height } = scene('small', randomOf(1))
+  const [scale, tiles] = [2.5, { columns: 4, rows: 2 }]
+  const jpeg = await sharp(Buffer.from(svg))
+    .resize(width * scale, height * scale)
+    .jpeg()
+    .toBuffer()
+  const call = { minScore: recommendedMinScore('red square') }
+  const inTiles = async () => await model.detect(jpeg, 'red square', { ...call, tiles })
+  const parts = (await inTiles()).tiles.slice(1)
+  const oneByOne = async () => {
+    for (const { x: left, y: top, width, height } of parts)
+      await model.detect(sharp(jpeg).extract({ left, top, width, height }), 'red square', call)
+  }
+  const seconds = async (work) => {
+    const before = process.cpuUsage()
+    await work()
+    const { user, system } = process.cpuUsage(before)
+    return (user + system) / 1e6
+  }
+  await oneByOne()
+  for (let round = 0; round < rounds; round++) {
+    const [tiled, single] = [await seconds(inTiles), await seconds(oneByOne)]
+    console.log(JSON.stringify({ tiled, single, ratio: Number((tiled / single).toFixed(2)) }))
+  }
+  await model.dispose()
+}
+if (options.ratio) {
+  await ratio(Number(options.ratio))
+  process.exit()
 }
 
 if (options.out) mkdirSync(options.out, { recursive: true })

@@ -62,6 +62,16 @@ describe.skipIf(!hasFfmpeg)('describeVideo', () => {
     expect(segments[0]!.text).toBe((await model.generate(request)).text)
   })
 
+  it('says something of a clip that is shorter than a step of its parts', async () => {
+    const one = join(folder, 'one.mp4')
+    makeClip(one, 1, 10, h264)
+    for (const options of [{}, { segmentSeconds: 2 }]) {
+      const { segments } = await model.describeVideo(one, { frames: 3, maxTokens: 2, ...options })
+      expect(segments).toMatchObject([{ start: 0, end: 0, times: [0, 0, 0] }])
+    }
+    await expect(model.describeVideo(one, { start: 5 })).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+  })
+
   it('rejects with the reason of its signal, and with what is wrong', async () => {
     const control = new AbortController()
     const reason = new Error('enough')

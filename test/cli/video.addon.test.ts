@@ -169,6 +169,24 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
     expect(JSON.parse(out).result[0].label).toBe('purple ring')
   })
 
+  it.skipIf(process.platform === 'win32')('tells a command of each result, and ends while that runs', async () => {
+    const main = join(__dirname, '../../dist/cli/main.js')
+    const looking = ['watch', clip, '--model', 'demo', '--caption', '--max-tokens', '2', '--jsonl']
+    const told = await command(...looking, '--count', '2', '--exec', `cat >> '${file('told')}'; exit 3`)
+    expect(told.code, told.err).toBe(0)
+    expect(told.err.match(/--exec ended with 3/g)).toHaveLength(2)
+    expect(rowsOf(file('told')).map(({ result }) => typeof result)).toEqual(['string', 'string'])
+    const child = spawn(process.execPath, [main, ...looking, '--exec', `touch '${file('began')}'; exec sleep 60`])
+    let err = ''
+    child.stderr.on('data', (data) => {
+      err += data
+    })
+    const ended = once(child, 'exit')
+    await expect.poll(() => existsSync(file('began')), { timeout: 20_000 }).toBe(true)
+    child.kill('SIGINT')
+    expect([await ended, err]).toEqual([[130, null], expect.not.stringContaining('ABORT_ERR')])
+  })
+
   describe('overlapping parts', () => {
     let model: PaliGemma
     beforeAll(async () => {

@@ -35,51 +35,6 @@ describe('assign', () => {
 })
 
 describe('Tracker', () => {
-  it('keeps ids in 100 clips of moving shapes, with crossings, gaps and doubtful frames', { tags: ['slow'] }, () => {
-    const random = randomNumbers(11)
-    let seen = 0
-    let switches = 0
-    let tracks = 0
-    for (let clip = 0; clip < 100; clip++) {
-      const movers = Array.from({ length: 5 }, (_, i) => ({
-        x: 0.1 + 0.8 * random(),
-        y: 0.1 + 0.8 * random(),
-        dx: (random() - 0.5) * 0.03,
-        dy: (random() - 0.5) * 0.03,
-        label: i < 3 ? 'car' : 'dog',
-        hidden: 0
-      }))
-      const ids = new Map<number, number>()
-      const tracker = new Tracker<Trackable & { who: number }>()
-      for (let frame = 0; frame < 60; frame++) {
-        const detections = movers.flatMap((mover, who) => {
-          mover.x += mover.dx
-          mover.y += mover.dy
-          if (mover.x < 0.05 || mover.x > 0.95) mover.dx *= -1
-          if (mover.y < 0.05 || mover.y > 0.95) mover.dy *= -1
-          if (mover.hidden === 0 && random() < 0.02) mover.hidden = 1 + Math.floor(random() * 6)
-          if (mover.hidden > 0) {
-            mover.hidden--
-            return []
-          }
-          const noise = (): number => (random() - 0.5) * 0.008
-          const score = random() < 0.1 ? 0.3 : 0.9
-          return [{ ...at(mover.x + noise(), mover.y + noise(), 0.1, mover.label, score), who }]
-        })
-        for (const { who, id } of tracker.update(detections, frame / 10).tracked) {
-          seen++
-          const before = ids.get(who)
-          if (before !== undefined && before !== id) switches++
-          ids.set(who, id)
-        }
-      }
-      tracks += movers.length
-    }
-    expect(seen).toBeGreaterThan(100 * 5 * 50)
-    expect(switches / tracks).toBeLessThan(0.2)
-    expect(switches / seen).toBeLessThan(0.02)
-  })
-
   it('says who came and who left, once', () => {
     const tracker = new Tracker({ keepSeconds: 0.5 })
     expect(tracker.update([at(0.2, 0.5)], 0)).toMatchObject({ tracked: [], entered: [], left: [] })

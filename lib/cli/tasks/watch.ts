@@ -1,6 +1,7 @@
 /** `paligemma watch` */
 import { spawn } from 'node:child_process'
 import { type Command, Option } from 'commander'
+import { untilAborted } from '../../base/signals'
 import {
   addLoadOptions,
   addSamplingOptions,
@@ -169,9 +170,10 @@ async function tell(command: string, row: object, context: Context): Promise<voi
   const child = spawn(command, { shell: true, stdio: ['pipe', 'inherit', 'inherit'], signal: context.signal })
   child.stdin!.on('error', () => {}) // it need not read
   child.stdin!.end(`${JSON.stringify(row)}\n`)
-  const code = await new Promise<number | null>((resolve, reject) => {
+  const ended = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', resolve)
   })
+  const code = await untilAborted(ended, context.signal)
   if (code !== 0) context.stderr.write(`note: --exec ended with ${code}\n`)
 }
