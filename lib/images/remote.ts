@@ -10,7 +10,7 @@ import { PassThrough, pipeline, type Readable, type Transform } from 'node:strea
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
 import { isPrivateAddress, privateAddress, privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
-import { follow, ownController } from '../base/signals'
+import { follow, ownController, untilAborted } from '../base/signals'
 import { collect, type Room, roomFor, tooLarge } from './body'
 import { describe, type DecodeOptions } from './image-input'
 import { invalid } from './problems'
@@ -140,10 +140,14 @@ async function ask(url: URL, lookup: LookupFunction | undefined, signal: AbortSi
     signal,
     ...(lookup && { lookup })
   }
-  return await new Promise((resolve, reject) => {
+  const answered = new Promise<IncomingMessage>((resolve, reject) => {
     const { get } = url.protocol === 'https:' ? https : http
-    get(url, options, resolve).on('error', reject)
+    get(url, options, resolve)
+      .on('error', reject)
+      // a server that takes the connection for another protocol (101): Node then says neither of the others
+      .on('close', () => reject(new Error('the connection ended without an answer')))
   })
+  return await untilAborted(answered, signal)
 }
 
 const decoders: Record<string, () => Transform> = {

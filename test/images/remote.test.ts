@@ -40,6 +40,7 @@ beforeAll(async () => {
     const [encoding, body] = answers[path.split('?')[0]!] ?? []
     if (body) response.writeHead(200, { 'content-encoding': encoding }).end(body)
     else if (path.startsWith('/a.png')) response.end(picture)
+    else if (path === '/upgrade') request.socket.write('HTTP/1.1 101 a\r\nconnection: upgrade\r\nupgrade: b\r\n\r\n')
     else if (path === '/drip') response.writeHead(200).write('x')
     else if (path === '/loop') response.writeHead(302, { location: '/loop' }).end()
     else if (path.startsWith('/to?')) response.writeHead(307, { location: decodeURIComponent(path.slice(4)) }).end()
@@ -161,6 +162,13 @@ describe('answers', () => {
     await get('/a.png')
     for (const path of ['/a.png', '/gzip'])
       await expect(get(path)).rejects.toMatchObject({ code: 'ERR_IMAGE_TOO_LARGE', message: /the limit is 18;/ })
+  })
+
+  it('that change the protocol are none', async () => {
+    expect(await refusal(`${base}/upgrade`, allowed)).toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringContaining('without an answer')
+    })
   })
 
   it('that stall end at the time limit, or with the signal', async () => {
