@@ -1,4 +1,5 @@
 /** The side that takes pictures and looks at them. */
+import { isObject } from '../base/realms'
 import type * as Bull from 'bullmq'
 import { callTask, type BatchTask } from '../api/many/batch-tasks'
 import { loadModel } from '../api/load-model'
@@ -44,7 +45,8 @@ const rateRule: Rule = {
   expected: '{ max: integer >= 1, perMs: integer >= 1 }',
   take: (v) => (typeof v === 'object' && v !== null ? { ...v } : v),
   accepts: (v) => {
-    const { max, perMs, ...others } = (v ?? {}) as Record<string, unknown>
+    if (!isObject(v)) return false // of a long text the rest would be an object with a name for each letter
+    const { max, perMs, ...others } = v
     const count = rule.integer(1)
     return count.accepts(max) && count.accepts(perMs) && Object.keys(others).length === 0
   }

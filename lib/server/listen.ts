@@ -73,12 +73,14 @@ export async function listen(
   }
 }
 
-/** The two that people meet; others pass as they are. */
+/** What the system said about the address that was asked for. */
 function refused(error: NodeJS.ErrnoException, port: number, host: string): Error {
   if (error.code === 'EADDRINUSE') return wrongOption('port', `a port of ${host} that is free`, port, error)
-  if (error.code === 'EADDRNOTAVAIL' || error.code === 'ENOTFOUND')
+  if (error.code === 'EADDRNOTAVAIL' || error.syscall === 'getaddrinfo')
     return wrongOption('host', 'an address of this machine', host, error)
-  return error
+  if (error.code === 'EACCES' || error.code === 'EPERM')
+    return wrongOption('port', 'a port that this user may listen on (1024 or more)', port, error)
+  return wrongOption('port', `a port of ${host} that can be listened on (${error.code})`, port, error)
 }
 
 function refuseHost(request: IncomingMessage, response: ServerResponse): void {

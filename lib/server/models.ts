@@ -204,8 +204,14 @@ function notLoaded(error: unknown): never {
   throw new ApiError(503, code, `The model could not be loaded (${code}); the server's log says why`, { cause: error })
 }
 
-const isAdapted = (source: ServedModel): source is AdaptedModel =>
-  typeof source === 'object' && source !== null && !(source instanceof PaliGemma) && !isUrl(source) && 'base' in source
+function isAdapted(source: ServedModel): source is AdaptedModel {
+  if (typeof source !== 'object' || source === null || isUrl(source)) return false
+  try {
+    return !(source instanceof PaliGemma) && 'base' in source
+  } catch (error) {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', 'A value of models cannot be read', { cause: error })
+  }
+}
 
 const wrongModel = (name: string, expected: string): PaliGemmaError =>
   new PaliGemmaError('ERR_INVALID_OPTION', `models.${name}: Expected ${expected}`)

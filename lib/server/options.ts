@@ -65,11 +65,14 @@ export interface ServerOptions {
   logContent?: boolean | undefined
 }
 
+const originList = rule.listOf(
+  'origins such as "https://example.com"',
+  (v) => typeof v === 'string' && /^[a-z][\w+.-]*:\/\/[^/]+$/.test(v)
+)
 const originsRule: Rule = {
-  expected: '"*" or array of origins such as "https://example.org"',
-  accepts: (v) =>
-    v === '*' ||
-    (Array.isArray(v) && v.every((item) => typeof item === 'string' && /^[a-z][\w+.-]*:\/\/[^/]+$/.test(item)))
+  expected: '"*" or a list of origins such as "https://example.com"',
+  accepts: (v) => v === '*' || originList.accepts(v),
+  take: (v, folder) => (v === '*' ? v : originList.take!(v, folder))
 }
 
 const loggerRule: Rule = {

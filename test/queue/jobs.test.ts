@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { PaliGemmaError } from '../../lib/base/errors'
 import { resultFields } from '../../lib/api/many/rows'
-import { createQueue } from '../../lib/queue'
+import { createQueue, startWorker } from '../../lib/queue'
 import { placeOf } from '../../lib/queue/connection'
 import { bullId, isFinal, parseFailure, readJob, revived, takeJob } from '../../lib/queue/jobs'
 
@@ -79,6 +79,16 @@ describe('a queue', () => {
     [{ redis: 'redis://a', attempt: 1 }, /Unknown option "attempt"/]
   ])('is refused: %j', async (options, message) => {
     await expect(createQueue(options as never)).rejects.toThrow(message)
+  })
+
+  it('refuses a text of a million letters as rate without looking at each', async () => {
+    const options = { redis: 'redis://127.0.0.1:1', model: 'demo', rate: 'y'.repeat(1 << 20) }
+    const start = process.cpuUsage()
+    await expect(startWorker(options as never)).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('for rate') as string
+    })
+    expect(process.cpuUsage(start).user).toBeLessThan(200_000) // it took over a second
   })
 
   it('says where Redis does not answer, without the password', { tags: ['slow'] }, async () => {

@@ -323,6 +323,19 @@ describe('closing', () => {
   })
 })
 
+/** 4 billion of them, in no time. */
+function holes(): unknown[] {
+  const list: unknown[] = []
+  list.length = 2 ** 32 - 1
+  return list
+}
+
+function unreadable(): object {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  return proxy
+}
+
 describe('wrong options', () => {
   it.each([
     [{ models: {} }, 'models'],
@@ -331,13 +344,21 @@ describe('wrong options', () => {
     [{ maxQueue: 0 }, 'maxQueue'],
     [{ basePath: 'api' }, 'basePath'],
     [{ cors: ['example.org'] }, 'cors'],
+    [{ cors: holes() }, 'cors'],
+    [{ models: { x: unreadable() } }, 'models'],
     [{ apiKeys: [''] }, 'apiKeys'],
     [{ port: 1 }, 'port']
-  ])('%j are refused by name', async (options, name) => {
+  ])('number %# are refused by name', async (options, name) => {
     await expect(serve(new FakeNative(), options as never)).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
       message: expect.stringContaining(name)
     })
+  })
+
+  it('of listening too: a host that the system knows nothing of', async () => {
+    const { server } = await serve(new FakeNative())
+    for (const host of ['no-such-host.invalid', 'y'.repeat(10_000), '203.0.113.1'])
+      await expect(server.listen({ port: 0, host })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
   })
 
   it('of listening too: a port that is taken', async () => {
