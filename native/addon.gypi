@@ -31,7 +31,7 @@
       "conditions": [
         ["OS=='linux'", {
           "cflags_cc": ["-fno-semantic-interposition"],
-          "ldflags": ["-static-libstdc++", "-static-libgcc",
+          "ldflags": ["-static-libstdc++", "-static-libgcc", "-Wl,--gc-sections",
                       "-Wl,--version-script=<(module_root_dir)/native/addon/exports.map"],
           "libraries": ["-ldl"]
         }],

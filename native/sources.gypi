@@ -34,7 +34,6 @@
       "native/cpu/packed_weights.cpp",
       "native/device/device.cpp",
       "native/device/input_observer.cpp",
-      "native/gpu/cuda/inflate.cpp",
       "native/gpu/cuda/ptx.cpp",
       "native/gpu/cuda/cuda_api.cpp",
       "native/gpu/cuda/cuda_devices.cpp",

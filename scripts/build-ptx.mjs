@@ -1,25 +1,27 @@
-// npm run build:ptx: our CUDA kernels to PTX, packed, in native/gpu/cuda/generated/ptx.inc, which is not committed and
-// travels in the package: who builds from it needs no nvcc. Two sets: compute capability 7.5, and 8.0 and newer.
-//   node scripts/build-ptx.mjs [--check]     --check: ptxas must take them for every generation of cards
+// npm run build:ptx: our CUDA kernels to PTX, in prebuilds/cuda/kernels.br, which is not committed and travels in the
+// package, once for the engines of all platforms. Two sets: compute capability 7.5, and 8.0 and newer.
+//   node scripts/build-ptx.mjs [--check] [--fast] [--text FILE]
+//     --check: ptxas must take them for every generation of cards
+//     --fast: packed in a second instead of a minute, half as large again
+//     --text: what gpu/cuda/ptx.h reads goes to FILE, too, not packed
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { deflateRawSync } from 'node:zlib'
+import { parseArgs } from 'node:util'
+import { brotliCompressSync, constants } from 'node:zlib'
+import { kernelIngredients, sourceCommit, writeRecord } from './prebuild/record.mjs'
 
 const root = join(fileURLToPath(import.meta.url), '..', '..')
 const sources = join(root, 'native', 'gpu', 'kernels')
-const output = join(root, 'native', 'gpu', 'cuda', 'generated')
-export const ptxOutput = join(output, 'ptx.inc')
+export const ptxOutput = join(root, 'prebuilds', 'cuda', 'kernels.br')
 
 /** What each set must assemble for. */
 const cards = { 75: ['sm_75'], 80: ['sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120'] }
 // nvcc writes its own version, which older drivers refuse; our kernels need no more than CUDA 11.0's.
 const version = '7.0'
-const mostBytes = 1.5e6
-// compilers limit how long a string may be
-const partLength = 3000
+const mostBytes = 0.7e6
 
 /** nvcc or ptxas, from CUDA_HOME or the path; undefined where there is none. */
 export function cudaTool(name) {
@@ -89,16 +91,6 @@ function kernelsOf({ text, capability }) {
   })
 }
 
-/** Registers counted back from the latest of their kind, as ptx.h has it: repeated code becomes repeated text. */
-export function countedBack(text) {
-  const latest = {}
-  return text.replace(/(%[a-z]+)(\d+)/g, (_, kind, digits) => {
-    const [number, last = 0] = [Number(digits), latest[kind]]
-    latest[kind] = Math.max(last, number)
-    return `${kind}${last - number}`
-  })
-}
-
 /** Without kernels that are the same for older cards. */
 function eachOnce(kernels) {
   const body = ({ text }) => text.replace(/^\.target .*$/m, '')
@@ -106,26 +98,36 @@ function eachOnce(kernels) {
   return kernels.filter((one) => one.capability === '75' || older.get(one.name) !== body(one))
 }
 
-/** As C++: bytes in octal, in strings as short as compilers want them. */
-function generated(kernels) {
-  const strings = (bytes) => {
-    const codes = Array.from(bytes, (byte) => `\\${byte.toString(8).padStart(3, '0')}`)
-    const lines = []
-    for (let at = 0; at < codes.length; at += partLength) lines.push(`"${codes.slice(at, at + partLength).join('')}"`)
-    return lines.join('\n')
+/** As gpu/cuda/ptx.h reads them. */
+const fileOf = (kernels) =>
+  Buffer.from(kernels.map(({ name, capability, text }) => `${name} ${capability} ${text.length}\n${text}\0`).join(''))
+
+/** Much of what one kernel says another says, too, megabytes away: half of what each would take by itself. */
+function packed(file, quality) {
+  const params = {
+    [constants.BROTLI_PARAM_QUALITY]: quality,
+    [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+    [constants.BROTLI_PARAM_SIZE_HINT]: file.length
   }
-  const rows = kernels.map(
-    ({ name, capability, bytes, packed }) =>
-      `  {"${name}", ${capability}, ${bytes}, {${strings(packed)}, ${packed.length}}},\n`
-  )
-  return `// Made by scripts/build-ptx.mjs\nconstexpr PtxKernel kPtxKernels[] = {\n${rows.join('')}};\n`
+  return brotliCompressSync(file, { params })
 }
 
-export async function buildPtx({ check = false } = {}) {
+function write(file, quality, commit) {
+  const bytes = packed(file, quality)
+  if (bytes.length > mostBytes && quality === constants.BROTLI_MAX_QUALITY)
+    throw new Error(`The kernels are ${bytes.length} bytes, more than ${mostBytes}`)
+  mkdirSync(dirname(ptxOutput), { recursive: true })
+  writeFileSync(ptxOutput, bytes)
+  writeRecord(ptxOutput, 'nvcc', commit, kernelIngredients)
+  return bytes.length
+}
+
+export async function buildPtx({ check = false, fast = false, text: textFile } = {}) {
   const nvcc = cudaTool('nvcc')
   const ptxas = check ? cudaTool('ptxas') : undefined
   if (!nvcc || (check && !ptxas))
     throw new Error('nvcc and ptxas were not found: install the CUDA toolkit, or set CUDA_HOME')
+  const commit = sourceCommit(kernelIngredients)
   const names = readdirSync(sources)
     .filter((name) => name.endsWith('.cu'))
     .map((name) => basename(name, '.cu'))
@@ -133,20 +135,15 @@ export async function buildPtx({ check = false } = {}) {
   try {
     const jobs = names.flatMap((name) => Object.keys(cards).map((capability) => ({ name, capability, nvcc, ptxas })))
     const files = await all(jobs, (job) => compile(folder, job))
-    const kernels = eachOnce(files.flatMap(kernelsOf)).map((kernel) => {
-      const text = countedBack(kernel.text)
-      return { ...kernel, bytes: text.length, packed: deflateRawSync(text, { level: 9 }) }
-    })
-    const bytes = kernels.reduce((sum, { packed }) => sum + packed.length, 0)
-    if (bytes > mostBytes) throw new Error(`The kernels are ${bytes} bytes, more than ${mostBytes}`)
+    const kernels = eachOnce(files.flatMap(kernelsOf))
     for (const { name, capability, text } of ptxas ? kernels : []) {
       const file = join(folder, `one-${name}.ptx`)
       writeFileSync(file, text)
       await run(ptxas, [`-arch=${cards[capability][0]}`, '-o', join(folder, 'one.cubin'), file])
     }
-    mkdirSync(output, { recursive: true })
-    writeFileSync(ptxOutput, generated(kernels))
-    return { kernels: kernels.length, bytes }
+    const file = fileOf(kernels)
+    if (textFile) writeFileSync(textFile, file)
+    return { kernels: kernels.length, bytes: write(file, fast ? 5 : constants.BROTLI_MAX_QUALITY, commit) }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -154,8 +151,11 @@ export async function buildPtx({ check = false } = {}) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    const { kernels, bytes } = await buildPtx({ check: process.argv.includes('--check') })
-    console.log(`${kernels} kernels, ${Math.round(bytes / 1000)} kB of packed PTX`)
+    const { values } = parseArgs({
+      options: { check: { type: 'boolean' }, fast: { type: 'boolean' }, text: { type: 'string' } }
+    })
+    const { kernels, bytes } = await buildPtx(values)
+    console.log(`${kernels} kernels, ${Math.round(bytes / 1000)} kB of PTX`)
   } catch (error) {
     console.error(error.message)
     process.exit(1)

@@ -4,13 +4,14 @@
 # Needs nvcc, cmake, ninja and a C++ compiler. With Node (PALIGEMMA_NODE names another), dist/ and node_modules it
 # measures models, with PyTorch the peer and the card's limits, with compute-sanitizer it looks for bad accesses. What is
 # missing is left out, what time does not allow is skipped, and the JSON says so. Without Node,
-# native/gpu/cuda/generated/ptx.inc must be there. Keep the JSON as bench/gpu/results/CARD.json.
+# build/gpu/kernels.ptx must be there. Keep the JSON as bench/gpu/results/CARD.json.
 #   PALIGEMMA_BENCH_SECONDS=360 PALIGEMMA_BENCH_SIZES="3b-224 3b-448" PALIGEMMA_BENCH_TYPES="BF16 Q8_0 Q4_0"
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export PALIGEMMA_PTX=$PWD/build/gpu/kernels.ptx   # for the native tests
 node=$(command -v "${PALIGEMMA_NODE:-node}" || true)
 if [[ -n $node ]]; then
   # cmake asks "node" for Node's headers
@@ -21,8 +22,9 @@ fi
 build() {
   local addon=OFF
   nvcc --version >/dev/null || return 1
-  if [[ -n $node ]]; then node scripts/build-ptx.mjs || return 1; fi
-  [[ -f native/gpu/cuda/generated/ptx.inc ]] || return 1
+  mkdir -p build/gpu
+  if [[ -n $node ]]; then node scripts/build-ptx.mjs --fast --text "$PALIGEMMA_PTX" || return 1; fi
+  [[ -f $PALIGEMMA_PTX ]] || return 1
   if [[ -n $node && -d node_modules/node-api-headers ]]; then addon=ON; fi
   cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DPALIGEMMA_TESTS=ON -DPALIGEMMA_TEST_CARD=ON \
     -DPALIGEMMA_ADDON="$addon" && cmake --build build/gpu

@@ -1,4 +1,4 @@
-/** Where the engine's file may be: in the package, or, where a bundler has moved this code, in what lies around it. */
+/** Where the engine's files may be: in the package, or, where a bundler has moved this code, in what lies around it. */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { foldersBeside, packagesSeen } from '../base/package-files'
@@ -11,6 +11,13 @@ export function candidates(): string[] {
     ...prebuiltNames().map((name) => join(root, 'prebuilds', `${process.platform}-${process.arch}`, name))
   ])
   return [...new Set([...own, ...unpacked(own), ...others, ...unpacked(others)])]
+}
+
+/** Files that may be CUDA's kernels, best first. */
+export function cudaKernelFiles(): string[] {
+  const own = typeof __dirname === 'string' ? [join(__dirname, '../../prebuilds/cuda/kernels.br')] : []
+  const others = otherRoots().map((root) => join(root, 'prebuilds', 'cuda', 'kernels.br'))
+  return [...new Set([...own, ...unpacked(own), ...others])]
 }
 
 /** Whether this code runs out of an Electron archive. */

@@ -70,6 +70,8 @@ export interface NativeLoadOptions {
   weights?: 'mapped' | 'copy'
   device?: string
   threads?: number
+  /** What prebuilds/cuda/kernels.br holds; undefined where no NVIDIA card is meant. */
+  cudaKernels?: Uint8Array
   /** Of the CPU's kernels; default: the best. */
   isa?: string
   contextSize?: number
@@ -367,8 +369,10 @@ export interface NativeBinding {
     threads: number
     broken?: { isa: string; kernels: string[] }[]
   }
-  /** `problem`: why there is no GPU. */
-  listDevices(): Promise<{ devices: NativeDevice[]; problem?: string }>
+  /** Whether NVIDIA's driver shows any card. */
+  hasCudaCards(): Promise<boolean>
+  /** `hasCudaKernels`: cards are of no use without. `problem`: why there is no GPU. */
+  listDevices(hasCudaKernels: boolean): Promise<{ devices: NativeDevice[]; problem?: string }>
   /** Every kernel of a supported table against the scalar one; `error` and `allowed` relative to the largest value. */
   checkKernels(isa: string): Promise<{ kernel: string; error: number; allowed: number }[]>
   /**

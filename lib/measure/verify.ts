@@ -11,6 +11,7 @@ import { inspectModel } from '../api/inspect'
 import { PaliGemma } from '../api/model'
 import type { DeviceInfo } from '../api/options/device'
 import { loadRules } from '../api/options/options'
+import { listNativeDevices } from '../engine/cuda-kernels'
 import { native, nativePath } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
 import { decodeImage } from '../images/decode'
@@ -91,7 +92,7 @@ async function verify(options: Taken<VerifyOptions>): Promise<VerifyResult> {
   const { onProgress, signal } = options
   const binding = native()
   const { isa, supported, threads } = binding.cpuInfo()
-  const gpus = (await native().listDevices()).devices.filter(({ device }) => device !== 'cpu')
+  const gpus = (await listNativeDevices(binding)).devices.filter(({ device }) => device !== 'cpu')
   const resolved = await resolveModel(options.model ?? 'demo')
   const files = [resolved.path, options.vision ?? resolved.vision] as const
   for (const file of files) if (file !== undefined) await inspectModel(file, { maxArray: 0 })

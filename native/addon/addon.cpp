@@ -19,6 +19,7 @@ NAPI_MODULE_INIT() {
         js::method("resize", js::entry<resize>),
         js::method("pasteMask", js::entry<pasteMask>),
         js::method("cpuInfo", js::entry<cpuInfo>),
+        js::method("hasCudaCards", js::entry<hasCudaCards>),
         js::method("listDevices", js::entry<devices>),
         js::method("checkKernels", js::entry<checkTable>),
         js::method("machineLimits", js::entry<machineLimits>),

@@ -300,6 +300,10 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     options.weights = ways[choice(env, v, "weights", {"mapped", "copy"})];
   });
   given("device", [&](napi_value v) { options.device = string(env, v, "device"); });
+  given("cudaKernels", [&](napi_value v) {
+    const Bytes text = bytes(env, v, "cudaKernels");
+    options.cudaKernels = std::make_shared<const std::string>(reinterpret_cast<const char*>(text.data), text.size);
+  });
   given("isa", [&](napi_value v) { options.isa = string(env, v, "isa"); });
   given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, 1024)); });
   given("contextSize", [&](napi_value v) { options.contextSize = integer(env, v, "contextSize", 1, kInt32Max); });

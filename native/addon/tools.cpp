@@ -192,9 +192,15 @@ napi_value cpuInfo(const js::Call& call) {
   return info;
 }
 
-napi_value devices(const js::Call& call) {
+napi_value hasCudaCards(const js::Call& call) {
   return js::runInPool(
-      call.env, [] { return listDevices(); },
+      call.env, [] { return hasNvidiaCards(); }, [](napi_env e, bool&& has) { return js::toJs(e, has); });
+}
+
+napi_value devices(const js::Call& call) {
+  const bool hasCudaKernels = js::boolean(call.env, call.args[0], "hasCudaKernels");
+  return js::runInPool(
+      call.env, [hasCudaKernels] { return listDevices(hasCudaKernels); },
       [](napi_env e, DeviceList&& list) {
         const napi_value result = js::newObject(e);
         if (!list.problem.empty()) js::set(e, result, "problem", list.problem);

@@ -8,6 +8,7 @@ napi_value quantizeRows(const js::Call& call);
 napi_value resize(const js::Call& call);
 napi_value pasteMask(const js::Call& call);
 napi_value cpuInfo(const js::Call& call);
+napi_value hasCudaCards(const js::Call& call);
 napi_value devices(const js::Call& call);
 napi_value checkTable(const js::Call& call);
 napi_value machineLimits(const js::Call& call);

@@ -134,6 +134,10 @@ HostTensor MaskReader::read(const std::string& name, std::vector<int64_t> expect
   HostTensor tensor = lookup_(name);
   if (tensor.data.empty())
     fail(Code::modelInvalid, "The ", what_, " has no tensor ", name, " (vae-oid.npz holds them all)");
+  // a filter's values in one row, which block types need: [out, in * k * k]
+  if (const auto taps = expected.back() * expected.back();
+      expected.size() == 4 && tensor.shape.size() == 2 && tensor.shape[1] % taps == 0)
+    tensor.shape = {tensor.shape[0], tensor.shape[1] / taps, expected.back(), expected.back()};
   // GGUF drops outermost ones
   while (tensor.shape.size() < expected.size()) tensor.shape.insert(tensor.shape.begin(), 1);
   bool good = tensor.shape.size() == expected.size();

@@ -3,7 +3,8 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
-#include <deque>
+#include <memory>
+#include <string>
 
 #include "check.h"
 #include "fake_cuda.h"
@@ -12,12 +13,6 @@
 #include "gpu/emulator/kernel_table.h"
 
 namespace pg::test {
-
-// A text that was stored as it is, which is deflate's simplest form.
-inline std::string stored(const std::string& text) {
-  const auto low = char(text.size()), high = char(text.size() >> 8);
-  return std::string{'\1', low, high, char(~low), char(~high)} + text;
-}
 
 // The library, with everything as new.
 inline FakeCuda& freshCuda() {
@@ -30,19 +25,17 @@ inline FakeCuda& freshCuda() {
 }
 
 // All our kernels by their names alone: the library has what they do.
-inline std::span<const gpu::cuda::PtxKernel> namedKernels() {
-  static std::deque<std::string> texts;
-  static std::vector<gpu::cuda::PtxKernel> kernels;
-  if (kernels.empty())
-    for (const gpu::EmulatedKernel& kernel : gpu::cudaKernels().all()) {
-      const std::string text = std::string("[") + kernel.name + "]";
-      kernels.push_back({kernel.name, 75, text.size(), texts.emplace_back(stored(text))});
-    }
-  return kernels;
+inline gpu::cuda::PtxKernels namedKernels() {
+  std::string file;
+  for (const gpu::EmulatedKernel& kernel : gpu::cudaKernels().all()) {
+    const std::string text = std::string("[") + kernel.name + "]";
+    file += std::string(kernel.name) + " 75 " + std::to_string(text.size()) + "\n" + text + '\0';
+  }
+  return gpu::cuda::readPtx(std::make_shared<const std::string>(std::move(file)));
 }
 
 inline std::unique_ptr<gpu::Driver> cudaOverLibrary() {
-  return std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards(namedKernels()).at(0), namedKernels());
+  return std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards(true).at(0), namedKernels());
 }
 
 }  // namespace pg::test

@@ -1,6 +1,9 @@
 #pragma once
 // What the tests of the ops share: random tensors, weights of any type, and every device that runs here.
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <random>
 
@@ -120,10 +123,22 @@ inline gpu::EmulatorOptions emulated(const std::string& kind) {
           .unified = metal};
 }
 
+#ifdef PG_TEST_CARD
+// What `node scripts/build-ptx.mjs --text FILE` wrote.
+inline gpu::cuda::PtxKernels kernelsForCard() {
+  const char* path = std::getenv("PALIGEMMA_PTX");
+  std::ifstream file(path ? path : "", std::ios::binary);
+  if (!file) fail(Code::deviceUnavailable, "PALIGEMMA_PTX must name what node scripts/build-ptx.mjs --text FILE wrote");
+  return gpu::cuda::readPtx(
+      std::make_shared<const std::string>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()));
+}
+#endif
+
 // A GPU whose kernels run on the CPU, twice and in two orders of their threads; in a build for it, a real card.
 inline std::unique_ptr<Device> emulatedGpu(const std::string& kind = kEmulatedCuda) {
 #ifdef PG_TEST_CARD
-  return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards().at(0)));
+  return std::make_unique<gpu::GpuDevice>(
+      std::make_unique<gpu::cuda::CudaDriver>(gpu::cuda::listCards(true).at(0), kernelsForCard()));
 #endif
   return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(emulated(kind)));
 }

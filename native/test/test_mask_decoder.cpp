@@ -137,6 +137,19 @@ TEST(mask_decoder_equals_its_definition) {
   CHECK(largest > 0.1);
 }
 
+TEST(mask_decoder_takes_filters_in_one_row) {
+  Tensors tensors = randomWeights();
+  const std::vector<int32_t> codes(16, 7);
+  std::vector<float> before(64 * 64), after(64 * 64);
+  MaskDecoder(lookupIn(tensors)).decode(codes.data(), before.data());
+  for (auto& [name, tensor] : tensors)
+    if (auto& shape = tensor.shape; shape.size() == 4) shape = {shape[0], shape[1] * shape[2] * shape[3]};
+  MaskDecoder(lookupIn(tensors)).decode(codes.data(), after.data());
+  CHECK(after == before);
+  tensors["decoder.4.weight"].shape[1] -= 1;
+  CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, "decoder.4.weight");
+}
+
 TEST(mask_decoder_names_what_is_wrong) {
   Tensors tensors = randomWeights();
   const MaskDecoder decoder(lookupIn(tensors));

@@ -9,15 +9,20 @@ import { fileURLToPath } from 'node:url'
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
 /** What engines are made of: a commit that changes none of it needs no new ones. */
-const ingredients = ['native', 'CMakeLists.txt', 'binding.gyp', 'scripts/prebuild']
+const engineIngredients = ['native', 'CMakeLists.txt', 'binding.gyp', 'scripts/prebuild']
+/** What scripts/build-ptx.mjs makes CUDA's kernels of. */
+export const kernelIngredients = [
+  ...['native/gpu/kernels', 'native/gpu/cuda/dialect_cuda.h', 'native/gpu/gpu_args.h'],
+  'scripts/build-ptx.mjs'
+]
 
 function git(...args) {
   const { status, stdout } = spawnSync('git', args, { cwd: root, encoding: 'utf8' })
   return status === 0 ? stdout.trim() : undefined
 }
 
-/** The last commit that changed what engines are made of; with "+" where files differ from it, '' without git. */
-export function sourceCommit() {
+/** The last commit that changed what a file is made of; with "+" where files differ from it, '' without git. */
+export function sourceCommit(ingredients = engineIngredients) {
   const commit = git('log', '-1', '--format=%H', '--', ...ingredients)
   if (!commit) return ''
   return git('status', '--porcelain', '--', ...ingredients) ? `${commit}+` : commit
@@ -26,13 +31,13 @@ export function sourceCommit() {
 export const sha256 = (file) => createHash('sha256').update(readFileSync(file)).digest('hex')
 
 /** `commit`: of the sources when the build began; it is for nothing where they have changed since. */
-export function writeRecord(file, compiler, commit) {
-  if (sourceCommit() !== commit) throw new Error('the sources changed while they were compiled; build again')
+export function writeRecord(file, compiler, commit, ingredients = engineIngredients) {
+  if (sourceCommit(ingredients) !== commit) throw new Error('the sources changed while they were compiled; build again')
   const record = { commit, compiler, sha256: sha256(file) }
   writeFileSync(`${file}.json`, `${JSON.stringify(record, null, 2)}\n`)
 }
 
-/** What speaks against this engine being the one of the sources as they are; '' where nothing does. */
+/** What speaks against this file being the one of the sources as they are; '' where nothing does. */
 export function mismatch(file, commit = sourceCommit()) {
   let record
   try {

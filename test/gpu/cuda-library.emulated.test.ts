@@ -12,7 +12,7 @@ import { removeTempDirs } from '../support/convert-helpers'
 import { writeTinyModel } from '../support/tiny-model'
 
 const library = join(dirname(process.env.PALIGEMMA_NATIVE ?? '.'), 'libfake_cuda.so')
-const hasKernels = existsSync(join(__dirname, '..', '..', 'native', 'gpu', 'cuda', 'generated', 'ptx.inc'))
+const hasKernels = existsSync(join(__dirname, '..', '..', 'prebuilds', 'cuda', 'kernels.br'))
 const folder = mkdtempSync(join(tmpdir(), 'paligemma-cuda-'))
 const log = join(folder, 'log')
 const loaded: PaliGemma[] = []

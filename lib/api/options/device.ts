@@ -2,6 +2,7 @@
 import { nativeCall } from '../../base/errors'
 import { isDeviceName } from '../../base/device-name'
 import type { Rule } from '../../base/validate'
+import { listNativeDevices } from '../../engine/cuda-kernels'
 import { native, type NativeDevice } from '../../engine/native'
 
 export const deviceRule: Rule = {
@@ -26,5 +27,5 @@ export interface DeviceList {
  * @throws PaliGemmaError ERR_NATIVE_MISSING
  */
 export async function listDevices(): Promise<DeviceList> {
-  return await nativeCall(async () => await native().listDevices())
+  return await nativeCall(async () => await listNativeDevices(native()))
 }

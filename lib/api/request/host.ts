@@ -5,6 +5,7 @@ import { type AdapterInfo, chooseAdapters, readAdapters, toAdapterInfo } from '.
 import { inNoContext } from '../../base/call'
 import { PaliGemmaError, fromNative, nativeAborted } from '../../base/errors'
 import { checkImage, isEmbedding, type ImageInput } from '../../images/image-input'
+import { cudaKernels } from '../../engine/cuda-kernels'
 import { readMaskTensors } from '../../output/masks/mask-file'
 import type {
   NativeBinding,
@@ -164,7 +165,11 @@ export interface EngineOnly {
 }
 
 /** The options as the addon takes them, with what is read here: the mask decoder's npz and PEFT's tensors. */
-async function readLoadOptions(options: HostOptions, extra: EngineOnly): Promise<NativeLoadOptions> {
+async function readLoadOptions(
+  binding: NativeBinding,
+  options: HostOptions,
+  extra: EngineOnly
+): Promise<NativeLoadOptions> {
   const { maskDecoder, signal } = options
   const adapters = options.adapters as TakenAdapter[] | undefined
   const isArchive = maskDecoder !== undefined && (await looksLikeZip(maskDecoder))
@@ -175,6 +180,7 @@ async function readLoadOptions(options: HostOptions, extra: EngineOnly): Promise
     ...(adapters && (await untilAborted(readAdapters(adapters), signal))),
     weights: options.weights,
     device: options.device,
+    cudaKernels: await untilAborted(cudaKernels(binding, options.device, extra.isa), signal),
     threads: options.threads,
     contextSize: options.contextSize,
     maxSequences: options.maxSequences,
@@ -216,7 +222,7 @@ export class ModelHost {
     onProgress?.(0)
     const jobs = new Jobs()
     jobs.ready.catch(() => {}) // an abort may leave it without a reader
-    const given = await readLoadOptions(options, extra)
+    const given = await readLoadOptions(binding, options, extra)
     let model: NativeModel
     try {
       model = inNoContext(() => new binding.Model(given, jobs.deliver))

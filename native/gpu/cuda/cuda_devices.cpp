@@ -5,6 +5,9 @@
 namespace pg::gpu::cuda {
 namespace {
 
+constexpr const char* kNoKernels =
+    "our CUDA kernels, prebuilds/cuda/kernels.br, were not found: a bundler left them behind (docs/deploy.md), or this "
+    "package was made without nvcc (npm run build:ptx makes them)";
 constexpr int kOldestCapability = 75;  // Turing: the first whose tensor cores take our products
 
 size_t freeMemory(const Api& api, Device device) {
@@ -41,22 +44,31 @@ Card describe(const Api& api, int index, bool hasKernels) {
   api.totalMemory(&card.memoryBytes, device);
   if (card.capability < kOldestCapability)
     card.problem = card.name + " has compute capability " + card.capabilityText() + "; 7.5 or newer is needed";
-  else if (!hasKernels) card.problem = "this build has no CUDA kernels: it was made without nvcc";
+  else if (!hasKernels) card.problem = kNoKernels;
   else card.freeBytes = freeMemory(api, device);
   return card;
 }
 
 }  // namespace
 
-std::vector<Card> listCards(std::span<const PtxKernel> kernels) {
+std::vector<Card> listCards(bool hasKernels) {
   const Api& api = Api::load();
   int count = 0;
   const Result result = api.deviceCount(&count);
   if (result != kSuccess || count == 0)
     fail(Code::deviceUnavailable, "The NVIDIA driver shows no GPU", result == kSuccess ? "" : ": " + api.text(result));
   std::vector<Card> cards;
-  for (int i = 0; i < count; ++i) cards.push_back(describe(api, i, !kernels.empty()));
+  for (int i = 0; i < count; ++i) cards.push_back(describe(api, i, hasKernels));
   return cards;
+}
+
+bool hasCards() {
+  try {
+    int count = 0;
+    return Api::load().deviceCount(&count) == kSuccess && count > 0;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace pg::gpu::cuda

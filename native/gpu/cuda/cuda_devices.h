@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "gpu/cuda/cuda_api.h"
-#include "gpu/cuda/ptx.h"
 
 namespace pg::gpu::cuda {
 
@@ -21,6 +20,9 @@ struct Card {
 };
 
 // All that the driver shows, usable or not. Fails with deviceUnavailable where there is none.
-std::vector<Card> listCards(std::span<const PtxKernel> kernels = ptxKernels());
+std::vector<Card> listCards(bool hasKernels);
+
+// Whether the driver shows any card; takes no memory of it.
+bool hasCards();
 
 }  // namespace pg::gpu::cuda

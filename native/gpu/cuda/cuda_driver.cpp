@@ -28,7 +28,7 @@ struct CudaDriver::Block final : Memory {
   std::shared_ptr<CardContext> context;
 };
 
-CudaDriver::CudaDriver(const Card& card, std::span<const PtxKernel> kernels) {
+CudaDriver::CudaDriver(const Card& card, PtxKernels kernels) : kernels_(std::move(kernels)) {
   if (!card.problem.empty())
     fail(Code::deviceUnavailable, "Device \"cuda:", card.index, "\" cannot be used: ", card.problem);
   context_ = std::make_shared<CardContext>(card);
@@ -41,7 +41,7 @@ CudaDriver::CudaDriver(const Card& card, std::span<const PtxKernel> kernels) {
   info_.matrixUnits = true;
   info_.unified = card.integrated;
   const CardContext::Use use(*context_);
-  chooseKernels(kernels, card.capability);
+  chooseKernels(card.capability);
   context_->check(context_->api.createStream(&stream_, kNonBlocking), "a stream");
   staging_ = std::make_unique<Staging>(*context_, stream_);
   launches_ = std::make_unique<Launches>(*context_, stream_, graphsWanted(context_->api));
@@ -63,15 +63,15 @@ CudaDriver::~CudaDriver() {
 
 // The newest of each kernel's forms that the card takes. One kernel is compiled now: a driver that takes none is found
 // out here.
-void CudaDriver::chooseKernels(std::span<const PtxKernel> kernels, int capability) {
-  for (const PtxKernel& kernel : kernels) {
+void CudaDriver::chooseKernels(int capability) {
+  for (const PtxKernel& kernel : kernels_.list) {
     if (kernel.capability > capability) continue;
     const PtxKernel*& best = known_[kernel.name].kernel;
     if (!best || kernel.capability > best->capability) best = &kernel;
   }
   const PtxKernel* smallest = nullptr;
   for (const auto& [name, known] : known_)
-    if (!smallest || known.kernel->bytes < smallest->bytes) smallest = known.kernel;
+    if (!smallest || known.kernel->text.size() < smallest->text.size()) smallest = known.kernel;
   if (smallest) function(std::string(smallest->name).c_str(), 0);
 }
 
@@ -81,7 +81,7 @@ Module CudaDriver::compile(const PtxKernel& kernel) {
   int options[] = {errorLog, errorLogBytes};
   void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
   Module module = nullptr;
-  const Result result = context_->api.loadModule(&module, kernel.text().c_str(), 2, options, values);
+  const Result result = context_->api.loadModule(&module, kernel.text.data(), 2, options, values);
   if (result == kNoMemory) context_->check(result, "kernels");
   if (result != kSuccess)
     fail(Code::deviceUnavailable, info_.name, " (", info_.detail, ") does not take our kernel ", kernel.name, ": ",

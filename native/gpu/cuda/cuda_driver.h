@@ -16,7 +16,7 @@ namespace pg::gpu::cuda {
 class CudaDriver final : public Driver {
  public:
   // A card of listCards(). Fails with deviceUnavailable where it has a problem or does not take our kernels.
-  explicit CudaDriver(const Card& card, std::span<const PtxKernel> kernels = ptxKernels());
+  CudaDriver(const Card& card, PtxKernels kernels);
   ~CudaDriver() override;
 
   const DriverInfo& info() const override { return info_; }
@@ -33,7 +33,7 @@ class CudaDriver final : public Driver {
 
  private:
   struct Block;
-  void chooseKernels(std::span<const PtxKernel> kernels, int capability);
+  void chooseKernels(int capability);
   Module compile(const PtxKernel& kernel);
   Function function(const char* name, uint32_t groupMemory);
 
@@ -46,6 +46,7 @@ class CudaDriver final : public Driver {
     Function function = nullptr;
     uint32_t groupMemory = 48 << 10;  // of its own choice that it may have: so much without asking
   };
+  const PtxKernels kernels_;
   std::map<std::string_view, Known> known_;
   std::unique_ptr<Staging> staging_;
   std::unique_ptr<Launches> launches_;

@@ -1,41 +1,49 @@
 #include "gpu/cuda/ptx.h"
 
 #include <charconv>
-#include <map>
+
+#include "base/error.h"
 
 namespace pg::gpu::cuda {
+namespace {
 
-std::string countedFromOne(std::string_view packed) {
-  std::map<std::string_view, int> latest;  // by kind
-  std::string text;
-  text.reserve(packed.size() * 9 / 8);
-  for (size_t at = 0; at < packed.size();) {
-    const size_t begin = std::min(packed.find('%', at), packed.size());
-    text += packed.substr(at, begin - at);
-    size_t end = std::min(begin + 1, packed.size());
-    while (end < packed.size() && packed[end] >= 'a' && packed[end] <= 'z') ++end;
-    text += packed.substr(begin, end - begin);
-    at = end;
-    int back = 0;
-    const auto [rest, error] = std::from_chars(packed.data() + end, packed.data() + packed.size(), back);
-    if (error != std::errc() || end == begin + 1) continue;  // "%tid.x", "%f<9>": no register
-    int& last = latest[packed.substr(begin, end - begin)];
-    const int number = last - back;
-    last = std::max(last, number);
-    text += std::to_string(number);
-    at = size_t(rest - packed.data());
-  }
-  return text;
+[[noreturn]] void failDamaged(size_t at) {
+  fail(Code::deviceUnavailable, "The CUDA kernels of this package are damaged at byte ", at,
+       " of their text: install it again, or use device: 'cpu'");
 }
 
-// PG_HAS_PTX comes from CMake, for compiler caches that do not know what a file once was not there for. macOS knows no
-// CUDA.
-#if !defined(__APPLE__) && (defined(PG_HAS_PTX) || __has_include("gpu/cuda/generated/ptx.inc"))
-#include "gpu/cuda/generated/ptx.inc"
+// The next word of a line, which a space or the line's end follows.
+std::string_view word(std::string_view text, size_t& at, char end) {
+  const size_t stop = text.find(end, at);
+  if (stop == std::string_view::npos || stop == at) failDamaged(at);
+  const std::string_view found = text.substr(at, stop - at);
+  at = stop + 1;
+  return found;
+}
 
-std::span<const PtxKernel> ptxKernels() { return kPtxKernels; }
-#else
-std::span<const PtxKernel> ptxKernels() { return {}; }
-#endif
+size_t number(std::string_view text, size_t& at, char end) {
+  const size_t start = at;
+  const std::string_view digits = word(text, at, end);
+  size_t value = 0;
+  const auto [rest, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (error != std::errc() || rest != digits.data() + digits.size()) failDamaged(start);
+  return value;
+}
+
+}  // namespace
+
+PtxKernels readPtx(std::shared_ptr<const std::string> file) {
+  PtxKernels kernels{{}, file};
+  const std::string_view text = *file;
+  for (size_t at = 0; at < text.size();) {
+    const std::string_view name = word(text, at, ' ');
+    const auto capability = int(number(text, at, ' '));
+    const size_t bytes = number(text, at, '\n');
+    if (bytes >= text.size() - at || text[at + bytes] != '\0') failDamaged(at);
+    kernels.list.push_back({name, capability, text.substr(at, bytes)});
+    at += bytes + 1;
+  }
+  return kernels;
+}
 
 }  // namespace pg::gpu::cuda

@@ -1,28 +1,28 @@
 #pragma once
 // Our kernels as PTX, each on its own: the driver compiles those that a model uses, for its card. scripts/build-ptx.mjs
-// makes them where there is nvcc; a build without has none.
-#include <span>
+// makes one file of them for all platforms, where there is nvcc; lib/engine/cuda-kernels.ts unpacks it where there is a
+// card.
+#include <memory>
 #include <string>
 #include <string_view>
-
-#include "gpu/cuda/inflate.h"
+#include <vector>
 
 namespace pg::gpu::cuda {
-
-// Packed texts count registers back from the latest of their kind, "%f-1" for the next new one: repeated code is then
-// repeated text. This gives them their own numbers.
-std::string countedFromOne(std::string_view packed);
 
 // One form of a kernel.
 struct PtxKernel {
   std::string_view name;
   int capability;  // of the oldest card that takes it: 75, 80
-  size_t bytes;  // of the packed text, inflated
-  std::string_view deflated;
-
-  std::string text() const { return countedFromOne(inflate(deflated, bytes)); }
+  std::string_view text;  // a NUL follows it
 };
 
-std::span<const PtxKernel> ptxKernels();
+struct PtxKernels {
+  std::vector<PtxKernel> list;
+  std::shared_ptr<const std::string> file = {};  // that the list points into
+};
+
+// Each kernel is a line "name capability bytes", so many bytes of text, and a NUL. Fails with deviceUnavailable where
+// the file is something else.
+PtxKernels readPtx(std::shared_ptr<const std::string> file);
 
 }  // namespace pg::gpu::cuda

@@ -19,13 +19,9 @@
 namespace pg {
 namespace {
 
-void addCudaCards(DeviceList& list) {
-  if (gpu::cuda::ptxKernels().empty()) {
-    list.problem = "this build has no CUDA kernels: it was made without nvcc (npm run build:ptx makes them)";
-    return;
-  }
+void addCudaCards(DeviceList& list, bool hasKernels) {
   try {
-    for (const gpu::cuda::Card& card : gpu::cuda::listCards())
+    for (const gpu::cuda::Card& card : gpu::cuda::listCards(hasKernels))
       list.devices.push_back({"cuda:" + std::to_string(card.index), card.name,
                               "compute capability " + card.capabilityText(), card.memoryBytes, card.freeBytes,
                               card.processors, card.problem});
@@ -69,21 +65,23 @@ gpu::EmulatorOptions emulatorOptions(const std::string& kind) {
 }
 #endif
 
-std::unique_ptr<gpu::Driver> openDriver(const DeviceEntry& entry) {
+std::unique_ptr<gpu::Driver> openDriver(const DeviceEntry& entry, [[maybe_unused]] const CudaKernels& kernels) {
 #ifdef PG_EMULATED
   if (isEmulated(entry.device)) return std::make_unique<gpu::EmulatedDriver>(emulatorOptions(entry.device));
 #endif
 #ifdef PG_METAL
   if (entry.device == "metal") return gpu::metal::openSystemGpu();
 #endif
-  for (const gpu::cuda::Card& card : gpu::cuda::listCards())
-    if (entry.device == "cuda:" + std::to_string(card.index)) return std::make_unique<gpu::cuda::CudaDriver>(card);
+  for (const gpu::cuda::Card& card : gpu::cuda::listCards(kernels != nullptr))
+    if (entry.device == "cuda:" + std::to_string(card.index))
+      return std::make_unique<gpu::cuda::CudaDriver>(card,
+                                                     kernels ? gpu::cuda::readPtx(kernels) : gpu::cuda::PtxKernels());
   fail(Code::deviceUnavailable, "Device \"", entry.device, "\" is gone");
 }
 
 }  // namespace
 
-DeviceList listGpus(const std::string& kind) {
+DeviceList listGpus(const std::string& kind, bool hasCudaKernels) {
   DeviceList list;
   if (isEmulated(kind)) {
 #ifdef PG_EMULATED
@@ -96,31 +94,33 @@ DeviceList listGpus(const std::string& kind) {
   } else if (kind == "metal") {
     addMetal(list);
   } else if (kind == "cuda") {
-    addCudaCards(list);
+    addCudaCards(list, hasCudaKernels);
   } else {
 #ifdef __APPLE__
     addMetal(list);   // there is no CUDA
 #else
-    addCudaCards(list);
+    addCudaCards(list, hasCudaKernels);
 #endif
   }
   return list;
 }
 
-DeviceList listDevices() {
-  DeviceList list = listGpus("");
+DeviceList listDevices(bool hasCudaKernels) {
+  DeviceList list = listGpus("", hasCudaKernels);
 #ifdef PG_EMULATED
   for (const char* kind : {"cuda-emulated", "metal-emulated"})
-    for (DeviceEntry& entry : listGpus(kind).devices) list.devices.push_back(std::move(entry));
+    for (DeviceEntry& entry : listGpus(kind, hasCudaKernels).devices) list.devices.push_back(std::move(entry));
 #endif
   list.devices.push_back({.device = "cpu", .name = chooseKernels().isa, .processors = defaultThreads()});
   return list;
 }
 
-std::unique_ptr<Device> openGpu(const DeviceEntry& entry) {
+bool hasNvidiaCards() { return gpu::cuda::hasCards(); }
+
+std::unique_ptr<Device> openGpu(const DeviceEntry& entry, const CudaKernels& kernels) {
   if (!entry.problem.empty())
     fail(Code::deviceUnavailable, "Device \"", entry.device, "\" cannot be used: ", entry.problem);
-  auto device = std::make_unique<gpu::GpuDevice>(openDriver(entry));
+  auto device = std::make_unique<gpu::GpuDevice>(openDriver(entry, kernels));
   if (const std::string wrong = wrongOp(*device); !wrong.empty())
     fail(Code::deviceUnavailable, "Device \"", entry.device, "\" (", entry.name, ", ", entry.detail, ") computes ",
          wrong, " wrongly. Update its driver; if that does not help, please report it");

@@ -22,11 +22,17 @@ struct DeviceList {
   std::string problem;                // why there is no GPU, or empty
 };
 
+// What gpu/cuda/ptx.h reads, or null.
+using CudaKernels = std::shared_ptr<const std::string>;
+
 // GPUs alone that were asked for by "cuda", "metal" or an emulated kind; "" asks for all that this build knows.
-DeviceList listGpus(const std::string& kind);
-DeviceList listDevices();
+DeviceList listGpus(const std::string& kind, bool hasCudaKernels);
+DeviceList listDevices(bool hasCudaKernels);
+
+// Whether there is a card that CUDA's kernels might run on; asks the driver alone.
+bool hasNvidiaCards();
 
 // A GPU of listGpus(). Fails with deviceUnavailable where it does not open, or computes wrongly.
-std::unique_ptr<Device> openGpu(const DeviceEntry& entry);
+std::unique_ptr<Device> openGpu(const DeviceEntry& entry, const CudaKernels& kernels);
 
 }  // namespace pg

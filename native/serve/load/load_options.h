@@ -1,6 +1,7 @@
 #pragma once
 // What a model is loaded with, and what it then says of itself.
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct LoadOptions {
   FileAccess weights = FileAccess::mapped;
   std::string device = "auto";       // auto, cpu, cuda, cuda:1, metal
   int threads = 0;                   // 0 = defaultThreads()
+  std::shared_ptr<const std::string> cudaKernels;  // where a card may be asked for: what gpu/cuda/ptx.h reads
   std::string isa;                   // of the CPU's kernels; empty: the best. For `verify`
   int64_t contextSize = 0;           // tokens per sequence; 0 = what the model was trained for
   int maxSequences = 4;

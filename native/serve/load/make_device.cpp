@@ -45,7 +45,7 @@ std::unique_ptr<Device> firstThatFits(const std::vector<DeviceEntry>& found, con
     try {
       if (entry.problem.empty() && entry.freeBytes > 0 && plan.total() > entry.freeBytes)
         fail(Code::outOfMemory, entry.name, " does not hold this model: ", plan.advice(entry.freeBytes));
-      return openGpu(entry);
+      return openGpu(entry, options.cudaKernels);
     } catch (const Error&) {
       if (!first) first = std::current_exception();
     }
@@ -55,7 +55,7 @@ std::unique_ptr<Device> firstThatFits(const std::vector<DeviceEntry>& found, con
 
 std::unique_ptr<Device> chooseGpu(const LoadOptions& options) {
   const std::string kind = options.device == "auto" ? "" : kindOf(options.device);
-  const DeviceList list = listGpus(kind);
+  const DeviceList list = listGpus(kind, options.cudaKernels != nullptr);
   const std::vector<DeviceEntry> found = candidates(list, options.device);
   if (!found.empty()) return firstThatFits(found, options);
   if (options.device == "auto")
