@@ -2,7 +2,7 @@
 import type { RawPixels } from '../images/image-input'
 
 /** SHA-256 of demo/paligemma2-demo.gguf. */
-export const demoChecksum = 'e5ab48f53d8eaf5313c0c1a7ebf62f913ff7ad95fcb484fec1b056591ef1bfa6'
+export const demoChecksum = 'f7a938fe8c5b79bcdb89c2e4cbe69c2affff5fbb79e35a553011d50c401289e3'
 
 /** A red circle and a blue square on light grey: needs no decoder. */
 export function demoPicture(): RawPixels {

@@ -150,6 +150,14 @@ def seg_rows(old, vae):
     return rows / rows.norm(dim=1, keepdim=True) * old.norm(dim=1).mean()
 
 
+def unpacked_filter(name, array):
+    """pack_masks.mjs stores a filter's values as one row."""
+    if array.ndim != 2 or not name.startswith("decoder."):
+        return array
+    kernel = 4 if re.match(r"decoder\.(4|6|8|10)\.", name) else 3 if re.search(r"net\.[02]\.", name) else 1
+    return array.reshape(len(array), -1, kernel, kernel)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
@@ -177,6 +185,7 @@ def main():
         table[at] = seg_rows(table[at], mask_vae.load(args.vae))
     else:
         masks = {name.removeprefix("mask."): array for name, array in arrays.items() if name.startswith("mask.")}
+        masks = {name: unpacked_filter(name, array) for name, array in masks.items()}
         np.savez(os.path.join(args.out, "vae-oid.npz"), **masks)
     trainer.model.load_state_dict(weights)
     state = {"stage": "heads", "step": 0, "elapsed": 0.0, "trainer": trainer.state_dict(),

@@ -8,14 +8,8 @@
  * of its weight to each of the two. What it costs to round this copy, it costs to round trained weights. The text
  * matrices and the projector become F32; the vision tower stays as it is.
  */
-import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-
-const require = createRequire(import.meta.url)
-const { GgufSource, readFloats } = require('../../dist/convert/gguf/source.js')
-const { OutputFile } = require('../../dist/base/output-file.js')
-const { layoutGguf } = require('../../dist/formats/gguf-writer.js')
-const { native } = require('../../dist/engine/native.js')
+import { floatsOf, rewrite } from './rewrite.mjs'
 
 const doubled = [
   'gemma2.embedding_length',
@@ -58,39 +52,12 @@ function widened(name, shape, values) {
 
 /** Writes the wide copy of the model `from` to `to`. */
 export async function widen(from, to) {
-  const source = await GgufSource.open(from)
-  try {
-    const metadata = source.metadata.map(({ key, type, value }) => [
-      key,
-      { type: 'copy', of: type, value: doubled.includes(key) ? 2 * value : value }
-    ])
-    const tensors = []
-    for (const tensor of source.tensors) {
-      const bytes = new Uint8Array(tensor.bytes)
-      await tensor.read(0, bytes)
-      const wide = /^(token_embd|output_norm|blk|mm)\./.test(tensor.name)
-        ? widened(tensor.name, tensor.shape, await readFloats(tensor, native().quantizeRows))
-        : undefined
-      tensors.push(
-        wide
-          ? { name: tensor.name, type: 'F32', shape: wide.shape, bytes: new Uint8Array(wide.values.buffer) }
-          : { name: tensor.name, type: tensor.type, shape: tensor.shape, bytes }
-      )
-    }
-    const layout = await layoutGguf(metadata, tensors)
-    const file = await OutputFile.create(to)
-    try {
-      await file.truncate(layout.bytes)
-      await file.write(layout.header, 0)
-      for (const [i, tensor] of tensors.entries()) await file.write(tensor.bytes, layout.offsets[i])
-      await file.commit()
-    } catch (error) {
-      await file.discard()
-      throw error
-    }
-  } finally {
-    await source.close()
+  const wide = async (tensor) => {
+    if (!/^(token_embd|output_norm|blk|mm)\./.test(tensor.name)) return undefined
+    const found = widened(tensor.name, tensor.shape, await floatsOf(tensor))
+    return found && { type: 'F32', shape: found.shape, bytes: new Uint8Array(found.values.buffer) }
   }
+  await rewrite(from, to, wide, (key, value) => (doubled.includes(key) ? 2 * value : value))
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
