@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { buildMsl } from './build-msl.mjs'
 import { buildPtx, cudaTool } from './build-ptx.mjs'
+import { packSources } from './pack-sources.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const args = process.argv.slice(2)
@@ -65,10 +66,11 @@ function buildTypeScript() {
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
   run(process.execPath, [join(root, 'scripts', 'bundle-vendored.mjs')])
   run(process.execPath, [join(root, 'scripts', 'make-esm.mjs')])
+  run(process.execPath, [join(root, 'scripts', 'trim-dist.mjs')])
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)
 }
 
-/** Metal's kernels on macOS; CUDA's, where there are nvcc and a card, else those of build:ptx or of the package. */
+/** Metal's kernels on macOS; CUDA's, where there are nvcc and a card, else those of build:ptx. */
 async function buildKernels() {
   if (process.platform === 'darwin') buildMsl()
   const inputs = [
@@ -78,7 +80,7 @@ async function buildKernels() {
     'scripts/build-ptx.mjs'
   ]
   if (!['/dev/nvidiactl', '/dev/dxg'].some((path) => existsSync(path)) || !cudaTool('nvcc')) return
-  await ifChanged('ptx', 'native/gpu/cuda/generated/ptx.inc', inputs, () => buildPtx())
+  await ifChanged('ptx', 'prebuilds/cuda/kernels.br', inputs, () => buildPtx({ fast: true }))
 }
 
 function buildAddon({ name = 'cmake', options = [] } = {}) {
@@ -112,10 +114,13 @@ if (!args.includes('--native') && !args.includes('--emulated')) {
       'package.json',
       'scripts/make-esm.mjs',
       'scripts/bundle-vendored.mjs',
+      'scripts/trim-dist.mjs',
       'package-lock.json'
     ],
     buildTypeScript
   )
+  const inputs = ['native', 'CMakeLists.txt', 'scripts/pack-sources.mjs', 'scripts/build-msl.mjs']
+  await ifChanged('sources', 'dist/sources.tgz', inputs, packSources)
 }
 const addonInputs = ['native', 'CMakeLists.txt', 'node_modules/node-api-headers/package.json']
 if (args.includes('--emulated')) {

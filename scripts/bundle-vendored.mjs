@@ -1,12 +1,13 @@
-// Replaces dist/server/vendored.js, which requires the packages that the server is made of, by one file that holds what
-// is used of them, and writes their names, versions and licences beside it. Run by the build, after tsc.
+// Each vendored.ts of lib names packages that a part of the program is made of. Replaces what tsc made of it, which
+// requires them, by one file that holds what is used of them, and writes names, versions and licences of all into
+// dist/vendored.licences.txt. Run by the build, after tsc.
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { rolldown } from 'rolldown'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
-const output = join(root, 'dist', 'server')
+const banner = (up) => `// Work of others; whose, and under which licences: ${up}vendored.licences.txt`
 
 /** The folder in node_modules of the package that a file is of. */
 function folderOf(file) {
@@ -22,30 +23,43 @@ function licenceOf(name) {
   return { name, version, license, text: readFileSync(join(folder, file), 'utf8').trim() }
 }
 
-const bundle = await rolldown({
-  input: join(root, 'lib', 'server', 'vendored.ts'),
-  platform: 'node',
-  external: /^node:/,
-  onLog: (level, log) => {
-    throw new Error(`bundling what the server is made of: ${level}: ${log.message}`)
-  }
-})
-const file = join(output, 'vendored.js')
-const { output: chunks } = await bundle.write({
-  file,
-  format: 'cjs',
-  minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } }
-})
-await bundle.close()
-const banner = '// Work of others; whose, and under which licences: vendored.licences.txt beside this file.'
-writeFileSync(file, `${banner}\n${readFileSync(file, 'utf8')}`)
+// zod's messages in 60 languages, which nobody asks for: half of what zod takes.
+const english = {
+  name: 'english',
+  load: (id) => (/zod\/v4\/locales\/index\.js$/.test(id) ? "export { default as en } from './en.js'" : undefined)
+}
 
-const modules = chunks
-  .flatMap((chunk) => chunk.moduleIds ?? [])
-  .filter((id) => existsSync(id) && id.includes('node_modules'))
-const packages = [...new Set(modules.map(folderOf))].sort().map(licenceOf)
+/** Writes dist/<folder>/vendored.js; the packages that are in it. */
+async function bundleFolder(folder) {
+  const bundle = await rolldown({
+    input: join(root, 'lib', folder, 'vendored.ts'),
+    platform: 'node',
+    external: /^node:/,
+    plugins: [english],
+    onLog: (level, log) => {
+      throw new Error(`bundling lib/${folder}/vendored.ts: ${level}: ${log.message}`)
+    }
+  })
+  const file = join(root, 'dist', folder, 'vendored.js')
+  const { output } = await bundle.write({
+    file,
+    format: 'cjs',
+    minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } }
+  })
+  await bundle.close()
+  const up = '../'.repeat(folder.split(sep).length)
+  writeFileSync(file, `${banner(up)}\n${readFileSync(file, 'utf8')}`)
+  const modules = output.flatMap((chunk) => chunk.moduleIds ?? [])
+  return modules.filter((id) => existsSync(id) && id.includes('node_modules')).map(folderOf)
+}
+
+const folders = readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })
+  .filter((name) => /[\\/]vendored\.ts$/.test(name))
+  .map(dirname)
+const names = (await Promise.all(folders.map(bundleFolder))).flat()
 const rule = '='.repeat(80)
-writeFileSync(
-  join(output, 'vendored.licences.txt'),
-  packages.map(({ name, version, license, text }) => `${rule}\n${name} ${version} (${license})\n\n${text}\n`).join('\n')
-)
+const entries = [...new Set(names)]
+  .sort()
+  .map(licenceOf)
+  .map(({ name, version, license, text }) => `${rule}\n${name} ${version} (${license})\n\n${text}\n`)
+writeFileSync(join(root, 'dist', 'vendored.licences.txt'), entries.join('\n'))

@@ -20,7 +20,8 @@ const built = [
   'dist/cli/main.js',
   'dist/server/index.mjs',
   'dist/aisdk/index.mjs',
-  'dist/queue/index.mjs'
+  'dist/queue/index.mjs',
+  'dist/sources.tgz'
 ]
 for (const file of [...built, 'dist/server/page/index.html']) {
   if (!existsSync(join(root, file))) stop(`${file} is missing; run "npm run build:ts" first`)

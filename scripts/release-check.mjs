@@ -3,11 +3,10 @@
 // materials.
 //   node scripts/release-check.mjs [--tests]     --tests: `npm test` too
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { gzipSync } from 'node:zlib'
-import { ptxOutput } from './build-ptx.mjs'
-import { mismatch, root, sha256 } from './prebuild/record.mjs'
+import { complaints, describe, sizesOf } from './package-size.mjs'
+import { kernelIngredients, mismatch, root, sha256, sourceCommit } from './prebuild/record.mjs'
 import { targets } from './prebuild/targets.mjs'
 
 const output = join(root, 'build', 'release')
@@ -66,17 +65,12 @@ function prebuilds() {
     const why = existsSync(file) ? mismatch(file) : 'is missing; "npm run prebuild:all" makes it'
     if (why) wrong.push(`${target.name}: ${why}`)
   }
+  const kernels = join(root, 'prebuilds', 'cuda', 'kernels.br')
+  const why = existsSync(kernels)
+    ? mismatch(kernels, sourceCommit(kernelIngredients))
+    : 'is missing; "npm run build:ptx" makes it, where nvcc is'
+  if (why) wrong.push(`prebuilds/cuda/kernels.br: ${why}`)
   return wrong.join('\n')
-}
-
-/** NVIDIA's kernels: in the engines of systems that have cards, and in the sources for who builds from these. */
-function cudaKernels() {
-  if (!existsSync(ptxOutput)) return 'there are none; "npm run build:ptx" makes them, before the engines'
-  const without = targets
-    .filter(({ folder }) => !folder.startsWith('darwin'))
-    .map(({ folder, file }) => join(root, 'prebuilds', folder, file))
-    .filter((file) => existsSync(file) && !readFileSync(file).includes('step_q4_0\0'))
-  return without.map((file) => `${file} was built without: build it again`).join('\n')
 }
 
 /** Permissive licences, and those of sharp's libraries, which are linked at run time and can be replaced. */
@@ -95,9 +89,9 @@ function licences() {
     .join('\n')
 }
 
-/** The packages that lie in dist/server/vendored.js. */
+/** The packages that lie in the files vendored.js. */
 function vendored() {
-  const licences = readFileSync(join(root, 'dist', 'server', 'vendored.licences.txt'), 'utf8')
+  const licences = readFileSync(join(root, 'dist', 'vendored.licences.txt'), 'utf8')
   const heads = licences.matchAll(/^={80}\n(\S+) (\S+) \((\S+)\)/gm)
   return [...heads].map(([, name, version, license]) => ({ name, version, license }))
 }
@@ -116,31 +110,15 @@ function billOfMaterials() {
   return found.length === inside.length ? '' : `the bill names ${found.length} of ${inside.length} packages inside`
 }
 
-const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`
-const limits = { packed: 16e6, used: 8e6 }
-
-/** The tarball as `npm publish` would send it, and how much of it one platform has a use for. */
+/** The tarball as `npm publish` would send it. */
 function size() {
   const packed = run('npm', ['pack', '--ignore-scripts', '--silent', '--json', '--pack-destination', output])
   if (packed.status !== 0) return packed.all
-  const tarball = join(
-    output,
-    readdirSync(output).find((file) => file.endsWith('.tgz'))
-  )
-  const bytes = statSync(tarball).size
+  const [tarball] = tarballs()
   writeFileSync(`${tarball}.sha256`, `${sha256(tarball)}  ${tarball.slice(output.length + 1)}\n`)
-  const engines = targets
-    .map(({ folder, file }) => join(root, 'prebuilds', folder, file))
-    .filter(existsSync)
-    .map((file) => gzipSync(readFileSync(file)).length)
-  const used = bytes - engines.reduce((sum, one) => sum + one, 0) + Math.max(0, ...engines)
-  console.log(`  ${mega(bytes)} packed, of which any one platform uses up to ${mega(used)}`)
-  return [
-    bytes > limits.packed && `${mega(bytes)} packed, more than ${mega(limits.packed)}`,
-    used > limits.used && `${mega(used)} for one platform, more than ${mega(limits.used)}`
-  ]
-    .filter(Boolean)
-    .join('\n')
+  const sizes = sizesOf(JSON.parse(packed.stdout)[0])
+  console.log(`  ${describe(sizes)}`)
+  return complaints(sizes).join('\n')
 }
 
 /** Types as every module resolution of TypeScript sees them; `node10` knows no subpaths, which is its nature. */
@@ -159,7 +137,6 @@ const questions = {
   'CHANGELOG.md has this version': changelog,
   'package.json names its repository': repository,
   'engines of all platforms are of these sources': prebuilds,
-  'engines have kernels for CUDA': cudaKernels,
   'engines load on the oldest systems': () => script('check-prebuilds.mjs'),
   'TypeScript is built': () => script('build.mjs', '--ts'),
   'nothing is missing from the package': () => script('check-package.mjs'),

@@ -1,5 +1,5 @@
 /** Options that several verbs share, and the parsers of their values. */
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from './vendored'
 import type { LoadOptions } from '../api/options/options'
 import type { SamplingOptions } from '../api/options/sampling'
 import { type EngineOptions, engineRules } from '../engine/sampling'

@@ -1,5 +1,5 @@
 /** How the help pages look: options in groups of a fixed order, examples, and mistakes in one line. */
-import { type Command, Help, Option } from 'commander'
+import { type Command, Help, Option } from './vendored'
 import { type Context, oneLine } from './context'
 
 /** Headings of options, in the order in which they appear. */

@@ -1,5 +1,5 @@
 /** Which model a verb runs when nobody names one. */
-import type { Command } from 'commander'
+import type { Command } from './vendored'
 import { expandPath } from '../base/expand-path'
 import type { LoadOptions } from '../index'
 import { usageError } from './context'

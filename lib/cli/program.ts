@@ -1,5 +1,5 @@
 /** The command's verbs, and how errors become exit codes. */
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError } from './vendored'
 import { addBatch } from './batch'
 import { addBench } from './models/bench'
 import { addBuild } from './models/build'

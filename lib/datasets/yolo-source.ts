@@ -42,7 +42,7 @@ async function open({ source, images, subset, labels }: Reading): Promise<Folder
     const names = list === undefined ? [...labels!] : lines.filter((line, i) => line !== '' || i < lines.length - 1)
     return { names, places: [images ?? folder] }
   }
-  const { parse } = require('yaml') as typeof import('yaml')
+  const { parse } = await import('./vendored.js')
   let fields: unknown
   try {
     fields = parse(await readFile(described, 'utf8'))

@@ -1,8 +1,8 @@
 /** Reading NumPy archives (.npz): the directory at once, the arrays on demand and in pieces. */
 import { open, type FileHandle } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
-import * as yauzl from 'yauzl'
 import { PaliGemmaError } from '../base/errors'
+import { type Entry, open as openArchive, type ZipFile } from './vendored'
 
 /** The header of an .npy file: NumPy's format specification, versions 1.0 to 3.0. */
 export interface NpyHeader {
@@ -184,9 +184,9 @@ class EntrySource {
   private dataStart: number | undefined
 
   constructor(
-    private readonly zip: yauzl.ZipFile,
+    private readonly zip: ZipFile,
     private readonly file: FileHandle,
-    private readonly entry: yauzl.Entry,
+    private readonly entry: Entry,
     readonly where: string
   ) {
     this.stored = entry.compressionMethod === 0
@@ -295,7 +295,7 @@ export class NpzArchive {
     readonly path: string,
     /** By name without ".npy", in the order of the archive. */
     readonly arrays: ReadonlyMap<string, NpzArray>,
-    private readonly zip: yauzl.ZipFile,
+    private readonly zip: ZipFile,
     private readonly file: FileHandle
   ) {}
 
@@ -307,7 +307,7 @@ export class NpzArchive {
     } catch (cause) {
       throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${path}: ${(cause as Error).message}`, { cause })
     }
-    let zip: yauzl.ZipFile | undefined
+    let zip: ZipFile | undefined
     try {
       const directory = (zip = await openZip(path))
       const arrays = new Map<string, NpzArray>()
@@ -361,20 +361,20 @@ export class NpzArchive {
   }
 }
 
-async function openZip(path: string): Promise<yauzl.ZipFile> {
+async function openZip(path: string): Promise<ZipFile> {
   return await new Promise((resolve, reject) => {
-    yauzl.open(path, { lazyEntries: true, autoClose: false }, (error, zip) => {
+    openArchive(path, { lazyEntries: true, autoClose: false }, (error, zip) => {
       if (error) reject(invalid(path, `not a readable npz (zip) archive: ${error.message}`, error))
       else resolve(zip)
     })
   })
 }
 
-async function listEntries(zip: yauzl.ZipFile, path: string): Promise<yauzl.Entry[]> {
+async function listEntries(zip: ZipFile, path: string): Promise<Entry[]> {
   return await new Promise((resolve, reject) => {
-    const entries: yauzl.Entry[] = []
+    const entries: Entry[] = []
     zip.on('error', (error: Error) => reject(invalid(path, `the zip directory is damaged: ${error.message}`, error)))
-    zip.on('entry', (entry: yauzl.Entry) => {
+    zip.on('entry', (entry: Entry) => {
       entries.push(entry)
       zip.readEntry()
     })

@@ -229,7 +229,7 @@ describe('package managers build nothing', () => {
 
   it('has no implied install step in its tarball', () => {
     const listed = spawnSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).stdout
-    expect(listed).toContain('package/native/addon.gypi')
+    expect(listed).toContain('package/dist/sources.tgz')
     expect(listed).not.toContain('package/binding.gyp')
     expect(readFileSync(join(root, 'binding.gyp'), 'utf8')).toContain('native/addon.gypi')
   })

@@ -44,6 +44,26 @@ function run(cwd: string, command: string, args: string[], more: Record<string, 
   return status === 0 ? stdout.trim() : `exit ${String(status)}: ${stdout}${stderr}`
 }
 
+// npm's own packages of Node, each of one platform; the range of package.json's "engines", up to what there is
+const nodes = { 20: '^20.9.0', 22: '22', 24: '24', 26: '26' }
+
+describe('versions of Node', () => {
+  it.for(Object.entries(nodes))('%s: the library and the command', ([name, range], context) => {
+    const cwd = need(context)
+    const maker = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`
+    const folder = join(temporary, `node-${name}`)
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'package.json'), '{ "private": true }')
+    const args = ['install', '--no-audit', '--no-fund', '--silent', '--ignore-scripts', `${maker}@${range}`]
+    if (spawnSync('npm', args, { cwd: folder, timeout: 240_000 }).status !== 0)
+      leaveOut(context, `Node ${name} cannot be had here`)
+    const node = join(folder, 'node_modules', maker, 'bin', process.platform === 'win32' ? 'node.exe' : 'node')
+    expect(run(cwd, node, ['--version'])).toMatch(new RegExp(`^v${name}\\.`))
+    expect(run(cwd, node, ['index.cjs'])).toBe(want)
+    expect(run(cwd, node, ['node_modules/node-paligemma/dist/cli/main.js', 'verify'])).toContain('All is well')
+  })
+})
+
 describe('runtimes', () => {
   it.for([
     ['bun', []],

@@ -109,9 +109,8 @@ describe('the packed package', () => {
       'dist/index.d.ts',
       'dist/index.d.mts',
       'dist/cli/main.js',
-      'native/sources.gypi',
-      'native/addon.gypi',
-      'CMakeLists.txt',
+      'dist/sources.tgz',
+      'dist/vendored.licences.txt',
       'LICENSE',
       'NOTICE',
       'README.md',
@@ -123,8 +122,19 @@ describe('the packed package', () => {
     const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8')) as {
       variables: Record<string, string[]>
     }
-    for (const source of [...variables.engine_sources!, ...variables.addon_sources!]) expect(files).toContain(source)
-    expect(files.filter((name) => /^(build|test|lib|scripts|node_modules|native\/test)\//.test(name))).toEqual([])
+    const sources = execFileSync('tar', ['-tzf', join(temporary, 'stage', 'package', 'dist', 'sources.tgz')], {
+      encoding: 'utf8'
+    }).split('\n')
+    for (const name of ['native/addon.gypi', 'native/sources.gypi', 'native/addon/exports.map', 'CMakeLists.txt'])
+      expect(sources).toContain(name)
+    for (const source of [
+      ...variables.engine_sources!,
+      ...variables.addon_sources!,
+      ...variables.metal_sources!,
+      'native/gpu/kernels/steps.cu'
+    ])
+      expect(sources).toContain(source)
+    expect(files.filter((name) => /^(build|test|lib|scripts|node_modules|native)\//.test(name))).toEqual([])
   })
 
   it('runs nothing at installation', () => {

@@ -17,6 +17,7 @@ const needed = [
   'dist/aisdk/index.mjs',
   'dist/server/page/index.html',
   'dist/queue/index.mjs',
+  'dist/sources.tgz',
   'demo/paligemma2-demo.gguf',
   'demo/shapes.png'
 ]

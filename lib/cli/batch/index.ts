@@ -1,5 +1,5 @@
 /** `paligemma batch`: any number of pictures, through every interruption. */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { addLoadOptions, addSamplingOptions, collect, integer, number, tiles } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'

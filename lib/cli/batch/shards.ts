@@ -5,12 +5,12 @@
 import { createReadStream } from 'node:fs'
 import { pipeline, type Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import type { Extract } from 'tar-stream'
 import { PaliGemmaError } from '../../base/errors'
 import { collect, maxEncodedBytes, tooLarge } from '../../images/body'
 import { openUrl } from '../../images/remote'
 import { isPictureName } from '../images'
 import type { Entry } from './rows'
+import type { Extract } from './vendored'
 
 const shardName = /\.(?:tar|tgz|tar\.gz)(?:[?#].*)?$/i
 const isUrl = (name: string): boolean => /^https?:/i.test(name)
@@ -29,7 +29,7 @@ export async function* shardEntries(
   keys: readonly string[],
   signal: AbortSignal
 ): AsyncGenerator<Entry, void, undefined> {
-  const { extract } = await import('tar-stream')
+  const { extract } = await import('./vendored.js')
   const source = await openShard(shard, signal)
   const files = pipeline(source, extract(), () => {}) // errors come out of the loop
   const stop = (): void => void files.destroy()

@@ -1,5 +1,5 @@
 /** `paligemma dataset`: data sets of other tools to JSON lines, and back. */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { resolve } from 'node:path'
 import type { DatasetOptions } from '../../datasets/convert-dataset'
 import { collect, integer, number, pick } from '../args'

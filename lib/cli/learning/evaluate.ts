@@ -1,5 +1,5 @@
 /** `paligemma evaluate`: how well a model answers examples whose answers are known. */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { resolve } from 'node:path'
 import { TextOutput } from '../../base/text-output'
 import type { EvaluatedRow, EvaluateOptions, EvaluateResult } from '../../measure/evaluate'

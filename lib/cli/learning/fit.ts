@@ -1,5 +1,5 @@
 /** `paligemma fit`: a LoRA adapter from examples. */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import { toPath } from '../../base/paths'
 import { dirname, join, resolve } from 'node:path'

@@ -1,6 +1,6 @@
 /** `paligemma bench`: how fast a model runs here, and how near that is to what the machine can do. */
 import { rm } from 'node:fs/promises'
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { expandPath } from '../../base/expand-path'
 import type { BenchOptions, BenchResult } from '../../measure/bench'
 import { deviceName, integer, pick } from '../args'

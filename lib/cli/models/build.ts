@@ -1,10 +1,13 @@
 /** `paligemma build`: compiles the addon where no prebuilt one fits. */
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { rm, writeFile } from 'node:fs/promises'
+import { createReadStream, createWriteStream, existsSync } from 'node:fs'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import type { Command } from 'commander'
+import { pipeline } from 'node:stream'
+import { pipeline as piped } from 'node:stream/promises'
+import { createGunzip } from 'node:zlib'
+import type { Command } from '../vendored'
 import { PaliGemmaError } from '../../base/errors'
 import { integer } from '../args'
 import { type Context, printLine, usageError } from '../context'
@@ -40,6 +43,7 @@ export function addBuild(program: Command, context: Context): void {
             'and try again'
         )
       }
+      if (!existsSync(join(packageRoot, 'native'))) await unpackSources(join(packageRoot, 'dist', 'sources.tgz'))
       // Not "rebuild": that would remove everything under build/, other builds included.
       const args = [gyp, 'configure', 'build', '--release', `--jobs=${options.jobs ?? 'max'}`]
       if (options.nodedir) args.push(`--nodedir=${options.nodedir}`)
@@ -55,6 +59,17 @@ export function addBuild(program: Command, context: Context): void {
       const { native } = await import('../../engine/native.js')
       printLine(context, `${output} works on this machine (${native().cpuInfo().isa})`)
     })
+}
+
+/** What scripts/pack-sources.mjs packed; a clone has them unpacked. */
+async function unpackSources(archive: string): Promise<void> {
+  const { extract } = await import('../batch/vendored.js')
+  const files = pipeline(createReadStream(archive), createGunzip(), extract(), () => {}) // errors come out of the loop
+  for await (const file of files) {
+    const path = join(packageRoot, file.header.name)
+    await mkdir(dirname(path), { recursive: true })
+    await piped(file, createWriteStream(path))
+  }
 }
 
 /**

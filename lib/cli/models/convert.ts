@@ -1,5 +1,5 @@
 /** `paligemma convert` and `paligemma quantize` */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import type { ConvertResult } from '../../convert'
 import { adapter, collect } from '../args'
 import { addExamples, group } from '../help'

@@ -1,5 +1,5 @@
 /** `paligemma inspect` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { estimateOf, type MemoryEstimate } from '../../measure/estimate'
 import type { MetadataValue, ModelInfo } from '../../api/inspect'
 import { addExamples, group } from '../help'

@@ -1,5 +1,5 @@
 /** `paligemma imatrix` and `paligemma quality`: measuring a model on the user's own pictures. */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { checkOutput } from '../../base/output-file'
 import { addDeviceOptions, collect, integer, pick } from '../args'
 import { type Context, formatBytes, printable, printJson, printLine } from '../context'

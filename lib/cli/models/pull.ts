@@ -1,5 +1,5 @@
 /** `paligemma pull` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { RemovedList } from '../../hub/manage'
 import type { PullPlan, PullResult } from '../../hub/pull-options'
 import { flagOf } from '../args'

@@ -1,5 +1,5 @@
 /** `paligemma tokenize` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { type Context, printJson, printLine } from '../context'
 import { addExamples, group } from '../help'
 import { readInput } from '../images'

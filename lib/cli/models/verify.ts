@@ -1,5 +1,5 @@
 /** `paligemma verify`: whether this installation and a model do what they should. */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { VerifyOptions, VerifyResult } from '../../measure/verify'
 import { integer } from '../args'
 import { type Context, printable, printJson, printLine } from '../context'

@@ -1,7 +1,7 @@
 /** `paligemma serve`: models over HTTP. */
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { LoadOptions } from '../../api/options/options'
 import type { ServedModel, ServerOptions } from '../../server'
 import { adapter, addRunOptions, collect, integer, number, runOptions, seconds } from '../args'

@@ -1,5 +1,5 @@
 /** `paligemma worker`: takes pictures from a queue in Redis. */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { WorkerOptions } from '../../queue'
 import { addLoadOptions, integer, loadOptions, number, seconds } from '../args'
 import { announce, type Context, usageError } from '../context'

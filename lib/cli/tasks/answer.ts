@@ -1,5 +1,5 @@
 /** `paligemma answer` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { collect, pick, samplingOptions } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'

@@ -1,5 +1,5 @@
 /** `paligemma caption` */
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import { pick, samplingOptions } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'

@@ -1,7 +1,7 @@
 /** `paligemma demo`: the small model that ships with the package, on the pictures that ship with it. */
 import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { loadSharp } from '../../images/sharp'
 import { PaliGemmaError } from '../../base/errors'
 import { packageRoot } from '../../base/package-files'

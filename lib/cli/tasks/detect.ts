@@ -1,5 +1,5 @@
 /** `paligemma detect` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { DetectOptions } from '../../api/options/options'
 import { collect, integer, number, pick, samplingOptions, tiles } from '../args'
 import { type Context, usageError } from '../context'

@@ -1,6 +1,6 @@
 /** `paligemma embed` and `paligemma search`: pages and queries with a ColPali checkpoint. */
 import { basename, extname, join } from 'node:path'
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import type { MultiVector, PageVectors, PaliGemma, RetrievalFlavour, SearchHit, VectorType } from '../../index'
 import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import type { VectorWriter } from '../../retrieval/files'

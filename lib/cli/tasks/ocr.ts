@@ -1,5 +1,5 @@
 /** `paligemma ocr` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { pick, samplingOptions, tiles } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'

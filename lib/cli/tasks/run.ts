@@ -1,7 +1,7 @@
 /** `paligemma run`: any prompt, streamed. */
 import { readFile } from 'node:fs/promises'
 import { checkOutput } from '../../base/output-file'
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { JsonSchema } from '../../output/schema/json-schema'
 import type { GenerateOptions } from '../../api/options/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from '../args'

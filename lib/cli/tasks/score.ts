@@ -1,5 +1,5 @@
 /** `paligemma score`: how probable a text is. */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import { addLoadOptions, collect, loadOptions } from '../args'
 import { addExamples, group } from '../help'
 import { Pictures } from '../images'

@@ -2,7 +2,7 @@
 import { made } from '../../images/problems'
 import { loadSharp } from '../../images/sharp'
 import type { Segmentation } from '../../index'
-import { type Command, Option } from 'commander'
+import { type Command, Option } from '../vendored'
 import type { Context } from '../context'
 import { addObjectOptions, describeDetection, labelsOf, objectCall } from './detect'
 import { addExamples } from '../help'

@@ -1,5 +1,5 @@
 /** What caption, answer, ocr, detect and segment share: many images, one result each. */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { Drawable, ImageInput, PaliGemma } from '../../index'
 import { Annotations } from './annotate'
 import { addLoadOptions, addSamplingOptions, loadOptions } from '../args'

@@ -1,7 +1,7 @@
 /** `paligemma watch` */
 import { spawn } from 'node:child_process'
-import { type Command, Option } from 'commander'
 import { untilAborted } from '../../base/signals'
+import { type Command, Option } from '../vendored'
 import {
   addLoadOptions,
   addSamplingOptions,

@@ -1,5 +1,5 @@
 /** `paligemma video` */
-import type { Command } from 'commander'
+import type { Command } from '../vendored'
 import type { PaliGemma } from '../../index'
 import {
   addLoadOptions,
