@@ -46,10 +46,12 @@ function versionsAgree() {
 
 /** The version has its section with a day, above all others, and nothing waits for a later one. */
 function changelog() {
-  const text = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
+  const nothing = /^## Unreleased\n+Nothing so far\.\n/m
+  const text = readFileSync(join(root, 'CHANGELOG.md'), 'utf8').replace(nothing, '')
   const headings = [...text.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading)
   const first = headings[0] ?? ''
-  if (/^unreleased/i.test(first)) return `begins with "## ${first}": name it "## ${version} (YYYY-MM-DD)"`
+  if (/^unreleased/i.test(first))
+    return `begins with "## ${first}": name it "## ${version} (YYYY-MM-DD)", or say "Nothing so far."`
   if (!first.startsWith(version)) return `begins with "## ${first}", not with version ${version}`
   return /\d{4}-\d\d-\d\d/.test(first) ? '' : `"## ${first}" has no date`
 }
