@@ -1,7 +1,10 @@
 /** Work on the items of a source, several at a time, never further ahead of the reader than agreed. */
+import { iteratorOf } from './iterate'
 import { ownController, untilAborted } from './signals'
 
 export interface FlowOptions {
+  /** The option that the source came in, for errors. */
+  name: string
   /** Items in work at once. */
   concurrency: number
   /** Results in the order of their items; else as they come. */
@@ -39,7 +42,7 @@ export async function* flow<T, R>(
 }
 
 class Flow<T, R> {
-  readonly #iterator: AsyncIterator<T> | Iterator<T>
+  readonly #iterator: AsyncIterator<T>
   readonly #stop = ownController()
   readonly #results = new Map<number, R>()
   #read = 0
@@ -56,8 +59,7 @@ class Flow<T, R> {
     private readonly work: Work<T, R>,
     private readonly options: FlowOptions
   ) {
-    const any = source as Partial<AsyncIterable<T> & Iterable<T>>
-    this.#iterator = any[Symbol.asyncIterator]?.() ?? any[Symbol.iterator]!()
+    this.#iterator = iteratorOf(source, options.name)
   }
 
   /** Reads and begins as much as there is room for. */
@@ -65,7 +67,7 @@ class Flow<T, R> {
     const { concurrency, window } = this.options
     if (this.#reading || this.#ended || this.#running >= concurrency || this.#read - this.#taken >= window) return
     this.#reading = true
-    this.#next().then(
+    this.#iterator.next().then(
       ({ done, value }) => {
         this.#reading = false
         if (done) this.#end()
@@ -76,11 +78,6 @@ class Flow<T, R> {
         this.#end({ error, atOnce: false })
       }
     )
-  }
-
-  // async: what next() throws is a rejection, too
-  async #next(): Promise<IteratorResult<T>> {
-    return await this.#iterator.next()
   }
 
   #end(failure?: { error: unknown; atOnce: boolean }): void {
@@ -136,9 +133,7 @@ class Flow<T, R> {
     this.#ended = true
     this.#stop.abort(new Error('the loop was left'))
     if (closed) return
-    const closing = (async () => {
-      await this.#iterator.return?.()
-    })().catch(() => {}) // the loop is over; its end is what counts
+    const closing = this.#iterator.return!().catch(() => {}) // the loop is over; its end is what counts
     // A generator that waits for its next item cannot be closed before that comes.
     if (!this.#reading) await closing
   }

@@ -1,6 +1,7 @@
 /** The side that adds pictures and reads results. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as Bull from 'bullmq'
+import { iteratorOf } from '../base/iterate'
 import { publicCall } from '../base/call'
 import { untilAborted } from '../base/signals'
 import { check, readOptions, rule, wrongOption, type Rules } from '../base/validate'
@@ -89,7 +90,7 @@ export class PictureQueue {
       async ({ maxWaiting = Infinity, signal }) => {
         let count = 0
         let ready: NewJob[] = []
-        for await (const job of jobs) {
+        for await (const job of { [Symbol.asyncIterator]: () => iteratorOf(jobs, 'jobs') }) {
           signal.throwIfAborted()
           ready.push(takeJob(`jobs[${count++}]`, job))
           if (ready.length < Math.min(atOnce, maxWaiting)) continue

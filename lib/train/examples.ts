@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
+import { iteratorOf } from '../base/iterate'
 import { isUint8Array, isUrl } from '../base/realms'
 import { readFields, take, takeList, wrongOption } from '../base/validate'
 import type { ImageInput } from '../images/image-input'
@@ -55,12 +56,12 @@ export async function takeExamples(
     list.push(takeExample(example, `${option}[${list.length}]`, folder))
   }
   const source = sourceOf(option, given)
-  if (Symbol.asyncIterator in source) {
-    for await (const example of source) {
+  if (Array.isArray(source)) for (const example of source) add(example)
+  else
+    for await (const example of { [Symbol.asyncIterator]: () => iteratorOf(source, option) }) {
       signal?.throwIfAborted()
       add(example)
     }
-  } else for (const example of source) add(example)
   if (list.length === 0) throw wrongOption(option, 'at least one example', given)
   return list
 }

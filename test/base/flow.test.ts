@@ -31,7 +31,7 @@ describe('flow', () => {
         return item
       }
       const source = seed % 3 === 0 ? Array.from({ length: 40 }, (_, i) => i) : numbers(40)
-      for await (const item of flow(source, work, { concurrency, ordered, window: 2 * concurrency })) {
+      for await (const item of flow(source, work, { name: 'items', concurrency, ordered, window: 2 * concurrency })) {
         seen.push(item)
         if (next() < 0.2) await pause(3)
       }
@@ -43,7 +43,12 @@ describe('flow', () => {
 
   it('reads no further than the window while nobody takes results', async () => {
     const log = { read: 0, closed: false }
-    const results = flow(numbers(1000, log), async (item) => item, { concurrency: 3, ordered: false, window: 6 })
+    const results = flow(numbers(1000, log), async (item) => item, {
+      name: 'items',
+      concurrency: 3,
+      ordered: false,
+      window: 6
+    })
     await results.next()
     await pause(20)
     expect(log.read).toBe(7)
@@ -58,7 +63,7 @@ describe('flow', () => {
       if (item === 0) await new Promise<void>((resolve) => (release = resolve))
       return item
     }
-    const results = flow(numbers(100, log), work, { concurrency: 2, ordered: true, window: 10 })
+    const results = flow(numbers(100, log), work, { name: 'items', concurrency: 2, ordered: true, window: 10 })
     const first = results.next()
     await pause(20)
     expect(log.read).toBe(10)
@@ -76,7 +81,12 @@ describe('flow', () => {
       if (signal.aborted) aborted.push(item)
       return item
     }
-    for await (const item of flow(numbers(100, log), work, { concurrency: 4, ordered: false, window: 8 })) {
+    for await (const item of flow(numbers(100, log), work, {
+      name: 'items',
+      concurrency: 4,
+      ordered: false,
+      window: 8
+    })) {
       expect(item).toBe(0)
       await pause(5)
       break
@@ -98,6 +108,7 @@ describe('flow', () => {
     }
     const read = async (): Promise<void> => {
       for await (const item of flow(failing(), late, {
+        name: 'items',
         concurrency: 8,
         ordered: true,
         window: 8
@@ -114,18 +125,24 @@ describe('flow', () => {
       })
     } // prettier-ignore
     await expect(
-      flow(broken as never, async () => 1, { concurrency: 1, ordered: false, window: 1 }).next()
+      flow(broken as never, async () => 1, { name: 'items', concurrency: 1, ordered: false, window: 1 }).next()
     ).rejects.toThrow('at once')
   })
 
   it('ends at once by its signal, even while the source waits for ever', async () => {
     const control = new AbortController()
     const never = { [Symbol.asyncIterator]: () => ({ next: async () => await new Promise<never>(() => {}) }) }
-    const results = flow(never, async () => 1, { concurrency: 1, ordered: false, window: 2, signal: control.signal })
+    const results = flow(never, async () => 1, {
+      name: 'items',
+      concurrency: 1,
+      ordered: false,
+      window: 2,
+      signal: control.signal
+    })
     const next = results.next()
     control.abort(new Error('enough'))
     await expect(next).rejects.toThrow('enough')
-    const left = flow(never, async () => 1, { concurrency: 1, ordered: false, window: 2 })
+    const left = flow(never, async () => 1, { name: 'items', concurrency: 1, ordered: false, window: 2 })
     const waiting = left.next()
     waiting.catch(() => {})
     expect(await Promise.race([waiting, pause(5)])).toBeUndefined()
@@ -137,7 +154,7 @@ describe('flow', () => {
       return item
     }
     const read = async (): Promise<void> => {
-      for await (const item of flow(numbers(100), work, { concurrency: 2, ordered: true, window: 4 }))
+      for await (const item of flow(numbers(100), work, { name: 'items', concurrency: 2, ordered: true, window: 4 }))
         expect(item).toBeLessThan(3)
     }
     await expect(read()).rejects.toThrow('all is lost')
@@ -152,7 +169,7 @@ describe('flow', () => {
     let [count, early] = [0, 0]
     const source = numbers(items)
     const work = async (item: number): Promise<object> => ({ item, text: 'x'.repeat(100) })
-    for await (const result of flow(source, work, { concurrency: 10, ordered, window: 20 })) {
+    for await (const result of flow(source, work, { name: 'items', concurrency: 10, ordered, window: 20 })) {
       expect.assert('item' in result)
       if (++count === 50_000) {
         collect()
@@ -162,5 +179,29 @@ describe('flow', () => {
     collect()
     expect(count).toBe(items)
     expect(process.memoryUsage().heapUsed - early).toBeLessThan(20e6)
+  })
+
+  it('names the option of a source that cannot be read', async () => {
+    const read = async (source: unknown): Promise<void> => {
+      const options = { name: 'items', concurrency: 1, ordered: true, window: 1 }
+      for await (const _ of flow(source as unknown[], async (item) => await Promise.resolve(item), options)) break
+    }
+    for (const iterator of [null, undefined, 5, {}, { next: 1 }])
+      for (const method of [Symbol.iterator, Symbol.asyncIterator])
+        await expect(read({ [method]: () => iterator })).rejects.toMatchObject({
+          code: 'ERR_INVALID_OPTION',
+          message: expect.stringContaining('for items but received')
+        })
+    for (const result of [null, undefined, 'done', 7])
+      await expect(read({ [Symbol.iterator]: () => ({ next: () => result }) })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining('{ done, value }')
+      })
+    // what it throws itself is its own
+    const own = new Error('own')
+    const next = (): never => {
+      throw own
+    }
+    await expect(read({ [Symbol.iterator]: () => ({ next }) })).rejects.toBe(own)
   })
 })

@@ -81,7 +81,7 @@ async function* run(
     }
   }
   // What takes long must not stop the others: as many as three times what is in work may wait behind it.
-  yield* flow(items, work, { concurrency: atOnce, ordered, window: (ordered ? 4 : 2) * atOnce, signal })
+  yield* flow(items, work, { name: 'items', concurrency: atOnce, ordered, window: (ordered ? 4 : 2) * atOnce, signal })
 }
 
 /** `work` with a signal that aborts when the item's own or the run's does. */
