@@ -16,6 +16,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { cudaTool, ptxOutput } from './build-ptx.mjs'
+import { kernelIngredients, mismatch, sourceCommit } from './prebuild/record.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const goldens = process.env.PALIGEMMA_SHARED || join(root, '..', 'shared')
@@ -146,6 +148,9 @@ function runTables() {
 /** The reference results on GPUs that are emulated, and what else GPUs must do. quick: a prefill, scored suffixes. */
 function runEmulated(quick = false) {
   if (!node('build.mjs', '--emulated')) return count('the emulated build', { failed: 1 })
+  // for the tests of CUDA's driver, whose library is ours here
+  const stale = mismatch(ptxOutput, sourceCommit(kernelIngredients)) !== ''
+  if (stale && cudaTool('nvcc') && !node('build-ptx.mjs', '--fast')) return count('the CUDA kernels', { failed: 1 })
   const onGpu = { PALIGEMMA_NATIVE: join(root, 'build', 'emulated', 'paligemma.node') }
   count('an emulated GPU', vitest(['--project', 'gpu'], onGpu))
   for (const device of ['cuda-emulated', 'metal-emulated']) {

@@ -1,7 +1,7 @@
 /**
  * CUDA from loadModel() down to NVIDIA's library, which libfake_cuda.so plays with our kernels on the CPU; it holds our
  * PTX to what the host passes. And every bad day: an explicit device says what is wrong, 'auto' takes the CPU and says
- * so. Where PTX was built (npm run build:ptx); the C++ tests run the same without.
+ * so. Where PTX was built, which takes nvcc (npm run build:ptx); the C++ tests run the same without.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -50,7 +50,7 @@ async function expectRefusal(code: string, message: RegExp, device: LoadOptions[
   expect(info.deviceNote).toMatch(message)
 }
 
-describe.skipIf(!hasKernels && !process.env.PALIGEMMA_ALL_TESTS)("CUDA over a library that plays NVIDIA's", () => {
+describe.skipIf(!hasKernels)("CUDA over a library that plays NVIDIA's", () => {
   // these first: once the library has been started, it is kept
   it("is not even loaded for device 'cpu'", async () => {
     const cpu = await load({ device: 'cpu' })
