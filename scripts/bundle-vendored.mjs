@@ -48,7 +48,12 @@ async function bundleFolder(folder) {
   })
   await bundle.close()
   const up = '../'.repeat(folder.split(sep).length)
-  writeFileSync(file, `${banner(up)}\n${readFileSync(file, 'utf8')}`)
+  // import() finds names that are given by a getter only where it says "true": `!0` hides them
+  const code = readFileSync(file, 'utf8').replaceAll(
+    '{enumerable:!0,get:function(){',
+    '{enumerable:true,get:function(){'
+  )
+  writeFileSync(file, `${banner(up)}\n${code}`)
   const modules = output.flatMap((chunk) => chunk.moduleIds ?? [])
   return modules.filter((id) => existsSync(id) && id.includes('node_modules')).map(folderOf)
 }
