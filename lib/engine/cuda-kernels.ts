@@ -1,13 +1,12 @@
 /** CUDA's kernels: one packed file for the engines of all platforms, opened where there is a card for them. */
-import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { brotliDecompress } from 'node:zlib'
 import { PaliGemmaError } from '../base/errors'
-import { cudaKernelFiles } from './locate'
+import { cudaKernelFiles, isThere } from './locate'
 import type { NativeBinding } from './native'
 
-const kernelsFile = (): string | undefined => cudaKernelFiles().find((path) => existsSync(path))
+const kernelsFile = (): string | undefined => cudaKernelFiles().find(isThere)
 
 /** @throws PaliGemmaError ERR_NATIVE_MISSING */
 export async function listNativeDevices(binding: NativeBinding): ReturnType<NativeBinding['listDevices']> {

@@ -1,5 +1,5 @@
 /** Where the engine's files may be: in the package, or, where a bundler has moved this code, in what lies around it. */
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { foldersBeside, packagesSeen } from '../base/package-files'
 
@@ -18,6 +18,15 @@ export function cudaKernelFiles(): string[] {
   const own = typeof __dirname === 'string' ? [join(__dirname, '../../prebuilds/cuda/kernels.br')] : []
   const others = otherRoots().map((root) => join(root, 'prebuilds', 'cuda', 'kernels.br'))
   return [...new Set([...own, ...unpacked(own), ...others])]
+}
+
+/** Where Node's permission model denies the question, there is nothing for this process. */
+export function isThere(path: string): boolean {
+  try {
+    return existsSync(path)
+  } catch {
+    return false
+  }
 }
 
 /** Whether this code runs out of an Electron archive. */

@@ -1,14 +1,14 @@
 /** The typed surface of the addon and the only file that loads it. */
 import type { PlainBytes, PlainDoubles, PlainFloats } from '../base/plain-memory'
 import { createRequire } from 'node:module'
-import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { isInstalled, leaveOutside } from '../base/package-files'
 import { expandPath } from '../base/expand-path'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
-import { candidates, isInArchive } from './locate'
+import { candidates, isInArchive, isThere } from './locate'
+import type { NativeGgufFile } from './native-gguf'
 
 /** How the vectors of pages are stored. */
 export type VectorType = 'f32' | 'int8' | 'binary'
@@ -261,40 +261,6 @@ export interface NativeMaskEncoder {
   encode(mask: Uint8Array, width: number, height: number): Promise<number[]>
 }
 
-export type NativeMetadataValue = number | bigint | boolean | string | NativeMetadataArray
-export type NativeMetadataArray = { arrayOf: string; count: number; values: NativeMetadataValue[] }
-
-/** type: GGUF's name ("uint32", "string", "array", ...). 64-bit integers are bigint. */
-export type NativeMetadataEntry = { key: string; type: string; value: NativeMetadataValue }
-
-export interface NativeTensorEntry {
-  name: string
-  type: string
-  typeId: number
-  /** Outermost dimension first. */
-  shape: number[]
-  /** From the start of `file`, which of a split model is one of the parts. */
-  offset: number
-  bytes: number
-  file: string
-}
-
-/** Read in parts, so that no vocabulary holds up the event loop: `readStructure` does. All in file order. */
-export interface NativeGgufFile {
-  readonly version: number
-  readonly alignment: number
-  readonly bytes: number
-  readonly metadataCount: number
-  readonly tensorCount: number
-  /** Arrays are without their values. */
-  metadata(first: number, count: number): NativeMetadataEntry[]
-  /** Of the array that is this entry of the metadata. */
-  values(entry: number, first: number, count: number): NativeMetadataValue[]
-  tensors(first: number, count: number): NativeTensorEntry[]
-  /** Lets the file go, which else the garbage collector does: until then Windows lets nobody replace it. */
-  close(): void
-}
-
 /** Pages' vectors; see PageIndex. */
 export interface NativePageStore {
   /** Rows of the store's type; scales with int8 only. Copied. The page's number. */
@@ -469,7 +435,7 @@ function loadFirst(paths: string[], namedBy?: string): [NativeBinding, string] {
   const failures: string[] = []
   let cause: unknown
   for (const path of paths.map((path) => resolve(path))) {
-    if (!existsSync(path)) continue
+    if (!isThere(path)) continue
     try {
       const binding = createRequire(path)(path) as unknown // Node itself keeps what it has loaded
       if (!isBinding(binding) || 'default' in binding) throw new Error('it is not the engine of node-paligemma')

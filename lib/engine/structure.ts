@@ -2,7 +2,8 @@
 import { nativeCall } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { Turns } from '../base/turns'
-import { native, type NativeGgufFile, type NativeMetadataEntry, type NativeTensorEntry } from './native'
+import { native } from './native'
+import type { NativeGgufFile, NativeMetadataEntry, NativeTensorEntry } from './native-gguf'
 
 export interface Structure extends Pick<NativeGgufFile, 'version' | 'alignment' | 'bytes'> {
   /** In file order, as are the tensors. */

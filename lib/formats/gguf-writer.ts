@@ -1,5 +1,5 @@
 /** GGUF v3: the header's bytes, and a file that appears under its name only when it is complete. */
-import type { NativeMetadataArray, NativeMetadataValue } from '../engine/native'
+import type { NativeMetadataArray, NativeMetadataValue } from '../engine/native-gguf'
 import { Turns } from '../base/turns'
 import { bytesOf, layoutOf } from './types'
 

@@ -1,7 +1,7 @@
 /** A GGUF as a source of weights, under the names that docs/gguf.md lists. */
 import { type FileHandle, open } from 'node:fs/promises'
 import { PaliGemmaError } from '../../base/errors'
-import type { NativeMetadataValue } from '../../engine/native'
+import type { NativeMetadataValue } from '../../engine/native-gguf'
 import { readStructure, type Structure } from '../../engine/structure'
 import { memoryTensor, readFully, type SourceTensor, type WeightSource } from '../../formats/source'
 import type { QuantizeRows } from '../stream'

@@ -202,9 +202,7 @@ std::unique_ptr<Memory> MetalDriver::map(std::shared_ptr<const uint8_t> data, si
     id<MTLBuffer> buffer = [device_ newBufferWithBytesNoCopy:start
                                                       length:length
                                                      options:MTLResourceStorageModeShared
-                                                 deallocator:^(void*, NSUInteger) {
-                                                   (void)data;
-                                                 }];
+                                                 deallocator:^(void*, NSUInteger) { (void)data; }];
     return buffer ? hold(buffer, bytes) : nullptr;
   }
 }
