@@ -95,8 +95,7 @@ function fromNumbers(given: Record<string, unknown>): unknown[] | undefined {
 }
 
 async function* pictures(places: readonly string[]): AsyncGenerator<string> {
-  // as CommonJS: bundled as an ES module, its createRequire would meet that of a bundle's banner
-  const { glob } = require('tinyglobby') as typeof import('tinyglobby')
+  const { glob } = await import('./vendored.js')
   for (const place of places) {
     const info = await stat(place)
     if (info.isDirectory()) {

@@ -1,6 +1,7 @@
-/** What the program takes of others' work by import() is there under its name, in the files that are packed. */
+/** What the packed files take of others' work is in them, or is what package.json asks for. */
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 
@@ -25,4 +26,23 @@ it.each(files)('%s', (file) => {
   const script = `import(${JSON.stringify(built)}).then((found) =>
     console.log(JSON.stringify(${JSON.stringify(wanted)}.filter((name) => found[name] !== undefined))))`
   expect(JSON.parse(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }))).toEqual(wanted)
+})
+
+it('asks for no package that nobody installs', () => {
+  const { dependencies, peerDependencies = {} } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    dependencies: object
+    peerDependencies?: object
+  }
+  const known = new Set([...Object.keys(dependencies), ...Object.keys(peerDependencies), 'node-paligemma'])
+  const dist = join(root, 'dist')
+  const asked = readdirSync(dist, { recursive: true, encoding: 'utf8' })
+    // the page's files are a browser's, and show programs that people may copy
+    .filter((name) => /\.m?js$/.test(name) && !/vendored\.js$|^server.page/.test(name))
+    .flatMap((name) => {
+      const text = readFileSync(join(dist, name), 'utf8')
+      const found = text.matchAll(/(?:\brequire\(|\bimport\(|\bfrom )["'`]([@\w][^"'`<\n]*)["'`]/g)
+      return [...found].map(([, wanted]) => ({ name, wanted: wanted!.replace(/^((?:@[^/]+\/)?[^/]+).*$/, '$1') }))
+    })
+    .filter(({ wanted }) => !wanted.startsWith('node:') && !builtinModules.includes(wanted) && !known.has(wanted))
+  expect(asked).toEqual([])
 })
