@@ -9,7 +9,10 @@ import type { NativeBinding } from '../../lib/engine/native'
 
 const folder = mkdtempSync(join(tmpdir(), 'cuda-kernels-'))
 const file = join(folder, 'kernels.br')
-vi.mock('../../lib/engine/locate', () => ({ cudaKernelFiles: () => [join(folder, 'missing.br'), file] }))
+vi.mock('../../lib/engine/locate', async (original) => ({
+  ...(await original<object>()),
+  cudaKernelFiles: () => [join(folder, 'missing.br'), file]
+}))
 
 const text = 'add 75 3\none\0'
 beforeAll(() => writeFileSync(file, brotliCompressSync(text)))
