@@ -16,7 +16,7 @@ export async function listNativeDevices(binding: NativeBinding): ReturnType<Nati
 /**
  * What a model on this device needs of the file, or undefined: no card is asked for, or none is there.
  *
- * @throws PaliGemmaError ERR_DEVICE_UNAVAILABLE where the file is damaged
+ * @throws PaliGemmaError ERR_DEVICE_UNAVAILABLE where the file is damaged and a card was asked for by name
  */
 export async function cudaKernels(
   binding: NativeBinding,
@@ -29,6 +29,8 @@ export async function cudaKernels(
   try {
     return await promisify(brotliDecompress)(await readFile(path))
   } catch (cause) {
+    // whoever leaves the choice to the engine gets the CPU, with a note
+    if (!/^cuda/.test(device ?? '')) return undefined
     throw new PaliGemmaError(
       'ERR_DEVICE_UNAVAILABLE',
       `${path}, the kernels for NVIDIA cards, cannot be read: ${(cause as Error).message}. Install the package ` +
