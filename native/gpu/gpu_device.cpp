@@ -91,7 +91,7 @@ void GpuDevice::widen(View out, ConstView table, ConstView ids, float scale) {
                          .epilogue = kStore,
                          .parts = 1,
                          .biases = ids ? 1u : 0u};
-  launchValues(kernelOf("embed_", table.type).c_str(), out.rows, ceilDiv<int64_t>(out.cols, 32), args,
+  launchValues(kernelOf("embed_", table).c_str(), out.rows, ceilDiv<int64_t>(out.cols, 32), args,
                {bind(out), bind(table), bind(ids)});
 }
 
@@ -206,7 +206,7 @@ void GpuDevice::doUpload(View out, const void* data) {
   const size_t rowBytes = bytesFor(out.type, out.cols);
   const auto* bytes = static_cast<const uint8_t*>(data);
   std::vector<uint8_t> packed;
-  if (isTakenApart(out.type)) {
+  if (isTakenApart(out)) {
     const PackArgs form = packing(out.type, out.cols);
     packed.resize(size_t(out.rows) * rowBytes);
     for (int64_t r = 0; r < out.rows; ++r)
@@ -230,7 +230,7 @@ void GpuDevice::doDownload(void* data, ConstView in) {
   const size_t each = whole ? rowBytes * size_t(in.rows) : rowBytes;
   for (size_t r = 0; r < rows; ++r)
     if (each > 0) driver_->download(bytes + r * rowBytes, *from.memory, from.offset + r * in.stride, each);
-  if (isTakenApart(in.type)) {
+  if (isTakenApart(in)) {
     const PackArgs form = packing(in.type, in.cols);
     std::vector<uint8_t> packed(rowBytes);
     for (int64_t r = 0; r < in.rows; ++r) {

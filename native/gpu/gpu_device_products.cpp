@@ -10,9 +10,10 @@ namespace {
 
 constexpr int64_t kStepRows = 16;
 
-// Whether tensor-core kernels read the rows where they lie: whole groups of 32 values in words of 16 bytes.
+// Whether tensor-core kernels read the rows where they lie: whole groups of 32 values in words of 16 bytes, or blocks.
 bool readsGroups(ConstView w) {
   if (w.type == DType::f32 || !keepsType(w.type)) return false;
+  if (isTakenApart(w.type) && !isTakenApart(w)) return true;
   const int64_t whole = isTakenApart(w.type) ? w.cols : roundUp<int64_t>(w.cols, 32);
   return w.stride % 16 == 0 && w.address() % 16 == 0 && (w.rows == 1 || w.stride >= bytesFor(w.type, whole));
 }
@@ -45,14 +46,15 @@ void GpuDevice::doMatmul(ConstView x, std::span<const MatmulJob> jobs) {
 
 void GpuDevice::doGeglu(View out, ConstView x, const Linear& gate, const Linear& up) {
   const ConstView w = gate.weight;
-  if (x.rows <= kStepRows && usesMatrixUnits(w) && usesMatrixUnits(up.weight) && w.type == up.weight.type &&
-      w.stride == up.weight.stride) {
+  const std::string kernel = kernelOf("step_gated_", w);
+  if (x.rows <= kStepRows && usesMatrixUnits(w) && usesMatrixUnits(up.weight) &&
+      kernel == kernelOf("step_gated_", up.weight) && w.stride == up.weight.stride) {
     const Halves halves = round(x, w.type);
     ProductArgs args = productArgs(out, w, gate.bias);
     args.xStride = halves.padded, args.parts = halves.parts;
     if (up.bias) args.biases |= 2;
     return launch(
-        kernelOf("step_gated_", w.type).c_str(), {groupsOf(w.rows, 16)}, 256, args,
+        kernel.c_str(), {groupsOf(w.rows, 16)}, 256, args,
         {bind(out), bind(halves.rows), bind(halves.factors), bind(w), bind(up.weight), bind(gate.bias), bind(up.bias)});
   }
   const View second = scratch(Scratch::product, out.rows, out.cols);
@@ -95,10 +97,10 @@ void GpuDevice::matrixProduct(View y, ConstView x, const Linear& linear, Epilogu
                                                   bind(linear.bias)};
   if (x.rows <= kStepRows) {
     args.epilogue = endOf(epilogue);
-    return launch(kernelOf("step_", w.type).c_str(), {groupsOf(w.rows, 16)}, 256, args, buffers);
+    return launch(kernelOf("step_", w).c_str(), {groupsOf(w.rows, 16)}, 256, args, buffers);
   }
   args.epilogue = epilogue == Epilogue::add ? kAdd : kStore;
-  launch(kernelOf("tile_", w.type).c_str(), {groupsOf(w.rows, 64), groupsOf(x.rows, 128)}, 128, args, buffers);
+  launch(kernelOf("tile_", w).c_str(), {groupsOf(w.rows, 64), groupsOf(x.rows, 128)}, 128, args, buffers);
   if (epilogue == Epilogue::gelu) doGelu(y, {});
 }
 

@@ -1,5 +1,5 @@
-// Weights on their way to the GPU: copied, their blocks taken apart; or, where host and GPU share memory and a file has
-// them as kernels read them, left where they are.
+// Weights on their way to the GPU: copied, their blocks taken apart; or, where host and GPU share memory, left in the
+// file, blocks as it has them.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -23,11 +23,12 @@ struct Placing {
   const ConstHostView& host() const { return weight->host; }
   size_t rowBytes() const { return bytesFor(type, host().cols); }
   size_t bytes() const { return size_t(packing.strideBytes) * size_t(host().rows); }
-  // Whether the file's rows are as kernels want them: plain numbers in whole groups and words of 16 bytes.
+  // Whether kernels read the file's rows: blocks at even addresses, plain numbers in whole groups and words of 16
+  // bytes.
   bool isReady() const {
-    return weight->file && !weight->file->copied() && type == host().type && !isTakenApart(type) &&
-           rowBytes() == packing.strideBytes && host().stride == rowBytes() &&
-           reinterpret_cast<uintptr_t>(host().data) % 16 == 0;
+    if (!weight->file || weight->file->copied() || type != host().type || host().stride != rowBytes()) return false;
+    const auto at = reinterpret_cast<uintptr_t>(host().data);
+    return isTakenApart(type) ? at % 2 == 0 : at % 16 == 0 && rowBytes() == packing.strideBytes;
   }
 };
 
@@ -82,7 +83,7 @@ void GpuDevice::mapWeights(List& list, std::vector<Buffer>& memory) {
   for (const auto& [key, file] : filesToMap(list)) {
     auto whole = driver_->map(std::shared_ptr<const uint8_t>(file, file->data()), file->size());
     if (!whole) continue;
-    mapped[key] = memory.emplace_back(std::make_unique<DeviceMemory>(std::move(whole))).memory();
+    mapped[key] = memory.emplace_back(std::make_unique<DeviceMemory>(std::move(whole), true)).memory();
   }
   std::erase_if(list, [&](const Placing& w) {
     const auto found = mapped.find(w.weight->file.get());

@@ -9,14 +9,17 @@ namespace pg::gpu {
 
 // A piece of the driver's memory that goes when nothing that was gathered needs it any more.
 struct DeviceMemory : Memory {
-  explicit DeviceMemory(std::unique_ptr<Memory> memory)
-      : Memory(memory->address, memory->bytes), inner(std::move(memory)) {}
+  explicit DeviceMemory(std::unique_ptr<Memory> memory, bool file = false)
+      : Memory(memory->address, memory->bytes), inner(std::move(memory)), isFile(file) {}
   std::unique_ptr<Memory> inner;
+  const bool isFile;  // a mapped model file: blocks lie in it as the file has them
 };
+
+inline const DeviceMemory& memoryOf(ConstView view) { return *static_cast<const DeviceMemory*>(view.memory); }
 
 inline Binding bind(ConstView view) {
   if (!view) return {};
-  return {static_cast<const DeviceMemory*>(view.memory)->inner.get(), view.offset};
+  return {memoryOf(view).inner.get(), view.offset};
 }
 
 // Values from a row to the next; rows of plain numbers only.

@@ -84,38 +84,38 @@ TEST(gpu_widens_weights_of_other_types) {
     }
 }
 
-// Where host and GPU share memory, what lies in the file as kernels read it stays there.
+// Where host and GPU share memory, what kernels can read in the file stays there.
 TEST(gpu_maps_files_instead_of_copying_them) {
   const int64_t rows = 20, cols = 256;
-  const Matrix plain(DType::f16, rows, 2 * cols, 1), narrow(DType::f16, rows, 72, 2),
-      blocks(DType::q4_0, rows, cols, 3);
+  const Matrix plain(DType::f16, rows, 2 * cols, 1), blocks(DType::q4_0, rows, cols, 3),
+      narrow(DType::f16, rows, 72, 2);
   const auto padding = [](std::string bytes) { return bytes.append((64 - bytes.size() % 64) % 64, '\0'); };
   const auto bytesOf = [](const Matrix& m) { return std::string(m.bytes.begin(), m.bytes.end()); };
-  const std::string first = padding(bytesOf(plain)), second = first + padding(bytesOf(narrow));
+  const std::string first = padding(bytesOf(plain)), second = first + padding(bytesOf(blocks));
   const std::vector<float> x = randoms(size_t(6 * cols), 4);
   for (const bool unified : {true, false})
-    for (const bool mostlyBlocks : {false, true}) {
+    for (const bool mostlyNarrow : {false, true}) {
       gpu::EmulatorOptions options = emulated(kEmulatedMetal);
       options.unified = unified;
       const auto device = gpuWith(options);
       std::string text = second;
-      for (int i = 0; i < (mostlyBlocks ? 9 : 1); ++i) text += bytesOf(blocks);
+      for (int i = 0; i < (mostlyNarrow ? 30 : 1); ++i) text += bytesOf(narrow);
       const TemporaryFile content(text);
       auto file = std::make_shared<const MappedFile>(content.path());
       const std::weak_ptr<const MappedFile> watched = file;
       const size_t before = device->driver().freeBytes();
       Linear linears[3];
-      const Matrix* const matrices[] = {&plain, &narrow, &blocks};
+      const Matrix* const matrices[] = {&plain, &blocks, &narrow};
       const size_t offsets[] = {0, first.size(), second.size()};
       std::vector<Placement> weights;
       for (size_t i = 0; i < 3; ++i)
         weights.push_back({.host = {file->data() + offsets[i], matrices[i]->type, rows, matrices[i]->cols},
                            .file = file,
                            .to = &linears[i].weight});
-      for (int i = 1; mostlyBlocks && i < 9; ++i) weights.push_back(weights[2]);
+      for (int i = 1; mostlyNarrow && i < 30; ++i) weights.push_back(weights[2]);
       std::vector<Buffer> memory = device->place(weights);
       weights.clear(), file.reset();
-      const bool maps = unified && !mostlyBlocks;
+      const bool maps = unified && !mostlyNarrow;
       CHECK_EQUAL(watched.expired(), !maps);
       CHECK_EQUAL(before - device->driver().freeBytes() < plain.bytes.size(), maps);
       for (size_t i = 0; i < 3; ++i) {
@@ -127,6 +127,46 @@ TEST(gpu_maps_files_instead_of_copying_them) {
       memory.clear();
       CHECK(watched.expired());
     }
+}
+
+// Blocks that a file has at even addresses give the bits of those that were copied and taken apart: in steps, in tiles,
+// through the gate, as rows of a table, in f32 and on their way back.
+TEST(gpu_computes_the_same_over_mapped_blocks) {
+  for (DType type : kGpuTypes) {
+    if (!dtypeInfo(type)->quantized) continue;
+    const int64_t block = dtypeInfo(type)->block, k = block == 32 ? 96 : 512, n = 37;
+    const Matrix w(type, n, k, 5);
+    const TemporaryFile content("ab" + std::string(w.bytes.begin(), w.bytes.end()));
+    for (const bool matrixUnits : {true, false}) {
+      std::vector<std::vector<float>> results[2];
+      for (const bool unified : {true, false}) {
+        gpu::EmulatorOptions options = emulated(kEmulatedMetal);
+        options.unified = unified, options.matrixUnits = matrixUnits;
+        const auto device = gpuWith(options);
+        const auto file = std::make_shared<const MappedFile>(content.path());
+        Linear linear;
+        const Placement weight{.host = {file->data() + 2, type, n, k}, .file = file, .to = &linear.weight};
+        const auto memory = device->place({&weight, 1});
+        CHECK_EQUAL(linear.weight.offset, unified ? 2u : 0u);
+        auto& all = results[unified];
+        for (const int64_t m : {2, 18}) {
+          const std::vector<float> x = randoms(size_t(m * k), 6);
+          const Floats in(*device, x, m, k), gated(*device, m, n);
+          all.push_back(product(*device, linear, in));
+          CHECK(relativeError(all.back(), doubles(w, x, m)) < 1e-3);
+          device->geglu(gated, in, linear, linear);
+          all.push_back(gated.values());
+        }
+        const Floats row(*device, 2, k);
+        device->embed(row, linear.weight, Numbers(*device, {n - 1, 0}, 2, 1), 3);
+        all.push_back(row.values());
+        std::vector<uint8_t> back(w.bytes.size());
+        device->download(back.data(), linear.weight);
+        CHECK(back == std::vector<uint8_t>(w.bytes.begin(), w.bytes.end()));
+      }
+      CHECK(results[0] == results[1]);
+    }
+  }
 }
 
 // Queries that f16 cannot hold: nothing that looks like a result.
@@ -199,7 +239,7 @@ TEST(gpu_keeps_memory_that_gathered_ops_still_need) {
   const Floats x(*device, {1, 2, 3, 4}, 1, 4);
   device->submit([&] {
     const Floats y(*device, {1, 1, 1, 1}, 1, 4);
-    device->add(x, y);   // y goes before it runs
+    device->add(x, y);  // y goes before it runs
   });
   CHECK((x.values() == std::vector<float>{2, 3, 4, 5}));
 }

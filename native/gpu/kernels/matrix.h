@@ -40,11 +40,11 @@ __device__ inline uint32_t spreadBytes(uint32_t word, int j) {
   return (two & 0xff) | (two & 0xff00) << 8;
 }
 
-template <>
-struct Pairs<Q4_0> {
+template <bool kFile>
+struct Pairs<Q4_0<kFile>> {
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL uint32_t* y) {
-    const uint32_t one = load2(row + cols / 2 + 2 * i), d = one | one << 16;
-    const Bytes16 q(row + 16 * i);
+    const uint32_t one = load2(Q4_0<kFile>::Scale::of(row, cols / 32, i)), d = one | one << 16;
+    const Bytes16 q = Load<kFile>::sixteen(Q4_0<kFile>::Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const uint32_t two = spreadBytes(q.word[j / 2], j % 2);
@@ -54,13 +54,13 @@ struct Pairs<Q4_0> {
   }
 };
 
-template <>
-struct Pairs<Q8_0> {
+template <bool kFile>
+struct Pairs<Q8_0<kFile>> {
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL uint32_t* y) {
-    const uint32_t one = load2(row + cols + 2 * i), d = one | one << 16;
+    const uint32_t one = load2(Q8_0<kFile>::Scale::of(row, cols / 32, i)), d = one | one << 16;
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const Bytes16 q(row + 32 * i + 16 * part);
+      const Bytes16 q = Load<kFile>::sixteen(Q8_0<kFile>::Levels::of(row, cols / 32, i) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const uint32_t two = spreadBytes(q.word[j / 2] ^ 0x80808080, j % 2);

@@ -1,6 +1,8 @@
 #pragma once
-// Weights as they lie in a device's memory: a row's blocks are taken apart and their fields laid one kind after another
-// (gpu_weights.cpp), so that the bulk of a row is read in words of 16 bytes. format/blocks.h says what the bits mean.
+// Weights as they lie in a device's memory. On rows of the device's own, blocks are taken apart and their fields laid
+// one kind after another (gpu_weights.cpp), so that the bulk of a row is read in words of 16 bytes. Where host and GPU
+// share memory, rows are read where the file has them (kFile): block after block, words at even addresses.
+// format/blocks.h says what the bits mean.
 //
 // Each reader gives 32 consecutive values of a row: group i of a row of `cols` values. Values beyond the row are zero.
 #include "gpu/kernels/common.h"
@@ -12,11 +14,33 @@ __device__ inline uint32_t load4(GLOBAL const uint8_t* p) { return *reinterpret_
 
 struct Bytes16 {
   uint32_t word[4];
-  __device__ explicit Bytes16(GLOBAL const uint8_t* p) {
-    const Words4 all = load16(p);
-    word[0] = all.x, word[1] = all.y, word[2] = all.z, word[3] = all.w;
-  }
   __device__ uint32_t operator[](int i) const { return word[i / 4] >> (8 * (i % 4)) & 255; }
+};
+
+// Bytes of a row at multiples of their number; of a file's row, at even ones.
+template <bool kFile>
+struct Load {
+  __device__ static uint32_t four(GLOBAL const uint8_t* p) { return load4(p); }
+  __device__ static Bytes16 sixteen(GLOBAL const uint8_t* p) {
+    const Words4 all = load16(p);
+    return Bytes16{{all.x, all.y, all.z, all.w}};
+  }
+};
+template <>
+struct Load<true> {
+  __device__ static uint32_t four(GLOBAL const uint8_t* p) { return load2(p) | load2(p + 2) << 16; }
+  __device__ static Bytes16 sixteen(GLOBAL const uint8_t* p) {
+    return Bytes16{{four(p), four(p + 4), four(p + 8), four(p + 12)}};
+  }
+};
+
+// A field of kBytes: in the file from byte kFrom of each block of kBlock bytes on; on a row that was taken apart behind
+// kBefore bytes of each of its `blocks`.
+template <bool kFile, uint32_t kBlock, uint32_t kBytes, uint32_t kFrom, uint32_t kBefore>
+struct Field {
+  __device__ static GLOBAL const uint8_t* of(GLOBAL const uint8_t* row, uint32_t blocks, uint32_t block) {
+    return kFile ? row + kBlock * block + kFrom : row + kBefore * blocks + kBytes * block;
+  }
 };
 
 // ---- plain numbers ----
@@ -47,7 +71,7 @@ struct Half {
     if (32 * i + 32 <= cols && aligned16(x)) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const Bytes16 b(x + 16 * j);
+        const Bytes16 b = Load<false>::sixteen(x + 16 * j);
 #pragma unroll
         for (int l = 0; l < 4; ++l) {
           y[8 * j + 2 * l] = widen(b.word[l] & 0xffff);
@@ -65,24 +89,30 @@ using Bf16 = Half<true>;
 
 // ---- blocks of 32 ----
 
+template <bool kFile>
 struct Q8_0 {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 34, 32, 2, 0> Levels;
+  typedef Field<kFile, 34, 2, 0, 32> Scale;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const float d = halfToFloat(load2(row + cols + 2 * i));
+    const float d = halfToFloat(load2(Scale::of(row, cols / 32, i)));
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const Bytes16 q(row + 32 * i + 16 * part);
+      const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) y[16 * part + j] = (fromSmall(q[j] ^ 128) - 128.0f) * d;
     }
   }
 };
 
+template <bool kFile>
 struct Q4_0 {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 18, 16, 2, 0> Levels;
+  typedef Field<kFile, 18, 2, 0, 16> Scale;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const float d = halfToFloat(load2(row + cols / 2 + 2 * i));
-    const Bytes16 q(row + 16 * i);
+    const float d = halfToFloat(load2(Scale::of(row, cols / 32, i)));
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t low = q[j] & 15, high = q[j] >> 4;
@@ -92,12 +122,15 @@ struct Q4_0 {
   }
 };
 
+template <bool kFile>
 struct Q4_1 {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 20, 16, 4, 0> Levels;
+  typedef Field<kFile, 20, 4, 0, 16> ScaleAndMin;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const uint32_t dm = load4(row + cols / 2 + 4 * i);
+    const uint32_t dm = Load<kFile>::four(ScaleAndMin::of(row, cols / 32, i));
     const float d = halfToFloat(dm & 0xffff), m = halfToFloat(dm >> 16);
-    const Bytes16 q(row + 16 * i);
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t low = q[j] & 15, high = q[j] >> 4;
@@ -107,12 +140,16 @@ struct Q4_1 {
   }
 };
 
+template <bool kFile>
 struct Q5_0 {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 22, 16, 6, 0> Levels;
+  typedef Field<kFile, 22, 4, 2, 16> Fifth;
+  typedef Field<kFile, 22, 2, 0, 20> Scale;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const uint32_t fifth = load4(row + cols / 2 + 4 * i);
-    const float d = halfToFloat(load2(row + cols / 2 + cols / 8 + 2 * i));
-    const Bytes16 q(row + 16 * i);
+    const uint32_t fifth = Load<kFile>::four(Fifth::of(row, cols / 32, i));
+    const float d = halfToFloat(load2(Scale::of(row, cols / 32, i)));
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t low = q[j] & 15, high = q[j] >> 4;
@@ -122,12 +159,17 @@ struct Q5_0 {
   }
 };
 
+template <bool kFile>
 struct Q5_1 {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 24, 16, 8, 0> Levels;
+  typedef Field<kFile, 24, 4, 4, 16> Fifth;
+  typedef Field<kFile, 24, 4, 0, 20> ScaleAndMin;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const uint32_t fifth = load4(row + cols / 2 + 4 * i), dm = load4(row + cols / 2 + cols / 8 + 4 * i);
+    const uint32_t fifth = Load<kFile>::four(Fifth::of(row, cols / 32, i));
+    const uint32_t dm = Load<kFile>::four(ScaleAndMin::of(row, cols / 32, i));
     const float d = halfToFloat(dm & 0xffff), m = halfToFloat(dm >> 16);
-    const Bytes16 q(row + 16 * i);
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t low = q[j] & 15, high = q[j] >> 4;
@@ -145,11 +187,14 @@ __device__ inline float iq4Level(uint32_t q) {
   return fromSmall(byte ^ 128) - 128.0f;
 }
 
+template <bool kFile>
 struct Iq4Nl {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 18, 16, 2, 0> Levels;
+  typedef Field<kFile, 18, 2, 0, 16> Scale;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
-    const float d = halfToFloat(load2(row + cols / 2 + 2 * i));
-    const Bytes16 q(row + 16 * i);
+    const float d = halfToFloat(load2(Scale::of(row, cols / 32, i)));
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, cols / 32, i));
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t low = q[j] & 15, high = q[j] >> 4;
@@ -161,25 +206,35 @@ struct Iq4Nl {
 
 // ---- blocks of 256: s is the block, g the group of 32 in it ----
 
+template <bool kFile>
 struct Q2K {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 84, 64, 16, 0> Levels;
+  typedef Field<kFile, 84, 16, 0, 64> Scales;
+  typedef Field<kFile, 84, 4, 80, 80> ScaleAndMin;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8;
-    const uint32_t scales = load2(row + 64 * n + 16 * s + 2 * g), dm = load4(row + 80 * n + 4 * s);
+    const uint32_t scales = load2(Scales::of(row, n, s) + 2 * g);
+    const uint32_t dm = Load<kFile>::four(ScaleAndMin::of(row, n, s));
     const float d = halfToFloat(dm & 0xffff), dmin = halfToFloat(dm >> 16);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const uint32_t scale = scales >> (8 * part) & 255;
       const float dl = d * fromSmall(scale & 15), ml = dmin * fromSmall(scale >> 4);
-      const Bytes16 q(row + 64 * s + 32 * (g / 4) + 16 * part);
+      const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, n, s) + 32 * (g / 4) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) y[16 * part + j] = dl * fromSmall(q[j] >> (2 * (g % 4)) & 3) - ml;
     }
   }
 };
 
+template <bool kFile>
 struct Q3K {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 110, 64, 32, 0> Levels;
+  typedef Field<kFile, 110, 32, 0, 64> High;
+  typedef Field<kFile, 110, 12, 96, 96> Scales;
+  typedef Field<kFile, 110, 2, 108, 108> Scale;
   // Scale of group g of 16 values: six bits in two places
   __device__ static uint32_t scale(GLOBAL const uint8_t* scales, uint32_t g) {
     const uint32_t low = scales[g % 8] >> (g / 8 * 4) & 15, high = scales[8 + g % 4] >> (g / 4 * 2) & 3;
@@ -187,11 +242,12 @@ struct Q3K {
   }
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8;
-    const float d = halfToFloat(load2(row + 108 * n + 2 * s));
+    const float d = halfToFloat(load2(Scale::of(row, n, s)));
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const float dl = d * (fromSmall(scale(row + 96 * n + 12 * s, 2 * g + part)) - 32.0f);
-      const Bytes16 q(row + 64 * s + 32 * (g / 4) + 16 * part), h(row + 64 * n + 32 * s + 16 * part);
+      const float dl = d * (fromSmall(scale(Scales::of(row, n, s), 2 * g + part)) - 32.0f);
+      const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, n, s) + 32 * (g / 4) + 16 * part);
+      const Bytes16 h = Load<kFile>::sixteen(High::of(row, n, s) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         const uint32_t bits = (q[j] >> (2 * (g % 4)) & 3) | (h[j] >> g & 1) << 2;
@@ -204,8 +260,7 @@ struct Q3K {
 // d, dmin and twelve bytes of scales of six bits, as in Q4_K and Q5_K
 struct ScaleMin {
   float scale, min;
-  __device__ ScaleMin(GLOBAL const uint8_t* header, uint32_t g) {
-    const Bytes16 h(header);
+  __device__ ScaleMin(Bytes16 h, uint32_t g) {
     const uint32_t at = g % 4;
     const uint32_t first = h.word[1] >> (8 * at) & 255, second = h.word[2] >> (8 * at) & 255,
                    third = h.word[3] >> (8 * at) & 255;
@@ -216,28 +271,36 @@ struct ScaleMin {
   }
 };
 
+template <bool kFile>
 struct Q4K {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 144, 128, 16, 0> Levels;
+  typedef Field<kFile, 144, 16, 0, 128> Header;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8;
-    const ScaleMin of(row + 128 * n + 16 * s, g);
+    const ScaleMin of(Load<kFile>::sixteen(Header::of(row, n, s)), g);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const Bytes16 q(row + 128 * s + 32 * (g / 2) + 16 * part);
+      const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, n, s) + 32 * (g / 2) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) y[16 * part + j] = of.scale * fromSmall(q[j] >> (4 * (g % 2)) & 15) - of.min;
     }
   }
 };
 
+template <bool kFile>
 struct Q5K {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 176, 128, 48, 0> Levels;
+  typedef Field<kFile, 176, 32, 16, 128> High;
+  typedef Field<kFile, 176, 16, 0, 160> Header;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8;
-    const ScaleMin of(row + 160 * n + 16 * s, g);
+    const ScaleMin of(Load<kFile>::sixteen(Header::of(row, n, s)), g);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const Bytes16 q(row + 128 * s + 32 * (g / 2) + 16 * part), h(row + 128 * n + 32 * s + 16 * part);
+      const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, n, s) + 32 * (g / 2) + 16 * part);
+      const Bytes16 h = Load<kFile>::sixteen(High::of(row, n, s) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         const uint32_t bits = (q[j] >> (4 * (g % 2)) & 15) | (h[j] >> g & 1) << 4;
@@ -247,17 +310,22 @@ struct Q5K {
   }
 };
 
+template <bool kFile>
 struct Q6K {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 210, 128, 0, 0> Low;
+  typedef Field<kFile, 210, 64, 128, 128> High;
+  typedef Field<kFile, 210, 16, 192, 192> Scales;
+  typedef Field<kFile, 210, 2, 208, 208> Scale;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8, quarter = g % 4;
-    const float d = halfToFloat(load2(row + 208 * n + 2 * s));
+    const float d = halfToFloat(load2(Scale::of(row, n, s)));
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const uint32_t scale = row[192 * n + 16 * s + 2 * g + part];
+      const uint32_t scale = Scales::of(row, n, s)[2 * g + part];
       const float dl = d * (fromSmall(scale ^ 128) - 128.0f);
-      const Bytes16 low(row + 128 * s + 64 * (g / 4) + 32 * (quarter % 2) + 16 * part);
-      const Bytes16 high(row + 128 * n + 64 * s + 32 * (g / 4) + 16 * part);
+      const Bytes16 low = Load<kFile>::sixteen(Low::of(row, n, s) + 64 * (g / 4) + 32 * (quarter % 2) + 16 * part);
+      const Bytes16 high = Load<kFile>::sixteen(High::of(row, n, s) + 32 * (g / 4) + 16 * part);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         const uint32_t bits = (low[j] >> (quarter / 2 * 4) & 15) | (high[j] >> (2 * quarter) & 3) << 4;
@@ -267,15 +335,18 @@ struct Q6K {
   }
 };
 
+template <bool kFile>
 struct Iq4Xs {
   static CONSTANT bool kBrain = false;
+  typedef Field<kFile, 136, 128, 8, 0> Levels;
+  typedef Field<kFile, 136, 8, 0, 128> Header;
   __device__ static void read(GLOBAL const uint8_t* row, uint32_t cols, uint32_t i, LOCAL float* y) {
     const uint32_t n = cols / 256, s = i / 8, g = i % 8;
-    GLOBAL const uint8_t* header = row + 128 * n + 8 * s;
-    const uint32_t words = load4(header), low = load4(header + 4);
+    GLOBAL const uint8_t* header = Header::of(row, n, s);
+    const uint32_t words = Load<kFile>::four(header), low = Load<kFile>::four(header + 4);
     const uint32_t scale = (low >> (4 * g) & 15) | (words >> 16 >> (2 * g) & 3) << 4;
     const float d = halfToFloat(words & 0xffff) * (fromSmall(scale) - 32.0f);
-    const Bytes16 q(row + 128 * s + 16 * g);
+    const Bytes16 q = Load<kFile>::sixteen(Levels::of(row, n, s) + 16 * g);
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const uint32_t lower = q[j] & 15, higher = q[j] >> 4;
@@ -288,10 +359,22 @@ struct Iq4Xs {
 KERNELS_END
 
 // Types that stay as they are: name in kernels' names, reader
-#define PG_QUANTIZED_TYPES(X) \
-  X(q8_0, Q8_0)               \
-  X(q4_0, Q4_0)               \
-  X(q4_1, Q4_1)               \
-  X(q5_0, Q5_0)               \
-  X(q5_1, Q5_1) X(q2_k, Q2K) X(q3_k, Q3K) X(q4_k, Q4K) X(q5_k, Q5K) X(q6_k, Q6K) X(iq4_nl, Iq4Nl) X(iq4_xs, Iq4Xs)
+#define PG_QUANTIZED_IN(X, suffix, kFile) \
+  X(q8_0##suffix, Q8_0<kFile>)            \
+  X(q4_0##suffix, Q4_0<kFile>)            \
+  X(q4_1##suffix, Q4_1<kFile>)            \
+  X(q5_0##suffix, Q5_0<kFile>)            \
+  X(q5_1##suffix, Q5_1<kFile>)            \
+  X(q2_k##suffix, Q2K<kFile>)             \
+  X(q3_k##suffix, Q3K<kFile>)             \
+  X(q4_k##suffix, Q4K<kFile>)             \
+  X(q5_k##suffix, Q5K<kFile>)             \
+  X(q6_k##suffix, Q6K<kFile>)             \
+  X(iq4_nl##suffix, Iq4Nl<kFile>)         \
+  X(iq4_xs##suffix, Iq4Xs<kFile>)
+#ifdef __METAL_VERSION__  // CUDA copies all weights
+#define PG_QUANTIZED_TYPES(X) PG_QUANTIZED_IN(X, , false) PG_QUANTIZED_IN(X, _file, true)
+#else
+#define PG_QUANTIZED_TYPES(X) PG_QUANTIZED_IN(X, , false)
+#endif
 #define PG_WEIGHT_TYPES(X) X(f32, F32) X(f16, F16) X(bf16, Bf16) PG_QUANTIZED_TYPES(X)
