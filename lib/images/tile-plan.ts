@@ -24,6 +24,8 @@ export type TileOption =
 export const defaultOverlap = 0.25
 /** More would keep a machine busy for minutes and hold all their pixels at once. */
 export const mostTiles = 256
+/** Of a picture that is thinner nothing could be known at its own shape: `auto` sees it in one pass. */
+const leastTile = 16
 /** How much `auto` lets a tile shrink to the model's square: what is 40 pixels wide is 20 then. */
 const autoShrink = 2
 const mostAutoTiles = 48
@@ -31,7 +33,7 @@ const mostAutoTiles = 48
 const fewTiles = 6
 
 const side = rule.integer(1, mostTiles)
-const pixels = rule.integer(16, 65_536)
+const pixels = rule.integer(leastTile, 65_536)
 const share = rule.number(0, 0.5)
 
 export const tilesRule: Rule = {
@@ -58,7 +60,8 @@ interface Size {
  */
 export function planTiles(picture: Size, square: number, option: TileOption): Tile[] {
   if (option !== 'auto') return cutInto(picture, option, gridOf(picture, option))
-  if (Math.max(picture.width, picture.height) <= autoShrink * square) return []
+  const { width, height } = picture
+  if (Math.max(width, height) <= autoShrink * square || Math.min(width, height) < leastTile) return []
   const fine = autoSize(picture, square)
   const tiles: Tile[] = []
   for (let size = fine; ; size *= 2) {

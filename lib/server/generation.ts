@@ -33,6 +33,17 @@ export function samplingOf(body: Sampling, index = 0): SamplingPart {
   }
 }
 
+/** Of calls that tell no times of their own. */
+export const untimed: GenerateResult['timings'] = {
+  preprocessMs: 0,
+  queueMs: 0,
+  visionMs: 0,
+  prefillMs: 0,
+  firstTokenMs: 0,
+  decodeMs: 0,
+  decodeTokensPerSecond: 0
+}
+
 interface Format {
   type: 'text' | 'json_object' | 'json_schema'
   schema?: Record<string, unknown>

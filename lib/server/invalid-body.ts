@@ -24,6 +24,9 @@ interface Place {
   keys?: PropertyKey[]
 }
 
+/** zod's, where a schema has no message of its own. */
+const defaultMessage = 'Invalid input'
+
 /** Of the alternatives of a union, the one that got furthest says what was meant. */
 function deepest(issues: readonly z.core.$ZodIssue[]): Place {
   const issue = issues[0]!
@@ -31,7 +34,9 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Place {
   if (issue.code !== 'invalid_union' || issue.errors.length === 0) return issue
   const found = issue.errors.filter((branch) => branch.length > 0).map(deepest)
   const far = found.reduce((best, next) => (next.path.length > best.path.length ? next : best), found[0]!)
-  const nested = far.path.length > 0 || far.keys
-  const expected = found.map(({ message }) => message.replace(/^Invalid input: /, '')).join(' or ')
-  return { ...far, path: [...issue.path, ...far.path], message: nested ? far.message : `Invalid input: ${expected}` }
+  const path = [...issue.path, ...far.path]
+  if (far.path.length > 0 || far.keys) return { ...far, path }
+  if (issue.message !== defaultMessage) return { path, message: issue.message }
+  const expected = new Set(found.map(({ message }) => message.replace(/^Invalid input: /, '')))
+  return { path, message: `${defaultMessage}: ${[...expected].join(' or ')}` }
 }

@@ -69,6 +69,9 @@ describe('planTiles', () => {
   it('takes one pass where tiles gain nothing, and square tiles along a long picture', () => {
     expect(planTiles({ width: 300, height: 280 }, 224, 'auto')).toEqual([])
     expect(planTiles({ width: 448, height: 448 }, 224, 'auto')).toEqual([])
+    expect(planTiles({ width: 1, height: 500 }, 112, 'auto')).toEqual([])
+    expect(planTiles({ width: 30_000, height: 15 }, 224, 'auto')).toEqual([])
+    expect(planTiles({ width: 1, height: 500 }, 112, { columns: 1, rows: 2 })).toHaveLength(2)
     const strip = planTiles({ width: 2400, height: 300 }, 224, 'auto')
     expect(strip.length).toBeGreaterThan(6)
     expect(strip.every(({ y, height }) => y === 0 && height === 300)).toBe(true)

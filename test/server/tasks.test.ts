@@ -275,7 +275,39 @@ describe('with stream', () => {
     const got = await events(await post('/v1/detect', { ...body, stream: true }))
     expect(got.slice(0, 3)).toEqual([1, 2, 3].map((done) => ({ tiles: { done, all: 3 } })))
     expect(got.at(-1)).toMatchObject({ model: 'fake', finish_reason: 'stop' })
-    expect(await (await post('/v1/detect', body)).json()).toMatchObject({ finish_reason: 'stop' })
+    const views = (await (await post('/v1/detect', body)).json()) as { tiles: object[]; objects: object[] }
+    expect(views).toMatchObject({ finish_reason: 'stop', tiles: got.at(-1).tiles })
+    expect(views.tiles).toHaveLength(3)
+    for (const object of views.objects) expect(object).toMatchObject({ info: { tiles: [expect.any(Object)] } })
+    expect(await (await post('/v1/detect', { ...body, tiles: null })).json()).not.toHaveProperty('tiles')
+  })
+
+  it('a page is read in tiles, too', async () => {
+    const fake = new FakeNative()
+    const { post } = await serve(fake)
+    const tiles = { columns: 2, rows: 1 }
+    const read = await post('/v1/ocr', form({ tiles: JSON.stringify(tiles) }))
+    expect(await read.json()).toEqual({ model: 'fake', text: 'abc', timings: { total_ms: expect.any(Number) } })
+    expect(fake.requests.map(({ prompt }) => prompt)).toEqual(['ocr', 'ocr'])
+    const got = await events(await post('/v1/ocr', { image: tinyUrl, tiles, stream: true }))
+    expect(got.slice(0, 2)).toEqual([1, 2].map((done) => ({ tiles: { done, all: 2 } })))
+    expect(got.slice(2)).toMatchObject([{ text: 'abc' }])
+  })
+
+  it('tiles that are none are told what would be', async () => {
+    const { post } = await serve(new FakeNative())
+    const failure = async (path: string, body: object): Promise<object> =>
+      ((await (await post(path, { image: tinyUrl, labels: 'cow', ...body })).json()) as { error: object }).error
+    for (const tiles of ['2x2', 300, true, { columns: 2 }, { size: 800, rows: 1 }, { size: 3 }]) {
+      expect(await failure('/v1/detect', { tiles })).toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        param: expect.stringMatching(/^tiles/)
+      })
+    }
+    expect(await failure('/v1/segment', { tiles: '2x2' })).toMatchObject({
+      message: 'tiles: Expected "auto", { columns, rows, overlap? } or { size, overlap? }, in a form as JSON'
+    })
+    expect(await failure('/v1/detect', { tiles: 'auto', logprobs: true })).toMatchObject({ param: 'logprobs' })
   })
 
   it('what is wrong with the request is a status, later errors an event', async () => {

@@ -7,8 +7,9 @@ import { made } from '../../images/problems'
 import { maskToRle } from '../../output/masks/mask-forms'
 import { loadSharp } from '../../images/sharp'
 import { json, route, type Call, type Route } from '../call'
+import { ApiError } from '../errors'
 import { dataEvent, done, eventStream } from '../sse'
-import { samplingOf } from '../generation'
+import { samplingOf, untimed } from '../generation'
 import type { OpenModel } from '../models'
 import {
   detectRequest,
@@ -140,6 +141,10 @@ class Find {
     const { call, opened } = this
     const { body } = call
     const { nms } = body
+    if (body.tiles && body.logprobs)
+      throw new ApiError(400, 'ERR_INVALID_OPTION', 'Expected tiles or logprobs but received both', {
+        param: 'logprobs'
+      })
     return {
       maxTokens: body.max_tokens ?? undefined,
       constrain: body.constrain ?? undefined,
@@ -166,7 +171,7 @@ class Find {
   }
 
   /** All but the objects. */
-  private rest({ finishReason, seed }: Pick<ObjectList<Detection>, 'finishReason' | 'seed'>): object {
+  private rest({ finishReason, seed, tiles }: Pick<ObjectList<Detection>, 'finishReason' | 'seed' | 'tiles'>): object {
     const { call, opened, tokens, firstTokenMs } = this
     const totalMs = performance.now() - this.start
     const text = tokens.map((token) => token.text).join('')
@@ -175,10 +180,7 @@ class Find {
       text,
       usage: { imageTokens: opened.model.info.imageTokens, promptTokens: 0, completionTokens: tokens.length },
       timings: {
-        preprocessMs: 0,
-        queueMs: 0,
-        visionMs: 0,
-        prefillMs: 0,
+        ...untimed,
         firstTokenMs,
         decodeMs,
         decodeTokensPerSecond: tokens.length > 1 ? ((tokens.length - 1) / decodeMs) * 1000 : 0
@@ -188,6 +190,7 @@ class Find {
       model: opened.name,
       finish_reason: finishReason,
       seed,
+      ...(tiles && { tiles }),
       ...(call.body.logprobs && {
         text,
         tokens: tokens.map((token) => ({ text: token.text, logprob: token.logProb ?? null }))
@@ -197,15 +200,16 @@ class Find {
   }
 }
 
-type Described = Pick<Detection, 'label' | 'box' | 'normalized'> & { score?: number }
+type Described = Pick<Detection, 'label' | 'box' | 'normalized' | 'info'> & { score?: number }
 
-function describe({ label, box, normalized: { yMin, xMin, yMax, xMax }, score }: Described): object {
+function describe({ label, box, normalized: { yMin, xMin, yMax, xMax }, score, info }: Described): object {
   const { x, y, width, height } = box
   return {
     label,
     box: { x, y, width, height },
     normalized: { y_min: yMin, x_min: xMin, y_max: yMax, x_max: xMax },
-    ...(score !== undefined && { score })
+    ...(score !== undefined && { score }),
+    ...(info && { info })
   }
 }
 

@@ -3,15 +3,17 @@ import { prompts } from '../../api/options/prompts'
 import type { GenerateOptions } from '../../api/options/options'
 import type { GenerateResult } from '../../api/options/results'
 import type { GenerateStream } from '../../api/tasks/stream'
+import { Channel } from '../../base/channel'
 import { ApiError } from '../errors'
 import { json, route, type Call, type Route } from '../call'
-import { samplingOf, timingsOf, usageOf } from '../generation'
+import { samplingOf, timingsOf, untimed, usageOf } from '../generation'
 import { dataEvent, done, eventStream, withEnd } from '../sse'
 import type { Picture } from '../schemas/common'
 import {
   answerRequest,
   captionRequest,
   ocrRequest,
+  ocrResponse,
   scoreRequest,
   scoreResponse,
   textResponse,
@@ -59,6 +61,36 @@ async function* events(
     if ('result' in item) yield dataEvent(answer(item.result))
     else if (item.text !== '') yield dataEvent({ delta: item.text })
   }
+  yield done
+}
+
+/** A page in parts: with `stream` it tells of each that is done, and the text at the end. */
+async function readTiles(call: Call<OcrRequest>): Promise<Response> {
+  const { body, signal } = call
+  const { model, name, adapters } = await call.openModel(body.model)
+  const [image] = await call.openPictures([body.image])
+  const start = performance.now()
+  const read = async (onTile?: (done: number, all: number) => void): Promise<object> => {
+    const options = { tiles: body.tiles!, maxTokens: body.max_tokens ?? undefined, ...samplingOf(body) }
+    const text = await model.ocr(image!, { ...options, ...(onTile && { onTile }), adapters, signal })
+    const usage = { imageTokens: model.info.imageTokens, promptTokens: 0, completionTokens: 0 }
+    call.generated(name, prompts.ocr(), { text, usage, timings: untimed })
+    return { model: name, text, timings: { total_ms: Math.round((performance.now() - start) * 100) / 100 } }
+  }
+  return body.stream ? await eventStream(call, tileEvents(read), dataEvent) : json(await read())
+}
+
+async function* tileEvents(
+  read: (onTile: (done: number, all: number) => void) => Promise<object>
+): AsyncGenerator<string, void, void> {
+  const news = new Channel<{ done: number; all: number }>()
+  const result = read((done, all) => news.put({ done, all }))
+  result.then(
+    () => news.close(),
+    (error: unknown) => news.close({ error })
+  )
+  for await (const tiles of news) yield dataEvent({ tiles })
+  yield dataEvent(await result)
   yield done
 }
 
@@ -111,10 +143,11 @@ export const taskRoutes: Route[] = [
     summary: 'The text in a picture',
     tag: 'Tasks',
     body: ocrRequest,
-    response: textResponse,
+    response: ocrResponse,
     multipart: true,
     streams: true,
-    handle: async (call) => await answerText(call, [call.body.image], prompts.ocr())
+    handle: async (call) =>
+      call.body.tiles ? await readTiles(call) : await answerText(call, [call.body.image], prompts.ocr())
   }),
   route({
     method: 'post',

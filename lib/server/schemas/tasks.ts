@@ -29,7 +29,21 @@ export const answerRequest = z
   })
   .meta({ id: 'AnswerRequest' })
 
-export const ocrRequest = z.strictObject({ ...onePicture, ...generating }).meta({ id: 'OcrRequest' })
+const overlap = z.number().min(0).max(0.5).optional()
+const tiles = optional(
+  z.union(
+    [
+      z.literal('auto'),
+      z.strictObject({ columns: z.int().min(1), rows: z.int().min(1), overlap }),
+      z.strictObject({ size: z.int().min(16), overlap })
+    ],
+    { error: 'Expected "auto", { columns, rows, overlap? } or { size, overlap? }, in a form as JSON' }
+  )
+).meta({ description: 'Look at a large picture in parts; see docs/tiles.md.' })
+const rectangle = z.object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
+const lookedAt = z.array(rectangle).optional().meta({ description: 'With tiles: what was looked at.' })
+
+export const ocrRequest = z.strictObject({ ...onePicture, tiles, ...generating }).meta({ id: 'OcrRequest' })
 
 export const textResponse = z
   .object({
@@ -42,26 +56,26 @@ export const textResponse = z
   })
   .meta({ id: 'TextResult' })
 
+export const ocrResponse = z
+  .union([textResponse, z.object({ model: z.string(), text: z.string(), timings: z.object({ total_ms: z.number() }) })])
+  .meta({ id: 'OcrResult', description: 'With tiles without what a single pass has.' })
+
 const labels = z
   .union([z.string(), z.array(z.string())])
   .meta({ description: 'What to look for: a list, or one text with ";" between the names.' })
 
-const overlap = z.number().min(0).max(1)
+const share = z.number().min(0).max(1)
 const finding = {
   ...onePicture,
   labels,
   constrain: optional(z.boolean()).meta({ description: 'false: the model may write anything.' }),
   max_objects: optional(z.int().min(1)),
-  min_score: optional(overlap).meta({ description: 'Leave out objects with a lower score; default 0: show all.' }),
-  nms: optional(z.union([overlap, z.strictObject({ iou: overlap, class_agnostic: optional(z.boolean()) })])),
-  tiles: optional(
-    z.union([
-      z.literal('auto'),
-      z.strictObject({ columns: z.int().min(1), rows: z.int().min(1), overlap: z.number().min(0).max(0.5).optional() }),
-      z.strictObject({ size: z.int().min(16), overlap: z.number().min(0).max(0.5).optional() })
-    ])
-  ).meta({ description: 'Look at a large picture in parts; see docs/tiles.md.' }),
-  logprobs: optional(z.boolean()).meta({ description: 'Adds `text` and `tokens` with their log-probabilities.' }),
+  min_score: optional(share).meta({ description: 'Leave out objects with a lower score; default 0: show all.' }),
+  nms: optional(z.union([share, z.strictObject({ iou: share, class_agnostic: optional(z.boolean()) })])),
+  tiles,
+  logprobs: optional(z.boolean()).meta({
+    description: 'Adds `text` and `tokens` with their log-probabilities; not with tiles.'
+  }),
   ...generating
 }
 
@@ -79,12 +93,17 @@ export const segmentRequest = z
 
 const place = {
   label: z.string(),
-  box: z
-    .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
-    .meta({ description: 'Pixels.' }),
+  box: rectangle.meta({ description: 'Pixels.' }),
   normalized: z.object({ y_min: z.number(), x_min: z.number(), y_max: z.number(), x_max: z.number() })
 }
-const object = { ...place, score: z.number() }
+const object = {
+  ...place,
+  score: z.number(),
+  info: z
+    .object({ tiles: z.array(rectangle) })
+    .optional()
+    .meta({ description: 'With tiles: those that it is from.' })
+}
 const codes = z.array(z.int())
 const mask = z
   .union([
@@ -100,6 +119,7 @@ const found = {
   seed: z.int(),
   text: z.string().optional(),
   tokens: z.array(token).optional(),
+  tiles: lookedAt,
   timings: z.object({ total_ms: z.number(), first_token_ms: z.number() })
 }
 
