@@ -14,6 +14,7 @@
       "native/cpu/kernels/x86/kernels_avx2.cpp",
       "native/cpu/kernels/x86/kernels_avxvnni.cpp",
       "native/cpu/kernels/x86/kernels_avx512.cpp",
+      "native/cpu/kernels/x86/kernels_amx.cpp",
       "native/cpu/kernels/arm/kernels_neon.cpp",
       "native/cpu/kernels/arm/kernels_neon_dotprod.cpp",
       "native/cpu/kernels/arm/kernels_neon_i8mm.cpp",
@@ -128,6 +129,9 @@
       "native/gpu/emulator/emulated_driver.cpp"
     ],
     "test_sources": [
+      "native/test/amx_over_avx2.cpp",
+      "native/test/amx_over_avx512.cpp",
+      "native/test/test_amx.cpp",
       "native/test/main.cpp",
       "native/test/test_ops.cpp",
       "native/test/test_ops_attention.cpp",

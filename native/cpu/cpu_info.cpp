@@ -12,6 +12,10 @@
 #include <intrin.h>
 #elif defined(__x86_64__)
 #include <cpuid.h>
+#if defined(PG_HAS_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
 #elif defined(__APPLE__) && defined(__aarch64__)
@@ -42,7 +46,7 @@ Registers cpuid(uint32_t leaf, uint32_t sub) {
   return r;
 }
 
-// Which register files the operating system saves: bit 1 xmm, 2 ymm, 5-7 mask registers and zmm.
+// Which register files the operating system saves: bit 1 xmm, 2 ymm, 5-7 mask registers and zmm, 17 and 18 tiles.
 uint64_t savedState() {
 #ifdef _MSC_VER
   return _xgetbv(0);
@@ -53,8 +57,18 @@ uint64_t savedState() {
 #endif
 }
 
+// Linux saves the 8 KB of tiles for processes that have asked: ARCH_REQ_XCOMP_PERM of <asm/prctl.h>.
+bool permitsTiles() {
+#if defined(PG_HAS_AMX)
+  constexpr long kRequest = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 struct X86 {
-  bool avx2 = false, avxVnni = false, avx512Vnni = false;
+  bool avx2 = false, avxVnni = false, avx512Vnni = false, amx = false;
 
   X86() {
     const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
@@ -66,6 +80,8 @@ struct X86 {
     avxVnni = avx2 && seven.eax >= 1 && has(cpuid(7, 1).eax, 4);
     const bool f = has(seven.ebx, 16), dq = has(seven.ebx, 17), bw = has(seven.ebx, 30), vl = has(seven.ebx, 31);
     avx512Vnni = avx2 && (savedState() & 0xe0) == 0xe0 && f && dq && bw && vl && has(seven.ecx, 11);
+    const bool tiles = has(seven.edx, 24), int8 = has(seven.edx, 25);
+    amx = avx512Vnni && tiles && int8 && (savedState() & 0x60000) == 0x60000 && permitsTiles();
   }
 };
 
@@ -98,11 +114,12 @@ struct Arm {
 struct Table {
   const Kernels* kernels;
   bool supported;
+  bool timed = true;  // false: no machine that has it has timed it, so only who names it gets it
 };
 
-constexpr size_t kMostTables = 4;
+constexpr size_t kMostTables = 5;
 
-// Best last.
+// Best last, those that were not timed behind them.
 std::vector<Table> tables() {
   std::vector<Table> list{{&kKernelsScalar, true}};
 #if defined(__x86_64__) || defined(_M_X64)
@@ -112,6 +129,9 @@ std::vector<Table> tables() {
   list.push_back({&kKernelsAvxVnni, x86.avxVnni});
 #endif
   list.push_back({&kKernelsAvx512Vnni, x86.avx512Vnni});
+#if defined(PG_HAS_AMX)
+  list.push_back({&kKernelsAmx, x86.amx, false});
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
   const Arm arm;
   list.push_back({&kKernelsNeon, true});
@@ -151,7 +171,9 @@ KernelChoice lastSound(std::span<const Kernels* const> tables) {
 
 const KernelChoice& kernelChoice() {
   const std::vector<std::string> names = supportedIsas();
-  size_t best = names.size() - 1;
+  size_t best = 0;
+  for (const Table& t : tables())
+    if (t.supported && t.timed) best = size_t(std::find(names.begin(), names.end(), t.kernels->isa) - names.begin());
   const char* forced = std::getenv("PALIGEMMA_ISA");  // NOLINT(concurrency-mt-unsafe): only read
   if (forced && *forced) {
     best = size_t(std::find(names.begin(), names.end(), forced) - names.begin());

@@ -8,7 +8,7 @@
 
 namespace pg {
 
-// Best last; always holds "scalar".
+// Best last, but for those that nobody has timed yet, which come behind; always holds "scalar".
 std::vector<std::string> supportedIsas();
 
 // A table that computes wrongly on this machine, with the kernels that do.
@@ -25,8 +25,8 @@ struct KernelChoice {
 // The last of the tables, best last, that agrees with the scalar table on small inputs; else the first.
 KernelChoice lastSound(std::span<const Kernels* const> tables);
 
-// Among the supported tables, up to the one that PALIGEMMA_ISA names (fails with invalidOption where it cannot run
-// here). Each is checked once a process.
+// Among the supported and timed tables; or up to the one that PALIGEMMA_ISA names (fails with invalidOption where it
+// cannot run here). Each is checked once a process.
 const KernelChoice& kernelChoice();
 inline const Kernels& chooseKernels() { return *kernelChoice().kernels; }
 const Kernels* kernelsFor(const std::string& isa);  // nullptr: not built or not supported here

@@ -11,6 +11,10 @@
 
 namespace pg {
 
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Kernels kAmxOverAvx2, kAmxOverAvx512;
+#endif
+
 inline constexpr int64_t kWidest = 16;   // lanes of the widest vector
 
 inline std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
@@ -21,9 +25,14 @@ inline std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
   return x;
 }
 
+// Of this machine, and AMX's with its instructions emulated.
 inline std::vector<const Kernels*> everyTable() {
   std::vector<const Kernels*> tables;
   for (const std::string& isa : supportedIsas()) tables.push_back(kernelsFor(isa));
+#if defined(__x86_64__) || defined(_M_X64)
+  if (kernelsFor("avx2")) tables.push_back(&kAmxOverAvx2);
+  if (kernelsFor("avx512vnni")) tables.push_back(&kAmxOverAvx512);
+#endif
   return tables;
 }
 

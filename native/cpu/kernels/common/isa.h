@@ -44,6 +44,13 @@
 #endif
 #endif
 
+// AMX where its registers can be asked for and the compiler knows it.
+#if defined(__x86_64__) && defined(__linux__)
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define PG_HAS_AMX 1
+#endif
+#endif
+
 // Keeps the next loop a loop.
 #if defined(__clang__)
 #define PG_ROLLED _Pragma("clang loop unroll(disable)")

@@ -169,7 +169,8 @@ struct Kernels {
 
 extern const Kernels kKernelsScalar;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Kernels kKernelsAvx2, kKernelsAvxVnni, kKernelsAvx512Vnni;  // the second where PG_HAS_AVXVNNI
+// kKernelsAvxVnni where PG_HAS_AVXVNNI, kKernelsAmx where PG_HAS_AMX
+extern const Kernels kKernelsAvx2, kKernelsAvxVnni, kKernelsAvx512Vnni, kKernelsAmx;
 #elif defined(__aarch64__) || defined(_M_ARM64)
 extern const Kernels kKernelsNeon, kKernelsNeonDotprod, kKernelsNeonI8mm;
 #endif

@@ -26,6 +26,7 @@ constexpr int kTileVectors = 2, kTileTokens = 12;
 #include "cpu/kernels/common/vector_tiles.inl.h"
 #include "cpu/kernels/common/vector_attention16.inl.h"
 #include "cpu/kernels/x86/tiles8_avx512.inl.h"
+#include "cpu/kernels/x86/unpack8_avx512.inl.h"
 #include "cpu/kernels/common/tiles8_rows.inl.h"
 #include "cpu/kernels/x86/rows8_avx512.inl.h"
 #include "cpu/kernels/common/rows8.inl.h"

@@ -20,6 +20,7 @@ constexpr int kTileVectors = 2, kTileTokens = 6;
 #include "cpu/kernels/common/vector_grads.inl.h"
 #include "cpu/kernels/common/vector_tiles.inl.h"
 #include "cpu/kernels/common/vector_attention16.inl.h"
+#include "cpu/kernels/x86/bytes_avx2.inl.h"
 #include "cpu/kernels/x86/tiles8_avxvnni.inl.h"
 #include "cpu/kernels/x86/blocks_avx2.inl.h"
 #include "cpu/kernels/common/tiles8_rows.inl.h"
