@@ -22,8 +22,8 @@ alignas(64) static const TileConfig kTileConfig = {
 
 // sums[kTileTokens][kTileRows]
 PG_INLINE void multiplyGroup(const uint8_t* panel, const uint8_t* tokens, int32_t* sums) {
-  PG_FENCE  // compilers do not know that tiles are loaded from memory
-      PG_TILE_LOAD(4, tokens, 64);
+  PG_FENCE;  // compilers do not know that tiles are loaded from memory
+  PG_TILE_LOAD(4, tokens, 64);
   PG_TILE_ZERO(0);
   PG_TILE_LOAD(5, panel, 4 * kTileRows);
   PG_TILE_MULTIPLY(0, 4, 5);
@@ -34,7 +34,7 @@ PG_INLINE void multiplyGroup(const uint8_t* panel, const uint8_t* tokens, int32_
     PG_TILE_STORE(1, sums + 16, 4 * kTileRows);
   }
   PG_TILE_STORE(0, sums, 4 * kTileRows);
-  PG_FENCE
+  PG_FENCE;
 }
 
 static void tile8(float* out, const uint8_t* panel, const float* rowScales, const uint8_t* tokens,
