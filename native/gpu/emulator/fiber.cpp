@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <new>
 
@@ -89,7 +90,10 @@ Fiber::Fiber(Entry entry, size_t stackBytes) : size_(stackBytes) {
   mapped_ = mmap(nullptr, stackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped_ == MAP_FAILED) throw std::bad_alloc();
   bottom_ = mapped_;
-  auto* frame = static_cast<uint64_t*>(mapped_) + stackBytes / 8 - kFrameWords;
+  // Stacks that all began at the same place of their pages would take turns in the same few lines of the caches.
+  static std::atomic<size_t> count{0};
+  const size_t lines = count.fetch_add(1, std::memory_order_relaxed) % 128 * 5;
+  auto* frame = static_cast<uint64_t*>(mapped_) + stackBytes / 8 - lines * 8 - kFrameWords;
   frame[kReturnWord] = reinterpret_cast<uint64_t>(entry);
   sp_ = frame;
 }
