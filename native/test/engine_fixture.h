@@ -46,7 +46,7 @@ inline Code codeOf(const Event& event) {
 
 struct EngineFixture {
   Listener listener;
-  std::string path = "/tmp/paligemma-test-engine.gguf";
+  std::string path = test::temporaryPath("engine.gguf");
   std::unique_ptr<Engine> engine;
 
   explicit EngineFixture(LoadOptions options = {}) {

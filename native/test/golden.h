@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "check.h"
+#include "temporary.h"
 
 namespace pg::test {
 
@@ -241,29 +242,6 @@ class Safetensors {
  private:
   std::string bytes_;
   std::map<std::string, Tensor> tensors_;
-};
-
-// A file that is removed with this object, for tests that make broken inputs.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& content) {
-    static int count = 0;
-    path_ = (std::filesystem::temp_directory_path() /
-             ("paligemma-test-" + std::to_string(reinterpret_cast<uintptr_t>(this)) + "-" + std::to_string(count++)))
-                .string();
-    write(content);
-  }
-  ~TemporaryFile() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  void write(const std::string& content) const { std::ofstream(path_, std::ios::binary | std::ios::trunc) << content; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 }  // namespace pg::test

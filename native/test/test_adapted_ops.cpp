@@ -24,7 +24,7 @@ Adapter adapterOf(const Model& model, const std::vector<std::string>& targets, i
 // A query product and a gated feed-forward of rows that grow in number and in rank: first as one submission, then op
 // by op.
 std::vector<float> run(std::unique_ptr<Device> own, bool together) {
-  const std::string path = "/tmp/paligemma-test-adapted-ops.gguf";
+  const std::string path = test::temporaryPath("adapted-ops.gguf");
   LoadOptions options;
   options.path = test::TinyModel().write(path);
   Model model(options, std::move(own));

@@ -13,7 +13,7 @@ using namespace pg;
 namespace {
 
 struct Fixture {
-  std::string path = "/tmp/paligemma-test-beams.gguf";
+  std::string path = test::temporaryPath("beams.gguf");
   std::unique_ptr<Model> model;
   std::vector<int32_t> prompt;
 

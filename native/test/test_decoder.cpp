@@ -16,7 +16,7 @@ using namespace pg;
 namespace {
 
 struct Fixture {
-  std::string path = "/tmp/paligemma-test-decoder.gguf";
+  std::string path = test::temporaryPath("decoder.gguf");
   std::unique_ptr<Model> model;
   int64_t vocab;
 
@@ -123,7 +123,7 @@ TEST(decoder_weights_by_rows_give_the_same_numbers_for_every_type) {
 // Prefills whose last row alone counts skip most of the last layer, and nobody sees it.
 TEST(decoder_computes_the_last_row_alone_as_among_all) {
   for (const bool far : {false, true}) {
-    const std::string path = test::TinyModel().write("/tmp/paligemma-test-last.gguf");
+    const std::string path = test::TinyModel().write(test::temporaryPath("last.gguf"));
     std::unique_ptr<Device> device = makeCpu(2);
     // what it computes with takes more than stepRows rows in another way, so it has to be the CPU's number
     const DeviceLimits smallBlocks{.stepRows = device->limits().stepRows, .blockRows = 48, .jobs = 5, .topK = 16};
@@ -156,7 +156,7 @@ TEST(decoder_computes_the_last_row_alone_as_among_all) {
 // What a backward pass starts from: the tape, and the layer's own words about what follows it.
 TEST(decoder_layers_leave_the_inputs_of_their_parts_on_a_tape) {
   for (const bool far : {false, true}) {
-    const std::string path = test::TinyModel().write("/tmp/paligemma-test-tape.gguf");
+    const std::string path = test::TinyModel().write(test::temporaryPath("tape.gguf"));
     std::unique_ptr<Device> device = makeCpu(2);
     if (far) device = std::make_unique<test::FarDevice>(chooseKernels(), 1);
     Model model({.path = path}, std::move(device));

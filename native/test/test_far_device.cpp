@@ -159,8 +159,7 @@ void runCaption(Model& model, const Reference& reference) {
 
 TEST(far_device_runs_a_model_as_the_reference_does) {
   if (test::golden(kFolder + "expected.json").empty()) return;
-  const std::string path =
-      writeCheckpoint((std::filesystem::temp_directory_path() / "paligemma-test-far.gguf").string());
+  const std::string path = writeCheckpoint(test::temporaryPath("far.gguf"));
   const Reference reference;
   for (const std::string& isa : supportedIsas())
     for (const bool far : {false, true}) {
@@ -223,8 +222,7 @@ std::map<uint32_t, std::vector<double>> answers(std::unique_ptr<Device> device, 
 }  // namespace
 
 TEST(far_device_serves_requests_as_the_cpu_does) {
-  const std::string path =
-      test::TinyModel().write((std::filesystem::temp_directory_path() / "paligemma-test-far-serve.gguf").string());
+  const std::string path = test::TinyModel().write(test::temporaryPath("far-serve.gguf"));
   const Kernels& kernels = chooseKernels();
   const auto near = answers(std::make_unique<CpuDevice>(kernels, 2), path);
   CHECK_EQUAL(near.size(), size_t(7));

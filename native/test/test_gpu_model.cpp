@@ -62,8 +62,6 @@ std::vector<float> numbersOn(std::unique_ptr<Device> device, const std::string& 
   return numbersOf(model);
 }
 
-std::string pathOf(const char* name) { return (std::filesystem::temp_directory_path() / name).string(); }
-
 void checkNothingLeft(const FakeCuda& fake) {
   CHECK_EQUAL(fake.used, 0u);
   for (const int left : {fake.retained, fake.streams, fake.modules, fake.pinned, fake.events, fake.pushed, fake.graphs})
@@ -85,7 +83,7 @@ constexpr size_t kEach = 1;
 
 // On emulated GPUs of both kinds, the error against exact products and attention.
 void checkShapes(const std::vector<Shape>& shapes, double tolerance) {
-  const std::string path = pathOf("paligemma-test-gpu-shape.gguf");
+  const std::string path = test::temporaryPath("gpu-shape.gguf");
   for (size_t i = 0; i < shapes.size(); i += kEach) {
     const Shape& shape = shapes[i];
     shape.model.write(path);
@@ -178,7 +176,7 @@ TEST(cuda_driver_runs_our_kernels) {
 }
 
 TEST(cuda_driver_runs_a_model_as_the_emulator_does) {
-  const std::string path = test::TinyModel().write(pathOf("paligemma-test-cuda.gguf"));
+  const std::string path = test::TinyModel().write(test::temporaryPath("cuda.gguf"));
   for (const DType kvType : {DType::f16, DType::f32}) {
     const std::vector<float> right = numbersOn(onDriver(emulator()), path, kvType);
     for (const bool graphs : {true, false}) {
@@ -196,7 +194,7 @@ TEST(cuda_driver_runs_a_model_as_the_emulator_does) {
 
 // A card that fails in the middle of whatever a model does: always the same error, and a new load works.
 TEST(cuda_driver_that_is_lost_anywhere_ends_a_model_alone) {
-  const std::string path = test::TinyModel().write(pathOf("paligemma-test-cuda-lost.gguf"));
+  const std::string path = test::TinyModel().write(test::temporaryPath("cuda-lost.gguf"));
   FakeCuda& fake = test::freshCuda();
   fake.memory = size_t(1) << 30;
   const std::vector<float> right = numbersOn(onDriver(test::cudaOverLibrary()), path, DType::f16);

@@ -58,7 +58,7 @@ struct TimedTap : Tap {
 struct TurnFixture {
   static constexpr int32_t kLayers = 12;
   static constexpr double kAdmission = kLayers * (TimedTap::kVisionLayer + TimedTap::kPrefillLayer);  // ms of a request
-  std::string path = "/tmp/paligemma-test-turns.gguf";
+  std::string path = test::temporaryPath("turns.gguf");
   TimedTap tap, *time = &tap;  // of the model's device
   std::unique_ptr<Model> model;
   std::atomic<bool> stopping{false};

@@ -20,7 +20,7 @@ const std::vector<const char*> kTargets = {
     "v.blk.0.ffn_up", "v.blk.0.ffn_down", "v.blk.1.attn_v", "v.blk.1.ffn_down",  "mm.0"};
 
 struct Net {
-  std::string path = "/tmp/paligemma-test-trainer.gguf";
+  std::string path = test::temporaryPath("trainer.gguf");
   std::unique_ptr<Model> model;
   std::vector<uint8_t> pictures[2];
   Dropout dropout;   // of what is trained

@@ -18,7 +18,7 @@ struct CountingTap : Tap {
 
 // Bytes that the first picture of 448 px makes the device allocate, and the bytes that a second one adds.
 std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
-  const std::string path = "/tmp/paligemma-test-vision.gguf";
+  const std::string path = test::temporaryPath("vision.gguf");
   test::TinyModel tiny;
   tiny.imageSize = 448;
   tiny.visionHidden = hidden;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "format/quantize.h"
+#include "temporary.h"
 
 namespace pg::test {
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "temporary.h"
 #include "text/tokenizer.h"
 
 namespace pg::test {
@@ -92,13 +93,11 @@ struct Vocabulary {
       if (key(name + "_token_id", 4)) put(keys, id);
 
     static std::atomic<int> number{0};
-    const auto path =
-        std::filesystem::temp_directory_path() /
-        ("paligemma-vocabulary-" + std::to_string(uintptr_t(&number)) + "-" + std::to_string(++number) + ".gguf");
+    const std::string path = temporaryPath("vocabulary-" + std::to_string(++number) + ".gguf");
     std::string header = "GGUF";
     put(header, uint32_t(3)), put(header, uint64_t(0)), put(header, count);
     std::ofstream(path, std::ios::binary) << header << keys;
-    return path.string();
+    return path;
   }
 };
 
