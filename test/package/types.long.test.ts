@@ -210,7 +210,7 @@ function compile(app: string, options: object): string {
 
 describe.skipIf(!existsSync(join(root, 'dist', 'index.d.ts')))('the declarations', () => {
   it.each(['typescript@5.6', 'typescript@5.9', 'typescript@7'])(
-    'compile with %s, strictest settings, Node and web types',
+    'compile with %s, strictest settings, Node and web types, every resolution',
     { timeout: 240_000 },
     (compiler) => {
       const app = install(compiler)
@@ -220,6 +220,10 @@ describe.skipIf(!existsSync(join(root, 'dist', 'index.d.ts')))('the declarations
       }
       expect(compile(app, { lib: ['es2023', 'esnext.disposable'] })).toBe('')
       expect(compile(app, { lib: ['es2023', 'esnext.disposable', 'dom', 'dom.iterable'] })).toBe('')
+      const lib = ['es2023', 'esnext.disposable']
+      expect(compile(app, { lib, module: 'esnext', moduleResolution: 'bundler' })).toBe('')
+      // what knows no "exports", as in most older projects; gone from TypeScript 7
+      if (!compiler.endsWith('7')) expect(compile(app, { lib, module: 'esnext', moduleResolution: 'node10' })).toBe('')
     }
   )
 })
