@@ -80,18 +80,27 @@ describe('links', () => {
   })
 
   it.each(pages)('of %s to headings find them', (page) => {
-    const slug = (heading: string) =>
+    const onGithub = (heading: string) =>
       heading
         .toLowerCase()
         .replace(/[^\p{L}\p{N}\s_-]/gu, '')
         .trim()
         .replaceAll(' ', '-')
+    // VitePress makes the site's anchors otherwise
+    const onSite = (heading: string) =>
+      heading
+        .replace(/[\s~`!@#$%^&*()\-_+=[\]{}|\\;:"'“”‘’<>,.?/]+/g, '-')
+        .replace(/^-|-$/g, '')
+        .replace(/^(\d)/, '_$1')
+        .toLowerCase()
     const text = readFileSync(join(root, page), 'utf8')
     for (const [, target, anchor] of text.replace(/```[\s\S]*?```/g, '').matchAll(/\]\(([^)#:\s]*)#([^)\s]+)\)/g)) {
       const file = target === '' ? join(root, page) : join(dirname(join(root, page)), target!)
       if (!existsSync(file) || !statSync(file).isFile()) continue
-      const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) => slug(heading!))
-      expect(headings, `${page} -> ${target}#${anchor}`).toContain(anchor)
+      const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!)
+      expect(headings.map(onGithub), `${page} -> ${target}#${anchor}`).toContain(anchor)
+      if (dirname(page) === 'docs' && dirname(file) === join(root, 'docs'))
+        expect(headings.map(onSite), `${page} -> ${target}#${anchor} on the site`).toContain(anchor)
     }
   })
 })
