@@ -158,6 +158,52 @@ describe('mergeSightings', () => {
     expect(mergeSightings([small], [picture])).toHaveLength(1)
   })
 
+  describe('what a larger view shows whole and plain', () => {
+    const views = [picture, ...planTiles(picture, 112, { columns: 2, rows: 2 })]
+    const arm: Sighting = { label: 'square', score: 0.9, box: { x: 300, y: 300, width: 250, height: 250 }, view: 1 }
+    const at = (view: number, score = 0.9): Sighting => ({ ...arm, view, score })
+
+    it('is left out where that view does not see it', () => {
+      expect(mergeSightings([arm], views)).toEqual([])
+      expect(mergeSightings([arm, at(0)], views)).toHaveLength(1)
+      const other = { ...at(0), label: 'cross', box: { x: 200, y: 200, width: 500, height: 500 } }
+      expect(mergeSightings([arm, other], views).map(({ parts }) => parts)).toEqual([[1]])
+    })
+
+    it('stays where that view sees it with a low score, or did not come to its end', () => {
+      expect(mergeSightings([arm], views, { doubtful: [at(0, 0.1)] })).toEqual([
+        { box: arm.box, score: 0.9, parts: [0] }
+      ])
+      expect(mergeSightings([arm], views, { doubtful: [{ ...at(0, 0.1), label: 'ring' }] })).toEqual([])
+      expect(mergeSightings([arm], views, { unfinished: new Set([0]) })).toHaveLength(1)
+      expect(mergeSightings([arm], views, { unfinished: new Set([2]) })).toEqual([])
+    })
+
+    it('stays where it is small there, or of another shape', () => {
+      const small = { ...arm, box: { ...arm.box, width: 200, height: 170 } }
+      expect(mergeSightings([small], views)).toHaveLength(1)
+      const strip = { x: 0, y: 0, width: 1600, height: 500 }
+      const squares = [strip, ...planTiles(strip, 112, { columns: 4, rows: 1 })]
+      expect(mergeSightings([{ ...arm, box: { x: 100, y: 100, width: 280, height: 280 } }], squares)).toHaveLength(1)
+    })
+  })
+
+  it('takes a find in another one of its name for a part of it, unless one view sees both', () => {
+    const views = [picture, ...planTiles(picture, 112, { columns: 2, rows: 2, overlap: 0.5 })]
+    const ring = { label: 'ring', score: 0.9, box: { x: 500, y: 450, width: 500, height: 300 }, view: 1 }
+    const hole = { label: 'ring', score: 0.8, box: { x: 560, y: 520, width: 140, height: 100 }, view: 2 }
+    expect(mergeSightings([ring, { ...ring, view: 0 }, hole], views)).toHaveLength(1)
+    expect(mergeSightings([ring, { ...ring, view: 0 }, { ...hole, view: 1 }], views)).toHaveLength(2)
+  })
+
+  it('does not ask a neighbour that did not come to its end', () => {
+    const views = [picture, ...planTiles(picture, 112, { columns: 2, rows: 1 })]
+    const left = views[1]!
+    const half = { label: 'cow', score: 0.9, box: { x: left.width - 30, y: 500, width: 30, height: 60 }, view: 1 }
+    expect(mergeSightings([half], views)).toEqual([])
+    expect(mergeSightings([half], views, { unfinished: new Set([2]) })).toHaveLength(1)
+  })
+
   it('has nothing to say about nothing, and takes any number', { tags: ['slow'] }, () => {
     expect(mergeSightings([], [picture])).toEqual([])
     const views = [picture, ...planTiles(picture, 112, { columns: 16, rows: 16 })]

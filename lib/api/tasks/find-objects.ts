@@ -9,11 +9,10 @@ import { suppressOverlaps } from '../../output/nms'
 import { runGeneration } from '../request/generation'
 import type { ModelHost } from '../request/host'
 import type { GenerationOptions } from '../request/job'
-import { ObjectStream, type ObjectLimits } from './object-stream'
+import { ObjectStream } from './object-stream'
 import { readObjects, type Found, type Geometry, type ListFacts } from '../options/objects'
 import { defaults, type DetectOptions } from '../options/options'
 import { prompts } from '../options/prompts'
-import type { GenerateResult } from '../options/results'
 import { runTiles } from './tile-run'
 
 export type Kind = 'detect' | 'segment'
@@ -139,18 +138,6 @@ export function geometryOf(host: ModelHost, transform: ImageTransform): Geometry
   return { width, height, locScale: host.options.locScale ?? defaults.locScale, transform }
 }
 
-/** What one output says, within the limits of the call. */
-function readView(
-  result: GenerateResult,
-  geometry: Geometry,
-  names: string[],
-  { maxObjects, minScore = 0 }: ObjectLimits
-): Found[] {
-  return readObjects(result, geometry, names)
-    .slice(0, maxObjects)
-    .filter(({ score }) => score >= minScore)
-}
-
 async function findInTiles(
   host: ModelHost,
   kind: Kind,
@@ -163,10 +150,14 @@ async function findInTiles(
   const outputs = await runTiles(host, image, request(host, kind, names, options), plan, options)
   const picture = outputs[0]!.view.tile
   const tiles = outputs.map(({ view }) => view.tile)
-  const sightings = outputs.flatMap(({ view, result }, index) => {
+  const { minScore = 0, maxObjects = Infinity } = options
+  const unfinished = new Set<number>()
+  const all = outputs.flatMap(({ view, result }, index) => {
     const { tile, transform } = view
     const geometry = geometryOf(host, transform)
-    return readView(result, geometry, names, options).map(({ object, ...detection }) => ({
+    const seen = readObjects(result, geometry, names).slice(0, maxObjects)
+    if (result.finishReason === 'length' || seen.length === maxObjects) unfinished.add(index)
+    return seen.map(({ object, ...detection }) => ({
       detection,
       view: index,
       part: { object, geometry, x: tile.x, y: tile.y },
@@ -174,7 +165,9 @@ async function findInTiles(
       box: shifted(detection.box, tile)
     }))
   })
-  const found = mergeSightings(sightings, tiles).map(({ box, parts }) => {
+  const sightings = all.filter(({ score }) => score >= minScore)
+  const doubtful = all.filter(({ score }) => score < minScore)
+  const found = mergeSightings(sightings, tiles, { doubtful, unfinished }).map(({ box, parts }) => {
     const members = parts.map((index) => sightings[index]!)
     const best = members.reduce((a, b) => (b.score > a.score ? b : a))
     return {

@@ -7,7 +7,7 @@ import type { Chunk, GeneratedToken, GenerateResult } from '../options/results'
 // Four locations, codes, a name (or none), and what cannot belong to the name any more.
 const complete = /^(?:<loc[0-9]{4}>){4}\s*(?:<seg[0-9]{3}>)*\s*(?:[^;<>\s][^;<>\r\n]*[;<>\r\n]|[;>]|<(?!seg))/
 
-export interface ObjectLimits {
+interface ObjectLimits {
   maxObjects?: number | undefined
   minScore?: number | undefined
 }
