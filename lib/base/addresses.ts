@@ -1,6 +1,7 @@
 /** Addresses that strangers must not make us ask: this machine, its neighbours and cloud providers' metadata. */
+import dns from 'node:dns'
 import { lookup } from 'node:dns/promises'
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, type LookupFunction } from 'node:net'
 
 const inside = new BlockList()
 for (const [network, prefix] of [
@@ -53,6 +54,23 @@ export function privateAllowed(env: Record<string, string | undefined> = process
   return /^(?:1|on|yes|true)$/i.test(env['PALIGEMMA_ALLOW_PRIVATE_ADDRESSES']?.trim() ?? '')
 }
 
+export const isThisMachine = (host: string): boolean => /(?:^|\.)localhost\.?$/.test(host)
+
+/** Resolves names for sockets, to public addresses alone: what is checked is what is connected to. */
+export function lookUpPublic(
+  refused: (address: string) => Error,
+  isInside: (address: string) => boolean
+): LookupFunction {
+  return (host, options, done) =>
+    dns.lookup(host, { ...options, all: true }, (error, found) => {
+      const inside = error ? undefined : found.find(({ address }) => isInside(address))
+      if (error) done(error, '')
+      else if (inside) done(refused(inside.address), '')
+      else if (options.all) done(null, found)
+      else done(null, found[0]!.address, found[0]!.family)
+    })
+}
+
 /**
  * The first private address that a URL's host stands for; undefined where it has none, or where its name is not looked
  * up (`lookUp` false: somebody else connects, such as a proxy) or not known.
@@ -60,7 +78,7 @@ export function privateAllowed(env: Record<string, string | undefined> = process
 export async function privateAddress(url: URL, lookUp = true): Promise<string | undefined> {
   const host = url.hostname.replace(/^\[|\]$/g, '')
   if (isIP(host)) return isPrivateAddress(host) ? host : undefined
-  if (/(?:^|\.)localhost\.?$/.test(host)) return host
+  if (isThisMachine(host)) return host
   if (!lookUp) return undefined
   const found = await lookup(host, { all: true }).catch(() => [])
   return found.find(({ address }) => isPrivateAddress(address))?.address

@@ -2,13 +2,12 @@
  * Pictures behind http: and https: URLs. Strangers may have chosen the URL, so it must not lead into this network:
  * names are checked where they are resolved for the connection itself, on every redirect. `fetch` gives no such place.
  */
-import dns from 'node:dns'
 import http, { type IncomingMessage, type RequestOptions } from 'node:http'
 import https from 'node:https'
 import type { LookupFunction } from 'node:net'
 import { PassThrough, pipeline, type Readable, type Transform } from 'node:stream'
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
-import { isPrivateAddress, privateAddress, privateAllowed } from '../base/addresses'
+import { isPrivateAddress, lookUpPublic, privateAddress, privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { follow, ownController, untilAborted } from '../base/signals'
 import { collect, type Room, roomFor, tooLarge } from './body'
@@ -83,7 +82,11 @@ async function answer(
   let target = parse(url, name)
   for (let redirects = 0; ; redirects++) {
     if (!allowed) await refuseLiteral(target, name)
-    const response = await ask(target, allowed ? undefined : lookUpPublic(name), signal)
+    const response = await ask(
+      target,
+      allowed ? undefined : lookUpPublic((address) => refused(name, address), isPrivateAddress),
+      signal
+    )
     const { statusCode = 0, statusMessage, headers } = response
     const moved = [301, 302, 303, 307, 308].includes(statusCode) && headers.location !== undefined
     const claimed = Number(headers['content-length'] ?? 0)
@@ -111,18 +114,6 @@ function parse(text: string, name: string, base?: URL): URL {
 async function refuseLiteral(url: URL, name: string): Promise<void> {
   const found = await privateAddress(url, false)
   if (found !== undefined) throw refused(name, found)
-}
-
-/** Resolves names for sockets: what is checked is what is connected to. */
-function lookUpPublic(name: string): LookupFunction {
-  return (host, options, done) =>
-    dns.lookup(host, { ...options, all: true }, (error, found) => {
-      const inside = error ? undefined : found.find(({ address }) => isPrivateAddress(address))
-      if (error) done(error, '')
-      else if (inside) done(refused(name, inside.address), '')
-      else if (options.all) done(null, found)
-      else done(null, found[0]!.address, found[0]!.family)
-    })
 }
 
 function refused(name: string, address: string): PaliGemmaError {

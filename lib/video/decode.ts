@@ -78,7 +78,7 @@ export async function* decodeFrames(
       yield { time, image: { data, width, height, channels: 3 } }
     }
     const code = await untilAborted(ffmpeg.ended, signal)
-    if (code !== 0 || ffmpeg.sourceError) throw ffmpeg.failure('cannot be read')
+    if (code !== 0 || ffmpeg.sourceError || video.pass?.refused() !== undefined) throw ffmpeg.failure('cannot be read')
     if (frames === 0 && seek === 0 && choice.select === undefined) throw ffmpeg.failure('has no frames')
   } finally {
     ffmpeg.end()

@@ -5,7 +5,7 @@ import { PaliGemmaError } from '../base/errors'
 import { expandPath } from '../base/expand-path'
 import { follow } from '../base/signals'
 import { invalid, starved } from '../images/problems'
-import type { OpenedVideo } from './source'
+import { inside, type OpenedVideo } from './source'
 
 /** PALIGEMMA_FFMPEG, else the first on PATH. */
 const program = (): string => expandPath(process.env['PALIGEMMA_FFMPEG'] ?? '', 'PALIGEMMA_FFMPEG') || 'ffmpeg'
@@ -69,7 +69,11 @@ export class Ffmpeg {
     const { bytes, protocols } = video
     const all = ['-hide_banner', '-nostats', '-loglevel', 'info', '-protocol_whitelist', protocols, ...args]
     if (!bytes) all.unshift('-nostdin')
-    this.child = spawn(program(), all, { stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'], windowsHide: true })
+    this.child = spawn(program(), all, {
+      stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+      windowsHide: true,
+      env: { ...process.env, ...video.pass?.env }
+    })
     this.ended = new Promise((resolve, reject) => {
       this.child.once('error', (error) => reject(missing(program(), error)))
       this.child.once('close', (code, signal) => {
@@ -136,6 +140,8 @@ export class Ffmpeg {
     if (this.sourceError) return invalid(name, `cannot be read: ${this.sourceError.message}`, this.sourceError)
     const refusal = this.refusal(name)
     if (refusal) return refusal
+    const address = this.video.pass?.refused()
+    if (address !== undefined) return inside(name, address)
     if (this.killedBy) return starved(name, 'ffmpeg memory', new Error(`it was ended by ${this.killedBy}`))
     const words = this.words()
     if (words !== undefined && /matches no streams/.test(words)) return invalid(name, `it has no pictures (${words})`)

@@ -9,7 +9,7 @@ import { isBytes, isIterable, isSharp, type ImageInput } from '../images/image-i
 import { pictureAtCall } from '../images/image-rule'
 import { decodeFrames } from './decode'
 import type { Latest } from './latest'
-import { openVideo, type OpenedVideo } from './source'
+import { openVideo, refusePrivate, type OpenedVideo } from './source'
 
 /**
  * A camera (`/dev/video0`; on macOS and Windows its name or number as `camera:0`), `rtsp://` and `http(s)://` (MJPEG
@@ -128,6 +128,7 @@ async function openLive(source: string, allowPrivate: boolean | undefined): Prom
     return { name, input: input!, before: ['-f', format!], protocols: 'file', live: true }
   }
   if (/^rtsps?:/i.test(source)) {
+    if (allowPrivate === false) await refusePrivate(source, name)
     const protocols = 'rtsp,rtp,udp,tcp,tls,crypto'
     return { name, input: source, before: ['-rtsp_transport', 'tcp'], protocols, live: true }
   }

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { privateAddress, privateAllowed } from '../base/addresses'
+import type { PaliGemmaError } from '../base/errors'
 import { isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { isUrl } from '../base/realms'
@@ -20,6 +21,7 @@ import {
   type WithBytes
 } from '../images/image-input'
 import { invalid } from '../images/problems'
+import { publicPass, type Pass } from './gate'
 
 /**
  * A video: a path, a `file:`, `http:` or `https:` URL, its bytes, a `Blob`, `Response` or stream of them. Bytes and
@@ -38,6 +40,8 @@ export interface OpenedVideo {
   before?: string[]
   /** What the input may make ffmpeg open; a playlist or the like must not lead anywhere else. */
   protocols: string
+  /** How it reaches the network, where it may not reach everything. */
+  pass?: Pass | undefined
 }
 
 const sourceRule: Rule = {
@@ -63,18 +67,29 @@ export async function openVideo(source: VideoSource, allowPrivate = privateAllow
   // "image of 5000 bytes", "image stream"
   const name = describe(source).replace(/^image\b/, 'video')
   if (typeof source === 'string') {
-    const protocols = /^https?:/i.test(source) ? 'http,https,tcp,tls,crypto' : 'file'
-    return { name, input: await locate(source, name, allowPrivate), protocols }
+    const input = await locate(source, name, allowPrivate)
+    if (!/^https?:/i.test(source)) return { name, input, protocols: 'file' }
+    const pass = allowPrivate ? undefined : await publicPass()
+    return { name, input, protocols: 'http,https,httpproxy,tcp,tls,crypto', ...(pass && { pass }) }
   }
   const bytes = toReadable(source as Exclude<VideoSource, string | URL>, name)
   return { name, input: 'pipe:0', protocols: 'pipe', bytes }
 }
 
+export const inside = (name: string, address: string): PaliGemmaError =>
+  invalid(name, `its address ${address} is in a private network; allowPrivateAddresses lets it`)
+
+/** Throws where the host of a URL is inside this network. */
+export async function refusePrivate(url: string, name: string): Promise<void> {
+  if (!URL.canParse(url)) throw invalid(name, 'it is no URL')
+  const address = await privateAddress(new URL(url))
+  if (address !== undefined) throw inside(name, address)
+}
+
 async function locate(source: string, name: string, allowPrivate: boolean): Promise<string> {
   if (/^https?:/i.test(source)) {
-    const address = allowPrivate ? undefined : await privateAddress(new URL(source))
-    if (address === undefined) return source
-    throw invalid(name, `its address ${address} is in a private network; allowPrivateAddresses lets it`)
+    if (!allowPrivate) await refusePrivate(source, name)
+    return source
   }
   const path = toPath(source)
   await checkReadable(path)
