@@ -2,7 +2,7 @@
 import type { PaliGemma } from '../api/model'
 import type { GenerateResult } from '../api/options/results'
 import type { GenerateStream } from '../api/tasks/stream'
-import { readOptions, rule, type Rules } from '../base/validate'
+import { isText, readFields, readOptions, rule, take, type Rules } from '../base/validate'
 import { requestOf } from './request'
 import type {
   CallOptions,
@@ -41,7 +41,7 @@ export interface PaliGemmaProvider<Version extends Specification = Specification
 const rules: Rules<ProviderOptions> = {
   model: { expected: 'a loaded model', accepts: (v) => rule.function.accepts((v as PaliGemma).generate) },
   specification: rule.oneOf('v3', 'v4'),
-  modelId: rule.text
+  modelId: rule.name
 }
 
 /**
@@ -73,7 +73,7 @@ export function createPaliGemma<Version extends Specification = 'v4'>(
       ...common(modelId),
       maxEmbeddingsPerCall: 64,
       supportsParallelCalls: true,
-      doEmbed: async ({ values, abortSignal }) => await embed(model, values, abortSignal)
+      doEmbed: async (call) => await embed(model, call)
     })
   }
 }
@@ -132,10 +132,12 @@ function endOf(result: GenerateResult): { finishReason: FinishReason; usage: Usa
 
 async function embed(
   model: PaliGemma,
-  values: readonly string[],
-  signal: AbortSignal | undefined
+  call: { values: readonly string[]; abortSignal?: AbortSignal | undefined }
 ): Promise<{ embeddings: number[][]; usage: { tokens: number }; warnings: Warning[] }> {
-  const found = await Promise.all(values.map(async (value) => await model.embedText(value, { signal })))
+  const { values, abortSignal } = readFields('the call', call, ['values', 'abortSignal'])
+  const signal = abortSignal as AbortSignal | undefined
+  const texts = take('values', values as string[], rule.listOf('strings', isText))
+  const found = await Promise.all(texts.map(async (text) => await model.embedText(text, { signal })))
   return {
     embeddings: found.map(({ data, tokens, dims }) => meanOf(data, tokens, dims)),
     usage: { tokens: found.reduce((sum, { tokens }) => sum + tokens, 0) },

@@ -127,7 +127,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
  */
 export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }> {
   const file = take('path', path, rule.file)
-  check('name', name, rule.text)
+  check('name', name, rule.name)
   await checkReadable(file)
   return await nativeCall(() => native().dequantizeTensor(file, name))
 }

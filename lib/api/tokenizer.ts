@@ -5,7 +5,7 @@ import { resolveModel } from '../hub/resolve'
 import { nativeCall, nativeSync } from '../base/errors'
 import { checkReadable } from '../base/permission'
 import { native, type NativeTokenizer } from '../engine/native'
-import { check, readOptions, rule, take, type Rule, type Rules } from '../base/validate'
+import { check, longestText, readOptions, rule, take, type Rule, type Rules } from '../base/validate'
 
 export interface EncodeOptions {
   /** `<bos>`, `<eos>`, `<pad>`, `<unk>` and `<image>` become their ids; default false: they are plain text. */
@@ -14,10 +14,9 @@ export interface EncodeOptions {
 
 export const encodeRules: Rules<EncodeOptions> = { allowControlTokens: rule.flag }
 // Tokenizing is synchronous: this much takes a fifth of a second.
-const mostCharacters = 1 << 20
 export const textRule: Rule = {
-  expected: `string of at most ${mostCharacters} characters (cut longer ones before a space)`,
-  accepts: (v) => typeof v === 'string' && v.length <= mostCharacters
+  ...rule.text,
+  expected: `string of at most ${longestText} characters (cut longer ones before a space)`
 }
 export const idsRule = rule.listOf('token ids (integers >= 0)', rule.integer(0, 2 ** 31 - 1).accepts, { most: 1 << 20 })
 

@@ -4,8 +4,10 @@ import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from './errors'
 import { isUrl } from './realms'
 
+const longestScheme = 100
+
 /** "https://host/name", "s3://bucket/name"; not "C:/folder". */
-export const isAddress = (text: string): boolean => /^[a-z][a-z0-9+.-]+:\/\//i.test(text)
+export const isAddress = (text: string): boolean => /^[a-z][a-z0-9+.-]+:\/\//i.test(text.slice(0, longestScheme))
 
 /**
  * The path that a `file:` URL names; a path as it is.

@@ -16,12 +16,21 @@ export interface Rule {
    * the working folder.
    */
   take?: (value: unknown, folder: string) => unknown
+  /** The longest text that may be meant, in characters; default: {@link longestName}. Longer ones are not read. */
+  longest?: number
   /** callback: called for its effect, in the context of the call. function: its result is used. */
   kind?: 'callback' | 'function'
 }
 
 /** One rule for every key of an options type: a new option without a rule does not compile. */
 export type Rules<T> = { [K in keyof Required<T>]: Rule }
+
+/** Of a path or an address: the longest of any system, Windows'. No name of anything else is as long. */
+export const longestName = 32_768
+/** Of a text for a model: more than any context holds, and little enough to look through at once. */
+export const longestText = 1 << 20
+/** Of the texts of a list together. */
+const longestTexts = 1 << 22
 
 const isInteger = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value)
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value)
@@ -30,32 +39,66 @@ const isFunction = (value: unknown): boolean =>
   typeof value === 'function' &&
   typeof value.length === 'number' &&
   !/^class\b/.test(Function.prototype.toString.call(value))
-const isPath = (value: unknown): boolean => typeof value === 'string' && value !== '' && !value.includes('\0')
+const isPath = (value: unknown): boolean => isName(value) && value !== '' && !value.includes('\0')
+
+/** A text that is short enough to be the name of something. */
+export function isName(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= longestName
+}
+
+/** A text, and short enough to be read at once. */
+export function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= longestText
+}
 
 // What a list may hold unless its rule says so: an array of 4 billion holes costs 16 bytes to make.
 const mostItems = 65_536
 
-/** A dense copy of a list of at most so many items; anything else comes back as it is, to be refused. */
-export function takeList(value: unknown, most = mostItems): unknown {
+/**
+ * A dense copy of a list of at most so many items, with texts of at most so many characters together; anything else
+ * comes back as it is, to be refused.
+ */
+export function takeList(value: unknown, most = mostItems, longest = longestTexts): unknown {
   if (!Array.isArray(value)) return value
   const { length } = value
-  if (length > most) return new TooLong(length, most)
+  if (length > most) return new TooLong('an array', `${length}, more than ${most}`)
   // not slice or map, which a subclass may have made its own
   const copy = new Array<unknown>(length)
   for (let i = 0; i < length; i++) copy[i] = value[i]
-  return copy
+  const characters = charactersIn(copy)
+  return characters > longest ? new TooLong('an array of texts', charactersOf(characters, longest)) : copy
 }
 
-/** Stands for a list that is not looked at. */
+function charactersIn(list: readonly unknown[]): number {
+  let sum = 0
+  for (let i = 0; i < list.length; i++) {
+    const item = list[i]
+    if (typeof item === 'string') sum += item.length
+  }
+  return sum
+}
+
+const charactersOf = (length: number, most: number): string => `${length} characters, more than ${most}`
+
+/** Stands for a text or a list that is not looked at. */
 class TooLong {
   constructor(
-    readonly length: number,
-    readonly most: number
+    readonly what: string,
+    readonly size: string
   ) {}
 }
 
+/** A text or URL of more characters than a value of this kind may have. */
+function tooLong(value: unknown, { longest = longestName }: Rule): TooLong | undefined {
+  const text = isUrl(value) ? value.href : value
+  if (typeof text !== 'string' || text.length <= longest) return undefined
+  return new TooLong('a text', charactersOf(text.length, longest))
+}
+
 export const rule = {
-  text: { expected: 'string', accepts: (v: unknown) => typeof v === 'string' },
+  text: { expected: 'string', accepts: isText, longest: longestText } as Rule,
+  /** Of something, and as short as names are. */
+  name: { expected: 'string', accepts: isName } as Rule,
   path: { expected: 'non-empty path', accepts: isPath },
   /** A path or file: URL of this machine, made absolute: later changes of the working folder do not matter. */
   file: {
@@ -88,7 +131,12 @@ export const rule = {
   }),
   listOf: (what: string, accepts: (v: unknown) => boolean, { least = 0, most = mostItems } = {}): Rule => ({
     expected: `${least > 0 ? 'non-empty ' : ''}array of ${what}`,
-    accepts: (v) => Array.isArray(v) && v.length >= least && v.length <= most && everyItem(v, accepts),
+    accepts: (v) =>
+      Array.isArray(v) &&
+      v.length >= least &&
+      v.length <= most &&
+      charactersIn(v) <= longestTexts &&
+      everyItem(v, accepts),
     take: (v) => takeList(v, most)
   })
 }
@@ -114,11 +162,16 @@ export function show(value: unknown): string {
   }
 }
 
+function showText(text: string): string {
+  if (text.length > longestName) return `a text of ${text.length} characters` // even its beginning may be in pieces
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text)
+}
+
 function showReadable(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value)
+  if (typeof value === 'string') return showText(value)
   if (typeof value === 'bigint') return value > -(10n ** 30n) && value < 10n ** 30n ? `${value}n` : 'a large bigint'
   if (typeof value === 'function') return 'a function'
-  if (value instanceof TooLong) return `an array of ${value.length}, more than ${value.most}`
+  if (value instanceof TooLong) return `${value.what} of ${value.size}`
   if (Array.isArray(value)) {
     const { length } = value
     const items = Array.from({ length: Math.min(length, 4) }, (_, i) => value[i] as unknown)
@@ -147,8 +200,8 @@ export function take<T>(name: string, value: T, wanted: Rule, folder = ''): T {
   let accepted = false
   let cause: unknown
   try {
-    taken = wanted.take ? wanted.take(value, folder) : value
-    accepted = wanted.accepts(taken)
+    taken = tooLong(value, wanted) ?? (wanted.take ? wanted.take(value, folder) : value)
+    accepted = !(taken instanceof TooLong) && wanted.accepts(taken)
   } catch (error) {
     // a mistake that has its own words
     if (error instanceof PaliGemmaError) throw error
@@ -271,6 +324,7 @@ function unknownOption(call: string, name: string, known: string[]): PaliGemmaEr
 
 /** The known name at edit distance <= 2, ignoring case. */
 function nearest(name: string, known: string[]): string | undefined {
+  if (name.length > 100) return undefined
   let best: string | undefined
   let least = 3
   for (const candidate of known) {

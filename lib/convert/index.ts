@@ -110,8 +110,8 @@ const convertRules: Rules<ConvertOptions> = {
     accepts: (v) => isFile(v) || (Array.isArray(v) && v.every(isFile))
   },
   out: rule.file,
-  type: rule.text,
-  visionType: rule.text,
+  type: rule.name,
+  visionType: rule.name,
   maskDecoder: rule.file,
   tokenizer: rule.file,
   imatrix: rule.file,

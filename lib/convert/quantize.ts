@@ -48,8 +48,8 @@ export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {
 const quantizeRules: Rules<QuantizeOptions> = {
   source: rule.file,
   out: rule.file,
-  type: rule.text,
-  visionType: rule.text,
+  type: rule.name,
+  visionType: rule.name,
   imatrix: rule.file,
   onProgress: rule.callback,
   signal: rule.signal

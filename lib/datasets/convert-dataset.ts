@@ -88,7 +88,7 @@ const datasetRules: Rules<DatasetOptions> = {
   maskEncoder: rule.file,
   prefix: rule.text,
   suffix: rule.text,
-  imageName: rule.text,
+  imageName: rule.name,
   annotations: rule.file,
   subset: rule.oneOf('train', 'val', 'test'),
   split: rule.above(0, 0.999),

@@ -90,14 +90,14 @@ const optional = (accepts: (text: string) => boolean, expected: string) => ({
 })
 
 export const pullRules: Rules<PullOptions> = {
-  type: rule.text,
-  visionType: rule.text,
+  type: rule.name,
+  visionType: rule.name,
   revision: optional(isRevision, 'branch, tag or commit'),
   subfolder: optional(isRepositoryPath, 'folder of the repository'),
   maskDecoder: rule.file,
   keep: rule.flag,
   force: rule.flag,
-  endpoint: rule.text,
+  endpoint: rule.name,
   token: { expected: 'access token or false', accepts: (v) => typeof v === 'string' || v === false },
   cacheDir: rule.file,
   fetch: rule.function,

@@ -5,7 +5,7 @@
 import { parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { similarNames } from './similar'
-import { show } from '../base/validate'
+import { isName, show } from '../base/validate'
 
 export interface HubReference {
   /** "google/paligemma2-3b-mix-224" */
@@ -153,7 +153,7 @@ function inFolder(path: string): Pick<HubReference, 'folder' | 'file'> {
 
 /** As {@link parseReference}; anything else is ERR_INVALID_OPTION. The type gets its full name: q4_k becomes Q4_K_M. */
 export function expectReference(text: unknown, endpoint?: string): HubReference {
-  const reference = typeof text === 'string' ? (parseReference(text.trim(), endpoint) ?? parseFile(text)) : undefined
+  const reference = isName(text) ? (parseReference(text.trim(), endpoint) ?? parseFile(text)) : undefined
   if (!reference) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
@@ -174,7 +174,7 @@ function parseFile(text: string): HubReference | undefined {
 }
 
 function hint(text: unknown): string {
-  if (typeof text !== 'string') return ''
+  if (!isName(text)) return ''
   const [similar] = similarNames(text.trim())
   if (similar !== undefined) return `; did you mean ${similar}?`
   if (/\/(?:datasets|spaces)\//.test(text)) return ': that is no model'

@@ -3,7 +3,7 @@ import type { Sharp } from 'sharp'
 import { PaliGemmaError } from '../base/errors'
 import { isAnyArrayBuffer, isDataView, isFloat32Array, isObject, isUint8Array, isUrl } from '../base/realms'
 import type { ImageTransform } from './transform'
-import { show } from '../base/validate'
+import { longestName, show } from '../base/validate'
 
 /** Uncompressed pixels, row-major, channels last: [height, width, channels]. */
 export interface RawPixels {
@@ -148,7 +148,7 @@ export function describe(image: unknown): string {
 
 function describeText(text: string): string {
   if (text.startsWith('data:')) return `${text.slice(0, 40)}...`
-  if (/^https?:/i.test(text)) return shortened(withoutSecrets(text))
+  if (/^https?:/i.test(text)) return shortened(withoutSecrets(text.slice(0, longestName)))
   return shortened(text)
 }
 

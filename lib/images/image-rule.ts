@@ -1,13 +1,13 @@
 /** Pictures among options: what they may be, and relative paths as they were meant when the call was made. */
 import { isAbsolute, resolve } from 'node:path'
-import { take, takeList, type Rule } from '../base/validate'
+import { longestName, take, takeList, type Rule } from '../base/validate'
 import { isBase64Picture } from './texts'
 import { PaliGemmaError } from '../base/errors'
 import { checkImage, type ImageEmbedding, type ImageInput, isEmbedding } from './image-input'
 
 /** The picture with a relative path made absolute: later changes of the working folder do not matter. */
 export function pictureAtCall(image: unknown, folder: string): unknown {
-  if (typeof image !== 'string' || image === '' || isAbsolute(image)) return image
+  if (typeof image !== 'string' || image === '' || image.length > longestName || isAbsolute(image)) return image
   if (/^[a-z][a-z0-9+.-]+:/i.test(image) || isBase64Picture(image)) return image
   return resolve(folder, image)
 }
@@ -20,7 +20,8 @@ function accepts(image: unknown, name: string): true {
 export const imageRule: Rule = {
   expected: 'a picture',
   take: pictureAtCall,
-  accepts: (image) => accepts(image, 'image')
+  accepts: (image) => accepts(image, 'image'),
+  longest: Infinity // base64: how much a picture may have is said where it is read
 }
 
 // Far more than any context holds.
@@ -29,7 +30,7 @@ const mostImages = 4096
 export const imagesRule: Rule = {
   expected: `array of at most ${mostImages} images`,
   take: (images, folder) => {
-    const list = takeList(images, mostImages)
+    const list = takeList(images, mostImages, Infinity)
     return Array.isArray(list) ? list.map((image) => pictureAtCall(image, folder)) : list
   },
   accepts: (images) => Array.isArray(images) && images.every((image, i) => accepts(image, `images[${i}]`))

@@ -24,6 +24,7 @@ import { download } from './remote'
 import { base64Hint, fromBase64, fromDataUrl } from './texts'
 import { isAddress } from '../base/paths'
 import { isUrl } from '../base/realms'
+import { longestName } from '../base/validate'
 
 /** A picture that is on this machine, still encoded. */
 export interface OpenedImage {
@@ -63,7 +64,8 @@ function bytesOf(image: Bytes, name: string): Buffer {
 async function locate(image: string | URL, name: string, options: DecodeOptions): Promise<string | Buffer> {
   const text = String(image)
   const scheme = /^(file|data|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
-  if (scheme === 'data') return fromDataUrl(text, name)
+  if (scheme === 'data') return await fromDataUrl(text, name)
+  if (scheme && text.length > longestName) throw invalid(name, 'this is longer than any address')
   if (scheme === 'file') {
     try {
       return fileURLToPath(text)
@@ -75,7 +77,7 @@ async function locate(image: string | URL, name: string, options: DecodeOptions)
   if (isUrl(image)) throw invalid(name, readUrls)
   if (await isThere(text)) return text
   if (isAddress(text)) throw invalid(name, readUrls)
-  return fromBase64(text) ?? (await missing(text, name))
+  return (await fromBase64(text)) ?? (await missing(text, name))
 }
 
 const readUrls = 'only file:, data:, http: and https: URLs are read'

@@ -90,7 +90,7 @@ const fitRules: Rules<FitEstimateOptions> = {
 }
 const estimateRules: Rules<EstimateOptions> = {
   vision: rule.file,
-  type: rule.text,
+  type: rule.name,
   contextSize: positive,
   maxSequences: positive,
   kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),

@@ -4,7 +4,7 @@ import { loadRules } from '../api/options/options'
 import { PaliGemmaError } from '../base/errors'
 import type { ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
-import { check, readFields, rule, takeList, type Rule } from '../base/validate'
+import { check, isText, readFields, rule, takeList, type Rule } from '../base/validate'
 
 export interface SamplePrompt {
   prompt: string
@@ -26,7 +26,7 @@ export const samplesRule: Rule = {
 }
 
 function takePrompt(name: string, item: unknown): string | SamplePrompt {
-  if (typeof item === 'string') return item
+  if (isText(item)) return item
   const { prompt, answer } = readFields(name, item, ['prompt', 'answer'], 'string or { prompt, answer? }')
   check(`${name}.prompt`, prompt, rule.text)
   if (answer !== undefined) check(`${name}.answer`, answer, rule.text)
@@ -36,7 +36,7 @@ function takePrompt(name: string, item: unknown): string | SamplePrompt {
 export const imagesRule: Rule = {
   expected: 'non-empty array of images',
   take: (v, folder) => {
-    const list = takeList(v)
+    const list = takeList(v, undefined, Infinity)
     return Array.isArray(list) ? list.map((image) => takeImage(image, folder)) : list
   },
   accepts: (v) => Array.isArray(v) && v.length > 0

@@ -3,7 +3,7 @@ import { schemaToRegex, type JsonSchema } from './schema/json-schema'
 import { isStandardSchema, toJsonSchema, type StandardSchema } from './schema/standard-schema'
 import type { NativeRequest } from '../engine/native'
 import { isRegExp } from '../base/realms'
-import { rule, wrongOption, type Rule } from '../base/validate'
+import { isText, rule, wrongOption, type Rule } from '../base/validate'
 
 /** The grammar of `detect` or `segment`. */
 export interface TaskConstraint {
@@ -43,13 +43,8 @@ const maxChoices = 10_000
 
 /** Of `choices`, here and in `answer`. */
 export const choicesRule: Rule = {
-  expected: `non-empty array of at most ${maxChoices} non-empty strings`,
-  accepts: (v) =>
-    Array.isArray(v) &&
-    v.length > 0 &&
-    v.length <= maxChoices &&
-    // unlike every, this looks at holes too
-    v.findIndex((item) => typeof item !== 'string' || item === '') < 0
+  ...rule.listOf('strings', (item) => isText(item) && item !== '', { least: 1, most: maxChoices }),
+  expected: `non-empty array of at most ${maxChoices} non-empty strings`
 }
 
 const isObject = (v: unknown): v is object => typeof v === 'object' && v !== null && !Array.isArray(v)
@@ -60,7 +55,7 @@ const forms: Record<string, Record<string, Rule>> = {
     maxObjects: rule.integer(1, 65535)
   },
   choices: { choices: choicesRule },
-  regex: { regex: { expected: 'string or RegExp', accepts: (v) => typeof v === 'string' || isRegExp(v) } },
+  regex: { regex: { expected: 'string or RegExp', accepts: (v) => isText(v) || isRegExp(v) } },
   jsonSchema: { jsonSchema: { expected: 'object', accepts: (v) => isObject(v) || isStandardSchema(v) } }
 }
 

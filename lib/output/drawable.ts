@@ -29,7 +29,7 @@ export function takeBox(name: string, given: unknown): Box {
 
 export function takeDrawable(name: string, given: unknown): Drawable {
   const { label, score, box, mask } = readFields(name, given, ['label', 'score', 'box', 'mask'], expected)
-  check(`${name}.label`, label, rule.text)
+  check(`${name}.label`, label, rule.name)
   if (score !== undefined) check(`${name}.score`, score, rule.number(-Number.MAX_VALUE))
   return {
     label: label as string,

@@ -72,7 +72,7 @@ const overlapRules: Rules<OverlapOptions> = { classAgnostic: rule.flag }
 
 function takeScored(name: string, value: unknown): Scored {
   const fields = readFields(name, value, ['label', 'normalized', 'score'], '{ label, normalized, score }')
-  check(`${name}.label`, fields['label'], rule.text)
+  check(`${name}.label`, fields['label'], rule.name)
   check(`${name}.score`, fields['score'], side)
   return { ...(fields as unknown as Scored), normalized: takeBox(`${name}.normalized`, fields['normalized']) }
 }

@@ -1,6 +1,6 @@
 /** Reading `<loc>`/`<seg>` output. Pure functions; see the grammar at `objectPattern`. */
 import { takeTransform, type ImageTransform } from '../images/transform'
-import { readOptions, rule, wrongOption, type Rule, type Rules } from '../base/validate'
+import { check, readOptions, rule, wrongOption, type Rule, type Rules } from '../base/validate'
 
 /** A rectangle in pixels of the image as given (after EXIF orientation), from its top left corner. */
 export interface Box {
@@ -207,7 +207,7 @@ export function maskBox(
  * @throws PaliGemmaError ERR_INVALID_OPTION for wrong options
  */
 export function parseOutput(text: string, options: ParseOptions): ParsedObject[] {
-  if (typeof text !== 'string') throw wrongOption('text', 'string', text)
+  check('text', text, rule.text)
   const taken = readOptions<ParseOptions>('parseOutput', options, parseRules, ['width', 'height'])
   return parsePieces(text, taken).flatMap((piece) => piece.object ?? [])
 }

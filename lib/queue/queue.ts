@@ -1,7 +1,7 @@
 /** The side that adds pictures and reads results. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type * as Bull from 'bullmq'
-import { iteratorOf } from '../base/iterate'
+import { isAnyIterable, iteratorOf } from '../base/iterate'
 import { publicCall } from '../base/call'
 import { untilAborted } from '../base/signals'
 import { check, readOptions, rule, wrongOption, type Rules } from '../base/validate'
@@ -80,8 +80,7 @@ export class PictureQueue {
    * reads on only while fewer wait: so a billion jobs never fill Redis.
    */
   async addMany(jobs: Iterable<PictureJob> | AsyncIterable<PictureJob>, options: AddManyOptions = {}): Promise<number> {
-    if (typeof jobs !== 'object' || jobs === null || !(Symbol.iterator in jobs || Symbol.asyncIterator in jobs))
-      throw wrongOption('jobs', 'an iterable or async iterable of jobs', jobs)
+    if (!isAnyIterable(jobs)) throw wrongOption('jobs', 'an iterable or async iterable of jobs', jobs)
     return await publicCall<AddManyOptions, number>(
       'addMany',
       options,

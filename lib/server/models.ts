@@ -6,7 +6,7 @@ import { TrainedAdapter } from '../convert/adapters/trained'
 import { PaliGemmaError } from '../base/errors'
 import { isUrl } from '../base/realms'
 import { untilAborted } from '../base/signals'
-import { show } from '../base/validate'
+import { readFields, rule, show, take, wrongOption } from '../base/validate'
 import { ApiError } from './errors'
 import type { Logger } from './log'
 import type { AdaptedModel, ServedModel } from './options'
@@ -109,8 +109,11 @@ export class Models {
     models: Record<string, ServedModel>,
     services: { load: Load; idleUnloadMs: number | undefined; logger: Logger }
   ) {
-    const adapted = Object.entries(models).filter((entry): entry is [string, AdaptedModel] => isAdapted(entry[1]))
-    for (const [name, source] of Object.entries(models)) {
+    const given = entriesOf(models)
+    const adapted = given.flatMap(([name, source]) =>
+      isAdapted(source) ? [[name, takeAdapted(name, source)] as const] : []
+    )
+    for (const [name, source] of given) {
       if (isAdapted(source)) continue
       const own = adapted.filter(([, { base }]) => base === name).flatMap(([, { adapters }]) => adapters)
       const { options, adapters } = withAdapters(name, source, own)
@@ -124,7 +127,7 @@ export class Models {
       this.entries.set(name, { weights, adapters })
     }
     // in the order of the names, not of bases first
-    const ordered = Object.keys(models).map((name) => [name, this.entries.get(name)!] as const)
+    const ordered = given.map(([name]) => [name, this.entries.get(name)!] as const)
     this.entries = new Map(ordered)
   }
 
@@ -213,6 +216,25 @@ function isAdapted(source: ServedModel): source is AdaptedModel {
   }
 }
 
+function entriesOf(models: Record<string, ServedModel>): [string, ServedModel][] {
+  try {
+    return Object.entries(models)
+  } catch (error) {
+    throw wrongOption('models', 'object that can be read', models, error)
+  }
+}
+
+// what each is, loadModel says when the model is loaded
+const listRule = rule.listOf('adapters', (v) => typeof v === 'string' || (typeof v === 'object' && v !== null))
+
+const takeAdapters = (name: string, adapters: unknown): Adapters =>
+  take(`models.${name}.adapters`, adapters as Adapters, listRule)
+
+function takeAdapted(name: string, source: AdaptedModel): AdaptedModel {
+  const { base, adapters } = readFields(`models.${name}`, source, ['base', 'adapters'])
+  return { base: base as string, adapters: takeAdapters(name, adapters ?? null) as AdaptedModel['adapters'] }
+}
+
 const wrongModel = (name: string, expected: string): PaliGemmaError =>
   new PaliGemmaError('ERR_INVALID_OPTION', `models.${name}: Expected ${expected}`)
 
@@ -225,12 +247,13 @@ function withAdapters(
   source: Exclude<ServedModel, AdaptedModel>,
   others: Adapters
 ): { options: PaliGemma | LoadOptions; adapters: Adapters | undefined } {
-  if (source instanceof PaliGemma) return { options: source, adapters: undefined }
   if (source === null || (typeof source !== 'string' && typeof source !== 'object'))
     throw wrongModel(name, `a path, LoadOptions, a loaded model or { base, adapters } but received ${show(source)}`)
+  if (source instanceof PaliGemma) return { options: source, adapters: undefined }
   const options: LoadOptions = typeof source === 'string' || isUrl(source) ? { model: source } : source
   if (others.length === 0) return { options, adapters: undefined }
-  const own = options.adapters ?? []
+  const { adapters = [] } = readFields(`models.${name}`, options, ['adapters'])
+  const own = takeAdapters(name, adapters)
   const added = [...new Set(others.map(pathOf))].filter((path) => !own.some((adapter) => pathOf(adapter) === path))
   return { options: { ...options, adapters: [...own, ...added] }, adapters: own }
 }

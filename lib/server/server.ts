@@ -1,7 +1,7 @@
 /** A server as an object: a fetch handler that other servers mount, and a listener of its own. */
 import { z } from './vendored'
 import { loadModel } from '../api/load-model'
-import { check, readOptions } from '../base/validate'
+import { check, readOptions, rule, type Rule } from '../base/validate'
 import { ownController } from '../base/signals'
 import { Admission } from './admission'
 import { createApp } from './app'
@@ -68,6 +68,15 @@ export interface PaliGemmaServer {
  */
 export function createServer(options: ServerOptions): PaliGemmaServer {
   return new Server(readOptions<ServerOptions>('createServer', options, serverRules, ['models']), loadModel)
+}
+
+/** Of any realm and any maker. */
+const requestRule: Rule = {
+  expected: 'Request',
+  accepts: (v) => {
+    const { url, method, headers } = v as Request
+    return typeof url === 'string' && typeof method === 'string' && rule.function.accepts(headers.get)
+  }
 }
 
 /** @internal */
@@ -160,7 +169,10 @@ export class Server implements PaliGemmaServer {
     return all
   }
 
-  readonly fetch = async (request: Request): Promise<Response> => await this.app.fetch(request)
+  readonly fetch = async (request: Request): Promise<Response> => {
+    check('request', request, requestRule)
+    return await this.app.fetch(request)
+  }
 
   async ready(): Promise<void> {
     await this.preloading

@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { PaliGemmaError } from '../base/errors'
+import { show } from '../base/validate'
 import { isObject } from '../formats/fields'
 
 /** What is on a picture, exactly: what `evaluate` compares with, where the codes of the suffix are coarse. */
@@ -95,12 +96,12 @@ function parseLine(line: string, number: number, path: string, imagesDir: string
   const fields = value
   const text = (one: string, other: string): string => {
     const found = fields[one] ?? fields[other]
-    if (typeof found !== 'string') throw wrong(`expected a string for ${one} but found ${JSON.stringify(found)}`)
+    if (typeof found !== 'string') throw wrong(`expected a string for ${one} but found ${show(found)}`)
     return found
   }
   const pictures = fields['images'] ?? (fields['image'] === undefined ? [] : [fields['image']])
   if (!Array.isArray(pictures) || !pictures.every((one) => typeof one === 'string' && one !== ''))
-    throw wrong(`expected a path for image (or a list of them for images) but found ${JSON.stringify(pictures)}`)
+    throw wrong(`expected a path for image (or a list of them for images) but found ${show(pictures)}`)
   const images = (pictures as string[]).map((one) => pictureOf(one, imagesDir))
   const row = { images, prompt: text('prefix', 'prompt'), response: text('suffix', 'response') }
   return { line: number, ...row, ...extrasOf(fields, wrong) }
@@ -114,7 +115,7 @@ function extrasOf(fields: Record<string, unknown>, wrong: (what: string) => Pali
   const extras: Partial<DataRow> = {}
   if (answers !== undefined) {
     if (!Array.isArray(answers) || answers.length === 0 || !answers.every((one) => typeof one === 'string'))
-      throw wrong(`expected a list of texts for answers but found ${JSON.stringify(answers)}`)
+      throw wrong(`expected a list of texts for answers but found ${show(answers)}`)
     extras.answers = answers as string[]
   }
   if (objects === undefined) return extras

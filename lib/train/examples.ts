@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 import { iteratorOf } from '../base/iterate'
 import { isUint8Array, isUrl } from '../base/realms'
-import { readFields, take, takeList, wrongOption } from '../base/validate'
+import { check, readFields, rule, take, takeList, wrongOption } from '../base/validate'
 import type { ImageInput } from '../images/image-input'
 import { imagesRule, takeImage } from '../images/image-rule'
 
@@ -72,7 +72,7 @@ function sourceOf(option: string, given: unknown): Iterable<unknown> | AsyncIter
   const isList = typeof given === 'object' && given !== null && !ArrayBuffer.isView(given)
   if (!isList) throw wrongOption(option, expected, given)
   try {
-    const list = takeList(given, mostExamples)
+    const list = takeList(given, mostExamples, Infinity)
     if (Array.isArray(list)) return list as unknown[]
     if (Symbol.asyncIterator in given) return given as AsyncIterable<unknown>
     if (Symbol.iterator in given) return given as Iterable<unknown>
@@ -87,8 +87,8 @@ function takeExample(value: unknown, name: string, folder: string): TakenExample
   const text = (one: string, other: string): string => {
     if (fields[one] !== undefined && fields[other] !== undefined) throw wrongOption(name, `${one} or ${other}`, 'both')
     const found = fields[one] ?? fields[other]
-    if (typeof found !== 'string') throw wrongOption(`${name}.${one}`, 'string', found)
-    return found
+    check(`${name}.${one}`, found ?? null, rule.text)
+    return found as string
   }
   return {
     images: picturesOf(fields, name, folder),
@@ -114,7 +114,9 @@ const exampleForm = '{ image | images, prompt | prefix, response | suffix }'
 function* fromLists(option: string, given: object): Iterable<FitExample> {
   const fields = readFields(option, given, ['images', 'prompts', 'responses'], expected)
   // copies: holes are not looked at, and nobody changes them meanwhile
-  const [images, prompts, responses] = ['images', 'prompts', 'responses'].map((n) => takeList(fields[n], mostExamples))
+  const [images, prompts, responses] = ['images', 'prompts', 'responses'].map((n) =>
+    takeList(fields[n], mostExamples, Infinity)
+  )
   const answers = typeof responses === 'string' ? [responses] : responses
   if (!Array.isArray(answers)) throw wrongOption(`${option}.responses`, 'string or array of strings', responses)
   const texts = typeof prompts === 'string' ? answers.map(() => prompts) : prompts

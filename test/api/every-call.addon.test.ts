@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import * as api from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
-import { hostile, pathsOf, replaced, standstill } from '../support/hostile'
-import { limits, looped, made, outputRows, picture, signal, sync, transform, type Row } from '../support/output-rows'
+import { attackRows, exportedCalls, isTheirs, looped, made, sync, without, type Row } from '../support/call-table'
+import { limits, outputRows, picture, signal, transform } from '../support/output-rows'
 import { writeTinyModel } from '../support/tiny-model'
 
 const here = process.cwd()
@@ -407,32 +407,11 @@ const rows: Record<string, Row> = {
 /** What is no function of ours to call with strangers' values. */
 const values = ['PaliGemmaError', 'recommendedMinScore', 'demoImage', 'prompts']
 
-function without(object: object, ...names: string[]): object {
-  return Object.fromEntries(Object.entries(object).filter(([name]) => !names.includes(name)))
-}
-
-/** What hostile callbacks throw. */
-function isTheirs(error: unknown): boolean {
-  return (error instanceof RangeError && error.message === 'boom') || error === 1
-}
-
 function exported(): string[] {
-  const names: string[] = []
-  for (const [name, value] of Object.entries(api)) {
-    if (name === 'prompts') {
-      for (const [prompt, write] of Object.entries(value))
-        if (typeof write === 'function') names.push(`${name}.${prompt}`)
-    } else if (typeof value !== 'function' || values.includes(name)) {
-      expect(values).toContain(name)
-    } else if (/^class\b/.test(String(value))) {
-      names.push(`new ${name}`)
-      const all = Object.getOwnPropertyDescriptors(value.prototype)
-      for (const [method, { value: own }] of Object.entries(all))
-        if (typeof own === 'function' && method !== 'constructor' && !hidden.has(`${name}.${method}`))
-          names.push(`${name}.${method}`)
-    } else names.push(name)
-  }
-  return names
+  for (const [name, value] of Object.entries(api)) if (typeof value !== 'function') expect(values).toContain(name)
+  const calls = exportedCalls(api).filter((name) => !hidden.has(name) && !values.includes(name.replace(/^new /, '')))
+  const prompts = exportedCalls(api.prompts).map((name) => `prompts.${name}`)
+  return [...calls, ...prompts]
 }
 /** TypeScript's `private`. */
 const hidden = new Set(['push', 'end', 'fail', 'next'].map((method) => `GenerateStream.${method}`))
@@ -442,59 +421,5 @@ describe('every exported function', () => {
     expect(Object.keys(rows).sort()).toEqual(exported().sort())
   })
 
-  it.each(Object.keys(rows))('%s has every option in its row', async (name) => {
-    const row = rows[name]!
-    for (const [i, options] of row.args().entries()) {
-      if (typeof options !== 'object' || options === null) continue
-      const call = async (): Promise<unknown> =>
-        await row.call(...(replaced(row.args(), [i, 'no such option'], 1) as never[]))
-      const { message = '' } = ((await call().catch((error: unknown) => error)) ?? {}) as { message?: string }
-      const known = /^Unknown option.*Known options: (.*)$/.exec(message)?.[1]?.split(', ') ?? []
-      expect(known.filter((option) => !(option in options))).toEqual([])
-    }
-  })
-
-  it.each(Object.keys(rows))(
-    '%s works, or fails with a code',
-    async (name) => {
-      const row = rows[name]!
-      const wrong = new Set<string>()
-      for (const path of pathsOf(row.args()).slice(1)) {
-        for (const [kind, make] of Object.entries(hostile)) {
-          const where = `${name}(${path.join('.')} = ${kind})`
-          const attempt = async (): Promise<void> => {
-            const end = await settled(row, replaced(row.args(), path, make()) as never[])
-            if (end !== 'coded') wrong.add(`${where}: ${end}`)
-          }
-          let worst = await standstill(attempt)
-          // another process may have had the processor
-          for (let tries = 0; worst > 200 && tries < 9; tries++) worst = Math.min(worst, await standstill(attempt))
-          if (worst > 200) wrong.add(`${where}: ${worst.toFixed(0)} ms`)
-        }
-      }
-      expect([...wrong]).toEqual([])
-    },
-    600_000
-  )
+  attackRows(rows)
 })
-
-/** Makes the call; nothing but results and coded errors may come out, and of asynchronous calls no exception. */
-async function settled(row: Row, args: never[]): Promise<string> {
-  let returned: unknown
-  try {
-    returned = row.call(...args)
-  } catch (error) {
-    return row.sync ? reasonOf(row, error) : 'thrown by an asynchronous call'
-  }
-  if (row.sync) return 'coded'
-  return await Promise.resolve(returned).then(
-    () => 'coded',
-    (error: unknown) => reasonOf(row, error)
-  )
-}
-
-function reasonOf(row: Row, error: unknown): string {
-  if (error instanceof api.PaliGemmaError) return error.code === 'ERR_INTERNAL' ? `internal: ${error.message}` : 'coded'
-  if (row.passes?.(error) || isTheirs(error)) return 'coded'
-  return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}

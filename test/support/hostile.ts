@@ -1,4 +1,5 @@
 /** Values that no call expects, each made anew, and a stopwatch for the event loop. */
+import { existsSync, readFileSync } from 'node:fs'
 import { runInNewContext } from 'node:vm'
 
 const boom = (): never => {
@@ -35,6 +36,21 @@ const resizable = (): ArrayBuffer => {
   const Resizable = ArrayBuffer as unknown as new (bytes: number, options: { maxByteLength: number }) => ArrayBuffer
   return new Resizable(16, { maxByteLength: 64 })
 }
+
+/** Shorter than what JSON of the server's largest body may hold, longer than anything that anybody means. */
+const millions = 16_000_000
+const made = new Map<string, string>()
+
+/** As it comes out of JSON: in one piece. */
+const long =
+  (text: string, before = '') =>
+  (): string => {
+    const known = made.get(text)
+    if (known !== undefined) return known
+    const whole = Buffer.from(before + text.repeat(Math.ceil(millions / text.length))).toString()
+    made.set(text, whole)
+    return whole
+  }
 
 export const hostile: Record<string, () => unknown> = {
   null: () => null,
@@ -98,6 +114,18 @@ export const hostile: Record<string, () => unknown> = {
   'file URL elsewhere': () => new URL('file://elsewhere/a')
 }
 
+/** Where a text is expected, as well. */
+export const longTexts: Record<string, () => unknown> = {
+  'millions of letters': long('y'),
+  'millions of words': long('cow ; '),
+  'millions of spaces': long(' '),
+  'millions of folders': long('../a/'),
+  'millions of wide letters': long('\u00fc\u4e00'),
+  'a very long address': long('%C3', 'https://127.0.0.1:1/'),
+  'a very long file URL': long('%61/', 'file:///'),
+  'a very long data URL': long('iVBO', 'data:image/png;base64,')
+}
+
 /** A copy of plain objects and lists with the value at a path replaced. */
 export function replaced(value: unknown, path: readonly (string | number)[], by: unknown): unknown {
   const [key, ...rest] = path
@@ -106,6 +134,10 @@ export function replaced(value: unknown, path: readonly (string | number)[], by:
   copy[key] = replaced(copy[key], rest, by)
   return copy
 }
+
+/** The value at a path. */
+export const valueAt = (value: unknown, path: readonly (string | number)[]): unknown =>
+  path.reduce<unknown>((part, key) => (part as Record<string | number, unknown>)[key], value)
 
 /** The paths to all values inside arguments, plain objects and lists entered. */
 export function pathsOf(value: unknown, depth = 4): (string | number)[][] {
@@ -120,12 +152,22 @@ export function pathsOf(value: unknown, depth = 4): (string | number)[][] {
 
 const isPlain = (value: object): boolean => Object.getPrototypeOf(value) === Object.prototype
 
+/** Milliseconds that the event loop may stand still. */
+export const longest = 200
+
+const spent = '/proc/thread-self/schedstat'
+const hasSpent = existsSync(spent)
+
+/** Milliseconds that this thread computed, whatever others did; where the system does not say, those of the clock. */
+export const threadMs = (): number =>
+  hasSpent ? Number(readFileSync(spent, 'latin1').split(' ')[0]) / 1e6 : performance.now()
+
 /** The longest that the event loop stood still while `work` ran, in milliseconds. */
 export async function standstill(work: () => unknown): Promise<number> {
-  let last = performance.now()
+  let last = threadMs()
   let worst = 0
   const note = (): void => {
-    const now = performance.now()
+    const now = threadMs()
     worst = Math.max(worst, now - last)
     last = now
   }

@@ -1,37 +1,11 @@
 /** Rows of every-call.addon.test.ts: what makes something of pictures, boxes and masks without a model. */
 import * as api from '../../lib/index'
-
-/** A call with arguments that work, every option given. */
-export interface Row {
-  sync?: true
-  call: (...args: never[]) => unknown
-  args: () => unknown[]
-  /** Errors of user callbacks and of signals pass unchanged. */
-  passes?: (error: unknown) => boolean
-}
+import { looped, made, sync, type Row } from './call-table'
 
 export const picture = { data: new Uint8Array(28 * 28 * 3), width: 28, height: 28, channels: 3 }
 export const signal = new AbortController().signal
 export const transform = { scaleX: 1, scaleY: 1, offsetX: 0, offsetY: 2, size: 28, sourceWidth: 28, sourceHeight: 24 }
 export const limits = { maxImagePixels: 1e6, decodeTimeoutMs: 1000, allowPrivateAddresses: false }
-
-export const sync = (call: (...args: never[]) => unknown, ...args: unknown[]): Row => ({
-  sync: true,
-  call,
-  args: () => args
-})
-
-export const made = (kind: unknown, ...args: unknown[]): Row =>
-  sync((...given) => new (kind as new (...args: never[]) => unknown)(...given), ...args)
-
-/** A loop; some sources never end. */
-export const looped = (call: (...args: never[]) => AsyncIterable<unknown>, ...args: unknown[]): Row => ({
-  call: async (...given: never[]) => {
-    let rounds = 0
-    for await (const _ of call(...given)) if (++rounds === 3) break
-  },
-  args: () => args
-})
 
 const normalized = { yMin: 0, xMin: 0, yMax: 1, xMax: 1 }
 const mask = { width: 28, height: 28, data: new Uint8Array(28 * 28) }

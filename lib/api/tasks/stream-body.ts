@@ -1,6 +1,6 @@
 /** A generation as the body of an HTTP response. */
 import type { PlainBytes } from '../../base/plain-memory'
-import { rule, readOptions, type Rules } from '../../base/validate'
+import { longestName, rule, readOptions, type Rules } from '../../base/validate'
 import type { Chunk, GenerateResult } from '../options/results'
 
 /** Options of a stream's `toResponse`. */
@@ -31,6 +31,20 @@ const types: Record<Format, string> = {
   jsonl: 'application/jsonl; charset=utf-8'
 }
 
+type HeaderForms = NonNullable<ResponseOptions['headers']>
+
+const mostHeaders = 1000
+
+/** Throws for more than any server takes, before `Headers` looks at each letter. */
+function shortHeaders(given: HeaderForms): [string, string][] {
+  const pairs: [string, string][] = []
+  for (const [name, value] of Symbol.iterator in given ? given : Object.entries(given)) {
+    const isLong = [name, value].some((text: unknown) => typeof text === 'string' && text.length > longestName)
+    if (isLong || pairs.push([name, value]) > mostHeaders) throw new RangeError('the headers are too long')
+  }
+  return pairs
+}
+
 const responseRules: Rules<ResponseOptions> = {
   format: rule.oneOf('text', 'sse', 'jsonl'),
   status: {
@@ -39,7 +53,7 @@ const responseRules: Rules<ResponseOptions> = {
   },
   headers: {
     expected: 'headers as the Headers constructor takes them',
-    take: (v) => new Headers(v as Record<string, string>),
+    take: (v) => new Headers(shortHeaders(v as HeaderForms)),
     accepts: () => true
   }
 }

@@ -1,9 +1,9 @@
 /** Class numbers of labels. */
-import { rule, take } from '../../base/validate'
+import { isName, rule, show, take } from '../../base/validate'
 import { PaliGemmaError } from '../../base/errors'
 import { hasArea, resultsRule, takeDrawable, type Drawable } from '../drawable'
 
-export const classNamesRule = rule.listOf('non-empty strings', (v) => typeof v === 'string' && v.trim() !== '', {
+export const classNamesRule = rule.listOf('non-empty strings', (v) => isName(v) && v.trim() !== '', {
   most: 1 << 20
 })
 
@@ -35,7 +35,7 @@ export class Classes {
     if (!this.#closed) return this.#add(label.trim())
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
-      `Expected one of labels for ${name} but received ${JSON.stringify(label)}; add it to labels, or leave labels out`
+      `Expected one of labels for ${name} but received ${show(label)}; add it to labels, or leave labels out`
     )
   }
 }

@@ -98,7 +98,7 @@ export class CocoWriter {
   add(name: string, given: unknown): { image: CocoDataset['images'][0]; annotations: CocoAnnotation[] } {
     const fields = readFields(name, given, pictureKeys, '{ fileName, objects, width?, height? }')
     const { fileName, id = ++this.#pictures } = fields as { fileName: string; id?: number }
-    check(`${name}.fileName`, fileName, rule.text)
+    check(`${name}.fileName`, fileName, rule.name)
     check(`${name}.id`, id, rule.integer(0))
     const objects = takeClassed(`${name}.objects`, fields['objects'], this.#classes)
     const [width, height] = sizeOf(name, fields, objects[0]?.object.mask)

@@ -40,7 +40,8 @@ const sizeRule: Rule = {
 const countsRule: Rule = {
   expected: 'text or array of lengths',
   take: (v) => (typeof v === 'string' ? v : takeList(v, mostRuns)),
-  accepts: (v) => typeof v === 'string' || Array.isArray(v)
+  accepts: (v) => typeof v === 'string' || Array.isArray(v),
+  longest: mostRuns
 }
 
 /**
