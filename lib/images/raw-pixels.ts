@@ -16,10 +16,8 @@ export async function decodeRaw(image: RawPixels, name: string, limit: number): 
   checkPixels(width, height, name, limit)
   const channels = image.channels ?? data.length / (width * height)
   if (![1, 2, 3, 4].includes(channels) || data.length !== width * height * channels) {
-    throw invalid(
-      name,
-      `${width} x ${height} pixels of ${image.channels ?? '1 to 4'} channels do not fit data of ${data.length} bytes`
-    )
+    const each = image.channels === undefined ? '1 to 4' : show(image.channels)
+    throw invalid(name, `${width} x ${height} pixels of ${each} channels do not fit data of ${data.length} bytes`)
   }
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
   return { data: await toRgb(bytes, channels, name), width, height }
