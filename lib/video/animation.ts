@@ -79,16 +79,13 @@ function wantedPages({ name, starts, end }: Animation, options: VideoFrameOption
       : Array.from({ length: Math.max(Math.ceil((stop - start) * fps), 0) }, (_, k) => start + k / fps))
   const pages: number[] = []
   for (const time of wanted) {
-    const page = starts.findIndex((from) => from >= time - 0.0005 && from < stop)
-    if (page >= 0) {
-      if (fps === undefined || page !== pages.at(-1)) pages.push(page)
-    } else if (fps === undefined && !times) {
-      const last = starts.findLastIndex((from) => from < stop)
-      if (last < 0 || starts[last]! < start) throw noFrames(name, options)
-      pages.push(last)
-    }
+    const page = starts.findIndex((from) => from >= time - 0.0005 && from < stop - 0.0005)
+    if (page >= 0 && (times || page !== pages.at(-1))) pages.push(page)
   }
-  return pages
+  if (times || fps !== undefined || pages.length === count) return pages
+  const last = starts.findLastIndex((from) => from < stop - 0.0005)
+  if (last < 0 || starts[last]! < start - 0.0005) throw noFrames(name, options)
+  return [...pages, ...new Array<number>(count - pages.length).fill(last)]
 }
 
 async function decodePage({ name, bytes, starts }: Animation, page: number, size?: number): Promise<VideoFrame> {

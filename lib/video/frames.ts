@@ -114,7 +114,7 @@ async function* onGrid(
   const select = `if(gte(t,${first}+ld(0)*${step}),st(0,floor((t-${first})/${step})+1),0)`
   const choice = { select, seek, most: Number.isFinite(most) ? most : undefined, size, signal }
   for await (const frame of decodeFrames(video, choice)) {
-    if (frame.time >= end) return
+    if (frame.time >= end - tolerance) return
     yield frame
   }
 }
@@ -156,7 +156,7 @@ async function* uniform(
   let stride = 1
   let index = 0
   for await (const frame of decodeFrames(video, { size, signal })) {
-    if (frame.time >= end) break
+    if (frame.time >= end - tolerance) break
     if (frame.time < start - tolerance || index++ % stride !== 0) continue
     kept.push(frame)
     if (kept.length <= Math.max(2 * count, keptBytes / frame.image.data.length)) continue
@@ -193,7 +193,7 @@ async function lastFrame(
 ): Promise<VideoFrame | undefined> {
   let last: VideoFrame | undefined
   for await (const frame of decodeFrames(video, { seek: Math.max(from - tolerance, 0), size, signal })) {
-    if (frame.time >= end) break
+    if (frame.time >= end - tolerance) break
     last = frame
   }
   return last

@@ -1,6 +1,8 @@
 /** Pictures as they come: of a camera, a stream, a clip at its own pace, or anything that gives pictures. */
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
+import type { Readable } from 'node:stream'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, ownController, untilAborted } from '../base/signals'
@@ -137,6 +139,14 @@ async function openLive(source: string, allowPrivate: boolean | undefined): Prom
   return { ...(await openVideo(source)), before: ['-re'], live: false }
 }
 
+/** JPEGs one after another do not say how fast they come, and to find out ffmpeg waits for more than a hundred. */
+async function probing(bytes: Readable): Promise<string[]> {
+  if (bytes.readableLength === 0 && !bytes.readableEnded) await once(bytes, 'readable')
+  const first = bytes.read() as Buffer | null
+  if (first) bytes.unshift(first)
+  return first?.[0] === 0xff && first[1] === 0xd8 ? ['-f', 'mjpeg', '-probesize', '32'] : []
+}
+
 /** Pictures until none comes for `stallSeconds`. */
 async function* frames(
   video: OpenedVideo & { live: boolean },
@@ -151,7 +161,8 @@ async function* frames(
     // what nobody will look at is not even converted
     const least = 0.5 * minInterval
     const select = least > 0 ? `isnan(prev_selected_t)+gte(t-prev_selected_t,${least})` : undefined
-    for await (const { image } of decodeFrames(video, { size, select, signal })) {
+    const before = [...(video.before ?? []), ...(video.bytes ? await untilAborted(probing(video.bytes), signal) : [])]
+    for await (const { image } of decodeFrames({ ...video, before }, { size, select, signal })) {
       clearTimeout(timer)
       yield image
       timer = setTimeout(stall, stallSeconds * 1000)

@@ -69,7 +69,13 @@ describe.skipIf(!hasFfmpeg)('describeVideo', () => {
       const { segments } = await model.describeVideo(one, { frames: 3, maxTokens: 2, ...options })
       expect(segments).toMatchObject([{ start: 0, end: 0, times: [0, 0, 0] }])
     }
-    await expect(model.describeVideo(one, { start: 5 })).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+    const late = await model.describeVideo(clip, { frames: 3, maxTokens: 2, start: 2.8, segmentSeconds: 3 })
+    expect(late.segments.map(({ times }) => times.map((time) => Number(time.toFixed(3))))).toEqual([[2.9, 2.9, 2.9]])
+    for (const options of [{}, { segmentSeconds: 2 }, { segmentSeconds: 2, strideSeconds: 1 }, { end: 5.01 }])
+      await expect(model.describeVideo(one, { start: 5, ...options })).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringContaining('has no frames from 5 s') as string
+      })
   })
 
   it('rejects with the reason of its signal, and with what is wrong', async () => {

@@ -4,8 +4,9 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { demoImage, loadModel, videoFrames, type PaliGemma } from '../../lib/index'
+import { demoImage, loadModel, recommendedMinScore, videoFrames, type PaliGemma } from '../../lib/index'
 import { hasFfmpeg } from '../support/clips'
 import { command } from '../support/command'
 
@@ -14,6 +15,10 @@ const rowsOf = (file: string): any[] =>
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line))
+
+/** As the command writes numbers. */
+const written = (_: string, value: unknown): unknown =>
+  typeof value === 'number' ? Number(value.toPrecision(6)) : value
 
 describe.skipIf(!hasFfmpeg)('paligemma video', () => {
   const folder = mkdtempSync(join(tmpdir(), 'paligemma-film-'))
@@ -54,6 +59,48 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
     const other = await command(...detecting.with(5, 'black heart'), '--out', file('killed.jsonl'))
     expect(other.code).toBe(2)
     expect(other.err).toMatch(/begun with other options: detect was "purple ring"/)
+  })
+
+  it('finds in a clip what it finds in the same pictures, given singly', async () => {
+    const film = file('exact.mp4')
+    const input = ['-loop', '1', '-framerate', '4', '-t', '1', '-i', demoImage, '-vf', "hue=h='40*n'"]
+    const exact = ['-c:v', 'libx264rgb', '-crf', '0', '-pix_fmt', 'rgb24']
+    execFileSync('ffmpeg', ['-loglevel', 'error', '-y', ...input, ...exact, film])
+    execFileSync('ffmpeg', ['-loglevel', 'error', '-y', '-i', film, file('exact-%d.png')])
+    const labels = ['red circle', 'purple ring', 'blue square']
+    const out = ['--out', file('exact.jsonl')]
+    const { code, err } = await command(
+      ...['video', film, '--model', 'demo', '--every', '0.25'],
+      ...out,
+      '--detect',
+      labels.join('; ')
+    )
+    expect(code, err).toBe(0)
+    const rows = rowsOf(file('exact.jsonl'))
+    expect(rows).toHaveLength(4)
+    const model = await loadModel({ model: 'demo', threads: 2 })
+    try {
+      const minScore = recommendedMinScore(labels)
+      for (const [i, { detections }] of rows.entries()) {
+        const found = await model.detect(file(`exact-${i + 1}.png`), labels, { minScore })
+        expect(detections).toEqual(JSON.parse(JSON.stringify(found, written)))
+        const [start, end] = [i / 4, (i + 1) / 4]
+        const { text } = await model.describeVideo(film, { frames: 1, start, end })
+        expect(text).toBe(await model.caption(file(`exact-${i + 1}.png`)))
+      }
+      expect(rows[0].detections.length).toBeGreaterThanOrEqual(2)
+      expect(rows[1].detections).not.toEqual(rows[0].detections)
+    } finally {
+      await model.dispose()
+    }
+  })
+
+  it('says that nothing is there to be looked at', async () => {
+    for (const more of [['--detect', 'star', '--annotate', file('none.mp4')], ['--segment-seconds', '1'], []]) {
+      const { code, err } = await command('video', clip, '--model', 'demo', '--start', '10', ...more)
+      expect([code, err]).toEqual([1, expect.stringContaining('has no frames from 10 s on')])
+    }
+    expect(existsSync(file('none.mp4'))).toBe(false)
   })
 
   it('writes a film with what was found, from rows that are there too', async () => {
@@ -185,6 +232,20 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
     await expect.poll(() => existsSync(file('began')), { timeout: 20_000 }).toBe(true)
     child.kill('SIGINT')
     expect([await ended, err]).toEqual([[130, null], expect.not.stringContaining('ABORT_ERR')])
+  })
+
+  it('does not wait for a slow camera’s hundredth picture', async () => {
+    const main = join(__dirname, '../../dist/cli/main.js')
+    const looking = ['watch', '-', '--model', 'demo', '--detect', 'purple ring', '--count', '2', '--jsonl']
+    const child = spawn(process.execPath, [main, ...looking])
+    child.stdin.on('error', () => {}) // it leaves early
+    const jpeg = await sharp(demoImage).jpeg().toBuffer()
+    const writing = setInterval(() => child.stdin.write(jpeg), 300)
+    try {
+      expect(await once(child, 'exit')).toEqual([0, null]) // without a picture for ten seconds it gives up
+    } finally {
+      clearInterval(writing)
+    }
   })
 
   describe('overlapping parts', () => {

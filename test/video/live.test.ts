@@ -2,16 +2,19 @@
  * When a source that stops is tried again, and when that is the end.
  * @module-tag alone
  */
+import { Readable } from 'node:stream'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { Latest } from '../../lib/video/latest'
 import { pump, type LiveFrame, type LiveOptions } from '../../lib/video/live'
 
 let opened = 0
+let before: string[] | undefined
 
 // One picture, then nothing until whoever waits gives up.
 vi.mock('../../lib/video/decode', () => ({
-  async *decodeFrames(_video: unknown, { signal }: { signal: AbortSignal }) {
+  async *decodeFrames(video: { before?: string[] }, { signal }: { signal: AbortSignal }) {
     opened++
+    before = video.before
     yield { image: { data: new Uint8Array(3), width: 1, height: 1 }, time: 0 }
     await new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
   }
@@ -37,10 +40,28 @@ async function pumped(source: string, signal: AbortSignal, onReconnect = () => {
 }
 
 describe('a source that gives no picture any more', () => {
-  it('ends where it is standard input, which cannot be opened again', async () => {
+  // of JPEGs ffmpeg must not wait for a hundred to know their pace
+  it.each([
+    [
+      [0xff, 0xd8, 0xff],
+      ['-f', 'mjpeg', '-probesize', '32']
+    ],
+    [[0x47, 0x40], []]
+  ])('ends where it is standard input, which cannot be opened again', async (bytes, wanted) => {
+    const input = Readable.from([Buffer.from(bytes)])
+    vi.spyOn(process, 'stdin', 'get').mockReturnValue(input as never)
     const error = await pumped('-', new AbortController().signal)
     expect(error).toMatchObject({ code: 'ERR_IMAGE_INVALID', message: 'standard input: no picture for 0.05 s' })
     expect(opened).toBe(1)
+    expect(before).toEqual(wanted)
+    expect(input.read()).toEqual(Buffer.from(bytes)) // nothing of it is lost
+  })
+
+  it('ends where standard input never says anything', async () => {
+    vi.spyOn(process, 'stdin', 'get').mockReturnValue(new Readable({ read() {} }) as never)
+    const error = await pumped('-', new AbortController().signal)
+    expect(error).toMatchObject({ message: 'standard input: no picture for 0.05 s' })
+    expect(opened).toBe(0)
   })
 
   it('is opened again where it is a camera', { tags: ['slow'] }, async () => {

@@ -125,8 +125,8 @@ async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions
   }
   const frames = kept.filter(({ time }) => time >= from)
   if (frames.length > 0) yield filled({ start: from, end: frames.at(-1)!.time, frames }, count)
-  // shorter than it takes to the first frame
-  else if (from === 0) yield await wholeClip(source, options)
+  // shorter than it takes to the first frame, or nothing at all
+  else yield await wholeClip(source, options)
 }
 
 async function wholeClip(source: VideoSource, options: Taken<DescribeVideoOptions>): Promise<Part> {

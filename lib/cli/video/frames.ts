@@ -26,6 +26,7 @@ interface FrameRow extends Row {
 
 export async function detectInFrames(model: PaliGemma, run: FrameRun, context: Context): Promise<void> {
   const { recommendedMinScore, Tracker, videoFrames } = await import('../../index.js')
+  const { noFrames } = await import('../../video/options.js')
   const { file, labels, every, options, journal } = run
   const { signal } = context
   const call = {
@@ -59,6 +60,7 @@ export async function detectInFrames(model: PaliGemma, run: FrameRun, context: C
       }
       await speed.at(time)
     }
+    if (speed.frames === 0) throw noFrames(file, pick(options, ['start', 'end']))
     await film?.finish()
   } catch (error) {
     await film?.discard()
@@ -99,7 +101,7 @@ async function drawn(image: RawPixels, seen: Seen[]): Promise<Buffer> {
 class Speed {
   private readonly bar
   private readonly began = performance.now()
-  private frames = 0
+  frames = 0
   private first: number | undefined
   private last = 0
   private duration: Promise<number | undefined> | undefined
