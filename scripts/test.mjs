@@ -5,11 +5,13 @@
 //   node scripts/test.mjs sanitize   C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 //   node scripts/test.mjs long       kills, browsers, Redis, trained models: what waits or computes for long
 //   node scripts/test.mjs tables     the reference results on every other kernel table of this machine
+//   node scripts/test.mjs arm        C++ tests of kernels and ops on every NEON table, under qemu: minutes
 //   node scripts/test.mjs gpu        the reference results on emulated GPUs: half an hour and more
 //   node scripts/test.mjs gpu-quick  some of them, and all else that GPUs must do: minutes
 //   node scripts/test.mjs frameworks package managers, bundlers and frameworks of the registry: minutes
 //   node scripts/test.mjs tsan       C++ tests of what runs on several threads, under ThreadSanitizer
-// More words run more suites: cpp, symbols, vitest, quick, sanitize, long, tables, tsan, gpu, gpu-quick, frameworks.
+// More words run more suites: cpp, symbols, vitest, quick, sanitize, long, tables, tsan, arm, gpu, gpu-quick,
+// frameworks.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -61,7 +63,30 @@ function sanitizedTests(name, sanitizers, only) {
   return nativeTests(options, { name, only })
 }
 
-function nativeTests(options, { name, only = [] }) {
+/** On `max` every NEON table, on the A53 the plain one, which may hold no newer instruction. */
+function runArm() {
+  const missing = ['aarch64-linux-gnu-g++', 'qemu-aarch64'].filter((tool) => spawnSync(tool, ['--version']).error)
+  if (missing.length) {
+    console.log(`No ${missing.join(', no ')} (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)`)
+    return count('C++ on NEON', process.env.PALIGEMMA_ALL_TESTS ? { failed: 1 } : { skipped: 1 })
+  }
+  const options = [
+    '-DCMAKE_BUILD_TYPE=Release',
+    '-DCMAKE_SYSTEM_NAME=Linux',
+    '-DCMAKE_SYSTEM_PROCESSOR=aarch64',
+    '-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++',
+    '-DPALIGEMMA_ADDON=OFF',
+    '-DPALIGEMMA_TESTS=ON'
+  ]
+  const machines = { max: ['kernels_', 'ops_', 'grad_of', 'grads_of', 'dropout_'], 'cortex-a53': ['kernels_'] }
+  for (const [cpu, only] of Object.entries(machines)) {
+    const under = ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu', '-cpu', cpu]
+    count(`C++ on NEON, qemu's ${cpu}`, nativeTests(options, { name: 'arm', only, under }))
+  }
+}
+
+/** `only`: words of the tests' names; `under`: the command that runs the program. */
+function nativeTests(options, { name, only = [], under = [] }) {
   const build = join(root, 'build', name)
   const ninja = !existsSync(join(build, 'CMakeCache.txt')) && spawnSync('ninja', ['--version']).status === 0
   const configure = run('cmake', ['-S', root, '-B', build, ...options, ...(ninja ? ['-G', 'Ninja'] : [])], {
@@ -69,7 +94,8 @@ function nativeTests(options, { name, only = [] }) {
   })
   if (configure.status !== 0) return { failed: 1 }
   if (run('cmake', ['--build', build, '--parallel', String(availableParallelism())]).status !== 0) return { failed: 1 }
-  const { stdout, status } = run(join(build, 'native_tests'), only, {
+  const [program, ...args] = [...under, join(build, 'native_tests'), ...only]
+  const { stdout, status } = run(program, args, {
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8'
   })
@@ -176,6 +202,7 @@ const suites = {
   },
   long: () => count('long tests', vitest(['--project', 'long'])),
   tables: runTables,
+  arm: runArm,
   gpu: () => runEmulated(),
   'gpu-quick': () => runEmulated(true),
   frameworks: () => count('frameworks', vitest(['--project', 'frameworks']))

@@ -143,8 +143,8 @@ inline std::unique_ptr<Device> emulatedGpu(const std::string& kind = kEmulatedCu
   return std::make_unique<gpu::GpuDevice>(std::make_unique<gpu::EmulatedDriver>(emulated(kind)));
 }
 
-// The race detector knows no fibers, and would take an hour.
-#ifdef __SANITIZE_THREAD__
+// The race detector knows no fibers, and would take an hour; so would an emulator on an emulated processor.
+#if defined(__SANITIZE_THREAD__) || defined(PG_TEST_CPU_ALONE)
 inline constexpr bool kEmulatesGpu = false;
 #else
 inline constexpr bool kEmulatesGpu = true;

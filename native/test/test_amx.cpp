@@ -62,7 +62,8 @@ TEST(amx_products_have_the_bits_of_avx512) {
         const std::vector<float> plain = product(kKernelsScalar, 1, w, m);
         const std::vector<double> want(plain.begin(), plain.end());
         CHECK(test::relativeError(y, want) < test::matmulTolerance(k->isa, type));
-        if (k == &kAmxOverAvx512) CHECK(y == product(*kernelsFor("avx512vnni"), 1, w, m));
+        if (const Kernels* plain512 = kernelsFor("avx512vnni"); plain512 && k->tileTokens == plain512->tileTokens)
+          CHECK(y == product(*plain512, 1, w, m));
       }
 }
 
