@@ -37,7 +37,9 @@ const pixels = rule.integer(leastTile, 65_536)
 const share = rule.number(0, 0.5)
 
 export const tilesRule: Rule = {
-  expected: '"auto", { columns, rows, overlap? } or { size, overlap? } with integers and an overlap from 0 to 0.5',
+  expected:
+    '"auto", { columns, rows, overlap? } with integers from 1 to 256, or { size, overlap? } with pixels from 16 to ' +
+    '65536; overlap from 0 to 0.5',
   take: (v) => (typeof v === 'object' && v !== null ? { ...v } : v),
   accepts: (v) => {
     if (typeof v !== 'object' || v === null) return v === 'auto'
