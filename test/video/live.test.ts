@@ -24,9 +24,13 @@ beforeEach(() => {
   opened = 0
 })
 
-async function pumped(source: string, signal: AbortSignal, onReconnect = () => {}): Promise<Error | undefined> {
+async function pumped(
+  source: string,
+  signal: AbortSignal,
+  more: Partial<LiveOptions> = {}
+): Promise<Error | undefined> {
   const latest = new Latest<LiveFrame>()
-  const options: LiveOptions = { stallSeconds: 0.05, minInterval: 0, folder: '/', signal, onReconnect }
+  const options: LiveOptions = { stallSeconds: 0.05, minInterval: 0, folder: '/', signal, ...more }
   const done = pump(source, latest, options)
   try {
     const never = new AbortController().signal
@@ -67,10 +71,38 @@ describe('a source that gives no picture any more', () => {
   it('is opened again where it is a camera', { tags: ['slow'] }, async () => {
     const controller = new AbortController()
     let tries = 0
-    const error = await pumped('/dev/video7', controller.signal, () => {
+    const onReconnect = (): void => {
       if (++tries === 2) controller.abort(new Error('enough'))
-    })
+    }
+    const error = await pumped('/dev/video7', controller.signal, { onReconnect })
     expect(error).toMatchObject({ message: 'enough' })
     expect(opened).toBe(2)
+  })
+})
+
+describe('a camera of the own network', () => {
+  const cameras = [
+    'rtsp://127.0.0.1/live',
+    'rtsps://user:secret@192.168.0.9:322/live',
+    'RTSP://localhost/live',
+    'rtsp://[::1]:554/live',
+    'rtsp://[::ffff:10.0.0.1]/live',
+    'rtsp://0x7f.1/live',
+    'http://127.0.0.1/video.mjpg'
+  ]
+  it.each(cameras)('is not asked where private addresses are not allowed: %s', async (source) => {
+    const error = await pumped(source, new AbortController().signal, { allowPrivateAddresses: false })
+    expect(error).toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringMatching(/^[^@]* is in a private network; allowPrivateAddresses lets it$/) as string
+    })
+    expect(opened).toBe(0)
+  })
+
+  it.each(cameras)('is asked where nothing is said: %s', async (source) => {
+    const controller = new AbortController()
+    const onReconnect = (): void => controller.abort(new Error('enough'))
+    expect(await pumped(source, controller.signal, { onReconnect })).toMatchObject({ message: 'enough' })
+    expect(opened).toBe(1)
   })
 })
