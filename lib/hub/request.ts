@@ -2,6 +2,7 @@
 import { privateAddress } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { anySignal, untilAborted } from '../base/signals'
+import { parseLongJson } from '../formats/long-json'
 import { type HubClient, type Subject, Transient } from './client'
 import { connectionError, refusal } from './failures'
 import { withRetries } from './retries'
@@ -164,8 +165,10 @@ async function nextTarget(client: HubClient, from: URL, location: string): Promi
   return next
 }
 
-/** Larger answers of the API are refused. */
-const maxJsonBytes = 32 * 1024 * 1024
+// Larger answers of the API are refused: a page of a file list has 1000 entries of some 400 bytes.
+const maxJsonBytes = 4 * 1024 * 1024
+// JSON.parse of all at once would hold up everything: for seconds, where the hub is a stranger's.
+const [jsonAtOnce, mostMembers] = [1 << 16, 100_000]
 
 /** A JSON answer of the hub's API, with retries. */
 export async function requestJson(
@@ -185,11 +188,12 @@ export async function requestJson(
         parts.push(part)
       }
       try {
-        return { json: JSON.parse(Buffer.concat(parts).toString('utf8')) as unknown, headers: response.headers }
+        const json = await parseLongJson(Buffer.concat(parts), jsonAtOnce, mostMembers)
+        return { json, headers: response.headers }
       } catch (cause) {
         throw new PaliGemmaError(
           'ERR_DOWNLOAD_FAILED',
-          `${url}: the answer is not JSON; is HF_ENDPOINT a Hugging Face hub?`,
+          `${url}: the answer is no JSON that a hub sends; is HF_ENDPOINT a Hugging Face hub?`,
           { cause }
         )
       }

@@ -47,6 +47,22 @@ describe('a hub that lies', () => {
     expect(existsSync(join(downloadDir(), 'config.json'))).toBe(false)
   })
 
+  it.each([
+    ['too many values', `[${'0,'.repeat(200_000)}0]`, /no JSON that a hub sends/],
+    ['brackets', '['.repeat(300_000), /no JSON that a hub sends/],
+    ['more than any list', `[${' '.repeat(5_000_000)}]`, /the answer is larger than 4194304 bytes/]
+  ])('with an answer that is long to read: %s', async (_, text, message) => {
+    hub.intercept = (_request, response, { path }) => {
+      if (!path.includes('/tree/')) return false
+      response.writeHead(200, { 'content-type': 'application/json' }).end(text)
+      return true
+    }
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(message) as string
+    })
+  })
+
   it('about a size, in the list: nothing is taken', async () => {
     hub.lies[first] = { size: 700_000 }
     const error = await failure()

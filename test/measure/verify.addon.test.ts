@@ -71,6 +71,15 @@ describe('verify', () => {
     expect(checks.find(({ name }) => name === 'weights')!.outcome).toBe('failed')
   })
 
+  it('does not say that all is well of weights that nobody can judge, and knows a copy of the demo', async () => {
+    const other = await command('verify', await damaged('blk.1.ffn_up.weight', 0x3c00), '--threads', '1')
+    expect(other.status).toBe(0)
+    expect(other.stdout).toMatch(/\nNo check failed; skipped: checksum\.\n$/)
+    const copy = join(tempDir(), 'copy.gguf')
+    copyFileSync(demoModel, copy)
+    expect((await command('verify', copy, '--threads', '1')).stdout).toMatch(/ok +checksum[\s\S]*\nAll is well\.\n$/)
+  })
+
   it('says what is no model, and ends when it is aborted', async () => {
     await expect(verifyModel({ model: 'nowhere.gguf' })).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
     await expect(verifyModel({ model: 5 as never })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })

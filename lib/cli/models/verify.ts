@@ -49,5 +49,12 @@ function printResult(result: VerifyResult, context: Context): void {
     const time = `${Math.round(ms)} ms`.padStart(8)
     printLine(context, `${outcome.padEnd(7)} ${name.padEnd(width)} ${time}  ${printable(detail)}`)
   }
-  printLine(context, `\n${result.ok ? 'All is well.' : 'Something is wrong: see what failed above.'}`)
+  printLine(context, `\n${conclusion(result)}`)
+}
+
+/** What was not checked may be what is wrong. */
+function conclusion({ ok, checks }: VerifyResult): string {
+  if (!ok) return 'Something is wrong: see what failed above.'
+  const skipped = checks.flatMap(({ name, outcome }) => (outcome === 'skipped' ? [name] : []))
+  return skipped.length === 0 ? 'All is well.' : `No check failed; skipped: ${skipped.join(', ')}.`
 }
