@@ -120,6 +120,19 @@ def model_weights(arrays, expected):
     return weights
 
 
+def add_layers(model, weights):
+    """Layers that settings.py asks for and the file does not have begin as what changes (almost) nothing."""
+    for name, value in model.state_dict().items():
+        if ".layers." not in name or name in weights:
+            continue
+        value = value.clone()
+        if re.search(r"\.(out_proj|fc2)\.", name):
+            value.zero_()
+        elif "post_attention_layernorm" in name or "post_feedforward_layernorm" in name:
+            value.fill_(-0.9)  # stored less one
+        weights[name] = value
+
+
 def sentencepiece(metadata):
     """The pieces up to `<image>`, which is an added token, as a SentencePiece file."""
     key = "tokenizer.ggml."
@@ -187,6 +200,7 @@ def main():
         masks = {name.removeprefix("mask."): array for name, array in arrays.items() if name.startswith("mask.")}
         masks = {name: unpacked_filter(name, array) for name, array in masks.items()}
         np.savez(os.path.join(args.out, "vae-oid.npz"), **masks)
+    add_layers(trainer.model, weights)
     trainer.model.load_state_dict(weights)
     state = {"stage": "heads", "step": 0, "elapsed": 0.0, "trainer": trainer.state_dict(),
              "average": [p.detach().clone() for p in trainer.parameters()]}

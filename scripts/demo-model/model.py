@@ -100,6 +100,26 @@ class VisionModel(nn.Module):
 
 # --- Gemma 2 decoder ----------------------------------------------------------------------------
 
+# What fused.py has in one pass each.
+
+def rms_norm(x, weight, eps):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (1 + weight)
+
+
+def gated(a, b):
+    return gelu(a) * b
+
+
+def attention_weights(scores, sees, queries, start, scale, cap):
+    """Of scores [b, heads, rows, t], whose rows are `queries` queries of one head after those of another. A query at
+    `start` + i sees what is up to there, and the first sees[sequence] in any case."""
+    b, heads, rows, t = scores.shape
+    at = torch.arange(t)
+    visible = (at[None, :] <= at[start:, None])[None] | (at[None, None, :] < sees[:, None, None])
+    bias = torch.where(visible, 0.0, -1e9)[:, None, None]
+    scores = softcap(scores.float() * scale, cap).view(b, heads, rows // queries, queries, t) + bias
+    return F.softmax(scores, dim=-1).view(b, heads, rows, t)
+
 class RmsNorm(nn.Module):
     def __init__(self, width, eps):
         super().__init__()
@@ -107,8 +127,7 @@ class RmsNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        x = x.float()
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+        return rms_norm(x.float(), self.weight, self.eps)
 
 
 def rope_table(tokens, head_dim, theta):
@@ -131,8 +150,8 @@ class TextAttention(nn.Module):
         self.v_proj = nn.Linear(c.hidden, c.kv_heads * c.head_dim, bias=False)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden, bias=False)
 
-    def forward(self, x, bias, cos, sin, start):
-        """Queries only from position `start` on; bias [b, 1, t - start, t] is 0 or a large negative."""
+    def forward(self, x, sees, cos, sin, start):
+        """Queries only from position `start` on."""
         c, (b, t, _) = self.c, x.shape
         rows, group = t - start, c.heads // c.kv_heads
         q = self.q_proj(x[:, start:]).view(b, rows, c.heads, c.head_dim).transpose(1, 2)
@@ -141,10 +160,9 @@ class TextAttention(nn.Module):
         q, k = rotate(q, cos[start:t], sin[start:t]).to(v.dtype), rotate(k, cos[:t], sin[:t]).to(v.dtype)
         # Query heads that share a key head become further rows of one product.
         q = q.reshape(b, c.kv_heads, group * rows, c.head_dim)
-        scores = (q @ k.transpose(2, 3)).float() * c.query_pre_attn_scalar**-0.5
-        scores = softcap(scores, c.attn_softcap).view(b, c.kv_heads, group, rows, t) + bias[:, :, None]
-        weights = F.softmax(scores, dim=-1).to(v.dtype).view(b, c.kv_heads, group * rows, t)
-        out = (weights @ v).view(b, c.heads, rows, c.head_dim)
+        weights = attention_weights(q @ k.transpose(2, 3), sees, rows, start, c.query_pre_attn_scalar**-0.5,
+                                    c.attn_softcap)
+        out = (weights.to(v.dtype) @ v).view(b, c.heads, rows, c.head_dim)
         return self.o_proj(out.transpose(1, 2).reshape(b, rows, -1))
 
 
@@ -156,7 +174,7 @@ class TextMlp(nn.Module):
         self.down_proj = nn.Linear(c.ffn, c.hidden, bias=False)
 
     def forward(self, x):
-        return self.down_proj(gelu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
 
 
 class TextLayer(nn.Module):
@@ -168,8 +186,8 @@ class TextLayer(nn.Module):
         self.self_attn = TextAttention(c)
         self.mlp = TextMlp(c)
 
-    def forward(self, x, bias, cos, sin, start=0):
-        branch = self.self_attn(self.input_layernorm(x), bias[:, :, start:], cos, sin, start)
+    def forward(self, x, sees, cos, sin, start=0):
+        branch = self.self_attn(self.input_layernorm(x), sees, cos, sin, start)
         x = x[:, start:] + self.post_attention_layernorm(branch)
         branch = self.mlp(self.pre_feedforward_layernorm(x))
         return x + self.post_feedforward_layernorm(branch)
@@ -255,15 +273,12 @@ class PaliGemma(nn.Module):
         model, images = self.language_model.model, image_rows.shape[1]
         rows = F.embedding(ids, model.embed_tokens.table()) * self.text_config.hidden**0.5
         x = torch.cat([image_rows, rows], 1).float()
-        at = torch.arange(x.shape[1])
-        visible = (at[None, :] <= at[:, None])[None] | (at[None, None, :] < (images + prefix)[:, None, None])
-        bias = torch.where(visible, 0.0, -1e9)[:, None]
         last = len(model.layers) - 1
         for i, layer in enumerate(model.layers):
             if trace is not None:
                 trace.append(x)
             # Of the last layer only the text rows are of use.
-            x = layer(x, bias, self.cos, self.sin, images if text_only and i == last else 0)
+            x = layer(x, images + prefix, self.cos, self.sin, images if text_only and i == last else 0)
         return model.norm(x)
 
     def logits(self, states):

@@ -142,13 +142,15 @@ def _font(pixels):
     return _fonts[pixels]
 
 
-def _random_text(rng, taken):
+def _random_text(rng, taken, light):
     if rng.random() < 0.25:
-        return _printed(rng, S.WORDS[rng.integers(len(S.WORDS))], taken)
-    return _printed(rng, str(rng.integers(10 ** int(rng.integers(1, 4)))), taken)
+        text = S.WORDS[rng.integers(len(S.WORDS))]
+    else:
+        text = str(rng.integers(10 ** int(rng.integers(1, 4))))
+    return _printed(rng, text, taken, light)
 
 
-def _printed(rng, text, taken):
+def _printed(rng, text, taken, light=0.25):
     size = rng.uniform(0.17, 0.27) * (0.85 if len(text) > 3 else 1)
     font = _font(256)
     left, top, right, bottom = (v / 256 * size for v in font.getbbox(text))
@@ -158,13 +160,14 @@ def _printed(rng, text, taken):
     y, x = box[0] - top, box[1] - left
     edges = [x + font.getlength(text[:i]) / 256 * size for i in range(len(text) + 1)]
     chars = [(box[0], a, box[2], b) for a, b in zip(edges, edges[1:])]
-    dark = rng.random() < 0.75
+    dark = rng.random() < 1 - light
     rgb = tuple(int(v) for v in (rng.integers(0, 50, 3) if dark else rng.integers(235, 256, 3)))
     return Text(text, rgb, x, y, size, box, chars)
 
 
-def random_scene(rng, text_chance=0.6, alike=0.35, same=0.6):
-    """`alike`: how often a shape takes after an earlier one, `same`: in its form, and in its colour."""
+def random_scene(rng, text_chance=0.6, alike=0.35, same=0.6, light=0.25):
+    """`alike`: how often a shape takes after an earlier one, `same`: in its form, and in its colour; `light`: how much
+    of the text is white."""
     scene = Scene(S.BACKGROUNDS[rng.integers(len(S.BACKGROUNDS))], int(rng.integers(2**31)))
     boxes = []
     count = rng.integers(1, S.MAX_SHAPES + 1)
@@ -186,7 +189,7 @@ def random_scene(rng, text_chance=0.6, alike=0.35, same=0.6):
         boxes.append(box)
         scene.shapes.append(Shape(shape, color, _tint(color, rng), box, outline))
     if rng.random() < text_chance:
-        scene.text = _random_text(rng, boxes)
+        scene.text = _random_text(rng, boxes, light)
     return scene
 
 

@@ -38,7 +38,7 @@ BASE_PIECES = 1024  # SentencePiece vocabulary before the loc and seg pieces
 @dataclass
 class VisionConfig:
     width: int = 160
-    layers: int = 6
+    layers: int = 8
     heads: int = 5
     mlp: int = 448
     image_size: int = IMAGE_SIZE
@@ -65,19 +65,19 @@ class TextConfig:
 
 @dataclass
 class TrainConfig:
-    pictures: int = 32  # per step
-    prompts: int = 4  # per picture; they share one pass through the vision tower
+    pictures: int = 40  # per step
+    prompts: int = 3  # per picture; they share one pass through the vision tower
     chunks: int = 4  # of a step's sequences, by length
     text_tokens: int = 76  # prompt + separator + suffix at most; three masks just fit
     warmup_pictures: int = 128
     warmup_steps: int = 1500  # vision tower alone, dense targets
-    heads_steps: int = 50  # new dense heads over a tower that was read back
+    heads_steps: int = 40  # new dense heads over a tower that was read back
     steps: int = 8000
-    ramp_steps: int = 60
+    ramp_steps: int = 30
     lr: float = 2e-3
     weight_decay: float = 0.05
-    ema: float = 0.995
+    ema: float = 0.99
     loc_sigma: float = 3.0  # bins; one pixel of the 112 is 9 bins
     dense_weight: float = 0.5  # of the dense vision loss while the whole model trains
     task_weights: dict = field(default_factory=lambda: {
-        "detect": 0.26, "segment": 0.29, "answer": 0.05, "caption": 0.24, "ocr": 0.16})
+        "detect": 0.24, "segment": 0.28, "answer": 0.12, "caption": 0.22, "ocr": 0.14})

@@ -102,14 +102,32 @@ def outline(fine, box, bits):
     fine[np.ix_(*at)] = np.maximum(fine[np.ix_(*at)], mask[np.ix_(*rows)])
 
 
+DENSE = ("shape", "color", "char", "box", "background", "parts", "place", "small")  # what dense_targets gives
+SMALL = 16  # a side of the mask over its box that every patch of an object tells
+
+
+def among(facts):
+    """Of each object how many share its name and its shape, and its place among all from the left and among its
+    shape from the top: what captions and lists of boxes hang on. All begin at 0."""
+    names, shapes = [facts.label(o) for o in facts.objects], [o["shape"] for o in facts.objects]
+    left = sorted(range(len(names)), key=lambda j: facts.objects[j]["box"][1] + facts.objects[j]["box"][3])
+    down = sorted(range(len(names)), key=lambda j: facts.objects[j]["box"][:2])
+    return [(names.count(names[j]) - 1, shapes.count(shapes[j]) - 1, left.index(j),
+             [k for k in down if shapes[k] == shapes[j]].index(j)) for j in range(len(names))]
+
+
 def dense_targets(shard, i, offset):
-    """For each patch: shape, colour and box of the object that covers its centre; the character there;
-    the background, which is the same for all; and which of its FINE x FINE parts shapes cover."""
+    """For each patch: shape, colour, box and small mask of the object that covers its centre, and what it is among
+    the others; the character there; the background, which is the same for all; and which of its FINE x FINE parts
+    shapes cover."""
     shape = np.zeros((S.GRID, S.GRID), np.int64)
     color = np.zeros_like(shape)
     char = np.zeros_like(shape)
     box = np.zeros((S.GRID, S.GRID, 4), np.float32)
     fine = np.zeros((S.GRID * FINE, S.GRID * FINE), np.float32)
+    place = np.zeros((S.GRID, S.GRID, 4), np.int64)
+    small = np.zeros((S.GRID, S.GRID, SMALL * SMALL), np.float32)
+    places = among(shard.facts(i, offset))
     move = np.array([*offset, *offset], np.float32)
 
     def covered(b):
@@ -119,6 +137,10 @@ def dense_targets(shard, i, offset):
         b = shard.box[i, j] + move
         at = covered(b)
         shape[at], color[at], box[at] = shard.shape[i, j] + 1, shard.color[i, j] + 1, b
+        place[at] = places[j]
+        step = S.MASK_SIZE // SMALL
+        bits = np.unpackbits(shard.mask[i, j]).reshape(SMALL, step, SMALL, step)
+        small[at] = bits.mean((1, 3)).reshape(-1)
         outline(fine, b, shard.mask[i, j])
     for j, c in enumerate(shard.text[i]):
         if c:
@@ -126,7 +148,7 @@ def dense_targets(shard, i, offset):
             b = shard.char_box[i, j] + move
             char[covered(b + np.array([-0.02, -0.01, 0.02, 0.01]))] = CHAR_INDEX[int(c)]
     parts = fine.reshape(S.GRID, FINE, S.GRID, FINE).transpose(0, 2, 1, 3).reshape(S.GRID, S.GRID, FINE * FINE)
-    return shape, color, char, box, np.full_like(shape, shard.background[i]), parts
+    return shape, color, char, box, np.full_like(shape, shard.background[i]), parts, place, small
 
 
 def dense_batch(pictures, rng, count):
@@ -138,7 +160,7 @@ def dense_batch(pictures, rng, count):
         offsets.append(offset)
         targets.append(dense_targets(shard, i, offset))
     batch = {"pixels": torch.from_numpy(np.stack(pixels))}
-    for name, column in zip(("shape", "color", "char", "box", "background", "parts"), zip(*targets)):
+    for name, column in zip(DENSE, zip(*targets)):
         stacked = np.stack(column)
         batch[name] = torch.from_numpy(stacked.reshape(count, S.IMAGE_TOKENS, *stacked.shape[3:]))
     return batch, picked, offsets
@@ -173,7 +195,7 @@ def stakes(tail, forks):
     """What hangs on each token. Where an answer can fork (whether it goes on, how many it says there are, which
     object a box begins with) all that follows does; most others follow from what was said."""
     loc = [forks.loc <= t < forks.loc + S.LOC_BINS for t in tail]
-    return [2.0 if t in forks.words or here and not before else 1.0
+    return [3.0 if t in forks.words or here and not before else 1.0
             for t, here, before in zip(tail, loc, [False, *loc])]
 
 

@@ -116,8 +116,8 @@ class Facts:
         return found
 
 
-QUESTION_WEIGHTS = {"count": 0.34, "color": 0.16, "shape": 0.08, "position": 0.14, "relation": 0.1,
-                    "text": 0.08, "background": 0.1}
+QUESTION_WEIGHTS = {"count": 0.3, "color": 0.1, "shape": 0.06, "position": 0.2, "relation": 0.18,
+                    "text": 0.08, "background": 0.08}
 
 
 def choose(rng, items):

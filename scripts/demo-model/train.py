@@ -29,14 +29,16 @@ from tokenizer import Tokenizer
 
 
 class DenseHeads(nn.Module):
-    """Reads shape, colour, character, box, background and outline off every vision token; thrown away after
-    training."""
+    """Reads shape, colour, character, box, background, outline, mask and place among the others off every vision
+    token; thrown away after training."""
 
     def __init__(self, width):
         super().__init__()
         self.sizes = [len(S.SHAPES) + 1, len(S.COLORS) + 1, len(shards.CHARS) + 1, 4, len(S.BACKGROUNDS)]
         self.out = nn.Linear(width, sum(self.sizes))
         self.parts = nn.Linear(width, shards.FINE**2)
+        self.small = nn.Linear(width, shards.SMALL**2)
+        self.place = nn.Linear(width, 4 * S.MAX_SHAPES)
         y, x = np.meshgrid(shards.CENTERS, shards.CENTERS, indexing="ij")
         center = torch.tensor(np.stack([y, x, y, x], -1).reshape(-1, 4), dtype=torch.float32)
         self.register_buffer("center", center, persistent=False)
@@ -51,7 +53,10 @@ class DenseHeads(nn.Module):
                  for guess, name, weight in ((shape, "shape", 1), (color, "color", 1), (char, "char", 3),
                                              (background, "background", 1))]
         outline = F.binary_cross_entropy_with_logits(self.parts(states).float(), batch["parts"])
-        return sum(parts) + 3 * outline + 5 * near, near
+        on = batch["shape"] > 0
+        small = F.binary_cross_entropy_with_logits(self.small(states[on]).float(), batch["small"][on])
+        place = F.cross_entropy(self.place(states[on]).float().view(-1, S.MAX_SHAPES), batch["place"][on].flatten())
+        return sum(parts) + 3 * outline + 5 * near + 3 * small + 2 * place, near, small, place
 
 
 def products():
@@ -98,7 +103,7 @@ class Trainer(nn.Module):
         c = self.c
         with products():
             seen = self.model.see(batch["pixels"])
-            dense, near = self.heads.loss(seen, batch)
+            dense, near, small, place = self.heads.loss(seen, batch)
             rows = self.model.multi_modal_projector.linear(seen).float()
             states = torch.cat([
                 self.model.hidden(rows[part["picture"]], part["ids"], part["prefix"]).flatten(0, 1)[part["rows"]]
@@ -107,7 +112,7 @@ class Trainer(nn.Module):
         logits = self.model.logits(states.float())
         targets, weights = (torch.cat([part[name] for part in batch["chunks"]]) for name in ("targets", "weights"))
         loss, hit = self.suffix_loss(logits, targets, weights)
-        return loss + c.dense_weight * dense, loss, hit, near
+        return loss + c.dense_weight * dense, loss, hit, near, small, place
 
     def suffix_loss(self, logits, targets, weights):
         """Cross-entropy; a loc target is a narrow bell over its neighbours, since a near miss is nearly right."""
@@ -210,9 +215,13 @@ def main():
     parser.add_argument("--minutes", type=float, default=0, help="of the second stage; 0: count steps")
     parser.add_argument("--warmup-minutes", type=float, default=0)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--fused", action="store_true", help="see fused.py")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     c = S.TrainConfig()
+    if args.fused:
+        import fused  # needs a C++ compiler, so nobody else does
+        fused.use()
     torch.manual_seed(args.seed)
     tokenizer = Tokenizer(args.tokenizer)
     trainer = Trainer(tokenizer, c)
@@ -248,13 +257,16 @@ def main():
         return call
 
     # stage: (what computes the loss, steps, minutes, rate)
-    first = {"dense": (trainer.dense, c.warmup_steps, args.warmup_minutes, c.lr),
-             "heads": (trainer.dense_heads, c.heads_steps, 0, 5 * c.lr)}
-    if state["stage"] in first:
-        step, steps, minutes, rate = first[state["stage"]]
+    first = {"heads": (trainer.dense_heads, c.heads_steps, 0, 5 * c.lr),
+             "dense": (trainer.dense, c.warmup_steps, args.warmup_minutes, args.lr)}
+    for stage in first:
+        if state["stage"] != stage:
+            continue
+        step, steps, minutes, rate = first[stage]
         batches = prefetch(refreshed(lambda: shards.dense_batch(pictures, rng, c.warmup_pictures)[0]))
         run_stage(trainer, compile(step), batches, state["stage"], steps, minutes, state, save, rate, c)
-        state |= {"stage": "full", "step": 0, "elapsed": 0.0}
+        follows = "dense" if stage == "heads" and args.warmup_minutes else "full"
+        state |= {"stage": follows, "step": 0, "elapsed": 0.0}
         state["average"] = [p.detach().clone() for p in trainer.parameters()]
     # A stream of its own: the thread of the first stage may still be drawing from the other.
     stream = np.random.default_rng([args.seed + 1, state["step"]])
