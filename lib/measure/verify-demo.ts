@@ -2,7 +2,7 @@
 import type { RawPixels } from '../images/image-input'
 
 /** SHA-256 of demo/paligemma2-demo.gguf. */
-export const demoChecksum = 'f7a938fe8c5b79bcdb89c2e4cbe69c2affff5fbb79e35a553011d50c401289e3'
+export const demoChecksum = 'bad4e5e3b8b50180092535576b646fd505119fe1483ff8402c3f0a3dcc94d088'
 
 /** A red circle and a blue square on light grey: needs no decoder. */
 export function demoPicture(): RawPixels {
@@ -26,12 +26,12 @@ export interface DemoAnswer {
 }
 
 export const demoAnswers: readonly DemoAnswer[] = [
-  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.039 },
+  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.006 },
   { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0006 },
   {
     prompt: 'detect red circle ; blue square',
-    text: '<loc0188><loc0100><loc0552><loc0460> red circle ; ' + '<loc0466><loc0562><loc0808><loc0904> blue square',
-    logProb: -20.615
+    text: '<loc0188><loc0101><loc0550><loc0458> red circle ; ' + '<loc0469><loc0562><loc0807><loc0900> blue square',
+    logProb: -19.684
   }
 ]
 
