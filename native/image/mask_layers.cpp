@@ -1,6 +1,7 @@
 #include "image/mask_layers.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -149,6 +150,11 @@ HostTensor MaskReader::read(const std::string& name, std::vector<int64_t> expect
   if (!good || count != tensor.data.size())
     fail(Code::modelInvalid, "Tensor ", name, " of the ", what_, " has shape ", shapeText(tensor.shape), " and ",
          tensor.data.size(), " values, expected ", shapeText(expected), " (0 = any)");
+  // max(0, NaN) would hide it, and a mask without meaning would come out
+  for (size_t i = 0; i < count; ++i)
+    if (!std::isfinite(tensor.data[i]))
+      fail(Code::modelInvalid, "Tensor ", name, " of the ", what_, " holds ", tensor.data[i], " in element ", i,
+           ": the training diverged or the file is damaged");
   return tensor;
 }
 

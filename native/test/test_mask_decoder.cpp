@@ -1,5 +1,6 @@
 // The mask decoder against a plain double-precision version, and pasting; trained weights and the reference's masks
 // are compared in test/native.
+#include <limits>
 #include <map>
 
 #include "check.h"
@@ -167,6 +168,15 @@ TEST(mask_decoder_names_what_is_wrong) {
   tensors = randomWeights();
   tensors["decoder.6.weight"].data.pop_back();
   CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, "decoder.6.weight");
+}
+
+TEST(mask_decoder_refuses_weights_that_are_not_finite) {
+  for (const char* name : {"_vq_vae._embedding", "decoder.3.net.0.weight", "decoder.8.bias", "decoder.12.weight"})
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      Tensors tensors = randomWeights();
+      tensors[name].data.back() = value;
+      CHECK_FAILS(MaskDecoder(lookupIn(tensors)), Code::modelInvalid, name);
+    }
 }
 
 TEST(paste_mask_fills_the_box_and_cuts_it_at_the_picture) {

@@ -2,14 +2,14 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { loadModel, type LoadOptions } from '../../lib/index'
+import { loadMaskDecoder, loadModel, type LoadOptions } from '../../lib/index'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { ggufBytes, tinyModel } from '../support/tiny-model'
 
 afterAll(removeTempDirs)
 
-function changed(name: string, change: (data: Float32Array) => void): string {
-  const { metadata, tensors } = tinyModel({ vision: false })
+function changed(name: string, change: (data: Float32Array) => void, options: object = { vision: false }): string {
+  const { metadata, tensors } = tinyModel(options)
   change(tensors.find((tensor) => tensor.name === name)!.data)
   const path = join(tempDir(), 'changed.gguf')
   writeFileSync(path, ggufBytes(metadata, tensors))
@@ -46,5 +46,17 @@ describe('keys and values that are too large for the cache', () => {
     expect(await outcome(path, {}, { kvCacheType: 'f32' })).toBe('3 tokens')
     const larger = changed(`blk.0.${name}.weight`, (data) => data.forEach((value, i) => (data[i] = value * 1e9)))
     expect(await outcome(larger, {}, { kvCacheType: 'q8_0' })).toBe('ERR_MODEL_INVALID')
+  })
+})
+
+describe('a mask decoder that holds NaN', () => {
+  it.each(['_vq_vae._embedding', 'decoder.3.net.2.weight', 'decoder.12.bias'])('in %s does not load', async (name) => {
+    const model = changed(`mask.${name}`, (data) => data.fill(NaN, data.length - 1), { maskDecoder: true })
+    const wanted = {
+      code: 'ERR_MODEL_INVALID',
+      message: expect.stringMatching(new RegExp(`${name} of the mask decoder holds nan in element`)) as string
+    }
+    await expect(loadModel({ model, threads: 2 })).rejects.toMatchObject(wanted)
+    await expect(loadMaskDecoder(model)).rejects.toMatchObject(wanted)
   })
 })
