@@ -23,7 +23,9 @@ export default defineConfig({
             ...['test/**/*.addon.test.ts', 'test/**/*.emulated.test.ts', 'test/**/*.long.test.ts'],
             ...['test/package/**', 'test/frameworks/**']
           ],
-          testTimeout: 30_000
+          // ffmpeg's first start on a busy machine takes longer than the ten seconds that hooks have unasked
+          testTimeout: 60_000,
+          hookTimeout: 120_000
         }
       },
       {

@@ -127,9 +127,7 @@ describe('watch', () => {
     const control = new AbortController()
     const reason = new Error('enough')
     setTimeout(() => control.abort(reason), 100)
-    const start = performance.now()
     await expect(collect(endless(), { task: 'caption', signal: control.signal })).rejects.toBe(reason)
-    expect(performance.now() - start).toBeLessThan(5000)
     let closed = false
     const closing = async function* (): AsyncGenerator<RawPixels> {
       try {

@@ -253,9 +253,7 @@ describe('locks', () => {
     const child = spawn(process.execPath, ['-e', ''])
     await new Promise((resolve) => child.on('exit', resolve))
     writeFileSync(path, JSON.stringify({ nonce: 'x', pid: child.pid, host: hostname() }))
-    const start = performance.now()
-    const lock = await acquireLock(path, { timing: { beatMs: 50, deadMs: 60_000 } })
-    expect(performance.now() - start).toBeLessThan(5000)
+    const lock = await acquireLock(path, { timing: { beatMs: 50, deadMs: 600_000 } })
     expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ pid: process.pid })
     await lock.release()
   })
@@ -276,9 +274,9 @@ describe('locks', () => {
         writeFileSync(path, JSON.stringify({ ...record, nonce: 'x', started }))
         const old = new Date(Date.now() - 10_000)
         utimesSync(path, old, old)
-        const before = performance.now()
-        const lock = await acquireLock(path, { timing: slow })
-        expect(performance.now() - before).toBeLessThan(started.startsWith(boot!) ? 1500 : 20_000)
+        const waited: string[] = []
+        const lock = await acquireLock(path, { timing: slow, onWait: (whom) => waited.push(whom) })
+        expect(waited).toHaveLength(started.startsWith(boot!) ? 0 : 1)
         await lock.release()
       }
     }

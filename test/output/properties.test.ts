@@ -99,14 +99,12 @@ describe('a JSON Schema of any content', () => {
   it('becomes an expression, or is refused by a coded error', async () => {
     await fc.assert(
       fc.asyncProperty(schema, async (value) => {
-        const start = performance.now()
         try {
           expect(typeof (await schemaToRegex(value as JsonSchema))).toBe('string')
         } catch (error) {
           if (!(error instanceof PaliGemmaError)) throw error
           expect(error.code).toBe('ERR_INVALID_OPTION')
         }
-        expect(performance.now() - start).toBeLessThan(4000)
       }),
       { numRuns }
     )
@@ -133,7 +131,6 @@ describe('run lengths', () => {
     const sizes = fc.oneof(fc.tuple(side, side), fc.array(number, { maxLength: 3 }))
     fc.assert(
       fc.property(fc.record({ size: sizes, counts }), (rle) => {
-        const start = performance.now()
         try {
           const { width, height, data } = rleToMask(rle as never)
           expect([height, width, data.length]).toEqual([...rle.size, width * height])
@@ -141,7 +138,6 @@ describe('run lengths', () => {
           if (!(error instanceof PaliGemmaError)) throw error
           expect(error.code).toBe('ERR_INVALID_OPTION')
         }
-        expect(performance.now() - start).toBeLessThan(1000)
       }),
       { numRuns }
     )

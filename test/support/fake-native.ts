@@ -34,8 +34,11 @@ export const fakeInfo: NativeModelInfo = {
   resizeFilter: 'bicubic'
 }
 
-/** A token per entry; a number waits so many milliseconds first, an Error ends the job with it. */
-export type Script = (string | number | (Error & { code?: string }))[]
+/**
+ * A token per entry; a number waits so many milliseconds first, a function for what it promises, and an Error ends the
+ * job with it.
+ */
+export type Script = (string | number | (() => Promise<unknown>) | (Error & { code?: string }))[]
 
 export class FakeNative {
   requests: NativeRequest[] = []
@@ -96,6 +99,7 @@ export class FakeNative {
         for (const step of fake.script(request)) {
           if (over) return
           if (typeof step === 'number') await new Promise((resolve) => setTimeout(resolve, step))
+          else if (typeof step === 'function') await step()
           else if (step instanceof Error)
             return end({ kind: 'error', job, code: step.code ?? 'odd', message: step.message })
           else {

@@ -67,6 +67,6 @@ export const ask = (text: string, ...urls: string[]): OpenAI.Chat.ChatCompletion
 
 /** Waits for something that comes soon. */
 export async function eventually(test: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !test(); i++) await new Promise((resolve) => setTimeout(resolve, 10))
-  if (!test()) throw new Error(`not within two seconds: ${test}`)
+  for (let i = 0; i < 2000 && !test(); i++) await new Promise((resolve) => setTimeout(resolve, 10))
+  if (!test()) throw new Error(`not within twenty seconds: ${test}`)
 }

@@ -22,6 +22,7 @@ vi.mock('../../lib/video/decode', () => ({
 
 beforeEach(() => {
   opened = 0
+  before = undefined
 })
 
 async function pumped(
@@ -30,7 +31,7 @@ async function pumped(
   more: Partial<LiveOptions> = {}
 ): Promise<Error | undefined> {
   const latest = new Latest<LiveFrame>()
-  const options: LiveOptions = { stallSeconds: 0.05, minInterval: 0, folder: '/', signal, ...more }
+  const options: LiveOptions = { stallSeconds: 0.3, minInterval: 0, folder: '/', signal, ...more }
   const done = pump(source, latest, options)
   try {
     const never = new AbortController().signal
@@ -55,7 +56,7 @@ describe('a source that gives no picture any more', () => {
     const input = Readable.from([Buffer.from(bytes)])
     vi.spyOn(process, 'stdin', 'get').mockReturnValue(input as never)
     const error = await pumped('-', new AbortController().signal)
-    expect(error).toMatchObject({ code: 'ERR_IMAGE_INVALID', message: 'standard input: no picture for 0.05 s' })
+    expect(error).toMatchObject({ code: 'ERR_IMAGE_INVALID', message: 'standard input: no picture for 0.3 s' })
     expect(opened).toBe(1)
     expect(before).toEqual(wanted)
     expect(input.read()).toEqual(Buffer.from(bytes)) // nothing of it is lost
@@ -64,7 +65,7 @@ describe('a source that gives no picture any more', () => {
   it('ends where standard input never says anything', async () => {
     vi.spyOn(process, 'stdin', 'get').mockReturnValue(new Readable({ read() {} }) as never)
     const error = await pumped('-', new AbortController().signal)
-    expect(error).toMatchObject({ message: 'standard input: no picture for 0.05 s' })
+    expect(error).toMatchObject({ message: 'standard input: no picture for 0.3 s' })
     expect(opened).toBe(0)
   })
 

