@@ -63,7 +63,7 @@ const wine = {
   name: 'wine',
   // Debian's wine 8 has not all the libraries of Windows that libvips asks for.
   sharp: false,
-  can: () => (has('wine') ? '' : 'has no wine (Debian: apt-get install wine64)'),
+  can: () => (has('wine') ? '' : 'has no wine (Debian: apt-get install wine wine64)'),
   node(args, cwd) {
     // Node asks for a newer Windows than Debian's wine says it is.
     const env = { WINEPREFIX: join(home, 'wine'), WINEDEBUG: '-all', NODE_SKIP_PLATFORM_CHECK: '1' }

@@ -9,7 +9,10 @@ import { fileURLToPath } from 'node:url'
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
 /** What engines are made of: a commit that changes none of it needs no new ones. */
-const engineIngredients = ['native', 'CMakeLists.txt', 'binding.gyp', 'scripts/prebuild']
+const engineIngredients = [
+  ...['native', 'CMakeLists.txt', 'binding.gyp'],
+  ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/targets.mjs']
+]
 /** What scripts/build-ptx.mjs makes CUDA's kernels of. */
 export const kernelIngredients = [
   ...['native/gpu/kernels', 'native/gpu/cuda/dialect_cuda.h', 'native/gpu/gpu_args.h'],
