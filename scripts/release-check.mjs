@@ -1,7 +1,9 @@
 // npm run release:check: may this commit be published? Every question is asked, all that is wrong is named; the exit
 // code is 1 then. It changes nothing but build/release, where it leaves the tarball, its checksum and the bill of
 // materials.
-//   node scripts/release-check.mjs [--tests]     --tests: `npm test` too
+//   node scripts/release-check.mjs [--claims | --tests]
+//     --claims: only what needs no build: what the publisher states of version, day and repository
+//     --tests: `npm test` too
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -44,21 +46,31 @@ function versionsAgree() {
   return wrong.map(([where, value]) => `package.json says ${version}, ${where} ${value}`).join('\n')
 }
 
-/** The version has its section with a day, above all others, and nothing waits for a later one. */
+/** The version has its section with a day, above all others, and nothing waits for a later one. It becomes the notes. */
 function changelog() {
   const nothing = /^## Unreleased\n+Nothing so far\.\n/m
   const text = readFileSync(join(root, 'CHANGELOG.md'), 'utf8').replace(nothing, '')
-  const headings = [...text.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading)
-  const first = headings[0] ?? ''
+  const [, section = ''] = text.split(/^## /m)
+  const first = section.split('\n', 1)[0]
+  writeFileSync(join(output, 'notes.md'), section.slice(first.length).trim())
   if (/^unreleased/i.test(first))
     return `begins with "## ${first}": name it "## ${version} (YYYY-MM-DD)", or say "Nothing so far."`
   if (!first.startsWith(version)) return `begins with "## ${first}", not with version ${version}`
   return /\d{4}-\d\d-\d\d/.test(first) ? '' : `"## ${first}" has no date`
 }
 
-/** npm's provenance names the repository, and publishes nothing where package.json does not. */
-const repository = () =>
-  json('package.json').repository ? '' : 'package.json has no "repository": npm gives no provenance'
+/** npm publishes with provenance only from the repository that package.json names, which is the publisher's to say. */
+function repository() {
+  const { repository } = json('package.json')
+  const url = repository?.url ?? repository
+  const here = process.env.GITHUB_REPOSITORY
+  if (!url)
+    return `package.json names none, and npm gives no provenance then. The publisher adds
+"repository": { "type": "git", "url": "git+https://github.com/${here ?? 'OWNER/NAME'}.git" }, "homepage" and "bugs"`
+  const named = /^(?:git\+)?https:\/\/github\.com\/([\w.-]+\/[\w.-]+?)(?:\.git)?$/.exec(url)?.[1]
+  if (!named) return `package.json names ${url}; provenance needs git+https://github.com/OWNER/NAME.git`
+  return here && here !== named ? `package.json names ${named}, but this is ${here}: npm refuses such a provenance` : ''
+}
 
 function prebuilds() {
   const wrong = []
@@ -133,11 +145,13 @@ const tarballs = () =>
 
 const vitest = (...files) => complaint('npx', 'vitest', 'run', ...files)
 
-const questions = {
+const claims = {
   'the tree is clean': cleanTree,
   'versions agree': versionsAgree,
   'CHANGELOG.md has this version': changelog,
-  'package.json names its repository': repository,
+  'package.json names its repository': repository
+}
+const made = {
   'engines of all platforms are of these sources': prebuilds,
   'engines load on the oldest systems': () => script('check-prebuilds.mjs'),
   'TypeScript is built': () => script('build.mjs', '--ts'),
@@ -150,6 +164,7 @@ const questions = {
   'types under every resolution': types,
   ...(process.argv.includes('--tests') && { tests: () => script('test.mjs') })
 }
+const questions = process.argv.includes('--claims') ? claims : { ...claims, ...made }
 
 rmSync(output, { recursive: true, force: true })
 mkdirSync(output, { recursive: true })
@@ -160,6 +175,10 @@ for (const [question, ask] of Object.entries(questions)) {
   console.log(why ? `NO  ${question}\n    ${why.replaceAll('\n', '\n    ')}` : `yes ${question}`)
 }
 console.log(
-  failed ? `${failed} of ${Object.keys(questions).length} answers are no: not to be published` : 'May be published'
+  failed
+    ? `${failed} of ${Object.keys(questions).length} answers are no: not to be published`
+    : process.argv.includes('--claims')
+      ? 'All claims hold'
+      : 'May be published'
 )
 process.exitCode = failed ? 1 : 0
