@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { cliPage } from './docs/cli-page.mjs'
+import { devicesPage, sourcesOf } from './docs/devices-page.mjs'
 import { writePictures } from './docs/pictures.mjs'
 import { meaningsOf, troubleshootingPage } from './docs/troubleshooting-page.mjs'
 
@@ -15,7 +16,10 @@ const errors = readFileSync(join(root, 'lib', 'base', 'errors.ts'), 'utf8')
 
 writeFileSync(join(root, 'docs', 'cli.md'), await cliPage(helpOf))
 writeFileSync(join(root, 'docs', 'troubleshooting.md'), troubleshootingPage(meaningsOf(errors)))
+const required = createRequire(import.meta.url)
+const modules = (path) => required(join(root, 'dist', `${path}.js`))
+writeFileSync(join(root, 'docs', 'devices.md'), await devicesPage(await sourcesOf(modules)))
 
 // Only where asked: they change with every kernel table.
 if (process.argv.includes('--pictures'))
-  await writePictures(createRequire(import.meta.url)(join(root, 'dist')), join(root, 'docs', 'pictures'))
+  await writePictures(required(join(root, 'dist')), join(root, 'docs', 'pictures'))

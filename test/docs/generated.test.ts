@@ -21,12 +21,33 @@ async function helpOf(...words: string[]): Promise<string> {
   return text
 }
 
+interface Devices {
+  sourcesOf: (modules: (path: string) => Promise<unknown>) => Promise<{ costs: (size: string, type: string) => object }>
+  devicesPage: (sources: object) => Promise<string>
+  speedOf: (
+    costs: object,
+    tokens: number,
+    limits: { gops: number; gBps: number },
+    ...shares: number[]
+  ) => { firstToken: number; rate: number }
+}
+
 describe('npm run docs', () => {
   it('has written docs/cli.md from the help of every verb', async () => {
     const { cliPage } = await maker<{ cliPage: (help: typeof helpOf) => Promise<string> }>('cli-page.mjs')
     const made = await cliPage(helpOf)
     expect(made.match(/^## paligemma /gm)!.length).toBeGreaterThan(20)
     expect(page('cli.md'), 'run "npm run build && npm run docs"').toBe(made)
+  })
+
+  it('has written docs/devices.md by arithmetic over shapes', async () => {
+    const { devicesPage, sourcesOf, speedOf } = await maker<Devices>('devices-page.mjs')
+    const sources = await sourcesOf((path) => import(pathToFileURL(join(root, 'lib', `${path}.ts`)).href))
+    expect(page('devices.md'), 'run "npm run build && npm run docs"').toBe(await devicesPage(sources))
+    // By hand: half of 1000 GOPS for 222 + 1068 billion operations, half of 10 GB/s for 1.65 GB.
+    const { firstToken, rate } = speedOf(sources.costs('3b-224', 'Q4_0'), 260, { gops: 1000, gBps: 10 }, 0.5, 0.5)
+    expect(firstToken).toBeCloseTo(2.58, 2)
+    expect(rate).toBeCloseTo(3.03, 1)
   })
 
   it('has written docs/troubleshooting.md with a cure for every code', async () => {
