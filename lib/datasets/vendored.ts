@@ -1,3 +1,2 @@
-/** What reads data.yaml and its patterns, put into one file by the build: see lib/server/vendored.ts. */
-export { glob } from 'tinyglobby'
+/** What reads data.yaml, put into one file by the build: see lib/server/vendored.ts. */
 export { parse } from 'yaml'

@@ -95,7 +95,7 @@ function fromNumbers(given: Record<string, unknown>): unknown[] | undefined {
 }
 
 async function* pictures(places: readonly string[]): AsyncGenerator<string> {
-  const { glob } = await import('./vendored.js')
+  const { glob } = await import('../base/vendored.js')
   for (const place of places) {
     const info = await stat(place)
     if (info.isDirectory()) {

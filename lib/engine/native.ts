@@ -7,7 +7,7 @@ import { isInstalled, leaveOutside } from '../base/package-files'
 import { expandPath } from '../base/expand-path'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
-import { candidates, isInArchive, isThere } from './locate'
+import { candidates, isInArchive, isThere, usesMusl } from './locate'
 import type { NativeGgufFile } from './native-gguf'
 
 /** How the vectors of pages are stored. */
@@ -451,8 +451,15 @@ function loadFirst(paths: string[], namedBy?: string): [NativeBinding, string] {
       ? `The native engine does not load on ${platform} (${failures.join('; ')}).`
       : namedBy
         ? `${namedBy} names ${paths[0]!}, which does not exist (${resolve(paths[0]!)}).`
-        : `No native engine for ${platform} (looked for ${paths.join(', ')}).`
+        : `No native engine for ${platform}${usesMusl() ? ' with musl' : ''}: none in build/Release or ` +
+          `prebuilds/${platform} of ${rootsOf(paths)}.`
   throw new PaliGemmaError('ERR_NATIVE_MISSING', `${found} ${whatToDo(namedBy)}`, cause === undefined ? {} : { cause })
+}
+
+/** The folders in which {@link candidates} are looked for: there are several names in each. */
+function rootsOf(paths: string[]): string {
+  const inside = /[\\/](?:build[\\/]Release|prebuilds[\\/][^\\/]+)[\\/][^\\/]+$/
+  return [...new Set(paths.map((path) => path.replace(inside, '')))].join(', ')
 }
 
 function whatToDo(namedBy?: string): string {
