@@ -14,6 +14,7 @@ export async function writePictures(api, folder) {
     await api.drawDetections(image, objects, { format: 'webp', ...options })
   try {
     const { demoImage } = api
+    save('shapes.webp', await sharp(demoImage).webp().toBuffer())
     const labels = ['red circle', 'purple ring', 'black heart', 'blue square']
     const found = await Promise.all(labels.map((label) => model.detect(demoImage, label)))
     save('detect.webp', await draw(demoImage, found.flat(), { scores: true }))
