@@ -1,6 +1,7 @@
 // A fresh Debian without fonts, certificates or a compiler: installs the packed tarball there and runs the demo, a
 // caption, a drawing and a Next application.
-//   node scripts/clean-root.mjs [--from FOLDER] [--keep]    FOLDER: what debootstrap made before, to be copied
+//   node scripts/clean-root.mjs [--suite trixie] [--from FOLDER] [--keep]
+//     --suite: default bookworm (Debian 12)    FOLDER: what debootstrap made before, to be copied
 // As root; needs debootstrap and the registry, ends with 2 where they are missing.
 // Bounded: 10 minutes for the root, 10 for everything in it.
 import { spawnSync } from 'node:child_process'
@@ -56,7 +57,9 @@ function inside(folder, ...args) {
 
 function bootstrap() {
   if (run('debootstrap', ['--version']).status !== 0) skip('debootstrap is not installed')
-  return run('debootstrap', ['--variant=minbase', 'bookworm', clean, 'http://deb.debian.org/debian'])
+  const at = process.argv.indexOf('--suite')
+  const suite = at > 0 ? process.argv[at + 1] : 'bookworm'
+  return run('debootstrap', ['--variant=minbase', suite, clean, 'http://deb.debian.org/debian'])
 }
 
 function makeRoot() {

@@ -1,6 +1,6 @@
 // npm run prebuild:test: packs the engines of prebuilds/ as a release would, installs the tarball for each system as
 // its users get it, and runs it where an emulator of Debian can: arm64 under qemu, Windows under wine, musl under
-// its loader.
+// its loader and in Bun.
 //   node scripts/prebuild-test.mjs [TARGET...]
 // The exit code is 1 when anything failed, 2 for a wrong argument. macOS and Windows on Arm are read, not run.
 import { spawnSync } from 'node:child_process'
@@ -55,7 +55,11 @@ function install(target, tarball) {
   mkdirSync(app, { recursive: true })
   writeFileSync(join(app, 'package.json'), '{ "name": "app", "version": "1.0.0", "private": true }\n')
   const [os, cpu] = target.folder.split('-')
-  const platform = [`--os=${os}`, `--cpu=${cpu}`, ...(os === 'linux' ? ['--libc=glibc'] : [])]
+  const platform = [
+    `--os=${os}`,
+    `--cpu=${cpu}`,
+    ...(os === 'linux' ? [`--libc=${target.file.includes('musl') ? 'musl' : 'glibc'}`] : [])
+  ]
   npm(['install', ...platform, '--no-audit', '--no-fund', '--ignore-scripts', '--silent', tarball], app)
   return app
 }
@@ -122,7 +126,7 @@ async function test(target, tarball) {
   if (target.name === 'linux-x64-musl') {
     if (whyNoMusl()) return leaveOut(`${target.name} with musl's loader`, `this machine ${whyNoMusl()}`)
     const { status, output } = await loadWithMusl(engine)
-    return report(`${target.name} with musl's loader`, status === 0 ? '' : output)
+    report(`${target.name} with musl's loader`, status === 0 ? '' : output)
   }
   const able = []
   for (const machine of machines[target.name] ?? []) {

