@@ -46,7 +46,7 @@ function versionsAgree() {
   return wrong.map(([where, value]) => `package.json says ${version}, ${where} ${value}`).join('\n')
 }
 
-/** The version has its section with a day, above all others, and nothing waits for a later one. It becomes the notes. */
+/** The version has its section with a day, above all others, and nothing waits for a later one. Leaves it as notes. */
 function changelog() {
   const nothing = /^## Unreleased\n+Nothing so far\.\n/m
   const text = readFileSync(join(root, 'CHANGELOG.md'), 'utf8').replace(nothing, '')

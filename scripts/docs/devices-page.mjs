@@ -1,5 +1,6 @@
 // docs/devices.md: how fast which machine is. Measured rows are figures of `paligemma bench` that the lab book has;
-// computed ones are arithmetic over the shapes of the published models and makers' figures. Test: test/docs/devices.test.ts.
+// computed ones are arithmetic over the shapes of the published models and makers' figures.
+// Test: test/docs/generated.test.ts.
 
 /** Columns: a published size and a type, as for `paligemma bench --synthetic`. */
 const models = [
@@ -14,7 +15,7 @@ const models = [
 
 /** Of makers' figures: what the engine made of the 8-bit peak where it was measured is 37 to 71 %. */
 export const computeShare = 0.5
-/** What all cores read of a memory's nominal rate, an assumption; times what decoding gets of it, measured 73 to 96 %. */
+/** What all cores read of a memory's nominal rate, assumed; times what decoding gets of it, measured 73 to 96 %. */
 export const readShare = 0.7 * 0.85
 
 // Operations a cycle and core of the 8-bit instruction: a multiply-add is two.
@@ -33,7 +34,7 @@ const machines = [
 ]
 
 const zen5 = '2 Zen 5 cores, AVX-512 VNNI'
-/** Of docs/lab-book.md, "Whole model": ms of the picture, tokens of prefill and their rate, tokens/s, and the limits. */
+/** Of docs/lab-book.md, "Whole model": ms of the picture, tokens of prefill and their rate, tokens/s, the limits. */
 const measured = [
   [zen5, '3b-224', 'Q4_0', 215, 260, 262, 27.4, 1832, 47.3],
   [zen5, '3b-224', 'Q4_K_M', 229, 260, 268, 21.8, 1859, 45.3],
@@ -93,40 +94,52 @@ function measuredTable({ costs }) {
   return [row(head), rule(head), ...lines].join('\n')
 }
 
+function describe([name, cores, ghz, perCycle, gBps, , what]) {
+  const gops = Math.round(cores * ghz * perCycle)
+  return row([name, `${cores} cores at ${ghz} GHz: ${gops} GOPS; ${Math.round(gBps)} GB/s; ${what}`])
+}
+
 /** `costs(size, type)`: { visionOps, prefillOps, decodeBytes }; `memory(size, type)`: bytes with one request. */
 export async function devicesPage(of) {
   const work = of.costs('3b-224', 'Q4_0')
   const giga = (value) => Math.round(value / 1e9)
+  const percent = (share) => `${Math.round(share * 100)} %`
+  const bytes = (work.decodeBytes(260) / 1e9).toFixed(2)
   return `# How fast on which machine
 
-Two numbers of a machine decide: what its cores multiply in 8 bits (the time to the first token) and what its memory delivers (the
-tokens after it). [Speed](performance.md) says why, and what to choose; \`npx paligemma bench --synthetic 3b-224 --type Q4_0\` measures
-yours, limits and all, without a download. Made by \`npm run docs\`; the arithmetic is in \`scripts/docs/devices-page.mjs\`.
+Two numbers of a machine decide: what its cores multiply in 8 bits (the time to the first token) and what its memory
+delivers (the tokens after it). [Speed](performance.md) says why, and what to choose;
+\`npx paligemma bench --synthetic 3b-224 --type Q4_0\` measures yours, limits and all, without a download. Made by
+\`npm run docs\`; the arithmetic is in \`scripts/docs/devices-page.mjs\`.
 
 ## Measured
 
-\`paligemma bench --synthetic SIZE --type TYPE\`, two threads, November 2026 ([lab book](lab-book.md#whole-model)); in the last column what the
-rules below make of the limits that the same run measured, so that you see how far they can be trusted:
+\`paligemma bench --synthetic SIZE --type TYPE\`, two threads, November 2026 ([lab book](lab-book.md#whole-model));
+in the last column what the rules below make of the limits that the same run measured, so that you see how far they
+can be trusted:
 
 ${measuredTable(of)}
 
 ## Computed
 
-Nobody has run these rows. First token of a picture and a short prompt, then tokens a second; memory as \`estimateMemory\` says for one request:
+Nobody has run these rows. First token of a picture and a short prompt, then tokens a second; memory as
+\`estimateMemory\` says for one request:
 
 ${await computedTable(of)}
 
 | machine | cores and memory |
 |---|---|
-${machines.map(([name, cores, ghz, perCycle, gBps, , what]) => row([name, `${cores} cores at ${ghz} GHz: ${Math.round(cores * ghz * perCycle)} GOPS; ${Math.round(gBps)} GB/s; ${what}`])).join('\n')}
+${machines.map(describe).join('\n')}
 
-- **First token**: operations of the picture and the prompt, ${giga(work.visionOps)} and ${giga(work.prefillOps(260))} billion for 3B at 224 px, over ${computeShare * 100} % of cores x GHz x 8-bit
-  operations a cycle. Measured were 37 to 71 %.
-- **Tokens/s**: ${Math.round(readShare * 100)} % of the memory's nominal rate over what a token reads, ${(work.decodeBytes(260) / 1e9).toFixed(2)} GB for 3B as Q4_0: cores are assumed to get 70 % of what the
-  maker names, and decoding 85 % of that; measured were 73 to 96 %.
-- A machine that throttles, or shares its memory with others, is slower; one with faster memory than named here is faster.
-- PaliGemma 1 3B takes about the time of PaliGemma 2 3B. With AVX2 alone the first token takes about four times as long as with AVX-512 VNNI
-  at the same clock; tokens/s follow the memory as everywhere.
+- **First token**: operations of the picture and the prompt, ${giga(work.visionOps)} and ${giga(work.prefillOps(260))}
+  billion for 3B at 224 px, over ${percent(computeShare)} of cores x GHz x 8-bit operations a cycle. Measured were 37 to
+  71 %.
+- **Tokens/s**: ${percent(readShare)} of the memory's nominal rate over what a token reads, ${bytes} GB for 3B as Q4_0:
+  cores are assumed to get 70 % of what the maker names, and decoding 85 % of that; measured were 73 to 96 %.
+- A machine that throttles, or shares its memory with others, is slower; one with faster memory than named here is
+  faster.
+- PaliGemma 1 3B takes about the time of PaliGemma 2 3B. With AVX2 alone the first token takes about four times as long
+  as with AVX-512 VNNI at the same clock; tokens/s follow the memory as everywhere.
 `
 }
 

@@ -24,8 +24,9 @@ function repository(change: (manifest: Record<string, unknown>) => void, changel
   change(manifest)
   writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest))
   writeFileSync(join(folder, 'package-lock.json'), JSON.stringify({ version, packages: { '': { version } } }))
-  const released = `# Changelog\n\n## Unreleased\n\nNothing so far.\n\n## ${String(version)} (2026-01-31)\n\nWhat is new.\n`
-  writeFileSync(join(folder, 'CHANGELOG.md'), changelog ?? `${released}\n## 0.0.1 (2025-01-31)\n\nOld.\n`)
+  const waiting = '# Changelog\n\n## Unreleased\n\nNothing so far.\n\n'
+  const released = `## ${String(version)} (2026-01-31)\n\nWhat is new.\n\n## 0.0.1 (2025-01-31)\n\nOld.\n`
+  writeFileSync(join(folder, 'CHANGELOG.md'), changelog ?? waiting + released)
   writeFileSync(join(folder, '.gitignore'), 'build/\n')
   git(folder, 'init', '-q')
   git(folder, 'add', '.')
