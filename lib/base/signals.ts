@@ -21,21 +21,23 @@ export function follow(source: AbortSignal, onAbort: Follower): () => void {
     onAbort(reasonOf(source))
     return () => {}
   }
-  const entry = followed.get(source) ?? listen(source)
   // one function may follow for several calls
   const follower: Follower = (reason) => onAbort(reason)
-  entry.followers.add(follower)
+  const entry = followed.get(source)
+  entry?.followers.add(follower)
+  const { followers, stop } = entry ?? listen(source, follower)
   return () => {
-    if (entry.followers.delete(follower) && entry.followers.size === 0) entry.stop()
+    if (followers.delete(follower) && followers.size === 0) stop()
   }
 }
 
-function listen(source: AbortSignal): { followers: Set<Follower>; stop: () => void } {
-  const followers = new Set<Follower>()
+/** With its first follower: a foreign signal may call its listener at once. */
+function listen(source: AbortSignal, first: Follower): { followers: Set<Follower>; stop: () => void } {
+  const followers = new Set([first])
   const stop = (): void => {
     if (followed.get(source) === entry) followed.delete(source)
     try {
-      source.removeEventListener('abort', onAbort)
+      heedless(source.removeEventListener('abort', onAbort))
     } catch {} // it is of no use any more
   }
   const onAbort = (): void => {
@@ -46,9 +48,14 @@ function listen(source: AbortSignal): { followers: Set<Follower>; stop: () => vo
     for (const follower of all) follower(reason)
   }
   const entry = { followers, stop }
-  ask(() => source.addEventListener('abort', onAbort))
-  followed.set(source, entry)
+  ask(() => heedless(source.addEventListener('abort', onAbort)))
+  if (followers.size > 0) followed.set(source, entry)
   return entry
+}
+
+/** Mocks have asynchronous methods: a promise that nobody looks at must not end the process when it fails. */
+function heedless(returned: unknown): void {
+  Promise.resolve(returned).catch(() => {})
 }
 
 function ask<T>(question: () => T): T {

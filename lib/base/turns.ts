@@ -9,8 +9,10 @@ export class Turns {
     return performance.now() - this.#since > sliceMs
   }
 
-  async next(): Promise<void> {
+  /** Rejects with the reason of a signal that has aborted. */
+  async next(signal?: AbortSignal): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
+    signal?.throwIfAborted()
     this.#since = performance.now()
   }
 }

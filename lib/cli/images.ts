@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream'
 import { glob, isDynamicPattern } from '../base/vendored'
 import type { Command } from './vendored'
 import { isFolder } from '../base/paths'
+import { Pieces } from '../base/pieces'
 import { untilAborted } from '../base/signals'
 import { collect } from './args'
 import { type Context, usageError } from './context'
@@ -99,14 +100,12 @@ const mostInput = 512 << 20 // bytes
 export async function readInput({ stdin, signal }: Context, what: string): Promise<Buffer> {
   if (!stdin || stdin.isTTY) throw usageError(`Expected ${what} on standard input, which is a terminal`)
   const all = async (): Promise<Buffer> => {
-    const parts: Buffer[] = []
-    let bytes = 0
+    const parts = new Pieces()
     for await (const part of stdin) {
-      parts.push(Buffer.from(part as Uint8Array))
-      bytes += part.length
-      if (bytes > mostInput) throw usageError(`Expected ${what} on standard input but it is larger than 512 MB`)
+      parts.add(Buffer.from(part as Uint8Array))
+      if (parts.bytes > mostInput) throw usageError(`Expected ${what} on standard input but it is larger than 512 MB`)
     }
-    return Buffer.concat(parts)
+    return parts.joined()
   }
   return await untilAborted(all(), signal).catch((error: unknown) => {
     // Else a reader that waits would keep the process alive.

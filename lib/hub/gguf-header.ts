@@ -1,5 +1,6 @@
 /** What a GGUF of the hub is, from its first bytes: its metadata says it, its name need not. */
 import { PaliGemmaError } from '../base/errors'
+import { Pieces } from '../base/pieces'
 import type { HubClient } from './client'
 import { fileUrl, type HubFile } from './repository'
 import { request } from './request'
@@ -39,21 +40,18 @@ export async function readGgufHeader(
     })
     try {
       if (response.status !== 200 && response.status !== 206) return undefined
-      let data = Buffer.alloc(0)
       let tried = 0
-      const parts: Uint8Array[] = []
-      let bytes = 0
+      const parts = new Pieces()
       for await (const part of body()) {
-        parts.push(part)
-        bytes += part.length
+        parts.add(part)
+        const { bytes } = parts
         // Often the first kilobytes tell; where they do not, each look takes twice as much as the one before.
         if (bytes < Math.max(4096, 2 * tried) && bytes < most) continue
-        data = Buffer.concat(parts)
         tried = bytes
-        const header = parseGgufHeader(data, bytes >= most)
+        const header = parseGgufHeader(parts.joined(), bytes >= most)
         if (header !== 'more') return header
       }
-      const header = parseGgufHeader(Buffer.concat(parts), true)
+      const header = parseGgufHeader(parts.joined(), true)
       return header === 'more' ? undefined : header
     } finally {
       release()

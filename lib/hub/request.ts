@@ -1,6 +1,7 @@
 /** Requests to the hub: who gets the token, where redirects may lead, and how long an answer may take. */
 import { privateAddress } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
+import { Pieces } from '../base/pieces'
 import { anySignal, untilAborted } from '../base/signals'
 import { parseLongJson } from '../formats/long-json'
 import { type HubClient, type Subject, Transient } from './client'
@@ -179,16 +180,14 @@ export async function requestJson(
   return await withRetries(client, subject.id, async () => {
     const { response, body, release } = await request(client, url, subject, { accept: 'application/json' })
     try {
-      const parts: Uint8Array[] = []
-      let bytes = 0
+      const parts = new Pieces()
       for await (const part of body()) {
-        bytes += part.length
-        if (bytes > maxJsonBytes)
+        parts.add(part)
+        if (parts.bytes > maxJsonBytes)
           throw new PaliGemmaError('ERR_DOWNLOAD_FAILED', `${url}: the answer is larger than ${maxJsonBytes} bytes`)
-        parts.push(part)
       }
       try {
-        const json = await parseLongJson(Buffer.concat(parts), jsonAtOnce, mostMembers)
+        const json = await parseLongJson(parts.joined(), jsonAtOnce, mostMembers)
         return { json, headers: response.headers }
       } catch (cause) {
         throw new PaliGemmaError(

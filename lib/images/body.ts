@@ -1,10 +1,13 @@
 /** Encoded pictures that come piece by piece: streams, bodies of requests and responses. */
 import { Readable } from 'node:stream'
-import { isIterable, isWebStream, type ImageStream, type WithBytes } from './image-input'
+import { isIterable, isWebStream, viewOf, type ImageStream, type WithBytes } from './image-input'
 import { invalid } from './problems'
 import { PaliGemmaError } from '../base/errors'
+import { Pieces } from '../base/pieces'
 import { isAnyArrayBuffer, isError, isObject, isUint8Array } from '../base/realms'
 import { untilAborted } from '../base/signals'
+import { Turns } from '../base/turns'
+import { show } from '../base/validate'
 
 /** Encoded pictures over this are refused while they come. */
 export const maxEncodedBytes = 256 * 1024 * 1024
@@ -26,7 +29,7 @@ export interface CollectOptions {
 }
 
 interface Source {
-  next: () => Promise<{ done?: boolean | undefined; value?: unknown }>
+  next: () => Promise<unknown>
   /** Lets the source go, also while a piece is awaited. */
   stop: (reason: Error) => void
 }
@@ -34,16 +37,21 @@ interface Source {
 /** All bytes of a stream. Rejects with ERR_IMAGE_INVALID, ERR_IMAGE_TOO_LARGE or the signal's reason. */
 export async function collect(stream: ImageStream, name: string, options: CollectOptions = {}): Promise<Buffer> {
   const source = open(stream, name)
-  const { room = roomFor() } = options
-  const pieces: Uint8Array[] = []
+  const { room = roomFor(), idleMs = defaultIdleMs } = options
+  const pieces = new Pieces()
+  // a source that always has a piece, be it an empty one, must not hold everything up
+  const turns = new Turns()
+  let lastCame = performance.now()
   try {
     for (;;) {
-      const { done, value } = await nextPiece(source, name, options)
-      if (done) return Buffer.concat(pieces)
-      const piece = toBytes(value, name)
+      const piece = await nextPiece(source, name, options)
+      if (!piece) return pieces.joined()
       room.left -= piece.length
       if (room.left < 0) throw tooLarge(name, room.limit - room.left, room.limit)
-      pieces.push(piece)
+      pieces.add(piece)
+      if (piece.length > 0) lastCame = performance.now()
+      else if (performance.now() - lastCame > idleMs) throw nothingCame(name, idleMs)
+      if (turns.due) await turns.next()
     }
   } catch (error) {
     source.stop(isError(error) ? error : new Error('the picture is not wanted any more'))
@@ -54,17 +62,17 @@ export async function collect(stream: ImageStream, name: string, options: Collec
 /** The bytes as a stream of Node's; it fails with ERR_IMAGE_INVALID. Destroying it lets the source go. */
 export function readableOf(stream: ImageStream, name: string): Readable {
   const source = open(stream, name)
+  const turns = new Turns()
+  const next = async (): Promise<Uint8Array | null> => {
+    const piece = await pieceOf(source, name)
+    if (turns.due) await turns.next()
+    return piece ?? null
+  }
   return new Readable({
     read() {
-      source.next().then(
-        ({ done, value }) => {
-          try {
-            this.push(done ? null : toBytes(value, name))
-          } catch (error) {
-            this.destroy(error as Error)
-          }
-        },
-        (error: unknown) => this.destroy(unreadable(name, error))
+      next().then(
+        (piece) => this.push(piece),
+        (error: unknown) => this.destroy(error as Error)
       )
     },
     destroy(error, done) {
@@ -107,7 +115,7 @@ function open(stream: ImageStream, name: string): Source {
   try {
     if (isWebStream(stream)) {
       const reader = stream.getReader()
-      return { next: async () => await reader.read(), stop: (reason) => void reader.cancel(reason).catch(() => {}) }
+      return { next: async () => await reader.read(), stop: (reason) => quietly(() => reader.cancel(reason)) }
     }
     const iterator = stream[Symbol.asyncIterator]()
     return { next: async () => await iterator.next(), stop: (reason) => stopIterating(stream, iterator, reason) }
@@ -122,30 +130,45 @@ function stopIterating(stream: unknown, iterator: AsyncIterator<unknown>, reason
   if (isObject(stream) && typeof readable.destroy === 'function') {
     readable.once?.('error', () => {})
     readable.destroy(reason)
-  } else void iterator.return?.().catch(() => {})
+  } else quietly(() => iterator.return?.())
 }
 
-async function nextPiece(source: Source, name: string, options: CollectOptions): ReturnType<Source['next']> {
+/** What a source says when nobody wants it any more is of no interest, whatever its methods do. */
+function quietly(end: () => unknown): void {
+  try {
+    Promise.resolve(end()).catch(() => {})
+  } catch {}
+}
+
+async function nextPiece(source: Source, name: string, options: CollectOptions): Promise<Uint8Array | undefined> {
   const { signal, idleMs = defaultIdleMs } = options
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(invalid(name, `nothing came for ${idleMs / 1000} s`)), idleMs)
-  })
-  const piece = source.next().catch((error: unknown) => {
-    throw unreadable(name, error)
+    timer = setTimeout(() => reject(nothingCame(name, idleMs)), idleMs)
   })
   try {
-    return await untilAborted(Promise.race([piece, late]), signal)
+    return await untilAborted(Promise.race([pieceOf(source, name), late]), signal)
   } finally {
     clearTimeout(timer)
   }
 }
 
-const unreadable = (name: string, error: unknown): PaliGemmaError =>
-  error instanceof PaliGemmaError ? error : invalid(name, `cannot be read: ${(error as Error)?.message}`, error)
+const nothingCame = (name: string, idleMs: number): PaliGemmaError =>
+  invalid(name, `nothing came for ${idleMs / 1000} s`)
+
+/** undefined: there are no more. Rejects with a PaliGemmaError, whatever the source's own code does. */
+async function pieceOf(source: Source, name: string): Promise<Uint8Array | undefined> {
+  try {
+    const { done, value } = (await source.next()) as { done?: unknown; value?: unknown }
+    return done ? undefined : toBytes(value, name)
+  } catch (error) {
+    if (error instanceof PaliGemmaError) throw error
+    throw invalid(name, `cannot be read: ${isError(error) ? error.message : show(error)}`, error)
+  }
+}
 
 function toBytes(piece: unknown, name: string): Uint8Array {
-  if (isUint8Array(piece)) return piece
+  if (isUint8Array(piece)) return viewOf(piece)
   if (isAnyArrayBuffer(piece)) return new Uint8Array(piece)
   throw invalid(
     name,

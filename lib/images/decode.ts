@@ -126,7 +126,7 @@ async function decodeBytes(bytes: Buffer, name: string, limit: number): Promise<
   const metadata = await input.metadata()
   const [width, height] = frameSize(metadata)
   checkPixels(width, height, name, limit)
-  const slow = format === undefined || decodingCost(format, width * height, bytes) > largestCostHere
+  const slow = format === undefined || (await decodingCost(format, width * height, bytes)) > largestCostHere
   if (slow && helperObstacle() === undefined) return { source: bytes, format }
   return metadata.space === 'cmyk' ? await toImage(input, true) : await toImage(input, false)
 }

@@ -1,4 +1,5 @@
 /** Which format bytes are, and what decoding them will cost. */
+import { Turns } from '../base/turns'
 
 export type PictureFormat = 'jpeg' | 'png' | 'gif' | 'webp' | 'tiff' | 'heif' | 'bmp' | 'pnm' | 'svg'
 
@@ -28,19 +29,40 @@ const startOfScan = Buffer.from([0xff, 0xda])
 const manyScans = 4096
 
 /** Scans of a JPEG, up to 4096: a decoder goes over all pixels once for each. Thumbnails inside count too. */
-export function countScans(file: Buffer): number {
-  let scans = 0
-  for (let at = file.indexOf(startOfScan); at >= 0 && scans < manyScans; at = file.indexOf(startOfScan, at + 2)) scans++
-  return scans
+export async function countScans(file: Buffer): Promise<number> {
+  return await countOf(startOfScan, file, manyScans)
 }
 
+const sliceBytes = 1 << 20
+
+/** How often a pattern occurs, up to `most`. In slices: in a file full of its first byte the search is slow. */
+async function countOf(pattern: Buffer, file: Buffer, most: number): Promise<number> {
+  const turns = new Turns()
+  let count = 0
+  for (let from = 0; from < file.length && count < most; from += sliceBytes) {
+    if (turns.due) await turns.next()
+    const slice = file.subarray(from, from + sliceBytes + pattern.length - 1)
+    for (let at = slice.indexOf(pattern); at >= 0 && count < most; at = slice.indexOf(pattern, at + pattern.length))
+      count++
+  }
+  return count
+}
+
+/** No picture has more bytes of each pixel; what a file has beyond is something else. */
+const mostPixelBytes = 8
+/** Of markers, texts and profiles, which may be compressed a thousand times: 200 ns a byte were seen. */
+const costOfOtherByte = 20
+
 /** Work to decode, in pixels of a plain picture: about 10 ns each on a core of today. */
-export function decodingCost(format: PictureFormat | undefined, pixels: number, file: Buffer): number {
+export async function decodingCost(format: PictureFormat | undefined, pixels: number, file: Buffer): Promise<number> {
+  const others = costOfOtherByte * Math.max(0, file.length - mostPixelBytes * pixels)
   switch (format) {
+    case 'png':
+      return pixels + others
     case 'jpeg':
-      return pixels * Math.max(1, countScans(file) / 4)
+      return others + pixels * Math.max(1, (await countScans(file)) / 4)
     case 'tiff': // may hold JPEGs
-      return file.includes(jpegStart) ? pixels * Math.max(1, countScans(file) / 4) : pixels
+      return (await countOf(jpegStart, file, 1)) > 0 ? pixels * Math.max(1, (await countScans(file)) / 4) : pixels
     case 'webp':
       return 2 * pixels
     case 'heif':

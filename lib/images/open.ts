@@ -64,7 +64,7 @@ function bytesOf(image: Bytes, name: string): Buffer {
 async function locate(image: string | URL, name: string, options: DecodeOptions): Promise<string | Buffer> {
   const text = String(image)
   const scheme = /^(file|data|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
-  if (scheme === 'data') return await fromDataUrl(text, name)
+  if (scheme === 'data') return await fromDataUrl(text, name, options.signal)
   if (scheme && text.length > longestName) throw invalid(name, 'this is longer than any address')
   if (scheme === 'file') {
     try {
@@ -77,7 +77,7 @@ async function locate(image: string | URL, name: string, options: DecodeOptions)
   if (isUrl(image)) throw invalid(name, readUrls)
   if (await isThere(text)) return text
   if (isAddress(text)) throw invalid(name, readUrls)
-  return (await fromBase64(text)) ?? (await missing(text, name))
+  return (await fromBase64(text, options.signal)) ?? (await missing(text, name))
 }
 
 const readUrls = 'only file:, data:, http: and https: URLs are read'
@@ -123,6 +123,8 @@ export async function readPicture(path: string, name: string): Promise<{ bytes: 
     const file = await open(path, 'r')
     try {
       const { size } = await file.stat()
+      // some of the system's own files have no size, and whoever reads them waits for ever
+      if (size === 0) return { bytes: Buffer.alloc(0), whole: true }
       if (size <= largestRead) return { bytes: await file.readFile(), whole: true }
       const { buffer, bytesRead } = await file.read(Buffer.alloc(headBytes), 0, headBytes, 0)
       return { bytes: buffer.subarray(0, bytesRead), whole: false }

@@ -7,15 +7,15 @@ import { formatOf } from './formats'
 const longestHead = 4096
 
 /** The bytes of a `data:` URL. Rejects with ERR_IMAGE_INVALID. */
-export async function fromDataUrl(url: string, name: string): Promise<Buffer> {
+export async function fromDataUrl(url: string, name: string, signal?: AbortSignal): Promise<Buffer> {
   const comma = url.slice(0, longestHead).indexOf(',')
   if (comma < 0) throw invalid(name, 'a data: URL without a comma')
   const base64 = /;\s*base64\s*$/i.test(url.slice(0, comma))
   const data = url.slice(comma + 1)
-  const plain = base64 && !data.includes('%') ? undefined : await withoutEscapes(data)
+  const plain = base64 && !data.includes('%') ? undefined : await withoutEscapes(data, signal)
   // In plain text it may stand for itself: the width="100%" of an SVG
   if (base64 && plain?.includes(percent)) throw invalid(name, 'a data: URL with broken % escapes')
-  const bytes = base64 ? await decodeBase64(plain?.toString('latin1') ?? data) : plain!
+  const bytes = base64 ? await decodeBase64(plain?.toString('latin1') ?? data, signal) : plain!
   if (bytes.length === 0) throw invalid(name, 'a data: URL without data')
   return bytes
 }
@@ -26,12 +26,12 @@ for (const [value, digit] of [...'0123456789abcdef'].entries())
   digits[digit.charCodeAt(0)] = digits[digit.toUpperCase().charCodeAt(0)] = value
 
 /** Escapes are bytes, which need not be text: %89PNG */
-async function withoutEscapes(text: string): Promise<Buffer> {
+async function withoutEscapes(text: string, signal: AbortSignal | undefined): Promise<Buffer> {
   const turns = new Turns()
   const bytes = Buffer.from(text, 'utf8')
   let to = 0
   for (let at = 0; at < bytes.length; to++) {
-    if ((to & 0xffff) === 0 && turns.due) await turns.next()
+    if ((to & 0xffff) === 0 && turns.due) await turns.next(signal)
     const [high, low] = bytes[at] === percent ? [digits[bytes[at + 1] ?? 0]!, digits[bytes[at + 2] ?? 0]!] : [-1, -1]
     const escaped = high >= 0 && low >= 0
     bytes[to] = escaped ? high * 16 + low : bytes[at]!
@@ -43,12 +43,12 @@ async function withoutEscapes(text: string): Promise<Buffer> {
 const sliceLength = 1 << 18
 
 /** In slices: a picture of 200 MB may come as text. Ends at the first "="; skips what base64 has no meaning for. */
-async function decodeBase64(text: string): Promise<Buffer> {
+async function decodeBase64(text: string, signal: AbortSignal | undefined): Promise<Buffer> {
   const turns = new Turns()
   const bytes = Buffer.allocUnsafeSlow(Math.ceil((text.length * 3) / 4))
   let [filled, rest] = [0, '']
   for (let at = 0; at < text.length; at += sliceLength) {
-    if (turns.due) await turns.next()
+    if (turns.due) await turns.next(signal)
     const clean = rest + text.slice(at, at + sliceLength).replace(/[^A-Za-z0-9+/_=-]+/g, '')
     const end = clean.indexOf('=')
     const whole = end < 0 ? clean.length - (clean.length % 4) : end
@@ -79,8 +79,8 @@ export function isBase64Picture(text: string): boolean {
 const bodyOf = (text: string): string => text.slice(cutPrefix.exec(text.slice(0, 100))?.[0].length ?? 0)
 
 /** The bytes of a picture in base64; undefined where the text is none. */
-export async function fromBase64(text: string): Promise<Buffer | undefined> {
-  return isBase64Picture(text) ? await decodeBase64(bodyOf(text)) : undefined
+export async function fromBase64(text: string, signal?: AbortSignal): Promise<Buffer | undefined> {
+  return isBase64Picture(text) ? await decodeBase64(bodyOf(text), signal) : undefined
 }
 
 /** Why a text that is no path and no picture might be meant as one, for the message. */

@@ -1,6 +1,7 @@
 /** Bodies of requests, within the limits. */
 import { isUtf8 } from 'node:buffer'
 import type { z } from './vendored'
+import { Pieces } from '../base/pieces'
 import { parseLongJson } from '../formats/long-json'
 import { ApiError } from './errors'
 import { invalidBody } from './invalid-body'
@@ -43,8 +44,7 @@ function wrongType(type: string, multipart: boolean): ApiError {
 async function collectBytes(request: Request, most: number, signal: AbortSignal): Promise<Buffer> {
   if (Number(request.headers.get('content-length') ?? 0) > most) throw tooLarge(most)
   const reader = request.body?.getReader()
-  const pieces: Uint8Array[] = []
-  let bytes = 0
+  const pieces = new Pieces()
   const stop = (): void => void reader?.cancel(signal.reason).catch(() => {})
   signal.addEventListener('abort', stop, { once: true })
   try {
@@ -52,12 +52,11 @@ async function collectBytes(request: Request, most: number, signal: AbortSignal)
       const { done, value } = await reader.read()
       signal.throwIfAborted()
       if (done) break
-      bytes += value.length
-      if (bytes > most) {
+      pieces.add(value)
+      if (pieces.bytes > most) {
         stop()
         throw tooLarge(most)
       }
-      pieces.push(value)
     }
   } catch (error) {
     signal.throwIfAborted()
@@ -66,7 +65,7 @@ async function collectBytes(request: Request, most: number, signal: AbortSignal)
   } finally {
     signal.removeEventListener('abort', stop)
   }
-  return Buffer.concat(pieces)
+  return pieces.joined()
 }
 
 const tooLarge = (most: number): ApiError =>

@@ -40,9 +40,9 @@ async function openPicture(
   signal: AbortSignal
 ): Promise<Uint8Array> {
   if (typeof picture !== 'string') return picture
-  if (/^data:/i.test(picture)) return await fromDataUrl(picture, name)
+  if (/^data:/i.test(picture)) return await fromDataUrl(picture, name, signal)
   if (/^https?:/i.test(picture)) return await downloaded(picture, rules, room, signal)
-  const bytes = /^[a-z]+:/i.test(picture.slice(0, 20)) ? undefined : await fromBase64(picture)
+  const bytes = /^[a-z]+:/i.test(picture.slice(0, 20)) ? undefined : await fromBase64(picture, signal)
   if (bytes) return bytes
   throw new ApiError(
     400,

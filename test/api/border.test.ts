@@ -105,6 +105,34 @@ describe('signals', () => {
     ])
       await expect(model.generate({ ...request, signal })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
   })
+
+  it('whose methods are asynchronous and fail leave no rejection behind', async () => {
+    const model = await open('a')
+    const late = async (): Promise<never> => await Promise.reject(new Error('late'))
+    const unhandled: unknown[] = []
+    const note = (error: unknown): void => void unhandled.push(error)
+    process.on('unhandledRejection', note)
+    try {
+      const signal = { aborted: false, addEventListener: late, removeEventListener: late } as unknown as AbortSignal
+      expect((await model.generate({ ...request, signal })).text).toBe('a')
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    } finally {
+      process.off('unhandledRejection', note)
+    }
+    expect(unhandled).toEqual([])
+  })
+
+  it('that abort while they are asked end the call', async () => {
+    const model = await open('a')
+    const reason = new Error('now')
+    const signal = {
+      aborted: false,
+      reason,
+      addEventListener: (_: string, listener: () => void) => listener(),
+      removeEventListener() {}
+    }
+    await expect(model.generate({ ...request, signal: signal as unknown as AbortSignal })).rejects.toBe(reason)
+  })
 })
 
 describe('odd values', () => {

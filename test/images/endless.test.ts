@@ -103,13 +103,51 @@ describe('a slow picture', () => {
       ...Array<Buffer>(800).fill(scan),
       progressive.subarray(-2)
     ])
-    expect(countScans(progressive)).toBeLessThan(16)
-    expect(countScans(many)).toBeGreaterThan(800)
-    expect(decodingCost('jpeg', 360_000, progressive)).toBeLessThan(2e6)
-    expect(decodingCost('jpeg', 360_000, many)).toBeGreaterThan(4e7)
+    expect(await countScans(progressive)).toBeLessThan(16)
+    expect(await countScans(many)).toBeGreaterThan(800)
+    expect(await decodingCost('jpeg', 360_000, progressive)).toBeLessThan(2e6)
+    expect(await decodingCost('jpeg', 360_000, many)).toBeGreaterThan(4e7)
     await abortedAfter(100, many)
   })
+
+  it('is told by what it holds beside its pixels: texts, markers', { tags: ['slow'] }, async () => {
+    const text = chunk('tEXt', Buffer.concat([Buffer.from('a\0'), Buffer.alloc(3e6, 'x')]))
+    const withTexts = Buffer.concat([png.subarray(0, 33), text, png.subarray(33)])
+    const jpeg = await sharp(png).jpeg().toBuffer()
+    const comments = Buffer.alloc(3e6, Buffer.from([0xff, 0xfe, 0, 3, 1]))
+    const withComments = Buffer.concat([jpeg.subarray(0, 2), comments, jpeg.subarray(2)])
+    for (const [format, plain, full] of [
+      ['png', png, withTexts],
+      ['jpeg', jpeg, withComments]
+    ] as const) {
+      expect(await decodingCost(format, 63, plain)).toBeLessThan(1e5)
+      expect(await decodingCost(format, 63, full)).toBeGreaterThan(4e7)
+      expect((await decodeImage(full)).width).toBe(9)
+    }
+    // what a photograph carries beside its picture
+    expect(await decodingCost('jpeg', 12e6, Buffer.alloc(9e6))).toBeLessThan(4e7)
+  })
 })
+
+function chunk(type: string, data: Buffer): Buffer {
+  const head = Buffer.alloc(8)
+  head.writeUInt32BE(data.length)
+  head.write(type, 4, 'latin1')
+  const body = Buffer.concat([head.subarray(4), data])
+  const check = Buffer.alloc(4)
+  check.writeUInt32BE(crc32(body))
+  return Buffer.concat([head.subarray(0, 4), body, check])
+}
+
+/** As PNG has it; Node's own is younger than the oldest Node that is supported. */
+function crc32(bytes: Buffer): number {
+  let crc = ~0
+  for (const byte of bytes) {
+    crc ^= byte
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? 0xedb88320 ^ (crc >>> 1) : crc >>> 1
+  }
+  return ~crc >>> 0
+}
 
 describe('a drawing', () => {
   it('is drawn as before, also from a file and compressed', { tags: ['slow'] }, async () => {
@@ -161,5 +199,13 @@ describe.skipIf(process.platform === 'win32')('what is no file', () => {
         code: 'ERR_IMAGE_INVALID',
         message: expect.stringContaining('not a file') as unknown
       })
+  })
+
+  // /proc/kmsg among them, which a read would wait for
+  it.runIf(process.platform === 'linux')("is not even read: the system's files without a size", async () => {
+    await expect(decodeImage('/proc/self/environ')).rejects.toMatchObject({
+      code: 'ERR_IMAGE_INVALID',
+      message: expect.stringContaining('it is empty') as unknown
+    })
   })
 })

@@ -168,6 +168,53 @@ describe('bytes that come in pieces', () => {
     )
   })
 
+  it.each([0, 1])('that always have a piece, of %i bytes, let everything else go on', async (length) => {
+    const reason = new Error('enough')
+    const piece = new Uint8Array(length)
+    const sources = [
+      { [Symbol.asyncIterator]: () => ({ next: async () => await Promise.resolve({ done: false, value: piece }) }) },
+      new ReadableStream<Uint8Array>({ pull: (control) => control.enqueue(piece) })
+    ]
+    for (const source of sources) {
+      const control = new AbortController()
+      setTimeout(() => control.abort(reason), 20)
+      await expect(decodeImage(source as Input, { signal: control.signal })).rejects.toBe(reason)
+    }
+  })
+
+  it('of empty pieces alone are given up', async () => {
+    const empty = { [Symbol.asyncIterator]: () => ({ next: async () => ({ done: false, value: new Uint8Array(0) }) }) }
+    await expect(collect(empty, 'it', { idleMs: 20 })).rejects.toThrow('it: nothing came for 0.02 s')
+  })
+
+  it.each<[string, unknown]>([
+    ['a step that is no object', { next: async () => await Promise.resolve(undefined) }],
+    [
+      'a step that throws',
+      {
+        next: async () =>
+          await Promise.resolve({
+            get done(): never {
+              throw new Error('mine')
+            }
+          })
+      }
+    ],
+    [
+      'a throwing return',
+      {
+        next: async () => ({ value: 'x' }),
+        return() {
+          throw new Error('mine')
+        }
+      }
+    ],
+    ['a return that is no function', { next: async () => ({ value: 7 }), return: 7 }],
+    ['no iterator', null]
+  ])('with %s are ERR_IMAGE_INVALID', async (_what, iterator) => {
+    expect(await refusal({ [Symbol.asyncIterator]: () => iterator })).toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+  })
+
   it('that never end are refused at the limit', async () => {
     const endless = new Readable({
       read() {
@@ -206,6 +253,22 @@ describe('bytes', () => {
         code: 'ERR_INVALID_OPTION',
         message: expect.stringMatching(words) as unknown
       })
+  })
+})
+
+describe('a long text', () => {
+  it('is left off when its signal aborts', async () => {
+    const reason = new Error('enough')
+    const long = Buffer.alloc(30_000_000).toString('base64')
+    for (const text of [
+      `data:image/png;base64,${long}`,
+      `data:image/png,${long}`,
+      png.subarray(0, 60).toString('base64') + long
+    ]) {
+      const control = new AbortController()
+      setImmediate(() => control.abort(reason))
+      await expect(decodeImage(text, { signal: control.signal })).rejects.toBe(reason)
+    }
   })
 })
 
