@@ -41,6 +41,8 @@ export interface CacheRecord {
   folder?: string
   /** The GGUF of the repository that was asked for. */
   file?: string
+  /** SHA-256 of the model's files by their names here: as the hub lists it, or of what was made. */
+  sha256?: Record<string, string>
   /** It is an adapter, for this model of the hub; null: it names none. */
   adapter?: { base: string | null }
   /** Of all files. */
@@ -49,7 +51,7 @@ export interface CacheRecord {
   pulledAt: string
 }
 
-export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'extra'> {
+export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'extra' | 'sha256'> {
   /** Path of the GGUF; of an adapter, its folder or its GGUF. */
   path: string
   /** Path of the separate vision GGUF, where there is one. */
@@ -60,6 +62,19 @@ export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'ext
 
 /** The record of the model at a path. */
 export const recordPath = (path: string): string => `${path.replace(/\.gguf$/i, '')}.json`
+
+/** SHA-256 of all files of the pulled model at a path, by their paths; none where it was not pulled, or long ago. */
+export async function recordedSums(path: string): Promise<Map<string, string>> {
+  const sums = new Map<string, string>()
+  try {
+    const { sha256 = {} } = JSON.parse(await readFile(recordPath(path), 'utf8')) as Partial<CacheRecord>
+    for (const [name, sum] of Object.entries(sha256))
+      if (basename(name) === name && /^[0-9a-f]{64}$/.test(sum)) sums.set(join(dirname(path), name), sum)
+  } catch {
+    // a file of the user's own
+  }
+  return sums
+}
 
 export const isCommit = (revision: string): boolean => /^[0-9a-f]{40}$/.test(revision)
 
@@ -143,7 +158,7 @@ async function replaceFile(path: string, text: string): Promise<void> {
 /** A record whose files are there in full size. */
 async function readRecord(path: string): Promise<CachedModel | undefined> {
   try {
-    const { model, vision, extra = [], ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
+    const { model, vision, extra = [], sha256: _, ...rest } = JSON.parse(await readFile(path, 'utf8')) as CacheRecord
     const dir = dirname(path)
     const own = [model, vision].filter((name) => name !== null)
     if (

@@ -1,6 +1,7 @@
 /** From downloaded files to the model in the cache: converted, or a ready GGUF or an adapter moved to its place. */
 import { mkdir, rename, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { sha256Of } from '../base/checksum'
 import { PaliGemmaError } from '../base/errors'
 import { isDiskFull } from '../base/output-file'
 import { readStructure } from '../engine/structure'
@@ -14,7 +15,7 @@ import { isRevision, parseReference } from './reference'
 import type { Choice } from './choose'
 
 export interface Made {
-  record: Pick<CacheRecord, 'model' | 'vision' | 'bytes' | 'extra' | 'adapter'>
+  record: Pick<CacheRecord, 'model' | 'vision' | 'bytes' | 'extra' | 'adapter' | 'sha256'>
   notes: string[]
 }
 
@@ -68,26 +69,33 @@ async function converted(
     signal,
     onProgress: (fraction) => options.onProgress?.({ stage: 'convert', fraction, bytes: 0, totalBytes: 0 })
   })
-  return { record: { model: name, vision: null, bytes: result.bytes }, notes: result.notes }
+  const sha256 = { [name]: await sha256Of(join(target, name), signal) }
+  return { record: { model: name, vision: null, bytes: result.bytes, sha256 }, notes: result.notes }
 }
 
 async function takeReady(
   { model, vision, type }: Choice & { kind: 'gguf' },
-  { id, dir, target }: MakeOptions
+  { id, dir, target, signal }: MakeOptions
 ): Promise<Made> {
   // A file that no GGUF reader takes must not become a model. One with a vision tower needs no second file.
   const { tensors } = await readStructure(join(dir, model[0]!.path), 0)
   const second = vision && !tensors.some(({ name }) => name.startsWith('v.')) ? vision : undefined
   if (second) await readStructure(join(dir, second.path), 0)
   const files = [...model, ...(second ? [second] : [])]
-  for (const { path } of files) await rename(join(dir, path), join(target, placeOf(path)))
+  const sha256: Record<string, string> = {}
+  for (const { path, hash } of files) {
+    const place = placeOf(path)
+    await rename(join(dir, path), join(target, place))
+    sha256[place] = hash.kind === 'sha256' ? hash.value : await sha256Of(join(target, place), signal)
+  }
   const [first, ...others] = model.map(({ path }) => placeOf(path))
   return {
     record: {
       model: first!,
       vision: second ? placeOf(second.path) : null,
       ...(others.length > 0 && { extra: others }),
-      bytes: files.reduce((sum, file) => sum + file.bytes, 0)
+      bytes: files.reduce((sum, file) => sum + file.bytes, 0),
+      sha256
     },
     notes: [`${id} has this model as ${type}: nothing had to be converted`]
   }

@@ -1,7 +1,6 @@
 /** From a name on the hub to a model that `loadModel` takes. */
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
+import { sha256Of } from '../base/checksum'
 import { PaliGemmaError } from '../base/errors'
 import { makeFolder } from '../base/output-file'
 import { publicCall } from '../base/call'
@@ -134,13 +133,11 @@ function agree(name: string, inName: string | undefined, option: string | undefi
 
 async function hashOf(path: string): Promise<string> {
   check('maskDecoder', path, rule.path)
-  const hash = createHash('sha256')
   try {
-    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer)
+    return await sha256Of(path)
   } catch (cause) {
     throw new PaliGemmaError('ERR_MODEL_NOT_FOUND', `${path} cannot be read: ${(cause as Error).message}`, { cause })
   }
-  return hash.digest('hex')
 }
 
 /** One process at a time works on a repository. */

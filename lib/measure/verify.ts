@@ -1,7 +1,7 @@
 /** Whether package, engine, processor and model do here what they should: what to ask for first when they do not. */
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { basename } from 'node:path'
 import { publicCall, type Taken } from '../base/call'
+import { sha256Of } from '../base/checksum'
 import { PaliGemmaError } from '../base/errors'
 import type { DeviceName } from '../base/device-name'
 import { demoImage, demoModel, packageVersion } from '../base/package-files'
@@ -13,6 +13,7 @@ import type { DeviceInfo } from '../api/options/device'
 import { loadRules } from '../api/options/options'
 import { listNativeDevices } from '../engine/cuda-kernels'
 import { native, nativePath } from '../engine/native'
+import { recordedSums } from '../hub/cache'
 import { resolveModel } from '../hub/resolve'
 import { decodeImage } from '../images/decode'
 import { estimateMemory } from './estimate'
@@ -198,19 +199,29 @@ function checksOfModel(path: string, vision: string | undefined, options: Taken<
   ]
 }
 
+/** With what is known: the demo's of this version, and those that `pull` wrote down of all files of a model. */
 async function checkSums(files: string[], signal: AbortSignal): Promise<string> {
+  const known = await recordedSums(files[0]!)
+  const all = [...new Set([...files, ...known.keys()])]
   const found: string[] = []
-  for (const file of files) {
-    const hash = createHash('sha256')
-    for await (const piece of createReadStream(file, { highWaterMark: 1 << 20, signal })) hash.update(piece as Buffer)
-    found.push(hash.digest('hex'))
+  let unknown = false
+  for (const file of all) {
+    const sum = await sha256Of(file, signal).catch((error: Error) =>
+      wrong(`${basename(file)} cannot be read: ${error.message}`)
+    )
+    found.push(`SHA-256 ${sum}`)
+    const wanted = file === demoModel ? demoChecksum : known.get(file)
+    if (wanted !== undefined && wanted !== sum)
+      wrong(`${basename(file)} has SHA-256 ${sum} in place of ${wanted}: ${file === demoModel ? reinstall : repull}`)
+    unknown ||= wanted === undefined && sum !== demoChecksum
   }
-  const sums = found.map((sum) => `SHA-256 ${sum}`).join(', ')
-  if (files[0] === demoModel && found[0] !== demoChecksum)
-    wrong(`${sums} in place of ${demoChecksum}: install the package again`)
-  if (found[0] !== demoChecksum) throw new Skipped(`${sums}; compare it with the publisher's, it is not known here`)
-  return sums
+  const sums = found.join(', ')
+  if (unknown) throw new Skipped(`${sums}; compare it with the publisher's, it is not known here`)
+  return known.size > 0 ? `${sums}, as when it was pulled` : sums
 }
+
+const reinstall = 'install the package again'
+const repull = 'it changed since it was pulled; pull it again with --force'
 
 const bytesAtOnce = 2 ** 28
 

@@ -1,5 +1,6 @@
 /** From a hub on this machine to text: download, conversion, cache, loadModel and the command, with the real engine. */
 import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -12,6 +13,10 @@ import { TestHub } from '../support/hub-server'
 afterAll(removeTempDirs)
 
 const root = join(__dirname, '..', '..')
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+/** What `pull` wrote down of the model's files. */
+const recorded = (path: string): unknown =>
+  (JSON.parse(readFileSync(path.replace(/gguf$/, 'json'), 'utf8')) as { sha256: unknown }).sha256
 const command = join(root, 'dist', 'cli', 'main.js')
 const source = (name: string): string => golden('hf', name)
 
@@ -81,13 +86,16 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
 
   it('a ready GGUF is taken as it is; a file that is none is refused', async () => {
     hub = await TestHub.start(readModel('pg2-tiny'))
-    const made = readFileSync((await pull(hub.id, { endpoint: hub.url, type: 'f16' })).path)
+    const converted = await pull(hub.id, { endpoint: hub.url, type: 'f16' })
+    const made = readFileSync(converted.path)
+    expect(recorded(converted.path)).toEqual({ 'tiny-model-F16.gguf': sha256(made) })
     await hub.stop()
     hub = await TestHub.start({ 'tiny-F16.gguf': made, 'tiny-Q8_0.gguf': Buffer.from('no GGUF at all') })
     hub.commit = 'b'.repeat(40)
     const ready = await pull(hub.id, { endpoint: hub.url, type: 'f16' })
     expect(ready).toMatchObject({ converted: false, type: 'F16', vision: null })
     expect(readFileSync(ready.path).equals(made)).toBe(true)
+    expect(recorded(ready.path)).toEqual({ 'tiny-F16.gguf': sha256(made) })
     await using model = await loadModel(`${hub.id}:F16`)
     expect(model.info.hasVision).toBe(true)
     await expect(pull(hub.id, { endpoint: hub.url, type: 'q8_0' })).rejects.toMatchObject({

@@ -1,7 +1,8 @@
 /** The self-test: all is well here, and what is wrong is named. */
-import { copyFileSync, openSync, closeSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { sha256Of } from '../../lib/base/checksum'
 import { demoModel } from '../../lib/base/package-files'
 import { execute } from '../../lib/cli/program'
 import { native } from '../../lib/engine/native'
@@ -78,6 +79,32 @@ describe('verify', () => {
     const copy = join(tempDir(), 'copy.gguf')
     copyFileSync(demoModel, copy)
     expect((await command('verify', copy, '--threads', '1')).stdout).toMatch(/ok +checksum[\s\S]*\nAll is well\.\n$/)
+  })
+
+  it("compares a pulled model's files with the checksums of when they were pulled", { tags: ['slow'] }, async () => {
+    const folder = tempDir()
+    const [path, vision] = [join(folder, 'pulled.gguf'), join(folder, 'vision.gguf')]
+    copyFileSync(await damaged('blk.1.ffn_up.weight', 0x3c00), path)
+    writeFileSync(vision, 'more of it')
+    const sums = { 'pulled.gguf': await sha256Of(path), 'vision.gguf': await sha256Of(vision) }
+    const checksum = async (sha256: object) => {
+      writeFileSync(join(folder, 'pulled.json'), JSON.stringify({ sha256 }))
+      return (await verifyModel({ model: path, threads: 1 })).checks.find(({ name }) => name === 'checksum')
+    }
+    expect(await checksum(sums)).toMatchObject({
+      outcome: 'ok',
+      detail: `SHA-256 ${sums['pulled.gguf']}, SHA-256 ${sums['vision.gguf']}, as when it was pulled`
+    })
+    const other = 'a'.repeat(64)
+    expect(await checksum({ ...sums, 'vision.gguf': other })).toMatchObject({
+      outcome: 'failed',
+      detail: expect.stringMatching(`vision.gguf has SHA-256 .* in place of ${other}: .*--force`) as string
+    })
+    expect(await checksum({ ...sums, 'part-2.gguf': other })).toMatchObject({
+      outcome: 'failed',
+      detail: expect.stringContaining('part-2.gguf cannot be read') as string
+    })
+    expect((await checksum({ '../../secret': other, 'pulled.gguf': 7 }))!.outcome).toBe('skipped')
   })
 
   it('says what is no model, and ends when it is aborted', async () => {
