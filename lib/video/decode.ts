@@ -3,7 +3,8 @@ import { Channel } from '../base/channel'
 import { PaliGemmaError } from '../base/errors'
 import type { PlainBuffer } from '../base/plain-memory'
 import { untilAborted } from '../base/signals'
-import { Ffmpeg, passFrames } from './ffmpeg'
+import { Ffmpeg } from './ffmpeg'
+import { passFrames } from './program'
 import type { OpenedVideo } from './source'
 
 /** A frame: RGB8, upright, its pixels square. */

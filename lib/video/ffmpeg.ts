@@ -1,51 +1,10 @@
-/** The user's ffmpeg: where it is, how it is started and ended, what it says. */
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { promisify } from 'node:util'
+/** A running ffmpeg: how it is started and ended, what it says. */
+import { spawn, type ChildProcess } from 'node:child_process'
 import { PaliGemmaError } from '../base/errors'
-import { expandPath } from '../base/expand-path'
 import { follow } from '../base/signals'
 import { invalid, starved } from '../images/problems'
+import { missing, program, refused } from './program'
 import { inside, type OpenedVideo } from './source'
-
-/** PALIGEMMA_FFMPEG, else the first on PATH. */
-const program = (): string => expandPath(process.env['PALIGEMMA_FFMPEG'] ?? '', 'PALIGEMMA_FFMPEG') || 'ffmpeg'
-
-const versions = new Map<string, Promise<string>>()
-
-/** Of frames that pass as they are; the option was renamed in ffmpeg 5.1 and the old name removed later. */
-export async function passFrames(): Promise<string[]> {
-  const command = program()
-  let asked = versions.get(command)
-  if (!asked) {
-    asked = promisify(execFile)(command, ['-version'], { windowsHide: true }).then(({ stdout }) => stdout)
-    versions.set(command, asked)
-    asked.catch(() => versions.delete(command)) // it may be installed meanwhile
-  }
-  const text = await asked.catch((cause: unknown) => {
-    throw missing(command, cause)
-  })
-  const [, major = '9', minor = '0'] = /^ffmpeg version n?(\d+)\.(\d+)/.exec(text) ?? []
-  return Number(major) + Number(minor) / 10 >= 5.1 ? ['-fps_mode', 'passthrough'] : ['-vsync', 'passthrough']
-}
-
-// What the system and libraries say where threads or processes are limited: that is no fault of the video.
-const refused = /resource temporarily unavailable|pthread_create|\bEAGAIN\b|\bENOMEM\b/i
-
-function missing(command: string, cause: unknown): PaliGemmaError {
-  if (refused.test(String(cause))) return starved(command, 'it a process or threads', cause)
-  const install = {
-    darwin: '"brew install ffmpeg"',
-    win32: '"winget install ffmpeg"',
-    linux: '"apt-get install ffmpeg", "dnf install ffmpeg-free" or "apk add ffmpeg"'
-  } as Record<string, string>
-  const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'is not installed' : `does not start (${cause})`
-  return new PaliGemmaError(
-    'ERR_DEPENDENCY_MISSING',
-    `Videos are read by ffmpeg, and ${command} ${reason}. Install it ` +
-      `(${install[process.platform] ?? 'see ffmpeg.org'}), or name it with the variable PALIGEMMA_FFMPEG`,
-    { cause }
-  )
-}
 
 const keptLines = 40
 
@@ -66,8 +25,10 @@ export class Ffmpeg {
     onLine: (line: string) => boolean,
     signal?: AbortSignal
   ) {
-    const { bytes, protocols } = video
-    const all = ['-hide_banner', '-nostats', '-loglevel', 'info', '-protocol_whitelist', protocols, ...args]
+    const { bytes, protocols, formats } = video
+    const all = ['-hide_banner', '-nostats', '-loglevel', 'info', '-protocol_whitelist', protocols]
+    if (formats !== undefined) all.push('-format_whitelist', formats)
+    all.push(...args)
     if (!bytes) all.unshift('-nostdin')
     this.child = spawn(program(), all, {
       stdio: [bytes ? 'pipe' : 'ignore', 'pipe', 'pipe'],
@@ -142,6 +103,7 @@ export class Ffmpeg {
     if (refusal) return refusal
     const address = this.video.pass?.refused()
     if (address !== undefined) return inside(name, address)
+    if (this.said.some((line) => /format not on whitelist/i.test(line))) return leads(name)
     if (this.killedBy) return starved(name, 'ffmpeg memory', new Error(`it was ended by ${this.killedBy}`))
     const words = this.words()
     if (words !== undefined && /matches no streams/.test(words)) return invalid(name, `it has no pictures (${words})`)
@@ -150,6 +112,13 @@ export class Ffmpeg {
     return invalid(name, words === undefined ? otherwise : `cannot be read: ${words}${hint}`)
   }
 }
+
+const leads = (name: string): PaliGemmaError =>
+  invalid(
+    name,
+    'it is no video but a list of other files, or has a name with % that stands for several, all of which ffmpeg would ' +
+      'open; allowPlaylists (--allow-playlists) lets it where no stranger wrote it'
+  )
 
 const unknown = undefined
 const durationLine = /^\s*Duration: (\d+):(\d+):([\d.]+)(?:, start: (-?[\d.]+))?/

@@ -48,7 +48,7 @@ export async function* framesOf(
   signal?.throwIfAborted()
   const animation = await untilAborted(openAnimation(source), signal)
   if (animation) yield* animationFrames(animation, options)
-  else yield* videoFramesOf(await untilAborted(openVideo(source, options.allowPrivateAddresses), signal), options)
+  else yield* videoFramesOf(await untilAborted(openVideo(source, options), signal), options)
 }
 
 async function* videoFramesOf(

@@ -126,9 +126,12 @@ function passed(headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
 
 let shared: Promise<Gate> | undefined
 
-/** undefined: a proxy of the user's decides where ffmpeg may go. */
-export async function publicPass(): Promise<Pass | undefined> {
-  if (process.env['http_proxy']) return undefined
+/**
+ * Where a proxy of the user's decides where ffmpeg may go, a pass that leads all through it: ffmpeg takes that of
+ * `http_proxy` if it is an http: one, and would pass it by for the hosts of `no_proxy`, which are those inside.
+ */
+export async function publicPass(): Promise<Pass> {
+  if (process.env['http_proxy']?.startsWith('http://')) return { env: { no_proxy: '' }, refused: () => undefined }
   shared ??= Gate.open()
   shared.catch(() => (shared = undefined))
   return (await shared).pass()

@@ -11,7 +11,7 @@ import { isBytes, isIterable, isSharp, type ImageInput } from '../images/image-i
 import { pictureAtCall } from '../images/image-rule'
 import { decodeFrames } from './decode'
 import type { Latest } from './latest'
-import { openVideo, refusePrivate, type OpenedVideo } from './source'
+import { openVideo, refusePrivate, type Allowed, type OpenedVideo } from './source'
 
 /**
  * A camera (`/dev/video0`; on macOS and Windows its name or number as `camera:0`), `rtsp://` and `http(s)://` (MJPEG
@@ -33,6 +33,7 @@ export interface LiveOptions {
   /** Seconds between pictures that anybody wants. */
   minInterval: number
   allowPrivateAddresses?: boolean | undefined
+  allowPlaylists?: boolean | undefined
   /** Called before each new try. */
   onReconnect?: ((error: Error, attempt: number) => void) | undefined
   /** Where relative paths of pictures begin. */
@@ -94,7 +95,7 @@ async function pumpStream(source: string, latest: Latest<LiveFrame>, options: Li
     let failure: unknown
     let live = true
     try {
-      const video = await openLive(source, options.allowPrivateAddresses)
+      const video = await openLive(source, options)
       live = video.live
       for await (const image of frames(video, options)) {
         worked = true
@@ -116,7 +117,10 @@ async function pumpStream(source: string, latest: Latest<LiveFrame>, options: Li
 /** Without the password that a camera's URL may hold. */
 export const sourceName = (source: string): string => source.replace(/\/\/[^/@]*@/, '//')
 
-async function openLive(source: string, allowPrivate: boolean | undefined): Promise<OpenedVideo & { live: boolean }> {
+async function openLive(
+  source: string,
+  { allowPrivateAddresses: allowPrivate, allowPlaylists }: Allowed
+): Promise<OpenedVideo & { live: boolean }> {
   if (source === '-') {
     return { name: 'standard input', input: 'pipe:0', bytes: process.stdin, protocols: 'pipe', live: false }
   }
@@ -135,8 +139,9 @@ async function openLive(source: string, allowPrivate: boolean | undefined): Prom
     return { name, input: source, before: ['-rtsp_transport', 'tcp'], protocols, live: true }
   }
   // a camera's own address is private as a rule, and who names a camera means it
-  if (/^https?:/i.test(source)) return { ...(await openVideo(source, allowPrivate ?? true)), live: true }
-  return { ...(await openVideo(source)), before: ['-re'], live: false }
+  if (/^https?:/i.test(source))
+    return { ...(await openVideo(source, { allowPrivateAddresses: allowPrivate ?? true })), live: true }
+  return { ...(await openVideo(source, { allowPlaylists })), before: ['-re'], live: false }
 }
 
 /** JPEGs one after another do not say how fast they come, and to find out ffmpeg waits for more than a hundred. */

@@ -19,6 +19,11 @@ export interface VideoFrameOptions {
   size?: number | undefined
   /** As in {@link LoadOptions}. */
   allowPrivateAddresses?: boolean | undefined
+  /**
+   * A file may be a playlist, which leads to other files of this machine; default false, since a file may be somebody's
+   * upload.
+   */
+  allowPlaylists?: boolean | undefined
   /** Ends the loop with its reason, and ffmpeg. */
   signal?: AbortSignal | undefined
 }
@@ -33,6 +38,7 @@ export const frameRules: Rules<VideoFrameOptions> = {
   end: rule.above(0, 1e7),
   size: rule.integer(1, 16_384),
   allowPrivateAddresses: rule.flag,
+  allowPlaylists: rule.flag,
   signal: rule.signal
 }
 

@@ -22,6 +22,7 @@ import {
 } from '../images/image-input'
 import { invalid } from '../images/problems'
 import { publicPass, type Pass } from './gate'
+import { plainFormats } from './program'
 
 /**
  * A video: a path, a `file:`, `http:` or `https:` URL, its bytes, a `Blob`, `Response` or stream of them. Bytes and
@@ -40,6 +41,8 @@ export interface OpenedVideo {
   before?: string[]
   /** What the input may make ffmpeg open; a playlist or the like must not lead anywhere else. */
   protocols: string
+  /** What ffmpeg may take the input for; undefined: anything that it knows. */
+  formats?: string
   /** How it reaches the network, where it may not reach everything. */
   pass?: Pass | undefined
 }
@@ -63,14 +66,25 @@ export function takeSource(source: unknown, folder: string): VideoSource {
   return take('source', source, sourceRule, folder) as VideoSource
 }
 
-export async function openVideo(source: VideoSource, allowPrivate = privateAllowed()): Promise<OpenedVideo> {
+/** What a source is allowed beyond itself. */
+export interface Allowed {
+  allowPrivateAddresses?: boolean | undefined
+  /** A file may lead to other files of this machine. */
+  allowPlaylists?: boolean | undefined
+}
+
+export async function openVideo(
+  source: VideoSource,
+  { allowPrivateAddresses: allowPrivate = privateAllowed(), allowPlaylists = false }: Allowed = {}
+): Promise<OpenedVideo> {
   // "image of 5000 bytes", "image stream"
   const name = describe(source).replace(/^image\b/, 'video')
   if (typeof source === 'string') {
     const input = await locate(source, name, allowPrivate)
-    if (!/^https?:/i.test(source)) return { name, input, protocols: 'file' }
-    const pass = allowPrivate ? undefined : await publicPass()
-    return { name, input, protocols: 'http,https,httpproxy,tcp,tls,crypto', ...(pass && { pass }) }
+    if (!/^https?:/i.test(source))
+      return { name, input, protocols: 'file', ...(!allowPlaylists && { formats: await plainFormats(input) }) }
+    const pass = allowPrivate ? {} : { pass: await publicPass() }
+    return { name, input, protocols: 'http,https,httpproxy,tcp,tls,crypto', ...pass }
   }
   const bytes = toReadable(source as Exclude<VideoSource, string | URL>, name)
   return { name, input: 'pipe:0', protocols: 'pipe', bytes }

@@ -248,7 +248,7 @@ describe.skipIf(!hasFfmpeg)('videoFrames', { timeout: 120_000 }, () => {
   })
 
   it.skipIf(process.platform === 'win32')('is not to blame where ffmpeg is killed', async () => {
-    const script = '#!/bin/sh\n[ "$1" = -version ] && exec ffmpeg -version\nkill -9 $$\n'
+    const script = '#!/bin/sh\ncase "$1" in -version | -demuxers) exec ffmpeg "$1" ;; esac\nkill -9 $$\n'
     writeFileSync(file('killed'), script, { mode: 0o755 })
     process.env['PALIGEMMA_FFMPEG'] = file('killed')
     try {

@@ -3,9 +3,9 @@ import { createServer, type Server } from 'node:http'
 import { connect, createServer as createSocketServer, type AddressInfo } from 'node:net'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { decodeFrames } from '../../lib/video/decode'
-import { Gate } from '../../lib/video/gate'
+import { Gate, publicPass } from '../../lib/video/gate'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { hasFfmpeg, makeClip } from '../support/clips'
 
@@ -96,6 +96,24 @@ describe.skipIf(!hasFfmpeg)('ffmpeg behind the gate', { tags: ['slow'] }, () => 
     }))
     await expect(framesOf(`${url}/film`)).rejects.toThrow(/private network/)
     expect(connections).toEqual([])
+  })
+
+  it("leads all through a proxy of the user's that ffmpeg takes, and none past it", async () => {
+    const { url: proxy, asked } = await serve(outside, () => ({}))
+    vi.stubEnv('no_proxy', '*')
+    try {
+      for (const other of ['', 'socks5://127.0.0.1:9', '127.0.0.1:9', 'https://127.0.0.1:9']) {
+        vi.stubEnv('http_proxy', other)
+        expect((await publicPass()).env['http_proxy'], other).toMatch(/^http:\/\/\d+:\w+@127\.0\.0\.1:/)
+      }
+      vi.stubEnv('http_proxy', proxy)
+      const pass = await publicPass()
+      const video = { name: 'a film', input: `http://${inside}:9/film`, protocols: 'http,httpproxy,tcp', pass }
+      await expect(decodeFrames(video, {}).next()).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+    } finally {
+      vi.unstubAllEnvs()
+    }
+    expect(asked).toContain(`http://${inside}:9/film`)
   })
 
   it('lets nobody else through', async () => {

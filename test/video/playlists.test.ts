@@ -1,11 +1,16 @@
-/** A stranger's playlist, which ffmpeg follows by itself, leads to no file of this machine. */
+/** A stranger's playlist, which ffmpeg follows by itself, leads to no file of this machine, unless that is allowed. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { writeFileSync } from 'node:fs'
+import { copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openModel } from '../../lib/api/load-model'
 import { decodeFrames } from '../../lib/video/decode'
-import { openVideo, type VideoSource } from '../../lib/video/source'
+import { videoFrames } from '../../lib/video/frames'
+import { Latest } from '../../lib/video/latest'
+import { pump, type LiveFrame } from '../../lib/video/live'
+import { openVideo, type Allowed, type VideoSource } from '../../lib/video/source'
+import { FakeNative } from '../support/fake-native'
 import { hasFfmpeg, makeClip } from '../support/clips'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
@@ -19,9 +24,9 @@ beforeAll(() => {
 })
 afterAll(removeTempDirs)
 
-async function framesOf(source: VideoSource): Promise<number> {
+async function framesOf(source: VideoSource, options: Allowed = {}): Promise<number> {
   let count = 0
-  for await (const _ of decodeFrames(await openVideo(source, true), {})) count++
+  for await (const _ of decodeFrames(await openVideo(source, { allowPrivateAddresses: true, ...options }), {})) count++
   return count
 }
 
@@ -46,10 +51,61 @@ const playlists: [string, string][] = [
 ]
 
 describe.skipIf(!hasFfmpeg)('a playlist that names a file of this machine', { tags: ['slow'] }, () => {
-  it('is one that ffmpeg plays where it is a file', async () => {
+  it('is one that ffmpeg plays where it is a file and that is allowed', async () => {
     const path = join(folder, 'list.m3u8')
     writeFileSync(path, hls(`file:${secret}`))
-    expect(await framesOf(path)).toBeGreaterThan(1)
+    expect(await framesOf(path, { allowPlaylists: true })).toBeGreaterThan(1)
+  })
+
+  const refusal = { code: 'ERR_IMAGE_INVALID', message: expect.stringMatching(/allowPlaylists/) as string }
+  const session =
+    'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n'
+  const lists = [...playlists.filter(([name]) => name !== 'picture.svg'), ['session.sdp', session]] as const
+
+  it.each(lists)('is refused as a file, whatever its name: %s', async (name, text) => {
+    for (const path of [join(folder, name), join(folder, 'upload.mp4')]) {
+      writeFileSync(path, text)
+      await expect(framesOf(path), path).rejects.toMatchObject(refusal)
+    }
+  })
+
+  it('is refused where it is the name of a file', async () => {
+    const path = join(folder, '%06d.png')
+    for (const name of [path, join(folder, '000001.png'), join(folder, '000002.png')]) copyFileSync(picture, name)
+    await expect(framesOf(path)).rejects.toMatchObject(refusal)
+    expect(await framesOf(join(folder, '000001.png'))).toBe(1)
+    expect(await framesOf(path, { allowPlaylists: true })).toBe(2)
+  })
+
+  it('does not lead to the network, allowed or not', async () => {
+    const asked: string[] = []
+    const server = createServer((request, response) => {
+      asked.push(request.url!)
+      response.end()
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const path = join(folder, 'far.m3u8')
+    writeFileSync(path, hls(`http://127.0.0.1:${(server.address() as AddressInfo).port}/a.ts`))
+    try {
+      for (const allowPlaylists of [false, true])
+        await expect(framesOf(path, { allowPlaylists })).rejects.toMatchObject({ code: 'ERR_IMAGE_INVALID' })
+    } finally {
+      server.close()
+    }
+    expect(asked).toEqual([])
+  })
+
+  it('is refused by every call that takes a file', async () => {
+    const path = join(folder, 'list.m3u8')
+    writeFileSync(path, hls(`file:${secret}`))
+    const latest = new Latest<LiveFrame>()
+    const { signal } = new AbortController()
+    void pump(path, latest, { stallSeconds: 60, minInterval: 0, folder, signal })
+    await expect(latest.next(signal)).rejects.toMatchObject(refusal)
+    const model = await openModel(new FakeNative(() => ['a']).binding, { model: 'm.gguf' })
+    await expect(model.describeVideo(path)).rejects.toMatchObject(refusal)
+    await expect(videoFrames(path).next()).rejects.toMatchObject(refusal)
+    expect((await videoFrames(path, { count: 1, allowPlaylists: true }).next()).value).toMatchObject({ time: 0.5 })
   })
 
   it.each(playlists)('shows nothing of it over HTTP: %s', async (name, text) => {

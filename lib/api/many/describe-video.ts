@@ -34,6 +34,8 @@ export interface DescribeVideoOptions extends SamplingOptions {
   onSegment?: ((segment: VideoSegment) => void) | undefined
   /** As in {@link LoadOptions}. */
   allowPrivateAddresses?: boolean | undefined
+  /** As in {@link VideoFrameOptions}. */
+  allowPlaylists?: boolean | undefined
 }
 
 export const describeVideoRules: Rules<DescribeVideoOptions> = {
@@ -45,7 +47,8 @@ export const describeVideoRules: Rules<DescribeVideoOptions> = {
   segmentSeconds: rule.above(0, 1e7),
   strideSeconds: rule.above(0, 1e7),
   onSegment: rule.callback,
-  allowPrivateAddresses: rule.flag
+  allowPrivateAddresses: rule.flag,
+  allowPlaylists: rule.flag
 }
 
 /** What a part of a clip shows. */
@@ -71,7 +74,7 @@ export async function describeVideo(
   options: Taken<DescribeVideoOptions>
 ): Promise<VideoDescription> {
   const { prompt = 'caption en', frames: _, start: __, end: ___, segmentSeconds, strideSeconds, ...others } = options
-  const { allowPrivateAddresses: ____, onSegment, ...sampling } = others
+  const { allowPrivateAddresses: ____, allowPlaylists: _____, onSegment, ...sampling } = others
   if (strideSeconds !== undefined && !(strideSeconds <= (segmentSeconds ?? 0)))
     throw wrongOption('strideSeconds', 'number <= segmentSeconds', strideSeconds)
   const shared = strideSeconds !== undefined && strideSeconds < segmentSeconds!
@@ -105,9 +108,15 @@ interface Part {
   frames: VideoFrame[]
 }
 
+const allowedOf = ({ allowPrivateAddresses, allowPlaylists, signal }: Taken<DescribeVideoOptions>) => ({
+  allowPrivateAddresses,
+  allowPlaylists,
+  signal
+})
+
 async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions>): AsyncGenerator<Part> {
-  const { frames: count = defaultFrames, start = 0, end, segmentSeconds, allowPrivateAddresses, signal } = options
-  const common = { end, allowPrivateAddresses, signal }
+  const { frames: count = defaultFrames, start = 0, end, segmentSeconds } = options
+  const common = { end, ...allowedOf(options) }
   if (segmentSeconds === undefined) return void (yield await wholeClip(source, options))
   const step = segmentSeconds / count
   const stride = options.strideSeconds ?? segmentSeconds
@@ -130,9 +139,9 @@ async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions
 }
 
 async function wholeClip(source: VideoSource, options: Taken<DescribeVideoOptions>): Promise<Part> {
-  const { frames: count = defaultFrames, start = 0, end, allowPrivateAddresses, signal } = options
+  const { frames: count = defaultFrames, start = 0, end } = options
   const frames: VideoFrame[] = []
-  for await (const frame of framesOf(source, { start, end, count, allowPrivateAddresses, signal })) frames.push(frame)
+  for await (const frame of framesOf(source, { start, end, count, ...allowedOf(options) })) frames.push(frame)
   return { start, end: frames.at(-1)!.time, frames }
 }
 

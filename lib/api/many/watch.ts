@@ -30,6 +30,8 @@ export type WatchOptions<T extends BatchTask> = {
   size?: number | undefined
   /** After so many seconds without a picture a camera or stream is opened anew; default 10. */
   stallSeconds?: number | undefined
+  /** As in {@link VideoFrameOptions}. */
+  allowPlaylists?: boolean | undefined
   /** Called before a camera or stream that failed, ended or stalled is opened again. */
   onReconnect?: ((error: Error, attempt: number) => void) | undefined
   /** Ends the loop with its reason. */
@@ -60,6 +62,7 @@ interface LoopOptions {
   tracks?: boolean | TrackerOptions
   size?: number
   stallSeconds?: number
+  allowPlaylists?: boolean
   onReconnect?: (error: Error, attempt: number) => void
   signal?: AbortSignal
 }
@@ -80,6 +83,7 @@ const loopRules: Rules<LoopOptions> = {
   tracks: tracksRule,
   size: rule.integer(1, 16_384),
   stallSeconds: rule.above(0, 86_400),
+  allowPlaylists: rule.flag,
   onReconnect: rule.callback,
   signal: rule.signal
 }
@@ -118,11 +122,19 @@ async function* look(
 ): AsyncGenerator<Seen<BatchTask>, void, undefined> {
   host.throwIfDisposed()
   const { task, minInterval = 0, onlyWhenChanged = false, tracks, size, onReconnect, ...others } = options
-  const { stallSeconds = defaultStallSeconds, signal: outer, ...shared } = others
+  const { stallSeconds = defaultStallSeconds, allowPlaylists, signal: outer, ...shared } = others
   const stop = ownController()
   const { signal, release } = anySignal([outer, stop.signal])
   const latest = new Latest<LiveFrame>()
-  const pumped = pump(source, latest, { size, stallSeconds, minInterval, onReconnect, folder, signal: signal! })
+  const pumped = pump(source, latest, {
+    size,
+    stallSeconds,
+    allowPlaylists,
+    minInterval,
+    onReconnect,
+    folder,
+    signal: signal!
+  })
   const call = callTask[task] as (model: TaskCalls, request: object) => Promise<unknown>
   const changes = onlyWhenChanged === false ? undefined : new Changes(onlyWhenChanged)
   const tracker = tracks ? new Tracker(tracks === true ? {} : tracks) : undefined

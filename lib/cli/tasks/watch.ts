@@ -47,6 +47,7 @@ export function addWatch(program: Command, context: Context): void {
     .option('--changed', 'look only when the picture changes')
     .option('--size <pixels>', 'no side of a picture is longer', integer)
     .option('--count <n>', 'end after so many results', integer)
+    .option('--allow-playlists', 'a file may be a list of others (m3u8, ffconcat, mpd)')
     .optionsGroup(group.output)
     .option('--page', 'a page for this machine that shows the pictures, what was found in them, tracks and speed')
     .option('--port <n>', 'of the page; 0: any that is free (default: 8080)', integer)
@@ -82,7 +83,8 @@ async function run(source: string, options: Record<string, unknown>, context: Co
     ...pick({ ...options, minInterval: options['every'], onlyWhenChanged: options['changed'] }, [
       'minInterval',
       'onlyWhenChanged',
-      'size'
+      'size',
+      'allowPlaylists'
     ]),
     onReconnect: (error: Error, attempt: number) =>
       void context.stderr.write(`note: ${printable(error.message)}; opening it again (${attempt})\n`),

@@ -40,7 +40,7 @@ export async function detectInFrames(model: PaliGemma, run: FrameRun, context: C
   try {
     for await (const { time, image } of videoFrames(file, {
       fps: 1 / every,
-      ...pick(options, ['start', 'end']),
+      ...pick(options, ['start', 'end', 'allowPlaylists']),
       signal
     })) {
       const name = frameName(file, time)

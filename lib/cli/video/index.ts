@@ -50,6 +50,7 @@ export function addVideo(program: Command, context: Context): void {
     )
     .option('--start <seconds>', 'begin there', seconds)
     .option('--end <seconds>', 'end there', seconds)
+    .option('--allow-playlists', 'the file may be a list of others (m3u8, ffconcat, mpd)')
     .optionsGroup(group.output)
     .option('--jsonl, --json', 'one JSON object per part or frame and line, also on a terminal')
     .option('--out <jsonl>', 'write the rows there; run again after any end it goes on where it was')
@@ -141,7 +142,7 @@ async function describe(
   let written: Promise<unknown> = Promise.resolve()
   await model.describeVideo(file, {
     ...(question !== undefined && { prompt: `answer en ${question}` }),
-    ...pick(options, ['prompt', 'frames', 'segmentSeconds', 'strideSeconds', 'end']),
+    ...pick(options, ['prompt', 'frames', 'segmentSeconds', 'strideSeconds', 'end', 'allowPlaylists']),
     ...samplingOptions(options, context.signal),
     start,
     onSegment: async ({ start, end, times, text, finishReason }) => {
