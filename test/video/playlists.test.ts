@@ -105,7 +105,7 @@ describe.skipIf(!hasFfmpeg)('a playlist that names a file of this machine', { ta
     const model = await openModel(new FakeNative(() => ['a']).binding, { model: 'm.gguf' })
     await expect(model.describeVideo(path)).rejects.toMatchObject(refusal)
     await expect(videoFrames(path).next()).rejects.toMatchObject(refusal)
-    expect((await videoFrames(path, { count: 1, allowPlaylists: true }).next()).value).toMatchObject({ time: 0.5 })
+    expect((await videoFrames(path, { count: 1, allowPlaylists: true }).next()).done).toBe(false)
   })
 
   it.each(playlists)('shows nothing of it over HTTP: %s', async (name, text) => {
