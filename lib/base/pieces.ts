@@ -10,7 +10,7 @@ export class Pieces {
   private given = 0
   private used = 0
 
-  /** Large pieces are kept as they are; small ones are copied together, an object for each would be larger than they. */
+  /** Large pieces are kept as they are; small ones are copied together: an object for each would be larger. */
   add(piece: Uint8Array): void {
     const { length } = piece
     this.bytes += length

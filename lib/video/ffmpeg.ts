@@ -116,8 +116,8 @@ export class Ffmpeg {
 const leads = (name: string): PaliGemmaError =>
   invalid(
     name,
-    'it is no video but a list of other files, or has a name with % that stands for several, all of which ffmpeg would ' +
-      'open; allowPlaylists (--allow-playlists) lets it where no stranger wrote it'
+    'it is no video but a list of other files, or has a name with % that stands for several, all of which ffmpeg ' +
+      'would open; allowPlaylists (--allow-playlists) lets it where no stranger wrote it'
   )
 
 const unknown = undefined
