@@ -136,6 +136,8 @@ describe('the packed package', () => {
     ])
       expect(sources).toContain(source)
     expect(files.filter((name) => /^(build|test|lib|scripts|node_modules|native)\//.test(name))).toEqual([])
+    // Pictures are for those who read the documents where they are shown.
+    expect(files.filter((name) => /^docs\/.*\.(png|webp)$/.test(name))).toEqual([])
   })
 
   it('runs nothing at installation', () => {
