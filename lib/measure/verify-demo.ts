@@ -2,7 +2,7 @@
 import type { RawPixels } from '../images/image-input'
 
 /** SHA-256 of demo/paligemma2-demo.gguf. */
-export const demoChecksum = 'bad4e5e3b8b50180092535576b646fd505119fe1483ff8402c3f0a3dcc94d088'
+export const demoChecksum = '24682ee87ca1eee9943b3396d43382f387425ac3ca24ee274b4bfeb1cb68d2be'
 
 /** A red circle and a blue square on light grey: needs no decoder. */
 export function demoPicture(): RawPixels {
@@ -26,12 +26,12 @@ export interface DemoAnswer {
 }
 
 export const demoAnswers: readonly DemoAnswer[] = [
-  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.006 },
-  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0006 },
+  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.005 },
+  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0004 },
   {
     prompt: 'detect red circle ; blue square',
-    text: '<loc0188><loc0101><loc0550><loc0458> red circle ; ' + '<loc0469><loc0562><loc0807><loc0900> blue square',
-    logProb: -19.684
+    text: '<loc0189><loc0099><loc0550><loc0459> red circle ; ' + '<loc0469><loc0563><loc0807><loc0901> blue square',
+    logProb: -19.192
   }
 ]
 

@@ -49,8 +49,10 @@ def training_scene(rng):
     """Mostly scenes as they will be asked about; some that teach to count what looks alike, some that tiles show."""
     kind = rng.random()
     if kind < 0.5:
-        return scenes.random_scene(rng, text_chance=0.9, light=0.45)
-    return scenes.random_scene(rng, alike=0.75, same=0.75, light=0.45) if kind < 0.87 else scenes.tile_scene(rng)
+        return scenes.random_scene(rng, text_chance=0.95, light=0.7)
+    if kind < 0.87:
+        return scenes.random_scene(rng, text_chance=0.8, alike=0.75, same=0.75, light=0.7)
+    return scenes.tile_scene(rng)
 
 
 def draw_shard(path, seed, count=SHARD):

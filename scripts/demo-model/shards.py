@@ -102,7 +102,8 @@ def outline(fine, box, bits):
     fine[np.ix_(*at)] = np.maximum(fine[np.ix_(*at)], mask[np.ix_(*rows)])
 
 
-DENSE = ("shape", "color", "char", "box", "background", "parts", "place", "small")  # what dense_targets gives
+# what dense_targets gives
+DENSE = ("shape", "color", "char", "box", "background", "parts", "place", "small", "reads", "text")
 SMALL = 16  # a side of the mask over its box that every patch of an object tells
 
 
@@ -118,8 +119,8 @@ def among(facts):
 
 def dense_targets(shard, i, offset):
     """For each patch: shape, colour, box and small mask of the object that covers its centre, and what it is among
-    the others; the character there; the background, which is the same for all; and which of its FINE x FINE parts
-    shapes cover."""
+    the others; the character there, and the whole text where there is one; the background, which is the same for all;
+    and which of its FINE x FINE parts shapes cover."""
     shape = np.zeros((S.GRID, S.GRID), np.int64)
     color = np.zeros_like(shape)
     char = np.zeros_like(shape)
@@ -142,13 +143,15 @@ def dense_targets(shard, i, offset):
         bits = np.unpackbits(shard.mask[i, j]).reshape(SMALL, step, SMALL, step)
         small[at] = bits.mean((1, 3)).reshape(-1)
         outline(fine, b, shard.mask[i, j])
+    text = np.array([CHAR_INDEX.get(int(c), 0) for c in shard.text[i]], np.int64)
     for j, c in enumerate(shard.text[i]):
         if c:
             # A character is about one patch wide: take in what lies half a patch around it.
             b = shard.char_box[i, j] + move
             char[covered(b + np.array([-0.02, -0.01, 0.02, 0.01]))] = CHAR_INDEX[int(c)]
     parts = fine.reshape(S.GRID, FINE, S.GRID, FINE).transpose(0, 2, 1, 3).reshape(S.GRID, S.GRID, FINE * FINE)
-    return shape, color, char, box, np.full_like(shape, shard.background[i]), parts, place, small
+    background = np.full_like(shape, shard.background[i])
+    return shape, color, char, box, background, parts, place, small, char > 0, np.tile(text, (S.GRID, S.GRID, 1))
 
 
 def dense_batch(pictures, rng, count):
@@ -195,7 +198,7 @@ def stakes(tail, forks):
     """What hangs on each token. Where an answer can fork (whether it goes on, how many it says there are, which
     object a box begins with) all that follows does; most others follow from what was said."""
     loc = [forks.loc <= t < forks.loc + S.LOC_BINS for t in tail]
-    return [3.0 if t in forks.words or here and not before else 1.0
+    return [3.0 if t in forks.words or here and not before else 2.0 if before and not here else 1.0
             for t, here, before in zip(tail, loc, [False, *loc])]
 
 

@@ -164,8 +164,12 @@ def asked_labels(facts, rng, most, absent=0.25):
     """As a user asks, who does not know what is there: some of the labels name nothing."""
     wanted = sample_labels(facts, rng, most, long=True) if facts.objects else [""]
     names = list(dict.fromkeys(facts.label(o) for o in facts.objects))
-    if most > 1 and len(names) > 1 and rng.random() < 0.3:  # everything there, each by its full name
+    kind = rng.random() if most > 1 else 1
+    if kind < 0.25 and len(names) > 1:  # everything there, each by its full name
         return [names[i] for i in rng.permutation(len(names))[:most]]
+    if kind < 0.6 and names:  # names of the same things, too: "star ; black star"
+        both = list(dict.fromkeys(facts.labels()))
+        return [both[i] for i in rng.permutation(len(both))[:most]]
     labels = [absent_label(facts, rng) if not label or rng.random() < absent else label for label in wanted]
     return list(dict.fromkeys(labels))
 

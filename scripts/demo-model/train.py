@@ -29,7 +29,7 @@ from tokenizer import Tokenizer
 
 
 class DenseHeads(nn.Module):
-    """Reads shape, colour, character, box, background, outline, mask and place among the others off every vision
+    """Reads shape, colour, character, text, box, background, outline, mask and place among the others off every vision
     token; thrown away after training."""
 
     def __init__(self, width):
@@ -39,6 +39,7 @@ class DenseHeads(nn.Module):
         self.parts = nn.Linear(width, shards.FINE**2)
         self.small = nn.Linear(width, shards.SMALL**2)
         self.place = nn.Linear(width, 4 * S.MAX_SHAPES)
+        self.text = nn.Linear(width, S.MAX_CHARS * self.sizes[2])
         y, x = np.meshgrid(shards.CENTERS, shards.CENTERS, indexing="ij")
         center = torch.tensor(np.stack([y, x, y, x], -1).reshape(-1, 4), dtype=torch.float32)
         self.register_buffer("center", center, persistent=False)
@@ -56,7 +57,10 @@ class DenseHeads(nn.Module):
         on = batch["shape"] > 0
         small = F.binary_cross_entropy_with_logits(self.small(states[on]).float(), batch["small"][on])
         place = F.cross_entropy(self.place(states[on]).float().view(-1, S.MAX_SHAPES), batch["place"][on].flatten())
-        return sum(parts) + 3 * outline + 5 * near + 3 * small + 2 * place, near, small, place
+        on = batch["reads"]
+        guess = self.text(states[on]).float().view(-1, self.sizes[2])
+        text = F.cross_entropy(guess, batch["text"][on].flatten()) if len(guess) else guess.sum()
+        return sum(parts) + 3 * outline + 5 * near + 3 * small + 2 * place + 3 * text, near, small, place, text
 
 
 def products():
@@ -71,7 +75,7 @@ def jitter(pixels):
     n = len(pixels)
     gain = 1 + (torch.rand(n, 1, 1, 1) - 0.5) * 0.2
     shift = (torch.rand(n, 3, 1, 1) - 0.5) * 0.12
-    return pixels * gain + shift + torch.randn_like(pixels) * 0.02
+    return pixels * gain + shift + torch.randn_like(pixels) * torch.rand(n, 1, 1, 1) * 0.02
 
 
 class Trainer(nn.Module):
@@ -103,7 +107,7 @@ class Trainer(nn.Module):
         c = self.c
         with products():
             seen = self.model.see(batch["pixels"])
-            dense, near, small, place = self.heads.loss(seen, batch)
+            dense, near, small, place, text = self.heads.loss(seen, batch)
             rows = self.model.multi_modal_projector.linear(seen).float()
             states = torch.cat([
                 self.model.hidden(rows[part["picture"]], part["ids"], part["prefix"]).flatten(0, 1)[part["rows"]]
@@ -112,7 +116,7 @@ class Trainer(nn.Module):
         logits = self.model.logits(states.float())
         targets, weights = (torch.cat([part[name] for part in batch["chunks"]]) for name in ("targets", "weights"))
         loss, hit = self.suffix_loss(logits, targets, weights)
-        return loss + c.dense_weight * dense, loss, hit, near, small, place
+        return loss + c.dense_weight * dense, loss, hit, near, small, place, text
 
     def suffix_loss(self, logits, targets, weights):
         """Cross-entropy; a loc target is a narrow bell over its neighbours, since a near miss is nearly right."""
