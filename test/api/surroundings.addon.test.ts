@@ -171,7 +171,7 @@ describe('signals of quantizeModel', () => {
     const control = new AbortController()
     const onProgress = (): void => control.abort(reason)
     await expect(quantizeModel({ ...options, signal: control.signal, onProgress })).rejects.toBe(reason)
-    await vi.waitFor(() => expect(readdirSync(folder)).toEqual([]))
+    await vi.waitFor(() => expect(readdirSync(folder)).toEqual([]), 20_000)
   })
 })
 

@@ -244,7 +244,7 @@ describe('refusals', () => {
       return true
     }
     expect(await failure()).toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
-    await vi.waitFor(() => expect(closed).toBe(hub.seen.length))
+    await vi.waitFor(() => expect(closed).toBe(hub.seen.length), 20_000)
   })
 
   it('other answers are reported as they are', async () => {
