@@ -197,7 +197,8 @@ const rows: Record<string, Row> = {
     segmentSeconds: 1,
     strideSeconds: 1,
     onSegment: nothing,
-    allowPrivateAddresses: false
+    allowPrivateAddresses: false,
+    allowPlaylists: false
   }),
   'PaliGemma.watch': {
     ...looped((...args) => (model.watch as (...args: never[]) => AsyncIterable<unknown>)(...args), [picture], {
@@ -208,6 +209,7 @@ const rows: Record<string, Row> = {
       tracks: { newScore: 0.5, keepSeconds: 1, confirmFrames: 1, lines: [], zones: [] },
       size: 9,
       stallSeconds: 1,
+      allowPlaylists: false,
       onReconnect: nothing,
       ...without(sampling, 'onToken'),
       constrain: true,

@@ -99,6 +99,7 @@ export const outputRows: Record<string, Row> = {
     end: 1,
     size: 9,
     allowPrivateAddresses: false,
+    allowPlaylists: false,
     signal
   })
 }
