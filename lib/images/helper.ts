@@ -100,6 +100,8 @@ function sharpPath(): string | undefined {
  */
 export async function decodeApart(source: Buffer | string, options: HelperOptions): Promise<HelperResult> {
   const { name, timeoutMs, signal } = options
+  // starting a process holds this one up: not for one of many that were aborted together, whose turn is still to come
+  await new Promise((resolve) => setImmediate(resolve))
   signal?.throwIfAborted()
   const { NODE_OPTIONS: _, NODE_CHANNEL_FD: __, ...env } = process.env
   // V8's own threads are of no use here, and where threads are limited each counts

@@ -1,4 +1,5 @@
 /** Pictures that take very long, or never end. */
+import { createHook } from 'node:async_hooks'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -75,6 +76,26 @@ describe('a slow picture', () => {
     expect((await decodeImage(png)).width).toBe(9)
     control.abort(enough)
     await slow
+  })
+
+  it('of many that are aborted together has no process started for it', { tags: ['slow'] }, async () => {
+    let started = 0
+    const hook = createHook({ init: (_, type) => void (started += type === 'PROCESSWRAP' ? 1 : 0) })
+    const reason = new Error('enough')
+    const controls = Array.from({ length: 10 }, () => new AbortController())
+    hook.enable()
+    try {
+      const all = Promise.allSettled(controls.map(async ({ signal }) => await decodeImage(filters, { signal })))
+      await vi.waitUntil(() => started === 2, 20_000)
+      for (const control of controls) {
+        control.abort(reason)
+        for (let turn = 0; turn < 50; turn++) await Promise.resolve()
+      }
+      for (const end of await all) expect(end).toEqual({ status: 'rejected', reason })
+    } finally {
+      hook.disable()
+    }
+    expect(started).toBe(2)
   })
 
   it('is refused after decodeTimeoutMs', async () => {
