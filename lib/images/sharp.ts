@@ -90,13 +90,17 @@ export function lacksSse42(cpuinfo: string): boolean {
   return flags !== undefined && !/\bsse4_2\b/.test(flags)
 }
 
-const starved = new RegExp(
+const refused = new RegExp(
   'creat\\w* thread|thread.*(?:refused|unavailable)|cannot allocate|resource temporarily unavailable|' +
-    'out of memory|unable to write to target|EAGAIN|ENOMEM',
+    'out of memory|EAGAIN|ENOMEM',
   'i'
 )
+// What libvips says of a lack at times, and after the decoder's own words of a picture that cannot be read.
+const unwritten = /unable to write to target/i
 
 /** Whether the system refused sharp what it needed, which says nothing about the picture. */
 export function isStarved(error: unknown): boolean {
-  return starved.test(String((error as Error)?.message ?? error))
+  const message = String((error as Error)?.message ?? error)
+  const lines = message.split('\n').filter((line) => line.trim() !== '')
+  return refused.test(message) || (lines.length > 0 && lines.every((line) => unwritten.test(line)))
 }

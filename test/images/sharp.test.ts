@@ -2,7 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { afterAll, describe, expect, it } from 'vitest'
+import { decodeImage } from '../../lib/images/decode'
 import { decodeApart } from '../../lib/images/helper'
 import { made, undecodable } from '../../lib/images/problems'
 import { isStarved, lacksSse42, sharpMissing } from '../../lib/images/sharp'
@@ -48,7 +50,8 @@ describe('sharp', () => {
     for (const reason of [
       'vips_g_thread_new: unable to create thread',
       'spawn EAGAIN',
-      'vips_tracked: out of memory --- size == 48MB'
+      'vips_tracked: out of memory --- size == 48MB',
+      'vips2png: unable to write to target target'
     ]) {
       expect(isStarved(new Error(reason))).toBe(true)
       expect(undecodable('a.png', new Error(reason))).toMatchObject({
@@ -59,6 +62,19 @@ describe('sharp', () => {
     expect(undecodable('a.png', new Error('Input buffer contains unsupported image format')).code).toBe(
       'ERR_IMAGE_INVALID'
     )
+  })
+
+  it('in a pipeline that is cut off is at fault itself', async () => {
+    const noise = { type: 'gaussian', mean: 128, sigma: 30 } as const
+    const whole = await sharp({ create: { width: 300, height: 300, channels: 3, background: '#456', noise } })
+      .jpeg()
+      .toBuffer()
+    const cut = whole.subarray(0, whole.length / 2)
+    for (const image of [cut, sharp(cut), sharp(cut).resize(40)])
+      await expect(decodeImage(image)).rejects.toMatchObject({
+        code: 'ERR_IMAGE_INVALID',
+        message: expect.stringContaining('cannot be decoded') as unknown
+      })
   })
 
   it('that was refused one while it draws says so with a code; other mistakes stay what they are', async () => {
