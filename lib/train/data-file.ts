@@ -1,8 +1,7 @@
 /** JSON lines of examples, in the form of PaliGemma's data sets: `image` (or `images`), `prefix`, `suffix`. */
-import { createReadStream } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
 import { PaliGemmaError } from '../base/errors'
+import { longestLine, textLines } from '../base/lines'
 import { show } from '../base/validate'
 import { isObject } from '../formats/fields'
 
@@ -47,26 +46,21 @@ export async function* dataLines(
   imagesDir = dirname(path),
   onBad?: (line: number, error: PaliGemmaError) => void
 ): AsyncGenerator<FileExample, void, undefined> {
-  const lines = createInterface({ input: createReadStream(path, 'utf8'), crlfDelay: Infinity })
-  let number = 0
   try {
-    for await (const line of lines) {
-      number++
-      if (line.trim() === '') continue
+    for await (const { text, line } of textLines(path)) {
+      if (text?.trim() === '') continue
       let example: FileExample | undefined
       try {
-        example = parseLine(line, number, path, imagesDir)
+        example = parseLine(text, line, path, imagesDir)
       } catch (error) {
         if (!onBad || !(error instanceof PaliGemmaError)) throw error
-        onBad(number, error)
+        onBad(line, error)
       }
       if (example) yield example
     }
   } catch (cause) {
     if (cause instanceof PaliGemmaError || (cause as NodeJS.ErrnoException).syscall === undefined) throw cause
     throw new PaliGemmaError('ERR_INVALID_OPTION', `${path} cannot be read: ${(cause as Error).message}`, { cause })
-  } finally {
-    lines.close()
   }
 }
 
@@ -83,9 +77,10 @@ export function pictureOf(name: string, folder: string): string {
   return /^[a-z][a-z0-9+.-]+:/i.test(name) ? name : resolve(folder, name)
 }
 
-function parseLine(line: string, number: number, path: string, imagesDir: string): FileExample {
+function parseLine(line: string | undefined, number: number, path: string, imagesDir: string): FileExample {
   const wrong = (what: string, cause?: unknown): PaliGemmaError =>
     new PaliGemmaError('ERR_INVALID_OPTION', `${path}:${number}: ${what}`, cause === undefined ? {} : { cause })
+  if (line === undefined) throw wrong(`is longer than ${longestLine} bytes; examples stand one a line`)
   let value: unknown
   try {
     value = JSON.parse(number === 1 ? line.replace(/^\uFEFF/, '') : line)

@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { readDataFile, responseProblem } from '../../lib/train/data-file'
+import { dataLines, readDataFile, responseProblem } from '../../lib/train/data-file'
 
 const folder = mkdtempSync(join(tmpdir(), 'paligemma-data-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -37,6 +37,33 @@ describe('JSON lines', () => {
   ])('that are wrong are refused with their line: %j', async (lines, message) => {
     await expect(read(...lines)).rejects.toThrow(message)
     await expect(read(...lines)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+  })
+
+  it('may hold any character that JSON allows in a text', async () => {
+    expect(await read('{"prefix": "a\u2028b\u2029c", "suffix": "d\u0085e"}', '{"prefix": "f", "suffix": "g"}')).toEqual(
+      [
+        { line: 1, images: [], prompt: 'a\u2028b\u2029c', response: 'd\u0085e' },
+        { line: 2, images: [], prompt: 'f', response: 'g' }
+      ]
+    )
+  })
+
+  it('of which one is longer than any text are told so, and the others read', { tags: ['slow'] }, async () => {
+    // more than a text of V8 can hold: half a gigabyte
+    const long = Buffer.alloc(1 << 26, 'x')
+    const row = '{"prefix": "a", "suffix": "b"}\n'
+    writeFileSync(file, row)
+    for (let i = 0; i < 9; i++) appendFileSync(file, long)
+    appendFileSync(file, `\n${row}`)
+    await expect(readDataFile(file)).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringMatching(/train\.jsonl:2: is longer than 67108864 bytes/) as unknown
+    })
+    const bad: number[] = []
+    const read: number[] = []
+    for await (const { line } of dataLines(file, folder, (wrong) => bad.push(wrong))) read.push(line)
+    expect([read, bad]).toEqual([[1, 3], [2]])
+    writeFileSync(file, '')
   })
 
   it('of a missing file name it', async () => {
