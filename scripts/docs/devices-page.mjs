@@ -145,33 +145,21 @@ ${machines.map(describe).join('\n')}
 
 /** What the page needs, from the package's own modules: `modules(path)` gives lib/PATH. */
 export async function sourcesOf(modules) {
-  const [{ costsOf }, { estimateMemory }, { parseSize }, { expectedTensors }, { planConversion }, types, writer] =
-    await Promise.all(
-      [
-        ...['measure/costs', 'measure/estimate', 'measure/sizes', 'convert/checkpoint/names'],
-        ...['convert/checkpoint/plan', 'formats/types', 'formats/gguf-writer']
-      ].map(modules)
-    )
+  const [{ costsOf }, { estimateMemory }, { parseSize }, types, writer] = await Promise.all(
+    ['measure/costs', 'measure/estimate', 'measure/sizes', 'formats/types', 'formats/gguf-writer'].map(modules)
+  )
+  const [{ expectedTensors }, { structureMetadata }, { planConversion }] = await Promise.all(
+    ['names', 'metadata', 'plan'].map((name) => modules(`convert/checkpoint/${name}`))
+  )
   const costs = (size, type) => {
     const { config } = parseSize(size)
-    const { text, vision } = config
     const source = expectedTensors(config, 257216).map(({ source: name, shape }) => ({ name, type: 'F32', shape }))
-    const { tensors } = planConversion(config, source, { dir: size, type: types.parseFileType(type) })
-    const numbers = {
-      [`${text.architecture}.block_count`]: text.layers,
-      [`${text.architecture}.attention.head_count`]: text.heads,
-      [`${text.architecture}.attention.head_count_kv`]: text.kvHeads,
-      [`${text.architecture}.attention.key_length`]: text.headDim,
-      'clip.vision.embedding_length': vision.hidden,
-      'clip.vision.block_count': vision.layers,
-      'clip.vision.patch_size': vision.patchSize,
-      'clip.vision.image_size': vision.imageSize
-    }
+    const plan = planConversion(config, source, { dir: size, type: types.parseFileType(type) })
     return costsOf([
       {
-        architecture: text.architecture,
-        metadata: Object.entries(numbers).map(([key, value]) => ({ key, value })),
-        tensors: tensors.map((tensor) => ({ ...tensor, bytes: writer.tensorBytes(tensor) }))
+        architecture: config.text.architecture,
+        metadata: structureMetadata(config, plan).map(([key, { value }]) => ({ key, value })),
+        tensors: plan.tensors.map((tensor) => ({ ...tensor, bytes: writer.tensorBytes(tensor) }))
       }
     ])
   }

@@ -6,6 +6,7 @@ import { peakMemory, resetPeakMemory } from '../../lib/measure/memory'
 import { parseSize, syntheticSizes } from '../../lib/measure/sizes'
 import { median, medians, rounded } from '../../lib/measure/statistics'
 import { syntheticVocabulary } from '../../lib/measure/vocabulary'
+import { structureMetadata } from '../../lib/convert/checkpoint/metadata'
 import { expectedTensors } from '../../lib/convert/checkpoint/names'
 import type { ModelInfo } from '../../lib/api/inspect'
 
@@ -41,7 +42,6 @@ describe('statistics', () => {
 /** The published model of a size as `inspectModel` would show it in F16. */
 function published(name: string): ModelInfo {
   const { config, basePieces } = parseSize(name)
-  const { text, vision } = config
   const rows = syntheticVocabulary(basePieces).tokens.length
   const tensors = expectedTensors(config, rows).map(({ gguf, shape }) => ({
     name: gguf,
@@ -50,26 +50,18 @@ function published(name: string): ModelInfo {
     offset: 0,
     bytes: 2 * shape.reduce((product, n) => product * n, 1)
   }))
-  const numbers = {
-    [`${text.architecture}.block_count`]: text.layers,
-    [`${text.architecture}.attention.head_count`]: text.heads,
-    [`${text.architecture}.attention.head_count_kv`]: text.kvHeads,
-    [`${text.architecture}.attention.key_length`]: text.headDim,
-    'clip.vision.embedding_length': vision.hidden,
-    'clip.vision.block_count': vision.layers,
-    'clip.vision.patch_size': vision.patchSize,
-    'clip.vision.image_size': vision.imageSize
-  }
   return {
     path: name,
     version: 3,
     alignment: 32,
     bytes: 0,
     quantization: 'F16',
-    architecture: text.architecture,
+    architecture: config.text.architecture,
     tensors,
     parameters: tensors.reduce((sum, { bytes }) => sum + bytes / 2, 0),
-    metadata: Object.entries(numbers).map(([key, value]) => ({ key, type: 'uint32', value }))
+    metadata: structureMetadata(config, { vocab: rows, visionFfn: config.vision.ffn }).flatMap(([key, { value }]) =>
+      typeof value === 'number' ? [{ key, type: 'uint32', value }] : []
+    )
   }
 }
 

@@ -108,7 +108,8 @@ interface Part {
   frames: VideoFrame[]
 }
 
-const allowedOf = ({ allowPrivateAddresses, allowPlaylists, signal }: Taken<DescribeVideoOptions>) => ({
+/** What every loop over frames is given. */
+const passedOn = ({ allowPrivateAddresses, allowPlaylists, signal }: Taken<DescribeVideoOptions>) => ({
   allowPrivateAddresses,
   allowPlaylists,
   signal
@@ -116,7 +117,7 @@ const allowedOf = ({ allowPrivateAddresses, allowPlaylists, signal }: Taken<Desc
 
 async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions>): AsyncGenerator<Part> {
   const { frames: count = defaultFrames, start = 0, end, segmentSeconds } = options
-  const common = { end, ...allowedOf(options) }
+  const common = { end, ...passedOn(options) }
   if (segmentSeconds === undefined) return void (yield await wholeClip(source, options))
   const step = segmentSeconds / count
   const stride = options.strideSeconds ?? segmentSeconds
@@ -141,7 +142,7 @@ async function* partsOf(source: VideoSource, options: Taken<DescribeVideoOptions
 async function wholeClip(source: VideoSource, options: Taken<DescribeVideoOptions>): Promise<Part> {
   const { frames: count = defaultFrames, start = 0, end } = options
   const frames: VideoFrame[] = []
-  for await (const frame of framesOf(source, { start, end, count, ...allowedOf(options) })) frames.push(frame)
+  for await (const frame of framesOf(source, { start, end, count, ...passedOn(options) })) frames.push(frame)
   return { start, end: frames.at(-1)!.time, frames }
 }
 

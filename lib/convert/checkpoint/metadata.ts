@@ -6,6 +6,8 @@ import type { Plan } from './plan'
 import type { Vocabulary } from '../../formats/sentencepiece'
 import type { FileType } from '../../formats/types'
 
+type Structure = Pick<Plan, 'vocab' | 'visionFfn' | 'flavour'>
+
 /** Keys and values, as they come. */
 class Keys {
   readonly list: Metadata = []
@@ -31,13 +33,20 @@ export function modelMetadata(config: SourceConfig, plan: Plan, vocabulary: Voca
   keys.u32('general.file_type', type.fileType)
   keys.u32('general.quantization_version', 2)
   keys.u32('general.alignment', 32)
-  addText(keys, config, plan)
-  addVision(keys, config, plan)
+  keys.list.push(...structureMetadata(config, plan))
   addTokenizer(keys, config, vocabulary)
   return keys.list
 }
 
-function addText(keys: Keys, { text }: SourceConfig, plan: Plan): void {
+/** Of layers, widths and pictures alone: what a model costs can be computed from these. */
+export function structureMetadata(config: SourceConfig, plan: Structure): Metadata {
+  const keys = new Keys()
+  addText(keys, config, plan)
+  addVision(keys, config, plan)
+  return keys.list
+}
+
+function addText(keys: Keys, { text }: SourceConfig, plan: Structure): void {
   const arch = text.architecture
   keys.u32(`${arch}.context_length`, text.contextLength)
   keys.u32(`${arch}.embedding_length`, text.hidden)
@@ -57,7 +66,7 @@ function addText(keys: Keys, { text }: SourceConfig, plan: Plan): void {
   if (text.slidingWindow !== undefined) keys.u32(`${arch}.attention.sliding_window`, text.slidingWindow)
 }
 
-function addVision(keys: Keys, config: SourceConfig, plan: Plan): void {
+function addVision(keys: Keys, config: SourceConfig, plan: Structure): void {
   const { text, vision } = config
   keys.bool('clip.has_vision_encoder', true)
   keys.string('clip.projector_type', 'paligemma')
