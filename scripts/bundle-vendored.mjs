@@ -23,19 +23,12 @@ function licenceOf(name) {
   return { name, version, license, text: readFileSync(join(folder, file), 'utf8').trim() }
 }
 
-// zod's messages in 60 languages, which nobody asks for: half of what zod takes.
-const english = {
-  name: 'english',
-  load: (id) => (/zod\/v4\/locales\/index\.js$/.test(id) ? "export { default as en } from './en.js'" : undefined)
-}
-
 /** Writes dist/<folder>/vendored.js; the packages that are in it. */
 async function bundleFolder(folder) {
   const bundle = await rolldown({
     input: join(root, 'lib', folder, 'vendored.ts'),
     platform: 'node',
     external: /^node:/,
-    plugins: [english],
     onLog: (level, log) => {
       throw new Error(`bundling lib/${folder}/vendored.ts: ${level}: ${log.message}`)
     }
@@ -44,7 +37,12 @@ async function bundleFolder(folder) {
   const { output } = await bundle.write({
     file,
     format: 'cjs',
-    minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } }
+    minify: {
+      compress: true,
+      // Names of functions and classes are read by programs: CommanderError, for one, is called what its class is.
+      mangle: { toplevel: true, keepNames: { function: true, class: true } },
+      codegen: { removeWhitespace: true }
+    }
   })
   await bundle.close()
   const up = '../'.repeat(folder.split(sep).length)

@@ -1,6 +1,6 @@
 /** Bodies of requests, within the limits. */
 import { isUtf8 } from 'node:buffer'
-import type { z } from './vendored'
+import type * as z from './schemas/vendored'
 import { Pieces } from '../base/pieces'
 import { parseLongJson } from '../formats/long-json'
 import { ApiError } from './errors'

@@ -1,5 +1,5 @@
 /** One request on its way: what it may use, what ends it, what is said about it afterwards. */
-import type { z } from './vendored'
+import type * as z from './schemas/vendored'
 import type { GenerateResult } from '../api/options/results'
 import { isError } from '../base/realms'
 import type { Admission } from './admission'

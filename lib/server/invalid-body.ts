@@ -1,6 +1,6 @@
 /** What zod found wrong with a request, in the words that clients are told. */
 import { ApiError } from './errors'
-import type { z } from './vendored'
+import type * as z from './schemas/vendored'
 
 /** The first thing that is wrong with a request's body. */
 export function invalidBody(error: z.ZodError): ApiError {

@@ -1,5 +1,5 @@
 /** The OpenAPI 3.1 document, made of the schemas that check the requests. */
-import { z } from './vendored'
+import * as z from './schemas/vendored'
 import { packageVersion } from '../base/package-files'
 import { plainPath, type Route } from './call'
 import { errorBody } from './schemas/common'

@@ -1,5 +1,5 @@
 /** A server as an object: a fetch handler that other servers mount, and a listener of its own. */
-import { z } from './vendored'
+import * as z from './schemas/vendored'
 import { loadModel } from '../api/load-model'
 import { check, readOptions, rule, type Rule } from '../base/validate'
 import { ownController } from '../base/signals'

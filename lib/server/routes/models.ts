@@ -1,5 +1,5 @@
 /** `/v1/models` */
-import { z } from '../vendored'
+import * as z from '../schemas/vendored'
 import { json, route, type Route } from '../call'
 import type { Models } from '../models'
 

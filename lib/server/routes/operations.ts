@@ -1,5 +1,5 @@
 /** For whoever runs the server: is it alive, is it ready, how is it doing. */
-import { z } from '../vendored'
+import * as z from '../schemas/vendored'
 import { packageVersion } from '../../base/package-files'
 import { json, route, type Route } from '../call'
 

@@ -1,5 +1,5 @@
 /** `/v1/chat/completions`: OpenAI's parameters, with what this model makes of them. */
-import { z } from '../vendored'
+import * as z from './vendored'
 import {
   constraint,
   ignored,

@@ -1,6 +1,6 @@
 /** Parts of requests and answers that several endpoints share. Names are those of OpenAI's API. */
 import { isUint8Array } from '../../base/realms'
-import { z } from '../vendored'
+import * as z from './vendored'
 
 /** What may be left out, or be null as many clients write it. */
 export const optional = <T extends z.ZodType>(schema: T): z.ZodOptional<z.ZodNullable<T>> => schema.nullish()

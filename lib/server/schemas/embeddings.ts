@@ -1,5 +1,5 @@
 /** `/v1/embeddings` of retrieval (ColPali) models: a vector per token, of texts and of pages. */
-import { z } from '../vendored'
+import * as z from './vendored'
 import { ignored, modelName, off, optional, picture } from './common'
 
 const imageInput = z.strictObject({ image: picture })

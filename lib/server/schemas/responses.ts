@@ -1,5 +1,5 @@
 /** `/v1/responses`: the OpenAI client's other way to ask, without what it stores on the server. */
-import { z } from '../vendored'
+import * as z from './vendored'
 import { constraint, ignored, imageText, off, openAiParameters, optional, textFormat } from './common'
 
 const inputPart = z.discriminatedUnion(

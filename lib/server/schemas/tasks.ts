@@ -1,5 +1,5 @@
 /** The model's own tasks, each with its own endpoint: JSON or multipart in, typed results out. */
-import { z } from '../vendored'
+import * as z from './vendored'
 import { modelName, optional, picture, sampling, stop, timings, usage } from './common'
 
 const generating = {
