@@ -124,24 +124,37 @@ struct Bench {
     return std::max<int64_t>(1, (int64_t(192) << 20) / int64_t(bytesFor(type, k) * size_t(n)));
   }
 
-  void prefill(DType type, int64_t m, int64_t k, int64_t n) {
-    const std::string name = std::string("prefill ") + dtypeName(type) + " " + std::to_string(m) + " x " +
+  // `compute(weights [n, k])` for m rows: the ops and the share of the limit.
+  template <class Body>
+  void product(const char* label, DType type, int64_t m, int64_t k, int64_t n, const Body& compute) {
+    const std::string name = std::string(label) + " " + dtypeName(type) + " " + std::to_string(m) + " x " +
                              std::to_string(k) + " x " + std::to_string(n);
     if (!wants(name)) return;
     // weights come from memory, as in a model: every round takes others
     const int64_t copies = copiesOf(type, k, n);
     const Tensor w(device, type, n * copies, k, randomWeights(type, n * copies, k).data());
     int64_t copy = 0;
-    const Tensor x = random(m, k), out = empty(m, n);
     const Times t = time([&] {
-      const Linear linear{w.view.slice(n * copy, n), {}};
+      compute(Linear{w.view.slice(n * copy, n), {}});
       copy = (copy + 1) % copies;
-      const MatmulJob job{out, &linear};
-      device.matmul(x, {&job, 1});
     });
     const double ops = 2.0 * double(m) * double(k) * double(n);
     std::printf("%-40s %8.3f ms (median %8.3f) %7.0f GOPS = %3.0f %% of int8 peak %5.0f\n", name.c_str(), t.best * 1e3,
                 t.median * 1e3, ops / t.best / 1e9, 100 * ops / t.best / t.peak8, t.peak8 / 1e9);
+  }
+
+  void prefill(DType type, int64_t m, int64_t k, int64_t n) {
+    const Tensor x = random(m, k), out = empty(m, n);
+    product("prefill", type, m, k, n, [&](const Linear& linear) {
+      const MatmulJob job{out, &linear};
+      device.matmul(x, {&job, 1});
+    });
+  }
+
+  // The gradient of what such a product read.
+  void backward(DType type, int64_t m, int64_t k, int64_t n) {
+    const Tensor dy = random(m, n), dx = empty(m, k);
+    product("backward", type, m, k, n, [&](const Linear& linear) { device.matmulGrad(dx, dy, linear); });
   }
 
   // A stack of weights larger than the caches, each used once per round, as in decoding.
@@ -217,6 +230,8 @@ struct Bench {
     prefill(DType::q8_0, 1024, 1152, 4352);
     prefill(DType::f16, 256, 1152, 4304);
     prefill(DType::f32, 256, 588, 1152);
+    for (DType type : quantized) backward(type, 260, 2304, 9216);
+    for (DType type : {DType::q4_0, DType::q8_0}) backward(type, 260, 9216, 2304);
     for (DType type : quantized) decode(type, 1, 2304, 9216);
     for (DType type : {DType::q4_0, DType::q4_k, DType::q6_k}) decode(type, 1, 16384, 2048);
     for (DType type : {DType::f16, DType::f32, DType::bf16}) decode(type, 1, 2304, 9216);

@@ -276,7 +276,16 @@ class Checker {
     Scratch panel(height * n * k_.panelBytes), tokens(width * n * k_.tokenBytes), rowScales(4 * height * groups),
         tokenScales(4 * width * groups), offsets(4 * width * groups);
     Floats out(size_t(width * height));
-    k_.packRows8(type, w.bytes.data(), w.stride, height, 0, n, panel.get(), rowScales.get<float>());
+    if (type == DType::f32) {  // what lies the other way
+      Floats turned(size_t(n * height));
+      for (int64_t r = 0; r < height; ++r)
+        for (int64_t c = 0; c < n; ++c) turned[size_t(c * height + r)] = w.values[size_t(r * n + c)];
+      for (int64_t g = 0; g < groups; ++g)
+        k_.packColumns8(turned.data() + g * kTileGroup * height, height, kTileGroup,
+                        panel.get() + g * height * kTileGroup * k_.panelBytes, rowScales.get<float>() + g * height);
+    } else {
+      k_.packRows8(type, w.bytes.data(), w.stride, height, 0, n, panel.get(), rowScales.get<float>());
+    }
     k_.packTokens8(x.data(), n, width, n, tokens.get(), tokenScales.get<float>(), offsets.get<int32_t>());
     k_.tile8(out.data(), panel.get(), rowScales.get<float>(), tokens.get(), tokenScales.get<float>(),
              offsets.get<int32_t>(), groups);

@@ -25,7 +25,7 @@ class Products {
   };
   struct Worker {
     Scratch left, panels, row, acc;
-    Scratch turned, panel8, scales;  // of 8-bit products
+    Scratch panel8, scales;  // of 8-bit products
   };
 
   Products(const Kernels& kernels, ThreadPool& pool)
@@ -51,7 +51,8 @@ class Products {
 
   bool takes8(const Side& left, const Side& right) const;
   void run8(HostView out, Side left, Side right, bool add);
-  void turn(Side right, int64_t first, int64_t count, int64_t depth, int64_t n, Worker& worker) const;
+  void packGroup8(Side right, int64_t first, int64_t count, int64_t depth, int64_t n, Worker& worker,
+                  int64_t group) const;
   void columns8(const Block8& block, Side right, int64_t first, int64_t count, Worker& worker) const;
 
   const Kernels& kernels_;

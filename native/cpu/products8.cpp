@@ -2,7 +2,6 @@
 // are turned to lie along the other side of the matrix.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/math.h"
@@ -12,8 +11,14 @@
 namespace pg {
 namespace {
 
-constexpr int64_t kRows = 528;   // of left that share one unpacking of right
-constexpr int64_t kDepth = 768;  // of the panels
+constexpr int64_t kRows = 528;  // of left that share one unpacking of right
+constexpr int64_t kDepth = 256;  // of the panels: they stay in the second-level cache, with the sums
+constexpr int64_t kGroups = kDepth / kTileGroup;
+constexpr int64_t kAhead = 16;  // rows of right
+
+// Columns of out that one claim takes where all threads get some: fewer read other bytes of each row of right, of whose
+// cache lines they use a part.
+constexpr int64_t kWide = 128;
 
 }  // namespace
 
@@ -34,7 +39,8 @@ bool Products::takes8(const Side& left, const Side& right) const {
 
 void Products::run8(HostView out, Side left, Side right, bool add) {
   const int64_t width = kernels_.tileTokens, depth = left.depth(), groups = ceilDiv(depth, kTileGroup);
-  const int64_t chunk = chunkColumns(right);
+  const int64_t least = chunkColumns(right), wide = std::max(least, kWide);
+  const int64_t chunk = ceilDiv(out.cols, wide) >= 4 * pool_.threads() ? wide : least;
   for (int64_t begin = 0; begin < out.rows; begin += kRows) {
     const int64_t rows = std::min(kRows, out.rows - begin), tiles = ceilDiv(rows, width);
     const size_t tileBytes = size_t(width * groups * kTileGroup * kernels_.tokenBytes);
@@ -57,25 +63,26 @@ void Products::run8(HostView out, Side left, Side right, bool add) {
   }
 }
 
-// worker.turned: columns [first, first + count) of the rows [depth, depth + n), as rows kDepth apart
-void Products::turn(Side right, int64_t first, int64_t count, int64_t depth, int64_t n, Worker& worker) const {
-  const int64_t height = kernels_.tileRows;
+// Columns [first, first + count) of the rows [depth, depth + n), n <= kTileGroup, as the group `group` of panels
+void Products::packGroup8(Side right, int64_t first, int64_t count, int64_t depth, int64_t n, Worker& worker,
+                          int64_t group) const {
+  const int64_t height = kernels_.tileRows, panels = ceilDiv(count, height), cols = panels * height;
   const ConstHostView& m = right.matrix;
-  float* turned = worker.turned.get<float>(size_t(count * kDepth));
-  float* wide = worker.row.get<float>(size_t(height * count));
-  float* panel = worker.panels.get<float>(size_t(height * count));
+  float* wide = worker.row.get<float>(size_t(kTileGroup * cols));
   const size_t offset = bytesFor(m.type, first);
-  for (int64_t d = 0; d < n; d += height) {
-    const int64_t rows = std::min(height, n - d);
+  for (int64_t r = 0; r < n; ++r) {
     // few bytes of many rows: each would be waited for
-    for (int64_t r = 0; r < std::min(height, n - d - rows); ++r)
-      prefetch(m.row<uint8_t>(depth + d + rows + r) + offset, int64_t(bytesFor(m.type, count)));
-    for (int64_t r = 0; r < rows; ++r)
-      kernels_.toF32(m.type, m.row<uint8_t>(depth + d + r) + offset, wide + r * count, count);
-    kernels_.packRows(DType::f32, reinterpret_cast<const uint8_t*>(wide), size_t(count) * sizeof(float), rows, 0, count,
-                      panel);
-    for (int64_t c = 0; c < count; ++c)
-      std::memcpy(turned + c * kDepth + d, panel + c * height, size_t(rows) * sizeof(float));
+    if (depth + r + kAhead < m.rows)
+      prefetch(m.row<uint8_t>(depth + r + kAhead) + offset, int64_t(bytesFor(m.type, count)));
+    kernels_.toF32(m.type, m.row<uint8_t>(depth + r) + offset, wide + r * cols, count);
+    std::fill(wide + r * cols + count, wide + (r + 1) * cols, 0.0f);
+  }
+  uint8_t* panel = worker.panel8.get<uint8_t>(0);
+  float* scales = worker.scales.get<float>(0);
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t at = p * kGroups + group;
+    kernels_.packColumns8(wide + p * height, cols, n, panel + at * height * kTileGroup * kernels_.panelBytes,
+                          scales + at * height);
   }
 }
 
@@ -83,20 +90,19 @@ void Products::turn(Side right, int64_t first, int64_t count, int64_t depth, int
 void Products::columns8(const Block8& block, Side right, int64_t first, int64_t count, Worker& worker) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, area = height * width;
   const int64_t panels = ceilDiv(count, height), tiles = ceilDiv(block.out.rows, width), depth = right.depth();
+  const int64_t panelBytes = height * kDepth * kernels_.panelBytes;
+  const uint8_t* packed = worker.panel8.get<uint8_t>(size_t(panels * panelBytes));
+  const float* scales = worker.scales.get<float>(size_t(panels * kGroups * height));
   float* acc = worker.acc.get<float>(size_t(panels * tiles * area));
   std::fill_n(acc, panels * tiles * area, 0.0f);
   for (int64_t d = 0; d < depth; d += kDepth) {
     const int64_t n = std::min(kDepth, depth - d);
-    turn(right, first, count, d, n, worker);
-    const float* turned = worker.turned.get<float>(0);
-    uint8_t* panel = worker.panel8.get<uint8_t>(size_t(height * kDepth * kernels_.panelBytes));
-    float* scales = worker.scales.get<float>(size_t(height * kDepth / kTileGroup));
+    for (int64_t g = 0; g * kTileGroup < n; ++g)
+      packGroup8(right, first, count, d + g * kTileGroup, std::min(kTileGroup, n - g * kTileGroup), worker, g);
     for (int64_t p = 0; p < panels; ++p) {
-      kernels_.packRows8(DType::f32, reinterpret_cast<const uint8_t*>(turned + p * height * kDepth),
-                         kDepth * sizeof(float), std::min(height, count - p * height), 0, n, panel, scales);
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t group = t * block.groups + d / kTileGroup;
-        kernels_.tile8(acc + (p * tiles + t) * area, panel, scales,
+        kernels_.tile8(acc + (p * tiles + t) * area, packed + p * panelBytes, scales + p * kGroups * height,
                        block.left + group * kTileGroup * width * kernels_.tokenBytes, block.scales + group * width,
                        block.offsets + group * width, ceilDiv(n, kTileGroup));
       }

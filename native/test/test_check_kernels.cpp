@@ -39,7 +39,8 @@ std::vector<Broken> brokenCopies(const Kernels& sound) {
   without(&Kernels::geluGrad, "geluGrad"), without(&Kernels::geluMulGrad, "geluMulGrad");
   without(&Kernels::softmaxGrad, "softmaxGrad"), without(&Kernels::logSumExpGrad, "logSumExpGrad");
   without(&Kernels::logSumExp, "logSumExp");
-  without(&Kernels::packRows8, "tile8"), without(&Kernels::packTokens8, "tile8"), without(&Kernels::tile8, "tile8");
+  without(&Kernels::packRows8, "tile8"), without(&Kernels::packColumns8, "tile8");
+  without(&Kernels::packTokens8, "tile8"), without(&Kernels::tile8, "tile8");
   without(&Kernels::packLevels, "tileLevels"), without(&Kernels::packTokenLevels, "tileLevels");
   without(&Kernels::tileLevels, "tileLevels");
   without(&Kernels::quantizeTokens, "dotRows8"), without(&Kernels::dotRows8, "dotRows8");

@@ -266,6 +266,28 @@ TEST(kernels_eight_bit_tile_stays_close_to_the_product) {
   }
 }
 
+TEST(kernels_eight_bit_panels_do_not_depend_on_how_the_weights_lie) {
+  for (const Kernels* k : everyTable()) {
+    if (!k->packRows8) continue;
+    const int64_t height = k->tileRows, stride = height + 3;
+    for (const int64_t n : {1, 2, 3, 31, 63, 64}) {
+      std::vector<float> x = randoms(size_t(n * stride), 16), turned(size_t(height * n));
+      for (int64_t i = 0; i < n; ++i) x[size_t(i * stride + 1)] = 0;
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t r = 0; r < height; ++r) turned[size_t(r * n + i)] = x[size_t(i * stride + r)];
+      const size_t bytes = size_t(height * kTileGroup * k->panelBytes);
+      alignas(64) uint8_t rows[64 * kTileGroup * 4], columns[64 * kTileGroup * 4];
+      CHECK(bytes <= sizeof rows);
+      std::vector<float> rowScales(static_cast<size_t>(height)), columnScales(static_cast<size_t>(height));
+      k->packRows8(DType::f32, reinterpret_cast<const uint8_t*>(turned.data()), size_t(n) * sizeof(float), height, 0, n,
+                   rows, rowScales.data());
+      k->packColumns8(x.data(), stride, n, columns, columnScales.data());
+      CHECK(std::equal(rows, rows + bytes, columns));
+      CHECK(rowScales == columnScales);
+    }
+  }
+}
+
 // What 8-bit activations are: 127ths of the largest of 32.
 static std::vector<float> roundedInBlocks(const float* x, int64_t n) {
   std::vector<float> rounded(x, x + n);

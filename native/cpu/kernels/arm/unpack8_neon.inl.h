@@ -162,3 +162,17 @@ static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t r
     for (int64_t g = 0; g < groups; ++g, panel += 64 * kTileRows) interleave<kTileRows>(bytes[0] + 64 * g, 256, panel);
   }
 }
+
+static void packColumns8(const float* x, int64_t stride, int64_t k, uint8_t* panel, float* scales) {
+  float rows[kTileRows][64] = {{0}};
+  int8_t bytes[kTileRows][64];
+  for (int64_t i = 0; i < k; i += 4)
+    for (int64_t r = 0; r < kTileRows; r += 4) {
+      V v[4];
+      for (int64_t j = 0; j < 4; ++j) v[j] = i + j < k ? vload(x + (i + j) * stride + r) : vzero();
+      vtranspose(v);
+      for (int64_t j = 0; j < 4; ++j) vstore(rows[r + j] + i, v[j]);
+    }
+  for (int64_t r = 0; r < kTileRows; ++r) scales[r] = levels(rows[r], k, bytes[r]);
+  interleave<kTileRows>(bytes[0], 64, panel);
+}

@@ -32,6 +32,7 @@ const Kernels PG_TABLE_NAME = {
     .panelBytes = kPanelBytes,
     .tokenBytes = kTokenBytes,
     .packRows8 = packRows8,
+    .packColumns8 = packColumns8,
     .hasTile8 = hasTile8,
     .packTokens8 = packTokens8,
     .tile8 = tile8,

@@ -105,6 +105,8 @@ struct Kernels {
   // and those of hasTile8. column is a multiple of 256, the last group may be cut short.
   void (*packRows8)(DType type, const uint8_t* w, size_t stride, int64_t rows, int64_t column, int64_t k,
                     uint8_t* panel, float* scales);
+  // One group of such a panel from what lies the other way: x[k <= kTileGroup][tileRows], `stride` floats apart.
+  void (*packColumns8)(const float* x, int64_t stride, int64_t k, uint8_t* panel, float* scales);
   bool (*hasTile8)(DType type);
   // scales, offsets: [group][tileTokens]
   void (*packTokens8)(const float* x, int64_t stride, int64_t count, int64_t k, uint8_t* tokens, float* scales,

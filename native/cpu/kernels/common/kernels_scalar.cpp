@@ -325,6 +325,7 @@ const Kernels kKernelsScalar = {
     .panelBytes = 0,
     .tokenBytes = 0,
     .packRows8 = nullptr,   // quantized weights meet f32 activations here
+    .packColumns8 = nullptr,
     .hasTile8 = nullptr,
     .packTokens8 = nullptr,
     .tile8 = nullptr,

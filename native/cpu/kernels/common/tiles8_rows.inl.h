@@ -1,5 +1,5 @@
 // Weight rows to 8-bit tile panels, for the tables that unpack 256 columns at a time. The including file has
-//   Level                                 a panel's weight
+//   Level, kMostLevel                     a panel's weight; what the largest number of a group becomes
 //   unpackQ4_0 ... unpackQ6K(b, to, scales)   a super-block, or eight blocks, as levels with a scale per 64 columns
 //   unpackF32(w, n, to)                   up to 64 numbers; returns their scale
 //   panelWord(v)                          levels as the panel holds them
@@ -59,6 +59,35 @@ static void packRows8(pg::DType type, const uint8_t* w, size_t stride, int64_t r
         float* to = (float*)panel + (c + i) / kWord * kTileRows + part;
         for (int j = 0; j < kLanes; ++j) vstore(to + j * kTileRows, v[j]);
       }
+    }
+  }
+}
+
+// A panel's words are what lies below each other here, so nothing is transposed.
+static void packColumns8(const float* x, int64_t stride, int64_t k, uint8_t* panel, float* scales) {
+  constexpr int kWord = 4 / int(sizeof(Level));
+  for (int64_t part = 0; part < kTileRows; part += kLanes, x += kLanes) {
+    V top = vzero();
+    for (int64_t i = 0; i < k; ++i) top = vmax(top, vabs(vload(x + i * stride)));
+    alignas(64) float most[kLanes], inverse[kLanes];
+    vstore(most, top);
+    for (int r = 0; r < kLanes; ++r) {
+      inverse[r] = most[r] > 0 ? kMostLevel / most[r] : 0;
+      scales[part + r] = most[r] / kMostLevel;
+    }
+    const V factor = vload(inverse);
+    float* to = (float*)panel + part;
+    for (int64_t i = 0; i < pg::kTileGroup; i += kWord, to += kTileRows) {
+      alignas(64) float levels[kWord][kLanes];
+      for (int j = 0; j < kWord; ++j)
+        vstore(levels[j], i + j < k ? vround(vmul(vload(x + (i + j) * stride), factor)) : vzero());
+      alignas(64) uint32_t words[kLanes];
+      for (int r = 0; r < kLanes; ++r) {
+        words[r] = 0;
+        for (int j = 0; j < kWord; ++j)
+          words[r] |= ((uint32_t)(int32_t)levels[j][r] & (~0u >> (32 - 8 * sizeof(Level)))) << (8 * sizeof(Level) * j);
+      }
+      vstore(to, panelWord(vload((const float*)words)));
     }
   }
 }

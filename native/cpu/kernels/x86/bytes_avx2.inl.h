@@ -3,6 +3,7 @@
 #pragma once
 
 typedef int8_t Level;
+constexpr float kMostLevel = 127;
 
 // Up to 64 numbers as bytes of one scale, which is returned.
 PG_INLINE float unpackF32(const float* w, int64_t n, Level* to) {

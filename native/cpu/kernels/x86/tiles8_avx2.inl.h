@@ -68,7 +68,7 @@ static void packTokens8(const float* x, int64_t stride, int64_t count, int64_t k
 // ---- weights: 64ths of a byte's steps ----
 
 typedef int16_t Level;
-constexpr float kSteps = 64;
+constexpr float kMostLevel = kLevels16, kSteps = 64;
 PG_INLINE V panelWord(V v) { return v; }
 PG_INLINE void storeLevels(Level* to, __m256i low, __m256i high) {
   _mm256_storeu_si256((__m256i*)to, _mm256_permute2x128_si256(low, high, 0x20));

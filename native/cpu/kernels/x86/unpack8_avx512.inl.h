@@ -3,6 +3,7 @@
 #pragma once
 
 typedef int8_t Level;
+constexpr float kMostLevel = 127;
 
 PG_INLINE V levels16() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 PG_INLINE __m128i toBytes(V v) { return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)); }
