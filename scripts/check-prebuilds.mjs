@@ -70,7 +70,8 @@ function objection(path) {
   if (binary.minimum && isNewer(binary.minimum, macosFloor))
     return `needs macOS ${binary.minimum}, beyond ${macosFloor}`
   // Apple's processors run nothing without a signature, if only a made-up one.
-  if (binary.format === 'mach-o' && binary.machine === 'arm64' && !binary.signed) return 'is not signed'
+  if (binary.format === 'mach-o' && binary.machine === 'arm64' && !binary.signed)
+    return 'is not signed, or not as it is now'
   return ''
 }
 

@@ -1,6 +1,7 @@
 // What a shared library asks of its system, read from the file itself: packing may happen on any system. ELF, Mach-O
 // and PE, 64 bits, little endian: all that the package has engines for.
 //   { format, machine, libraries, versions: [library, version][], minimum, exports, imports }
+import { createHash } from 'node:crypto'
 
 /** Windows of a file with names for what is read. */
 class Bytes {
@@ -101,10 +102,26 @@ function readMachO(bytes) {
     if (loadDylibs.includes(command)) result.libraries.push(bytes.text(at + bytes.u32(at + 8)))
     else if (command === 0x32) result.minimum = version(bytes.u32(at + 12))
     else if (command === 0x24) result.minimum = version(bytes.u32(at + 8))
-    else if (command === 0x1d) result.signed = true
+    else if (command === 0x1d) result.signed = machSigned(bytes, bytes.u32(at + 8))
     else if (command === 2) Object.assign(result, machSymbols(bytes, at))
   }
   return result
+}
+
+/** Whether the signature at this place is one of these bytes: Apple's <kern/cs_blobs.h>, big endian. */
+function machSigned({ buffer }, at) {
+  const word = (place) => buffer.readUInt32BE(place)
+  const directory = at + word(at + 16)
+  if (word(at) !== 0xfade0cc0 || word(directory) !== 0xfade0c02) return false
+  const [sums, pages, end] = [16, 28, 32].map((field) => word(directory + field))
+  const size = 2 ** buffer[directory + 39]
+  if (end !== at || pages !== Math.ceil(end / size)) return false
+  return each(pages, (i) => {
+    const sum = createHash('sha256')
+      .update(buffer.subarray(i * size, Math.min(end, (i + 1) * size)))
+      .digest()
+    return sum.equals(buffer.subarray(directory + sums + i * 32, directory + sums + (i + 1) * 32))
+  }).every(Boolean)
 }
 
 function machSymbols(bytes, command) {

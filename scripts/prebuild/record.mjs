@@ -11,7 +11,7 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 /** What engines are made of: a commit that changes none of it needs no new ones. */
 const engineIngredients = [
   ...['native', 'CMakeLists.txt', 'binding.gyp'],
-  ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/targets.mjs']
+  ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/macho.mjs', 'scripts/prebuild/targets.mjs']
 ]
 /** What scripts/build-ptx.mjs makes CUDA's kernels of. */
 export const kernelIngredients = [

@@ -5,6 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
+import { withoutNames } from './macho.mjs'
 import { root } from './record.mjs'
 
 const home = join(root, 'build', 'zig')
@@ -105,6 +106,9 @@ function linkFlags(target) {
   return ['-shared', '-s', '-Wl,--version-script=native/addon/exports.map', '-Wl,--gc-sections', '-Wl,-z,relro']
 }
 
+/** What Node looks for in an engine, as macOS calls it. */
+const entrances = ['_napi_register_module_v1', '_node_api_module_get_api_version_v1']
+
 /** Compiles all of `jobs`, as many at once as there are cores. */
 async function together(jobs) {
   const waiting = [...jobs]
@@ -131,5 +135,6 @@ export async function build(target, output) {
   // Linked beside its objects: for Windows the linker leaves an import library next to what it makes.
   const linked = join(folder, target.file)
   await runZig(['c++', '-target', target.zig, '-mcpu=baseline', ...linkFlags(target), ...objects, '-o', linked])
-  copyFileSync(linked, output)
+  if (isMacos(target)) writeFileSync(output, withoutNames(readFileSync(linked), entrances), { mode: 0o755 })
+  else copyFileSync(linked, output)
 }

@@ -65,6 +65,7 @@ describe('check-prebuilds', () => {
     ],
     ['a newer macOS', 'darwin-arm64/node-paligemma.node', newerMacos(), /needs macOS 14\.0, beyond 12\.0/],
     ['no signature', 'darwin-arm64/node-paligemma.node', unsigned(), /is not signed/],
+    ['a signature of other bytes', 'darwin-arm64/node-paligemma.node', patched(), /is not signed, or not as it is now/],
     [
       'half a file',
       'linux-x64/node-paligemma.glibc.node',
@@ -79,6 +80,38 @@ describe('check-prebuilds', () => {
   it('packs for newer systems where it is told to', () => {
     const env = { PALIGEMMA_GLIBC_FLOOR: '2.30' }
     expect(check('linux-x64/node-paligemma.glibc.node', fixture('newer-glibc.elf'), env).status).toBe(0)
+  })
+})
+
+interface Binary {
+  imports: string[]
+  exports: string[]
+  signed: boolean
+}
+
+describe('withoutNames', () => {
+  it('leaves the entrance, what is wanted of others, all code, and a signature', async () => {
+    const { withoutNames } = (await import('../../scripts/prebuild/macho.mjs' as string)) as {
+      withoutNames: (file: Buffer, entrances: string[]) => Buffer
+    }
+    const { readBinary } = (await import('../../scripts/prebuild/read-binary.mjs' as string)) as {
+      readBinary: (file: Buffer) => Binary
+    }
+    const loud = gunzipSync(fixture('loud.dylib.gz'))
+    const quiet = withoutNames(loud, ['_napi_register_module_v1'])
+    const [before, after] = [readBinary(loud), readBinary(quiet)]
+    expect(after.imports).toEqual(before.imports)
+    expect(after.exports).toEqual(['napi_register_module_v1'])
+    expect([loud, quiet].map((file) => ['_hid', '_loc', '_napi_outside'].map((name) => file.includes(name)))).toEqual([
+      [true, true, true],
+      [false, false, true]
+    ])
+    expect([before.signed, after.signed]).toEqual([true, true])
+    // code and data lie between the load commands and the last segment, 48 KiB from the start
+    expect(quiet.subarray(1440, 49152)).toEqual(loud.subarray(1440, 49152))
+    expect(quiet.length).toBeLessThan(loud.length)
+    expect(check('darwin-arm64/node-paligemma.node', quiet)).toMatchObject({ status: 0 })
+    expect(withoutNames(quiet, ['_napi_register_module_v1'])).toEqual(quiet)
   })
 })
 
@@ -98,4 +131,8 @@ function newerMacos(): Buffer {
 function unsigned(): Buffer {
   const [, at] = commands().find(([command]) => command === 0x1d)!
   return edited(dylib, (copy) => copy.writeUInt32LE(0x26, at))
+}
+
+function patched(): Buffer {
+  return edited(dylib, (copy) => copy.writeUInt8(copy.readUInt8(0x520) ^ 1, 0x520))
 }
