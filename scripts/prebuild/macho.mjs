@@ -142,7 +142,8 @@ function partsOf(file, commands, symbols, entrances) {
 /** The library `file` without names that nobody reads; `entrances` stay. */
 export function withoutNames(file, entrances) {
   const commands = commandsOf(file)
-  if (commands.some(({ kind }) => otherFixups.includes(kind))) throw new Error('is linked in a way that is not known here')
+  if (commands.some(({ kind }) => otherFixups.includes(kind)))
+    throw new Error('is linked in a way that is not known here')
   const one = (wanted) => commands.find(({ kind }) => kind === wanted)?.at
   const last = commands.findLast(
     ({ kind, at }) => kind === segment && /^__LINKEDIT\0/.test(file.toString('latin1', at + 8, at + 24))
