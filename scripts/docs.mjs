@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { answered } from './docs/answers.mjs'
 import { cliPage } from './docs/cli-page.mjs'
 import { devicesPage, sourcesOf } from './docs/devices-page.mjs'
 import { writePictures } from './docs/pictures.mjs'
@@ -20,6 +21,10 @@ const required = createRequire(import.meta.url)
 const modules = (path) => required(join(root, 'dist', `${path}.js`))
 writeFileSync(join(root, 'docs', 'devices.md'), await devicesPage(await sourcesOf(modules)))
 
-// Only where asked: they change with every kernel table.
-if (process.argv.includes('--pictures'))
-  await writePictures(required(join(root, 'dist')), join(root, 'docs', 'pictures'))
+// Only where asked: they change with every kernel table and demo model.
+if (process.argv.includes('--pictures')) {
+  const pictures = join(root, 'docs', 'pictures')
+  await writePictures(required(join(root, 'dist')), pictures)
+  const tasks = join(root, 'docs', 'tasks.md')
+  writeFileSync(tasks, answered(readFileSync(tasks, 'utf8'), pictures))
+}

@@ -22,6 +22,12 @@ export async function writePictures(api, folder) {
     save('segment.webp', await draw(demoImage, [ring]))
     save('mask.webp', await draw(demoImage, [ring], { boxes: false, picture: false }))
     save('cut-out.png', await api.cropBox(demoImage, ring, { cutOut: true, padding: 4 }))
+    for (const number of [10, 24])
+      await sharp(scene(number))
+        .webp({ lossless: true })
+        .toFile(join(folder, `scene-${number}.webp`))
+    save('numbers.webp', await toWebp(await sceneOf([4, 1], [14, 4, 28, 5])))
+    await crowded(api, model, save)
     const scenes = await sceneOf([4, 2])
     const named = ['black star', 'blue square', 'orange square', 'red ring', 'purple cross', 'green cross']
     const inTiles = []
@@ -31,43 +37,94 @@ export async function writePictures(api, folder) {
     }
     save('tiles.webp', await draw(scenes, inTiles, { tiles: true, scale: 2, fontSize: 16 }))
     save('tracks.webp', await tracked(api, model, scenes))
+    save('clip.webp', await clipOf(scenes))
+    save('frames.webp', await framesOf(api, join(folder, 'clip.webp')))
   } finally {
     await model.dispose()
   }
 }
 
-/** Pictures of the demo model's examination beside each other: everything in them is small. */
-async function sceneOf([columns, rows]) {
-  const side = 112
+/** A picture of the demo model's examination. */
+const scene = (number) => join('test', 'fixtures', 'demo-eval', `${String(number).padStart(3, '0')}.png`)
+const side = 112
+
+/** Several of them beside each other: everything in them is small. */
+async function sceneOf([columns, rows], numbers = Array.from({ length: columns * rows }, (_, i) => i)) {
   const [width, height] = [columns * side, rows * side]
-  const parts = Array.from({ length: columns * rows }, (_, i) => ({
-    input: join('test', 'fixtures', 'demo-eval', `${String(i).padStart(3, '0')}.png`),
+  const parts = numbers.map((number, i) => ({
+    input: scene(number),
     left: (i % columns) * side,
     top: Math.floor(i / columns) * side
   }))
-  const scene = sharp({ create: { width, height, channels: 3, background: 'grey' } }).composite(parts)
-  return { data: await scene.removeAlpha().raw().toBuffer(), width, height, channels: 3 }
+  const all = sharp({ create: { width, height, channels: 3, background: 'grey' } }).composite(parts)
+  return { data: await all.removeAlpha().raw().toBuffer(), width, height, channels: 3 }
 }
 
-/** A camera that goes over the scene: four of its pictures, with the ids of what it sees. */
-async function tracked(api, model, { data, width, height }) {
-  const [label, side, shown] = ['black star', 112, []]
-  const tracker = new api.Tracker()
-  for (let frame = 0; frame < 16; frame++) {
-    const window = { left: 8 * frame, top: 0, width: side, height: side }
-    const raw = { width, height, channels: 3 }
-    const pixels = await sharp(data, { raw }).extract(window).raw().toBuffer()
-    const image = { data: pixels, width: side, height: side, channels: 3 }
-    const found = await model.detect(image, label, { minScore: api.recommendedMinScore(label) })
-    const objects = tracker
-      .update(found, frame / 5)
-      .tracked.map(({ id, ...one }) => ({ ...one, label: `#${id} ${label}` }))
-    if (frame % 4 === 3) shown.push(await api.drawDetections(image, objects, { scale: 2, lineWidth: 3, fontSize: 16 }))
+const toWebp = async ({ data, width, height }) =>
+  await sharp(data, { raw: { width, height, channels: 3 } })
+    .webp({ lossless: true })
+    .toBuffer()
+
+/** A scene with more in it than one look tells apart: all that is found, what is likely, and what tiles find. */
+async function crowded(api, model, save) {
+  const pixels = await sceneOf([2, 2], [4, 5, 6, 11])
+  save('crowd.webp', await toWebp(pixels))
+  const halves = { columns: 2, rows: 2 }
+  const looks = { 'all.webp': {}, 'likely.webp': { minScore: 0.5 }, 'closer.webp': { minScore: 0.5, tiles: halves } }
+  for (const [name, options] of Object.entries(looks)) {
+    const found = await model.detect(pixels, 'star', options)
+    const drawing = { scores: true, scale: 2, lineWidth: 3, fontSize: 15, format: 'webp' }
+    save(name, await api.drawDetections(pixels, found, drawing))
   }
-  const [all] = [shown.length * 2 * side]
-  const strip = sharp({ create: { width: all, height: 2 * side, channels: 3, background: 'white' } })
-  return await strip
-    .composite(shown.map((input, i) => ({ input, left: i * 2 * side, top: 0 })))
+}
+
+/** The picture of a camera that goes over a scene, at one of its 16 steps. */
+const windowOf = async ({ data, width, height }, step) =>
+  await sharp(data, { raw: { width, height, channels: 3 } })
+    .extract({ left: 8 * step, top: 0, width: side, height: side })
+    .raw()
+    .toBuffer()
+
+/** ... all of them, five a second, as an animation. */
+async function clipOf(scenes) {
+  const frames = await Promise.all(Array.from({ length: 16 }, (_, step) => windowOf(scenes, step)))
+  const raw = { width: side, height: side * frames.length, channels: 3, pageHeight: side }
+  const delay = frames.map(() => 200)
+  return await sharp(Buffer.concat(frames), { raw }).webp({ quality: 90, delay, loop: 0 }).toBuffer()
+}
+
+/** The frames of the clip that the guide asks about. */
+async function framesOf(api, clip) {
+  const shown = []
+  for await (const { image } of api.videoFrames(clip, { count: 4 })) {
+    const raw = { width: side, height: side, channels: 3 }
+    shown.push(
+      await sharp(image.data, { raw })
+        .resize(2 * side, 2 * side, { kernel: 'nearest' })
+        .png()
+        .toBuffer()
+    )
+  }
+  return await stripOf(shown)
+}
+
+const stripOf = async (pictures) =>
+  await sharp({ create: { width: pictures.length * 2 * side, height: 2 * side, channels: 3, background: 'white' } })
+    .composite(pictures.map((input, i) => ({ input, left: i * 2 * side, top: 0 })))
     .webp()
     .toBuffer()
+
+/** Every fourth picture of that camera, with the ids of what it sees. */
+async function tracked(api, model, scenes) {
+  const [label, shown] = ['black star', []]
+  const tracker = new api.Tracker()
+  for (let step = 0; step < 16; step++) {
+    const image = { data: await windowOf(scenes, step), width: side, height: side, channels: 3 }
+    const found = await model.detect(image, label, { minScore: api.recommendedMinScore(label) })
+    const objects = tracker
+      .update(found, step / 5)
+      .tracked.map(({ id, ...one }) => ({ ...one, label: `#${id} ${label}` }))
+    if (step % 4 === 3) shown.push(await api.drawDetections(image, objects, { scale: 2, lineWidth: 3, fontSize: 16 }))
+  }
+  return await stripOf(shown)
 }

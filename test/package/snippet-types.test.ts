@@ -29,7 +29,8 @@ ${['ai', 'zod', 'openai', '@langchain/core/messages', '@langchain/openai', '@lla
 it('every snippet compiles', () => {
   mkdirSync(join(dir, 'node_modules'))
   symlinkSync(root, join(dir, 'node_modules', 'node-paligemma'), 'junction')
-  symlinkSync(join(root, 'node_modules', '@types'), join(dir, 'node_modules', '@types'), 'junction')
+  for (const name of ['@types', 'sharp'])
+    symlinkSync(join(root, 'node_modules', name), join(dir, 'node_modules', name), 'junction')
   const values = execFileSync(process.execPath, ['-p', 'Object.keys(require("./dist")).join()'], { cwd: root })
   writeFileSync(join(dir, 'globals.d.ts'), globals(String(values).trim().split(',')))
   const all = snippets(['js', 'mjs', 'cjs', 'ts'])

@@ -7,6 +7,7 @@ const demo = join(__dirname, '..', '..', 'demo')
 
 /** What needs more than a model and a picture runs elsewhere. */
 const elsewhere: Readonly<Record<string, RegExp>> = {
+  'test/docs/answers': /\/\/ → /,
   'test/frameworks': /from '(?:ai|openai|@langchain|@llamaindex)|electron|\.node'/,
   'test/server': /node-paligemma\/server/,
   'test/queue': /node-paligemma\/queue/,
