@@ -1,6 +1,6 @@
 // npm run prebuild:test: packs the engines of prebuilds/ as a release would, installs the tarball for each system as
 // its users get it, and runs it where an emulator of Debian can: arm64 under qemu, Windows under wine, musl under
-// its loader and in Bun.
+// its loader, and in Bun in a root with nothing else.
 //   node scripts/prebuild-test.mjs [TARGET...]
 // The exit code is 1 when anything failed, 2 for a wrong argument. macOS and Windows on Arm are read, not run.
 import { spawnSync } from 'node:child_process'

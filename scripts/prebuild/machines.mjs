@@ -2,7 +2,7 @@
 // run. Each is { name, can(): why not or '', node(args, cwd): { status, output } }; `sharp` is false where sharp's own
 // binary cannot be loaded.
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { cppRuntime, whyNoMusl } from './musl-host.mjs'
 import { root } from './record.mjs'
@@ -73,17 +73,29 @@ const wine = {
   }
 }
 
+/** Makes a folder a root like Alpine's, as far as Debian has it: Bun, musl and a C++ library, not even a shell. */
+function muslRoot(folder) {
+  const program = foreign('@oven/bun-linux-x64-musl', 'bun', '1')
+  for (const name of ['bin', 'lib', 'tmp']) mkdirSync(join(folder, name), { recursive: true })
+  cpSync(program, join(folder, 'bin', 'bun'))
+  cpSync(join(cppRuntime(program), 'libstdc++.so.6'), join(folder, 'lib', 'libstdc++.so.6'))
+  for (const name of ['ld-musl-x86_64.so.1', 'libc.musl-x86_64.so.1'])
+    copyFileSync('/lib/ld-musl-x86_64.so.1', join(folder, 'lib', name))
+}
+
 const bunOnMusl = {
-  name: "Bun on Debian's musl",
+  name: "Bun in a root with Debian's musl and nothing else",
   // sharp's binary wants more of a C++ library than Bun does.
   sharp: false,
   can() {
     if (whyNoMusl()) return whyNoMusl()
+    if (run('unshare', ['--map-root-user', 'true'], root).status !== 0) return 'may not make roots of its own (unshare)'
     return has('g++') ? '' : 'has no g++ (Debian: apt-get install g++)'
   },
   node(args, cwd) {
-    const program = foreign('@oven/bun-linux-x64-musl', 'bun', '1')
-    return run(program, args, cwd, { LD_LIBRARY_PATH: cppRuntime(program) })
+    muslRoot(cwd)
+    const inside = ['--map-root-user', `--root=${cwd}`, '--wd=/', '/bin/bun', ...args]
+    return run('unshare', inside, cwd, { TMPDIR: '/tmp', HOME: '/tmp' })
   }
 }
 
