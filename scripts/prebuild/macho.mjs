@@ -150,7 +150,8 @@ export function withoutNames(file, entrances) {
   ).at
   const start = Number(file.readBigUInt64LE(last + 40))
   const symbols = symbolsOf(file, one(symtab), entrances)
-  const parts = partsOf(file, commands, symbols, entrances).filter(({ bytes }) => bytes.length > 0)
+  // Also what is empty has a place, which must lie inside the file.
+  const parts = partsOf(file, commands, symbols, entrances).filter(({ offset }) => offset > 0)
   const head = Buffer.from(file.subarray(0, start))
   const tail = []
   let end = start

@@ -84,6 +84,7 @@ function elfSymbols(bytes, sections, namesOf) {
 
 const [machArm64, machX64] = [0x0100000c, 0x01000007]
 const machMachines = { [machArm64]: 'arm64', [machX64]: 'x64' }
+const machData = [0x1d, 0x26, 0x29] // signature, function starts, data in code
 const loadDylibs = [0xc, 0x80000018, 0x8000001f, 0x80000023]
 
 function readMachO(bytes) {
@@ -99,6 +100,8 @@ function readMachO(bytes) {
   const version = (word) => `${word >>> 16}.${(word >>> 8) & 255}`
   for (let i = bytes.u32(16), at = 32; i > 0; i--, at += bytes.u32(at + 4)) {
     const command = bytes.u32(at)
+    if (machData.includes(command) && bytes.u32(at + 8) + bytes.u32(at + 12) > bytes.buffer.length)
+      throw new RangeError(`command ${command} leads outside`)
     if (loadDylibs.includes(command)) result.libraries.push(bytes.text(at + bytes.u32(at + 8)))
     else if (command === 0x32) result.minimum = version(bytes.u32(at + 12))
     else if (command === 0x24) result.minimum = version(bytes.u32(at + 8))

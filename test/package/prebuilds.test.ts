@@ -72,6 +72,7 @@ describe('check-prebuilds', () => {
       elf.subarray(0, elf.length >> 1),
       /cannot be checked: ends before/
     ],
+    ['data beyond its end', 'darwin-arm64/node-paligemma.node', beyond(), /cannot be checked: ends before/],
     ['text', 'linux-x64/node-paligemma.glibc.node', Buffer.from('x'.repeat(99)), /is neither an ELF nor a Mach-O nor/]
   ])('refuses %s', (_, place, bytes, why) => {
     expect(check(place, bytes)).toMatchObject({ status: 1, stderr: expect.stringMatching(why) })
@@ -135,4 +136,10 @@ function unsigned(): Buffer {
 
 function patched(): Buffer {
   return edited(dylib, (copy) => copy.writeUInt8(copy.readUInt8(0x520) ^ 1, 0x520))
+}
+
+/** Data in code, of which there is none, behind the end. */
+function beyond(): Buffer {
+  const [, at] = commands().find(([command]) => command === 0x29)!
+  return edited(dylib, (copy) => copy.writeUInt32LE(dylib.length + 8, at + 8))
 }
