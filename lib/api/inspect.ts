@@ -12,6 +12,7 @@ import { check, readOptions, rule, take, type Rules } from '../base/validate'
 /** A metadata value; 64-bit integers beyond 2^53 are bigint. */
 export type MetadataValue = number | bigint | boolean | string | MetadataValue[]
 
+/** A key of a GGUF and what it says. */
 export interface MetadataEntry {
   key: string
   /** GGUF's name: "uint32", "string", "array<string>", ... */
@@ -21,6 +22,7 @@ export interface MetadataEntry {
   count?: number | undefined
 }
 
+/** A tensor of a GGUF. */
 export interface TensorInfo {
   name: string
   /** "F32", "Q4_K", ... */
@@ -59,6 +61,7 @@ export interface ModelInfo {
   tensors: TensorInfo[]
 }
 
+/** Options of {@link inspectModel}. */
 export interface InspectOptions {
   /** Values kept of each metadata array; default all. */
   maxArray?: number | undefined

@@ -83,6 +83,7 @@ const requestsRule = {
  * and rejects it, unchanged. Relative paths begin in the working folder of the moment of the call.
  */
 export class PaliGemma {
+  /** What the model is and how it runs: sizes, type, device, kernel table, threads. */
   readonly info: Readonly<LoadedModelInfo>
   readonly #host: ModelHost
 

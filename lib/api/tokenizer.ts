@@ -7,6 +7,7 @@ import { checkReadable } from '../base/permission'
 import { native, type NativeTokenizer } from '../engine/native'
 import { check, longestText, readOptions, rule, take, type Rule, type Rules } from '../base/validate'
 
+/** Options of {@link Tokenizer.encode}. */
 export interface EncodeOptions {
   /** `<bos>`, `<eos>`, `<pad>`, `<unk>` and `<image>` become their ids; default false: they are plain text. */
   allowControlTokens?: boolean | undefined

@@ -29,6 +29,7 @@ import { type ConvertResult, countParameters, writeModel } from './write'
 
 export { fileTypeNames, type ConvertResult }
 
+/** Options of `convertModel`. */
 export interface ConvertOptions {
   /**
    * A Hugging Face model directory (config.json, tokenizer.model and safetensors weights, in one file or in shards), an

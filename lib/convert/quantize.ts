@@ -10,6 +10,7 @@ import type { ConvertHooks, ConvertResult } from './index'
 import { parseFileType, parseVisionType } from '../formats/types'
 import { countParameters, writeModel } from './write'
 
+/** Options of `quantizeModel`. */
 export interface QuantizeOptions {
   /** A GGUF: a whole PaliGemma, its text or its vision file; tensors of unknown names are copied. */
   source: string

@@ -51,6 +51,7 @@ export interface CacheRecord {
   pulledAt: string
 }
 
+/** A model or adapter in the cache, with the paths of its files. */
 export interface CachedModel extends Omit<CacheRecord, 'model' | 'vision' | 'extra' | 'sha256'> {
   /** Path of the GGUF; of an adapter, its folder or its GGUF. */
   path: string

@@ -38,11 +38,13 @@ export interface PulledList {
 /** What {@link removePulled} has removed. */
 export type RemovedList = Omit<PulledList, 'dir'>
 
+/** Options of {@link listPulled}. */
 export interface ListPulledOptions {
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
   cacheDir?: string | undefined
 }
 
+/** Options of {@link removePulled}. */
 export interface RemovePulledOptions extends ListPulledOptions {
   /** What is worth telling a person: waiting for a process that is pulling the model. */
   onMessage?: ((message: string) => void) | undefined

@@ -7,6 +7,7 @@ import { longestName, show } from '../base/validate'
 
 /** Uncompressed pixels, row-major, channels last: [height, width, channels]. */
 export interface RawPixels {
+  /** 0..255, no padding at the ends of rows. */
   data: Uint8Array | Uint8ClampedArray
   /** In pixels. */
   width: number
@@ -19,7 +20,9 @@ export interface RawPixels {
 export interface ImageEmbedding {
   /** SigLIP features after the projector, [tokens, hidden], row-major. */
   data: Float32Array
+  /** `info.imageTokens`: 256 at 224 px, 1024 at 448, 4096 at 896. */
   tokens: number
+  /** `info.textHidden`: 2048 of PaliGemma 1, 2304 of PaliGemma 2 3B. */
   hidden: number
   /** Where the picture lay in the model's input, so that `detect` can give pixels. */
   transform?: ImageTransform | undefined

@@ -11,6 +11,7 @@ import type { RecentPictures } from './recent'
 import type { ImageTransform } from './transform'
 import { publicCall } from '../base/call'
 
+/** What {@link preprocessImage} gives. */
 export interface PreprocessedImage {
   /** = `size`, in pixels. */
   width: number

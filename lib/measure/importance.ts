@@ -40,8 +40,11 @@ export interface ImportanceOptions
   maxTokens?: number | undefined
 }
 
+/** What {@link collectImportance} wrote. */
 export interface ImportanceResult {
+  /** Of the file, absolute. */
   path: string
+  /** Its size. */
   bytes: number
   /** Matrices observed. */
   matrices: number

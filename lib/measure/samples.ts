@@ -6,6 +6,7 @@ import type { ImageInput } from '../images/image-input'
 import { takeImage } from '../images/image-rule'
 import { check, isText, readFields, rule, takeList, type Rule } from '../base/validate'
 
+/** A prompt for every picture, with the answer that is right for all of them where there is one. */
 export interface SamplePrompt {
   prompt: string
   /** The right answer; without one, the model's own is taken. */

@@ -33,6 +33,7 @@ export interface VerifyOptions {
   signal?: AbortSignal | undefined
 }
 
+/** One check of {@link verifyModel} and how it ended. */
 export interface VerifyCheck {
   /** "kernels avx2", "demo on avx2", "weights", ... */
   name: string
@@ -40,6 +41,7 @@ export interface VerifyCheck {
   outcome: 'ok' | 'failed' | 'skipped'
   /** What was found, in a line. */
   detail: string
+  /** How long it took, in milliseconds. */
   ms: number
 }
 

@@ -22,13 +22,21 @@ const xyxyRule: Rule = {
   accepts: (v) => Array.isArray(v) && v.length === 4 && everyItem(v, rule.number(-Number.MAX_VALUE).accepts)
 }
 
-/** @throws PaliGemmaError ERR_INVALID_OPTION */
+/**
+ * Left, top, right and bottom edge of a box in pixels: `[x, y, x + width, y + height]`.
+ *
+ * @throws PaliGemmaError ERR_INVALID_OPTION
+ */
 export function toXyxy(box: Box): XyxyBox {
   const { x, y, width, height } = takeBox('box', box)
   return [x, y, x + width, y + height]
 }
 
-/** @throws PaliGemmaError ERR_INVALID_OPTION */
+/**
+ * The box of its left, top, right and bottom edge in pixels; what {@link toXyxy} gives becomes what it was.
+ *
+ * @throws PaliGemmaError ERR_INVALID_OPTION
+ */
 export function fromXyxy(corners: readonly [number, number, number, number]): Box {
   const [x1, y1, x2, y2] = take('corners', corners, xyxyRule)
   return { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }

@@ -21,8 +21,8 @@ export interface ChoicesConstraint<Choice extends string = string> {
 
 /**
  * A text that matches as a whole. A string, or a `RegExp` without flags (or with "u"). Supported: characters, `.`,
- * classes, `\d \w \s \D \W \S` (ASCII), groups, `|`, `? * + {m} {m,} {m,n}`, `\t \n \r \f \v \0 \xHH \uHHHH \u{H}`.
- * Lookaround, back references, named groups, lazy quantifiers, `\b` and `\p` are refused with their position.
+ * classes, `\d \w \s \D \W \S` (ASCII), groups, `|`, `? * + {m} {m,} {m,n}`, `\t \n \r \f \v \0 \xHH \uHHHH \u{H}`,
+ * lookaheads outside of repetitions. Lookbehind, back references, `\b`, `\B` and `\p` are refused with their position.
  */
 export interface RegexConstraint {
   regex: string | RegExp

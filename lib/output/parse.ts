@@ -18,6 +18,7 @@ export interface NormalizedBox {
   xMax: number
 }
 
+/** Options of {@link parseOutput}. */
 export interface ParseOptions {
   /** Of the original picture, in pixels. */
   width: number

@@ -10,8 +10,11 @@ import type { NormalizedBox } from './parse'
 
 /** What a tracker looks at: results of `detect` and `segment` are. */
 export interface Trackable {
+  /** Tracks go on with detections of their own label alone. */
   label: string
+  /** 0..1 */
   score: number
+  /** 0..1 of the frame. */
   normalized: NormalizedBox
 }
 
@@ -34,6 +37,7 @@ export interface TrackerOptions {
 
 /** Something that is followed. */
 export interface Track {
+  /** From 1 on; never given twice by one tracker. */
   id: number
   label: string
   /** Where it was seen last. */
@@ -43,6 +47,7 @@ export interface Track {
   age: number
 }
 
+/** What {@link Tracker.update} knows after a frame. */
 export interface TrackUpdate<T> {
   /** The detections of tracks that are there, with their ids. */
   tracked: (T & { id: number })[]

@@ -26,7 +26,9 @@ export interface SimilarityMapOptions {
 export interface SimilarityMap {
   /** [rows, columns] of patches, from the top left corner: dot products, -1..1. */
   data: Float32Array
+  /** Patches below each other: 32 of a model with 448 px. */
   rows: number
+  /** Patches beside each other, as many. */
   columns: number
   /** Where the page lay in the square that the patches cover. */
   transform?: ImageTransform | undefined

@@ -12,7 +12,9 @@ export interface MultiVector {
   type?: 'f32' | undefined
   /** [tokens, dims], row-major. */
   data: Float32Array
+  /** How many vectors. */
   tokens: number
+  /** Values in each: 128 of ColPali. */
   dims: number
   /** Of pages: the first so many tokens are the picture's patches, row by row from the top left corner. */
   imageTokens?: number | undefined
@@ -46,6 +48,7 @@ export interface BinaryMultiVector {
 }
 
 export type { VectorType }
+/** The vectors of a page in any type: `[tokens, dims]`, row-major. */
 export type PageVectors = MultiVector | Int8MultiVector | BinaryMultiVector
 
 /** Whose prompts the checkpoint was trained or published with. */

@@ -10,10 +10,13 @@ import { imagesRule, takeImage } from '../images/image-rule'
 
 /** One example: `prompt` and `response` may be called `prefix` and `suffix`, as in PaliGemma's data sets. */
 export interface FitExample {
+  /** One picture, or several in order; none for text alone. */
   image?: ImageInput | undefined
   images?: ImageInput[] | undefined
+  /** What is asked. */
   prompt?: string | undefined
   prefix?: string | undefined
+  /** What the model shall answer; the end token is added. */
   response?: string | undefined
   suffix?: string | undefined
 }
@@ -26,6 +29,7 @@ export interface FitLists {
   responses: string | readonly string[]
 }
 
+/** What `fit` learns from: examples, or lists of their parts; an iterable is read to its end before the first step. */
 export type FitExamples = FitLists | Iterable<FitExample> | AsyncIterable<FitExample>
 
 export interface TakenExample {

@@ -31,6 +31,7 @@ export interface FitEvaluation {
   loss: number
 }
 
+/** Options of `fit`. */
 export interface FitOptions {
   /** Start from this adapter (a PEFT folder, or what `fit` returned): its modules, rank and scaling, fresh moments. */
   from?: string | TrainedAdapter | undefined
@@ -83,10 +84,13 @@ export interface FitOptions {
   onEvaluate?: ((evaluation: FitEvaluation) => void) | undefined
 }
 
+/** What `fit` gives. */
 export interface FitResult {
+  /** For `adapters` of any call of this model; `adapter.save(path)` writes it. */
   adapter: TrainedAdapter
   /** One a step: the loss of its examples before it. */
   losses: number[]
+  /** Of the held-out examples, in the order of steps; empty where there are none. */
   evaluation: FitEvaluation[]
 }
 

@@ -60,9 +60,11 @@ export interface VideoSegment extends GenerateResult {
   times: number[]
 }
 
+/** What `describeVideo` gives. */
 export interface VideoDescription {
   /** Of all parts, a line each. */
   text: string
+  /** One for each part, in their order; one alone without `segmentSeconds`. */
   segments: VideoSegment[]
 }
 

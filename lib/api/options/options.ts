@@ -119,11 +119,14 @@ export type ChoiceOptions<Choice extends string> = Omit<GenerateOptions, 'constr
 
 /** Options of `score`. */
 export interface ScoreOptions {
+  /** What comes before the suffix, as for `generate`; its newline is added. */
   prompt: string
   /** The text whose probability is asked for; the end token is scored after it. */
   suffix: string
+  /** One picture, or several in order. */
   image?: ImageInput | undefined
   images?: ImageInput[] | undefined
+  /** `<bos>`, `<eos>` and the like are tokens, not text; default false. */
   allowControlTokens?: boolean | undefined
   /** As for `generate`. */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
@@ -152,6 +155,7 @@ export interface AnswerOptions<Choice extends string = string> extends TaskOptio
   choices?: readonly Choice[] | undefined
 }
 
+/** Options of `caption`. */
 export interface CaptionOptions extends TaskOptions {
   /** "short": raw alt-text like; "coco" (default): one plain sentence; "long": several sentences. */
   style?: 'short' | 'coco' | 'long' | undefined
@@ -195,6 +199,7 @@ export interface DetectOptions<Object = Detection> extends SamplingOptions, Tile
   onObject?: ((object: Object) => void) | undefined
 }
 
+/** Options of `encodeImage`. */
 export interface EncodeImageOptions {
   /** As for `generate`; the embedding holds what they make of the picture. */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined

@@ -2,6 +2,7 @@
 
 /** A token of the output. */
 export interface GeneratedToken {
+  /** Its number in the vocabulary. */
   id: number
   /** The characters that this token completed; '' for control tokens and parts of a character. */
   text: string
@@ -23,8 +24,11 @@ export type FinishReason = 'stop' | 'length' | 'abort'
 
 /** What `generate` gives. */
 export interface GenerateResult {
+  /** Without what ended it: a stop string or the end token. */
   text: string
+  /** One for each token of the output, without the end token. */
   tokens: GeneratedToken[]
+  /** Why it ended. */
   finishReason: FinishReason
   /** With it as `seed` the same request gives the same text again. 0 where nothing was sampled. */
   seed: number

@@ -18,6 +18,7 @@ export interface CocoGroup {
   overlaps: number[][]
 }
 
+/** COCO's twelve numbers, 0..1 each, as pycocotools computes them. */
 export interface CocoScores {
   /** Mean over ten thresholds of IoU, 0.5 to 0.95, and at two of them. null: there is no such object. */
   AP: number | null

@@ -19,6 +19,7 @@ import { polygonsOf } from '../masks/polygons'
 import { boxSvg, labelsSvg, maskSvg, type Sheet, sheetOf, svgDocument } from './sheet'
 import { drawnTilesRule, tilesOf, tilesSvg } from './tile-lines'
 
+/** Options of {@link drawDetections}. */
 export interface DrawOptions extends DecodingCallOptions {
   /** Names at the boxes; default true. */
   labels?: boolean | undefined

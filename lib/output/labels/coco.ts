@@ -29,6 +29,7 @@ export interface CocoOptions {
   tolerance?: number | undefined
 }
 
+/** An object in a COCO data set, by COCO's own names. */
 export interface CocoAnnotation {
   id: number
   image_id: number
@@ -44,7 +45,9 @@ export interface CocoAnnotation {
   score?: number
 }
 
+/** A COCO data set, ready for `JSON.stringify`. */
 export interface CocoDataset {
+  /** Width and height in pixels. */
   images: { id: number; file_name: string; width: number; height: number }[]
   annotations: CocoAnnotation[]
   categories: { id: number; name: string }[]
