@@ -61,16 +61,29 @@ function writePages() {
 }
 
 const sections = {
-  Begin: ['start', 'checkpoints', 'tasks', 'migrate', 'compare', 'troubleshooting'],
+  Begin: ['start', 'checkpoints', 'tasks', 'migrate', 'compare', 'readme', 'troubleshooting'],
   Use: ['api', 'cli', 'constraints', 'outputs', 'tiles', 'video', 'retrieval'],
-  Models: ['pull', 'convert', 'quantize', 'gguf', 'fit', 'datasets', 'adapters'],
-  Run: ['server', 'ai-sdk', 'batch', 'queue', 'recipes', 'deploy', 'performance'],
-  Understand: ['results', 'reliability', 'benchmarks', 'architecture', 'lab-book', 'releases', 'changelog', 'notice']
+  Models: ['pull', 'convert', 'quantize', 'gguf', 'fit', 'datasets', 'evaluate', 'adapters', 'demo-model'],
+  Run: ['server', 'ai-sdk', 'batch', 'queue', 'recipes', 'deploy', 'performance', 'devices', 'gpu'],
+  Understand: [
+    'results',
+    'reliability',
+    'benchmarks',
+    'architecture',
+    'lab-book',
+    'releases',
+    'changelog',
+    'security',
+    'notice'
+  ]
 }
 
 const titleOf = (page) => /^# (.*)$/m.exec(readFileSync(join(source, `${page}.md`), 'utf8'))?.[1] ?? page
 
 function writeConfig() {
+  const listed = ['index', ...Object.values(sections).flat()].map((page) => `${page}.md`)
+  const lost = readdirSync(source).filter((name) => name.endsWith('.md') && !listed.includes(name))
+  if (lost.length > 0) throw new Error(`in no section of the site: ${lost.join(', ')}`)
   const sidebar = Object.entries(sections).map(([text, pages]) => ({
     text,
     items: pages.map((page) => ({ text: titleOf(page), link: `/${page}` }))

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { execute } from '../../lib/cli/program'
 import { lineAbout } from '../support/command'
@@ -64,19 +64,30 @@ describe('snippets', () => {
 })
 
 describe('links', () => {
-  const shipped = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { files: string[] }).files
+  const { files } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { files: string[] }
+  const pattern = (glob: string) => new RegExp(`^${glob.replaceAll('.', '\\.').replaceAll('*', '[^/]*')}$`)
+  const within = (place: string, names: string[]) =>
+    names.some((name) => place === name || place.startsWith(`${name}/`) || pattern(name).test(place))
+  const left = files.filter((name) => name.startsWith('!')).map((name) => name.slice(1))
+  const ships = (place: string) => within(place, ['README.md', 'LICENSE', ...files]) && !within(place, left)
 
   it.each(pages)('of %s lead to files, and those of the package into the package', (page) => {
     const text = readFileSync(join(root, page), 'utf8').replace(/```[\s\S]*?```/g, '')
     const inPackage = !page.startsWith('examples')
-    for (const [, target] of text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+    for (const [, isPicture, target] of text.matchAll(/(!?)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
       if (/^[a-z]+:/.test(target!)) continue
       const path = join(dirname(join(root, page)), target!)
       expect(existsSync(path), `${page} -> ${target}`).toBe(true)
-      const place = relative(root, path).replaceAll('\\', '/')
-      const found = ['README.md', 'LICENSE', ...shipped].some((name) => place === name || place.startsWith(`${name}/`))
-      if (inPackage) expect(found, `${page} -> ${target} does not ship`).toBe(true)
+      // what a page shows is taken from the repository, by GitHub and npm's page alike
+      if (inPackage && !isPicture)
+        expect(ships(relative(root, path).replaceAll('\\', '/')), `${page} -> ${target} does not ship`).toBe(true)
     }
+  })
+
+  it('of the first page lead to all others', () => {
+    const first = readFileSync(join(root, 'docs', 'index.md'), 'utf8')
+    const others = pages.filter((page) => dirname(page) === 'docs' && page !== join('docs', 'index.md'))
+    expect(others.filter((page) => !first.includes(`](${basename(page)})`))).toEqual([])
   })
 
   it.each(pages)('of %s to headings find them', (page) => {
