@@ -95,6 +95,8 @@ function writeConfig() {
     outDir: site,
     cleanUrls: false,
     lastUpdated: false,
+    // answers stand at the ends of long lines
+    head: [['style', {}, '.vp-doc [class*=language-] code { white-space: pre-wrap }']],
     // the library reference is made after the pages
     ignoreDeadLinks: [/^\.?\/?types\//],
     themeConfig: {
