@@ -62,6 +62,10 @@ export const cures = {
       'more pixels than `maxImagePixels`',
       'scale it down first, or raise the limit; the model sees 224 to 896 pixels a side anyway, ' +
         '[tiles](tiles.md) see more'
+    ],
+    [
+      "a download, or a request's body, of more bytes than are taken",
+      'the message names the limit; send the picture as JPEG or WebP, or smaller. Of a server it is `maxBodyBytes`'
     ]
   ],
   ERR_PROMPT_TOO_LONG: [
@@ -75,7 +79,11 @@ export const cures = {
       'a wrong type, range or name',
       'the message says what was expected and what came; unknown options are refused so that spelling mistakes show'
     ],
-    ['`<image>` in the prompt as often as there are no pictures', 'leave `<image>` out: it is put in for you']
+    ['another number of `<image>` in the prompt than there are pictures', 'leave `<image>` out: it is put in for you'],
+    [
+      'an expression or JSON Schema that is refused',
+      'the message names the place; [constraints.md](constraints.md#json-schema) lists what is taken'
+    ]
   ],
   ERR_OUT_OF_MEMORY: [
     [
@@ -164,6 +172,10 @@ export const cures = {
     [
       'the system refuses to write',
       'the message names the file; only regular files are replaced, never devices, pipes or folders'
+    ],
+    [
+      "Node's permission model (`--permission`) denies a path",
+      'the message names the path and the flag, `--allow-fs-read=PATH` or `--allow-fs-write=PATH`'
     ]
   ],
   ERR_DOWNLOAD_FAILED: [
