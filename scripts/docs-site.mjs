@@ -61,7 +61,7 @@ function writePages() {
 }
 
 const sections = {
-  Begin: ['start', 'checkpoints', 'tasks', 'migrate', 'compare', 'readme', 'troubleshooting'],
+  Begin: ['start', 'checkpoints', 'tasks', 'migrate', 'compare', 'troubleshooting'],
   Use: ['api', 'cli', 'constraints', 'outputs', 'tiles', 'video', 'retrieval'],
   Models: ['pull', 'convert', 'quantize', 'gguf', 'fit', 'datasets', 'evaluate', 'adapters', 'demo-model'],
   Run: ['server', 'ai-sdk', 'batch', 'queue', 'recipes', 'deploy', 'performance', 'devices', 'gpu'],
@@ -81,7 +81,8 @@ const sections = {
 const titleOf = (page) => /^# (.*)$/m.exec(readFileSync(join(source, `${page}.md`), 'utf8'))?.[1] ?? page
 
 function writeConfig() {
-  const listed = ['index', ...Object.values(sections).flat()].map((page) => `${page}.md`)
+  // the two that say in short what the others say
+  const listed = ['index', 'readme', ...Object.values(sections).flat()].map((page) => `${page}.md`)
   const lost = readdirSync(source).filter((name) => name.endsWith('.md') && !listed.includes(name))
   if (lost.length > 0) throw new Error(`in no section of the site: ${lost.join(', ')}`)
   const sidebar = Object.entries(sections).map(([text, pages]) => ({
