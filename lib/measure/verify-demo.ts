@@ -2,7 +2,7 @@
 import type { RawPixels } from '../images/image-input'
 
 /** SHA-256 of demo/paligemma2-demo.gguf. */
-export const demoChecksum = '24682ee87ca1eee9943b3396d43382f387425ac3ca24ee274b4bfeb1cb68d2be'
+export const demoChecksum = '1e1394f1d98738e66c8e0dd19061daa93acd69fc5ef82d9622d6348f4ff7ef52'
 
 /** A red circle and a blue square on light grey: needs no decoder. */
 export function demoPicture(): RawPixels {
@@ -26,12 +26,12 @@ export interface DemoAnswer {
 }
 
 export const demoAnswers: readonly DemoAnswer[] = [
-  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.005 },
-  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0004 },
+  { prompt: 'caption en', text: 'a red circle and a blue square on a plain background', logProb: -0.006 },
+  { prompt: 'answer en what color is the circle?', text: 'red', logProb: -0.0006 },
   {
     prompt: 'detect red circle ; blue square',
-    text: '<loc0189><loc0099><loc0550><loc0459> red circle ; ' + '<loc0469><loc0563><loc0807><loc0901> blue square',
-    logProb: -19.192
+    text: '<loc0189><loc0099><loc0550><loc0459> red circle ; ' + '<loc0470><loc0563><loc0808><loc0902> blue square',
+    logProb: -18.896
   }
 ]
 

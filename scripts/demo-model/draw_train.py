@@ -49,9 +49,9 @@ def training_scene(rng):
     """Mostly scenes as they will be asked about; some that teach to count what looks alike, some that tiles show."""
     kind = rng.random()
     if kind < 0.5:
-        return scenes.random_scene(rng, text_chance=0.95, light=0.7)
+        return scenes.random_scene(rng, text_chance=0.95, light=0.85)
     if kind < 0.87:
-        return scenes.random_scene(rng, text_chance=0.8, alike=0.75, same=0.75, light=0.7)
+        return scenes.random_scene(rng, text_chance=0.8, alike=0.75, same=0.75, light=0.85)
     return scenes.tile_scene(rng)
 
 
