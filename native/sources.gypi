@@ -146,6 +146,7 @@
       "native/test/test_kernels.cpp",
       "native/test/test_check_kernels.cpp",
       "native/test/test_kernels_attention.cpp",
+      "native/test/test_kernels_tiles8.cpp",
       "native/test/test_retrieval.cpp",
       "native/test/test_thread_pool.cpp",
       "native/test/test_engine.cpp",
