@@ -1,6 +1,6 @@
-// Zig's linker leaves in a library for macOS what nobody reads: the names of all functions, and, though they are hidden,
-// a second time as exports. They are a quarter of the engine. What loads it needs the entrance and the names that the
-// engine wants of others; the rest goes, what lay behind it moves up, and the signature is made anew.
+// Zig's linker leaves in a library for macOS what nobody reads: the names of all functions, and, though they are
+// hidden, a second time as exports. They are a quarter of the engine. What loads it needs the entrance and the names
+// that the engine wants of others; the rest goes, what lay behind it moves up, and the signature is made anew.
 import { createHash } from 'node:crypto'
 
 // <mach-o/loader.h>, <mach-o/nlist.h>
