@@ -10,7 +10,8 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
 /** What engines are made of: a commit that changes none of it needs no new ones. */
 const engineIngredients = [
-  ...['native', 'CMakeLists.txt', 'binding.gyp'],
+  ...['native', ':(exclude)native/test', ':(exclude)native/bench', ':(exclude)native/fuzz'],
+  ...['CMakeLists.txt', 'binding.gyp'],
   ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/macho.mjs', 'scripts/prebuild/targets.mjs']
 ]
 /** What scripts/build-ptx.mjs makes CUDA's kernels of. */
