@@ -53,7 +53,8 @@ function isNoted(path: string, name: string): boolean {
     const clause = ts.isExportDeclaration(statement) ? statement.exportClause : statement.importClause?.namedBindings
     const from = statement.moduleSpecifier && (statement.moduleSpecifier as ts.StringLiteral).text
     if (!from?.startsWith('.') || !clause || ts.isNamespaceExport(clause) || ts.isNamespaceImport(clause)) return false
-    const element = clause.elements.find((one) => one.name.text === name)
+    const elements: readonly (ts.ExportSpecifier | ts.ImportSpecifier)[] = clause.elements
+    const element = elements.find((one) => one.name.text === name)
     const place = join(dirname(path), from)
     const file = [`${place}.ts`, join(place, 'index.ts')].find((candidate) => existsSync(candidate))
     return element !== undefined && isNoted(file!, (element.propertyName ?? element.name).text)
