@@ -21,8 +21,9 @@ const required = createRequire(import.meta.url)
 const modules = (path) => required(join(root, 'dist', `${path}.js`))
 writeFileSync(join(root, 'docs', 'devices.md'), await devicesPage(await sourcesOf(modules)))
 
-// Only where asked: they change with every kernel table and demo model.
+// Only where asked: they change with every demo model. By the kernels that every machine has, as what stands beside them.
 if (process.argv.includes('--pictures')) {
+  process.env.PALIGEMMA_ISA = 'scalar'
   const pictures = join(root, 'docs', 'pictures')
   await writePictures(required(join(root, 'dist')), pictures)
   const tasks = join(root, 'docs', 'tasks.md')

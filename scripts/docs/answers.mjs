@@ -22,10 +22,10 @@ export function answersIn(code) {
   return [...code.matchAll(/\/\/ → (.*)$/gm)].map(([, words]) => words)
 }
 
-/** The lines that it logs. */
+/** The lines that it logs: by the kernels that every machine has, since a word may hang on a last digit. */
 export function logOf(code, folder) {
   const input = code.includes('loadModel(') ? code : prelude + code
-  const options = { cwd: folder, input, encoding: 'utf8' }
+  const options = { cwd: folder, input, encoding: 'utf8', env: { ...process.env, PALIGEMMA_ISA: 'scalar' } }
   return execFileSync(process.execPath, ['--input-type=module', '-'], options).trimEnd().split('\n')
 }
 

@@ -1,6 +1,5 @@
 // docs/pictures: what the demo model really gives on pictures that it was never trained on, drawn by the package
-// itself. Run by `npm run docs`, looked at by people; kernel tables differ in the last digits, so no test compares
-// bytes.
+// itself. Run by `npm run docs`, looked at by people; machines differ in the last digits, so no test compares bytes.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import sharp from 'sharp'
@@ -70,7 +69,7 @@ async function crowded(api, model, save) {
   const pixels = await sceneOf([2, 2], [4, 5, 6, 11])
   save('crowd.webp', await toWebp(pixels))
   const halves = { columns: 2, rows: 2 }
-  const looks = { 'all.webp': {}, 'likely.webp': { minScore: 0.5 }, 'closer.webp': { minScore: 0.5, tiles: halves } }
+  const looks = { 'all.webp': {}, 'likely.webp': { minScore: 0.3 }, 'closer.webp': { minScore: 0.3, tiles: halves } }
   for (const [name, options] of Object.entries(looks)) {
     const found = await model.detect(pixels, 'star', options)
     const drawing = { scores: true, scale: 2, lineWidth: 3, fontSize: 15, format: 'webp' }
