@@ -85,6 +85,7 @@ function elfSymbols(bytes, sections, namesOf) {
 const [machArm64, machX64] = [0x0100000c, 0x01000007]
 const machMachines = { [machArm64]: 'arm64', [machX64]: 'x64' }
 const machData = [0x1d, 0x26, 0x29] // signature, function starts, data in code
+const [dyldInfo, exportsTrie] = [0x80000022, 0x80000033]
 const loadDylibs = [0xc, 0x80000018, 0x8000001f, 0x80000023]
 
 function readMachO(bytes) {
@@ -106,7 +107,9 @@ function readMachO(bytes) {
     else if (command === 0x32) result.minimum = version(bytes.u32(at + 12))
     else if (command === 0x24) result.minimum = version(bytes.u32(at + 8))
     else if (command === 0x1d) result.signed = machSigned(bytes, bytes.u32(at + 8))
-    else if (command === 2) Object.assign(result, machSymbols(bytes, at))
+    else if (command === 2) result.imports = machImports(bytes, at)
+    else if (command === dyldInfo) result.exports = machExports(bytes, bytes.u32(at + 40), bytes.u32(at + 44))
+    else if (command === exportsTrie) result.exports = machExports(bytes, bytes.u32(at + 8), bytes.u32(at + 12))
   }
   return result
 }
@@ -127,16 +130,42 @@ function machSigned({ buffer }, at) {
   }).every(Boolean)
 }
 
-function machSymbols(bytes, command) {
+function machImports(bytes, command) {
   const [symbols, count, names] = [bytes.u32(command + 8), bytes.u32(command + 12), bytes.u32(command + 16)]
   const all = each(count, (i) => {
     const at = symbols + i * 16
     return { name: bytes.text(names + bytes.u32(at)), type: bytes.buffer[at + 4] }
   })
-  // external, neither private nor for debuggers; defined in a section, or nowhere
-  const external = all.filter(({ type }) => (type & 0xf1) === 1)
-  const of = (kind) => external.filter(({ type }) => (type & 0xe) === kind).map(({ name }) => name.slice(1))
-  return { exports: of(0xe), imports: of(0) }
+  // external, neither private nor for debuggers; defined nowhere
+  return all.filter(({ type }) => (type & 0xff) === 1).map(({ name }) => name.slice(1))
+}
+
+/** The names that a trie at `start` leads to: where dlsym looks, whatever symbols were taken out. */
+function machExports({ buffer }, start, size) {
+  const trie = buffer.subarray(start, start + size)
+  const number = (at) => {
+    let [value, shift] = [0, 0]
+    for (; trie[at] > 127; at++, shift += 7) value += (trie[at] & 127) * 2 ** shift
+    return [value + trie[at] * 2 ** shift, at + 1]
+  }
+  const names = []
+  const waiting = size > 0 ? [[0, '']] : []
+  const seen = new Set([0])
+  while (waiting.length > 0) {
+    const [node, name] = waiting.pop()
+    const [bytes, inside] = number(node)
+    if (bytes > 0) names.push(name.slice(1))
+    let at = inside + bytes + 1
+    for (let children = trie[at - 1]; children > 0; children--) {
+      const end = trie.indexOf(0, at)
+      const [child, after] = number(end + 1)
+      if (!(end >= at && child < size) || seen.has(child)) throw new RangeError('the exports lead nowhere')
+      seen.add(child)
+      waiting.push([child, name + trie.toString('latin1', at, end)])
+      at = after
+    }
+  }
+  return names
 }
 
 // ---- PE: "PE Format" of Microsoft's documentation

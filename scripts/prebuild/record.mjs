@@ -12,7 +12,7 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const engineIngredients = [
   ...['native', ':(exclude)native/test', ':(exclude)native/bench', ':(exclude)native/fuzz'],
   ...['CMakeLists.txt', 'binding.gyp'],
-  ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/macho.mjs', 'scripts/prebuild/targets.mjs']
+  ...['scripts/prebuild/zig.mjs', 'scripts/prebuild/targets.mjs']
 ]
 /** What scripts/build-ptx.mjs makes CUDA's kernels of. */
 export const kernelIngredients = [

@@ -5,7 +5,6 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
-import { withoutNames } from './macho.mjs'
 import { root } from './record.mjs'
 
 const home = join(root, 'build', 'zig')
@@ -106,8 +105,19 @@ function linkFlags(target) {
   return ['-shared', '-s', '-Wl,--version-script=native/addon/exports.map', '-Wl,--gc-sections', '-Wl,-z,relro']
 }
 
-/** What Node looks for in an engine, as macOS calls it. */
-const entrances = ['_napi_register_module_v1', '_node_api_module_get_api_version_v1']
+/**
+ * Zig's linker leaves the names of all functions in a library for macOS, a fifth of the engine. LLVM's program takes
+ * them out and signs anew what is left, without which Apple's processors run nothing.
+ */
+function stripMacos(file) {
+  for (const program of ['llvm-strip', 'llvm-strip-19', 'llvm-strip-16', 'llvm-strip-14']) {
+    const { error, status, stderr } = spawnSync(program, ['--strip-all', file], { encoding: 'utf8' })
+    if (error) continue
+    if (status !== 0) throw new Error(`${program} ended with ${status}: ${stderr}`)
+    return
+  }
+  throw new Error('there is no llvm-strip, which engines for macOS are made smaller with (Debian: apt install llvm)')
+}
 
 /** Compiles all of `jobs`, as many at once as there are cores. */
 async function together(jobs) {
@@ -135,6 +145,6 @@ export async function build(target, output) {
   // Linked beside its objects: for Windows the linker leaves an import library next to what it makes.
   const linked = join(folder, target.file)
   await runZig(['c++', '-target', target.zig, '-mcpu=baseline', ...linkFlags(target), ...objects, '-o', linked])
-  if (isMacos(target)) writeFileSync(output, withoutNames(readFileSync(linked), entrances), { mode: 0o755 })
-  else copyFileSync(linked, output)
+  if (isMacos(target)) stripMacos(linked)
+  copyFileSync(linked, output)
 }

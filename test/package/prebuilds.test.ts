@@ -84,35 +84,19 @@ describe('check-prebuilds', () => {
   })
 })
 
-interface Binary {
-  imports: string[]
-  exports: string[]
-  signed: boolean
-}
+describe('a library for macOS without the names of its functions', () => {
+  const stripped = gunzipSync(fixture('stripped.dylib.gz'))
 
-describe('withoutNames', () => {
-  it('leaves the entrance, what is wanted of others, all code, and a signature', async () => {
-    const { withoutNames } = (await import('../../scripts/prebuild/macho.mjs' as string)) as {
-      withoutNames: (file: Buffer, entrances: string[]) => Buffer
-    }
-    const { readBinary } = (await import('../../scripts/prebuild/read-binary.mjs' as string)) as {
-      readBinary: (file: Buffer) => Binary
-    }
-    const loud = gunzipSync(fixture('loud.dylib.gz'))
-    const quiet = withoutNames(loud, ['_napi_register_module_v1'])
-    const [before, after] = [readBinary(loud), readBinary(quiet)]
-    expect(after.imports).toEqual(before.imports)
-    expect(after.exports).toEqual(['napi_register_module_v1'])
-    expect([loud, quiet].map((file) => ['_hid', '_loc', '_napi_outside'].map((name) => file.includes(name)))).toEqual([
-      [true, true, true],
-      [false, false, true]
-    ])
-    expect([before.signed, after.signed]).toEqual([true, true])
-    // code and data lie between the load commands and the last segment, 48 KiB from the start
-    expect(quiet.subarray(1440, 49152)).toEqual(loud.subarray(1440, 49152))
-    expect(quiet.length).toBeLessThan(loud.length)
-    expect(check('darwin-arm64/node-paligemma.node', quiet)).toMatchObject({ status: 0 })
-    expect(withoutNames(quiet, ['_napi_register_module_v1'])).toEqual(quiet)
+  it('still shows its entrance, where dlsym looks', () => {
+    expect(check('darwin-arm64/node-paligemma.node', stripped)).toMatchObject({ status: 0 })
+    const nameless = edited(stripped, (copy) => copy.write('x', copy.indexOf('napi_register_module_v1\0'), 'latin1'))
+    expect(check('darwin-arm64/node-paligemma.node', nameless).stderr).toMatch(/has no napi_register/)
+  })
+
+  it('is refused where its exports go round', () => {
+    const place = stripped.indexOf('napi_register_module_v1\0') + 'napi_register_module_v1\0'.length
+    const round = edited(stripped, (copy) => copy.writeUInt8(0, place))
+    expect(check('darwin-arm64/node-paligemma.node', round).stderr).toMatch(/cannot be checked/)
   })
 })
 
