@@ -21,7 +21,8 @@ const required = createRequire(import.meta.url)
 const modules = (path) => required(join(root, 'dist', `${path}.js`))
 writeFileSync(join(root, 'docs', 'devices.md'), await devicesPage(await sourcesOf(modules)))
 
-// Only where asked: they change with every demo model. By the kernels that every machine has, as what stands beside them.
+// Only where asked: they change with every demo model. By the kernels that every machine has, as what stands beside
+// them.
 if (process.argv.includes('--pictures')) {
   process.env.PALIGEMMA_ISA = 'scalar'
   const pictures = join(root, 'docs', 'pictures')
