@@ -11,7 +11,10 @@ import { drawMoon, lessons, type Moon, overlap } from '../support/moons'
 // PALIGEMMA_TEACH=64,6,30: examples, epochs and held-out pictures of a longer run, which also judges old skills, and
 // how they are kept with PALIGEMMA_REHEARSE=DIR, 200 pictures of draw_eval.py;
 // PALIGEMMA_TEACH_TYPE=Q4_K: over a copy of the demo model in that type. Needs a build, since it calls scripts.
-const [count = 64, epochs = 12, held = 16] = (process.env['PALIGEMMA_TEACH'] ?? '').split(',').filter(Boolean).map(Number)
+const [count = 64, epochs = 12, held = 16] = (process.env['PALIGEMMA_TEACH'] ?? '')
+  .split(',')
+  .filter(Boolean)
+  .map(Number)
 const long = process.env['PALIGEMMA_TEACH'] !== undefined
 const rehearsed = process.env['PALIGEMMA_REHEARSE']
 const root = join(__dirname, '..', '..')
