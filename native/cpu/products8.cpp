@@ -1,5 +1,5 @@
 // Products with frozen quantized weights: as the forward's, in 8 bits with a scale per 64 values of the depth, which
-// are turned to lie along the other side of the matrix.
+// run down the columns of the file's rows here.
 #include <algorithm>
 #include <cmath>
 
@@ -16,8 +16,8 @@ constexpr int64_t kDepth = 256;  // of the panels: they stay in the second-level
 constexpr int64_t kGroups = kDepth / kTileGroup;
 constexpr int64_t kAhead = 16;  // rows of right
 
-// Columns of out that one claim takes where all threads get some: fewer read other bytes of each row of right, of whose
-// cache lines they use a part.
+// Columns of out that one claim takes where all threads get some: of each row of right they use the whole of the cache
+// lines that they read.
 constexpr int64_t kWide = 128;
 
 }  // namespace

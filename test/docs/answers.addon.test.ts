@@ -12,7 +12,7 @@ interface Answers {
 const root = join(__dirname, '..', '..')
 const shown = snippets(['js']).filter(({ text }) => text.includes('// → '))
 
-/** Kernel tables differ in the last digits of a score, and by a pixel or a few of a box. */
+/** Machines differ in the last digits of a score, and by a pixel or a few of a box. */
 function expectLike(lines: string[], told: string[]) {
   const number = /\d+(?:\.\d+)?/g
   const words = (list: string[]) => list.map((line) => line.replace(number, '#'))
