@@ -20,14 +20,19 @@ static bool hasLevels(pg::DType type) {
 
 // ---- products ----
 
-// acc += products of unsigned and signed bytes, added in pairs. In assembly where possible: gcc keeps intrinsics'
-// accumulators on the stack.
-PG_INLINE void vmultiplyAdd8(I* acc, I levels, I x) {
+// acc[0] += products of a's unsigned and x's signed bytes, added in pairs, acc[1] those of b's. In assembly where
+// possible: gcc keeps intrinsics' accumulators on the stack.
+PG_INLINE void vmultiplyAddTwo8(I* acc, I a, I b, I x) {
 #if defined(__GNUC__) || defined(__clang__)
   I product;
-  __asm__("vpmaddubsw %2, %3, %1\n\tvpaddw %1, %0, %0" : "+x"(*acc), "=&x"(product) : "x"(x), "x"(levels));
+  __asm__(
+      "vpmaddubsw %2, %4, %3\n\tvpmaddubsw %2, %5, %2\n\t"
+      "vpaddw %3, %0, %0\n\tvpaddw %2, %1, %1"
+      : "+x"(acc[0]), "+x"(acc[1]), "+x"(x), "=&x"(product)
+      : "x"(a), "x"(b));
 #else
-  *acc = _mm256_add_epi16(*acc, _mm256_maddubs_epi16(levels, x));
+  acc[0] = _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(a, x));
+  acc[1] = _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(b, x));
 #endif
 }
 
@@ -46,8 +51,7 @@ PG_INLINE void sumLevels(const LevelBlock* w, const TokenBlock* x, int lane, int
     PG_UNROLL
     for (int t = 0; t < 6; ++t) {
       const I four = vsetPair((const int16_t*)x[t].values[s][lane]);
-      vmultiplyAdd8(&acc[t][0], a, four);
-      vmultiplyAdd8(&acc[t][1], b, four);
+      vmultiplyAddTwo8(acc[t], a, b, four);
     }
   }
 }
@@ -84,6 +88,9 @@ static void tileOf(float* out, const LevelBlock* w, const TokenBlock* x, int64_t
             sums[t][i] = s ? _mm256_add_epi32(sums[t][i], wide) : wide;
           }
       }
+#if defined(__GNUC__) || defined(__clang__)
+      __asm__("" : "+r"(out) : : "memory");  // gcc would keep `out` on the stack as well, and store twice
+#endif
       addLevels(out, w, x, lanes[g], sums);
     }
 }
