@@ -3,12 +3,19 @@
  * they come from and its signal followed. Behind it there are plain values, and a signal of our own that ends the call.
  */
 import { AsyncResource } from 'node:async_hooks'
+import { isProxy } from 'node:util/types'
 import { follow, ownController, untilAborted } from './signals'
 import { explainDenied } from './permission'
 import { readOptions, type Rule, type Rules } from './validate'
 
 /** What `work` gets: the options as they were when the call was made. */
-export type Taken<T> = T & { signal: AbortSignal }
+export type Taken<T> = T & { signal: AbortSignal; throughput?: boolean | undefined }
+
+/**
+ * Among the options of a public call that is one of many: nobody waits for its tokens, only for the ends of all. A
+ * symbol, so that only our own calls can say so.
+ */
+export const forThroughput = Symbol('for throughput')
 
 /**
  * A public call: `work` with checked options of its own. It ends early with the reason of the user's signal, or with
@@ -28,7 +35,7 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
   const release = options.signal ? follow(options.signal, (reason) => callbacks.end.abort(reason)) : () => {}
   try {
     signal.throwIfAborted()
-    const result = await work({ ...options, signal })
+    const result = await work({ ...options, signal, ...(isForThroughput(given) && { throughput: true }) })
     await callbacks.settled()
     return result
   } catch (error) {
@@ -36,6 +43,11 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
   } finally {
     release()
   }
+}
+
+/** Asks nothing that a user's proxy could answer. */
+function isForThroughput(options: unknown): boolean {
+  return !isProxy(options) && Object.hasOwn(options as object, forThroughput)
 }
 
 /**

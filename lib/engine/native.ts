@@ -166,6 +166,8 @@ export interface NativeRequest extends EngineSampling {
   fit?: NativeFit
   /** addAdapter only: one more to choose from; its index is the first of `values`. */
   adapter?: NativeAdapter
+  /** Its tokens are not waited for one by one, only its end together with others'. */
+  throughput?: boolean
   /** Where not given: all, with the scales they were loaded with. */
   adapters?: { index: number; scale: number }[]
 }

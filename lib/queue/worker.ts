@@ -6,6 +6,7 @@ import { loadModel } from '../api/load-model'
 import { PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options/options'
 import { resultFields, type ResultFields } from '../api/many/rows'
+import { forThroughput } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { isError } from '../base/realms'
 import { readOptions, rule, type Rule, type Rules } from '../base/validate'
@@ -198,7 +199,8 @@ async function process(
     ...options,
     ...reporting(job, task, options),
     ...(picture !== undefined && { image: picture }),
-    ...(signal && { signal })
+    ...(signal && { signal }),
+    [forThroughput]: true
   }
   const call = callTask[task] as (model: PaliGemma, request: object) => Promise<unknown>
   const row = resultFields(task as BatchTask, await call(model, request))

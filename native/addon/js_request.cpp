@@ -198,6 +198,7 @@ Request request(napi_env env, napi_value value, const ModelInfo& info) {
   request.prompt = string(env, property(env, value, "prompt"), "prompt");
   given(env, value, "allowControlTokens",
         [&](napi_value v) { request.allowControlTokens = boolean(env, v, "allowControlTokens"); });
+  given(env, value, "throughput", [&](napi_value v) { request.throughput = boolean(env, v, "throughput"); });
   given(env, value, "adapters", [&](napi_value v) { request.adapters = adapterUses(env, v); });
   return request;
 }

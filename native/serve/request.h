@@ -113,6 +113,7 @@ struct Request {
   std::string prompt;
   bool allowControlTokens = false;
   std::optional<std::vector<AdapterUse>> adapters;  // none given: all, with the scales they were loaded with
+  bool throughput = false;  // its tokens are not waited for one by one, only its end together with others'
   std::variant<Generate, Score, EncodeImage, Embed, Trace, Importance, Training, AddAdapter> task;
 
   template <class Task>

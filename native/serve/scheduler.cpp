@@ -81,18 +81,26 @@ bool Scheduler::mayAdmit() const {
 
 void Scheduler::step() {
   dropCancelled();
-  // As long as a token of those that run took: a layer alone would be a small part of a step of many streams, and the
-  // last of many new requests would wait for ever.
+  // As long as two tokens of those that run took: a layer alone would be a small part of a step of many streams, and
+  // the last of many new requests would wait for ever.
   const auto start = now_();
   do {
     if (!admitting_ && mayAdmit()) admitNext();
     if (!admitting_) break;
     stepAdmission();
-  } while (!running_.empty() && milliseconds(start, now_()) < decodeMs_);
+    if (admissionFirst()) return;
+  } while (milliseconds(start, now_()) < 2 * decodeMs_);
   if (running_.empty()) return;
   const auto decodeStart = now_();
   decodeStep();
   decodeMs_ = milliseconds(decodeStart, now_());
+}
+
+bool Scheduler::admissionFirst() const {
+  if (!admitting_ && !mayAdmit()) return false;
+  if (running_.empty()) return true;
+  return admitted_ <= maxSequences_ &&
+         std::all_of(running_.begin(), running_.end(), [](const auto& s) { return s->job->request.throughput; });
 }
 
 void Scheduler::dropCancelled() {
@@ -105,6 +113,7 @@ void Scheduler::dropCancelled() {
 void Scheduler::admitNext() {
   std::shared_ptr<Job> job = std::move(queue_.front().job);
   queue_.pop_front();
+  ++admitted_;
   guard(*job, [&] {
     if (job->request.slots() > maxSequences_)
       fail(Code::invalidOption, "Expected beams <= maxSequences (", maxSequences_, ") but received ",
@@ -151,6 +160,7 @@ std::vector<size_t> Scheduler::collectRows(std::vector<DecodeRow>& rows) {
 
 void Scheduler::decodeStep() {
   const size_t vocab = size_t(model_.textConfig.vocab);
+  admitted_ = 0;
   // equal adapters side by side: each choice then takes one pass over its matrices
   std::stable_sort(running_.begin(), running_.end(), [](const auto& a, const auto& b) {
     return std::less<>()(a->adapters.set.get(), b->adapters.set.get());

@@ -37,6 +37,38 @@ describe('batch', () => {
       expect(result?.total).toBeLessThan(0)
   })
 
+  it('says that only the ends of all are waited for, but where somebody follows tokens or objects', async () => {
+    const fake = new FakeNative(() => ['a'])
+    const model = await open(fake)
+    const asked = async (work: () => Promise<unknown>): Promise<unknown[]> => {
+      fake.requests.length = 0
+      await work()
+      return fake.requests.map(({ throughput }) => throughput)
+    }
+    const all = async (items: object[], options: object): Promise<void> => {
+      for await (const { error } of model.batch(items as never[], { ordered: true, ...options } as never))
+        expect(error).toBeUndefined()
+    }
+    const onToken = (): void => {}
+    expect(await asked(async () => await all([picture, picture], { task: 'detect', labels: 'cow' }))).toEqual([
+      true,
+      true
+    ])
+    expect(await asked(async () => await all([picture], { task: 'answer', question: 'how many?' }))).toEqual([true])
+    expect(
+      await asked(async () => await all([{ prompt: 'a' }, { prompt: 'b', onToken }], { task: 'generate' }))
+    ).toEqual([true, undefined])
+    const followed = { image: picture, onObject: () => {} }
+    expect(await asked(async () => await all([followed], { task: 'detect', labels: 'cow' }))).toEqual([undefined])
+    const requests = [{ prompt: 'a' }, { prompt: 'b', onToken }]
+    expect(await asked(async () => await model.generateBatch(requests))).toEqual([true, false])
+    expect(await asked(async () => await model.ocr(picture, { tiles: { columns: 2, rows: 1 } }))).toEqual([true, true])
+    const samples = { prompt: 'a', bestOf: 2, temperature: 1 }
+    expect(await asked(async () => await model.generate(samples))).toEqual([true, true])
+    expect(await asked(async () => await model.detect(picture, 'cow'))).toEqual([undefined])
+    expect(await asked(async () => await model.stream({ prompt: 'a' }).result)).toEqual([undefined])
+  })
+
   it("gives an item's failure as its result, and goes on", async () => {
     const model = await open(scripted('a'))
     const items = [

@@ -1,6 +1,6 @@
 /** `batch`: any number of items through one task, with back-pressure. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { publicLoop, type Taken } from '../../base/call'
+import { forThroughput, publicLoop, type Taken } from '../../base/call'
 import { PaliGemmaError } from '../../base/errors'
 import { flow } from '../../base/flow'
 import { anySignal, untilAborted } from '../../base/signals'
@@ -72,7 +72,10 @@ async function* run(
         index,
         item,
         result: await withBoth(own as AbortSignal | undefined, stop, async (signal) => {
-          return await whenNotBusy(async () => await call(model, { ...shared, ...options, signal }), signal)
+          return await whenNotBusy(
+            async () => await call(model, { ...shared, ...options, ...patience(options), signal }),
+            signal
+          )
         })
       }
     } catch (error) {
@@ -82,6 +85,11 @@ async function* run(
   }
   // What takes long must not stop the others: as many as three times what is in work may wait behind it.
   yield* flow(items, work, { name: 'items', concurrency: atOnce, ordered, window: (ordered ? 4 : 2) * atOnce, signal })
+}
+
+/** Unless its caller follows an item's tokens or objects, only the ends of all are waited for. */
+function patience(item: Record<string, unknown>): object {
+  return item['onToken'] === undefined && item['onObject'] === undefined ? { [forThroughput]: true } : {}
 }
 
 /** `work` with a signal that aborts when the item's own or the run's does. */

@@ -1,5 +1,6 @@
 /** What `batch` can do with each item: the calls of a model by name, their options and results. */
 import type { PlainFloats } from '../../base/plain-memory'
+import type { forThroughput } from '../../base/call'
 import { rule, type Rules } from '../../base/validate'
 import {
   hasBytes,
@@ -90,7 +91,7 @@ export type BatchResult<T extends BatchTask, Item = unknown> = {
   item: Item
 } & ({ result: BatchTasks[T]['result']; error?: undefined } | { result?: undefined; error: Error })
 
-type Run = { signal: AbortSignal }
+type Run = { signal: AbortSignal; [forThroughput]?: true }
 
 /** The calls as `batch` needs them. */
 export interface TaskCalls {

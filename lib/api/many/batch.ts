@@ -49,7 +49,7 @@ async function batchItem(
   const generate = async (own: Taken<GenerateOptions>): Promise<GenerateResult> => {
     const { signal, release } = anySignal([own.signal, outer])
     try {
-      return (await runGeneration(host, { ...own, signal: signal! })).result
+      return (await runGeneration(host, { ...own, signal: signal!, throughput: own.onToken === undefined })).result
     } finally {
       release()
     }

@@ -14,7 +14,7 @@ export async function bestOf(
   { emit, stop, prepared }: Streaming,
   ready?: PreparedImage[]
 ): Promise<Generation> {
-  const { temperature = 0, seed = 0, onToken, logProbs = false, signal, ...rest } = options
+  const { temperature = 0, seed = 0, onToken, logProbs = false, signal, ...rest } = { ...options, throughput: true }
   if (!(temperature > 0)) throw wrongOption('temperature', 'number > 0 with bestOf', temperature)
   const start = performance.now()
   const images = ready ?? (await untilAborted(host.prepareImages(options, signal), signal))

@@ -14,6 +14,8 @@ import type { Chunk, GenerateResult } from '../options/results'
 export interface GenerationOptions extends GenerateOptions {
   /** Log-probabilities only of tokens that say something about an object: not of mask codes. */
   scoredOnly?: boolean | undefined
+  /** Nobody waits for its tokens one by one, only for its end together with others'. */
+  throughput?: boolean | undefined
 }
 
 export interface Generation {
@@ -66,7 +68,7 @@ function toRequest(
   adapters: NativeRequest['adapters'],
   constraint: NativeRequest['constraint']
 ): NativeRequest {
-  const { prompt, allowControlTokens, logProbs = false, scoredOnly } = options
+  const { prompt, allowControlTokens, logProbs = false, scoredOnly, throughput } = options
   return definedOnly({
     kind: 'generate' as const,
     images: images.map((image) => image.native),
@@ -76,6 +78,7 @@ function toRequest(
     logProbs: logProbs === false ? -1 : logProbs === true ? 0 : logProbs,
     constraint,
     scoredOnly,
+    throughput,
     adapters
   })
 }

@@ -31,7 +31,7 @@ export async function runTiles(
     let done = 0
     return await together(views.length, host.maxSequences + 2, options.signal, async (i, signal) => {
       const view = views[i]!
-      const { result } = await generateOnce(host, { ...options, signal }, {}, [view])
+      const { result } = await generateOnce(host, { ...options, signal, throughput: true }, {}, [view])
       onTile?.(++done, views.length)
       return { view, result }
     })
