@@ -106,10 +106,10 @@ void Gemm::decodeRows(ConstHostView w, int64_t first, int64_t rows, ConstHostVie
 
 namespace {
 
-constexpr int64_t kBlockTokens = 528;    // rows of x that share one unpacking of the weights (44 or 88 tiles)
-constexpr int64_t kChunkRows = 64;       // weight rows of one claim
-constexpr int64_t kDepth8 = 768;        // columns of an 8-bit panel: 32 KB of weights, 12 KB of a token tile
-constexpr int64_t kDepth32 = 256;        // columns of an f32 panel: the same bytes
+constexpr int64_t kBlockTokens = 576;  // rows of x that share one unpacking of the weights (48 or 96 tiles)
+constexpr int64_t kChunkRows = 64;     // weight rows of one claim
+constexpr int64_t kDepth8 = 512;       // columns of an 8-bit panel: so many of kBlockTokens fit a second-level cache
+constexpr int64_t kDepth32 = 256;      // columns of an f32 panel
 
 }  // namespace
 
@@ -161,27 +161,35 @@ void Gemm::tile(ConstHostView x, std::span<Part> parts) {
 Gemm::Packed Gemm::packTokens(ConstHostView x, Forms forms) {
   const int64_t width = kernels_.tileTokens, tiles = ceilDiv(x.rows, width), k = x.cols;
   const int64_t groups = ceilDiv(k, kTileGroup), padded = groups * kTileGroup;
-  const int64_t tileBytes = ceilDiv(k, kRowBlock) * width * kernels_.tokenBlockBytes;  // of levels
+  const int64_t levelBytes = width * kernels_.tokenBlockBytes;  // of kRowBlock columns
   float* tokens32 = forms.f32 ? tokens_.get<float>(size_t(tiles * width * k)) : nullptr;
   uint8_t* tokens8 =
       forms.eight ? tokens8_.get<uint8_t>(size_t(tiles * width * padded * kernels_.tokenBytes)) : nullptr;
   float* scales = forms.eight ? scales_.get<float>(size_t(tiles * width * groups)) : nullptr;
   int32_t* offsets = forms.eight ? offsets_.get<int32_t>(size_t(tiles * width * groups)) : nullptr;
-  uint8_t* levels = forms.levels ? levels_.get<uint8_t>(size_t(tiles * tileBytes)) : nullptr;
+  uint8_t* levels = forms.levels ? levels_.get<uint8_t>(size_t(tiles * ceilDiv(k, kRowBlock) * levelBytes)) : nullptr;
+  const Packed packed{tokens32, tokens8, scales, offsets, levels, tiles};
   std::atomic<bool> spoiled{false};
   pool_.forRange(tiles, 1, [&](int64_t t, int64_t, int) {
     const float* rows = x.row<float>(t * width);
     const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
     for (int64_t r = 0; (forms.eight || forms.levels) && r < count; ++r)
       if (!allFinite(rows + r * stride, k)) spoiled.store(true, std::memory_order_relaxed);
-    if (forms.f32) kernels_.packTokens(rows, stride, count, k, tokens32 + t * width * k);
-    if (forms.eight)
-      kernels_.packTokens8(rows, stride, count, k, tokens8 + t * width * padded * kernels_.tokenBytes,
-                           scales + t * width * groups, offsets + t * width * groups);
-    if (forms.levels) kernels_.packTokenLevels(rows, stride, count, k, levels + t * tileBytes);
+    for (int64_t c = 0; forms.f32 && c < k; c += kDepth32) {
+      const int64_t n = std::min(kDepth32, k - c);
+      kernels_.packTokens(rows + c, stride, count, n, tokens32 + packed.at(t, c, n, 1) * width);
+    }
+    for (int64_t c = 0; (forms.eight || forms.levels) && c < k; c += kDepth8) {
+      const int64_t n = std::min(kDepth8, k - c), group = packed.at(t, c, n, kTileGroup) * width;
+      if (forms.eight)
+        kernels_.packTokens8(rows + c, stride, count, n, tokens8 + group * kTileGroup * kernels_.tokenBytes,
+                             scales + group, offsets + group);
+      if (forms.levels)
+        kernels_.packTokenLevels(rows + c, stride, count, n, levels + packed.at(t, c, n, kRowBlock) * levelBytes);
+    }
   });
   if (spoiled.load(std::memory_order_relaxed) && !cancelled()) refuseSpoiled();
-  return {tokens32, tokens8, scales, offsets, levels, tiles};
+  return packed;
 }
 
 // Where columns of weight rows begin, in a form that the packing kernels read.
@@ -252,7 +260,7 @@ void Gemm::tileRows32(ConstHostView w, int64_t first, int64_t rows, const Packed
       float* panel = worker.panel.get<float>(size_t(height * kDepth32));
       kernels_.packRows(from.type, from.data, from.stride, count, from.column, n, panel);
       for (int64_t t = 0; t < x.tiles; ++t)
-        kernels_.tile(acc + (r / height * x.tiles + t) * area, height, panel, x.tokens32 + (t * k + c) * width, n,
+        kernels_.tile(acc + (r / height * x.tiles + t) * area, height, panel, x.tokens32 + x.at(t, c, n, 1) * width, n,
                       c > 0);
     }
   }
@@ -261,7 +269,7 @@ void Gemm::tileRows32(ConstHostView w, int64_t first, int64_t rows, const Packed
 void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker,
                      float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = matrix.weight.cols, area = height * width;
-  const int64_t groups = ceilDiv(k, kTileGroup), panels = ceilDiv(rows, height);
+  const int64_t panels = ceilDiv(rows, height);
   std::fill_n(acc, panels * x.tiles * area, 0.0f);
   for (int64_t c = 0; c < k; c += kDepth8) {
     const int64_t n = std::min(kDepth8, k - c);
@@ -272,10 +280,9 @@ void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Pa
       const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
       for (int64_t t = 0; t < x.tiles; ++t) {
         if (panel.next) prefetch(panel.next + t * share, share);
-        kernels_.tile8(out + t * area, panel.data, panel.scales,
-                       x.tokens8 + (t * groups * kTileGroup + c) * width * kernels_.tokenBytes,
-                       x.scales + (t * groups + c / kTileGroup) * width,
-                       x.offsets + (t * groups + c / kTileGroup) * width, ceilDiv(n, kTileGroup));
+        const int64_t group = x.at(t, c, n, kTileGroup) * width;
+        kernels_.tile8(out + t * area, panel.data, panel.scales, x.tokens8 + group * kTileGroup * kernels_.tokenBytes,
+                       x.scales + group, x.offsets + group, ceilDiv(n, kTileGroup));
       }
     }
   }
@@ -283,7 +290,6 @@ void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Pa
 
 void Gemm::tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = w.cols, area = height * width;
-  const int64_t supers = ceilDiv(k, kRowBlock);
   std::fill_n(acc, roundUp(rows, height) * x.tiles * width, 0.0f);
   uint8_t* panel = worker.panel.get<uint8_t>(size_t(kDepth8 / kBlock * kernels_.levelBlockBytes));
   for (int64_t c = 0; c < k; c += kDepth8) {
@@ -292,7 +298,7 @@ void Gemm::tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed
       kernels_.packLevels(w.type, w.row<uint8_t>(first + r), w.stride, std::min(height, rows - r), c, n, panel);
       for (int64_t t = 0; t < x.tiles; ++t)
         kernels_.tileLevels(w.type, acc + (r / height * x.tiles + t) * area, panel,
-                            x.levels + (t * supers + c / kRowBlock) * width * kernels_.tokenBlockBytes, n / kBlock);
+                            x.levels + x.at(t, c, n, kRowBlock) * width * kernels_.tokenBlockBytes, n / kBlock);
     }
   }
 }

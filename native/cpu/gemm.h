@@ -11,6 +11,7 @@
 
 #include "base/cancel.h"
 #include "base/host_view.h"
+#include "base/math.h"
 #include "base/thread_pool.h"
 #include "cpu/kernels/common/kernels.h"
 #include "cpu/scratch.h"
@@ -49,7 +50,8 @@ class Gemm {
   void pack(ConstHostView weight, uint8_t* to);
 
  private:
-  // x as the tiles read it
+  // x as the tiles read it: parts of its columns one behind the other, in each the tiles. So what a panel meets lies
+  // together.
   struct Packed {
     const float* tokens32 = nullptr;
     const uint8_t* tokens8 = nullptr;
@@ -57,6 +59,9 @@ class Gemm {
     const int32_t* offsets = nullptr;
     const uint8_t* levels = nullptr;  // that weights of few bits meet
     int64_t tiles = 0;
+
+    // Where columns [c, c + n) of tile t begin, counted in `unit` columns of a tile.
+    int64_t at(int64_t t, int64_t c, int64_t n, int64_t unit) const { return c / unit * tiles + t * ceilDiv(n, unit); }
   };
   struct Worker {
     Scratch panel, scales, acc, second, rows;
