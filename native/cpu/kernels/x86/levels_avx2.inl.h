@@ -1,10 +1,11 @@
 // Tiles of weights of 4 and 5 bits in AVX2: 16 weight rows x 6 tokens, products of bytes added in 16 bits. Included
 // between PG_ISA_BEGIN and PG_ISA_END after rows8_avx2.inl.h, whose blocks of activations these are too.
 //
-// A weight is slope * level - base with a level of 0 to 15 or 31, as the file has it. So few bits leave room: the pairs
-// of products that vpmaddubsw adds can be added up in 16 bits over 32 or 16 columns before they must be widened. 32
-// products then take 2.5 to 2.75 operations where 16-bit levels (tiles8_avx2.inl.h) take four. With Q6_K's 6 bits and
-// its scale per 16 columns it would be 3.25, which gained nothing.
+// A weight is slope * level - base with a level of 0 to 15 or 31, as the file has it (Q4_0: slope * (level - 8), so its
+// levels are centred and there is no base). So few bits leave room: the pairs of products that vpmaddubsw adds can be
+// added up in 16 bits over 32 or 16 columns before they must be widened. 32 products then take 2.5 to 2.75 operations
+// where 16-bit levels (tiles8_avx2.inl.h) take four. With Q6_K's 6 bits and its scale per 16 columns it would be 3.25,
+// which gained nothing.
 #pragma once
 #define PG_LEVELS
 
@@ -36,15 +37,17 @@ PG_INLINE void vmultiplyAddTwo8(I* acc, I a, I b, I x) {
 #endif
 }
 
-// acc = sums in 16 bits over the steps [first, first + kSteps), of four columns each, for all tokens
-template <int kSteps>
+// acc = sums in 16 bits over the steps [first, first + kSteps), of four columns each, for all tokens; with kCentred of
+// levels less 8, by the tokens' offsets
+template <int kSteps, bool kCentred>
 PG_INLINE void sumLevels(const LevelBlock* w, const TokenBlock* x, int lane, int first, I (*acc)[2]) {
   I a = _mm256_loadu_si256((const I*)w->levels[first][0]), b = _mm256_loadu_si256((const I*)w->levels[first][8]);
   PG_UNROLL
   for (int t = 0; t < 6; ++t) {
     const I four = vsetPair((const int16_t*)x[t].values[first][lane]);
-    acc[t][0] = _mm256_maddubs_epi16(a, four);
-    acc[t][1] = _mm256_maddubs_epi16(b, four);
+    const I start = kCentred ? vsetPair(x[t].offsets[lane]) : vzeroI();
+    acc[t][0] = _mm256_add_epi16(start, _mm256_maddubs_epi16(a, four));
+    acc[t][1] = _mm256_add_epi16(start, _mm256_maddubs_epi16(b, four));
   }
   for (int s = first + 1; s < first + kSteps; ++s) {
     a = _mm256_loadu_si256((const I*)w->levels[s][0]), b = _mm256_loadu_si256((const I*)w->levels[s][8]);
@@ -56,23 +59,35 @@ PG_INLINE void sumLevels(const LevelBlock* w, const TokenBlock* x, int lane, int
   }
 }
 
-// out += slope * (the tokens' scales) * sums - base * (the tokens' sums)
+// out += slope * (the tokens' scales) * sums; less base * (the tokens' sums) unless they are centred
+template <bool kCentred>
 PG_INLINE void addLevels(float* out, const LevelBlock* w, const TokenBlock* x, int lane, I (*sums)[2]) {
+  V first = vload(w->slopes), last = vload(w->slopes + 8);
+#if defined(__GNUC__) || defined(__clang__)
+  // gcc would load the slopes for every token, and keep `out` on the stack as well and store twice
+  __asm__("" : "+x"(first), "+x"(last), "+r"(out) : : "memory");
+#endif
   PG_UNROLL
   for (int t = 0; t < 6; ++t, out += 16) {
-    const V scale = vset(x[t].scales[lane]), sum = vset(x[t].sums[lane]);
-    const V low = vfma(vtoF32(sums[t][0]), vmul(vload(w->slopes), scale), vload(out));
-    const V high = vfma(vtoF32(sums[t][1]), vmul(vload(w->slopes + 8), scale), vload(out + 8));
-    vstore(out, vfnma(vload(w->bases), sum, low));
-    vstore(out + 8, vfnma(vload(w->bases + 8), sum, high));
+    const V scale = vset(x[t].scales[lane]);
+    V low = vfma(vtoF32(sums[t][0]), vmul(first, scale), vload(out));
+    V high = vfma(vtoF32(sums[t][1]), vmul(last, scale), vload(out + 8));
+    if (!kCentred) {
+      const V sum = vset(x[t].sums[lane]);
+      low = vfnma(vload(w->bases), sum, low);
+      high = vfnma(vload(w->bases + 8), sum, high);
+    }
+    vstore(out, low);
+    vstore(out + 8, high);
   }
 }
 
-// kMost: the largest level
-template <int kMost>
+// kMost: the largest level. kCentred: a weight is slope * (level - 8), which takes no base.
+template <int kMost, bool kCentred>
 static void tileOf(float* out, const LevelBlock* w, const TokenBlock* x, int64_t blocks) {
   constexpr int kRoom = 32767 / (2 * 127 * kMost), kSteps = kRoom < 8 ? kRoom : 8;  // that 16 bits have room for
   static_assert(kSteps > 0 && 8 % kSteps == 0, "steps are added in equal parts");
+  static_assert(!kCentred || kSteps == 8, "offsets are those of a whole group");
   const I one = _mm256_set1_epi16(1);
   int lanes[8];
   _mm256_storeu_si256((I*)lanes, laneGroups());  // its own inverse: group g lies in lane lanes[g]
@@ -80,7 +95,7 @@ static void tileOf(float* out, const LevelBlock* w, const TokenBlock* x, int64_t
     for (int g = 0; g < (blocks < 8 ? int(blocks) : 8); ++g, ++w) {
       I acc[6][2], sums[6][2];
       for (int s = 0; s < 8; s += kSteps) {
-        sumLevels<kSteps>(w, x, lanes[g], s, acc);
+        sumLevels<kSteps, kCentred>(w, x, lanes[g], s, acc);
         PG_UNROLL
         for (int t = 0; t < 6; ++t)
           for (int i = 0; i < 2; ++i) {
@@ -88,18 +103,16 @@ static void tileOf(float* out, const LevelBlock* w, const TokenBlock* x, int64_t
             sums[t][i] = s ? _mm256_add_epi32(sums[t][i], wide) : wide;
           }
       }
-#if defined(__GNUC__) || defined(__clang__)
-      __asm__("" : "+r"(out) : : "memory");  // gcc would keep `out` on the stack as well, and store twice
-#endif
-      addLevels(out, w, x, lanes[g], sums);
+      addLevels<kCentred>(out, w, x, lanes[g], sums);
     }
 }
 
 static void tileLevels(pg::DType type, float* out, const uint8_t* panel, const uint8_t* tokens, int64_t blocks) {
   const LevelBlock* w = (const LevelBlock*)panel;
   const TokenBlock* x = (const TokenBlock*)tokens;
-  if (type == pg::DType::q5_k) tileOf<31>(out, w, x, blocks);
-  else tileOf<15>(out, w, x, blocks);
+  if (type == pg::DType::q4_0) tileOf<15, true>(out, w, x, blocks);
+  else if (type == pg::DType::q4_k) tileOf<15, false>(out, w, x, blocks);
+  else tileOf<31, false>(out, w, x, blocks);
 }
 
 // ---- activations ----
@@ -123,11 +136,11 @@ struct RowLevels {
 static void rowLevels(pg::DType type, const uint8_t* row, int64_t column, int64_t blocks, RowLevels* to) {
   const bool five = type == pg::DType::q5_k;
   if (type == pg::DType::q4_0) {
+    vstore(to->bases, vzero());
     const uint8_t* b = row + column / pg::kBlock * pg::kBytesQ4_0;
     for (int64_t g = 0; g < blocks; ++g, b += pg::kBytesQ4_0) {
       _mm256_storeu_si256((__m256i*)(to->levels + 32 * g), levels4_0(b));
       to->slopes[g] = vhalf(b);
-      to->bases[g] = 8 * to->slopes[g];
     }
     return;
   }

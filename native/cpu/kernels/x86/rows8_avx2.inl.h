@@ -14,6 +14,7 @@ struct TokenBlock {
   float scales[8];  // of groups
   float sums[8];  // scale * (sum of values)
   float halves[2][8];  // the same of the first, of the last 16 columns
+  int16_t offsets[8][2];  // -8 * (sum of values) of a group's columns 0, 1, 4, 5, 8 ..., of 2, 3, 6, 7, 10 ...
 };
 
 // Of four registers, out[r]: dwords r, and in the upper half dwords 4 + r.
@@ -194,7 +195,7 @@ static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
     v[i] = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
   }
   vtranspose(v);
-  __m256i sums[2];
+  __m256i sums[2], offsets = _mm256_setzero_si256();
   for (int half = 0; half < 2; ++half) {
     __m256i pairs = _mm256_setzero_si256();
     for (int r = 4 * half; r < 4 * half + 4; ++r) {
@@ -204,7 +205,9 @@ static void quantizeBlock(const float* x, int64_t n, TokenBlock* to) {
     }
     sums[half] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     vstore(to->halves[half], vmul(scale, _mm256_cvtepi32_ps(sums[half])));
+    offsets = _mm256_sub_epi16(offsets, _mm256_slli_epi16(pairs, 3));
   }
+  _mm256_storeu_si256((__m256i*)to->offsets, offsets);
   vstore(to->scales, scale);
   vstore(to->sums, vmul(scale, _mm256_cvtepi32_ps(_mm256_add_epi32(sums[0], sums[1]))));
 }
