@@ -19,6 +19,7 @@ import type {
 
 /** Options of {@link createPaliGemma}. */
 export interface ProviderOptions<Version extends Specification = Specification> {
+  /** A loaded model; it is not disposed of by the provider. */
   model: PaliGemma
   /** The specification of models: "v4" (default) of AI SDK 7, "v3" of AI SDK 6. */
   specification?: Version | undefined
@@ -28,12 +29,13 @@ export interface ProviderOptions<Version extends Specification = Specification> 
 
 /** What {@link createPaliGemma} makes. */
 export interface PaliGemmaProvider<Version extends Specification = Specification> {
+  /** As `specification` says. */
   readonly specificationVersion: Version
+  /** For `generateText`, `streamText`, `generateObject` and the like; `modelId` is what results call it. */
   languageModel: (modelId?: string) => LanguageModel<Version>
   /**
    * Of a ColPali model: the mean of a query's vectors, of length 1, since the SDK knows one vector per text. For the
-   * late
-   * interaction that such models are made for, use `embedText`, `embedImage` and `PageIndex`.
+   * late interaction that such models are made for, use `embedText`, `embedImage` and `PageIndex`.
    */
   embeddingModel: (modelId?: string) => EmbeddingModel<Version>
 }
@@ -46,10 +48,9 @@ const rules: Rules<ProviderOptions> = {
 
 /**
  * A loaded model for the AI SDK: `generateText({ model: createPaliGemma({ model }).languageModel(), messages })`. The
- * prompt
- * is the last user message; its image parts are the pictures, and schemas of objects constrain the output. What the SDK
- * has
- * no name for goes as `providerOptions: { paligemma: { constrain: 'detect' } }`. The model stays its owner's.
+ * prompt is the last user message; its image parts are the pictures, and schemas of objects constrain the output. What
+ * the SDK has no name for goes as `providerOptions: { paligemma: { constrain: 'detect' } }`. The model stays its
+ * owner's.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function createPaliGemma<Version extends Specification = 'v4'>(

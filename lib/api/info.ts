@@ -5,6 +5,7 @@ import { type AdapterInfo, toAdapterInfo } from './options/adapters'
 
 /** Of {@link PaliGemma.info}. */
 export interface LoadedModelInfo extends ModelFacts {
+  /** "paligemma": over Gemma 1; "paligemma2": over Gemma 2. */
   architecture: 'paligemma' | 'paligemma2'
   /** "3b-224", "10b-448", "28b-896"; other sizes: "custom". */
   variant: string
@@ -45,5 +46,6 @@ export interface ModelStats {
   kvPagesUsed: number
   /** The most that there may be, for `maxSequences` of `contextSize` tokens and kept prefixes. */
   kvPages: number
+  /** Tokens that a page holds. */
   kvPageTokens: number
 }

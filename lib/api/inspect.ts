@@ -14,9 +14,11 @@ export type MetadataValue = number | bigint | boolean | string | MetadataValue[]
 
 /** A key of a GGUF and what it says. */
 export interface MetadataEntry {
+  /** Its name, such as "general.architecture". */
   key: string
   /** GGUF's name: "uint32", "string", "array<string>", ... */
   type: string
+  /** Of arrays an array, nested where the file's are. */
   value: MetadataValue
   /** Of arrays: how many there are; `value` may hold fewer (`maxArray`). */
   count?: number | undefined
@@ -24,6 +26,7 @@ export interface MetadataEntry {
 
 /** A tensor of a GGUF. */
 export interface TensorInfo {
+  /** As the file has it: "blk.0.attn_q.weight". */
   name: string
   /** "F32", "Q4_K", ... */
   type: string
@@ -31,6 +34,7 @@ export interface TensorInfo {
   shape: number[]
   /** In bytes from the start of the file. */
   offset: number
+  /** Its size in the file. */
   bytes: number
 }
 
@@ -43,9 +47,11 @@ function countParameters(tensors: readonly { name: string; shape: readonly numbe
 
 /** What {@link inspectModel} finds. */
 export interface ModelInfo {
+  /** Of the file; of a pulled model, in the cache. */
   path: string
   /** Of the format: 2 or 3. */
   version: number
+  /** Tensors begin at multiples of so many bytes. */
   alignment: number
   /** Size of the file. */
   bytes: number

@@ -54,6 +54,7 @@ export async function openModel(
  * reason
  */
 export async function loadModel(source: string | URL, options?: Omit<LoadOptions, 'model'>): Promise<PaliGemma>
+/** The same with all in one object, `loadModel({ model, ...options })`, or with a path or name alone. */
 export async function loadModel(source: string | URL | LoadOptions): Promise<PaliGemma>
 export async function loadModel(
   source: string | URL | LoadOptions,

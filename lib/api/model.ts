@@ -66,6 +66,7 @@ import { encodeRules, idsRule, textRule, type EncodeOptions } from './tokenizer'
 if (!Symbol.asyncDispose) Object.defineProperty(Symbol, 'asyncDispose', { value: Symbol('Symbol.asyncDispose') })
 
 interface ParseTextOptions {
+  /** Aborting rejects with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
@@ -100,6 +101,7 @@ export class PaliGemma {
    * ERR_OUT_OF_MEMORY, ERR_MODEL_CHANGED, ERR_DISPOSED; an abort rejects with the signal's reason
    */
   async generate<const Choice extends string>(options: ChoiceOptions<Choice>): Promise<ChoiceResult<Choice>>
+  /** Text of any form. @throws as with `choices` */
   async generate(options: GenerateOptions): Promise<GenerateResult>
   async generate(options: GenerateOptions): Promise<GenerateResult> {
     return await publicCall<GenerateOptions, GenerateResult>(
@@ -150,6 +152,7 @@ export class PaliGemma {
     requests: ChoiceOptions<Choice>[],
     options?: BatchOptions<ChoiceResult<Choice> | Error>
   ): Promise<(ChoiceResult<Choice> | Error)[]>
+  /** Requests of any form; otherwise the same. */
   async generateBatch(
     requests: GenerateOptions[],
     options?: BatchOptions<GenerateResult | Error>
@@ -221,6 +224,7 @@ export class PaliGemma {
     question: string,
     options: AnswerOptions<Choice> & { choices: readonly Choice[] }
   ): Promise<Choice>
+  /** The answer in the model's own words. @throws as {@link generate} */
   async answer(image: ImageInput, question: string, options?: AnswerOptions): Promise<string>
   async answer(image: ImageInput, question: string, options: AnswerOptions = {}): Promise<string> {
     check('question', question, rule.text)
@@ -452,6 +456,7 @@ export class PaliGemma {
     await this.#host.dispose()
   }
 
+  /** `await using` calls {@link dispose}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }

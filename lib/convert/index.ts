@@ -64,7 +64,7 @@ export interface ConvertOptions {
   signal?: AbortSignal | undefined
 }
 
-/** What lies above, and what tests replace: the addon's row conversion and its reader. */
+/** What lies above, and what tests replace: the addon's row conversion and its reader. @internal */
 export interface ConvertHooks {
   /** The folder of an adapter, from what was given and the file that it would be. */
   resolveAdapter?: ((given: string, file: string) => Promise<string>) | undefined

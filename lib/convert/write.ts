@@ -9,12 +9,15 @@ import { type StreamOptions, streamTensors } from './stream'
 
 /** What a conversion made. */
 export interface ConvertResult {
+  /** Of the GGUF, absolute. */
   path: string
   /** Of the file. */
   bytes: number
   /** "Q4_K_M" and the like; "as stored" where GGUFs kept their types. */
   type: string
+  /** How many the file holds, the mask decoder's too. */
   tensors: number
+  /** Weights of the model; the mask decoder's are not counted. */
   parameters: number
   /** What is worth knowing: types that had to be replaced, padding. */
   notes: string[]

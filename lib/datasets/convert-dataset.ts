@@ -57,18 +57,23 @@ export interface DatasetOptions {
   seed?: number | undefined
   /** "fail" (default): all are reported, nothing is written; "skip": they are left out. */
   badRows?: 'fail' | 'skip' | undefined
+  /** Called for each of the first 1000 wrong rows: file and line, and what is wrong. */
   onBadRow?: ((row: { where: string; problem: string }) => void) | undefined
   /** Called with the number of rows now and then. */
   onRows?: ((rows: number) => void) | undefined
+  /** Rejects with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
 /** What {@link convertDataset} wrote. */
 export interface DatasetResult {
+  /** The file, absolute; of YOLO the folder. */
   out: string
+  /** Written to it. */
   rows: number
+  /** Different ones among the rows. */
   pictures: number
-  /** With `split`. */
+  /** With `split`: the same of what was held out. */
   heldOut?: { out: string; rows: number; pictures: number }
   /** Rows that were left out. */
   bad: number

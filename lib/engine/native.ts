@@ -55,8 +55,9 @@ export interface NativeDevice {
   name: string
   /** "compute capability 9.0" */
   detail?: string
-  /** Of a GPU: all of its memory, and what is free now. */
+  /** Of a GPU: all of its memory. */
   memoryBytes?: number
+  /** Of a GPU: what of it is free now. */
   freeBytes?: number
   /** Why it cannot be used. */
   problem?: string
@@ -111,14 +112,21 @@ export interface ModelFacts {
   imageSize: number
   /** Tokens per picture. */
   imageTokens: number
+  /** Layers of the text model: 18 of PaliGemma 1, 26 of PaliGemma 2 3B. */
   textLayers: number
+  /** Width of the text model: 2048 of PaliGemma 1, 2304 of PaliGemma 2 3B. */
   textHidden: number
+  /** Layers of the vision tower; 0 without vision. */
   visionLayers: number
+  /** Width of the vision tower; 0 without vision. */
   visionHidden: number
+  /** Rows of the embedding table: tokens, and the padding after them. */
   vocab: number
   /** Tokens per sequence, images included. */
   contextSize: number
+  /** Pictures can be given. */
   hasVision: boolean
+  /** `segment` and `decodeMask` work. */
   hasMaskDecoder: boolean
   /** `embedImage` and `embedText` work. */
   hasRetrieval: boolean
@@ -128,6 +136,7 @@ export interface ModelFacts {
   isa: string
   /** With `device: 'auto'` on the CPU: why no GPU was taken. */
   deviceNote?: string
+  /** Compute threads; 0 on a GPU. */
   threads: number
 }
 

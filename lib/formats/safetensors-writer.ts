@@ -3,6 +3,7 @@
 export interface FloatTensor {
   /** Outermost first. */
   shape: number[]
+  /** Row-major. */
   data: Float32Array
 }
 

@@ -21,12 +21,15 @@ export const recordFormat = 1
 export interface CacheRecord {
   /** {@link recordFormat} of the version that made it. */
   format: number
+  /** On the hub: "google/paligemma2-3b-mix-224". */
   id: string
   /** What was asked for: "main". */
   revision: string
+  /** What the revision stood for then: 40 hex digits. */
   commit: string
   /** See {@link fileTypeNames}; a ready GGUF's type as its name says. */
   type: string
+  /** Type of the vision tower, where one was asked for. */
   visionType: string | null
   /** SHA-256 of the mask decoder's file, where one was added. */
   maskDecoder: string | null
@@ -34,6 +37,7 @@ export interface CacheRecord {
   converted: boolean
   /** File names beside the record. */
   model: string
+  /** The separate vision GGUF, where there is one. */
   vision: string | null
   /** Further files, relative to the record: the other parts of a split model, all files of an adapter's folder. */
   extra?: string[]

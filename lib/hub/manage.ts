@@ -18,9 +18,13 @@ export interface PulledModel extends CachedModel {
 
 /** Weights that were downloaded and are kept, or whose download was interrupted. */
 export interface PulledDownload {
+  /** Of the repository: "google/paligemma2-3b-mix-224". */
   id: string
+  /** 40 hex digits. */
   commit: string
+  /** The folder that holds its files. */
   path: string
+  /** Of its files, unfinished ones too; what is linked from Hugging Face's own cache counts nothing. */
   bytes: number
 }
 
@@ -30,6 +34,7 @@ export interface PulledList {
   dir: string
   /** By name, the one pulled last first. */
   models: PulledModel[]
+  /** By name. */
   downloads: PulledDownload[]
   /** Of all of these. */
   bytes: number

@@ -9,16 +9,19 @@ import { isRepositoryPath, isRevision } from './reference'
 
 /** How far `pull` is. */
 export interface PullProgress {
+  /** A ready GGUF is only downloaded. */
   stage: 'download' | 'convert'
   /** 0..1 of the stage */
   fraction: number
-  /** Of the download: bytes that are there, and all. */
+  /** Of the download: bytes that are there; 0 while it converts. */
   bytes: number
+  /** Of the download: all bytes; 0 while it converts. */
   totalBytes: number
 }
 
 /** What `pull` is about to do; called before the first large download. */
 export interface PullPlan {
+  /** Of the repository, without revision and type. */
   id: string
   /** The commit that the revision stands for. */
   commit: string
@@ -56,7 +59,9 @@ export interface PullOptions {
   cacheDir?: string | undefined
   /** Used in place of the global one; for proxies. It must leave redirects to the caller (`redirect: 'manual'`). */
   fetch?: Fetch | undefined
+  /** Called once a repository, before the first large download; not where the model is in the cache. */
   onPlan?: ((plan: PullPlan) => void) | undefined
+  /** Called as bytes come and weights are converted. */
   onProgress?: ((progress: PullProgress) => void) | undefined
   /** What is worth telling a person: a pause before another attempt, waiting for another process. */
   onMessage?: ((message: string) => void) | undefined
@@ -74,7 +79,7 @@ export interface PullResult extends CachedModel {
   notes: string[]
 }
 
-/** What tests replace. */
+/** What tests replace. @internal */
 export interface PullHooks {
   timing?: Partial<Timing> | undefined
   lockTiming?: LockTiming | undefined

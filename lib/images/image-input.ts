@@ -11,6 +11,7 @@ export interface RawPixels {
   data: Uint8Array | Uint8ClampedArray
   /** In pixels. */
   width: number
+  /** In pixels. */
   height: number
   /** 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; where missing, what the length of `data` says. Alpha is dropped. */
   channels?: 1 | 2 | 3 | 4 | undefined
@@ -30,14 +31,18 @@ export interface ImageEmbedding {
 
 /** What a `ReadableStream` of the web is, of any realm and any TypeScript library. */
 export interface WebStream {
+  /** Called once: the stream is this call's from then on. */
   getReader: () => {
+    /** The next piece; `done` after the last. */
     read: () => Promise<{ done: boolean; value?: Uint8Array | undefined }>
+    /** Called where the rest is not wanted. */
     cancel: (reason?: unknown) => Promise<void>
   }
 }
 
 /** A `Blob`, `File`, `Response` or `Request`. */
 export interface WithBytes {
+  /** All of its bytes. */
   arrayBuffer: () => Promise<ArrayBuffer>
 }
 

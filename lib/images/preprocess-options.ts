@@ -13,6 +13,7 @@ export interface DecodingOptions {
 
 /** Of a call that decodes pictures. */
 export interface DecodingCallOptions extends DecodingOptions {
+  /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
@@ -20,7 +21,9 @@ export interface DecodingCallOptions extends DecodingOptions {
 export interface PreprocessOptions extends DecodingCallOptions {
   /** Width and height of the result in pixels. */
   size: number
+  /** Default "bicubic". Both as Pillow computes them. */
   resize?: 'bicubic' | 'bilinear' | undefined
+  /** "squash" (default) ignores the aspect ratio, "pad" keeps it. */
   fit?: 'squash' | 'pad' | undefined
 }
 

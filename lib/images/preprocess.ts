@@ -15,6 +15,7 @@ import { publicCall } from '../base/call'
 export interface PreprocessedImage {
   /** = `size`, in pixels. */
   width: number
+  /** = `size`, in pixels. */
   height: number
   /** RGB8, row-major, channels last: [height, width, 3]. */
   data: PlainBytes

@@ -4,9 +4,13 @@ import { rule, type Rule } from '../base/validate'
 
 /** A rectangle of the picture, in whole pixels. */
 export interface Tile {
+  /** Of its left edge, from the picture's. */
   x: number
+  /** Of its top edge, from the picture's. */
   y: number
+  /** At least 1. */
   width: number
+  /** At least 1. */
   height: number
 }
 

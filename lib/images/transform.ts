@@ -5,14 +5,17 @@ import { check, readFields, rule, type Rule } from '../base/validate'
 export interface ImageTransform {
   /** Resized pixels per original pixel. */
   scaleX: number
+  /** The same from top to bottom; it differs with `fit: 'squash'`. */
   scaleY: number
-  /** In resized pixels; not 0 only with `fit: 'pad'`. */
+  /** Width of the border at the left in resized pixels; not 0 only with `fit: 'pad'`. */
   offsetX: number
+  /** Height of the border at the top in resized pixels; not 0 only with `fit: 'pad'`. */
   offsetY: number
   /** Of the square, in pixels. */
   size: number
-  /** Of the original picture, in pixels. */
+  /** Of the original picture (after EXIF orientation), in pixels. */
   sourceWidth: number
+  /** Of the original picture (after EXIF orientation), in pixels. */
   sourceHeight: number
 }
 

@@ -28,9 +28,11 @@ export interface EstimateOptions {
   threads?: number | undefined
   /** As for `loadModel`; default "mapped". */
   weights?: 'mapped' | 'copy' | undefined
-  /** Of a usual request: pictures (default 1), tokens of the prompt (32) and of the answer (256). */
+  /** Pictures of a usual request, up to 64; default 1. */
   images?: number | undefined
+  /** Tokens of a usual request's prompt; default 32. */
   promptTokens?: number | undefined
+  /** Tokens of a usual request's answer; default 256. */
   maxTokens?: number | undefined
   /** What `fit` takes on top, for examples with the same pictures and prompts. */
   fit?: FitEstimateOptions | undefined
@@ -45,7 +47,9 @@ export interface MemoryEstimate {
   weights: number
   /** Of `total`, what must fit: all but mapped weights. */
   own: number
+  /** The attention cache, of which `total` has one usual request for each of `maxSequences`. */
   kv: {
+    /** Keys and values of all layers. */
     perToken: number
     /** A usual request's, in whole pages of 64 tokens. */
     perSequence: number
@@ -54,6 +58,7 @@ export interface MemoryEstimate {
     /** Prefixes kept for further requests about the same pictures with the same prompt. */
     keptPrefixes: number
   }
+  /** Buffers of work; `total` has all of them at once. */
   scratch: {
     /** A picture on its way through the vision tower. */
     vision: number

@@ -23,7 +23,9 @@ export type Metric = 'exact' | 'vqa' | 'cider' | 'anls' | 'detection' | 'mask'
 export interface EvaluatedRow {
   /** Of the file, from 1. */
   line: number
+  /** Absolute paths and URLs; empty where the row has none. */
   images: string[]
+  /** The row's `prefix`. */
   prompt: string
   /** The text; of detection and mask the objects. */
   prediction: string | { label: string; score: number; box: Detection['box'] }[]
@@ -56,6 +58,10 @@ export interface EvaluateOptions
   data: string | URL
   /** Where relative pictures lie; default: beside the data. */
   images?: string | URL | undefined
+  /**
+   * Texts: "exact" match, "vqa" accuracy, "cider", "anls". Objects: COCO's by box ("detection") or by "mask"; rows
+   * then ask "detect a ; b" or "segment a" of one picture. See docs/evaluate.md.
+   */
   metric: Metric
   /** Only the first rows. */
   limit?: number | undefined
@@ -63,12 +69,15 @@ export interface EvaluateOptions
   maxTokens?: number | undefined
   /** Detection and mask: leave out lower scores; default 0, since COCO's metrics weigh them. */
   minScore?: number | undefined
+  /** Called for each row, in their order; with "cider", which compares all of them, at the end. */
   onRow?: ((row: EvaluatedRow) => void) | undefined
 }
 
 /** What {@link evaluateModel} finds. */
 export interface EvaluateResult {
+  /** As asked for. */
   metric: Metric
+  /** Rows that were answered; with "cider" those of one picture and prompt are one. */
   rows: number
   /** One number for the whole: accuracy, ANLS (0..1), CIDEr (0..10), AP (0..1); null where there is nothing to find. */
   score: number | null

@@ -31,7 +31,9 @@ export interface QualityOptions
   vision?: string | undefined
   /** The file it is compared with: the original, or a conversion to BF16 or Q8_0. */
   against: string | URL
+  /** The vision GGUF of `against`, where it is separate. */
   againstVision?: string | undefined
+  /** At least one; every prompt is asked about each. */
   images: ImageInput[]
   /** With `answer`, that text is scored, else what `against` generates (greedily). Default: "caption en". */
   prompts?: (string | SamplePrompt)[]
@@ -41,7 +43,9 @@ export interface QualityOptions
 
 /** What {@link compareQuality} finds. All per token of the answers, end tokens included, under teacher forcing. */
 export interface QualityResult {
+  /** Pictures times prompts. */
   samples: number
+  /** Of all answers, their end tokens included. */
   tokens: number
   /** exp(-mean log-probability of the answers' tokens). */
   perplexity: { model: number; against: number }

@@ -8,6 +8,7 @@ import { check, isText, readFields, rule, takeList, type Rule } from '../base/va
 
 /** A prompt for every picture, with the answer that is right for all of them where there is one. */
 export interface SamplePrompt {
+  /** As for `generate`. */
   prompt: string
   /** The right answer; without one, the model's own is taken. */
   answer?: string | undefined

@@ -30,6 +30,7 @@ export interface VerifyOptions {
   threads?: number | undefined
   /** 0..1, and what is checked. */
   onProgress?: ((fraction: number, what: string) => void) | undefined
+  /** Aborting rejects with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
@@ -49,16 +50,23 @@ export interface VerifyCheck {
 export interface VerifyResult {
   /** No check failed. */
   ok: boolean
+  /** Path of the GGUF. */
   model: string
-  /** Versions of this package and of Node, and the platform. */
+  /** Version of this package. */
   package: string
+  /** Version of Node: "v22.11.0". */
   node: string
+  /** System and processor: "linux-x64". */
   platform: string
-  /** The file of the engine, the instruction set in use, and all that this machine can use. */
+  /** The file of the engine; '' where the application loaded it itself. */
   engine: string
+  /** The instruction set in use: "avx2". */
   isa: string
+  /** All that this machine can use. */
   supported: string[]
+  /** Compute threads of the checks. */
   threads: number
+  /** In the order in which they ran. */
   checks: VerifyCheck[]
 }
 

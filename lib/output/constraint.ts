@@ -7,6 +7,7 @@ import { isText, rule, wrongOption, type Rule } from '../base/validate'
 
 /** The grammar of `detect` or `segment`. */
 export interface TaskConstraint {
+  /** "detect": locations and names; "segment": mask codes between the two as well. */
   kind: 'detect' | 'segment'
   /** The names that may follow a location; default: any text. */
   labels?: string[] | undefined
@@ -16,6 +17,7 @@ export interface TaskConstraint {
 
 /** One of these texts, exactly. */
 export interface ChoicesConstraint<Choice extends string = string> {
+  /** 1 to 10,000 texts that are not empty. */
   choices: readonly Choice[]
 }
 
@@ -25,6 +27,7 @@ export interface ChoicesConstraint<Choice extends string = string> {
  * lookaheads outside of repetitions. Lookbehind, back references, `\b`, `\B` and `\p` are refused with their position.
  */
 export interface RegexConstraint {
+  /** `^` at its beginning and `$` at its end change nothing. */
   regex: string | RegExp
 }
 
@@ -33,6 +36,7 @@ export interface RegexConstraint {
  * Standard Schema (zod, arktype, ...) that gives its JSON Schema may stand here too.
  */
 export interface JsonSchemaConstraint {
+  /** What is not supported is refused with ERR_INVALID_OPTION that names it. */
   jsonSchema: JsonSchema | StandardSchema
 }
 

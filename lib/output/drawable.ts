@@ -5,9 +5,11 @@ import type { Box } from './parse'
 
 /** What can be drawn and written to files: results of `detect`, `segment` and `parseOutput`. */
 export interface Drawable {
+  /** The object's name. */
   label: string
   /** In pixels of the image. */
   box: Box
+  /** 0..1 of this package's own results; of others any number. */
   score?: number | undefined
   /** In pixels of the whole image, 0..255. */
   mask?: Mask | undefined

@@ -4,8 +4,11 @@ import type { NormalizedBox } from './parse'
 
 /** What {@link suppressOverlaps} compares. */
 export interface ScoredBox {
+  /** Boxes of other labels are not compared, unless `classAgnostic` says so. */
   label: string
+  /** Where it is, 0..1 of height and width. */
   normalized: NormalizedBox
+  /** The higher one stays. */
   score: number
 }
 

@@ -4,17 +4,25 @@ import { check, readOptions, rule, wrongOption, type Rule, type Rules } from '..
 
 /** A rectangle in pixels of the image as given (after EXIF orientation), from its top left corner. */
 export interface Box {
+  /** Of the left edge. */
   x: number
+  /** Of the top edge. */
   y: number
+  /** To the right. */
   width: number
+  /** Downwards. */
   height: number
 }
 
 /** A rectangle in 0..1 of the image's height and width, in the order of the model's output. */
 export interface NormalizedBox {
+  /** Of the top edge, of the height. */
   yMin: number
+  /** Of the left edge, of the width. */
   xMin: number
+  /** Of the bottom edge, of the height. */
   yMax: number
+  /** Of the right edge, of the width. */
   xMax: number
 }
 
@@ -22,6 +30,7 @@ export interface NormalizedBox {
 export interface ParseOptions {
   /** Of the original picture, in pixels. */
   width: number
+  /** Of the original picture, in pixels. */
   height: number
   /** 1023 (default): as the training code writes and its evaluator reads; 1024: as published demo code reads. */
   locScale?: 1023 | 1024 | undefined
@@ -38,6 +47,7 @@ export interface ParsedObject {
    * (half to even) as in published demo code. Inverted boxes have negative sizes and `valid: false`.
    */
   box: Box
+  /** The same in 0..1, not rounded. */
   normalized: NormalizedBox
   /** The four raw `<loc>` values: y0, x0, y1, x1. */
   locations: [number, number, number, number]
@@ -214,6 +224,7 @@ export function parseOutput(text: string, options: ParseOptions): ParsedObject[]
 }
 
 interface ScaleOption {
+  /** As for {@link parseOutput}; default 1023. */
   locScale?: 1023 | 1024 | undefined
 }
 const scaleRules: Rules<ScaleOption> = { locScale: rule.oneOf(1023, 1024) }

@@ -29,9 +29,9 @@ export interface TrackerOptions {
   keepSeconds?: number | undefined
   /** Frames that must see something before it counts as there; default 2. */
   confirmFrames?: number | undefined
-  /** Counted when a track's middle crosses them. */
+  /** Lines between two points; a track is counted under a line's name when its middle crosses it. */
   lines?: readonly { name: string; from: Point; to: Point }[] | undefined
-  /** Corners of areas; counted is what is inside now. */
+  /** Areas by their corners, three or more; counted are tracks whose middle is inside now. */
   zones?: readonly { name: string; points: readonly Point[] }[] | undefined
 }
 
@@ -39,9 +39,11 @@ export interface TrackerOptions {
 export interface Track {
   /** From 1 on; never given twice by one tracker. */
   id: number
+  /** Of its detections. */
   label: string
   /** Where it was seen last. */
   normalized: NormalizedBox
+  /** Of the detection seen last, 0..1. */
   score: number
   /** Seconds since it was first seen. */
   age: number
@@ -51,8 +53,9 @@ export interface Track {
 export interface TrackUpdate<T> {
   /** The detections of tracks that are there, with their ids. */
   tracked: (T & { id: number })[]
-  /** Tracks that are new, and those that are gone. */
+  /** Tracks that are there from this frame on. */
   entered: Track[]
+  /** Tracks that were unseen for longer than `keepSeconds` and are given up. */
   left: Track[]
   /** Crossings of each line since the beginning: to its left and right side, seen from `from` to `to`. */
   lines: Record<string, { left: number; right: number }>

@@ -45,11 +45,17 @@ export interface JobData {
   options: Record<string, unknown>
 }
 
-/** What became of a job. */
-export type JobResult = { id: string; image: string | undefined; task: BatchTask; attempts: number } & (
-  | { result: ResultFields; error?: undefined }
-  | { result?: undefined; error: { code: string; message: string } }
-)
+/** What became of a job: its `result`, or the `error` of its last try; the other one is undefined. */
+export type JobResult = {
+  /** As given or made when it was added. */
+  id: string
+  /** The path or URL that was added; undefined of encoded bytes, and without a picture. */
+  image: string | undefined
+  /** As it was added. */
+  task: BatchTask
+  /** How often it was tried. */
+  attempts: number
+} & ({ result: ResultFields; error?: undefined } | { result?: undefined; error: { code: string; message: string } })
 
 /** The last place that BullMQ has: it takes jobs that name none before all others. */
 export const noPriority = 2 ** 21 - 1

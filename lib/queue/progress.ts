@@ -4,9 +4,11 @@ import type { BatchTask } from '../api/many/batch-tasks'
 
 /** Where a job is, of `queue.progress(id)`. */
 export interface JobProgress {
+  /** "waiting" also while it is delayed or the queue is paused; "failed": among the dead letters. */
   state: 'waiting' | 'active' | 'done' | 'failed'
   /** What is counted: tiles of a large picture, or tokens of `generate`. */
   unit?: 'tiles' | 'tokens'
+  /** How many so far, told four times a second at most; absent before the first. */
   done?: number
   /** All tiles; of tokens none knows. */
   all?: number

@@ -40,13 +40,17 @@ const queueRules: Rules<QueueOptions> = {
 export interface AddManyOptions {
   /** Wait while so many jobs wait; default: never. */
   maxWaiting?: number | undefined
+  /** Aborting rejects with the signal's reason; jobs that were added stay. */
   signal?: AbortSignal | undefined
 }
 
 /** How many jobs are where. */
 export interface QueueCounts {
+  /** Not taken yet, delayed and paused ones too. */
   waiting: number
+  /** In the hands of workers. */
   active: number
+  /** With results that are kept. */
   done: number
   /** The dead letters: tried as often as allowed, or not worth trying again. */
   failed: number
@@ -192,6 +196,7 @@ export class PictureQueue {
     }
   }
 
+  /** How many jobs are where, at this moment. */
   async counts(): Promise<QueueCounts> {
     const counts = await this.queue.getJobCounts()
     const sum = (...names: string[]): number => names.reduce((all, name) => all + (counts[name] ?? 0), 0)
@@ -219,10 +224,12 @@ export class PictureQueue {
     await this.queue.pause()
   }
 
+  /** Lets workers take jobs again after {@link pause}. */
   async resume(): Promise<void> {
     await this.queue.resume()
   }
 
+  /** Closes the connections; jobs and results stay in Redis. */
   async close(): Promise<void> {
     const events = this.#events
     this.#events = undefined
@@ -230,6 +237,7 @@ export class PictureQueue {
     await this.queue.close()
   }
 
+  /** `await using` calls {@link close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }

@@ -12,7 +12,12 @@ import { reviveResults } from '../output/masks/mask-forms'
 import type { ResultFields } from '../api/many/rows'
 
 /** A result in a shard. */
-export type ShardRow = { id: string; image?: string } & ResultFields
+export type ShardRow = {
+  /** Of the job. */
+  id: string
+  /** The path or URL of its picture; absent of encoded bytes, and without a picture. */
+  image?: string
+} & ResultFields
 
 const syncEveryMs = 1000
 

@@ -108,6 +108,7 @@ export class PictureWorker {
     void this.close()
   }
 
+  /** `await using` calls {@link close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }

@@ -54,7 +54,9 @@ const sliceBytes = 256 << 20
  * Memory is freed when the index is collected, or at once with `clear()`.
  */
 export class PageIndex {
+  /** How vectors are held. */
   readonly type: VectorType
+  /** Width of the vectors. */
   readonly dims: number
   readonly #store: NativePageStore
   #last: Promise<unknown> = Promise.resolve()
@@ -72,7 +74,7 @@ export class PageIndex {
   get size(): number {
     return this.#store.pages - this.#store.removed
   }
-  /** Native memory taken. */
+  /** Native memory taken, in bytes. */
   get bytes(): number {
     return this.#store.bytes
   }

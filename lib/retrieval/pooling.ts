@@ -14,6 +14,7 @@ export interface PoolOptions {
 
 /** A page's pooled vectors; they belong to no place of the page any more. */
 export interface PooledVectors extends MultiVector {
+  /** [tokens, dims], row-major. */
   data: PlainFloats
   /** For every vector that there was, the one it went into. */
   clusters: number[]

@@ -9,6 +9,7 @@ import { check, readFields, rule, show, take, wrongOption } from '../base/valida
 
 /** The vectors of a page or a query: one per token, each of length 1. */
 export interface MultiVector {
+  /** Tells it from the smaller forms; missing means "f32". */
   type?: 'f32' | undefined
   /** [tokens, dims], row-major. */
   data: Float32Array
@@ -31,7 +32,9 @@ export interface Int8MultiVector {
   data: Int8Array
   /** [tokens]: the largest magnitude of the row / 127. */
   scales: Float32Array
+  /** How many vectors. */
   tokens: number
+  /** Values in each. */
   dims: number
 }
 
@@ -43,7 +46,9 @@ export interface BinaryMultiVector {
    * behind the last.
    */
   data: Uint8Array
+  /** How many vectors. */
   tokens: number
+  /** Values in each. */
   dims: number
 }
 
@@ -111,11 +116,19 @@ type OwnInt8 = Int8MultiVector & { data: PlainInts; scales: PlainFloats }
 type OwnBinary = BinaryMultiVector & { data: PlainBytes }
 
 /**
- * Vectors in a smaller type. int8: rounded to 127 steps of each vector's largest magnitude. binary: signs.
+ * Vectors in a quarter of the memory: rounded to 127 steps of each vector's largest magnitude.
  * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite
  */
 export function quantizeVectors(vectors: MultiVector, type: 'int8'): OwnInt8
+/**
+ * Vectors in a 32nd of the memory: the signs of their values.
+ * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is NaN
+ */
 export function quantizeVectors(vectors: MultiVector, type: 'binary'): OwnBinary
+/**
+ * Vectors in a type that is known only when it runs.
+ * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite (binary: NaN)
+ */
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary {
   const taken = takeVectors('vectors', vectors)

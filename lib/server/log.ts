@@ -2,7 +2,9 @@
 
 /** Where the server writes what happens; pino's loggers are such. */
 export interface Logger {
+  /** What goes well: a line of each request, and models that are loaded and unloaded. */
   info: (fields: object, message?: string) => void
+  /** What is the server's own failure. */
   error: (fields: object, message?: string) => void
 }
 

@@ -50,15 +50,13 @@ export interface ServerOptions {
   maxImages?: number | undefined
   /**
    * Whether requests may name pictures by http(s) URL. Default false. Never from addresses of this machine and its
-   * networks
-   * (nor of clouds' metadata services), after names are resolved and on every redirect, whatever the environment says.
-   * Those of a request together have at most `maxBodyBytes`.
+   * networks (nor of clouds' metadata services), after names are resolved and on every redirect, whatever the
+   * environment says. Those of a request together have at most `maxBodyBytes`.
    */
   remoteImages?: boolean | undefined
   /**
    * Where a line of each request goes: an object with `info` and `error`, such as pino's, or a function that takes
-   * lines of
-   * JSON; false: nowhere. Default: JSON on standard error.
+   * lines of JSON; false: nowhere. Default: JSON on standard error.
    */
   logger?: Logger | LineWriter | false | undefined
   /** Prompts and answers in the log too. Default false; pictures never are. */
@@ -129,6 +127,7 @@ export interface ListenOptions {
   requestTimeoutMs?: number | undefined
   /** Milliseconds after which a client that takes nothing of its answer is cut off. Default 30,000. */
   stalledTimeoutMs?: number | undefined
+  /** Aborting while it begins to listen rejects with the signal's reason; afterwards it changes nothing. */
   signal?: AbortSignal | undefined
 }
 

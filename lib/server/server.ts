@@ -34,7 +34,9 @@ import { taskRoutes } from './routes/tasks'
 export interface Address {
   /** "http://127.0.0.1:8080", with `basePath` */
   url: string
+  /** The address that it listens on; where `host` was a name, that name. */
   host: string
+  /** As asked for; the one that was found where that was 0. */
   port: number
 }
 
@@ -42,8 +44,7 @@ export interface Address {
 export interface PaliGemmaServer {
   /**
    * Answers a request: mount it where web requests come in, such as a route of Next, `Bun.serve`, `Deno.serve` or
-   * another Hono
-   * app. The request's signal ends its work.
+   * another Hono app. The request's signal ends its work.
    */
   fetch: (request: Request) => Promise<Response>
   /** Resolves when all models are loaded, at once where they are `lazy`. @throws PaliGemmaError as {@link loadModel} */
@@ -54,10 +55,10 @@ export interface PaliGemmaServer {
   listen: (options?: ListenOptions) => Promise<Address>
   /**
    * Takes no more requests, waits for those that run, cuts what is left after `timeoutMs`, and unloads the models that
-   * it
-   * loaded. Idempotent.
+   * it loaded. Idempotent.
    */
   close: (options?: CloseOptions) => Promise<void>
+  /** `await using` calls `close`. */
   [Symbol.asyncDispose]: () => Promise<void>
 }
 

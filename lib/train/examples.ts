@@ -10,22 +10,27 @@ import { imagesRule, takeImage } from '../images/image-rule'
 
 /** One example: `prompt` and `response` may be called `prefix` and `suffix`, as in PaliGemma's data sets. */
 export interface FitExample {
-  /** One picture, or several in order; none for text alone. */
+  /** The picture. Either this or `images`; neither for text alone. */
   image?: ImageInput | undefined
+  /** Several pictures, in order. */
   images?: ImageInput[] | undefined
   /** What is asked. */
   prompt?: string | undefined
+  /** Another name for `prompt`; one of the two. */
   prefix?: string | undefined
   /** What the model shall answer; the end token is added. */
   response?: string | undefined
+  /** Another name for `response`; one of the two. */
   suffix?: string | undefined
 }
 
 /** Lists that belong together: the i-th picture (or pictures), prompt and response are one example. */
 export interface FitLists {
+  /** For each response a picture, or a list of them; none for text alone. One by itself is that of one response. */
   images?: ImageInput | readonly (ImageInput | readonly ImageInput[])[] | undefined
   /** One prompt may serve all. */
   prompts: string | readonly string[]
+  /** What the model shall answer; the end token is added. */
   responses: string | readonly string[]
 }
 

@@ -14,6 +14,7 @@ export interface FitStep {
   epoch: number
   /** Mean over the suffix tokens of its examples, before the step. */
   loss: number
+  /** Of this step, as `warmup` and `schedule` have it. */
   learningRate: number
   /** Of the gradient, before clipping. */
   gradNorm: number
@@ -27,7 +28,9 @@ export interface FitStep {
 
 /** Loss of the held-out examples after a step. */
 export interface FitEvaluation {
+  /** The last finished step, from 1. */
   step: number
+  /** Mean over the suffix tokens of all held-out examples. */
   loss: number
 }
 
@@ -80,7 +83,9 @@ export interface FitOptions {
   resume?: boolean | undefined
   /** Aborting rejects with the signal's reason, within a layer; with `checkpoint` the last finished step is kept. */
   signal?: AbortSignal | undefined
+  /** Called after each step. What it throws ends the run and rejects it, unchanged. */
   onStep?: ((step: FitStep) => void) | undefined
+  /** Called after each evaluation. What it throws ends the run and rejects it, unchanged. */
   onEvaluate?: ((evaluation: FitEvaluation) => void) | undefined
 }
 

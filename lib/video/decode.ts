@@ -11,6 +11,7 @@ import type { OpenedVideo } from './source'
 export interface VideoFrame {
   /** Seconds from the clip's beginning. */
   time: number
+  /** [height, width, 3], 0..255; any call takes it for a picture. */
   image: { data: PlainBuffer; width: number; height: number; channels: 3 }
 }
 

@@ -42,15 +42,25 @@ type Labels = { labels: string | string[] }
 
 /** Options and result of each task: those of the call of that name. */
 export interface BatchTasks {
+  /** Text for a prompt of your own; an item needs `prompt`, of the run or of its own. */
   generate: { options: GenerateOptions; result: GenerateResult }
+  /** What a picture shows. */
   caption: { options: CaptionOptions; result: string }
+  /** The answer to `question`, which must be given. */
   answer: { options: AnswerOptions & { question: string }; result: string }
+  /** A question that has this `answer`, which must be given. */
   ask: { options: TaskOptions & { answer: string }; result: string }
+  /** The text in a picture. */
   ocr: { options: OcrOptions; result: string }
+  /** Objects with boxes; `labels` must be given. */
   detect: { options: DetectOptions & Labels; result: ObjectList<Detection> }
+  /** Objects with masks; `labels` must be given. */
   segment: { options: DetectOptions<Segmentation> & Labels; result: ObjectList<Segmentation> }
+  /** How probable `suffix` is after `prompt`; both must be given. */
   score: { options: ScoreOptions; result: ScoreResult }
+  /** A picture as the decoder sees it. */
   encodeImage: { options: EncodeImageOptions; result: ImageEmbedding & { data: PlainFloats } }
+  /** A page's vectors, of a ColPali checkpoint. */
   embedImage: { options: EmbedOptions; result: MultiVector & { data: PlainFloats } }
 }
 
@@ -84,10 +94,11 @@ export type BatchItem<T extends BatchTask> =
       [K in keyof Omit<BatchTasks[T]['options'], 'image'>]?: BatchTasks[T]['options'][K] | undefined
     })
 
-/** What became of an item. */
+/** What became of an item: `result` as the call gives it, or the `error` that ended it; the other one is undefined. */
 export type BatchResult<T extends BatchTask, Item = unknown> = {
   /** The place of the item in the source, from 0 on. */
   index: number
+  /** The item itself, as the source gave it. */
   item: Item
 } & ({ result: BatchTasks[T]['result']; error?: undefined } | { result?: undefined; error: Error })
 

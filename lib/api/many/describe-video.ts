@@ -53,8 +53,9 @@ export const describeVideoRules: Rules<DescribeVideoOptions> = {
 
 /** What a part of a clip shows. */
 export interface VideoSegment extends GenerateResult {
-  /** Seconds; `end` is where the next part starts, or the last frame's time. */
+  /** Where the part begins, in seconds of the clip. */
   start: number
+  /** Where it ends, in seconds: `segmentSeconds` after `start`; where the clip ends before, its last frame's time. */
   end: number
   /** Seconds of the frames that the model saw. */
   times: number[]

@@ -7,16 +7,23 @@ import type { MultiVector } from '../../retrieval/vectors'
 
 /** What a task made of a picture; of each task some fields. */
 export interface ResultFields {
+  /** Of `generate`, `caption`, `answer`, `ask` and `ocr`. */
   text?: string
+  /** Of `detect`. */
   detections?: Detection[]
+  /** Of `segment`. */
   segmentations?: Segmentation[]
+  /** Of `generate`, `detect` and `segment`: why the text ended, "stop" or "length". */
   finishReason?: string
-  /** Of the picture, with objects. */
+  /** Of the picture in pixels, with objects. */
   width?: number
+  /** Of the picture in pixels, with objects. */
   height?: number
-  /** Of embeddings. */
+  /** Of `embedImage`: the vectors, [tokens, dims]; in files and in Redis compact, see {@link reviveResults}. */
   data?: unknown
+  /** Of `embedImage`: how many vectors. */
   tokens?: number
+  /** Of `embedImage`: values in each vector. */
   dims?: number
   /** Of other tasks: what the call gives. */
   result?: unknown

@@ -38,7 +38,7 @@ export type WatchOptions<T extends BatchTask> = {
   signal?: AbortSignal | undefined
 } & Omit<BatchTasks[T]['options'], 'signal' | 'image' | 'images' | 'onToken' | 'onTile' | 'onObject'>
 
-/** What was seen at a moment. */
+/** What was seen at a moment: `result` as the call gives it, or the `error` of a picture that cannot be looked at. */
 export type Seen<T extends BatchTask> = {
   /** The picture; another call with it costs no second look of the vision tower. */
   image: ImageInput
@@ -48,8 +48,9 @@ export type Seen<T extends BatchTask> = {
   ageMs: number
   /** Results a second, of late. */
   fps: number
-  /** Pictures that came too fast, and those that showed nothing new, since the beginning. */
+  /** Pictures since the beginning that came too fast. */
   dropped: number
+  /** Pictures since the beginning that showed nothing new, with `onlyWhenChanged`. */
   unchanged: number
   /** With `tracks`. */
   tracks?: TrackUpdate<Trackable>

@@ -31,6 +31,7 @@ export interface AdapterInfo {
   rank: number
   /** Matrices it changes. */
   targets: number
+  /** Values in its matrices. */
   parameters: number
 }
 

@@ -113,8 +113,9 @@ export type ObjectList<T> = T[] & {
   readonly finishReason: Exclude<FinishReason, 'abort'>
   /** As {@link GenerateResult.seed}. */
   readonly seed: number
-  /** Of the picture, in pixels. */
+  /** Of the picture as given (after EXIF orientation), in pixels. */
   readonly width: number
+  /** Of the picture as given, in pixels. */
   readonly height: number
   /** With the option `tiles`: what was looked at, in pixels; the whole picture first. */
   readonly tiles?: readonly Tile[]

@@ -113,6 +113,7 @@ export interface GenerateOptions extends SamplingOptions {
 
 /** With `choices` and nothing else that ends the text: what comes back is typed as one of them. */
 export type ChoiceOptions<Choice extends string> = Omit<GenerateOptions, 'constrain' | 'stop'> & {
+  /** `{ choices: [...] }`: the text is one of these. */
   constrain: ChoicesConstraint<Choice>
   stop?: undefined
 }
@@ -123,13 +124,15 @@ export interface ScoreOptions {
   prompt: string
   /** The text whose probability is asked for; the end token is scored after it. */
   suffix: string
-  /** One picture, or several in order. */
+  /** The picture. Either this or `images`; none: the text alone. */
   image?: ImageInput | undefined
+  /** Several pictures or video frames, in order. */
   images?: ImageInput[] | undefined
   /** `<bos>`, `<eos>` and the like are tokens, not text; default false. */
   allowControlTokens?: boolean | undefined
   /** As for `generate`. */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
@@ -203,6 +206,7 @@ export interface DetectOptions<Object = Detection> extends SamplingOptions, Tile
 export interface EncodeImageOptions {
   /** As for `generate`; the embedding holds what they make of the picture. */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
@@ -212,6 +216,7 @@ export interface EmbedOptions {
   flavour?: RetrievalFlavour | undefined
   /** As for `generate`. */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 

@@ -2,7 +2,6 @@
 import { PaliGemmaError } from '../../base/errors'
 import { rule, take } from '../../base/validate'
 
-/** The 35 languages of the multilingual caption data (big_vision, coco35l). */
 const languages: readonly string[] = [
   'ar',
   'bn',
@@ -74,6 +73,7 @@ export const prompts = {
   detect: (labels: string | readonly string[]): string => `detect ${list(labels)}`,
   /** "segment cow ; boat" (pt, mix). */
   segment: (labels: string | readonly string[]): string => `segment ${list(labels)}`,
+  /** Codes of the 35 languages of the multilingual caption data (big_vision, coco35l). */
   languages
 } as const
 

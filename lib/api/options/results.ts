@@ -40,12 +40,15 @@ export interface GenerateResult {
     preprocessMs: number
     /** Waiting for other requests on this model. */
     queueMs: number
+    /** Encoding the pictures by the vision tower; about 0 where their features were kept from a request before. */
     visionMs: number
+    /** Pictures and prompt through the text model; about 0 where both were kept from a request before. */
     prefillMs: number
     /** From the call to the first token. */
     firstTokenMs: number
     /** From the first token to the last. */
     decodeMs: number
+    /** Tokens after the first over `decodeMs`; 0 with fewer than two. */
     decodeTokensPerSecond: number
   }
 }

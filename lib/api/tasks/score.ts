@@ -9,6 +9,7 @@ import type { GeneratedToken } from '../options/results'
 
 /** What `score` gives: one entry per token of the suffix, the end token last, by its name: "<eos>". */
 export interface ScoreResult {
+  /** With `logProb` each. */
   tokens: GeneratedToken[]
   /** Natural logarithms. */
   logProbs: number[]

@@ -55,6 +55,7 @@ export class GenerateStream implements AsyncIterable<Chunk> {
     this.end()
   }
 
+  /** The chunks, once. @throws PaliGemmaError ERR_INVALID_OPTION the second time */
   [Symbol.asyncIterator](): AsyncIterator<Chunk, undefined> {
     if (this.iterated)
       throw new PaliGemmaError(
@@ -98,6 +99,7 @@ export class GenerateStream implements AsyncIterable<Chunk> {
     return responseOf(this, options)
   }
 
+  /** `await using` cancels the work, and waits until it has ended. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.cancel()
     await this.result.catch(() => {})

@@ -29,8 +29,11 @@ export function moduleMatrix(module: string): string | undefined {
 export class TrainedAdapter {
   /** Modules by Hugging Face's names. */
   readonly modules: readonly string[]
+  /** Of all its matrices. */
   readonly rank: number
+  /** What it adds is multiplied by alpha / rank, with `rslora` by alpha / sqrt(rank). */
   readonly alpha: number
+  /** See `alpha`. */
   readonly rslora: boolean
   /** Values that were trained. */
   readonly parameters: number

@@ -20,20 +20,29 @@ export interface CocoGroup {
 
 /** COCO's twelve numbers, 0..1 each, as pycocotools computes them. */
 export interface CocoScores {
-  /** Mean over ten thresholds of IoU, 0.5 to 0.95, and at two of them. null: there is no such object. */
+  /** Average precision, the mean over ten thresholds of IoU, 0.5 to 0.95. null: there is nothing to find. */
   AP: number | null
+  /** At the threshold 0.5. */
   AP50: number | null
+  /** At the threshold 0.75. */
   AP75: number | null
-  /** By size: under 32 x 32 pixels, under 96 x 96, above. */
+  /** Of objects up to 32 x 32 pixels; null: there is none. */
   APsmall: number | null
+  /** Of objects from 32 x 32 to 96 x 96 pixels; null: there is none. */
   APmedium: number | null
+  /** Of objects from 96 x 96 pixels on; null: there is none. */
   APlarge: number | null
-  /** Recall with at most 1, 10 and 100 detections a picture and label. */
+  /** Recall, the mean over the ten thresholds, with at most one detection a picture and label. */
   AR1: number | null
+  /** With at most ten. */
   AR10: number | null
+  /** With at most a hundred. */
   AR100: number | null
+  /** With at most a hundred, of objects as in `APsmall`. */
   ARsmall: number | null
+  /** With at most a hundred, of objects as in `APmedium`. */
   ARmedium: number | null
+  /** With at most a hundred, of objects as in `APlarge`. */
   ARlarge: number | null
 }
 

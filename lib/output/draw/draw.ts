@@ -76,11 +76,13 @@ export async function drawDetections(
   objects: readonly Drawable[],
   options: DrawOptions & { format: 'svg' }
 ): Promise<string>
+/** As bytes of a PNG, or of the `format` that is asked for. @throws as with "svg" */
 export async function drawDetections(
   picture: ImageInput,
   objects: readonly Drawable[],
   options?: DrawOptions & { format?: 'png' | 'jpeg' | 'webp' | undefined }
 ): Promise<PlainBuffer>
+/** With a `format` that is known only when it runs: a text for "svg", else bytes. @throws as with "svg" */
 export async function drawDetections(
   picture: ImageInput,
   objects: readonly Drawable[],

@@ -14,6 +14,7 @@ export interface CocoPicture {
   objects: readonly Drawable[]
   /** In pixels; not needed where `objects` is what `detect` or `segment` returned, or has masks. */
   width?: number | undefined
+  /** As `width`. */
   height?: number | undefined
   /** Default: 1, 2, ... */
   id?: number | undefined
@@ -31,13 +32,17 @@ export interface CocoOptions {
 
 /** An object in a COCO data set, by COCO's own names. */
 export interface CocoAnnotation {
+  /** From 1 on, over all pictures. */
   id: number
+  /** `id` of its picture. */
   image_id: number
+  /** `id` of its label among `categories`. */
   category_id: number
-  /** x, y, width, height */
+  /** x, y, width, height in pixels. */
   bbox: [number, number, number, number]
   /** Of the mask, else of the box, in pixels. */
   area: number
+  /** 0: one object, not a group. */
   iscrowd: 0
   /** Where there is a mask. */
   segmentation?: CompressedRle | number[][]
@@ -49,7 +54,9 @@ export interface CocoAnnotation {
 export interface CocoDataset {
   /** Width and height in pixels. */
   images: { id: number; file_name: string; width: number; height: number }[]
+  /** In the order of pictures and of their objects. */
   annotations: CocoAnnotation[]
+  /** The labels, with ids from 1 on. */
   categories: { id: number; name: string }[]
 }
 

@@ -20,6 +20,7 @@ export interface YoloOptions {
   tolerance?: number | undefined
   /** Of the picture, in pixels; not needed where the objects are what `detect` or `segment` returned, or have masks. */
   width?: number | undefined
+  /** As `width`. */
   height?: number | undefined
 }
 

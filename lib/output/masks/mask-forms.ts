@@ -21,7 +21,9 @@ const rleRules: Rules<RleOptions> = { form: rule.oneOf('compressed', 'uncompress
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export function maskToRle(mask: Mask, options: RleOptions & { form: 'uncompressed' }): UncompressedRle
+/** As the short text that COCO's files carry. @throws PaliGemmaError ERR_INVALID_OPTION */
 export function maskToRle(mask: Mask, options?: RleOptions & { form?: 'compressed' | undefined }): CompressedRle
+/** With a `form` that is known only when it runs. @throws PaliGemmaError ERR_INVALID_OPTION */
 export function maskToRle(mask: Mask, options?: RleOptions): CompressedRle | UncompressedRle
 export function maskToRle(mask: Mask, options: RleOptions = {}): CompressedRle | UncompressedRle {
   const { form = 'compressed' } = readOptions<RleOptions>('maskToRle', options, rleRules)

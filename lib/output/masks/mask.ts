@@ -7,7 +7,9 @@ import { check, readFields, rule } from '../../base/validate'
 export interface Mask {
   /** In pixels. */
   width: number
+  /** In pixels. */
   height: number
+  /** [height, width] */
   data: Uint8Array
 }
 

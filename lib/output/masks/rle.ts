@@ -8,13 +8,17 @@ import { checkPixels, insideFrom, type Mask } from './mask'
 
 /** The short form; what pycocotools' `mask.encode` gives, as text. */
 export interface CompressedRle {
+  /** In pixels. */
   size: [height: number, width: number]
+  /** ASCII, as COCO's tools write it. */
   counts: string
 }
 
 /** Lengths of runs, outside and inside in turn. */
 export interface UncompressedRle {
+  /** In pixels. */
   size: [height: number, width: number]
+  /** In pixels, column by column; the first run, which may be 0 long, is outside. Their sum is height times width. */
   counts: number[]
 }
 

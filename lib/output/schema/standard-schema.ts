@@ -8,11 +8,17 @@ import type { JsonSchema } from './json-schema'
 
 /** What a library's schema says about itself; `jsonSchema` is newer than the rest, and not everywhere. */
 export interface StandardSchema<Input = unknown, Output = Input> {
+  /** What the specification asks of every schema. */
   readonly '~standard': {
+    /** Of the specification. */
     readonly version: 1
+    /** The library: "zod", "valibot", "arktype". */
     readonly vendor: string
+    /** Checks a value, and applies defaults and transforms. */
     readonly validate?: (value: unknown) => StandardResult<Output> | Promise<StandardResult<Output>>
+    /** For TypeScript alone: what goes in and what comes out. */
     readonly types?: { readonly input: Input; readonly output: Output } | undefined
+    /** Writes the JSON Schema of what goes in. */
     readonly jsonSchema?: { readonly input: (options: { target: string }) => Record<string, unknown> }
   }
 }
