@@ -12,24 +12,27 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
                   const float* tokenScales, const int32_t* offsets, int64_t groups) {
   (void)offsets;   // of unsigned weights: there are none here
   for (; groups > 0; --groups, rowScales += 16, tokenScales += 6) {
-    __m256i acc[6][2];
+    I acc[6][2], w[2] = {_mm256_load_si256((const I*)panel), _mm256_load_si256((const I*)panel + 1)};
     PG_UNROLL
-    for (int t = 0; t < 6; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_si256();
-    for (int s = 0; s < pg::kTileGroup / 2; ++s, panel += 64, tokens += 24) {
-      const __m256i a = _mm256_load_si256((const __m256i*)panel), b = _mm256_load_si256((const __m256i*)(panel + 32));
+    for (int t = 0; t < 6; ++t) PG_UNROLL
+    for (int i = 0; i < 2; ++i) acc[t][i] = _mm256_madd_epi16(w[i], vsetPair((const int16_t*)(tokens + 4 * t)));
+    for (int s = 1; s < pg::kTileGroup / 2; ++s) {
+      panel += 64, tokens += 24;
+      w[0] = _mm256_load_si256((const I*)panel), w[1] = _mm256_load_si256((const I*)panel + 1);
       PG_UNROLL
-      for (int t = 0; t < 6; ++t) {
-        const I x = vsetPair((const int16_t*)(tokens + 4 * t));
-        vmultiplyAdd16(&acc[t][0], a, x);
-        vmultiplyAdd16(&acc[t][1], b, x);
-      }
+      for (int t = 0; t < 6; ++t) vmultiplyAdd16<2>(acc[t], w, vsetPair((const int16_t*)(tokens + 4 * t)));
     }
-    const V low = vload(rowScales), high = vload(rowScales + 8);
+    panel += 64, tokens += 24;
+    V low = vload(rowScales), high = vload(rowScales + 8);
+#if defined(__GNUC__) || defined(__clang__)
+    // gcc would load the scales for every token, and keep `out` on the stack as well and store twice
+    __asm__("" : "+x"(low), "+x"(high), "+r"(out) : : "memory");
+#endif
     PG_UNROLL
     for (int t = 0; t < 6; ++t) {
       const V x = vset(tokenScales[t]);
-      vstore(out + 16 * t, vfma(vmul(low, x), _mm256_cvtepi32_ps(acc[t][0]), vload(out + 16 * t)));
-      vstore(out + 16 * t + 8, vfma(vmul(high, x), _mm256_cvtepi32_ps(acc[t][1]), vload(out + 16 * t + 8)));
+      vstore(out + 16 * t, vfma(vmul(low, x), vtoF32(acc[t][0]), vload(out + 16 * t)));
+      vstore(out + 16 * t + 8, vfma(vmul(high, x), vtoF32(acc[t][1]), vload(out + 16 * t + 8)));
     }
   }
 }
