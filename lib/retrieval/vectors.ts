@@ -122,12 +122,12 @@ type OwnBinary = BinaryMultiVector & { data: PlainBytes }
 export function quantizeVectors(vectors: MultiVector, type: 'int8'): OwnInt8
 /**
  * Vectors in a 32nd of the memory: the signs of their values.
- * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is NaN
+ * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite
  */
 export function quantizeVectors(vectors: MultiVector, type: 'binary'): OwnBinary
 /**
  * Vectors in a type that is known only when it runs.
- * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite (binary: NaN)
+ * @throws PaliGemmaError ERR_INVALID_OPTION, also where a value is not finite
  */
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary
 export function quantizeVectors(vectors: MultiVector, type: 'int8' | 'binary'): OwnInt8 | OwnBinary {
@@ -166,8 +166,8 @@ function toBinary({ data, tokens, dims }: MultiVector): OwnBinary {
   for (let t = 0; t < tokens; t++) {
     for (let k = 0; k < dims; k++) {
       const value = data[t * dims + k]!
+      if (!Number.isFinite(value)) throw notFinite(t)
       if (value > 0) bits[t * bytes + (k >> 3)]! |= 0x80 >> (k & 7)
-      else if (Number.isNaN(value)) throw notFinite(t)
     }
   }
   return { type: 'binary', data: bits, tokens, dims }

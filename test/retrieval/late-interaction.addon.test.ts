@@ -159,11 +159,13 @@ describe('quantizeVectors', () => {
   })
 
   it('refuses values that are no numbers, and vectors that are quantized', () => {
-    for (const type of ['int8', 'binary'] as const) {
-      expect(code(() => quantizeVectors({ data: new Float32Array([1, 2, 3, NaN]), tokens: 2, dims: 2 }, type))).toMatch(
-        /finite values for vectors\.data but vector 1/
-      )
-    }
+    for (const type of ['int8', 'binary'] as const)
+      for (const value of [NaN, Infinity, -Infinity]) {
+        const data = new Float32Array([1, 2, 3, value])
+        expect(code(() => quantizeVectors({ data, tokens: 2, dims: 2 }, type))).toMatch(
+          /finite values for vectors\.data but vector 1/
+        )
+      }
     expect(code(() => quantizeVectors(quantizeVectors(vectors(1), 'int8') as unknown as MultiVector, 'int8'))).toMatch(
       /^ERR_INVALID_OPTION/
     )
