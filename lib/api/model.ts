@@ -55,6 +55,7 @@ import {
   type ScoreOptions,
   type TaskOptions
 } from './options/options'
+import { withDeadline } from './options/deadline'
 import { prompts, withoutPlaceholders } from './options/prompts'
 import type { ChoiceResult, GenerateResult } from './options/results'
 import { score, type ScoreResult } from './tasks/score'
@@ -309,7 +310,10 @@ export class PaliGemma {
       options,
       detectRules,
       [],
-      async (options) => await segment(this.#host, takeImage(image), take('labels', labels, labelsRule), options)
+      async (options) => {
+        const [picture, names] = [takeImage(image), take('labels', labels, labelsRule)]
+        return await withDeadline(options, async (taken) => await segment(this.#host, picture, names, taken))
+      }
     )
   }
 
@@ -341,7 +345,7 @@ export class PaliGemma {
       options,
       describeVideoRules,
       [],
-      async (options) => await describeVideo(this.#host, video, options)
+      async (options) => await withDeadline(options, async (taken) => await describeVideo(this.#host, video, taken))
     )
   }
 

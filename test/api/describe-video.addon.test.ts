@@ -97,6 +97,13 @@ describe.skipIf(!hasFfmpeg)('describeVideo', () => {
     })
   })
 
+  it('ends at its deadline, also while the source gives nothing', async () => {
+    const silent = new ReadableStream<Uint8Array>({})
+    await expect(model.describeVideo(silent, { frames: 1, deadlineMs: 50 })).rejects.toMatchObject({
+      code: 'ERR_DEADLINE'
+    })
+  })
+
   it('is a verb of the command', async () => {
     const common = ['video', clip, '--model', 'demo']
     const described = await command(...common, '--frames', '2', '--segment-seconds', '1.5', '--max-tokens', '5')

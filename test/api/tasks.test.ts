@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { openModel } from '../../lib/api/load-model'
 import { visibleBox } from '../../lib/output/parse'
 import { FakeNative, fakeInfo, picture } from '../support/fake-native'
 import { golden, hasGoldens } from '../support/golden'
@@ -167,6 +168,20 @@ describe('tasks', () => {
       ...new Array<number>(10).fill(0)
     ])
     expect([boat!.label, boat!.codes, boat!.mask.data.some((value) => value > 0)]).toEqual(['boat', [], false])
+  })
+
+  it('segment ends at its deadline and with its signal while a mask is made', async () => {
+    const segs = '<seg007>'.repeat(16)
+    const binding = scripted(`<loc0000><loc0000><loc1023><loc0512>${segs}`, ' cow').binding()
+    binding.Model.prototype.decodeMask = async () => await new Promise(() => {})
+    await using model = await openModel(() => binding, { model: 'm.gguf' })
+    for (const more of [{}, { onObject: () => {} }]) {
+      await expect(model.segment(picture, 'cow', { deadlineMs: 20, ...more })).rejects.toMatchObject({
+        code: 'ERR_DEADLINE'
+      })
+      const signal = AbortSignal.timeout(20)
+      await expect(model.segment(picture, 'cow', { signal, ...more })).rejects.toMatchObject({ name: 'TimeoutError' })
+    }
   })
 
   it('segment says how to get a mask decoder', async () => {

@@ -56,10 +56,7 @@ export async function segment(
   if (onObject) return await segmentTelling(host, image, labels, options, onObject)
   const finding = await findObjects(host, 'segment', image, labels, options)
   const results: Segmentation[] = []
-  for (const object of finding.found) {
-    signal.throwIfAborted()
-    results.push(await withMask(host, object, finding))
-  }
+  for (const object of finding.found) results.push(await untilAborted(withMask(host, object, finding), signal))
   return objectList(results, finding)
 }
 
@@ -74,7 +71,7 @@ async function segmentTelling(
   const { signal, release } = anySignal([options.signal, told.failed.signal])
   try {
     const finding = await findObjects(host, 'segment', image, labels, { ...options, signal: signal! }, told.tell)
-    return objectList(await told.settled(), finding)
+    return objectList(await untilAborted(told.settled(), signal), finding)
   } finally {
     release()
   }
