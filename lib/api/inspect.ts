@@ -130,7 +130,7 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
 }
 
 /**
- * One tensor as float32, row-major; for tools and tests.
+ * One tensor as float32, row-major, its shape outermost dimension first; for tools and tests.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor),
  * ERR_NATIVE_MISSING
  */

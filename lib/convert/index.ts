@@ -58,7 +58,7 @@ export interface ConvertOptions {
    * are rounded a second time.
    */
   adapters?: AdapterList | undefined
-  /** 0..1 */
+  /** Called with the share that is done, 0..1. */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
   signal?: AbortSignal | undefined

@@ -22,7 +22,7 @@ export interface QuantizeOptions {
   visionType?: string | undefined
   /** A file that `paligemma imatrix` wrote (or llama.cpp, in its GGUF format): what each input of a matrix matters. */
   imatrix?: string | undefined
-  /** 0..1 */
+  /** Called with the share that is done, 0..1. */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
   signal?: AbortSignal | undefined

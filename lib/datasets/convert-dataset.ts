@@ -49,7 +49,7 @@ export interface DatasetOptions {
   annotations?: string | URL | undefined
   /** YOLO: which part of data.yaml; default "train". */
   subset?: 'train' | 'val' | 'test' | undefined
-  /** This share of the pictures goes to `heldOut`. */
+  /** This share of the pictures, up to 0.999, goes to `heldOut`; default: all go to `out`. */
   split?: number | undefined
   /** Default: `out` with "val" for "train" in its name, or "-val" behind it; YOLO: in the same folder. */
   heldOut?: string | URL | undefined

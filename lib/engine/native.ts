@@ -53,7 +53,7 @@ export interface NativeDevice {
   device: string
   /** Of the card; of a CPU its instruction set. */
   name: string
-  /** "compute capability 9.0" */
+  /** Of a GPU: "compute capability 9.0", "Metal". */
   detail?: string
   /** Of a GPU: all of its memory. */
   memoryBytes?: number
@@ -110,7 +110,7 @@ export interface ModelFacts {
   bytes: number
   /** Width and height in pixels that pictures are resized to; 0 without vision. */
   imageSize: number
-  /** Tokens per picture. */
+  /** Tokens per picture; 0 without vision. */
   imageTokens: number
   /** Layers of the text model: 18 of PaliGemma 1, 26 of PaliGemma 2 3B. */
   textLayers: number

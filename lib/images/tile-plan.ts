@@ -8,9 +8,9 @@ export interface Tile {
   x: number
   /** Of its top edge, from the picture's. */
   y: number
-  /** At least 1. */
+  /** To the right, at least 1. */
   width: number
-  /** At least 1. */
+  /** Downwards, at least 1. */
   height: number
 }
 

@@ -2,11 +2,11 @@
 
 /** Of {@link EstimateOptions}: an adapter to train, and its longest example. */
 export interface FitEstimateOptions {
-  /** Default 8. */
+  /** As for `fit`; default 8. */
   rank?: number | undefined
-  /** Default `['text']`; 'vision', 'projector' and 'all' count too, single kinds as the whole they belong to. */
+  /** As for `fit`; default `['text']`. Single kinds count as the whole text model, or as tower and projector. */
   targets?: string[] | undefined
-  /** Default 0. */
+  /** As for `fit`; default 0. */
   dropout?: number | undefined
   /** Tokens of the response; default 32. */
   responseTokens?: number | undefined

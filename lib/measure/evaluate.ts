@@ -27,7 +27,7 @@ export interface EvaluatedRow {
   images: string[]
   /** The row's `prefix`. */
   prompt: string
-  /** The text; of detection and mask the objects. */
+  /** The text; of detection and mask the objects, with boxes in pixels. */
   prediction: string | { label: string; score: number; box: Detection['box'] }[]
   /** 0..1 (CIDEr 0..10); of detection and mask the mean overlap with what is there. */
   score?: number | undefined
@@ -50,9 +50,11 @@ export interface EvaluateOptions
     | 'resize'
     | 'fit'
     | 'signal'
-    | 'onProgress'
   > {
-  /** A file, the name of a pulled model, or a loaded one, which stays loaded (and takes none of the load options). */
+  /**
+   * A file, the name of a pulled model, or a loaded one, which stays loaded and takes none of the load options but
+   * `adapters`.
+   */
   model: string | URL | PaliGemma
   /** JSON lines as `fit` takes them, with `answers` or `objects` where there are. */
   data: string | URL
@@ -71,6 +73,8 @@ export interface EvaluateOptions
   minScore?: number | undefined
   /** Called for each row, in their order; with "cider", which compares all of them, at the end. */
   onRow?: ((row: EvaluatedRow) => void) | undefined
+  /** Called with the share of rows that are answered, 0..1, after each of them. */
+  onProgress?: ((fraction: number) => void) | undefined
 }
 
 /** What {@link evaluateModel} finds. */
@@ -83,7 +87,7 @@ export interface EvaluateResult {
   score: number | null
   /** Detection and mask: COCO's twelve numbers, and the mean overlap where what is missed counts 0. */
   coco?: CocoScores & { meanIoU: number | null }
-  /** AP of each label. */
+  /** Detection and mask: AP of each label; null where there is nothing to find. */
   labels?: Record<string, number | null>
 }
 

@@ -16,16 +16,7 @@ import { rule, type Rules } from '../base/validate'
 export interface ImportanceOptions
   extends Pick<
     LoadOptions,
-    | 'model'
-    | 'vision'
-    | 'device'
-    | 'threads'
-    | 'contextSize'
-    | 'attentionWindow'
-    | 'resize'
-    | 'fit'
-    | 'signal'
-    | 'onProgress'
+    'model' | 'vision' | 'device' | 'threads' | 'contextSize' | 'attentionWindow' | 'resize' | 'fit' | 'signal'
   > {
   /** The GGUF to write. */
   out: string
@@ -38,6 +29,8 @@ export interface ImportanceOptions
   prompts?: (string | SamplePrompt)[]
   /** Tokens generated for prompts without an answer; default 32. */
   maxTokens?: number | undefined
+  /** Called with the share of samples that are done, 0..1; loading is before 0. */
+  onProgress?: ((fraction: number) => void) | undefined
 }
 
 /** What {@link collectImportance} wrote. */

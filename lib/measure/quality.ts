@@ -23,7 +23,6 @@ export interface QualityOptions
     | 'resize'
     | 'fit'
     | 'signal'
-    | 'onProgress'
   > {
   /** The file to judge. */
   model: string | URL
@@ -39,6 +38,8 @@ export interface QualityOptions
   prompts?: (string | SamplePrompt)[]
   /** Tokens generated for prompts without an answer, up to 255; default 64. */
   maxTokens?: number | undefined
+  /** Called with the share of samples that are done, 0..1; loading is before 0. */
+  onProgress?: ((fraction: number) => void) | undefined
 }
 
 /** What {@link compareQuality} finds. All per token of the answers, end tokens included, under teacher forcing. */

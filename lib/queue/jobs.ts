@@ -45,7 +45,10 @@ export interface JobData {
   options: Record<string, unknown>
 }
 
-/** What became of a job: its `result`, or the `error` of its last try; the other one is undefined. */
+/**
+ * What became of a job: its `result`, or the `error` of its last try, with a {@link PaliGemmaError}'s code (others are
+ * ERR_INTERNAL). The other one is undefined.
+ */
 export type JobResult = {
   /** As given or made when it was added. */
   id: string

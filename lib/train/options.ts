@@ -38,7 +38,7 @@ export interface FitEvaluation {
 export interface FitOptions {
   /** Start from this adapter (a PEFT folder, or what `fit` returned): its modules, rank and scaling, fresh moments. */
   from?: string | TrainedAdapter | undefined
-  /** Default 8. */
+  /** Of the adapter's matrices, 1 to 1024; default 8. */
   rank?: number | undefined
   /** Default 2 * rank. What the adapter adds is multiplied by alpha / rank. */
   alpha?: number | undefined
@@ -67,7 +67,7 @@ export interface FitOptions {
   schedule?: Schedule | undefined
   /** Share of the values that enter the adapter's matrices which count as zero, others in every example; default 0. */
   dropout?: number | undefined
-  /** Default 0. */
+  /** AdamW's: in each step the adapter's values lose this share times the learning rate. Default 0. */
   weightDecay?: number | undefined
   /** Largest norm of a step's gradient; default 1, 0: any. */
   clip?: number | undefined

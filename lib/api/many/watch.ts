@@ -52,7 +52,7 @@ export type Seen<T extends BatchTask> = {
   dropped: number
   /** Pictures since the beginning that showed nothing new, with `onlyWhenChanged`. */
   unchanged: number
-  /** With `tracks`. */
+  /** With the option `tracks`, unless there is an error. */
   tracks?: TrackUpdate<Trackable>
 } & ({ result: BatchTasks[T]['result']; error?: undefined } | { result?: undefined; error: Error })
 

@@ -168,8 +168,8 @@ export interface CaptionOptions extends TaskOptions {
 export interface TileOptions {
   /**
    * Looks at overlapping tiles of a large picture, all together, and makes one result of what they show: small things
-   * keep their pixels. `detect` and `segment` look at the whole too. Default: one pass over the whole picture. See
-   * docs/tiles.md.
+   * keep their pixels. `detect` and `segment` look at the whole too. Not with `onToken`. Default: one pass over the
+   * whole picture. See docs/tiles.md.
    */
   tiles?: TileOption | undefined
   /** With `tiles`: called as each view of the picture is done. */
@@ -183,8 +183,10 @@ export interface OcrOptions extends SamplingOptions, TileOptions {}
 export interface DetectOptions<Object = Detection> extends SamplingOptions, TileOptions {
   /** false: the model may write anything, and what can be parsed is returned. Default true: only the task's grammar. */
   constrain?: boolean | undefined
-  /** Stop after so many objects; default: no limit but `maxTokens` (512 for these calls). */
+  /** Stop after so many objects; default: no limit but `maxTokens`. */
   maxObjects?: number | undefined
+  /** At most so many tokens; default 512, with many labels more as far as the context allows. */
+  maxTokens?: number | undefined
   /**
    * Leave out objects with a lower `score`; 0..1, default 0. {@link recommendedMinScore} leaves out what is not there.
    */

@@ -20,7 +20,10 @@ export interface SamplingOptions extends EngineOptions {
    * scales they were loaded with.
    */
   adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
-  /** Milliseconds from the call; after them the request ends with ERR_DEADLINE. Default: none. */
+  /**
+   * Milliseconds from the call, of an item among many from when its turn comes; after them it ends with ERR_DEADLINE.
+   * Default: none.
+   */
   deadlineMs?: number | undefined
   /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined

@@ -19,6 +19,8 @@ export interface ObjectOptions<Schema = StandardSchema | JsonSchema> extends Omi
   schema: Schema
   /** The JSON Schema of `schema`, for libraries whose schemas do not give it themselves. */
   jsonSchema?: JsonSchema | undefined
+  /** At most so many tokens; default 512. */
+  maxTokens?: number | undefined
 }
 
 const schemaRule = {

@@ -25,9 +25,9 @@ export interface DrawOptions extends DecodingCallOptions {
   labels?: boolean | undefined
   /** Scores after the names, where there are any; default true. */
   scores?: boolean | undefined
-  /** Default true. */
+  /** Frames around objects; default true. */
   boxes?: boolean | undefined
-  /** Default true, where there are any. */
+  /** Translucent masks, where there are any; default true. */
   masks?: boolean | undefined
   /** "#rrggbb" colours: in turn for labels as they come, or an object with one for each label. */
   colors?: Colours | undefined

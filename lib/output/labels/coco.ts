@@ -44,7 +44,7 @@ export interface CocoAnnotation {
   area: number
   /** 0: one object, not a group. */
   iscrowd: 0
-  /** Where there is a mask. */
+  /** Of the mask, where there is one: its runs, or polygons (x, y, x, y, ... in pixels). */
   segmentation?: CompressedRle | number[][]
   /** Where there is one; with it the list is what pycocotools' `loadRes` evaluates. */
   score?: number
