@@ -249,6 +249,7 @@ const packedBytes = (type: string): number => (['F32', 'F16', 'BF16'].includes(t
 // native/cpu/gemm.cpp.
 const pageTokens = 64
 const blockRows = 512
+const jointRows = 576
 const logitRows = 8
 const keptPrefixes = 2
 const keptPromptTokens = 128
@@ -261,9 +262,15 @@ const gpuFixedBytes = 160 * 2 ** 20
 const f32 = (rows: number, cols: number): number => Math.ceil((rows * cols * 4) / 64) * 64
 const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => (n / 32) * 34 }
 
+/** The rows of a pass where so many requests for throughput of at most `rows` each may pass together. */
+const jointly = (count: number, rows: number): number =>
+  rows > blockRows ? rows : Math.max(rows, Math.min(count * rows, jointRows))
+/** Of so many rows those that go through wide layers together. */
+const blockOf = (rows: number): number => (rows > jointRows ? blockRows : rows)
+
 /** Decoder::scratchBytes */
 function decoderScratch(rows: number, { hidden, ffn, heads, kvHeads, headDim, vocab }: Shape): number {
-  const block = Math.min(rows, blockRows)
+  const block = blockOf(rows)
   const q = heads * headDim
   const attention = 2 * f32(block, hidden) + 2 * f32(block, kvHeads * headDim) + f32(block, q)
   const feedForward = 2 * f32(block, hidden) + f32(block, ffn)
@@ -272,11 +279,13 @@ function decoderScratch(rows: number, { hidden, ffn, heads, kvHeads, headDim, vo
 }
 
 /** VisionEncoder::begin, with the patches that it gathers first */
-function visionScratch(shape: Shape): number {
+function visionScratch(pictures: number, shape: Shape): number {
   if (!shape.vision) return 0
-  const { tokens, hidden, ffn, patchValues } = shape.vision
-  const block = Math.min(tokens, blockRows)
-  const patches = f32(tokens, patchValues)
+  const { hidden, ffn, patchValues } = shape.vision
+  const each = shape.vision.tokens
+  const tokens = Math.max(1, Math.floor(jointly(pictures, each) / each)) * each
+  const block = blockOf(tokens)
+  const patches = f32(shape.vision.tokens, patchValues)
   return (
     f32(tokens, hidden) +
     Math.max(
@@ -313,16 +322,18 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
     perFullSequence: pages(contextSize),
     keptPrefixes: keptPrefixes * pages(imageTokens + keptPromptTokens)
   }
-  const scratchOf = (rows: number) => scratch(shape, rows, maxSequences, threads)
+  const scratchOf = (rows: number, pictures: number) =>
+    scratch(shape, { rows, pictures: pictures * maxSequences, maxSequences, threads })
   // About 100 bytes for a piece of the vocabulary; logits of every sequence with what the sampler sorts.
   const otherOf = (tokens: number): number => shape.vocab * (100 + 12 * (maxSequences + 1)) + tokens * shape.headDim * 4
   const sum = (object: Record<string, number>): number => Object.values(object).reduce((a, b) => a + b, 0)
-  const usual = scratchOf(Math.min(prefix, contextSize))
+  const usual = scratchOf(Math.min(prefix, contextSize), images)
   const other = otherOf(sequence)
   const fit = options.fit && fitBytes(shape, prefix, options.fit)
   // Those on their way into the text model, and those of recent pictures; the cache keeps at least one picture's.
   const featuresOf = (pictures: number, recent: number): number =>
     pictures * features + Math.min(recent * features, Math.max(featureCacheBytes, features))
+  const mostImages = shape.vision ? Math.floor(contextSize / imageTokens) : 0
   const ownFeatures = featuresOf(images, images * maxSequences)
   const work =
     maxSequences * kv.perSequence +
@@ -346,8 +357,8 @@ function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
       (fit ?? 0) +
       maxSequences * kv.perFullSequence +
       kv.keptPrefixes +
-      sum({ ...scratchOf(contextSize) }) +
-      (shape.vision ? featuresOf(Math.floor(contextSize / imageTokens), Infinity) : 0) +
+      sum({ ...scratchOf(contextSize, mostImages) }) +
+      (shape.vision ? featuresOf(mostImages, Infinity) : 0) +
       otherOf(contextSize)
   }
 }
@@ -372,13 +383,17 @@ function checkContext(prefix: number, imageTokens: number, contextSize: number):
   }
 }
 
-/** Of a pass over so many rows. */
-function scratch(shape: Shape, rows: number, maxSequences: number, threads: number): MemoryEstimate['scratch'] {
+/** Of requests of at most so many rows, and of their pictures. */
+function scratch(
+  shape: Shape,
+  { rows, pictures, maxSequences, threads }: { rows: number; pictures: number; maxSequences: number; threads: number }
+): MemoryEstimate['scratch'] {
+  const pass = jointly(maxSequences, rows)
   const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
   return {
-    vision: visionScratch(shape),
-    prefill: decoderScratch(rows, shape),
+    vision: visionScratch(pictures, shape),
+    prefill: decoderScratch(pass, shape),
     decode: decoderScratch(maxSequences, shape),
-    kernels: Math.round(Math.min(rows, blockRows) * widest * shape.packedBytes) + threads * kernelBytesPerThread
+    kernels: Math.round(blockOf(pass) * widest * shape.packedBytes) + threads * kernelBytesPerThread
   }
 }

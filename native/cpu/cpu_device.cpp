@@ -24,7 +24,9 @@ CpuDevice::CpuDevice(const Kernels& kernels, int threads)
 DeviceLimits CpuDevice::limits() const {
   // Blocks large enough that unpacking weights for them costs little, small enough that a feed-forward's activations
   // stay a few tens of MB.
-  return {.stepRows = kMaxDecodeTokens, .blockRows = 512, .jobs = 256, .topK = 256};
+  // Two pictures of 224 px with prompts of up to 32 tokens pass together: they share one unpacking of each weight, see
+  // Gemm's kBlockTokens.
+  return {.stepRows = kMaxDecodeTokens, .blockRows = 512, .jobs = 256, .topK = 256, .jointRows = 576};
 }
 
 void CpuDevice::setCancel(const CancelFlag* flag) {
@@ -145,7 +147,7 @@ const float* CpuDevice::ropeAngles(int64_t positions, int64_t headDim, float the
   if (positions > known) {
     const int64_t upTo = roundUp<int64_t>(positions, 256);
     rope_.angles.resize(size_t(upTo * headDim));
-    std::vector<float> frequencies(static_cast<size_t>(half));   // float32, as the reference computes them
+    std::vector<float> frequencies(static_cast<size_t>(half));  // float32, as the reference computes them
     for (int64_t i = 0; i < half; ++i)
       frequencies[size_t(i)] = float(1.0 / std::pow(double(theta), double(2 * i) / double(headDim)));
     pool_.forRange(upTo - known, 16, [&](int64_t begin, int64_t end, int) {

@@ -106,10 +106,10 @@ void Gemm::decodeRows(ConstHostView w, int64_t first, int64_t rows, ConstHostVie
 
 namespace {
 
-constexpr int64_t kBlockTokens = 576;  // rows of x that share one unpacking of the weights (48 or 96 tiles)
-constexpr int64_t kChunkRows = 64;     // weight rows of one claim
-constexpr int64_t kDepth8 = 512;       // columns of an 8-bit panel: so many of kBlockTokens fit a second-level cache
-constexpr int64_t kDepth32 = 256;      // columns of an f32 panel
+constexpr int64_t kBlockTokens = 576;  // rows of x that share one unpacking (48 or 96 tiles); DeviceLimits::jointRows
+constexpr int64_t kChunkRows = 64;  // weight rows of one claim
+constexpr int64_t kDepth8 = 512;  // columns of an 8-bit panel: so many of kBlockTokens fit a second-level cache
+constexpr int64_t kDepth32 = 256;  // columns of an f32 panel
 
 }  // namespace
 

@@ -27,6 +27,9 @@ struct DeviceLimits {
   int64_t blockRows = 1;   // rows that pass through wide layers together: more would only take more memory
   int64_t jobs = 1;        // products that one matmul takes
   int64_t topK = 1;        // largest k of topK
+  // Rows of several sequences or pictures that may pass together, each of more than stepRows and at most blockRows: a
+  // row's numbers are then what they are alone. 0: none may.
+  int64_t jointRows = 0;
 };
 
 // A weight on its way to the device.
@@ -45,7 +48,7 @@ enum class Precision { exact, rounded, fast };
 // y = x W^T + bias. Views of the model's weights, never owned.
 struct Linear {
   ConstView weight;  // [out, in], any type
-  ConstView bias;    // [1, out] f32, or none
+  ConstView bias;  // [1, out] f32, or none
 
   // Of what is computed with such weights' products
   Precision precision() const {
@@ -61,9 +64,9 @@ struct Linear {
 };
 
 struct MatmulJob {
-  View out;                     // [m, linear.out] f32
+  View out;  // [m, linear.out] f32
   const Linear* linear;
-  Epilogue epilogue = Epilogue::store;   // not geglu, which is an op of its own
+  Epilogue epilogue = Epilogue::store;  // not geglu, which is an op of its own
 };
 
 // One sequence's cache: pages of kPageTokens tokens, each [layer][k, v][kvHead][token][headDim].
@@ -71,7 +74,7 @@ inline constexpr int64_t kPageTokens = 64;
 
 struct KvLayout {
   int64_t layers = 0, kvHeads = 0, headDim = 0;
-  DType type = DType::f16;      // f16, q8_0, f32
+  DType type = DType::f16;  // f16, q8_0, f32
 
   size_t rowBytes() const { return bytesFor(type, headDim); }
   size_t headBytes() const { return rowBytes() * kPageTokens; }
@@ -84,14 +87,14 @@ struct KvLayout {
 
 struct KvView {
   const KvLayout* layout = nullptr;
-  ConstView pages;     // [pages, 1] i64: the device's addresses of the pages
+  ConstView pages;  // [pages, 1] i64: the device's addresses of the pages
   int64_t tokens = 0;  // that have room, so larger than every position
 };
 
 // Attention of consecutive positions of one sequence over its cache.
 struct AttentionJob {
-  View out;             // [m, heads * headDim] f32
-  ConstView q;          // the same shape, rotated
+  View out;  // [m, heads * headDim] f32
+  ConstView q;  // the same shape, rotated
   KvView kv;
   ConstView positions;  // [m, 1] i32, one after the other
   AttentionMask mask;
@@ -111,13 +114,13 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  virtual const char* name() const = 0;    // "cpu"
-  virtual std::string isa() const = 0;     // "avx512vnni", or the GPU's name
+  virtual const char* name() const = 0;  // "cpu"
+  virtual std::string isa() const = 0;  // "avx512vnni", or the GPU's name
   virtual int threads() const { return 0; }
   virtual DeviceLimits limits() const = 0;
   // Reads its flag in long ops; a set flag may leave outputs unfinished, callers check it after the op.
   virtual void setCancel(const CancelFlag* flag) = 0;
-  void setTap(Tap* tap) { tap_ = tap; }    // nullptr: none
+  void setTap(Tap* tap) { tap_ = tap; }  // nullptr: none
 
   // Zeroed. Fails with outOfMemory.
   Buffer allocate(size_t bytes);

@@ -37,7 +37,9 @@ GpuDevice::~GpuDevice() = default;
 
 DeviceLimits GpuDevice::limits() const {
   // Blocks of rows that fill the multiprocessors and keep a feed-forward's activations below a hundred MB.
-  return {.stepRows = 16, .blockRows = 1024, .jobs = 256, .topK = 256};
+  // None pass together: nothing is unpacked for them, a picture alone fills the multiprocessors at 224 px, and the
+  // memory that a card must have free is planned for one.
+  return {.stepRows = 16, .blockRows = 1024, .jobs = 256, .topK = 256, .jointRows = 0};
 }
 
 Buffer GpuDevice::doAllocate(size_t bytes) {

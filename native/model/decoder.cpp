@@ -32,14 +32,14 @@ void checkLogits(std::span<const float> logits) {
 
 }  // namespace
 
-size_t Decoder::scratchBytes(int64_t rows) const {
+size_t Decoder::scratchBytes(int64_t rows, size_t segments) const {
   const int64_t headRows = std::min(rows, limits_.stepRows), best = mostBest();
   const size_t pass = Arena::sizeOf(rows, config_.hidden) + Arena::sizeOf(rows, config_.heads * config_.headDim) +
                       2 * Arena::sizeOf(rows, 1, DType::i32);   // tokens and positions
   // of a step, every row's results stay until they are downloaded
   const size_t head = size_t(headRows) * (Arena::sizeOf(1, config_.vocab) + 2 * Arena::sizeOf(1, config_.hidden) +
                                           Arena::sizeOf(1, best) + Arena::sizeOf(1, best, DType::i32));
-  return pass + std::max({layers_.scratchBytes(rows), head, Arena::sizeOf(rows, config_.hidden)});
+  return pass + std::max({layers_.scratchBytes(rows, segments), head, Arena::sizeOf(rows, config_.hidden)});
 }
 
 // [numbers, 1] on the device
@@ -62,31 +62,45 @@ void Decoder::embed(View x, ConstView ids) {
   device_.embed(x, weights_.embedding.weight, ids, std::sqrt(float(config_.hidden)));
 }
 
-void Decoder::beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images,
-                           int64_t prefix, const AdapterSet* adapters, PrefillRows wanted) {
-  const int64_t count = int64_t(ids.size()), start = kv.length();
-  kv.grow(start + count);
+void Decoder::beginPrefill(std::span<const PrefillPart> parts, PrefillRows wanted) {
+  std::vector<int32_t> ids, places;
+  segments_.clear();
+  for (const PrefillPart& part : parts) {
+    const int64_t row = int64_t(ids.size()), count = int64_t(part.ids.size()), start = part.kv->length();
+    part.kv->grow(start + count);
+    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+    places.resize(ids.size());
+    std::iota(places.begin() + row, places.end(), int32_t(start));
+    segments_.push_back({part.kv->view(), row, count, part.prefix, part.adapters,
+                         wanted == PrefillRows::last ? layers_.wantedOfLast(count) : 0});
+  }
+  const int64_t count = int64_t(ids.size());
   prefillArena_.reset();
-  prefillArena_.reserve(scratchBytes(count));
-  std::vector<int32_t> places(ids.size());
-  std::iota(places.begin(), places.end(), int32_t(start));
-  segments_ = {{kv.view(), 0, count, prefix, adapters}};
+  prefillArena_.reserve(scratchBytes(count, segments_.size()));
   pass_ = {.x = prefillArena_.take(count, config_.hidden),
            .q = prefillArena_.take(count, config_.heads * config_.headDim),
            .positions = numbers(prefillArena_, places),
-           .segments = segments_,
-           .wanted = wanted == PrefillRows::last ? layers_.wantedOfLast(count) : 0};
+           .segments = segments_};
   const View tokenIds = tokens(prefillArena_, ids);
   nextLayer_ = 0;
   device_.submit([&] {
-    for (int64_t begin = 0, end; begin < count; begin = end) {
-      const bool picture = ids[size_t(begin)] == kImageRow;
-      for (end = begin; end < count && (ids[size_t(end)] == kImageRow) == picture;) ++end;
-      const View rows = pass_.x.slice(begin, end - begin);
-      if (picture) images = copyImages(rows, images);
-      else embed(rows, tokenIds.slice(begin, end - begin));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Segment& s = segments_[i];
+      enter(pass_.x.slice(s.row, s.rows), parts[i], tokenIds.slice(s.row, s.rows));
     }
   });
+}
+
+// What enters layer 0: pictures' features and the text's embeddings.
+void Decoder::enter(View x, const PrefillPart& part, ConstView tokenIds) {
+  std::span<const ConstView> images = part.images;
+  for (int64_t begin = 0, end; begin < x.rows; begin = end) {
+    const bool picture = part.ids[size_t(begin)] == kImageRow;
+    for (end = begin; end < x.rows && (part.ids[size_t(end)] == kImageRow) == picture;) ++end;
+    const View rows = x.slice(begin, end - begin);
+    if (picture) images = copyImages(rows, images);
+    else embed(rows, tokenIds.slice(begin, end - begin));
+  }
 }
 
 // As many images as fill the rows; returns those that are left.
@@ -191,7 +205,7 @@ void Decoder::decode(std::span<const DecodeRow> rows, float* logits) {
   }
   const int64_t count = int64_t(rows.size());
   decodeArena_.reset();
-  decodeArena_.reserve(scratchBytes(count));
+  decodeArena_.reserve(scratchBytes(count, rows.size()));
   std::vector<int32_t> ids, places;
   std::vector<Segment> segments;
   for (const DecodeRow& row : rows) row.kv->grow(row.position + 1);   // before views are taken: it moves their pages

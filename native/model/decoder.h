@@ -29,6 +29,15 @@ struct DecodeRow {
                                          // becomes their ids, ascending, fewer where there are fewer
 };
 
+// One sequence of a prefill, see Decoder::beginPrefill.
+struct PrefillPart {
+  KvSequence* kv;
+  std::span<const int32_t> ids;
+  std::span<const ConstView> images;
+  int64_t prefix;
+  const AdapterSet* adapters;
+};
+
 // Which rows of a prefill have to leave its last layer.
 enum class PrefillRows : uint8_t { all, last };
 
@@ -52,9 +61,18 @@ class Decoder {
   // (they must come in one prefill), the rest is causal. images: features [rows, hidden] that enter layer 0 as
   // they are, as many rows together as there are kImageRow. adapters (or nullptr) stay alive until the prefill ends.
   // Replaces an unfinished prefill. PrefillRows::last: of the finished prefill only the last row's logits are asked
-  // for, and there is no tape; the same bits for less work.
+  // for (of each sequence), and there is no tape; the same bits for less work.
   void beginPrefill(KvSequence& kv, std::span<const int32_t> ids, std::span<const ConstView> images, int64_t prefix,
-                    const AdapterSet* adapters, PrefillRows wanted = PrefillRows::all);
+                    const AdapterSet* adapters, PrefillRows wanted = PrefillRows::all) {
+    const PrefillPart part{&kv, ids, images, prefix, adapters};
+    beginPrefill({&part, 1}, wanted);
+  }
+  // The same of several sequences, whose rows come one behind the other. Their products share the work that does not
+  // depend on the number of rows, and each gets the bits that it gets alone: where every part mayJoin() and they have
+  // at most jointRows() together.
+  void beginPrefill(std::span<const PrefillPart> parts, PrefillRows wanted);
+  bool mayJoin(int64_t rows) const { return rows > limits_.stepRows && rows <= limits_.blockRows; }
+  int64_t jointRows() const { return limits_.jointRows; }
   // One layer; true when all are done. tape: gets what a backward pass needs of that layer.
   bool stepPrefill(const LayerTape& tape = {});
   // Computes a layer of the finished prefill again from what entered it, tape.attention: for what else a tape wants.
@@ -96,12 +114,13 @@ class Decoder {
   View numbers(Arena& arena, std::span<const int32_t> numbers);
   View tokens(Arena& arena, std::span<const int32_t> ids);
   void embed(View x, ConstView ids);
+  void enter(View x, const PrefillPart& part, ConstView tokenIds);
   std::span<const ConstView> copyImages(View rows, std::span<const ConstView> images);
   void logitsOf(Arena& arena, View out, ConstView x);
   HeadResult idsOf(Arena& arena, ConstView row, std::span<const int32_t> ids);
   std::vector<HeadResult> heads(View x, std::span<const DecodeRow> rows);
   void download(const HeadResult& result, std::span<const DecodeRow> rows, float* logits);
-  size_t scratchBytes(int64_t rows) const;
+  size_t scratchBytes(int64_t rows, size_t segments) const;
 
   Device& device_;
   const TextConfig& config_;

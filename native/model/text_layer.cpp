@@ -13,7 +13,6 @@ struct TextLayers::Block {
   const LayerTape& tape;
   int64_t row, rows;
 
-  Block from(int64_t first) const { return {arena, layer, weights, pass, tape, row + first, rows - first}; }
   View x() const { return pass.x.slice(row, rows); }
   View q() const { return pass.q.slice(row, rows); }
   ConstView positions() const { return pass.positions.slice(row, rows); }
@@ -25,6 +24,14 @@ struct TextLayers::Block {
       const int64_t begin = std::max(row, s.row), end = std::min(row + rows, s.row + s.rows);
       if (begin < end) use(s, begin - row, end - begin);
     }
+  }
+  // The same as blocks, of the rows alone that have to leave the last layer.
+  template <class Use>
+  void eachWanted(Use&& use) const {
+    eachSegment([&](const Segment& s, int64_t begin, int64_t count) {
+      const int64_t end = begin + count, first = std::max(begin, s.row + s.wanted - row);
+      if (first < end) use(Block{arena, layer, weights, pass, tape, row + first, end - first});
+    });
   }
   // The same as runs of rows with one choice of adapters; empty where no row has any.
   std::vector<AdapterRows> adapters() const {
@@ -49,8 +56,13 @@ AttentionMask TextLayers::mask(int64_t layer, int64_t prefix) const {
           .windowInPrefix = window_ == AttentionWindow::causal};
 }
 
-size_t TextLayers::scratchBytes(int64_t tokens) const {
-  const int64_t block = std::min(tokens, device_.limits().blockRows);
+// Rows that go through the wide layers together.
+int64_t TextLayers::blockRows(int64_t tokens, size_t segments) const {
+  return segments > 1 ? tokens : std::min(tokens, device_.limits().blockRows);
+}
+
+size_t TextLayers::scratchBytes(int64_t tokens, size_t segments) const {
+  const int64_t block = blockRows(tokens, segments);
   const size_t branch = Arena::sizeOf(block, config_.hidden);
   const size_t keys = branch + 2 * Arena::sizeOf(block, config_.kvHeads * config_.headDim);
   const size_t attention = branch + Arena::sizeOf(block, config_.heads * config_.headDim);
@@ -68,44 +80,46 @@ int64_t TextLayers::wantedOfLast(int64_t tokens) const {
 }
 
 void TextLayers::forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape) const {
-  const int64_t tokens = pass.x.rows, most = device_.limits().blockRows;
-  const int64_t wanted = layer + 1 == config_.layers ? pass.wanted : 0;
-  const auto eachBlock = [&](int64_t first, const auto& use) {
-    for (int64_t row = 0; row < tokens; row += most) {
-      const Block block{arena, layer, weights_.layers[size_t(layer)], pass, tape, row, std::min(most, tokens - row)};
-      if (first < row + block.rows) use(first > row ? block.from(first - row) : block);
-    }
+  const int64_t tokens = pass.x.rows, most = blockRows(tokens, pass.segments.size());
+  const bool trims = layer + 1 == config_.layers && std::any_of(pass.segments.begin(), pass.segments.end(),
+                                                                [](const Segment& s) { return s.wanted > 0; });
+  const auto eachBlock = [&](const auto& use) {
+    for (int64_t row = 0; row < tokens; row += most)
+      use(Block{arena, layer, weights_.layers[size_t(layer)], pass, tape, row, std::min(most, tokens - row)});
   };
   // keys and values of every row first: prefix rows see rows that come after them
-  eachBlock(0, [&](const Block& block) {
+  eachBlock([&](const Block& block) {
     keepRows(block, tape.attention, block.x());
-    projections(block, wanted);
+    projections(block, trims);
   });
-  eachBlock(wanted, [&](const Block& block) {
+  const auto rest = [&](const Block& block) {
     attention(block);
     keepRows(block, tape.feedForward, block.x());
     feedForward(block);
-  });
+  };
+  eachBlock([&](const Block& block) { trims ? block.eachWanted(rest) : rest(block); });
 }
 
-// Keys and values of all rows, queries of those from `wanted` on.
-void TextLayers::projections(const Block& block, int64_t wanted) const {
+// Keys and values of all rows; `trims`: queries only of those that have to leave the layer.
+void TextLayers::projections(const Block& block, bool trims) const {
   const TextLayer& w = block.weights;
   const int64_t kvWidth = config_.kvHeads * config_.headDim;
-  const int64_t skipped = std::clamp<int64_t>(wanted - block.row, 0, block.rows);
   Arena::Scope scope(block.arena);
   View branch = block.arena.take(block.rows, config_.hidden), k = block.arena.take(block.rows, kvWidth),
        v = block.arena.take(block.rows, kvWidth);
   device_.rmsNorm(branch, block.x(), w.attnNorm.weight, config_.normEps);
   const MatmulJob qkv[] = {{block.q(), &w.q}, {k, &w.k}, {v, &w.v}};
-  const auto all = std::span(qkv);
-  ops_.matmul(branch, skipped == 0 ? all : all.subspan(1), block.adapters());
-  if (skipped < block.rows) {
-    const Block asking = block.from(skipped);
-    const MatmulJob q{asking.q(), &w.q};
-    if (skipped > 0) ops_.matmul(branch.slice(skipped, asking.rows), {&q, 1}, asking.adapters());
+  ops_.matmul(branch, std::span(qkv).subspan(trims ? 1 : 0), block.adapters());
+  const auto turn = [&](const Block& asking) {
     device_.rope(asking.q(), asking.positions(), config_.headDim, config_.ropeTheta);
-  }
+  };
+  if (!trims) turn(block);
+  else
+    block.eachWanted([&](const Block& asking) {
+      const MatmulJob q{asking.q(), &w.q};
+      ops_.matmul(branch.slice(asking.row - block.row, asking.rows), {&q, 1}, asking.adapters());
+      turn(asking);
+    });
   device_.rope(k, block.positions(), config_.headDim, config_.ropeTheta);
   keepRows(block, block.tape.q, block.q());
   keepRows(block, block.tape.k, k);

@@ -16,15 +16,15 @@ struct Segment {
   int64_t row, rows;
   int64_t prefix;   // tokens that see each other fully
   const AdapterSet* adapters;
+  // Only its rows from here on have to leave the last layer; of those before, its keys and values alone are computed.
+  int64_t wanted = 0;
 };
 
 struct TextPass {
-  View x;               // [tokens, hidden] f32, the residual stream
-  View q;               // [tokens, heads * headDim] f32, the layer's own
+  View x;  // [tokens, hidden] f32, the residual stream
+  View q;  // [tokens, heads * headDim] f32, the layer's own
   ConstView positions;  // [tokens, 1] i32
-  std::span<const Segment> segments;   // cover all rows, in order
-  // Only rows from here on have to leave the last layer; of those before it, its keys and values alone are computed.
-  int64_t wanted = 0;
+  std::span<const Segment> segments;  // cover all rows, in order; several: one block, which shares each product
 };
 
 class TextLayers {
@@ -33,20 +33,21 @@ class TextLayers {
              AttentionWindow window)
       : device_(device), ops_(ops), config_(config), weights_(weights), window_(window) {}
 
-  // x becomes what leaves the layer, keys and values go to the segments' caches. `arena` has scratchBytes(tokens). A
-  // tape needs all rows.
+  // x becomes what leaves the layer, keys and values go to the segments' caches. `arena` has scratchBytes(). A tape
+  // needs all rows.
   void forward(Arena& arena, int64_t layer, const TextPass& pass, const LayerTape& tape = {}) const;
-  size_t scratchBytes(int64_t tokens) const;
+  size_t scratchBytes(int64_t tokens, size_t segments) const;
   AttentionMask mask(int64_t layer, int64_t prefix) const;
-  // The `wanted` of a pass of so many tokens of which the last alone counts: a few rows more, so that it is computed to
-  // the same bits as if all did.
+  // The `wanted` of a segment of so many tokens of which the last alone counts: a few rows more, so that it is computed
+  // to the same bits as if all did.
   int64_t wantedOfLast(int64_t tokens) const;
 
  private:
   // Rows of a pass that go through a sub-block together, and their arena.
   struct Block;
 
-  void projections(const Block& block, int64_t wanted) const;
+  int64_t blockRows(int64_t tokens, size_t segments) const;
+  void projections(const Block& block, bool trims) const;
   void attention(const Block& block) const;
   void feedForward(const Block& block) const;
   void keptGeglu(const Block& block, View out, ConstView x) const;

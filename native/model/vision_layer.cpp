@@ -5,9 +5,14 @@
 
 namespace pg {
 
-size_t VisionLayers::scratchBytes() const {
-  const int64_t block = std::min(config_.tokens, device_.limits().blockRows);
-  const size_t attention = 4 * Arena::sizeOf(config_.tokens, config_.hidden);  // branch, q, k, v
+// Rows that go through the feed-forward together.
+int64_t VisionLayers::blockRows(int64_t rows) const {
+  return rows > config_.tokens ? rows : std::min(rows, device_.limits().blockRows);
+}
+
+size_t VisionLayers::scratchBytes(int64_t rows) const {
+  const int64_t block = blockRows(rows);
+  const size_t attention = 4 * Arena::sizeOf(rows, config_.hidden);  // branch, q, k, v
   const size_t feedForward = Arena::sizeOf(block, config_.hidden) + Arena::sizeOf(block, config_.ffn);
   return std::max(attention, feedForward);
 }
@@ -33,8 +38,9 @@ void VisionLayers::attention(Arena& arena, const VisionLayer& layer, View x, con
   keep(device_, tape.q, 0, q);
   keep(device_, tape.k, 0, k);
   keep(device_, tape.v, 0, v);
-  device_.denseAttention(branch, q, k, v, config_.heads, 1.0f / std::sqrt(float(config_.headDim())),
-                         layer.q.precision());
+  for (int64_t row = 0, rows = config_.tokens; row < n; row += rows)
+    device_.denseAttention(branch.slice(row, rows), q.slice(row, rows), k.slice(row, rows), v.slice(row, rows),
+                           config_.heads, 1.0f / std::sqrt(float(config_.headDim())), layer.q.precision());
   keep(device_, tape.attended, 0, branch);
   const MatmulJob out{x, &layer.out, Epilogue::add};
   ops_.matmul(branch, {&out, 1}, adapters);
@@ -43,7 +49,7 @@ void VisionLayers::attention(Arena& arena, const VisionLayer& layer, View x, con
 // x += down(gelu(up(norm2(x)))), in blocks of rows: its wide activations stay small
 void VisionLayers::feedForward(Arena& arena, const VisionLayer& layer, View all, const AdapterSet* adapters,
                                const LayerTape& tape) const {
-  const int64_t most = device_.limits().blockRows;
+  const int64_t most = blockRows(all.rows);
   for (int64_t row = 0; row < all.rows; row += most) {
     const int64_t rows = std::min(most, all.rows - row);
     Arena::Scope scope(arena);

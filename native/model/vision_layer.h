@@ -1,5 +1,5 @@
 #pragma once
-// One layer of SigLIP over the patches of one picture: the function that encoding and training share.
+// One layer of SigLIP over the patches of pictures: the function that encoding and training share.
 #include "device/arena.h"
 #include "model/adapted_ops.h"
 #include "model/config.h"
@@ -13,11 +13,13 @@ class VisionLayers {
   VisionLayers(Device& device, AdaptedOps& ops, const VisionConfig& config, const VisionWeights& weights)
       : device_(device), ops_(ops), config_(config), weights_(weights) {}
 
-  // x [tokens, hidden] becomes what leaves the layer; `arena` has scratchBytes().
+  // x [pictures * tokens, hidden] becomes what leaves the layer; `arena` has scratchBytes(its rows). Pictures see only
+  // themselves; several are one block, which shares each product.
   void forward(Arena& arena, int64_t layer, View x, const AdapterSet* adapters, const LayerTape& tape = {}) const;
-  size_t scratchBytes() const;
+  size_t scratchBytes(int64_t rows) const;
 
  private:
+  int64_t blockRows(int64_t rows) const;
   void attention(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters,
                  const LayerTape& tape) const;
   void feedForward(Arena& arena, const VisionLayer& layer, View x, const AdapterSet* adapters,

@@ -19,6 +19,8 @@ namespace pg {
 struct ImageSource {
   std::vector<uint8_t> pixels;    // [imageSize, imageSize, 3] RGB8, already resized
   std::vector<float> embedding;   // [imageTokens, textHidden], an earlier encodeImage
+
+  bool operator==(const ImageSource&) const = default;
 };
 
 // Text after pictures and prompt.

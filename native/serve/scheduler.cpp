@@ -107,11 +107,14 @@ void Scheduler::dropCancelled() {
   const auto dropped = [&](const Job& job) { return !guard(job, [&] { job.cancel.throwIfSet(); }); };
   std::erase_if(queue_, [&](const Waiting& waiting) { return dropped(*waiting.job); });
   std::erase_if(running_, [&](const auto& sequence) { return dropped(*sequence->job); });
-  if (admitting_ && dropped(admitting_->job())) admitting_.reset();
+  if (!admitting_) return;
+  admitting_->drop(dropped);
+  if (admitting_->abandoned()) admitting_.reset();
 }
 
 void Scheduler::admitNext() {
-  std::shared_ptr<Job> job = std::move(queue_.front().job);
+  const Waiting next = std::move(queue_.front());
+  const std::shared_ptr<Job>& job = next.job;
   queue_.pop_front();
   ++admitted_;
   guard(*job, [&] {
@@ -121,27 +124,65 @@ void Scheduler::admitNext() {
     model_.throwIfChanged(true);
     admitting_ = std::make_unique<Admission>(job, model_, caches_);
   });
+  if (admitting_ && !next.alone) joinNext();
 }
 
+// As many as follow and may; their order stays.
+void Scheduler::joinNext() {
+  while (!queue_.empty() && !queue_.front().alone) {
+    const std::shared_ptr<Job> job = queue_.front().job;
+    if (usedSlots() + admitting_->slots() + job->request.slots() > maxSequences_ || !admitting_->mayJoin(job->request))
+      return;
+    queue_.pop_front();
+    ++admitted_;
+    guard(*job, [&] { admitting_->join(job); });
+  }
+}
+
+// A layer of a group is computed for all of them, so no member's wish ends it in the middle.
 void Scheduler::stepAdmission() {
+  const bool together = admitting_->together();
   const Job& job = admitting_->job();
   bool finished = false;
-  model_.device->setCancel(&job.cancel);
-  const bool ok = guard(job, [&] {
+  const auto work = [&] {
     finished = admitting_->step();
     model_.throwIfChanged(false);
-  });
-  model_.device->setCancel(nullptr);
-  if (ok && finished) finishAdmission();
-  if (!ok || finished) admitting_.reset();
+  };
+  if (together) {
+    try {
+      work();
+    } catch (...) {
+      return admitAlone();
+    }
+  } else {
+    model_.device->setCancel(&job.cancel);
+    const bool ok = guard(job, work);
+    model_.device->setCancel(nullptr);
+    if (!ok) return admitting_.reset();
+  }
+  if (!finished) return;
+  finishAdmission();
+  admitting_.reset();
+}
+
+void Scheduler::admitAlone() {
+  std::vector<Admission::Member> members = admitting_->takeMembers();
+  for (auto m = members.rbegin(); m != members.rend(); ++m)
+    if (const std::shared_ptr<Job>& job = m->sequence->job; !m->gone)
+      queue_.push_front({job, rowsOf(job->request), 0, true});
+  admitting_.reset();
 }
 
 void Scheduler::finishAdmission() {
   if (!admitting_->generates()) return post_({admitting_->job().id, admitting_->takeEnd()});
-  std::unique_ptr<Sequence> sequence = admitting_->takeSequence();
-  const std::span<const float> logits = admitting_->prefixLogits();
-  if (deliver(*sequence, [&](std::vector<Event>& out) { sequence->begin(logits, out); }))
-    running_.push_back(std::move(sequence));
+  for (Admission::Member& member : admitting_->takeMembers()) {
+    Sequence& s = *member.sequence;
+    const auto begin = [&](std::vector<Event>& out) {
+      s.job->cancel.throwIfSet();
+      s.begin(member.logits, out);
+    };
+    if (!member.gone && deliver(s, begin)) running_.push_back(std::move(member.sequence));
+  }
 }
 
 std::vector<size_t> Scheduler::collectRows(std::vector<DecodeRow>& rows) {

@@ -2,6 +2,7 @@
 // Runs many requests on one model. First come, first admitted, but a short request does not wait for long ones that
 // came just before it. A new request's vision and prefill go layer by layer between the decode steps of those that
 // already run, in turns, so their streams keep flowing; where all that run are for throughput, before their next step.
+// Requests for throughput that follow one another are admitted as a group.
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -33,6 +34,7 @@ class Scheduler {
     std::shared_ptr<Job> job;
     int64_t rows;  // of its prefill, about
     int64_t yields;  // how many rows of shorter ones may still go first
+    bool alone = false;  // a group that it was in has failed: whose error that is will show
   };
 
   int64_t rowsOf(const Request& request) const;
@@ -42,6 +44,8 @@ class Scheduler {
   // token all the same: requests that end with their admission could come for ever.
   bool admissionFirst() const;
   void admitNext();
+  void joinNext();
+  void admitAlone();  // those of a group, one by one
   void stepAdmission();
   void finishAdmission();
   void decodeStep();

@@ -48,9 +48,11 @@ struct EngineFixture {
   Listener listener;
   std::string path = test::temporaryPath("engine.gguf");
   std::unique_ptr<Engine> engine;
+  size_t pictureBytes;
 
-  explicit EngineFixture(LoadOptions options = {}) {
-    options.path = test::TinyModel().write(path);
+  explicit EngineFixture(LoadOptions options = {}, const TinyModel& tiny = {})
+      : pictureBytes(size_t(tiny.imageSize * tiny.imageSize * 3)) {
+    options.path = tiny.write(path);
     if (options.threads == 0) options.threads = 2;
     engine = std::make_unique<Engine>(options, [this](Event e) { listener.post(std::move(e)); });
     listener.wait(0);
@@ -68,7 +70,7 @@ struct EngineFixture {
     r.generate().sampling.logProbs = 0;
     for (int i = 0; i < images; ++i) {
       ImageSource image;
-      for (int p = 0; p < 28 * 28 * 3; ++p) image.pixels.push_back(uint8_t(p * (i + 7) % 251));
+      for (size_t p = 0; p < pictureBytes; ++p) image.pixels.push_back(uint8_t(p * size_t(i + 7) % 251));
       r.images.push_back(std::move(image));
     }
     return r;

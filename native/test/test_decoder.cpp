@@ -153,6 +153,101 @@ TEST(decoder_computes_the_last_row_alone_as_among_all) {
   }
 }
 
+namespace {
+
+// A model on the CPU with a kernel table, or on a far device, whose prompts of 17 to 48 rows may pass together.
+std::unique_ptr<Model> joiningModel(const test::TinyModel& tiny, const std::string& isa, bool far) {
+  const std::string path = tiny.write(test::temporaryPath("joint.gguf"));
+  std::unique_ptr<Device> device = std::make_unique<CpuDevice>(*kernelsFor(isa), 2);
+  if (far) {
+    const DeviceLimits limits{
+        .stepRows = device->limits().stepRows, .blockRows = 48, .jobs = 5, .topK = 16, .jointRows = 120};
+    device = std::make_unique<test::FarDevice>(*kernelsFor(isa), 1, limits);
+  }
+  auto model = std::make_unique<Model>(LoadOptions{.path = path}, std::move(device));
+  std::remove(path.c_str());
+  return model;
+}
+
+Adapter adapterOf(const Model& model, std::initializer_list<const char*> targets, int64_t rank, unsigned seed) {
+  TensorMap tensors;
+  model.weights.eachMatrix([&](const std::string& name, const Linear& linear) {
+    if (std::find(targets.begin(), targets.end(), name) == targets.end()) return;
+    tensors.emplace(name + ".weight.lora_a",
+                    HostTensor{{rank, linear.in()}, test::randoms(size_t(rank * linear.in()), ++seed)});
+    tensors.emplace(name + ".weight.lora_b",
+                    HostTensor{{linear.out(), rank}, test::randoms(size_t(linear.out() * rank), ++seed)});
+  });
+  return makeAdapter("test", tensors, model.weights);
+}
+
+// Logits after the prompts, and of a token after each, which sees what the prefill left in the cache.
+using Logits = std::vector<std::vector<float>>;
+
+Logits logitsAfter(Model& model, std::span<PrefillPart> parts, size_t first) {
+  Logits all;
+  int64_t row = 0;
+  const size_t vocab = size_t(model.textConfig.vocab);
+  model.decoder->beginPrefill(parts, PrefillRows::last);
+  while (!model.decoder->stepPrefill()) {}
+  for (const PrefillPart& part : parts) {
+    row += int64_t(part.ids.size());
+    model.decoder->prefillLogits(row - 1, 1, all.emplace_back(vocab).data());
+  }
+  for (const PrefillPart& part : parts) {
+    const DecodeRow next{part.kv, int32_t(12 + first++), part.prefix, part.prefix, part.adapters};
+    model.decoder->decode({&next, 1}, all.emplace_back(vocab).data());
+  }
+  return all;
+}
+
+}  // namespace
+
+// Different lengths, pictures among the text, adapters of some, among them two with the same.
+TEST(decoder_gives_each_of_several_prompts_the_bits_that_it_gets_alone) {
+  for (const std::string& isa : supportedIsas())
+    for (const DType type : {DType::f32, DType::q8_0, DType::q4_k})
+      for (const bool gemma1 : {false, true})
+        for (const bool far : {false, true}) {
+          test::TinyModel tiny;
+          tiny.hidden = tiny.ffn = 256, tiny.layers = 3, tiny.type = type, tiny.gemma1 = gemma1;
+          const std::unique_ptr<Model> model = joiningModel(tiny, isa, far);
+          Device& device = *model->device;
+          const Adapter wide = adapterOf(*model, {"blk.0.attn_q", "blk.1.ffn_up", "blk.2.attn_output"}, 3, 10),
+                        narrow = adapterOf(*model, {"blk.0.ffn_down", "blk.2.attn_q"}, 2, 20);
+          const std::pair<const Adapter*, float> one{&wide, 1.0f}, two{&narrow, 0.5f};
+          const AdapterSet first(device, {&one, 1}), second(device, {&two, 1});
+          const AdapterSet* adapters[] = {nullptr, &first, &first, &second};
+          const int64_t features = model->visionConfig.tokens, lengths[] = {31, 17, 40, 18};
+          const test::Floats picture(device, test::randoms(size_t(features * tiny.hidden), 3), features, tiny.hidden);
+          const ConstView image = picture;
+          std::vector<std::vector<int32_t>> ids(4);
+          for (size_t i = 0; i < 4; ++i)
+            for (int64_t t = 0; t < lengths[i]; ++t)
+              ids[i].push_back(i % 2 == 0 && t < features ? Decoder::kImageRow
+                                                          : int32_t(5 + (t * 7 + int64_t(i)) % 250));
+          std::vector<KvSequence> caches;
+          std::vector<PrefillPart> parts;
+          const auto begin = [&] {
+            caches.clear(), parts.clear();
+            for (size_t i = 0; i < 4; ++i) caches.emplace_back(*model->kvPool);
+            for (size_t i = 0; i < 4; ++i)
+              parts.push_back({&caches[i], ids[i], std::span(&image, size_t(i % 2 == 0)), lengths[i], adapters[i]});
+          };
+          begin();
+          const Logits together = logitsAfter(*model, parts, 0);
+          begin();
+          for (size_t i = 0; i < 4; ++i) {
+            CHECK(model->decoder->mayJoin(lengths[i]));
+            const Logits alone = logitsAfter(*model, std::span(parts).subspan(i, 1), i);
+            if (alone[0] != together[i] || alone[1] != together[4 + i])
+              throw test::Failure{isa + (far ? " far" : "") + " " + dtypeInfo(type)->name,
+                                  "prompt " + std::to_string(i) + " differs in company"};
+          }
+          CHECK(31 + 17 + 40 + 18 <= model->decoder->jointRows());
+        }
+}
+
 // What a backward pass starts from: the tape, and the layer's own words about what follows it.
 TEST(decoder_layers_leave_the_inputs_of_their_parts_on_a_tape) {
   for (const bool far : {false, true}) {

@@ -43,9 +43,11 @@ struct TimedTap : Tap {
   static constexpr double kVisionLayer = 3, kPrefillLayer = 2;   // ms
   double decodeLayer = 0;                                        // of each sequence
   double admission = 0, decoding = 0;                            // ms spent so far
+  int pictureLayers = 0, feedForwards = 0;                       // of vision for each picture; of many rows of text
 
   void op(const char* name, ConstView out) override {
-    if (std::string_view(name) == "denseAttention") admission += kVisionLayer;
+    if (std::string_view(name) == "denseAttention") admission += kVisionLayer, ++pictureLayers;
+    if (std::string_view(name) == "geglu" && out.rows > 8) ++feedForwards;
     if (std::string_view(name) == "attention") (out.rows > 1 ? admission += kPrefillLayer : decoding += decodeLayer);
   }
   Clock::time_point now() const {
@@ -65,10 +67,13 @@ struct TurnFixture {
   std::map<uint32_t, int> tokens;  // of each job
   bool failed = false;
   std::unique_ptr<Scheduler> scheduler;
+  int pictureBytes;
 
-  explicit TurnFixture(int maxSequences = 8) {
+  // Pictures of 70 px have 25 tokens: enough to pass together.
+  explicit TurnFixture(int maxSequences = 8, int32_t imageSize = 28) : pictureBytes(imageSize * imageSize * 3) {
     test::TinyModel tiny;
     tiny.layers = tiny.visionLayers = kLayers;
+    tiny.imageSize = imageSize;
     auto device = makeCpu(1);
     device->setTap(time);
     model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
@@ -83,8 +88,8 @@ struct TurnFixture {
   ~TurnFixture() { std::remove(path.c_str()); }
 
   // Its pictures are its own, so that nothing is known of them before.
-  void submit(uint32_t id, int pictures = 1, std::string prompt = "picture", bool throughput = false,
-              int64_t maxTokens = 200) {
+  std::shared_ptr<Job> submit(uint32_t id, int pictures = 1, std::string prompt = "picture", bool throughput = false,
+                              int64_t maxTokens = 200) {
     auto job = std::make_shared<Job>();
     job->id = id;
     job->request.prompt = std::move(prompt);
@@ -93,9 +98,10 @@ struct TurnFixture {
     job->request.generate().ignoreEos = true;
     job->request.images.resize(size_t(pictures));
     for (int i = 0; i < pictures; ++i)
-      for (int p = 0; p < 28 * 28 * 3; ++p)
+      for (int p = 0; p < pictureBytes; ++p)
         job->request.images[size_t(i)].pixels.push_back(uint8_t(p * (int(id) * 8 + i + 7) % 251));
-    scheduler->enqueue(std::move(job));
+    scheduler->enqueue(job);
+    return job;
   }
   // The order of first tokens until all of `count` have theirs.
   std::vector<uint32_t> order(size_t count) {
@@ -159,7 +165,8 @@ TEST(scheduler_admits_all_that_are_for_throughput_before_any_of_them_goes_on) {
   while (f.tokens[4] == 0) {
     const double before = f.time->admission;
     f.scheduler->step();
-    CHECK(f.time->admission - before <= TimedTap::kVisionLayer);  // one layer, so that a cancel is seen soon
+    // one layer of those that pass together, so that a cancel is seen soon
+    CHECK(f.time->admission - before <= 4 * TimedTap::kPrefillLayer);
     for (uint32_t id = 1; id < 4; ++id)
       if (f.tokens[4] == 0) CHECK(f.tokens[id] <= 1);
   }
@@ -200,6 +207,99 @@ TEST(scheduler_gives_those_that_run_a_token_however_many_short_ones_come) {
   CHECK(!f.failed);
 }
 
+TEST(scheduler_admits_those_for_throughput_in_one_pass) {
+  constexpr int kLayers = TurnFixture::kLayers;
+  TurnFixture f(4, 70);
+  for (uint32_t id = 1; id <= 4; ++id) f.submit(id, 1, "what is it", true);
+  while (f.tokens[4] == 0) f.scheduler->step();
+  // a feed-forward for all four, but for the last layer, of which each needs its last rows alone
+  CHECK_EQUAL(f.time->feedForwards, kLayers - 1 + 4);
+  CHECK_EQUAL(f.time->pictureLayers, 4 * kLayers);
+  for (uint32_t id = 1; id <= 4; ++id) CHECK_EQUAL(f.tokens[id], 2);
+  CHECK(!f.failed);
+}
+
+TEST(scheduler_computes_what_requests_of_a_group_share_once) {
+  constexpr int kLayers = TurnFixture::kLayers;
+  TurnFixture f(8, 70);
+  const auto first = f.submit(1, 1, "what is it", true);
+  f.submit(2, 1, "and where is it", true)->request.images = first->request.images;
+  f.submit(3, 0, "no picture, but as many words", true);
+  f.submit(4, 1, "what is it", true)->request.images = first->request.images;  // the first again: it waits for it
+  f.submit(5, 1, "what is it", true);
+  while (f.tokens[5] == 0) f.scheduler->step();
+  CHECK_EQUAL(f.time->pictureLayers, 2 * kLayers);
+  CHECK_EQUAL(f.time->feedForwards, kLayers - 1 + 3 + kLayers);
+  CHECK_EQUAL(f.tokens[1], f.tokens[2]);
+  CHECK(f.tokens[4] > 0);
+  CHECK(!f.failed);
+}
+
+TEST(scheduler_joins_no_more_than_there_are_slots_and_rows_for) {
+  constexpr int kLayers = TurnFixture::kLayers;
+  TurnFixture f(3, 70);
+  for (uint32_t id = 1; id <= 4; ++id) f.submit(id, 1, "what is it", true, 3);
+  while (f.tokens[4] == 0) f.scheduler->step();
+  CHECK_EQUAL(f.time->feedForwards, kLayers - 1 + 3 + kLayers);
+  // 225 tokens of a picture: two of them have room
+  TurnFixture large(8, 210);
+  for (uint32_t id = 1; id <= 3; ++id) large.submit(id, 1, "what is it", true);
+  while (large.tokens[3] == 0) large.scheduler->step();
+  CHECK_EQUAL(large.time->feedForwards, kLayers - 1 + 2 + kLayers);
+  CHECK(!f.failed && !large.failed);
+}
+
+TEST(scheduler_lets_members_leave_a_group_and_ends_it_when_all_have) {
+  for (int layers : {0, 5, 20}) {
+    TurnFixture f(4, 70);
+    std::vector<std::shared_ptr<Job>> jobs;
+    for (uint32_t id = 1; id <= 3; ++id) jobs.push_back(f.submit(id, 1, "what is it", true));
+    for (int i = 0; i < layers; ++i) f.scheduler->step();
+    jobs[0]->cancel.set = true;
+    f.scheduler->step();
+    CHECK(f.failed);  // it was told
+    jobs[2]->cancel.set = true;
+    while (f.tokens[2] == 0) f.scheduler->step();
+    CHECK(f.tokens[1] == 0 && f.tokens[3] == 0);
+
+    jobs.clear();
+    for (uint32_t id = 4; id <= 5; ++id) jobs.push_back(f.submit(id, 1, "and where is it", true));
+    for (int i = 0; i < layers; ++i) f.scheduler->step();
+    const double before = f.time->admission;
+    for (const auto& job : jobs) job->cancel.set = true;
+    f.scheduler->step();
+    CHECK_EQUAL(f.time->admission, before);
+    CHECK(f.tokens[4] == 0 && f.tokens[5] == 0);
+  }
+}
+
+TEST(scheduler_ends_alone_the_member_that_a_group_fails_by) {
+  test::TinyModel tiny;
+  tiny.imageSize = 70;
+  Fixture f({.maxSequences = 6}, tiny);
+  std::vector<Request> requests;
+  for (int i = 0; i < 5; ++i) {
+    requests.push_back(f.request("what is it " + std::to_string(i), 6));
+    requests.back().images[0].pixels[0] = uint8_t(i);
+    requests.back().throughput = true;
+  }
+  requests[1].images[0] = {.pixels = {}, .embedding = std::vector<float>(25 * 32, NAN)};  // goes through every check
+  requests[3].generate().beams = 7;
+  std::vector<std::vector<std::pair<int32_t, float>>> alone;
+  for (const Request& r : requests) alone.push_back(resultOf(f.listener.wait(f.engine->submit(r))));
+  for (const bool busy : {true, false}) {
+    if (busy) f.engine->submit(f.request("they wait for this one", 20));
+    std::vector<uint32_t> jobs;
+    for (const Request& r : requests) jobs.push_back(f.engine->submit(r));
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const auto events = f.listener.wait(jobs[i]);
+      CHECK(resultOf(events) == alone[i]);
+      CHECK_EQUAL(events.back().is<ErrorEvent>(), i == 1 || i == 3);
+    }
+    CHECK(codeOf(f.listener.wait(jobs[3]).back()) == Code::invalidOption);
+  }
+}
+
 TEST(scheduler_admits_a_short_request_before_long_ones_that_wait) {
   TurnFixture f;
   for (uint32_t id = 1; id <= 5; ++id) f.submit(id, 4);
@@ -229,9 +329,12 @@ TEST(scheduler_lets_nobody_be_overtaken_for_ever) {
   CHECK(order == (std::vector<uint32_t>{1, 3, 4, 5, 6, 7, 8, 2}));
 }
 
-TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cancelled) {
-  Fixture f({.maxSequences = 4});
-  const std::vector<Request> requests = mixed(f);
+namespace {
+
+void checkCompany(const test::TinyModel& tiny, bool throughput) {
+  Fixture f({.maxSequences = 4}, tiny);
+  std::vector<Request> requests = mixed(f);
+  for (Request& r : requests) r.throughput = throughput;
   std::vector<std::vector<std::pair<int32_t, float>>> alone;
   for (const Request& r : requests) {
     alone.push_back(resultOf(f.listener.wait(f.engine->submit(r))));
@@ -264,6 +367,16 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
       for (size_t t = 0; t < std::min(tokens.size(), alone[1].size()); ++t) CHECK(tokens[t] == alone[1][t]);
     }
   }
+}
+
+}  // namespace
+
+TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cancelled) {
+  checkCompany({}, false);
+  // large enough to pass together
+  test::TinyModel tiny;
+  tiny.imageSize = 70;
+  for (const bool gemma1 : {false, true}) tiny.gemma1 = gemma1, checkCompany(tiny, true);
 }
 
 TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {

@@ -2,6 +2,8 @@
 #include <cstdio>
 
 #include "check.h"
+#include "cpu/cpu_device.h"
+#include "cpu/cpu_info.h"
 #include "device/arena.h"
 #include "serve/load/make_device.h"
 #include "serve/load/model.h"
@@ -45,6 +47,39 @@ std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
 }
 
 }  // namespace
+
+TEST(vision_gives_each_of_several_pictures_the_features_that_it_gets_alone) {
+  for (const std::string& isa : supportedIsas())
+    for (const DType type : {DType::f32, DType::q8_0}) {
+      test::TinyModel tiny;
+      tiny.imageSize = 70, tiny.visionHidden = 64, tiny.visionFfn = 96, tiny.type = type;
+      const std::string path = test::temporaryPath("pictures.gguf");
+      Model model({.path = tiny.write(path)}, std::make_unique<CpuDevice>(*kernelsFor(isa), 2));
+      std::remove(path.c_str());
+      CHECK_EQUAL(model.vision->mostPictures(), model.device->limits().jointRows / 25);
+      std::vector<std::vector<uint8_t>> pixels(3, std::vector<uint8_t>(70 * 70 * 3));
+      std::vector<const uint8_t*> pictures;
+      for (size_t i = 0; i < 3; ++i) {
+        for (size_t p = 0; p < pixels[i].size(); ++p) pixels[i][p] = uint8_t(p * (i + 7) % 251);
+        pictures.push_back(pixels[i].data());
+      }
+      const auto encode = [&](std::span<const uint8_t* const> some) {
+        std::vector<std::vector<float>> features;
+        model.vision->begin(some, nullptr);
+        while (!model.vision->step()) {}
+        for (size_t i = 0; i < some.size(); ++i) {
+          const Buffer buffer = model.newFeatures();
+          model.vision->finish(model.featureView(buffer), int64_t(i));
+          features.push_back(model.hostFeatures(buffer));
+        }
+        return features;
+      };
+      const auto together = encode(pictures);
+      for (size_t i = 0; i < 3; ++i)
+        if (encode(std::span(pictures).subspan(i, 1))[0] != together[i])
+          throw test::Failure{isa, "picture " + std::to_string(i) + " differs in company"};
+    }
+}
 
 TEST(vision_takes_five_rows_a_token_or_a_block_of_the_feed_forward_and_keeps_them) {
   constexpr int64_t kTokens = 1024, kHidden = 160, kBlock = 512;

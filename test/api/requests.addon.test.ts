@@ -43,6 +43,31 @@ describe('in company', () => {
     expect(done.sort((a, b) => a - b)).toEqual(requests.map((_, i) => i))
   })
 
+  it('gives pictures and prompts that pass together what they get alone, bit for bit', async () => {
+    // 36 tokens of a picture: enough to share products
+    const file = writeTinyModel({ imageSize: 84 })
+    try {
+      const alone = await loadModel({ model: file, threads: 1 })
+      const requests = Array.from({ length: 11 }, (_, i) =>
+        i % 4 === 1
+          ? request(i + 1, { images: [picture(i), picture(2 * i)], image: undefined })
+          : request(i + 1, i % 3 === 0 ? { temperature: 1, seed: i } : {})
+      )
+      const expected: GeneratedToken[][] = []
+      for (const r of requests) expected.push((await alone.generate(r)).tokens)
+      await alone.dispose()
+      for (const maxSequences of [2, 3, 8]) {
+        // which has seen no picture yet
+        const together = await loadModel({ model: file, threads: 2, maxSequences })
+        const batch = await together.generateBatch(requests)
+        batch.forEach((result, i) => expect('tokens' in result && result.tokens, `item ${i}`).toEqual(expected[i]))
+        await together.dispose()
+      }
+    } finally {
+      rmSync(file, { force: true })
+    }
+  })
+
   it('lets a bad item of a batch fail alone', async () => {
     const results = await model.generateBatch([
       request(1),

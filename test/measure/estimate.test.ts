@@ -55,6 +55,24 @@ describe('estimateMemory of published sizes', () => {
     )
   })
 
+  it('scratch of two requests, whose pictures and prompts pass together, and of no more', async () => {
+    const [one, two, eight] = await Promise.all(
+      [1, 2, 8].map(async (maxSequences) => (await estimateMemory('3b-224', { maxSequences })).scratch)
+    )
+    // 290 rows; of shorter ones up to 576 in one block
+    expect(one!.prefill).toBe(4 * 290 * (2304 + 2048 + 2 * 2304 + 9216))
+    expect(two!.prefill).toBe(4 * 576 * (2304 + 2048 + 2 * 2304 + 9216))
+    // 256 patches each, beside the feed-forward's 4352 values; patches are gathered one picture after another
+    expect(one!.vision).toBe(4 * 256 * (2 * 1152 + 4352 + 588))
+    expect(two!.vision).toBe(4 * 256 * (2 * (2 * 1152 + 4352) + 588))
+    expect(eight!.prefill).toBe(two!.prefill)
+    expect(eight!.vision).toBe(two!.vision)
+    // pictures of 448 px have more rows than a block: each alone
+    expect((await estimateMemory('3b-448', { maxSequences: 8 })).scratch.prefill).toBe(
+      (await estimateMemory('3b-448', { maxSequences: 1 })).scratch.prefill
+    )
+  })
+
   it.each(['3b-896', '10b-896', '28b-896', 'pg1-3b-896'])(
     '%s encodes a picture of 896 px in less than 1.2 GB',
     async (name) => {

@@ -5,21 +5,12 @@
 #include "serve/sequence.h"
 
 namespace pg {
-namespace {
-
-bool sameImages(const std::vector<ImageSource>& a, const std::vector<ImageSource>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const ImageSource& x, const ImageSource& y) {
-    return x.pixels == y.pixels && x.embedding == y.embedding;
-  });
-}
-
-}  // namespace
 
 const CachedPrefix* PrefixCache::find(const Job& job, const Prompt& prompt, const std::string& adapters) {
   const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const CachedPrefix& e) {
     return e.adapters == adapters &&
            std::equal(e.ids.begin(), e.ids.end(), prompt.ids.begin(), prompt.ids.begin() + prompt.prefix) &&
-           sameImages(e.job->request.images, job.request.images);
+           e.job->request.images == job.request.images;
   });
   if (entry == entries_.end()) return nullptr;
   entries_.splice(entries_.begin(), entries_, entry);
