@@ -73,6 +73,17 @@ describe('fit', () => {
     }
   }, 60_000)
 
+  it('gives an adapter that a request names the scale that it was loaded with', async () => {
+    const { adapter } = await model.fit(examples, few)
+    await using other = await loadModel({ model: path, threads: 2, adapters: [{ path: adapter, scale: 0.5 }] })
+    const request = { image: picture(0), prompt: 'what 0', suffix: 'abcde' }
+    const asLoaded = await other.score(request)
+    expect(await other.score({ ...request, adapters: [adapter] })).toEqual(asLoaded)
+    const whole = await other.score({ ...request, adapters: [{ path: adapter, scale: 1 }] })
+    expect(whole).not.toEqual(asLoaded)
+    expect(whole).toEqual(await model.score({ ...request, adapters: [adapter] }))
+  })
+
   it('saves what PEFT reads', async () => {
     const { adapter } = await model.fit(examples, {
       ...few,

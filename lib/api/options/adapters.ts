@@ -23,7 +23,7 @@ import type { TrainedAdapter } from '../../convert/adapters/trained'
 export interface AdapterInfo {
   /** Folder or file name without ".gguf". */
   name: string
-  /** As given to `loadModel`. */
+  /** As given to `loadModel`; "a trained adapter" for what `fit` returned. */
   path: string
   /** Of requests that choose no adapters. */
   scale: number
@@ -109,10 +109,10 @@ export function chooseAdapters(
   trained: ReadonlyMap<TrainedAdapter, number>
 ): NativeRequest['adapters'] {
   return chosen?.map(({ path, file, trained: adapter, scale }) => {
-    if (adapter) return { index: trained.get(adapter)!, scale: scale ?? 1 }
-    const byPath = loaded.findIndex((adapter, i) => adapter.path === path || files[i] === file)
-    const index = byPath < 0 ? indexByName(loaded, path) : byPath
-    return { index, scale: scale ?? loaded[index]!.scale }
+    const byPath = loaded.findIndex((one, i) => one.path === path || files[i] === file)
+    const index = adapter ? trained.get(adapter)! : byPath < 0 ? indexByName(loaded, path) : byPath
+    // one that was not loaded has no other
+    return { index, scale: scale ?? loaded[index]?.scale ?? 1 }
   })
 }
 

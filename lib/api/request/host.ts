@@ -197,7 +197,7 @@ const filesOf = (adapters: readonly TakenAdapter[]): string[] =>
 export class ModelHost {
   readonly adapters: AdapterInfo[]
   private readonly adapterFiles: string[]
-  /** Indices, in the engine, of adapters that `fit` made; each is brought there when a request first names it. */
+  /** Indices, in the engine, of adapters that `fit` made: loaded, or brought there when a request first names one. */
   private readonly trained = new Map<TrainedAdapter, Promise<number>>()
   private readonly recent = new RecentPictures<PreprocessedImage>()
   private disposing: Promise<void> | undefined
@@ -211,7 +211,9 @@ export class ModelHost {
     private readonly jobs: Jobs
   ) {
     this.adapters = info.adapters.map(toAdapterInfo)
-    this.adapterFiles = (options.adapters as TakenAdapter[] | undefined)?.map(({ file }) => file) ?? []
+    const taken = (options.adapters as TakenAdapter[] | undefined) ?? []
+    this.adapterFiles = taken.map(({ file }) => file)
+    for (const [i, { trained }] of taken.entries()) if (trained) this.trained.set(trained, Promise.resolve(i))
   }
 
   /** Loads with options already checked. */
