@@ -102,7 +102,7 @@ PG_INLINE void multiply16(I (*acc)[kVectors], const int16_t* panel, const int16_
     PG_UNROLL
     for (int i = 0; i < kVectors; ++i) w[i] = vloadI(panel + i * kLanes * 2);
     PG_UNROLL
-    for (int t = 0; t < kTileTokens; ++t) vmultiplyAdd16<kVectors>(acc[t], w, vsetPair(rows + t * kStride));
+    for (int t = 0; t < kTileTokens; ++t) vmultiplyAdd16<kVectors>(acc[t], w, rows + t * kStride);
   }
 }
 

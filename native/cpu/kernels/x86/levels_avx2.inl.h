@@ -21,19 +21,19 @@ static bool hasLevels(pg::DType type) {
 
 // ---- products ----
 
-// acc[0] += products of a's unsigned and x's signed bytes, added in pairs, acc[1] those of b's. In assembly where
-// possible: gcc keeps intrinsics' accumulators on the stack.
-PG_INLINE void vmultiplyAddTwo8(I* acc, I a, I b, I x) {
+// acc[i] += products of w[i]'s unsigned bytes with the four signed ones at x, added in pairs. In assembly where
+// possible, as vmultiplyAdd16.
+PG_INLINE void multiplyAdd8(I* acc, const I* w, const int8_t* x) {
 #if defined(__GNUC__) || defined(__clang__)
-  I product;
+  I four, product;
   __asm__(
-      "vpmaddubsw %2, %4, %3\n\tvpmaddubsw %2, %5, %2\n\t"
+      "vpbroadcastd %4, %2\n\tvpmaddubsw %2, %5, %3\n\tvpmaddubsw %2, %6, %2\n\t"
       "vpaddw %3, %0, %0\n\tvpaddw %2, %1, %1"
-      : "+x"(acc[0]), "+x"(acc[1]), "+x"(x), "=&x"(product)
-      : "x"(a), "x"(b));
+      : "+x"(acc[0]), "+x"(acc[1]), "=&x"(four), "=&x"(product)
+      : "m"(*(const int8_t(*)[4])x), "x"(w[0]), "x"(w[1]));
 #else
-  acc[0] = _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(a, x));
-  acc[1] = _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(b, x));
+  const I four = vsetPair((const int16_t*)x);
+  for (int i = 0; i < 2; ++i) acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w[i], four));
 #endif
 }
 
@@ -41,21 +41,18 @@ PG_INLINE void vmultiplyAddTwo8(I* acc, I a, I b, I x) {
 // levels less 8, by the tokens' offsets
 template <int kSteps, bool kCentred>
 PG_INLINE void sumLevels(const LevelBlock* w, const TokenBlock* x, int lane, int first, I (*acc)[2]) {
-  I a = _mm256_loadu_si256((const I*)w->levels[first][0]), b = _mm256_loadu_si256((const I*)w->levels[first][8]);
+  I levels[2] = {load32(w->levels[first][0]), load32(w->levels[first][8])};
   PG_UNROLL
   for (int t = 0; t < 6; ++t) {
     const I four = vsetPair((const int16_t*)x[t].values[first][lane]);
     const I start = kCentred ? vsetPair(x[t].offsets[lane]) : vzeroI();
-    acc[t][0] = _mm256_add_epi16(start, _mm256_maddubs_epi16(a, four));
-    acc[t][1] = _mm256_add_epi16(start, _mm256_maddubs_epi16(b, four));
+    PG_UNROLL
+    for (int i = 0; i < 2; ++i) acc[t][i] = _mm256_add_epi16(start, _mm256_maddubs_epi16(levels[i], four));
   }
   for (int s = first + 1; s < first + kSteps; ++s) {
-    a = _mm256_loadu_si256((const I*)w->levels[s][0]), b = _mm256_loadu_si256((const I*)w->levels[s][8]);
+    levels[0] = load32(w->levels[s][0]), levels[1] = load32(w->levels[s][8]);
     PG_UNROLL
-    for (int t = 0; t < 6; ++t) {
-      const I four = vsetPair((const int16_t*)x[t].values[s][lane]);
-      vmultiplyAddTwo8(acc[t], a, b, four);
-    }
+    for (int t = 0; t < 6; ++t) multiplyAdd8(acc[t], levels, x[t].values[s][lane]);
   }
 }
 

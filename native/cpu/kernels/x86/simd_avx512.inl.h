@@ -86,16 +86,17 @@ PG_INLINE I vsetPair(const int16_t* p) {
   memcpy(&two, p, 4);
   return _mm512_set1_epi32(two);
 }
-// acc[i] += products of w[i]'s and x's pairs, added. In assembly where possible: gcc keeps the intrinsic's accumulators
-// on the stack.
+// acc[i] += products of w[i]'s pairs with the pair at x, added. In assembly where possible: gcc keeps the intrinsic's
+// accumulators on the stack.
 template <int kVectors>
-PG_INLINE void vmultiplyAdd16(I* acc, const I* w, I x) {
+PG_INLINE void vmultiplyAdd16(I* acc, const I* w, const int16_t* x) {
+  const I pair = vsetPair(x);
   PG_UNROLL
   for (int i = 0; i < kVectors; ++i) {
 #if defined(__GNUC__) || defined(__clang__)
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc[i]) : "v"(w[i]), "v"(x));
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc[i]) : "v"(w[i]), "v"(pair));
 #else
-    acc[i] = _mm512_dpwssd_epi32(acc[i], w[i], x);
+    acc[i] = _mm512_dpwssd_epi32(acc[i], w[i], pair);
 #endif
   }
 }

@@ -20,7 +20,7 @@ static void tile8(float* out, const uint8_t* panel, const float* rowScales, cons
       panel += 64, tokens += 24;
       w[0] = _mm256_load_si256((const I*)panel), w[1] = _mm256_load_si256((const I*)panel + 1);
       PG_UNROLL
-      for (int t = 0; t < 6; ++t) vmultiplyAdd16<2>(acc[t], w, vsetPair((const int16_t*)(tokens + 4 * t)));
+      for (int t = 0; t < 6; ++t) vmultiplyAdd16<2>(acc[t], w, (const int16_t*)(tokens + 4 * t));
     }
     panel += 64, tokens += 24;
     V low = vload(rowScales), high = vload(rowScales + 8);
