@@ -60,9 +60,9 @@ export interface MemoryEstimate {
   }
   /** Buffers of work; `total` has all of them at once. */
   scratch: {
-    /** A picture on its way through the vision tower. */
+    /** Pictures that pass the vision tower together, a few of a batch. */
     vision: number
-    /** A usual request on its way through the text model. */
+    /** Usual requests that pass the text model together, a few of a batch. */
     prefill: number
     /** The step in which all sequences gain a token. */
     decode: number

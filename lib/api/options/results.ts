@@ -34,7 +34,10 @@ export interface GenerateResult {
   seed: number
   /** In tokens; `promptTokens` counts the text only. */
   usage: { imageTokens: number; promptTokens: number; completionTokens: number }
-  /** Milliseconds; parts that an abort left unknown are 0. */
+  /**
+   * Milliseconds; parts that an abort left unknown are 0. Of requests of a batch whose pictures and prompts pass
+   * together each has `visionMs` and `prefillMs` of all of them.
+   */
   timings: {
     /** Reading, decoding and resizing the pictures. */
     preprocessMs: number
