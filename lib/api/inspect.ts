@@ -7,6 +7,7 @@ import { resolveModel } from '../hub/resolve'
 import { native } from '../engine/native'
 import type { NativeMetadataArray, NativeMetadataValue } from '../engine/native-gguf'
 import { readStructure } from '../engine/structure'
+import { modelRule } from './options/options'
 import { check, readOptions, rule, take, type Rules } from '../base/validate'
 
 /** A metadata value; 64-bit integers beyond 2^53 are bigint. */
@@ -102,10 +103,10 @@ function typeName(value: NativeMetadataArray): string {
  * Metadata and tensors of a GGUF, or of a hub model that {@link pull} fetched; no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (field and byte offset), ERR_NATIVE_MISSING
  */
-export async function inspectModel(path: string, options: InspectOptions = {}): Promise<ModelInfo> {
-  check('path', path, rule.path)
+export async function inspectModel(path: string | URL, options: InspectOptions = {}): Promise<ModelInfo> {
+  const source = take('path', path, modelRule)
   const { maxArray } = readOptions<InspectOptions>('inspectModel', options, inspectRules)
-  const { path: resolved } = await resolveModel(path)
+  const { path: resolved } = await resolveModel(source)
   const file = await readStructure(resolved, maxArray)
   const bytesOf = new Map<string, number>()
   for (const tensor of file.tensors) bytesOf.set(tensor.type, (bytesOf.get(tensor.type) ?? 0) + tensor.bytes)
@@ -134,8 +135,11 @@ export async function inspectModel(path: string, options: InspectOptions = {}): 
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION (no such tensor),
  * ERR_NATIVE_MISSING
  */
-export async function dequantizeTensor(path: string, name: string): Promise<{ shape: number[]; data: PlainFloats }> {
-  const file = take('path', path, rule.file)
+export async function dequantizeTensor(
+  path: string | URL,
+  name: string
+): Promise<{ shape: number[]; data: PlainFloats }> {
+  const file = take('path', path, rule.file) as string
   check('name', name, rule.name)
   await checkReadable(file)
   return await nativeCall(() => native().dequantizeTensor(file, name))

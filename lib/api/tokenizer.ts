@@ -1,6 +1,7 @@
 /** The tokenizer on its own, read from any GGUF that has one. */
 import { peftDirectory } from '../convert/adapters/peft-folder'
 import { namedTokens } from './options/adapters'
+import { modelRule } from './options/options'
 import { resolveModel } from '../hub/resolve'
 import { nativeCall, nativeSync } from '../base/errors'
 import { checkReadable } from '../base/permission'
@@ -102,9 +103,8 @@ export class Tokenizer {
  * Loads the tokenizer of a pulled model, or of a GGUF (any with `tokenizer.ggml.model` = "llama"); no weight is read.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_NATIVE_MISSING
  */
-export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  check('path', path, rule.path)
-  const { path: file, adapters = [] } = await resolveModel(path)
+export async function loadTokenizer(path: string | URL): Promise<Tokenizer> {
+  const { path: file, adapters = [] } = await resolveModel(take('path', path, modelRule))
   await checkReadable(file)
   const folders = await Promise.all(adapters.map(async (adapter) => await peftDirectory(adapter.file)))
   const tokens = await namedTokens(folders.filter((dir) => dir !== undefined))

@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { editDistance } from './edit-distance'
 import { PaliGemmaError } from './errors'
 import { toPath } from './paths'
-import { isUrl } from './realms'
+import { isRecord, isUrl } from './realms'
 
 /** What an option may be, in words that complete "Expected ... for name", and the test itself. */
 export interface Rule {
@@ -255,13 +255,12 @@ function readObject(
 ): { given: Record<string, unknown>; names: string[] } {
   let reading = `the options of ${call}`
   try {
-    if (typeof options !== 'object' || options === null || Array.isArray(options))
-      throw wrongOption(reading, 'object', options)
+    if (!isRecord(options)) throw wrongOption(reading, 'object', options)
     const names = Object.keys(options)
     const given: Record<string, unknown> = {}
     for (const name of Object.keys(table)) {
       reading = name
-      const value = (options as Record<string, unknown>)[name]
+      const value = options[name]
       if (value !== undefined) given[name] = value
     }
     return { given, names }
@@ -322,11 +321,11 @@ function unknownOption(call: string, name: string, known: string[]): PaliGemmaEr
   )
 }
 
-/** The known name at edit distance <= 2, ignoring case. */
+/** The known name at edit distance <= 2 and with a letter in common, ignoring case. */
 function nearest(name: string, known: string[]): string | undefined {
   if (name.length > 100) return undefined
   let best: string | undefined
-  let least = 3
+  let least = Math.min(3, name.length) // of one letter, any name is near
   for (const candidate of known) {
     const distance = editDistance(name.toLowerCase(), candidate.toLowerCase(), least)
     if (distance < least) [best, least] = [candidate, distance]

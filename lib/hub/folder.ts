@@ -16,10 +16,10 @@ export async function folderError(dir: string): Promise<PaliGemmaError> {
           .slice(0, 4)
           .map((name) => join(dir, name))
           .join(', ')}`
-      : names.includes('config.json') || names.some((name) => /\.safetensors$/i.test(name) && !/^adapter/.test(name))
-        ? `it holds a Hugging Face checkpoint; models are loaded from one GGUF, which this makes: ${convert(dir)}`
-        : names.includes('adapter_config.json')
-          ? 'it holds an adapter; load the model that it was trained on, with this folder in adapters (--adapter)'
+      : names.includes('adapter_config.json') && !names.includes('config.json')
+        ? 'it holds an adapter; load the model that it was trained on, with this folder in adapters (--adapter)'
+        : names.includes('config.json') || names.some((name) => /\.safetensors$/i.test(name))
+          ? `it holds a Hugging Face checkpoint; models are loaded from one GGUF, which this makes: ${convert(dir)}`
           : archive !== undefined
             ? 'it holds a big_vision checkpoint; models are loaded from one GGUF, which this makes: ' +
               `${convert(join(dir, archive))}`

@@ -1,7 +1,15 @@
 /** Every form a picture may have, and which of them a value is. */
 import type { Sharp } from 'sharp'
 import { PaliGemmaError } from '../base/errors'
-import { isAnyArrayBuffer, isDataView, isFloat32Array, isObject, isUint8Array, isUrl } from '../base/realms'
+import {
+  isAnyArrayBuffer,
+  isDataView,
+  isFloat32Array,
+  isObject,
+  isUint8Array,
+  isUint8ClampedArray,
+  isUrl
+} from '../base/realms'
 import type { ImageTransform } from './transform'
 import { longestName, show } from '../base/validate'
 
@@ -91,7 +99,7 @@ export interface DecodeOptions {
 export const defaultMaxImagePixels = 200_000_000
 
 export function isEmbedding(image: unknown): image is ImageEmbedding {
-  return isObject(image) && isFloat32Array(image.data)
+  return isObject(image) && isFloat32Array(image.data) && !isRaw(image)
 }
 
 export function isSharp(image: unknown): image is Sharp {
@@ -198,6 +206,8 @@ function nearMiss(image: unknown): string {
   if (typeof image['then'] === 'function') return '; it is a promise: await it'
   if (image['type'] === 'Buffer' && Array.isArray(image['data']))
     return ', a Buffer that went through JSON: pass Buffer.from(it.data), or send base64'
+  if (isUint8ClampedArray(image)) return '; of pixels, pass { data, width, height }'
+  if (ArrayBuffer.isView(image)) return '; pass its bytes: new Uint8Array(it.buffer, it.byteOffset, it.byteLength)'
   if (Array.isArray(image)) return typeof image[0] === 'number' ? '; pass Uint8Array.from(it)' : ''
   return typeof image['0'] === 'number' && typeof image['1'] === 'number'
     ? ', a Uint8Array that went through JSON: pass Uint8Array.from(Object.values(it)), or send base64'

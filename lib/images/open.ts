@@ -21,7 +21,7 @@ import {
 } from './image-input'
 import { invalid } from './problems'
 import { download } from './remote'
-import { base64Hint, fromBase64, fromDataUrl } from './texts'
+import { textHint, fromBase64, fromDataUrl } from './texts'
 import { isAddress } from '../base/paths'
 import { isUrl } from '../base/realms'
 import { longestName } from '../base/validate'
@@ -63,7 +63,7 @@ function bytesOf(image: Bytes, name: string): Buffer {
 /** A path, or the encoded bytes. */
 async function locate(image: string | URL, name: string, options: DecodeOptions): Promise<string | Buffer> {
   const text = String(image)
-  const scheme = /^(file|data|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
+  const scheme = /^(file|data|blob|https?):/i.exec(text.slice(0, 10))?.[1]?.toLowerCase()
   if (scheme === 'data') return await fromDataUrl(text, name, options.signal)
   if (scheme && text.length > longestName) throw invalid(name, 'this is longer than any address')
   if (scheme === 'file') {
@@ -73,6 +73,7 @@ async function locate(image: string | URL, name: string, options: DecodeOptions)
       throw invalid(name, (cause as Error).message, cause)
     }
   }
+  if (scheme === 'blob') throw invalid(name, `${readUrls}; pass the Blob itself`)
   if (scheme) return await download(text, options)
   if (isUrl(image)) throw invalid(name, readUrls)
   if (await isThere(text)) return text
@@ -96,7 +97,7 @@ async function isThere(text: string): Promise<boolean> {
 }
 
 async function missing(text: string, name: string): Promise<never> {
-  const hint = base64Hint(text)
+  const hint = textHint(text)
   if (text.length > longestPath) throw invalid(name, `this text is too long for a path${hint}`)
   const cause = await stat(text).then(
     () => undefined,

@@ -84,9 +84,11 @@ export async function fromBase64(text: string, signal?: AbortSignal): Promise<Bu
 }
 
 /** Why a text that is no path and no picture might be meant as one, for the message. */
-export function base64Hint(text: string): string {
+export function textHint(text: string): string {
   // a call may have put its working folder in front
-  return /[\w+/-]{100}/.test(text.slice(0, 10_000))
+  const start = text.slice(0, 10_000)
+  if (/<(?:svg|\?xml)[\s>]/i.test(start)) return '; an SVG as text is read from its bytes: pass Buffer.from(text)'
+  return /[\w+/-]{100}/.test(start)
     ? '; nor is it base64 of a JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG, BMP, PPM or PGM'
     : ''
 }

@@ -1,5 +1,6 @@
 /** Cutting a large picture into overlapping tiles of equal size that cover it exactly. Pure. */
 import { PaliGemmaError } from '../base/errors'
+import { copyRecord, isRecord } from '../base/realms'
 import { rule, type Rule } from '../base/validate'
 
 /** A rectangle of the picture, in whole pixels. */
@@ -44,10 +45,10 @@ export const tilesRule: Rule = {
   expected:
     '"auto", { columns, rows, overlap? } with integers from 1 to 256, or { size, overlap? } with pixels from 16 to ' +
     '65536; overlap from 0 to 0.5',
-  take: (v) => (typeof v === 'object' && v !== null ? { ...v } : v),
+  take: copyRecord,
   accepts: (v) => {
-    if (typeof v !== 'object' || v === null) return v === 'auto'
-    const { columns, rows, size, overlap = 0, ...other } = v as Record<string, unknown>
+    if (!isRecord(v)) return v === 'auto'
+    const { columns, rows, size, overlap = 0, ...other } = v
     const grid = side.accepts(columns) && side.accepts(rows) && size === undefined
     const sized = pixels.accepts(size) && columns === undefined && rows === undefined
     return share.accepts(overlap ?? 0) && (grid || sized) && Object.keys(other).length === 0

@@ -1,5 +1,6 @@
 /** Colours of labels: ours, and those that people choose. */
-import { everyItem, rule, takeList, type Rule } from '../base/validate'
+import { isRecord } from '../base/realms'
+import { everyItem, takeList, type Rule } from '../base/validate'
 
 /** Nothing else: the text goes into SVG as it is. */
 export const isColour = (value: unknown): value is string => typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)
@@ -25,11 +26,9 @@ export type Colours = readonly string[] | Readonly<Record<string, string>>
 
 export const coloursRule: Rule = {
   expected: 'non-empty array of colours "#rrggbb", or an object with one for each label,',
-  take: (v) => (Array.isArray(v) || typeof v !== 'object' || v === null ? takeList(v) : { ...v }),
+  take: (v) => (isRecord(v) ? { ...v } : takeList(v)),
   accepts: (v) =>
-    Array.isArray(v)
-      ? v.length > 0 && everyItem(v, isColour)
-      : rule.object.accepts(v) && Object.values(v as object).every(isColour)
+    Array.isArray(v) ? v.length > 0 && everyItem(v, isColour) : isRecord(v) && Object.values(v).every(isColour)
 }
 
 /** A colour for every label; of an object, ours for the labels that it does not name. */

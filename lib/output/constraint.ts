@@ -2,7 +2,7 @@
 import { schemaToRegex, type JsonSchema } from './schema/json-schema'
 import { isStandardSchema, toJsonSchema, type StandardSchema } from './schema/standard-schema'
 import type { NativeRequest } from '../engine/native'
-import { isRegExp } from '../base/realms'
+import { isRecord, isRegExp } from '../base/realms'
 import { isText, rule, wrongOption, type Rule } from '../base/validate'
 
 /** The grammar of `detect` or `segment`. */
@@ -51,7 +51,6 @@ export const choicesRule: Rule = {
   expected: `non-empty array of at most ${maxChoices} non-empty strings`
 }
 
-const isObject = (v: unknown): v is object => typeof v === 'object' && v !== null && !Array.isArray(v)
 const forms: Record<string, Record<string, Rule>> = {
   kind: {
     kind: rule.oneOf('detect', 'segment'),
@@ -60,7 +59,7 @@ const forms: Record<string, Record<string, Rule>> = {
   },
   choices: { choices: choicesRule },
   regex: { regex: { expected: 'string or RegExp', accepts: (v) => isText(v) || isRegExp(v) } },
-  jsonSchema: { jsonSchema: { expected: 'object', accepts: (v) => isObject(v) || isStandardSchema(v) } }
+  jsonSchema: { jsonSchema: { expected: 'object', accepts: (v) => isRecord(v) || isStandardSchema(v) } }
 }
 
 export const constraintRule: Rule = {
@@ -69,7 +68,7 @@ export const constraintRule: Rule = {
     'string[] }, { regex: string | RegExp } or { jsonSchema: object }',
   accepts: (v) => {
     if (v === 'detect' || v === 'segment') return true
-    if (!isObject(v)) return false
+    if (!isRecord(v)) return false
     const given = Object.entries(v).filter(([, value]) => value !== undefined)
     const form = Object.keys(forms).find((name) => given.some(([key]) => key === name))
     return (

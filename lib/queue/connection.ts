@@ -1,7 +1,7 @@
 /** BullMQ, which is only there where somebody wants a queue, and its way to Redis. */
 import type * as Bull from 'bullmq'
 import { PaliGemmaError } from '../base/errors'
-import { isUrl } from '../base/realms'
+import { isRecord, isUrl } from '../base/realms'
 import { rule, type Rule, type Rules } from '../base/validate'
 
 /** Where a queue lives. */
@@ -19,8 +19,7 @@ export interface ConnectionOptions {
 const redisRule: Rule = {
   expected: 'redis: or rediss: URL, or options or a client of ioredis',
   take: (v) => (isUrl(v) ? v.href : v),
-  accepts: (v) =>
-    typeof v === 'string' ? /^rediss?:\/\//i.test(v) && URL.canParse(v) : typeof v === 'object' && v !== null
+  accepts: (v) => (typeof v === 'string' ? /^rediss?:\/\//i.test(v) && URL.canParse(v) : isRecord(v))
 }
 
 export const connectionRules: Rules<ConnectionOptions> = {

@@ -1,5 +1,4 @@
 /** The side that takes pictures and looks at them. */
-import { isObject } from '../base/realms'
 import type * as Bull from 'bullmq'
 import { callTask, type BatchTask } from '../api/many/batch-tasks'
 import { loadModel } from '../api/load-model'
@@ -8,7 +7,7 @@ import type { LoadOptions } from '../api/options/options'
 import { resultFields, type ResultFields } from '../api/many/rows'
 import { forThroughput } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
-import { isError } from '../base/realms'
+import { copyRecord, isError, isRecord } from '../base/realms'
 import { readOptions, rule, type Rule, type Rules } from '../base/validate'
 import { plannedSequences } from '../measure/sequences'
 import { bullOptions, connected, connectionRules, loadBull, type ConnectionOptions } from './connection'
@@ -40,13 +39,13 @@ export interface WorkerOptions extends ConnectionOptions {
 
 const modelRule: Rule = {
   expected: 'path, name of a pulled model, options of loadModel or a loaded model',
-  accepts: (v) => rule.path.accepts(v) || rule.object.accepts(v)
+  accepts: (v) => rule.path.accepts(v) || isRecord(v)
 }
 const rateRule: Rule = {
   expected: '{ max: integer >= 1, perMs: integer >= 1 }',
-  take: (v) => (typeof v === 'object' && v !== null ? { ...v } : v),
+  take: copyRecord,
   accepts: (v) => {
-    if (!isObject(v)) return false // of a long text the rest would be an object with a name for each letter
+    if (!isRecord(v)) return false // of a long text the rest would be an object with a name for each letter
     const { max, perMs, ...others } = v
     const count = rule.integer(1)
     return count.accepts(max) && count.accepts(perMs) && Object.keys(others).length === 0

@@ -239,7 +239,11 @@ const wrongModel = (name: string, expected: string): PaliGemmaError =>
   new PaliGemmaError('ERR_INVALID_OPTION', `models.${name}: Expected ${expected}`)
 
 const pathOf = (adapter: Adapters[number]): string | TrainedAdapter =>
-  typeof adapter === 'string' || adapter instanceof TrainedAdapter ? adapter : adapter.path
+  isUrl(adapter)
+    ? adapter.href
+    : typeof adapter === 'string' || adapter instanceof TrainedAdapter
+      ? adapter
+      : adapter.path
 
 /** The base's own adapters stay its own; those of names beside it are loaded with it. */
 function withAdapters(

@@ -2,6 +2,7 @@
 import type { PaliGemma } from '../api/model'
 import type { LoadOptions } from '../api/options/options'
 import type { AdapterOption } from '../convert/adapters/option'
+import { isRecord } from '../base/realms'
 import { rule, type Rule, type Rules } from '../base/validate'
 import type { LineWriter, Logger } from './log'
 
@@ -84,7 +85,7 @@ const loggerRule: Rule = {
 export const serverRules: Rules<ServerOptions> = {
   models: {
     expected: 'object of at least one model by name',
-    accepts: (v) => typeof v === 'object' && v !== null && !Array.isArray(v) && Object.keys(v).length > 0
+    accepts: (v) => isRecord(v) && Object.keys(v).length > 0
   },
   lazy: rule.flag,
   idleUnloadMs: rule.integer(1, 2 ** 31 - 1),

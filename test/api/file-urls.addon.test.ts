@@ -23,11 +23,13 @@ describe('file: URLs', () => {
   })
 
   it('name files to look into', async () => {
-    const { tensors, path: seen } = await inspectModel(url.href)
-    expect(seen).toBe(path)
-    const name = tensors[0]!.name
-    expect((await dequantizeTensor(url.href, name)).shape).toEqual((await dequantizeTensor(path, name)).shape)
-    expect((await loadTokenizer(url.href)).size).toBe((await loadTokenizer(path)).size)
+    for (const source of [url, url.href]) {
+      const { tensors, path: seen } = await inspectModel(source)
+      expect(seen).toBe(path)
+      const name = tensors[0]!.name
+      expect((await dequantizeTensor(source, name)).shape).toEqual((await dequantizeTensor(path, name)).shape)
+      expect((await loadTokenizer(source)).size).toBe((await loadTokenizer(path)).size)
+    }
   })
 
   it('that name nothing are errors that say so', async () => {

@@ -1,6 +1,7 @@
 /** How training behaves: order, resuming, aborts, company, and what becomes of its adapters. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
 import { type FitExample, type FitOptions, loadModel, type PaliGemma, type TrainedAdapter } from '../../lib/index'
@@ -56,7 +57,7 @@ describe('fit', () => {
 
     const folder = join(tempDir(), 'adapter')
     await adapter.save(folder)
-    await adapter.save(`${folder}.gguf`)
+    await adapter.save(pathToFileURL(`${folder}.gguf`))
     await convert({ source: path, out: `${folder}-merged.gguf`, adapters: [folder] })
     await convert({ source: path, out: `${folder}-merged-too.gguf`, adapters: [adapter] })
     const merged = readFileSync(`${folder}-merged.gguf`)
@@ -64,6 +65,8 @@ describe('fit', () => {
     for (const options of [
       { adapters: [folder] },
       { adapters: [`${folder}.gguf`] },
+      { adapters: [pathToFileURL(folder) as never] },
+      { adapters: [{ path: pathToFileURL(folder).href }] },
       { adapters: [adapter] },
       { model: `${folder}-merged.gguf` }
     ]) {

@@ -98,6 +98,8 @@ describe('loadModel', () => {
       ['m.gguf', { thread: 2 }, 'Unknown option "thread" for loadModel, did you mean threads?'],
       ['m.gguf', 'Q8_0', 'Expected object for the options of loadModel but received "Q8_0"'],
       ['m.gguf', null, 'Expected object for the options of loadModel but received null'],
+      ['m.gguf', new Map([['threads', 2]]), 'the options of loadModel but received an instance of Map'],
+      ['m.gguf', Promise.resolve({}), 'the options of loadModel but received an instance of Promise'],
       ['m.gguf', { model: 'other.gguf' }, 'Expected model once for loadModel'],
       [{ model: 'm.gguf' }, { threads: 2 }, 'Expected path or name of a model for the first of two arguments'],
       [

@@ -191,6 +191,10 @@ describe('forms of images', () => {
         'ERR_IMAGE_INVALID',
         /2 x 1 pixels of 3 channels do not fit data of 5 bytes/
       ],
+      [new URL('blob:nodedata:1'), 'ERR_IMAGE_INVALID', /pass the Blob itself/],
+      ['blob:nodedata:1', 'ERR_IMAGE_INVALID', /pass the Blob itself/],
+      ['<svg xmlns="http://www.w3.org/2000/svg"/>', 'ERR_IMAGE_INVALID', /an SVG as text .* Buffer\.from\(text\)/],
+      [{ data: new Float32Array(3), width: 1, height: 1 }, 'ERR_IMAGE_INVALID', /data must be a Uint8Array/],
       [{ data: [1, 2, 3], width: 1, height: 1, channels: 3 }, 'ERR_IMAGE_INVALID', /data must be a Uint8Array/],
       [{ data: new Uint8Array(3), width: 0.5, height: 1, channels: 3 }, 'ERR_IMAGE_INVALID', /integers >= 1/],
       [42, 'ERR_INVALID_OPTION', /Expected path, URL.* for image but received 42/],

@@ -246,7 +246,9 @@ describe('bytes', () => {
       [JSON.parse(JSON.stringify(png)), /Buffer that went through JSON: pass Buffer\.from/],
       [JSON.parse(JSON.stringify(new Uint8Array(png))), /Uint8Array that went through JSON/],
       [Promise.resolve(png), /promise: await it/],
-      [[...png], /Uint8Array\.from/]
+      [[...png], /Uint8Array\.from/],
+      [new Uint8ClampedArray(png), /Uint8ClampedArray; of pixels, pass \{ data, width, height \}/],
+      [new Int8Array(png), /Int8Array; pass its bytes/]
     ]
     for (const [value, words] of cases)
       expect(await refusal(value)).toMatchObject({

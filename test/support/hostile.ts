@@ -52,6 +52,10 @@ const long =
     return whole
   }
 
+/** A picture that came in the place of the options: each of its bytes is a property. */
+const manyBytes = Buffer.alloc(3_000_000, 1)
+const manyFloats = new Float32Array(1_000_000).fill(1)
+
 export const hostile: Record<string, () => unknown> = {
   null: () => null,
   true: () => true,
@@ -101,6 +105,8 @@ export const hostile: Record<string, () => unknown> = {
   'shared floats': () => new Float32Array(new SharedArrayBuffer(16)),
   'resizable bytes': () => new Uint8Array(resizable()),
   'resizable floats': () => new Float32Array(resizable()),
+  'many bytes': () => manyBytes,
+  'many floats': () => manyFloats,
   'view of data': () => new DataView(new ArrayBuffer(8)),
   'foreign array': () => runInNewContext('[1, 2]') as unknown,
   'foreign object': () => runInNewContext('({ a: 1 })') as unknown,

@@ -12,7 +12,7 @@ import { imageRule, imagesRule } from '../../images/image-rule'
 import { pictureRules } from '../../images/preprocess-options'
 import { tilesRule, type TileOption } from '../../images/tile-plan'
 import type { RetrievalFlavour } from '../../retrieval/vectors'
-import { isUrl } from '../../base/realms'
+import { copyRecord, isRecord, isUrl } from '../../base/realms'
 import { rule, takeList, type Rule, type Rules } from '../../base/validate'
 
 /** Options of {@link loadModel}. */
@@ -232,7 +232,8 @@ export const defaults = {
   style: 'coco'
 } as const
 
-const modelRule: Rule = {
+/** Of a model, as `resolveModel` takes it. */
+export const modelRule: Rule = {
   expected: 'path, file: URL or name of a pulled model',
   take: (v) => (isUrl(v) ? v.href : v),
   accepts: rule.path.accepts
@@ -291,11 +292,11 @@ export const captionRules: Rules<CaptionOptions> = { style: rule.oneOf('short', 
 export const answerRules: Rules<AnswerOptions> = { choices: choicesRule, ...taskRules }
 const nmsRule: Rule = {
   expected: 'number from 0 to 1 or { iou: number from 0 to 1, classAgnostic?: boolean }',
-  take: (v) => (typeof v === 'object' && v !== null ? { ...v } : v),
+  take: copyRecord,
   accepts: (v) => {
     const overlap = rule.number(0, 1)
-    if (typeof v !== 'object' || v === null) return overlap.accepts(v)
-    const { iou, classAgnostic, ...other } = v as Record<string, unknown>
+    if (!isRecord(v)) return overlap.accepts(v)
+    const { iou, classAgnostic, ...other } = v
     return (
       overlap.accepts(iou) &&
       (classAgnostic === undefined || typeof classAgnostic === 'boolean') &&

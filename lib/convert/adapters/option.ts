@@ -1,6 +1,7 @@
 /** The `adapters` option of loading and of requests. */
 import { isAddress, toPath } from '../../base/paths'
 import { resolve } from 'node:path'
+import { isRecord, isUrl } from '../../base/realms'
 import { rule, takeList, type Rule } from '../../base/validate'
 import { TrainedAdapter } from './trained'
 
@@ -42,12 +43,15 @@ export const adaptersRule: Rule = {
 
 /** undefined for what is none. */
 function takeAdapter(item: unknown, folder: string): TakenAdapter | undefined {
-  const alone = typeof item === 'string' || item instanceof TrainedAdapter
-  const { path, scale, ...others } = alone ? { path: item } : { ...(item as AdapterOption) }
+  const alone = typeof item === 'string' || isUrl(item) || item instanceof TrainedAdapter
+  const given: Record<string, unknown> = alone ? { path: item } : isRecord(item) ? item : {}
+  const { path: named, scale, ...others } = given
   if (Object.keys(others).length > 0 || (scale !== undefined && !scaleRule.accepts(scale))) return undefined
-  const scaled = scale === undefined ? {} : { scale }
-  if (path instanceof TrainedAdapter) return { path: 'a trained adapter', file: '', trained: path, ...scaled }
+  const scaled = scale === undefined ? {} : { scale: scale as number }
+  if (named instanceof TrainedAdapter) return { path: 'a trained adapter', file: '', trained: named, ...scaled }
+  const path = isUrl(named) ? named.href : named
   if (!rule.path.accepts(path)) return undefined
-  const file = isAddress(path) && !/^file:/i.test(path) ? path : resolve(folder, toPath(path)) // a page of the hub
-  return { path, file, ...scaled }
+  const text = path as string
+  const file = isAddress(text) && !/^file:/i.test(text) ? text : resolve(folder, toPath(text)) // a page of the hub
+  return { path: text, file, ...scaled }
 }

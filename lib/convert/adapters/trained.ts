@@ -1,9 +1,9 @@
 /** An adapter that `fit` has made: its tensors, and the files that others read. */
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import { layoutGguf } from '../../formats/gguf-writer'
 import { type FloatTensor, safetensorsBytes } from '../../formats/safetensors-writer'
-import { check, rule } from '../../base/validate'
+import { rule, take } from '../../base/validate'
 import { canonicalName, matrixName } from '../checkpoint/names'
 
 /** What an adapter computes beside its tensors. */
@@ -75,9 +75,8 @@ export class TrainedAdapter {
    * ends in ".gguf".
    * @throws PaliGemmaError ERR_INVALID_OPTION, ERR_ACCESS_DENIED, ERR_DISK_FULL
    */
-  async save(path: string): Promise<void> {
-    check('path', path, rule.path)
-    const target = resolve(path) // now: the working folder may change
+  async save(path: string | URL): Promise<void> {
+    const target = take('path', path, rule.file) as string
     const options = { option: 'path', sources: this.#sources }
     if (/\.gguf$/i.test(target)) {
       await checkOutput(target, options)

@@ -39,11 +39,11 @@ export async function readMaskTensors(path: string, halves: MaskHalf[] = ['decod
 
 /** What `open` of the engine makes of a half; errors name the file. */
 export async function openMaskFile<T>(
-  path: string,
+  path: string | URL,
   half: MaskHalf,
   open: (source: string | NativeTensorSource) => Promise<T>
 ): Promise<T> {
-  const file = take('path', path, rule.file)
+  const file = take('path', path, rule.file) as string
   await checkReadable(file)
   const source = (await looksLikeZip(file)) ? await readMaskTensors(file, [half]) : file
   try {
