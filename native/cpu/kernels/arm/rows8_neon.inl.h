@@ -75,6 +75,16 @@ PG_INLINE V dotHalfGroups(const int8x16_t* w, const int8_t* x) {
 }
 #endif
 
+// A token's sum is computed here and nothing of the next one's loaded before. gcc would load for several tokens, more
+// than there are registers; clang would load in order but compute later, and keep what it loaded on the stack.
+PG_INLINE void finishToken(V* sum) {
+#if defined(__GNUC__) || defined(__clang__)
+  __asm__ volatile("" : "+w"(*sum) : : "memory");
+#else
+  (void)sum;
+#endif
+}
+
 // What half kHalf of a super-block adds for every token: weights are slope * w - base, four groups of each.
 template <int kTokens, int kBits, int kHalf, bool kBase>
 PG_INLINE void addHalf(V* acc, const TokenBlock* x, int64_t tokenBlocks, const int8x16_t* w, V slope, V base) {
@@ -83,7 +93,7 @@ PG_INLINE void addHalf(V* acc, const TokenBlock* x, int64_t tokenBlocks, const i
     const TokenBlock& b = x[t * tokenBlocks];
     if (kBase) acc[t] = vfnma(base, vload(b.sums + 4 * kHalf), acc[t]);
     acc[t] = vfma(dotGroups<kBits>(w, b.values + 128 * kHalf), vmul(slope, vload(b.scales + 4 * kHalf)), acc[t]);
-    PG_FENCE  // gcc would load for several tokens, more than there are registers
+    finishToken(acc + t);
   }
 }
 
@@ -161,7 +171,7 @@ static void dotQ6K(const uint8_t* row, int64_t supers, const TokenBlock* x, int6
         const TokenBlock& b = x[t * tokenBlocks];
         const V a = dotHalfGroups<0>(w, b.values + 128 * h), c = dotHalfGroups<1>(w, b.values + 128 * h);
         acc[t] = vfma(vfma(c, last, vmul(a, first)), vload(b.scales + 4 * h), acc[t]);
-        PG_FENCE
+        finishToken(acc + t);
       }
     }
   }
