@@ -2,6 +2,7 @@
 import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { incomplete, nativeCall, nativeSync } from '../base/errors'
+import { workingFolder } from '../base/paths'
 import { check, readOptions, rule, take, takeList } from '../base/validate'
 import { ModelHost } from './request/host'
 import { codesRule } from '../output/masks/mask-decoder'
@@ -163,7 +164,7 @@ export class PaliGemma {
     options: BatchOptions<GenerateResult | Error> = {}
   ): Promise<(GenerateResult | Error)[]> {
     const list = take('requests', requests, requestsRule)
-    const folder = process.cwd()
+    const folder = workingFolder()
     return await publicCall<BatchOptions<GenerateResult | Error>, (GenerateResult | Error)[]>(
       'generateBatch',
       options,
@@ -339,7 +340,7 @@ export class PaliGemma {
    * @throws as {@link generate}; ERR_DEPENDENCY_MISSING, and ERR_IMAGE_INVALID where the video cannot be read
    */
   async describeVideo(source: VideoSource, options: DescribeVideoOptions = {}): Promise<VideoDescription> {
-    const video = takeSource(source, process.cwd())
+    const video = takeSource(source, workingFolder())
     return await publicCall<DescribeVideoOptions, VideoDescription>(
       'describeVideo',
       options,

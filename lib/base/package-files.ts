@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
+import { workingFolder } from './paths'
 
 // dist/base and lib/base are equally deep. A bundle that is an ES module has no folder of its own.
 const own = typeof __dirname === 'string' ? join(__dirname, '..', '..') : ''
@@ -10,7 +11,7 @@ const own = typeof __dirname === 'string' ? join(__dirname, '..', '..') : ''
 export const isInstalled = own !== '' && nameAt(own) === 'node-paligemma'
 
 /** This package; for a bundle the one that Node finds from it, if any. */
-export const packageRoot = isInstalled ? own : (packagesSeen()[0] ?? (own || process.cwd()))
+export const packageRoot = isInstalled ? own : (packagesSeen()[0] ?? (own || workingFolder()))
 
 function nameAt(folder: string): unknown {
   try {
@@ -31,7 +32,7 @@ export function foldersBeside(): string[] {
 
 /** The packages of this name that Node finds from there and from the working folder. */
 export function packagesSeen(): string[] {
-  return [...foldersBeside(), process.cwd()].map(packageSeenFrom).filter((root) => root !== undefined)
+  return [...foldersBeside(), workingFolder()].map(packageSeenFrom).filter((root) => root !== undefined)
 }
 
 function packageSeenFrom(folder: string): string | undefined {

@@ -1,5 +1,6 @@
 /** Paths as people write them: also as file: URLs, as `new URL('./model.gguf', import.meta.url).href` gives them. */
 import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { PaliGemmaError } from './errors'
 import { isUrl } from './realms'
@@ -36,6 +37,36 @@ export function toPath(path: string | URL): string {
     )
   }
 }
+
+/** Where relative paths begin. '' where somebody removed that folder: absolute paths work on. */
+export function workingFolder(): string {
+  try {
+    return process.cwd()
+  } catch {
+    return ''
+  }
+}
+
+/** The path made absolute; `folder` '': in the working folder. Throws ERR_INVALID_OPTION where that is gone. */
+export function absolute(folder: string, path: string): string {
+  try {
+    return resolve(folder, path)
+  } catch (cause) {
+    throw withoutFolder(path, cause)
+  }
+}
+
+const withoutFolder = (path: string, cause: unknown): PaliGemmaError =>
+  new PaliGemmaError(
+    'ERR_INVALID_OPTION',
+    `${path} begins in the working folder of this process, which was removed or renamed; change into one that ` +
+      'exists, or give an absolute path',
+    { cause }
+  )
+
+/** An error as it is, but with words where the working folder is gone, which the system does not say. */
+export const explainFolder = (error: unknown): unknown =>
+  (error as { syscall?: unknown } | null)?.syscall === 'uv_cwd' ? withoutFolder('A path', error) : error
 
 /** Links in a circle, endless names and the like are none; whoever opens them says what is wrong. */
 export function isFolder(path: string): boolean {

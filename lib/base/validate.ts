@@ -1,8 +1,7 @@
 /** Checking options: one table of rules per call, one sentence for every mistake. */
-import { resolve } from 'node:path'
 import { editDistance } from './edit-distance'
 import { PaliGemmaError } from './errors'
-import { toPath } from './paths'
+import { absolute, toPath } from './paths'
 import { isRecord, isUrl } from './realms'
 
 /** What an option may be, in words that complete "Expected ... for name", and the test itself. */
@@ -104,7 +103,7 @@ export const rule = {
   file: {
     expected: 'non-empty path',
     accepts: isPath,
-    take: (v: unknown, folder: string) => (isPath(v) || isUrl(v) ? resolve(folder, toPath(v as string | URL)) : v)
+    take: (v: unknown, folder: string) => (isPath(v) || isUrl(v) ? absolute(folder, toPath(v as string | URL)) : v)
   },
   object: { expected: 'object', accepts: (v: unknown) => typeof v === 'object' && v !== null },
   flag: { expected: 'boolean', accepts: (v: unknown) => typeof v === 'boolean' },

@@ -4,6 +4,7 @@ import { addBatch } from './batch'
 import { addBench } from './models/bench'
 import { addBuild } from './models/build'
 import { packageVersion } from '../base/package-files'
+import { explainFolder } from '../base/paths'
 import { type Context, describeError, Interrupted, printError } from './context'
 import { addConvert, addQuantize } from './models/convert'
 import { addDataset } from './learning/dataset'
@@ -44,8 +45,9 @@ export async function execute(args: string[], context: Context): Promise<number>
     // commander has said what is wrong already, or printed help.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     if (error instanceof Interrupted) return error.exitCode
-    printError(context, error)
-    return describeError(error).code === 'ERR_INVALID_OPTION' ? 2 : 1
+    const explained = explainFolder(error)
+    printError(context, explained)
+    return describeError(explained).code === 'ERR_INVALID_OPTION' ? 2 : 1
   }
 }
 

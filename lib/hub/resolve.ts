@@ -2,10 +2,9 @@
  * What people give as a model or an adapter, as files: a path, the name of something that was pulled, or its address.
  */
 import { stat } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { demoModel, leaveOutside } from '../base/package-files'
-import { isAddress, toPath } from '../base/paths'
+import { absolute, isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { fileTypeNames, parseFileType } from '../formats/types'
 import { Cache, type CachedModel } from './cache'
@@ -33,7 +32,7 @@ export interface ResolvedModel {
 export async function resolveModel(source: string | URL, cache?: Cache): Promise<ResolvedModel> {
   const model = isPage(source) ? String(source) : toPath(source)
   if (model === 'demo') return await demo()
-  const file = resolve(model) // now: the working folder may change
+  const file = absolute('', model) // now: the working folder may change
   if ((await stat(file).catch(() => undefined))?.isDirectory()) throw await folderError(file)
   const reference = await hubName(model, file)
   if (!reference && isAddress(model)) throw elsewhere(model, 'model')
@@ -72,7 +71,7 @@ async function demo(): Promise<ResolvedModel> {
 }
 
 /** An adapter's path: itself (`file`, resolved when it was given), or what `pull` made of a name. */
-export async function resolveAdapter(adapter: string, file = resolve(adapter), cache?: Cache): Promise<string> {
+export async function resolveAdapter(adapter: string, file = absolute('', adapter), cache?: Cache): Promise<string> {
   const reference = await hubName(adapter, file)
   if (!reference && isAddress(adapter) && !/^file:/i.test(adapter)) throw elsewhere(adapter, 'adapter')
   if (!reference) return file

@@ -8,6 +8,7 @@ import { basename, join } from 'node:path'
 import { checkPixels, invalid, starved, undecodable } from './problems'
 import { cmykSteps, rgbSteps, sharpOptions, type Steps } from './steps'
 import { PaliGemmaError } from '../base/errors'
+import { workingFolder } from '../base/paths'
 
 /** What sharp made of a picture: samples row by row, and whether they are inks. */
 export interface HelperResult {
@@ -85,7 +86,7 @@ function isSingleExecutable(): boolean {
 }
 
 function sharpPath(): string | undefined {
-  for (const from of [__filename, join(process.cwd(), 'package.json')]) {
+  for (const from of [__filename, join(workingFolder(), 'package.json')]) {
     try {
       return createRequire(from).resolve('sharp')
     } catch {

@@ -1,5 +1,6 @@
 /** Pictures among options: what they may be, and relative paths as they were meant when the call was made. */
-import { isAbsolute, resolve } from 'node:path'
+import { isAbsolute } from 'node:path'
+import { absolute } from '../base/paths'
 import { longestName, take, takeList, type Rule } from '../base/validate'
 import { isBase64Picture } from './texts'
 import { PaliGemmaError } from '../base/errors'
@@ -9,7 +10,7 @@ import { checkImage, type ImageEmbedding, type ImageInput, isEmbedding } from '.
 export function pictureAtCall(image: unknown, folder: string): unknown {
   if (typeof image !== 'string' || image === '' || image.length > longestName || isAbsolute(image)) return image
   if (/^[a-z][a-z0-9+.-]+:/i.test(image) || isBase64Picture(image)) return image
-  return resolve(folder, image)
+  return absolute(folder, image)
 }
 
 function accepts(image: unknown, name: string): true {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { PaliGemmaError } from '../base/errors'
 import { iteratorOf } from '../base/iterate'
+import { workingFolder } from '../base/paths'
 import { isUint8Array, isUrl } from '../base/realms'
 import { check, readFields, rule, take, takeList, wrongOption } from '../base/validate'
 import type { ImageInput } from '../images/image-input'
@@ -57,7 +58,7 @@ export async function takeExamples(
   option: string,
   given: unknown,
   signal?: AbortSignal,
-  folder = process.cwd()
+  folder = workingFolder()
 ): Promise<TakenExample[]> {
   const list: TakenExample[] = []
   const add = (example: unknown): void => {

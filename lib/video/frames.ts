@@ -1,5 +1,6 @@
 /** `videoFrames`: the frames of a clip that were asked for. */
 import { publicLoop } from '../base/call'
+import { workingFolder } from '../base/paths'
 import { readOptions } from '../base/validate'
 import { untilAborted } from '../base/signals'
 import { animationFrames, openAnimation } from './animation'
@@ -33,7 +34,7 @@ export function videoFrames(
     () => {
       const taken = readOptions<VideoFrameOptions>('videoFrames', options, frameRules)
       checkFrameOptions(taken)
-      return { ...taken, video: takeSource(source, process.cwd()) }
+      return { ...taken, video: takeSource(source, workingFolder()) }
     },
     ({ video, ...options }) => framesOf(video, options)
   )

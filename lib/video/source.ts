@@ -1,10 +1,9 @@
 /** Where a video comes from, as ffmpeg takes it. */
 import { stat } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { privateAddress, privateAllowed } from '../base/addresses'
 import type { PaliGemmaError } from '../base/errors'
-import { isAddress, toPath } from '../base/paths'
+import { absolute, isAddress, toPath } from '../base/paths'
 import { checkReadable } from '../base/permission'
 import { isUrl } from '../base/realms'
 import { rule, take, type Rule } from '../base/validate'
@@ -52,7 +51,7 @@ const sourceRule: Rule = {
   take: (source, folder) => {
     if (isUrl(source)) return source.href
     const isPath = typeof source === 'string' && source !== '' && !isAddress(source) && !/^file:/i.test(source)
-    return isPath ? resolve(folder, source) : source
+    return isPath ? absolute(folder, source) : source
   },
   accepts: (source) => {
     if (typeof source === 'string') return rule.path.accepts(source)

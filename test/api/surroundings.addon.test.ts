@@ -1,7 +1,16 @@
 /** What a process brings with it: its working folder, its permissions, the context of its calls, a model's training. */
 import { spawnSync } from 'node:child_process'
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import sharp from 'sharp'
@@ -25,6 +34,7 @@ import { TestHub } from '../support/hub-server'
 import { writeTinyModel } from '../support/tiny-model'
 
 const root = join(__dirname, '..', '..')
+const command = join(root, 'dist', 'cli', 'main.js')
 const here = process.cwd()
 let gguf = ''
 
@@ -51,6 +61,41 @@ describe('relative paths', () => {
     await Promise.all(calls)
     expect(readdirSync(before).sort()).toEqual(['m.gguf', 'q.gguf'])
     expect(readdirSync(after)).toEqual([])
+  })
+
+  it.skipIf(process.platform === 'win32')('of a folder that is gone are refused, absolute ones work on', async () => {
+    const gone = tempDir()
+    process.chdir(gone)
+    rmSync(gone, { recursive: true })
+    const out = join(tempDir(), 'q.gguf')
+    const model = await loadModel({ model: gguf, threads: 1 })
+    const relative: [string, () => Promise<unknown>][] = [
+      ['m.gguf', async () => await loadModel('m.gguf')],
+      ['m.gguf', async () => await inspectModel('m.gguf')],
+      ['q.gguf', async () => await quantizeModel({ source: gguf, out: 'q.gguf', type: 'Q8_0' })],
+      ['a.png', async () => await preprocessImage('a.png', { size: 8 })],
+      ['a.png', async () => await model.caption('a.png')],
+      ['a.mp4', async () => await videoFrames('a.mp4').next()],
+      ['lora', async () => await loadModel({ model: gguf, adapters: ['lora'] })]
+    ]
+    for (const [path, call] of relative)
+      await expect(call()).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining(`${path} begins in the working folder of this process`) as unknown
+      })
+    const [result] = await model.generateBatch([{ prompt: 'a', maxTokens: 1 }])
+    expect(result).toMatchObject({ finishReason: 'length' })
+    await quantizeModel({ source: gguf, out, type: 'Q8_0' })
+    expect(existsSync(out)).toBe(true)
+    await model.dispose()
+    for (const verb of ['caption', 'batch --task caption --out r.jsonl']) {
+      const line = `mkdir gone && cd gone && rmdir ../gone && "$0" "$1" ${verb} '*.png' --model demo`
+      const { stderr, status } = spawnSync('sh', ['-c', line, process.execPath, command], {
+        encoding: 'utf8',
+        cwd: tempDir()
+      })
+      expect([stderr, status]).toEqual([expect.stringMatching(/^ERR_INVALID_OPTION: .*working folder/), 2])
+    }
   })
 
   it('of pictures, examples, data and adapters are those of the call, too', async () => {

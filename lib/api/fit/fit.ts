@@ -1,6 +1,7 @@
 /** Training of a LoRA adapter: examples go to the engine one at a time, so that other requests have their turns. */
 import type { Taken } from '../../base/call'
 import { PaliGemmaError } from '../../base/errors'
+import { workingFolder } from '../../base/paths'
 import { TrainedAdapter } from '../../convert/adapters/trained'
 import { filesRead } from '../../convert/inputs'
 import { type Checkpoint, readCheckpoint, type RunSettings, writeCheckpoint } from '../../train/checkpoint'
@@ -15,7 +16,7 @@ export async function fitAdapter(host: ModelHost, examples: unknown, options: Ta
   host.throwIfDisposed()
   checkTogether(options)
   const { signal, evaluate } = options
-  const folder = process.cwd() // of the call: it may change while examples come
+  const folder = workingFolder() // of the call: it may change while examples come
   const data = await takeExamples('examples', examples, signal, folder)
   const heldOut = evaluate === undefined ? [] : await takeExamples('evaluate', evaluate, signal, folder)
   const start = await beginning(host, options)

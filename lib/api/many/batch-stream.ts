@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { forThroughput, publicLoop, type Taken } from '../../base/call'
 import { PaliGemmaError } from '../../base/errors'
 import { flow } from '../../base/flow'
+import { workingFolder } from '../../base/paths'
 import { anySignal, untilAborted } from '../../base/signals'
 import { check, readFields, readOptions, type Rule } from '../../base/validate'
 import { isBytes, isIterable, isSharp } from '../../images/image-input'
@@ -30,7 +31,7 @@ export function runBatch(
   items: unknown,
   given: unknown
 ): AsyncGenerator<Outcome, void, undefined> {
-  const folder = process.cwd()
+  const folder = workingFolder()
   return publicLoop(
     () => {
       const { task } = readFields('the options of batch', given, ['task']) as { task: BatchTask }

@@ -1,6 +1,7 @@
 /** `watch`: a task on what a camera sees, the latest picture each time. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { publicLoop, type Taken } from '../../base/call'
+import { workingFolder } from '../../base/paths'
 import { anySignal, ownController, untilAborted } from '../../base/signals'
 import { check, readFields, readOptions, rule, wrongOption, type Rules } from '../../base/validate'
 import { decodeImage } from '../../images/decode'
@@ -106,7 +107,7 @@ export function watch(
       const options = readOptions('watch', given, rules, ['task' as never]) as unknown as Given
       if (options.tracks && task !== 'detect' && task !== 'segment')
         throw wrongOption('tracks', 'nothing with a task that finds no objects', options.tracks)
-      return { ...options, source: takeLiveSource(source), folder: process.cwd() }
+      return { ...options, source: takeLiveSource(source), folder: workingFolder() }
     },
     ({ source, folder, ...options }) => look(model, host, source as LiveSource, folder as string, options)
   )

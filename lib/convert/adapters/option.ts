@@ -1,6 +1,5 @@
 /** The `adapters` option of loading and of requests. */
-import { isAddress, toPath } from '../../base/paths'
-import { resolve } from 'node:path'
+import { absolute, isAddress, toPath } from '../../base/paths'
 import { isRecord, isUrl } from '../../base/realms'
 import { rule, takeList, type Rule } from '../../base/validate'
 import { TrainedAdapter } from './trained'
@@ -52,6 +51,6 @@ function takeAdapter(item: unknown, folder: string): TakenAdapter | undefined {
   const path = isUrl(named) ? named.href : named
   if (!rule.path.accepts(path)) return undefined
   const text = path as string
-  const file = isAddress(text) && !/^file:/i.test(text) ? text : resolve(folder, toPath(text)) // a page of the hub
+  const file = isAddress(text) && !/^file:/i.test(text) ? text : absolute(folder, toPath(text)) // a page of the hub
   return { path: text, file, ...scaled }
 }
