@@ -266,6 +266,33 @@ void Gemm::tileRows32(ConstHostView w, int64_t first, int64_t rows, const Packed
   }
 }
 
+// The weights that are unpacked after a panel, on their way to the second-level cache: a part with each tile that is
+// multiplied meanwhile. Pieces of rows are too short for the processor to see them coming.
+class Gemm::Ahead {
+ public:
+  // Of rows [first, first + rows), in panels of `height`, the panel at row `r` and columns from `c` on is at work.
+  Ahead(ConstHostView w, int64_t first, int64_t rows, int64_t height, int64_t r, int64_t c, int64_t tiles) {
+    r += height;
+    if (r >= rows) r = 0, c += kDepth8;
+    if (c >= w.cols) return;
+    data_ = w.row<uint8_t>(first + r) + bytesFor(w.type, c);
+    stride_ = w.stride;
+    rowLines_ = ceilDiv<int64_t>(int64_t(bytesFor(w.type, std::min(kDepth8, w.cols - c))), kLine);
+    lines_ = std::min(height, rows - r) * rowLines_;
+    share_ = ceilDiv(lines_, tiles);
+  }
+  void next() {
+    for (const int64_t end = std::min(lines_, at_ + share_); at_ < end; ++at_)
+      prefetch(data_ + size_t(at_ / rowLines_) * stride_ + at_ % rowLines_ * kLine, kLine);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const uint8_t* data_ = nullptr;
+  size_t stride_ = 0;
+  int64_t rowLines_ = 1, lines_ = 0, share_ = 0, at_ = 0;
+};
+
 void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker,
                      float* acc) const {
   const int64_t height = kernels_.tileRows, width = kernels_.tileTokens, k = matrix.weight.cols, area = height * width;
@@ -278,8 +305,10 @@ void Gemm::tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Pa
       const Panel8 panel = panel8(matrix, first, rows, c, p, worker);
       // the next panel comes to the second-level cache meanwhile, a little with each tile
       const int64_t share = roundUp<int64_t>(ceilDiv(height * n, x.tiles), 64);
+      Ahead ahead(matrix.weight, first, rows, height, p * height, c, x.tiles);
       for (int64_t t = 0; t < x.tiles; ++t) {
         if (panel.next) prefetch(panel.next + t * share, share);
+        else ahead.next();
         const int64_t group = x.at(t, c, n, kTileGroup) * width;
         kernels_.tile8(out + t * area, panel.data, panel.scales, x.tokens8 + group * kTileGroup * kernels_.tokenBytes,
                        x.scales + group, x.offsets + group, ceilDiv(n, kTileGroup));
@@ -296,9 +325,12 @@ void Gemm::tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed
     const int64_t n = std::min(kDepth8, k - c);
     for (int64_t r = 0; r < rows; r += height) {
       kernels_.packLevels(w.type, w.row<uint8_t>(first + r), w.stride, std::min(height, rows - r), c, n, panel);
-      for (int64_t t = 0; t < x.tiles; ++t)
+      Ahead ahead(w, first, rows, height, r, c, x.tiles);
+      for (int64_t t = 0; t < x.tiles; ++t) {
+        ahead.next();
         kernels_.tileLevels(w.type, acc + (r / height * x.tiles + t) * area, panel,
                             x.levels + x.at(t, c, n, kRowBlock) * width * kernels_.tokenBlockBytes, n / kBlock);
+      }
     }
   }
 }

@@ -91,6 +91,7 @@ class Gemm {
   void tileRows8(const Matrix& matrix, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
   void tileLevels(ConstHostView w, int64_t first, int64_t rows, const Packed& x, Worker& worker, float* acc) const;
   struct Panel8;
+  class Ahead;
   Panel8 panel8(const Matrix& matrix, int64_t first, int64_t rows, int64_t column, int64_t panel, Worker& worker) const;
   struct Columns;
   Columns columns(ConstHostView w, int64_t first, int64_t rows, int64_t column, int64_t n, Worker& worker) const;
