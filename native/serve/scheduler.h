@@ -26,7 +26,7 @@ class Scheduler {
   bool busy() const { return admitting_ || !queue_.empty() || !running_.empty(); }
   // Layers of vision or prefill of the request being admitted, for as long as two tokens take; then one token of all
   // that run. So admission gets two thirds of the time, and a running stream waits three times as long as alone and a
-  // layer. A layer alone where nobody waits for a token.
+  // layer of those that are admitted. A layer alone where nobody waits for a token.
   void step();
 
  private:

@@ -1,25 +1,12 @@
 // What adapters add to rows of several requests, in one submission of a device that runs its ops later.
+#include "adapters_fixture.h"
 #include "check.h"
 #include "model/adapted_ops.h"
-#include "ops_fixture.h"
-#include "serve/load/model.h"
 #include "tiny_gguf.h"
 
 using namespace pg;
 
 namespace {
-
-Adapter adapterOf(const Model& model, const std::vector<std::string>& targets, int64_t rank, unsigned seed) {
-  TensorMap tensors;
-  model.weights.eachMatrix([&](const std::string& name, const Linear& linear) {
-    if (std::find(targets.begin(), targets.end(), name) == targets.end()) return;
-    tensors.emplace(name + ".weight.lora_a",
-                    HostTensor{{rank, linear.in()}, test::randoms(size_t(rank * linear.in()), ++seed)});
-    tensors.emplace(name + ".weight.lora_b",
-                    HostTensor{{linear.out(), rank}, test::randoms(size_t(linear.out() * rank), ++seed)});
-  });
-  return makeAdapter("test", tensors, model.weights);
-}
 
 // A query product and a gated feed-forward of rows that grow in number and in rank: first as one submission, then op
 // by op.
@@ -31,7 +18,8 @@ std::vector<float> run(std::unique_ptr<Device> own, bool together) {
   std::remove(path.c_str());
   Device& device = *model.device;
   const TextLayer& w = model.weights.text.layers[0];
-  const Adapter small = adapterOf(model, {"blk.0.attn_q"}, 1, 10), large = adapterOf(model, {"blk.0.ffn_up"}, 9, 20);
+  const Adapter small = test::adapterOf(model, {"blk.0.attn_q"}, 1, 10),
+                large = test::adapterOf(model, {"blk.0.ffn_up"}, 9, 20);
   const std::pair<const Adapter*, float> one{&small, 1.0f}, two{&large, 0.5f}, both[] = {one, two};
   const AdapterSet first(device, {&one, 1}), second(device, {&two, 1}), third(device, both);
   const AdapterRows groups[] = {{&first, 0, 1}, {&third, 1, 1}, {nullptr, 2, 2}, {&second, 4, 5}};

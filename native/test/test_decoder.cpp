@@ -4,11 +4,11 @@
 #include <cstring>
 #include <random>
 
+#include "adapters_fixture.h"
 #include "check.h"
 #include "far_device.h"
 #include "serve/load/make_device.h"
 #include "serve/load/model.h"
-#include "ops_fixture.h"
 #include "tiny_gguf.h"
 
 using namespace pg;
@@ -169,18 +169,6 @@ std::unique_ptr<Model> joiningModel(const test::TinyModel& tiny, const std::stri
   return model;
 }
 
-Adapter adapterOf(const Model& model, std::initializer_list<const char*> targets, int64_t rank, unsigned seed) {
-  TensorMap tensors;
-  model.weights.eachMatrix([&](const std::string& name, const Linear& linear) {
-    if (std::find(targets.begin(), targets.end(), name) == targets.end()) return;
-    tensors.emplace(name + ".weight.lora_a",
-                    HostTensor{{rank, linear.in()}, test::randoms(size_t(rank * linear.in()), ++seed)});
-    tensors.emplace(name + ".weight.lora_b",
-                    HostTensor{{linear.out(), rank}, test::randoms(size_t(linear.out() * rank), ++seed)});
-  });
-  return makeAdapter("test", tensors, model.weights);
-}
-
 // Logits after the prompts, and of a token after each, which sees what the prefill left in the cache.
 using Logits = std::vector<std::vector<float>>;
 
@@ -213,8 +201,8 @@ TEST(decoder_gives_each_of_several_prompts_the_bits_that_it_gets_alone) {
           tiny.hidden = tiny.ffn = 256, tiny.layers = 3, tiny.type = type, tiny.gemma1 = gemma1;
           const std::unique_ptr<Model> model = joiningModel(tiny, isa, far);
           Device& device = *model->device;
-          const Adapter wide = adapterOf(*model, {"blk.0.attn_q", "blk.1.ffn_up", "blk.2.attn_output"}, 3, 10),
-                        narrow = adapterOf(*model, {"blk.0.ffn_down", "blk.2.attn_q"}, 2, 20);
+          const Adapter wide = test::adapterOf(*model, {"blk.0.attn_q", "blk.1.ffn_up", "blk.2.attn_output"}, 3, 10),
+                        narrow = test::adapterOf(*model, {"blk.0.ffn_down", "blk.2.attn_q"}, 2, 20);
           const std::pair<const Adapter*, float> one{&wide, 1.0f}, two{&narrow, 0.5f};
           const AdapterSet first(device, {&one, 1}), second(device, {&two, 1});
           const AdapterSet* adapters[] = {nullptr, &first, &first, &second};

@@ -1,6 +1,7 @@
 // What a picture takes of the device's memory: rows of the tower's width for every token, never the feed-forward's.
 #include <cstdio>
 
+#include "adapters_fixture.h"
 #include "check.h"
 #include "cpu/cpu_device.h"
 #include "cpu/cpu_info.h"
@@ -50,13 +51,17 @@ std::pair<size_t, size_t> scratchOf(int32_t hidden, int32_t ffn) {
 
 TEST(vision_gives_each_of_several_pictures_the_features_that_it_gets_alone) {
   for (const std::string& isa : supportedIsas())
-    for (const DType type : {DType::f32, DType::q8_0}) {
+    for (const auto& [type, adapted] : {std::pair{DType::f32, false}, {DType::q8_0, false}, {DType::q8_0, true}}) {
       test::TinyModel tiny;
       tiny.imageSize = 70, tiny.visionHidden = 64, tiny.visionFfn = 96, tiny.type = type;
       const std::string path = test::temporaryPath("pictures.gguf");
       Model model({.path = tiny.write(path)}, std::make_unique<CpuDevice>(*kernelsFor(isa), 2));
       std::remove(path.c_str());
       CHECK_EQUAL(model.vision->mostPictures(), model.device->limits().jointRows / 25);
+      const Adapter adapter = test::adapterOf(model, {"v.blk.0.attn_q", "v.blk.1.ffn_up", "v.blk.1.ffn_down"}, 3, 10);
+      const std::pair<const Adapter*, float> use{&adapter, 1.0f};
+      const AdapterSet set(*model.device, {&use, 1});
+      CHECK(adapter.changesVision);
       std::vector<std::vector<uint8_t>> pixels(3, std::vector<uint8_t>(70 * 70 * 3));
       std::vector<const uint8_t*> pictures;
       for (size_t i = 0; i < 3; ++i) {
@@ -65,7 +70,7 @@ TEST(vision_gives_each_of_several_pictures_the_features_that_it_gets_alone) {
       }
       const auto encode = [&](std::span<const uint8_t* const> some) {
         std::vector<std::vector<float>> features;
-        model.vision->begin(some, nullptr);
+        model.vision->begin(some, adapted ? &set : nullptr);
         while (!model.vision->step()) {}
         for (size_t i = 0; i < some.size(); ++i) {
           const Buffer buffer = model.newFeatures();
