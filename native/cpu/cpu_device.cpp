@@ -24,9 +24,15 @@ CpuDevice::CpuDevice(const Kernels& kernels, int threads)
 DeviceLimits CpuDevice::limits() const {
   // Blocks large enough that unpacking weights for them costs little, small enough that a feed-forward's activations
   // stay a few tens of MB.
-  // Two pictures of 224 px with prompts of up to 32 tokens pass together: they share one unpacking of each weight, see
-  // Gemm's kBlockTokens.
-  return {.stepRows = kMaxDecodeTokens, .blockRows = 512, .jobs = 256, .topK = 256, .jointRows = 576};
+  // Two pictures of 224 px with prompts of up to 32 tokens pass together where unpacking weights is a sixth of a
+  // prefill: they share it, see Gemm's kBlockTokens. With narrower tiles it is less than what their rows lose in the
+  // second-level cache.
+  const bool wide = isa().starts_with("avx512") || isa().starts_with("amx");
+  return {.stepRows = kMaxDecodeTokens,
+          .blockRows = 512,
+          .jobs = 256,
+          .topK = 256,
+          .jointRows = wide ? int64_t(576) : int64_t(0)};
 }
 
 void CpuDevice::setCancel(const CancelFlag* flag) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "cpu/cpu_device.h"
 
@@ -206,8 +207,8 @@ class FarDevice final : public Device {
     ++gathered;
   }
   void flush() {
-    for (const auto& work : queue_) work();
-    queue_.clear();
+    // what follows one that fails never runs: its memory may be gone
+    for (const auto& work : std::exchange(queue_, {})) work();
   }
 
   CpuDevice inner_;

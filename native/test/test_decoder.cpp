@@ -232,7 +232,7 @@ TEST(decoder_gives_each_of_several_prompts_the_bits_that_it_gets_alone) {
               throw test::Failure{isa + (far ? " far" : "") + " " + dtypeInfo(type)->name,
                                   "prompt " + std::to_string(i) + " differs in company"};
           }
-          CHECK(31 + 17 + 40 + 18 <= model->decoder->jointRows());
+          if (far) CHECK(31 + 17 + 40 + 18 <= model->decoder->jointRows());
         }
 }
 

@@ -2,8 +2,9 @@
 #include <string_view>
 
 #include "check.h"
-#include "serve/load/make_device.h"
+#include "cpu/cpu_info.h"
 #include "engine_fixture.h"
+#include "far_device.h"
 #include "serve/scheduler.h"
 
 using namespace pg;
@@ -66,6 +67,7 @@ struct TurnFixture {
   std::atomic<bool> stopping{false};
   std::map<uint32_t, int> tokens;  // of each job
   bool failed = false;
+  std::vector<uint32_t> failures;  // jobs
   std::unique_ptr<Scheduler> scheduler;
   int pictureBytes;
 
@@ -74,14 +76,16 @@ struct TurnFixture {
     test::TinyModel tiny;
     tiny.layers = tiny.visionLayers = kLayers;
     tiny.imageSize = imageSize;
-    auto device = makeCpu(1);
+    // as CPUs where requests pass together
+    const DeviceLimits limits{.stepRows = 8, .blockRows = 512, .jobs = 256, .topK = 256, .jointRows = 576};
+    auto device = std::make_unique<test::FarDevice>(chooseKernels(), 1, limits);
     device->setTap(time);
     model = std::make_unique<Model>(LoadOptions{.path = tiny.write(path), .maxSequences = 8}, std::move(device));
     scheduler = std::make_unique<Scheduler>(
         *model, maxSequences, stopping,
         [this](Event event) {
           if (event.is<TokenEvent>()) ++tokens[event.job];
-          if (event.is<ErrorEvent>()) failed = true;
+          if (event.is<ErrorEvent>()) failed = true, failures.push_back(event.job);
         },
         [this] { return time->now(); });
   }
@@ -271,6 +275,18 @@ TEST(scheduler_lets_members_leave_a_group_and_ends_it_when_all_have) {
     CHECK_EQUAL(f.time->admission, before);
     CHECK(f.tokens[4] == 0 && f.tokens[5] == 0);
   }
+}
+
+TEST(scheduler_admits_the_members_of_a_group_that_fails_one_by_one) {
+  constexpr int kLayers = TurnFixture::kLayers;
+  TurnFixture f(4, 70);
+  f.submit(1, 1, "what is it", true);
+  f.submit(2, 1, "what is it", true)->request.images[0] = {.pixels = {}, .embedding = std::vector<float>(25 * 32, NAN)};
+  f.submit(3, 1, "what is it", true);
+  while (f.tokens[3] == 0) f.scheduler->step();
+  CHECK((f.failures == std::vector<uint32_t>{2}));
+  CHECK(f.tokens[1] > 0 && f.tokens[2] == 0);
+  CHECK_EQUAL(f.time->pictureLayers, 2 * kLayers);  // what the group had encoded is not encoded again
 }
 
 TEST(scheduler_ends_alone_the_member_that_a_group_fails_by) {
