@@ -136,6 +136,11 @@ function readSoftcap(config: Fields, name: string, usual: number): number {
  * everything else; of both only the type "default" is what Gemma computes, and it scales nothing.
  */
 function readRope(config: Fields): number {
+  const wholeHead = (fields: Fields): void => {
+    if (fields.number('partial_rotary_factor', 1) !== 1)
+      fields.unsupported('partial_rotary_factor', 'but Gemma rotates the whole head')
+  }
+  wholeHead(config)
   let theta = config.within('rope_theta', most.theta, 10000)
   for (const name of ['rope_scaling', 'rope_parameters']) {
     const rope = config.object(name, true)
@@ -147,8 +152,7 @@ function readRope(config: Fields): number {
         for (const key of ['rope_type', 'type'])
           if (fields.string(key, 'default') !== 'default')
             fields.unsupported(key, 'but PaliGemma uses plain rotary positions')
-        if (fields.number('partial_rotary_factor', 1) !== 1)
-          fields.unsupported('partial_rotary_factor', 'but Gemma rotates the whole head')
+        wholeHead(fields)
         return fields.within('rope_theta', most.theta, theta)
       }
     )

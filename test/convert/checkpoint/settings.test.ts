@@ -142,7 +142,8 @@ describe.skipIf(!hasGolden)("the processor's settings", () => {
     for (const [name, text] of Object.entries({
       use_bidirectional_attention: { use_bidirectional_attention: false },
       rope_parameters: { rope_parameters: bases },
-      partial_rotary_factor: { rope_parameters: { partial_rotary_factor: 0.5 } }
+      'rope_parameters.partial_rotary_factor': { rope_parameters: { partial_rotary_factor: 0.5 } },
+      'text_config.partial_rotary_factor': { partial_rotary_factor: 0.5 }
     })) {
       const dir = copyCheckpoint(tiny)
       editJson(dir, 'config.json', (json) => Object.assign(json.text_config, text))
