@@ -9,8 +9,8 @@ import { parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { resolveModel } from '../hub/resolve'
 import { inspectModel, type ModelInfo } from '../api/inspect'
-import { defaults } from '../api/options/options'
-import { check, readOptions, rule, type Rules, wrongOption } from '../base/validate'
+import { defaults, modelRule } from '../api/options/options'
+import { readOptions, rule, take, type Rules, wrongOption } from '../base/validate'
 
 /** Options of {@link estimateMemory}; those of `loadModel` mean the same. */
 export interface EstimateOptions {
@@ -123,13 +123,13 @@ interface Shape extends FitShape {
 /**
  * The memory that a model takes, without loading it.
  *
- * @param source a GGUF, the name of a pulled model, or a published size such as "3b-224" (PaliGemma 2 3B at 224 px),
+ * @param from a GGUF, the name of a pulled model, or a published size such as "3b-224" (PaliGemma 2 3B at 224 px),
  * "10b-448", "pg1-3b-896"
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (no PaliGemma),
  * ERR_INVALID_OPTION
  */
-export async function estimateMemory(source: string, given: EstimateOptions = {}): Promise<MemoryEstimate> {
-  check('source', source, rule.path)
+export async function estimateMemory(from: string | URL, given: EstimateOptions = {}): Promise<MemoryEstimate> {
+  const source = take('source', from, modelRule) as string
   const options = readOptions<EstimateOptions>('estimateMemory', given, estimateRules)
   const isSize =
     /^(pg1-)?\d+b-\d+$/i.test(source) &&

@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { dequantizeTensor, inspectModel, loadModel, loadTokenizer } from '../../lib/index'
+import { dequantizeTensor, estimateMemory, inspectModel, loadModel, loadTokenizer } from '../../lib/index'
 import { writeTinyModel } from '../support/tiny-model'
 
 let path = ''
@@ -29,6 +29,7 @@ describe('file: URLs', () => {
       const name = tensors[0]!.name
       expect((await dequantizeTensor(source, name)).shape).toEqual((await dequantizeTensor(path, name)).shape)
       expect((await loadTokenizer(source)).size).toBe((await loadTokenizer(path)).size)
+      expect(await estimateMemory(source)).toEqual(await estimateMemory(path))
     }
   })
 
