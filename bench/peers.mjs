@@ -7,7 +7,8 @@
 // vocabulary). Each engine has a process of its own; after a warm-up they measure A B A B. 3b needs 10 GB of disk and
 // as much memory; files stay in --dir, by default in the temporary folder, for the next run. Processor times are of all
 // threads: what to compare where other programs have the cores as well. What is given to the peers for nothing:
-// embeddings, causal instead of bidirectional attention, no sampling; onnxruntime also copies no cache.
+// embeddings, causal instead of bidirectional attention, no sampling; onnxruntime also copies no cache. What is ours: of a
+// prefill's last layer only what is asked for is computed, which is a third of a small model and little of a real one.
 import { writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg } from 'node:os'
 import costs from '../dist/measure/costs.js'
@@ -15,8 +16,8 @@ import limits from '../dist/measure/limits.js'
 import { inspectModel } from '../dist/index.mjs'
 import { start } from './peers/child.mjs'
 import { install, ownFolder, peers } from './peers/install.mjs'
-import { prepare } from './peers/jobs.mjs'
-import { parseOptions } from './peers/options.mjs'
+import { prepare, shapesOf } from './peers/jobs.mjs'
+import { parseOptions, sizes } from './peers/options.mjs'
 import { compared, markdown, median } from './peers/report.mjs'
 
 const options = parseOptions(process.argv.slice(2))
@@ -49,6 +50,13 @@ async function shareOf(part, path, limit) {
   if (part === 'decode') return (ms) => bytes / ms / 1e6 / limit.readGBps
   if (limit.int8Gops === 0) return undefined
   return (ms) => (part === 'vision' ? visionOps : prefillOps(prefill)) / ms / 1e6 / limit.int8Gops
+}
+
+/** Parts of a whole prefill that ours computes: of this model, and of one with as many layers as 3B has. */
+async function prefillWork(path) {
+  const { prefillOps, wholePrefillOps } = costs.costsOf([await inspectModel(path, { maxArray: 0 })])
+  const part = prefillOps(prefill) / wholePrefillOps(prefill)
+  return { part, at3b: 1 - ((1 - part) * shapesOf(size).text.layers) / shapesOf(sizes['3b']).text.layers }
 }
 
 const dir = ownFolder(options.dir)
@@ -98,6 +106,7 @@ for (const threads of options.threads) {
       const [ours, theirs] = runs.map((list) => list.map((run) => run[part]))
       const names = [pair.ours.name, pair.theirs.name]
       const share = await shareOf(part, pair.ours.path, limit)
+      if (part === 'prefill') report.prefillWork ??= await prefillWork(pair.ours.path)
       report.rows.push({ ...compared({ part, threads, names, ours, theirs, share }), loadMs })
     }
   }

@@ -37,8 +37,17 @@ const shownMs = (ms) => (ms < 10 ? ms.toPrecision(2) : Math.round(ms))
 const figure = ({ ms, range, cpuMs }) =>
   `${shownMs(ms)} (${range.map(shownMs).join('-')}); ${shownMs(cpuMs)} of a processor`
 
+/** `part`, `at3b`: of a whole prefill's operations, what ours computes. */
+function prefillNote({ part, at3b }) {
+  const percent = (share) => `${Math.round(100 * share)} %`
+  return (
+    `\nOf a prefill ours computes ${percent(part)} (of the last layer only what is asked for), the peers all of it; of ` +
+    `26 layers it would be ${percent(at3b)}, and the ratios of prefill ${rounded(part / at3b, 2)} times these.`
+  )
+}
+
 export function markdown(report) {
-  const { machine, limits, rows, leftOut } = report
+  const { machine, limits, rows, leftOut, prefillWork } = report
   const lines = [
     `${report.command}, ${report.date.slice(0, 10)}: ${machine.cpu}, ${machine.cores} cores, ${machine.isa}, ` +
       `Node ${machine.node}; load of the machine ${machine.load[0]} before and ${machine.load[1]} after. ` +
@@ -58,6 +67,7 @@ export function markdown(report) {
         `| ${part}, ${ours.name} | ${threads} | ${figure(ours)} | ${theirs.name} | ${figure(theirs)} | ` +
         `${ratio.clock} | ${ratio.processor} | ${share === undefined ? '' : `${Math.round(100 * share)} %`} |`
     ),
+    ...(prefillWork ? [prefillNote(prefillWork)] : []),
     ...leftOut.map(({ name, why }) => `\nLeft out: ${name}: ${why}`)
   ]
   return `${lines.join('\n')}\n`

@@ -6,11 +6,19 @@ import type { ModelInfo, TensorInfo } from '../api/inspect'
 export interface Costs {
   /** Multiplications and additions of one picture's encoding: matrices and attention. 0 without vision. */
   visionOps: number
-  /** The same of a prefill of so many tokens, with the logits of its last one. */
+  /**
+   * The same of a prefill of so many tokens, with the logits of its last one, as the engine computes it: of the last
+   * layer keys and values of all tokens, everything else of {@link lastRows}.
+   */
   prefillOps: (tokens: number) => number
+  /** The same with all of the last layer, as engines compute it that do not know which rows are asked for. */
+  wholePrefillOps: (tokens: number) => number
   /** Bytes that one decode step reads at least: the text weights once, and keys and values of `depth` tokens. */
   decodeBytes: (depth: number) => number
 }
+
+/** Tokens of a prefill that go all the way through its last layer: one more than the CPU decodes in a step. */
+export const lastRows = 9
 
 const kvBytes = { f32: 4, f16: 2, q8_0: 34 / 32 }
 
@@ -38,15 +46,22 @@ export function costsOf(files: readonly ModelInfo[], kvCacheType: keyof typeof k
   const vision = tensors.filter(({ name }) => /^(?:v\.(?:blk\.|patch_embd)|mm\.)/.test(name))
   const head = tensors.filter(({ name }) => name === 'token_embd.weight')
   const textElements = matrixElements(text)
+  const skipped = matrixElements(
+    text.filter(({ name }) => name.startsWith(`blk.${layers - 1}.`) && !/\.attn_[kv]\./.test(name))
+  )
   const weightBytes = [...text, ...head].reduce((sum, tensor) => sum + tensor.bytes, 0)
+  const attentionOps = (tokens: number): number => 4 * tokens * heads * headDim // of a token and a layer
+  const lastLayerOps = (tokens: number): number => 2 * skipped + attentionOps(tokens) // of a token that leaves it
+  const wholePrefillOps = (tokens: number): number =>
+    2 * tokens * textElements + 2 * matrixElements(head) + tokens * attentionOps(tokens) * layers
   return {
     // scores and their sum over the values: 2 multiply-adds per pair of tokens and channel
     visionOps:
       imageTokens === 0
         ? 0
         : 2 * imageTokens * matrixElements(vision) + 4 * imageTokens ** 2 * visionWidth * visionLayers,
-    prefillOps: (tokens) =>
-      2 * tokens * textElements + 2 * matrixElements(head) + 4 * tokens ** 2 * heads * headDim * layers,
+    prefillOps: (tokens) => wholePrefillOps(tokens) - Math.max(0, tokens - lastRows) * lastLayerOps(tokens),
+    wholePrefillOps,
     decodeBytes: (depth) => weightBytes + 2 * layers * kvHeads * headDim * kvBytes[kvCacheType] * depth
   }
 }

@@ -122,9 +122,18 @@ describe('costs', () => {
 
   it('of prefill are the matrices for every token, attention for every pair, the head once', () => {
     const layer = 2 * 2304 * 2048 + 2 * 2304 * 1024 + 3 * 2304 * 9216
-    expect(costsOf([published('3b-224')]).prefillOps(260)).toBe(
+    expect(costsOf([published('3b-224')]).wholePrefillOps(260)).toBe(
       2 * 260 * 26 * layer + 2 * 257216 * 2304 + 4 * 260 ** 2 * 2048 * 26
     )
+  })
+
+  // 251 of 260 tokens leave the last layer's keys and values and nothing else.
+  it('of prefill leave out what nobody asks of the last layer', () => {
+    const { prefillOps, wholePrefillOps } = costsOf([published('3b-224')])
+    const rest = 2 * (2 * 2304 * 2048 + 3 * 2304 * 9216) + 4 * 260 * 2048
+    expect(wholePrefillOps(260) - prefillOps(260)).toBe(251 * rest)
+    expect(prefillOps(9)).toBe(wholePrefillOps(9))
+    expect(prefillOps(5)).toBe(wholePrefillOps(5))
   })
 
   it("of decoding grow with the depth by keys and values in the cache's type", () => {
