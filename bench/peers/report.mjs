@@ -41,8 +41,8 @@ const figure = ({ ms, range, cpuMs }) =>
 function prefillNote({ part, at3b }) {
   const percent = (share) => `${Math.round(100 * share)} %`
   return (
-    `\nOf a prefill ours computes ${percent(part)} (of the last layer only what is asked for), the peers all of it; of ` +
-    `26 layers it would be ${percent(at3b)}, and the ratios of prefill ${rounded(part / at3b, 2)} times these.`
+    `\nOf a prefill ours computes ${percent(part)} (of the last layer only what is asked for), the peers all of it; ` +
+    `of 26 layers it would be ${percent(at3b)}, and the ratios of prefill ${rounded(part / at3b, 2)} times these.`
   )
 }
 

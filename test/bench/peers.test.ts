@@ -214,8 +214,8 @@ describe('the report', () => {
     expect(shown).toContain('Left out: llama-q8_0: npm install failed')
     expect(shown).not.toContain('Of a prefill')
     expect(markdown({ ...report, prefillWork: { part: 0.7, at3b: 0.965 } })).toContain(
-      'Of a prefill ours computes 70 % (of the last layer only what is asked for), the peers all of it; of 26 layers it ' +
-        'would be 97 %, and the ratios of prefill 0.73 times these.'
+      'Of a prefill ours computes 70 % (of the last layer only what is asked for), the peers all of it; of 26 layers ' +
+        'it would be 97 %, and the ratios of prefill 0.73 times these.'
     )
   })
 })
