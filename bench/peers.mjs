@@ -7,8 +7,9 @@
 // vocabulary). Each engine has a process of its own; after a warm-up they measure A B A B. 3b needs 10 GB of disk and
 // as much memory; files stay in --dir, by default in the temporary folder, for the next run. Processor times are of all
 // threads: what to compare where other programs have the cores as well. What is given to the peers for nothing:
-// embeddings, causal instead of bidirectional attention, no sampling; onnxruntime also copies no cache. What is ours: of
-// a prefill's last layer only what is asked for is computed, which is a third of a small model, little of a real one.
+// embeddings, causal instead of bidirectional attention, no sampling; onnxruntime also copies no cache. What is ours:
+// of a prefill's last layer only what is asked for is computed, which is a third of a small model, little of a real
+// one.
 import { writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg } from 'node:os'
 import costs from '../dist/measure/costs.js'
