@@ -3,7 +3,7 @@ import type { GenerateOptions } from '../api/options/options'
 import { lastQuestion, type Turn } from '../api/request/turns'
 import { PaliGemmaError } from '../base/errors'
 import type { JsonSchema } from '../output/schema/json-schema'
-import { isUrl } from '../base/realms'
+import { isRecord, isUrl } from '../base/realms'
 import { check, isName, isText, readFields, rule, show, take, wrongOption } from '../base/validate'
 import { isBytes, type ImageInput } from '../images/image-input'
 import type { CallOptions, Message, Warning } from './types'
@@ -72,12 +72,12 @@ function ownOptions(given: CallOptions['providerOptions']): object {
   const { paligemma } = readFields('providerOptions', given, ['paligemma'])
   if (paligemma === undefined) return {}
   const name = 'providerOptions.paligemma'
-  if (!isFilled(paligemma)) throw wrongOption(name, 'object', paligemma)
   try {
-    return { ...paligemma }
+    if (isRecord(paligemma)) return { ...paligemma }
   } catch (error) {
     throw wrongOption(name, 'object', paligemma, error)
   }
+  throw wrongOption(name, 'object', paligemma)
 }
 
 function warningsOf(call: CallOptions, messages: readonly Message[]): Warning[] {

@@ -46,7 +46,9 @@ describe('Tokenizer', () => {
       code: 'ERR_MODEL_NOT_FOUND'
     })
     await expect(loadTokenizer(__filename)).rejects.toMatchObject({ name: 'PaliGemmaError', code: 'ERR_MODEL_INVALID' })
-    await expect(loadTokenizer('')).rejects.toThrow('Expected non-empty path for path but received ""')
+    await expect(loadTokenizer('')).rejects.toThrow(
+      'Expected path, file: URL or name of a pulled model for path but received ""'
+    )
   })
 })
 

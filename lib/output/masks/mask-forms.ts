@@ -1,6 +1,7 @@
 /** Masks in other people's forms, and results that come back from JSON. */
 import type { PlainBytes } from '../../base/plain-memory'
 import { reviveArray } from '../../base/compact-json'
+import { isRecord } from '../../base/realms'
 import { everyItem, readFields, readOptions, rule, type Rule, take, takeList, type Rules } from '../../base/validate'
 import { defaultMaxImagePixels } from '../../images/image-input'
 import { type Mask, takeMask } from './mask'
@@ -80,7 +81,7 @@ export function reviveResults(_key: string, value: unknown): unknown {
 /** As JSON makes objects; what cannot be read is none. */
 function isPlain(value: unknown): value is object {
   try {
-    return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0
+    return isRecord(value) && Object.keys(value).length > 0
   } catch {
     return false
   }
