@@ -69,7 +69,7 @@ export class PaliGemmaError extends Error {
   /** Stable and comparable; see {@link ErrorCode}. */
   readonly code: ErrorCode
   /** What the model wrote; with ERR_OUTPUT_INCOMPLETE and ERR_OUTPUT_INVALID. */
-  readonly text?: string
+  declare readonly text?: string // not an own property of other errors, which would show it
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown; text?: string }) {
     super(message, options)

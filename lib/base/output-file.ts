@@ -182,7 +182,7 @@ export class OutputFile {
 async function findTarget(given: string, { option = 'out', sources = [], shownAs }: OutputOptions): Promise<Target> {
   if (typeof given !== 'string' || given === '' || given.includes('\0')) throw wrongOption(option, 'path', given)
   const refuse = (what: string): PaliGemmaError =>
-    new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path of a file for ${option} but ${given} ${what}`)
+    new PaliGemmaError('ERR_INVALID_OPTION', `Expected a path of a file for ${option} but ${shownAs ?? given} ${what}`)
   refuseAddress(given, option)
   if (/[/\\]$/.test(given)) throw refuse('names a folder')
   try {
@@ -225,7 +225,7 @@ function kindOf(info: BigIntStats): string {
 }
 
 const noRoom = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
-const notAllowed = new Set(['EACCES', 'EPERM', 'EROFS', 'EBUSY', 'ETXTBSY', 'ERR_ACCESS_DENIED'])
+const notAllowed = new Set(['EACCES', 'EPERM', 'EROFS', 'EBUSY', 'ETXTBSY'])
 const wrongPath = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENAMETOOLONG', 'EINVAL', 'EEXIST', 'ENXIO'])
 
 /** Whether an error of the system or of this package says that there is no room. */
@@ -241,6 +241,13 @@ export function writeFailure(error: unknown, path: string, option = 'out'): unkn
   const because = `: ${(error as Error).message}`
   const coded = (own: ConstructorParameters<typeof PaliGemmaError>[0], text: string): PaliGemmaError =>
     new PaliGemmaError(own, text + because, { cause: error })
+  // Beside a file lies, while it is written, the one that takes its place.
+  if (code === 'ERR_ACCESS_DENIED')
+    return coded(
+      'ERR_ACCESS_DENIED',
+      `${path} cannot be written under Node's permission model; start Node with ` +
+        `--allow-fs-write=${dirname(resolve(path))}, or choose another place with ${option}`
+    )
   if (noRoom.has(code))
     return coded('ERR_DISK_FULL', `${path}: no room on the disk (or a quota or limit is reached); nothing was changed`)
   if (notAllowed.has(code))

@@ -35,6 +35,12 @@ export async function checkReadable(...paths: (string | undefined)[]): Promise<v
   }
 }
 
+/** Throws ERR_ACCESS_DENIED for a file that seems not to be there, but only may not be read. */
+export function refuseDenied(path: string): void {
+  const { permission } = process as { permission?: Permission }
+  if (permission && !permission.has('fs.read', path)) throw denied(path, 'fs.read')
+}
+
 /** Node's own refusal, also where an error of ours came of it, with our code and words; any other error as it is. */
 export function explainDenied(error: unknown): unknown {
   const { permission, resource } = refusalIn(error) ?? {}

@@ -4,9 +4,11 @@ import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { isInstalled, leaveOutside } from '../base/package-files'
+import { refuseDenied } from '../base/permission'
 import { expandPath } from '../base/expand-path'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
+import { notItsFault } from './load-failure'
 import { candidates, isInArchive, isThere, usesMusl } from './locate'
 import type { NativeGgufFile } from './native-gguf'
 
@@ -446,12 +448,17 @@ function loadFirst(paths: string[], namedBy?: string): [NativeBinding, string] {
   const failures: string[] = []
   let cause: unknown
   for (const path of paths.map((path) => resolve(path))) {
-    if (!isThere(path)) continue
+    if (!isThere(path)) {
+      if (namedBy) refuseDenied(path)
+      continue
+    }
     try {
       const binding = createRequire(path)(path) as unknown // Node itself keeps what it has loaded
       if (!isBinding(binding) || 'default' in binding) throw new Error('it is not the engine of node-paligemma')
       return [binding, path]
     } catch (error) {
+      const other = notItsFault(path, error)
+      if (other) throw other
       cause ??= error
       failures.push(`${path} does not load: ${(error as Error).message}`)
     }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/math.h"
+#include "base/thread_room.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -101,7 +102,8 @@ struct ThreadPool::Impl {
     stopping.store(false);
     workers.reserve(count);
     try {
-      while (workers.size() < count) workers.emplace_back([this, i = int(workers.size()) + 1] { work(i); });
+      while (workers.size() < count && roomForThread())
+        workers.emplace_back([this, i = int(workers.size()) + 1] { work(i); });
     } catch (const std::exception&) {
       return;  // std::system_error, std::bad_alloc: those that run are enough
     }

@@ -10,6 +10,8 @@
 
 #ifdef __linux__
 #include <dirent.h>
+#include <pthread.h>
+#include <sys/mman.h>
 
 #include <cstdio>
 #include <cstring>
@@ -39,6 +41,21 @@ int threadsCalled([[maybe_unused]] const char* name) {
 
 }  // namespace
 
+bool roomForThread() {
+#ifdef __linux__
+  constexpr size_t kBeside = size_t(1) << 20;
+  pthread_attr_t attributes;
+  size_t stack = 0;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_getstacksize(&attributes, &stack);
+  pthread_attr_destroy(&attributes);
+  void* probe = mmap(nullptr, stack + kBeside, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (probe == MAP_FAILED) return false;
+  munmap(probe, stack + kBeside);
+#endif
+  return true;
+}
+
 int threadRoom(int want, const char* idle) {
   const int there = std::min(threadsCalled(idle), want);
   std::mutex mutex;
@@ -47,7 +64,7 @@ int threadRoom(int want, const char* idle) {
   std::vector<std::thread> tried;
   tried.reserve(size_t(want - there));
   try {
-    while (int(tried.size()) < want - there)
+    while (int(tried.size()) < want - there && roomForThread())
       tried.emplace_back([&] {
         std::unique_lock lock(mutex);
         wake.wait(lock, [&] { return over; });

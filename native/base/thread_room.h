@@ -7,4 +7,8 @@ namespace pg {
 // Takes no thread from anybody for longer than that takes: microseconds each.
 int threadRoom(int want, const char* idle);
 
+// Whether another thread's stack has room in the address space, and something beside it. A thread that takes the last
+// of it leaves none for thread-local data, for which glibc ends the process.
+bool roomForThread();
+
 }  // namespace pg

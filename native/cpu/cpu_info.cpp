@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 
 #include "base/error.h"
 #include "cpu/check_kernels.h"
@@ -183,17 +184,17 @@ const KernelChoice& kernelChoice() {
       fail(Code::invalidOption, "PALIGEMMA_ISA is \"", forced, "\", but this machine runs ", known);
     }
   }
-  struct Once {
-    std::once_flag flag;
-    KernelChoice choice;
-  };
-  static Once upTo[kMostTables];  // a constant of the machine, found when it is first asked for
-  std::call_once(upTo[best].flag, [&] {
+  // A constant of the machine, found when it is first asked for. No std::call_once: where memory is short, an exception
+  // on its way through pthread_once ends the process, as glibc loads a library to unwind its own frame.
+  static std::mutex mutex;
+  static std::optional<KernelChoice> upTo[kMostTables];
+  const std::lock_guard lock(mutex);
+  if (!upTo[best]) {
     std::vector<const Kernels*> candidates;
     for (size_t i = 0; i <= best; ++i) candidates.push_back(kernelsFor(names[i]));
-    upTo[best].choice = lastSound(candidates);
-  });
-  return upTo[best].choice;
+    upTo[best] = lastSound(candidates);
+  }
+  return *upTo[best];
 }
 
 }  // namespace pg

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/current_error.h"
+#include "base/thread_room.h"
 #include "serve/scheduler.h"
 
 namespace pg {
@@ -117,6 +118,7 @@ Engine::Engine(LoadOptions options, std::function<void(Event)> post) : impl_(std
   impl_->options = std::move(options);
   impl_->post = std::move(post);
   try {
+    if (!roomForThread()) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
     impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
   } catch (const std::system_error& e) {
     fail(Code::outOfMemory, impl_->options.path, ": the system refused a thread for the model (", e.what(),

@@ -281,6 +281,24 @@ const work = async () => {
 work().then(() => process.stdout.write(JSON.stringify(said)))`
 
 describe.skipIf(!withAddons || process.platform === 'win32')("Node's permission model", () => {
+  it('names the flag that the engine, or an engine of another place, needs', () => {
+    const ask = (flags: string[], env: Record<string, string> = {}) => {
+      const { stdout, stderr } = spawnSync(
+        process.execPath,
+        [
+          ...[permission!, ...flags],
+          ...[...new Set([root, realpathSync(root)])].map((dir) => `--allow-fs-read=${dir}/*`),
+          ...['-e', `require(${JSON.stringify(root)}).loadModel('demo').catch((e) => console.log(e.code, e.message))`]
+        ],
+        { encoding: 'utf8', env: { ...process.env, ...env } }
+      )
+      return stdout || stderr
+    }
+    expect(ask([])).toMatch(/^ERR_ACCESS_DENIED .*--allow-addons/)
+    const elsewhere = join(realpathSync(tempDir()), 'engine.node')
+    expect(ask(['--allow-addons'], { PALIGEMMA_NATIVE: elsewhere })).toContain(`--allow-fs-read=${elsewhere}`)
+  })
+
   it('is kept to: what may not be read or written is refused with a code and its path', () => {
     const folder = realpathSync(tempDir())
     const [open, closed] = [join(folder, 'open'), join(folder, 'closed')]

@@ -2,8 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { demoPicture } from '../support/packed'
+import { demoModel, demoPicture } from '../support/packed'
 import { writeTinyModel } from '../support/tiny-model'
 
 const addon = process.env.PALIGEMMA_NATIVE ?? join(__dirname, '..', '..', 'build', 'Release', 'paligemma.node')
@@ -93,6 +94,30 @@ describe.skipIf(!canLimit)('where threads are refused', () => {
     expect(code).toBe('ERR_OUT_OF_MEMORY')
     expect(message).toMatch(/refused a thread.*pids limit/)
     expect(after).toEqual(before)
+  })
+
+  // A thread that takes the last of the address space leaves none for what it does first.
+  it('the first model of a process loads or ends with a code, whatever is left', { tags: ['slow'] }, () => {
+    const script = `
+      import { execFileSync } from 'node:child_process'
+      import { readFileSync } from 'node:fs'
+      import { stat } from 'node:fs/promises'
+      const { loadModel } = await import(process.argv[1])
+      await stat('.') // with Node's own threads there
+      const kilobytes = Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'latin1'))[1])
+      const room = '--as=' + (kilobytes * 1024 + process.argv[3] * 2 ** 20) + ':'
+      execFileSync('prlimit', ['--pid', String(process.pid), room])
+      const load = loadModel({ model: process.argv[2], threads: 8 })
+      console.log(await load.then(() => 'ok', ({ code }) => code))
+      process.exit(0)`
+    const node = [process.execPath, '--input-type=module', '-e', script]
+    const args = ['-c', 'ulimit -S -s 8192; exec "$0" "$@"', ...node, pathToFileURL(library).href, demoModel]
+    const env = { ...process.env, PALIGEMMA_NATIVE: addon }
+    for (let megabytes = 14; megabytes <= 18; megabytes += 0.25) {
+      const child = spawnSync('sh', [...args, String(megabytes)], { encoding: 'utf8', timeout: 60_000, env })
+      const said = `${megabytes} MB: ${child.signal ?? child.status} ${child.stdout.trim()}`
+      expect(said).toMatch(/ MB: 0 (?:ok|ERR_OUT_OF_MEMORY)$/)
+    }
   })
 
   it('a page index and the machine measurement take those they get', () => {
