@@ -3,11 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/refusals.h"
 #include "serve/fit_task.h"
 #include "serve/importance.h"
 
 namespace pg {
 namespace {
+
+// Vectors that leave here go through no later product, which would have looked at what it is given.
+void checkFinite(std::span<const float> values) {
+  if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) refuseSpoiled();
+}
 
 class EncodeImageTask : public Task {
  public:
@@ -16,6 +22,7 @@ class EncodeImageTask : public Task {
   bool endsAfterVision(EndEvent& end) override {
     sequence_.prompt.imageTokens = sequence_.prompt.prefix = model_.visionConfig.tokens;
     end.embedding = model_.hostFeatures(*sequence_.images[0]);
+    checkFinite(end.embedding);
     return true;
   }
   bool passEnded(std::span<const float>, EndEvent&) override { return true; }
@@ -47,6 +54,7 @@ class EmbedTask : public Task {
     const int64_t dims = model_.info.retrievalDims;
     end.embedding.resize(sequence_.prompt.ids.size() * size_t(dims));
     model_.decoder->prefillProjection(model_.weights.retrieval, end.embedding.data());
+    checkFinite(end.embedding);
     for (size_t row = 0; row < end.embedding.size(); row += size_t(dims))
       normalise({end.embedding.data() + row, size_t(dims)});
     return true;

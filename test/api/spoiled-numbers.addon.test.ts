@@ -39,6 +39,15 @@ describe('a row of the embedding that is NaN', () => {
   })
 })
 
+describe('vectors that leave the engine', () => {
+  it.each(['mm.0.bias', 'v.post_ln.weight'])('are none where %s holds NaN', async (name) => {
+    const model = changed(name, (data) => data.fill(NaN, 0, 1), {})
+    await using loaded = await loadModel({ model, threads: 2 })
+    const picture = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 as const }
+    await expect(loaded.encodeImage(picture)).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' })
+  })
+})
+
 describe('keys and values that are too large for the cache', () => {
   it.each(['attn_k', 'attn_v'])('of %s end the request, and a wider cache takes them', async (name) => {
     const path = changed(`blk.0.${name}.weight`, (data) => data.forEach((value, i) => (data[i] = value * 1e6)))
