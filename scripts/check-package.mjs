@@ -34,7 +34,8 @@ const folder = join(root, 'prebuilds', platform)
 const engines = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.node')) : []
 if (engines.length === 0 && !process.env.PALIGEMMA_PACK_WITHOUT_ENGINE) {
   stop(
-    `there is no engine for ${platform} in prebuilds/. Make it with "npm run prebuilds", or set ` +
+    `there is no engine for ${platform} in prebuilds/. Make it with "npm run prebuilds" (minutes; where it needs a ` +
+      'newer glibc than 2.28, packing says what to set), or set ' +
       'PALIGEMMA_PACK_WITHOUT_ENGINE=1 to pack a package that every user has to build with "npx paligemma build"'
   )
 }

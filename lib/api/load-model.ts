@@ -1,7 +1,7 @@
 /** From a file, an address or a name to a loaded {@link PaliGemma}. */
 import { publicCall } from '../base/call'
 import { isUrl } from '../base/realms'
-import { addOption, wrongOption } from '../base/validate'
+import { addOption, wrongOption, type WithPaths } from '../base/validate'
 import { native, type NativeBinding, type NativeChoice } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
 import { warnBeyondTraining } from './options/context-size'
@@ -23,7 +23,7 @@ export async function openModel(
   source: string | URL | LoadOptions,
   options?: Omit<LoadOptions, 'model'>
 ): Promise<PaliGemma> {
-  return await publicCall<LoadOptions, PaliGemma>(
+  return await publicCall<WithPaths<LoadOptions>, PaliGemma>(
     'loadModel',
     withSource(source, options),
     loadRules,

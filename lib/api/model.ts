@@ -3,7 +3,7 @@ import type { PlainFloats } from '../base/plain-memory'
 import { publicCall } from '../base/call'
 import { incomplete, nativeCall, nativeSync } from '../base/errors'
 import { workingFolder } from '../base/paths'
-import { check, readOptions, rule, take, takeList } from '../base/validate'
+import { check, readOptions, rule, take, takeList, type WithPaths } from '../base/validate'
 import { ModelHost } from './request/host'
 import { codesRule } from '../output/masks/mask-decoder'
 import type { ImageEmbedding, ImageInput } from '../images/image-input'
@@ -413,7 +413,7 @@ export class PaliGemma {
    * and ERR_ACCESS_DENIED
    */
   async fit(examples: FitExamples, options: FitOptions = {}): Promise<FitResult> {
-    return await publicCall<FitOptions, FitResult>(
+    return await publicCall<WithPaths<FitOptions>, FitResult>(
       'fit',
       options,
       fitRules,

@@ -53,36 +53,50 @@ function isForThroughput(options: unknown): boolean {
 /**
  * A public call whose results come in a loop: `read` takes the options now, in the caller's state, and what is wrong
  * with them comes out of the loop, as everything else does. Whoever runs the loop, the user's sources and callbacks run
- * in the context of this call.
+ * in the context of this call. Leaving it ends the work at once, also while a result is waited for.
  */
 export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
   read: () => T,
   work: (options: Taken<T>) => AsyncGenerator<R, void, undefined>
 ): AsyncGenerator<R, void, undefined> {
   const options = attempt(read)
-  return inThisContext(run())
+  const end = ownController()
+  let [waiting, left] = [0, false]
+  const loop = run()
+  const [next, leave, fail] = [loop.next.bind(loop), loop.return.bind(loop), loop.throw.bind(loop)]
+  // A generator that waits keeps whoever wants to end it waiting, too.
+  const stop = (): void => {
+    if (waiting === 0) return
+    left = true
+    end.abort(new Error('the loop was left'))
+  }
+  return Object.assign(loop, {
+    next: AsyncResource.bind(async () => {
+      waiting++
+      return await next().finally(() => waiting--)
+    }),
+    return: AsyncResource.bind(async () => {
+      stop()
+      return await leave()
+    }),
+    throw: AsyncResource.bind(async (error: unknown) => {
+      stop()
+      return await fail(error)
+    })
+  })
 
   async function* run(): AsyncGenerator<R, void, undefined> {
     const taken = options()
-    const end = ownController()
     const release = taken.signal ? follow(taken.signal, (reason) => end.abort(reason)) : () => {}
     try {
       end.signal.throwIfAborted()
       yield* work({ ...taken, signal: end.signal })
     } catch (error) {
-      throw explainDenied(error)
+      if (!left) throw explainDenied(error)
     } finally {
       release()
     }
   }
-}
-
-function inThisContext<R>(loop: AsyncGenerator<R, void, undefined>): AsyncGenerator<R, void, undefined> {
-  return Object.assign(loop, {
-    next: AsyncResource.bind(loop.next.bind(loop)),
-    return: AsyncResource.bind(loop.return.bind(loop)),
-    throw: AsyncResource.bind(loop.throw.bind(loop))
-  })
 }
 
 /** The value, or what the question throws, later. */

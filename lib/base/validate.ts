@@ -24,6 +24,10 @@ export interface Rule {
 /** One rule for every key of an options type: a new option without a rule does not compile. */
 export type Rules<T> = { [K in keyof Required<T>]: Rule }
 
+type WithoutUrl<V> = V extends URL ? never : V extends (string | URL)[] ? string[] : V
+/** Options as rules of files leave them: what may be a path or a `file:` URL is a path. */
+export type WithPaths<T> = { [K in keyof T]: WithoutUrl<T[K]> }
+
 /** Of a path or an address: the longest of any system, Windows'. No name of anything else is as long. */
 export const longestName = 32_768
 /** Of a text for a model: more than any context holds, and little enough to look through at once. */
@@ -279,13 +283,19 @@ export function addOption<T extends object>(
   name: string,
   value: unknown
 ): Record<string, unknown> {
-  const { given, names } = readObject(call, options, rules as Record<string, Rule>)
+  const given = givenOptions(call, options, rules) as Record<string, unknown>
   if (given[name] !== undefined)
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',
       `Expected ${name} once for ${call} but received it as an argument of its own and among the options`
     )
-  return { ...Object.fromEntries(names.map((own) => [own, undefined])), ...given, [name]: value }
+  return { ...given, [name]: value }
+}
+
+/** A copy to add to, with each option read once and unknown ones by their names: {@link readOptions} checks it. */
+export function givenOptions<T extends object>(call: string, options: unknown, rules: Rules<T>): T {
+  const { given, names } = readObject(call, options, rules as Record<string, Rule>)
+  return { ...Object.fromEntries(names.map((own) => [own, undefined])), ...given } as T
 }
 
 /**

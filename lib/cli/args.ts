@@ -1,16 +1,15 @@
 /** Options that several verbs share, and the parsers of their values. */
+import type { WithPaths } from '../base/validate'
 import { type Command, InvalidArgumentError, Option } from './vendored'
 import type { LoadOptions } from '../api/options/options'
 import type { SamplingOptions } from '../api/options/sampling'
 import { type EngineOptions, engineRules } from '../engine/sampling'
 import type { TileOption } from '../images/tile-plan'
 import { type DeviceName, isDeviceName } from '../base/device-name'
+import { checkLoad, flagOf } from './checks'
 import { group } from './help'
 import { usageError } from './context'
 import { addModelOption, chooseModel } from './model'
-
-/** As people type it: `minScore` is `--min-score`. */
-export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
 
 /** Throws where several of these options were given, each of which says what to do. */
 export function refuseTogether(options: Record<string, unknown>, names: readonly string[]): void {
@@ -150,17 +149,20 @@ export function addDeviceOptions(command: Command): Command {
 }
 
 /** The options of a verb that `loadModel` takes. */
-export async function loadOptions(options: Record<string, unknown>, signal: AbortSignal): Promise<LoadOptions> {
-  return {
-    model: await chooseModel(options['model']),
+export async function loadOptions(
+  options: Record<string, unknown>,
+  signal: AbortSignal
+): Promise<WithPaths<LoadOptions>> {
+  const own = {
     ...(options['adapter'] !== undefined ? { adapters: (options['adapter'] as string[]).map(adapter) } : {}),
-    ...runOptions(options),
-    signal
+    ...runOptions(options)
   }
+  await checkLoad(own)
+  return { model: await chooseModel(options['model']), ...own, signal }
 }
 
 /** Those of {@link addRunOptions}. */
-export function runOptions(options: Record<string, unknown>): Omit<LoadOptions, 'model'> {
+export function runOptions(options: Record<string, unknown>): Omit<WithPaths<LoadOptions>, 'model'> {
   return { ...pick(options, loadKeys), ...(options['finalSoftcap'] === false ? { finalSoftcap: false } : {}) }
 }
 

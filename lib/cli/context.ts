@@ -101,6 +101,9 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(value < 99.95 ? 1 : 0)} ${units[unit]}`
 }
 
+/** "1 picture", "2 pictures". */
+export const counted = (n: number, things: string): string => `${n} ${n === 1 ? things.replace(/s$/, '') : things}`
+
 export function formatCount(n: number): string {
   return n >= 1e9 ? `${(n / 1e9).toFixed(2)} billion` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} million` : String(n)
 }

@@ -9,7 +9,7 @@ import { isFolder } from '../base/paths'
 import { Pieces } from '../base/pieces'
 import { untilAborted } from '../base/signals'
 import { collect } from './args'
-import { type Context, usageError } from './context'
+import { type Context, printable, usageError } from './context'
 import { group } from './help'
 
 /** Standard input's name. */
@@ -27,7 +27,7 @@ export interface ImageFlags {
 export function addImageOptions(command: Command): Command {
   return command
     .optionsGroup(group.picture)
-    .argument('[images...]', 'paths, folders, globs or URLs; "-" is a picture on standard input')
+    .argument('[images...]', 'paths, folders (without those inside), globs or URLs; "-" is a picture on standard input')
     .option('-i, --image <image>', 'the same as an argument; may be given several times', collect)
     .option(
       '--files-from <file>',
@@ -45,6 +45,7 @@ export async function imagesOf(args: string[], flags: ImageFlags, context: Conte
   if (given.length === 0 && filesFrom.length === 0)
     throw usageError('Expected at least one image: a path, a folder, a glob, a URL, "-" or --files-from')
   const found = new Set(given.length > 0 ? await expandImages(given) : [])
+  noteDeeper(given, context)
   for (const list of filesFrom)
     for (const name of await readList(list, context)) for (const path of filesIn(name) ?? [name]) found.add(path)
   if (found.size === 0) throw usageError(`Expected at least one image but ${filesFrom.join(' and ')} named none`)
@@ -80,6 +81,30 @@ export function filesIn(path: string): string[] | undefined {
         `'${join(path, '**', '*.jpg')}'`
     )
   return names.sort().map((name) => join(path, name))
+}
+
+/** Pictures in folders below are not among those of a folder: who means them learns it. */
+export function noteDeeper(given: readonly string[], { stderr }: Context): void {
+  for (const folder of given) {
+    if (isUrl(folder) || !isFolder(folder)) continue
+    const deeper = readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+      .map(({ name }) => name)
+    if (deeper.some((name) => holdsPictures(join(folder, name))))
+      stderr.write(
+        `note: pictures in folders inside ${printable(folder)} are not among these; ` +
+          `'${printable(join(folder, '**', '*.{jpg,png}'))}' takes them too\n`
+      )
+  }
+}
+
+/** A folder that may not be read was not asked for and holds none. */
+function holdsPictures(folder: string): boolean {
+  try {
+    return readdirSync(folder).some(isPictureName)
+  } catch {
+    return false
+  }
 }
 
 async function readList(file: string, context: Context): Promise<string[]> {

@@ -1,4 +1,5 @@
 /** Which model a verb runs when nobody names one. */
+import type { WithPaths } from '../base/validate'
 import type { Command } from './vendored'
 import { expandPath } from '../base/expand-path'
 import type { LoadOptions } from '../index'
@@ -35,7 +36,12 @@ export async function chooseModel(given: unknown): Promise<string> {
 }
 
 /** The files of a model and of what is loaded with it: no output of a verb takes the place of one of them. */
-export async function filesOfModel({ model, vision, maskDecoder, adapters }: LoadOptions): Promise<string[]> {
+export async function filesOfModel({
+  model,
+  vision,
+  maskDecoder,
+  adapters
+}: WithPaths<LoadOptions>): Promise<string[]> {
   const [{ resolveModel }, { filesRead }] = await Promise.all([
     import('../hub/resolve.js'),
     import('../convert/inputs.js')

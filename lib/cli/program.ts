@@ -35,6 +35,13 @@ import { addWatch } from './tasks/watch'
  * 128 + n after a signal.
  */
 export async function execute(args: string[], context: Context): Promise<number> {
+  const code = await run(args, context)
+  if ((code === 1 || code === 2) && args.some((arg) => /(?:^|=)~(?:[/\\]|$)/.test(arg)))
+    context.stderr.write('note: a shell replaces ~ at the beginning of a word alone; write --option PATH, or $HOME\n')
+  return code
+}
+
+async function run(args: string[], context: Context): Promise<number> {
   const state = { code: 0 }
   try {
     await createProgram(context, (code = 1) => {

@@ -6,7 +6,7 @@ import { publicCall } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
 import { firstBytes } from '../base/first-bytes'
 import { checkOutput } from '../base/output-file'
-import { check, rule, takeList, type Rules } from '../base/validate'
+import { check, rule, takeList, type Rules, type WithPaths } from '../base/validate'
 import { readMaskTensors } from '../output/masks/mask-file'
 import { looksLikeZip } from '../formats/npz'
 import { readConfig, type SourceConfig } from './checkpoint/config'
@@ -35,19 +35,19 @@ export interface ConvertOptions {
    * A Hugging Face model directory (config.json, tokenizer.model and safetensors weights, in one file or in shards), an
    * original `.npz` checkpoint (Kaggle, the `-jax` repositories), or a text GGUF with its vision GGUF, in any order.
    */
-  source: string | string[]
+  source: string | URL | (string | URL)[]
   /** The GGUF to write; replaced if it exists. It appears only when it is complete. */
-  out: string
+  out: string | URL
   /** See {@link fileTypeNames}, in any case; default Q8_0, for GGUFs: as they are. */
   type?: string | undefined
   /** Type of SigLIP's matrices and the projector; default Q8_0 in quantized files, else `type`. */
   visionType?: string | undefined
   /** `vae-oid.npz`: its decoder goes into the file, so that `segment` works without it. */
-  maskDecoder?: string | undefined
+  maskDecoder?: string | URL | undefined
   /** `tokenizer.model`, a directory or a GGUF that holds one; npz checkpoints need it, unless it lies beside them. */
-  tokenizer?: string | undefined
+  tokenizer?: string | URL | undefined
   /** What each weight matters to the model, a file that `paligemma imatrix` wrote: better 2-4 bit types. */
-  imatrix?: string | undefined
+  imatrix?: string | URL | undefined
   /**
    * GGUFs only: multiply the projector by sqrt(hidden), for files that have the inverse folded in. Default: decided by
    * its magnitude.
@@ -81,7 +81,7 @@ export interface ConvertHooks {
  */
 export async function convert(options: ConvertOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   check('hooks', hooks, rule.object)
-  return await publicCall<ConvertOptions, ConvertResult>(
+  return await publicCall<WithPaths<ConvertOptions>, ConvertResult>(
     'convertModel',
     options,
     convertRules,
@@ -122,7 +122,7 @@ const convertRules: Rules<ConvertOptions> = {
   signal: rule.signal
 }
 
-async function convertTaken(options: ConvertOptions, hooks: ConvertHooks): Promise<ConvertResult> {
+async function convertTaken(options: WithPaths<ConvertOptions>, hooks: ConvertHooks): Promise<ConvertResult> {
   const type = options.type === undefined ? undefined : parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   const sources = withoutParts(Array.isArray(options.source) ? options.source : [options.source])
@@ -138,7 +138,7 @@ async function convertTaken(options: ConvertOptions, hooks: ConvertHooks): Promi
   return await convertCheckpoint(sources[0]!, kind, mask, { ...write, type: type ?? parseFileType('Q8_0'), visionType })
 }
 
-type ParsedOptions = Omit<ConvertOptions, 'type' | 'visionType'> &
+type ParsedOptions = Omit<WithPaths<ConvertOptions>, 'type' | 'visionType'> &
   ConvertHooks & {
     type: ReturnType<typeof parseFileType>
     visionType: ReturnType<typeof parseVisionType> | undefined
@@ -238,11 +238,11 @@ async function sourceKind(sources: string[]): Promise<'directory' | 'npz' | 'ggu
       if (info.isDirectory()) return 'directory'
       if (await looksLikeZip(source)) return 'npz'
       if ((await firstBytes(source, 4)) === 'GGUF') return 'gguf'
-      throw new PaliGemmaError(
-        'ERR_MODEL_UNSUPPORTED',
-        `${source} is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an ` +
-          '.npz checkpoint nor a GGUF'
-      )
+      const whatItIs = /\.safetensors$/i.test(source)
+        ? `holds weights alone; give its folder, ${dirname(source)}, with config.json and the tokenizer`
+        : 'is neither a Hugging Face model directory (config.json, tokenizer.model, *.safetensors) nor an .npz ' +
+          'checkpoint nor a GGUF'
+      throw new PaliGemmaError('ERR_MODEL_UNSUPPORTED', `${source} ${whatItIs}`)
     })
   )
   const [first] = kinds
@@ -268,6 +268,7 @@ async function checkTiedHead(
   if (why === undefined) return [`left out, as it is a copy of ${embedding.name}: ${head.name}`]
   throw new PaliGemmaError(
     'ERR_MODEL_UNSUPPORTED',
-    `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding`
+    `${dir}: ${head.name} ${why} ${embedding.name}, but PaliGemma's LM head is its embedding; where that is meant ` +
+      '(tie_word_embeddings, the default), leave the head out when saving'
   )
 }

@@ -1,7 +1,7 @@
 /** Any GGUF with its matrices in another type. */
 import { publicCall } from '../base/call'
 import { checkOutput } from '../base/output-file'
-import { check, rule, type Rules } from '../base/validate'
+import { check, rule, type Rules, type WithPaths } from '../base/validate'
 import { GgufSource } from './gguf/source'
 import { planGguf } from './gguf/plan'
 import { checkImportance, readImportance } from './imatrix'
@@ -13,15 +13,15 @@ import { countParameters, writeModel } from './write'
 /** Options of `quantizeModel`. */
 export interface QuantizeOptions {
   /** A GGUF: a whole PaliGemma, its text or its vision file; tensors of unknown names are copied. */
-  source: string
+  source: string | URL
   /** The GGUF to write; replaced if it exists. It appears only when it is complete. */
-  out: string
+  out: string | URL
   /** As for `convert`. */
   type: string
   /** Type of SigLIP's matrices and the projector; default Q8_0 in quantized files, else `type`. */
   visionType?: string | undefined
   /** A file that `paligemma imatrix` wrote (or llama.cpp, in its GGUF format): what each input of a matrix matters. */
-  imatrix?: string | undefined
+  imatrix?: string | URL | undefined
   /** Called with the share that is done, 0..1. */
   onProgress?: ((fraction: number) => void) | undefined
   /** Rejects with the signal's reason; nothing is left on the disk. */
@@ -37,7 +37,7 @@ export interface QuantizeOptions {
  */
 export async function quantize(options: QuantizeOptions, hooks: ConvertHooks = {}): Promise<ConvertResult> {
   check('hooks', hooks, rule.object)
-  return await publicCall<QuantizeOptions, ConvertResult>(
+  return await publicCall<WithPaths<QuantizeOptions>, ConvertResult>(
     'quantizeModel',
     options,
     quantizeRules,
@@ -56,7 +56,7 @@ const quantizeRules: Rules<QuantizeOptions> = {
   signal: rule.signal
 }
 
-async function quantizeTaken(options: QuantizeOptions, hooks: ConvertHooks): Promise<ConvertResult> {
+async function quantizeTaken(options: WithPaths<QuantizeOptions>, hooks: ConvertHooks): Promise<ConvertResult> {
   const type = parseFileType(options.type)
   const visionType = options.visionType === undefined ? undefined : parseVisionType(options.visionType)
   const sources = await filesRead(options)

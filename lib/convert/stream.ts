@@ -112,8 +112,8 @@ async function convertChunk(
     const { name, file } = tensor.source
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${file === '' ? '' : `${file}: `}tensor ${name}${name === tensor.name ? '' : ` (${tensor.name})`}: ` +
-        `${error.message}; ` +
+      `${file === '' ? '' : `${file}: `}tensor ${name}${name === tensor.name ? '' : ` (${tensor.name})`}` +
+        `${tensor.updates ? ' with what the adapters add' : ''}: ${error.message}; ` +
         'the training diverged or the file is damaged. If the values are only large, choose --type F32',
       { cause: error }
     )

@@ -48,7 +48,7 @@ export class Safetensors implements WeightSource {
 
   private constructor() {}
 
-  /** Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, and checks every header. */
+  /** Opens `model.safetensors`, else the shards that `model.safetensors.index.json` lists, and checks every header. */
   static async open(dir: string): Promise<Safetensors> {
     const files = await weightFiles(dir)
     return await Safetensors.openFiles([...files.keys()], (file, tensors) =>
@@ -65,12 +65,14 @@ export class Safetensors implements WeightSource {
         check?.(file, tensors)
         const handle = source.handles.get(file)!
         source.tensors.push(
-          ...tensors.map((tensor) => ({
-            ...tensor,
-            read: async (start: number, target: Uint8Array) => {
-              await readFully(handle, tensor, tensor.offset + start, target)
-            }
-          }))
+          ...tensors.map((tensor) =>
+            single({
+              ...tensor,
+              read: async (start, target) => {
+                await readFully(handle, tensor, tensor.offset + start, target)
+              }
+            })
+          )
         )
       }
     } catch (error) {
@@ -122,8 +124,27 @@ export class Safetensors implements WeightSource {
   }
 }
 
+/** Double precision is read as single, which every model computes in; what is beyond it becomes infinite. */
+function single(tensor: SourceTensor): SourceTensor {
+  if (tensor.type !== 'F64') return tensor
+  return {
+    ...tensor,
+    type: 'F32',
+    bytes: tensor.bytes / 2,
+    read: async (start, target) => {
+      const doubles = Buffer.alloc(target.length * 2)
+      await tensor.read(start * 2, doubles)
+      const values = new DataView(target.buffer, target.byteOffset, target.length)
+      for (let i = 0; i < target.length; i += 4) values.setFloat32(i, doubles.readDoubleLE(i * 2), true)
+    }
+  }
+}
+
 /** Which files hold the weights; with an index, the names each of them must hold. */
 async function weightFiles(dir: string): Promise<Map<string, Set<string> | undefined>> {
+  // As transformers chooses: an index beside a whole file is what an earlier, sharded save left.
+  const single = join(dir, 'model.safetensors')
+  if (await exists(single)) return new Map([[single, undefined]])
   const indexFile = join(dir, 'model.safetensors.index.json')
   const index = await readJson(indexFile, true)
   if (index) {
@@ -138,8 +159,6 @@ async function weightFiles(dir: string): Promise<Map<string, Set<string> | undef
     if (files.size === 0) invalid(indexFile, 'has an empty weight_map')
     return files
   }
-  const single = join(dir, 'model.safetensors')
-  if (await exists(single)) return new Map([[single, undefined]])
   const names = await readdir(dir)
   const help = names.includes('adapter_model.safetensors')
     ? 'it is a LoRA adapter; convert the base model with --adapter'

@@ -6,7 +6,8 @@ import type { HubFile } from './repository'
 
 /** What to download, and what it becomes. */
 export type Choice =
-  | { kind: 'checkpoint'; files: HubFile[]; folder: string }
+  /** `beside`: names of all files of the folder. */
+  | { kind: 'checkpoint'; files: HubFile[]; folder: string; beside: string[] }
   | { kind: 'gguf'; files: HubFile[]; model: HubFile[]; vision: HubFile | undefined; type: string }
   | { kind: 'adapter'; files: HubFile[]; folder: string; base: string | undefined }
 
@@ -27,18 +28,26 @@ export interface ChoiceOptions {
 // Everything that convert reads beside the weights; config.json and a tokenizer must be there.
 const checkpointFiles = [
   ...['config.json', 'generation_config.json', 'preprocessor_config.json', 'processor_config.json'],
-  ...['tokenizer.model', 'tokenizer.json', 'tokenizer_config.json', 'added_tokens.json'],
-  'model.safetensors.index.json'
+  ...['tokenizer.model', 'tokenizer.json', 'tokenizer_config.json', 'added_tokens.json', 'special_tokens_map.json']
 ]
+const wholeFile = 'model.safetensors'
+const indexFile = 'model.safetensors.index.json'
 // An adapter brings the tokens that were added for it.
 const adapterFiles = [
   ...['adapter_config.json', 'adapter_model.safetensors', 'tokenizer.json', 'tokenizer_config.json'],
-  'added_tokens.json'
+  ...['added_tokens.json', 'special_tokens_map.json']
 ]
 const shard = /^model-\d{5}-of-\d{5}\.safetensors$/
 const part = /-(\d{5})-of-(\d{5})\.gguf$/i
 const isGguf = ({ path }: HubFile): boolean => /\.gguf$/i.test(path)
-const isVisionName = ({ path }: HubFile): boolean => isGguf({ path } as HubFile) && /mmproj|vision/i.test(nameOf(path))
+/** Whether a GGUF is called like a vision tower; a hint only, until its header is there. */
+type VisionName = (file: HubFile) => boolean
+/** Where every GGUF has "vision" in its name, it says nothing: a vision language model is called so, too. */
+function visionNames(files: readonly HubFile[]): VisionName {
+  const named = (pattern: RegExp) => (file: HubFile) => isGguf(file) && pattern.test(nameOf(file.path))
+  const usual = named(/mmproj|vision/i)
+  return files.every((file) => !isGguf(file) || usual(file)) ? named(/mmproj/i) : usual
+}
 const isFirst = ({ path }: HubFile): boolean => Number(part.exec(path)?.[1] ?? 1) === 1
 const folderOf = (path: string): string => path.split('/').slice(0, -1).join('/')
 const nameOf = (path: string): string => path.split('/').at(-1)!
@@ -52,7 +61,8 @@ class Folder {
 
   constructor(
     readonly path: string,
-    files: readonly HubFile[]
+    files: readonly HubFile[],
+    readonly isVisionName: VisionName = visionNames(files)
   ) {
     const own = files.filter((file) => folderOf(file.path) === path)
     this.named = new Map(own.map((file) => [nameOf(file.path), file]))
@@ -70,9 +80,17 @@ class Folder {
     return [...this.named].filter(([name]) => pattern.test(name)).map(([, file]) => file)
   }
   get weights(): HubFile[] {
-    if (!this.has('model.safetensors.index.json')) return this.some(['model.safetensors'])
+    if (this.has(wholeFile) || !this.has(indexFile)) return this.some([wholeFile])
     const shards = this.matching(shard)
-    return [...shards, ...this.some(['model.safetensors'])]
+    // The index may give them other names.
+    return shards.length > 0 ? shards : this.matching(/^(?!adapter_model|consolidated).*\.safetensors$/)
+  }
+  /** What a conversion reads. */
+  get checkpoint(): HubFile[] {
+    return [...this.some(checkpointFiles), ...(this.has(wholeFile) ? [] : this.some([indexFile])), ...this.weights]
+  }
+  get names(): string[] {
+    return [...this.named.keys()]
   }
   get isCheckpoint(): boolean {
     return (
@@ -83,12 +101,12 @@ class Folder {
     return !this.isCheckpoint && this.has('adapter_config.json') && this.weights.length === 0
   }
   get isEmpty(): boolean {
-    return !this.isCheckpoint && !this.isAdapter && this.ggufs.every(isVisionName)
+    return !this.isCheckpoint && !this.isAdapter && this.ggufs.every(this.isVisionName)
   }
   /** GGUFs that their names call of the type; undefined: of any. */
   ofType(type: string | undefined): HubFile[] {
     return this.ggufs.filter(
-      (file) => isFirst(file) && !isVisionName(file) && (type === undefined || typeOf(file.path) === type)
+      (file) => isFirst(file) && !this.isVisionName(file) && (type === undefined || typeOf(file.path) === type)
     )
   }
 }
@@ -167,7 +185,7 @@ export function chooseFiles(files: readonly HubFile[], options: ChoiceOptions): 
     if (taken) return taken
   }
   if (folder.isCheckpoint)
-    return { kind: 'checkpoint', files: [...folder.some(checkpointFiles), ...folder.weights], folder: folder.path }
+    return { kind: 'checkpoint', files: folder.checkpoint, folder: folder.path, beside: folder.names }
   if (folder.isAdapter && folder.has('adapter_model.safetensors'))
     return { kind: 'adapter', files: folder.some(adapterFiles), folder: folder.path, base: undefined }
   const loose = adapterGgufs(folder, options)
@@ -225,14 +243,14 @@ function typeOf(path: string): string | undefined {
 }
 
 type Headers = ChoiceOptions['headers']
-function kindOf(file: HubFile, headers: Headers): GgufHeader['kind'] {
+function kindOf(file: HubFile, folder: Folder, headers: Headers): GgufHeader['kind'] {
   if (headers?.has(file.path)) return headers.get(file.path)?.kind ?? 'other'
-  return isVisionName(file) ? 'vision' : 'model'
+  return folder.isVisionName(file) ? 'vision' : 'model'
 }
 
 function readyModels(folder: Folder, { id, headers }: ChoiceOptions): ReadyModel[] {
   return folder.ggufs.filter(isFirst).flatMap((file) => {
-    if (kindOf(file, headers) !== 'model') return []
+    if (kindOf(file, folder, headers) !== 'model') return []
     const header = headers?.get(file.path)
     const type = typeOf(file.path) ?? fileTypeName(header?.fileType) ?? (header ? 'GGUF' : undefined)
     return type === undefined ? [] : [{ files: partsOf(file, folder, id), type, hasVision: header?.hasVision }]
@@ -254,11 +272,11 @@ function partsOf(first: HubFile, folder: Folder, id: string): HubFile[] {
 
 const visionFiles = (folder: Folder, headers: Headers): HubFile[] =>
   [...folder.ggufs, ...folder.shared]
-    .filter((file) => kindOf(file, headers) === 'vision')
+    .filter((file) => kindOf(file, folder, headers) === 'vision')
     .sort((a, b) => b.bytes - a.bytes)
 
 const adapterGgufs = (folder: Folder, { headers, file }: ChoiceOptions): HubFile[] =>
-  folder.ggufs.filter((one) => kindOf(one, headers) === 'adapter' && (file === undefined || one.path === file))
+  folder.ggufs.filter((one) => kindOf(one, folder, headers) === 'adapter' && (file === undefined || one.path === file))
 
 function nothingToUse(
   folder: Folder,
@@ -292,6 +310,8 @@ function nothingToUse(
     ...(folder.has('tokenizer.model') || folder.has('tokenizer.json') ? [] : ['tokenizer.model or tokenizer.json'])
   ]
   if (folder.has('adapter_model.safetensors') && !folder.has('config.json')) lacking.splice(0, 2, 'adapter_config.json')
+  if (folder.has('adapter_config.json') && !folder.has('config.json')) lacking.splice(0, 2, 'adapter_model.safetensors')
+  if (lacking.length === 0 && folder.matching(shard).length > 0) lacking.push(indexFile)
   const [gguf] = folder.ggufs
   const help = folder.has('adapter_model.bin')
     ? 'it is an adapter whose weights (adapter_model.bin) are pickled, which is not safe to read; save it as ' +

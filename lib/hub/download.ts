@@ -20,7 +20,7 @@ import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { isDiskFull, makeFolder, writeFailure, writeOutput } from '../base/output-file'
 import { syncFile } from '../base/permission'
-import { folderName } from './reference'
+import { snapshotDir } from './hub-cache'
 import { fileUrl, type HubFile } from './repository'
 import { type HubClient, Transient } from './client'
 import { type OpenResponse, request } from './request'
@@ -331,7 +331,7 @@ export async function takeFromHubCache(
   { id, commit, file, path }: Omit<DownloadTarget, 'onBytes'>,
   signal?: AbortSignal
 ): Promise<boolean> {
-  const source = join(hubCacheDir, `models--${folderName(id)}`, 'snapshots', commit, ...file.path.split('/'))
+  const source = join(snapshotDir(hubCacheDir, id, commit), ...file.path.split('/'))
   if ((await stat(source).catch(() => undefined))?.size !== file.bytes) return false
   if ((await hashFile(source, file, signal)) !== file.hash.value) return false
   await makeFolder(dirname(path), cacheOption.option)

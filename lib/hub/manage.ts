@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { publicCall } from '../base/call'
 import { checkReadable } from '../base/permission'
-import { readOptions, rule, type Rules } from '../base/validate'
+import { readOptions, rule, type Rules, type WithPaths } from '../base/validate'
 import { Cache, type CachedModel, recordPath } from './cache'
 import { acquireLock } from './lock'
 import { expectReference, type HubReference } from './reference'
@@ -46,7 +46,7 @@ export type RemovedList = Omit<PulledList, 'dir'>
 /** Options of {@link listPulled}. */
 export interface ListPulledOptions {
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
-  cacheDir?: string | undefined
+  cacheDir?: string | URL | undefined
 }
 
 /** Options of {@link removePulled}. */
@@ -65,7 +65,7 @@ const removeRules: Rules<RemovePulledOptions> = { ...listRules, onMessage: rule.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
 export async function listPulled(options: ListPulledOptions = {}): Promise<PulledList> {
-  const { cacheDir } = readOptions<ListPulledOptions>('listPulled', options, listRules)
+  const { cacheDir } = readOptions<WithPaths<ListPulledOptions>>('listPulled', options, listRules)
   const cache = new Cache(cacheDir ?? cacheDirectory())
   await checkReadable(cache.dir)
   const ids = [
@@ -87,7 +87,7 @@ export async function listPulled(options: ListPulledOptions = {}): Promise<Pulle
  */
 export async function removePulled(id: string, options: RemovePulledOptions = {}): Promise<RemovedList> {
   const reference = expectReference(id)
-  return await publicCall<RemovePulledOptions, RemovedList>(
+  return await publicCall<WithPaths<RemovePulledOptions>, RemovedList>(
     'removePulled',
     options,
     removeRules,
@@ -96,7 +96,11 @@ export async function removePulled(id: string, options: RemovePulledOptions = {}
   )
 }
 
-async function removeTaken(id: string, reference: HubReference, options: RemovePulledOptions): Promise<RemovedList> {
+async function removeTaken(
+  id: string,
+  reference: HubReference,
+  options: WithPaths<RemovePulledOptions>
+): Promise<RemovedList> {
   const cache = new Cache(options.cacheDir ?? cacheDirectory())
   // What an interrupted pull has left counts where the whole model is meant.
   const all =

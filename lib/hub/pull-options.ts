@@ -44,7 +44,7 @@ export interface PullOptions {
   /** Folder of the repository that the model is in; default: its top, or the only one that has a model. */
   subfolder?: string | undefined
   /** `vae-oid.npz`: its decoder goes into the model, for `segment`. */
-  maskDecoder?: string | undefined
+  maskDecoder?: string | URL | undefined
   /** Keep the downloaded weights: for another type later. Default false. */
   keep?: boolean | undefined
   /** Convert again though the model is in the cache. Default false. */
@@ -56,7 +56,7 @@ export interface PullOptions {
    */
   token?: string | false | undefined
   /** Default: `PALIGEMMA_CACHE`, else the system's cache folder. */
-  cacheDir?: string | undefined
+  cacheDir?: string | URL | undefined
   /** Used in place of the global one; for proxies. It must leave redirects to the caller (`redirect: 'manual'`). */
   fetch?: Fetch | undefined
   /** Called once a repository, before the first large download; not where the model is in the cache. */

@@ -5,10 +5,13 @@ import { PaliGemmaError } from '../base/errors'
 import { makeFolder } from '../base/output-file'
 import { publicCall } from '../base/call'
 import { anySignal } from '../base/signals'
-import { check, rule, wrongOption } from '../base/validate'
+import { check, rule, wrongOption, type WithPaths } from '../base/validate'
 import { parseFileType, parseVisionType } from '../formats/types'
 import { readConfig } from '../convert/checkpoint/config'
+import { refuseQuantized } from '../convert/checkpoint/quantized'
 import { readPeftSettings } from '../convert/adapters/peft'
+import { readJson } from '../formats/fields'
+import { someOf } from '../formats/source'
 import { Cache, recordFormat } from './cache'
 import { findSame, type Lookup, lookUp } from './cached'
 import { type Choice, chooseFiles, unknownGgufs } from './choose'
@@ -16,6 +19,7 @@ import { defaultTiming, type HubClient } from './client'
 import { proxyUsed } from './failures'
 import { presentBytes } from './download'
 import { type GgufHeader, readGgufHeader } from './gguf-header'
+import { snapshotFiles, snapshotHeader } from './hub-cache'
 import { acquireLock } from './lock'
 import { makeModel, removeDownloads } from './make'
 import { type PullHooks, type PullOptions, type PullResult, pullRules } from './pull-options'
@@ -27,8 +31,10 @@ import { transfer } from './transfer'
 /** One call: what is asked for, and with what it works. */
 interface Job extends Lookup {
   settings: HubSettings
-  options: PullOptions
+  options: WithPaths<PullOptions>
   hooks: PullHooks
+  /** See {@link LookedUp}. */
+  without?: string | undefined
 }
 
 /**
@@ -45,7 +51,7 @@ interface Job extends Lookup {
  */
 export async function pull(id: string, options: PullOptions = {}, hooks: PullHooks = {}): Promise<PullResult> {
   check('hooks', hooks, rule.object)
-  return await publicCall<PullOptions, PullResult>('pull', options, pullRules, [], async (options) => {
+  return await publicCall<WithPaths<PullOptions>, PullResult>('pull', options, pullRules, [], async (options) => {
     const job = await prepare(id, options, hooks)
     const result = await pullOne(job)
     return result.adapter ? await withBase(job, result) : result
@@ -53,8 +59,8 @@ export async function pull(id: string, options: PullOptions = {}, hooks: PullHoo
 }
 
 async function pullOne(job: Job): Promise<PullResult> {
-  const { commit, id, found } = await lookUp(job)
-  return found ?? (await locked({ ...job, id }, commit))
+  const { found, ...place } = await lookUp(job)
+  return found ?? (await locked({ ...job, ...place }, place.commit))
 }
 
 /** An adapter is of use with its base only. */
@@ -86,7 +92,7 @@ async function withBase({ wanted, options, hooks, settings }: Job, adapter: Pull
   }
 }
 
-async function prepare(id: string, options: PullOptions, hooks: PullHooks): Promise<Job> {
+async function prepare(id: string, options: WithPaths<PullOptions>, hooks: PullHooks): Promise<Job> {
   const settings = await hubSettings(options, hooks.env)
   const reference = expectReference(id, settings.endpoint)
   const revision = agree('revision', reference.revision, options.revision) ?? 'main'
@@ -102,6 +108,7 @@ async function prepare(id: string, options: PullOptions, hooks: PullHooks): Prom
     client: newClient(settings, options, hooks),
     offline: settings.offline,
     force: options.force === true,
+    hubCacheDir: settings.hubCacheDir,
     settings,
     options,
     hooks
@@ -162,7 +169,8 @@ async function locked(job: Job, commit: string): Promise<PullResult> {
 
 /** Downloads and makes a model that the cache does not have. */
 async function make(job: Job, commit: string): Promise<PullResult> {
-  const { id, revision, wanted, cache, client, settings, options, hooks } = job
+  const { id, revision, wanted, cache, settings, options, hooks, without } = job
+  const client = without === undefined ? job.client : withoutRequests(job.client, without, settings.hubCacheDir)
   const choice = await choose(job, commit)
   const dir = cache.downloadDir(id, commit)
   const converts = choice.kind === 'checkpoint'
@@ -184,6 +192,7 @@ async function make(job: Job, commit: string): Promise<PullResult> {
     hubCacheDir: settings.hubCacheDir,
     onProgress: options.onProgress,
     check: hooks.convert ? undefined : async () => await checkConfig(choice, id, dir),
+    checkIndex: async () => await checkShards(choice, id, dir),
     convertTo: converts ? type : undefined,
     freeBytes: hooks.freeBytes
   })
@@ -207,23 +216,58 @@ async function make(job: Job, commit: string): Promise<PullResult> {
     ...made.record
   })
   if (!options.keep) await removeDownloads(dir)
-  return { ...model, cached: false, notes: made.notes }
+  const note = `made of what ${settings.hubCacheDir} has, since ${without}`
+  return { ...model, cached: false, notes: without === undefined ? made.notes : [...made.notes, note] }
 }
 
-async function choose({ id, wanted, client }: Job, commit: string): Promise<Choice> {
-  const files = await listFiles(client, id, commit)
+/** What is not in the cache of Hugging Face's library, or damaged there, is not to be had. */
+function withoutRequests(client: HubClient, why: string, hubCacheDir: string): HubClient {
+  const refuse = async (url: string): Promise<never> => {
+    throw new PaliGemmaError(
+      'ERR_MODEL_NOT_FOUND',
+      `${hubCacheDir} has no whole copy of ${url}, and the hub is not asked: ${why}`
+    )
+  }
+  return { ...client, fetch: refuse }
+}
+
+async function choose({ id, wanted, client, without, hubCacheDir }: Job, commit: string): Promise<Choice> {
+  const files =
+    without === undefined ? await listFiles(client, id, commit) : await snapshotFiles(hubCacheDir, id, commit)
   const mustConvert = wanted.visionType !== undefined || wanted.maskHash !== null
   const options = { id, type: wanted.type, mustConvert, folder: wanted.folder, file: wanted.file }
   const headers = new Map<string, GgufHeader | undefined>()
   for (const file of unknownGgufs(files, options))
-    headers.set(file.path, await readGgufHeader(client, id, commit, file))
+    headers.set(
+      file.path,
+      without === undefined
+        ? await readGgufHeader(client, id, commit, file)
+        : await snapshotHeader(hubCacheDir, id, commit, file)
+    )
   return chooseFiles(files, { ...options, headers })
+}
+
+/** Shards that the index names and the repository lacks: the others are of no use without them. */
+async function checkShards(choice: Choice, id: string, dir: string): Promise<void> {
+  if (choice.kind !== 'checkpoint') return
+  const index = await readJson(join(dir, choice.folder, 'model.safetensors.index.json'), true)
+  if (choice.beside.includes('model.safetensors') || !index?.has('weight_map')) return
+  const names = new Set(Object.values(index.object('weight_map').values).map(String))
+  const missing = [...names].filter((name) => !choice.beside.includes(name))
+  if (missing.length > 0)
+    throw new PaliGemmaError(
+      'ERR_MODEL_INVALID',
+      `${id} lacks ${someOf(missing)}, which its model.safetensors.index.json names; ask its owner to upload all shards`
+    )
 }
 
 /** What config.json refuses need not be downloaded: quantized checkpoints, other models, adapters of other methods. */
 async function checkConfig(choice: Choice, id: string, dir: string): Promise<void> {
   try {
-    if (choice.kind === 'checkpoint') await readConfig(join(dir, choice.folder))
+    if (choice.kind === 'checkpoint') {
+      refuseQuantized(id, undefined, choice.beside)
+      await readConfig(join(dir, choice.folder))
+    }
     if (choice.kind === 'adapter' && choice.files.length > 1) await readPeftSettings(join(dir, choice.folder))
   } catch (cause) {
     if (!(cause instanceof PaliGemmaError)) throw cause

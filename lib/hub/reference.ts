@@ -153,7 +153,9 @@ function inFolder(path: string): Pick<HubReference, 'folder' | 'file'> {
 
 /** As {@link parseReference}; anything else is ERR_INVALID_OPTION. The type gets its full name: q4_k becomes Q4_K_M. */
 export function expectReference(text: unknown, endpoint?: string): HubReference {
-  const reference = isName(text) ? (parseReference(text.trim(), endpoint) ?? parseFile(text)) : undefined
+  const reference = isName(text)
+    ? (parseReference(text.trim().replace(/(?<=\w)\/$/, ''), endpoint) ?? parseFile(text))
+    : undefined
   if (!reference) {
     throw new PaliGemmaError(
       'ERR_INVALID_OPTION',

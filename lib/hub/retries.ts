@@ -27,8 +27,11 @@ export async function withRetries<T>(
       if (failures >= timing.attempts) {
         throw new PaliGemmaError(
           'ERR_DOWNLOAD_FAILED',
-          `${what}: ${error.message}; gave up after ${failures} attempts. ` +
-            'What was downloaded is kept: the same command goes on from there',
+          `${what}: ${error.message}` +
+            (timing.attempts === 1
+              ? ''
+              : `; gave up after ${failures} attempts. ` +
+                'What was downloaded is kept: the same command goes on from there'),
           { cause: error }
         )
       }

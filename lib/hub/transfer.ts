@@ -22,6 +22,8 @@ export interface TransferOptions {
   onProgress: PullOptions['onProgress']
   /** The configs are here; throws where the rest is not worth downloading. */
   check?: (() => Promise<void>) | undefined
+  /** So is the index of the shards. */
+  checkIndex?: (() => Promise<void>) | undefined
   /** Type of the model that is made of the files, which takes room too; undefined: they are the model. */
   convertTo: string | undefined
   freeBytes?: ((path: string) => Promise<number | undefined>) | undefined
@@ -54,6 +56,7 @@ export async function transfer(client: HubClient, options: TransferOptions): Pro
   await stage('config')
   await options.check?.()
   await stage('vocabulary')
+  await options.checkIndex?.()
   await stage('weights')
 }
 

@@ -15,7 +15,7 @@ import { readOptions, rule, take, type Rules, wrongOption } from '../base/valida
 /** Options of {@link estimateMemory}; those of `loadModel` mean the same. */
 export interface EstimateOptions {
   /** The separate vision GGUF. */
-  vision?: string | undefined
+  vision?: string | URL | undefined
   /** Of a published size: a type of `convert`; default Q8_0. */
   type?: string | undefined
   /** Tokens per sequence at most, pictures included; default: what the model was trained for. */

@@ -10,7 +10,7 @@ import { native } from '../engine/native'
 import { resolveModel } from '../hub/resolve'
 import type { LoadOptions } from '../api/options/options'
 import { sampledRules, samplesOf, type SamplePrompt } from './samples'
-import { rule, type Rules } from '../base/validate'
+import { rule, type Rules, type WithPaths } from '../base/validate'
 
 /** Options of {@link collectImportance}. */
 export interface ImportanceOptions
@@ -19,7 +19,7 @@ export interface ImportanceOptions
     'model' | 'vision' | 'device' | 'threads' | 'contextSize' | 'attentionWindow' | 'resize' | 'fit' | 'signal'
   > {
   /** The GGUF to write. */
-  out: string
+  out: string | URL
   /** Pictures of the kind the model will see. */
   images: ImageInput[]
   /**
@@ -62,7 +62,7 @@ export const defaultPrompts: SamplePrompt[] = [{ prompt: 'caption en' }]
  * @throws PaliGemmaError as `loadModel` and `generate` do
  */
 export async function collectImportance(options: ImportanceOptions): Promise<ImportanceResult> {
-  return await publicCall<ImportanceOptions, ImportanceResult>(
+  return await publicCall<WithPaths<ImportanceOptions>, ImportanceResult>(
     'collectImportance',
     options,
     importanceRules,
@@ -71,7 +71,7 @@ export async function collectImportance(options: ImportanceOptions): Promise<Imp
   )
 }
 
-async function collect(options: Taken<ImportanceOptions>): Promise<ImportanceResult> {
+async function collect(options: Taken<WithPaths<ImportanceOptions>>): Promise<ImportanceResult> {
   const { out, images, prompts = defaultPrompts, maxTokens = 32, onProgress, signal, ...load } = options
   const files = await resolveModel(load.model)
   const { path: model } = files

@@ -8,7 +8,7 @@ import { native } from '../engine/native'
 import { type ResolvedModel, resolveModel } from '../hub/resolve'
 import { loadRules, type LoadOptions } from '../api/options/options'
 import { type Sample, sampledRules, samplesOf, type SamplePrompt } from './samples'
-import { rule, type Rules } from '../base/validate'
+import { rule, type Rules, type WithPaths } from '../base/validate'
 
 /** Options of {@link compareQuality}. */
 export interface QualityOptions
@@ -27,11 +27,11 @@ export interface QualityOptions
   /** The file to judge. */
   model: string | URL
   /** Its vision GGUF, where it is separate. */
-  vision?: string | undefined
+  vision?: string | URL | undefined
   /** The file it is compared with: the original, or a conversion to BF16 or Q8_0. */
   against: string | URL
   /** The vision GGUF of `against`, where it is separate. */
-  againstVision?: string | undefined
+  againstVision?: string | URL | undefined
   /** At least one; every prompt is asked about each. */
   images: ImageInput[]
   /** With `answer`, that text is scored, else what `against` generates (greedily). Default: "caption en". */
@@ -74,7 +74,7 @@ const qualityRules: Rules<QualityOptions> = {
  * @throws PaliGemmaError as `loadModel` and `score` do; ERR_INVALID_OPTION where the two have different vocabularies
  */
 export async function compareQuality(options: QualityOptions): Promise<QualityResult> {
-  return await publicCall<QualityOptions, QualityResult>(
+  return await publicCall<WithPaths<QualityOptions>, QualityResult>(
     'compareQuality',
     options,
     qualityRules,
@@ -83,7 +83,7 @@ export async function compareQuality(options: QualityOptions): Promise<QualityRe
   )
 }
 
-async function compare(options: Taken<QualityOptions>): Promise<QualityResult> {
+async function compare(options: Taken<WithPaths<QualityOptions>>): Promise<QualityResult> {
   const {
     model,
     vision,

@@ -5,7 +5,7 @@ import { sha256Of } from '../base/checksum'
 import { PaliGemmaError } from '../base/errors'
 import type { DeviceName } from '../base/device-name'
 import { demoImage, demoModel, packageVersion } from '../base/package-files'
-import { rule, type Rules } from '../base/validate'
+import { rule, type Rules, type WithPaths } from '../base/validate'
 import { ModelHost } from '../api/request/host'
 import { inspectModel } from '../api/inspect'
 import { PaliGemma } from '../api/model'
@@ -25,7 +25,7 @@ export interface VerifyOptions {
   /** A GGUF, the name of a pulled model, or "demo" (default), the small model that ships with the package. */
   model?: string | URL | undefined
   /** Its vision GGUF, where that is separate. */
-  vision?: string | undefined
+  vision?: string | URL | undefined
   /** Compute threads; default: as for `loadModel`. */
   threads?: number | undefined
   /** 0..1, and what is checked. */
@@ -87,7 +87,7 @@ const verifyRules: Rules<VerifyOptions> = {
  * ERR_NATIVE_MISSING without an engine
  */
 export async function verifyModel(options: VerifyOptions = {}): Promise<VerifyResult> {
-  return await publicCall<VerifyOptions, VerifyResult>('verifyModel', options, verifyRules, [], verify)
+  return await publicCall<WithPaths<VerifyOptions>, VerifyResult>('verifyModel', options, verifyRules, [], verify)
 }
 
 /** A check: its detail where all is well, an Error with the reason where not. */
@@ -99,7 +99,7 @@ interface Step {
 /** What a check cannot say here. */
 class Skipped extends Error {}
 
-async function verify(options: Taken<VerifyOptions>): Promise<VerifyResult> {
+async function verify(options: Taken<WithPaths<VerifyOptions>>): Promise<VerifyResult> {
   const { onProgress, signal } = options
   const binding = native()
   const { isa, supported, threads } = binding.cpuInfo()
@@ -170,7 +170,7 @@ async function checkTable(isa: string): Promise<string> {
 /** On the CPU with a kernel table, or on a GPU of `listDevices`. */
 type Where = { isa: string } | Pick<DeviceInfo, 'device' | 'problem'>
 
-async function checkDemo(where: Where, { threads, signal }: Taken<VerifyOptions>): Promise<string> {
+async function checkDemo(where: Where, { threads, signal }: Taken<WithPaths<VerifyOptions>>): Promise<string> {
   const onGpu = 'device' in where
   if (onGpu && where.problem) throw new Skipped(where.problem)
   const device = (onGpu ? where.device : 'cpu') as DeviceName
@@ -200,7 +200,7 @@ async function checkPictures(signal: AbortSignal): Promise<string> {
   }
 }
 
-function checksOfModel(path: string, vision: string | undefined, options: Taken<VerifyOptions>): Step[] {
+function checksOfModel(path: string, vision: string | undefined, options: Taken<WithPaths<VerifyOptions>>): Step[] {
   const files = [path, ...(vision === undefined ? [] : [vision])]
   return [
     { name: 'checksum', run: async () => await checkSums(files, options.signal) },
@@ -263,7 +263,11 @@ const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`
 // Node's own heap grows while it works
 const slack = 64e6
 
-async function checkMemory(path: string, vision: string | undefined, options: Taken<VerifyOptions>): Promise<string> {
+async function checkMemory(
+  path: string,
+  vision: string | undefined,
+  options: Taken<WithPaths<VerifyOptions>>
+): Promise<string> {
   const { threads } = options
   const common = { ...(vision !== undefined && { vision }), ...(threads && { threads }), maxSequences: 1 }
   const { total } = await estimateMemory(path, common)
@@ -275,7 +279,11 @@ async function checkMemory(path: string, vision: string | undefined, options: Ta
   return `${megabytes(taken)} taken, ${megabytes(total)} planned for one request`
 }
 
-async function checkAnswers(path: string, vision: string | undefined, options: Taken<VerifyOptions>): Promise<string> {
+async function checkAnswers(
+  path: string,
+  vision: string | undefined,
+  options: Taken<WithPaths<VerifyOptions>>
+): Promise<string> {
   const [one, two] = await answer(path, vision, options, 2)
   if (one !== two) wrong(`the same request gave ${JSON.stringify(one)} and ${JSON.stringify(two)}`)
   return `twice the same: ${JSON.stringify(one)}`
@@ -285,7 +293,7 @@ async function checkAnswers(path: string, vision: string | undefined, options: T
 async function answer(
   path: string,
   vision: string | undefined,
-  { threads, signal }: Taken<VerifyOptions>,
+  { threads, signal }: Taken<WithPaths<VerifyOptions>>,
   times: number
 ): Promise<string[]> {
   const options = { model: path, ...(vision !== undefined && { vision }), ...(threads && { threads }), signal }

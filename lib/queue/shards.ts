@@ -73,8 +73,8 @@ export class ShardWriter {
  * did again, and half a line at its end.
  * @throws PaliGemmaError ERR_INVALID_OPTION
  */
-export async function* readShards(folder: string): AsyncGenerator<ShardRow, void, undefined> {
-  const path = take('folder', folder, rule.file)
+export async function* readShards(folder: string | URL): AsyncGenerator<ShardRow, void, undefined> {
+  const path = take('folder', folder, rule.file) as string
   const names = await readdir(path).catch((cause: Error) => {
     const text = `Expected a folder of shards for folder but ${path} cannot be read: ${cause.message}`
     throw explainDenied(new PaliGemmaError('ERR_INVALID_OPTION', text, { cause }))

@@ -7,8 +7,8 @@ import type { LoadOptions } from '../api/options/options'
 import { resultFields, type ResultFields } from '../api/many/rows'
 import { forThroughput } from '../base/call'
 import { PaliGemmaError } from '../base/errors'
-import { copyRecord, isError, isRecord } from '../base/realms'
-import { readOptions, rule, type Rule, type Rules } from '../base/validate'
+import { copyRecord, isError, isRecord, isUrl } from '../base/realms'
+import { readOptions, rule, type Rule, type Rules, type WithPaths } from '../base/validate'
 import { plannedSequences } from '../measure/sequences'
 import { bullOptions, connected, connectionRules, loadBull, type ConnectionOptions } from './connection'
 import { isFinal, readJob, type JobData } from './jobs'
@@ -18,7 +18,7 @@ import { ShardWriter } from './shards'
 /** Options of {@link startWorker}. */
 export interface WorkerOptions extends ConnectionOptions {
   /** As for `loadModel`, or a model that is loaded; that one is not disposed of at the end. */
-  model: string | LoadOptions | PaliGemma
+  model: string | URL | LoadOptions | PaliGemma
   /**
    * Pictures decoded together; default: of `model`, else up to 8, as memory allows. As many more are taken ahead, so
    * that they are decoded while the engine works.
@@ -27,7 +27,7 @@ export interface WorkerOptions extends ConnectionOptions {
   /** At most so many jobs in so many milliseconds, by all workers together. */
   rate?: { max: number; perMs: number } | undefined
   /** A folder for results as lines of JSON as well, see {@link readShards}. */
-  out?: string | undefined
+  out?: string | URL | undefined
   /**
    * Milliseconds without a sign of life after which a worker's jobs go to others; default 30,000. Signs go out while
    * the engine computes, too.
@@ -39,6 +39,7 @@ export interface WorkerOptions extends ConnectionOptions {
 
 const modelRule: Rule = {
   expected: 'path, name of a pulled model, options of loadModel or a loaded model',
+  take: (v) => (isUrl(v) ? v.href : v),
   accepts: (v) => rule.path.accepts(v) || isRecord(v)
 }
 const rateRule: Rule = {
@@ -120,7 +121,7 @@ export class PictureWorker {
  * @throws PaliGemmaError as `loadModel`; ERR_DEPENDENCY_MISSING, ERR_DOWNLOAD_FAILED where Redis does not answer
  */
 export async function startWorker(options: WorkerOptions): Promise<PictureWorker> {
-  const taken = readOptions<WorkerOptions>('startWorker', options, workerRules, ['redis', 'model'])
+  const taken = readOptions<WithPaths<WorkerOptions>>('startWorker', options, workerRules, ['redis', 'model'])
   const bull = loadBull()
   const { model, owns, concurrency } = await openModel(taken)
   const shard = taken.out === undefined ? undefined : await ShardWriter.open(taken.out)
@@ -161,7 +162,7 @@ const endsWorker: ReadonlySet<string> = new Set([
 async function openModel({
   model,
   concurrency
-}: WorkerOptions): Promise<{ model: PaliGemma; owns: boolean; concurrency: number }> {
+}: WithPaths<WorkerOptions>): Promise<{ model: PaliGemma; owns: boolean; concurrency: number }> {
   if (model instanceof PaliGemma) return { model, owns: false, concurrency: concurrency ?? 4 }
   const load: LoadOptions = typeof model === 'string' ? { model } : model
   const maxSequences = concurrency ?? load.maxSequences ?? (await plannedSequences(load))

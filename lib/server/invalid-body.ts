@@ -4,7 +4,7 @@ import type * as z from './schemas/vendored'
 
 /** The first thing that is wrong with a request's body. */
 export function invalidBody(error: z.ZodError): ApiError {
-  const { path, message, keys } = deepest(error.issues)
+  const { path, message, keys } = deepest(tellingFirst(error.issues))
   const param = [...path, ...(keys ?? [])].reduce<string>(
     (text, key) => (typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`),
     ''
@@ -14,8 +14,17 @@ export function invalidBody(error: z.ZodError): ApiError {
     ? `Unrecognized request argument supplied: ${param}`
     : param === ''
       ? message
-      : `${param}: ${message}`
+      : `${param}: ${message.replace(missing, 'Expected $1, but it is not there')}`
   return new ApiError(400, 'ERR_INVALID_OPTION', told, { param: param === '' ? null : param })
+}
+
+/** zod's words for a field that is not there. */
+const missing = /^Invalid input: expected (.*), received undefined$/
+
+/** Where a field is missing and another one unknown, its name was mistaken. */
+function tellingFirst(issues: readonly z.core.$ZodIssue[]): readonly z.core.$ZodIssue[] {
+  const unknown = issues.find(({ code }) => code === 'unrecognized_keys')
+  return unknown && missing.test(deepest(issues).message) ? [unknown] : issues
 }
 
 interface Place {
@@ -37,6 +46,9 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Place {
   const path = [...issue.path, ...far.path]
   if (far.path.length > 0 || far.keys) return { ...far, path }
   if (issue.message !== defaultMessage) return { path, message: issue.message }
+  const absent = found.map(({ message }) => missing.exec(message)?.[1])
+  if (absent.every((what) => what !== undefined))
+    return { path, message: `${defaultMessage}: expected ${[...new Set(absent)].join(' or ')}, received undefined` }
   const expected = new Set(found.map(({ message }) => message.replace(/^Invalid input: /, '')))
   return { path, message: `${defaultMessage}: ${[...expected].join(' or ')}` }
 }

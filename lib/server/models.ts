@@ -1,12 +1,12 @@
 /** The models behind the names: loaded when needed, shared while in use, unloaded when nobody asks any more. */
 import { PaliGemma } from '../api/model'
 import type { ModelStats } from '../api/info'
-import type { LoadOptions } from '../api/options/options'
+import { loadRules, type LoadOptions } from '../api/options/options'
 import { TrainedAdapter } from '../convert/adapters/trained'
 import { PaliGemmaError } from '../base/errors'
 import { isUrl } from '../base/realms'
-import { untilAborted } from '../base/signals'
-import { readFields, rule, show, take, wrongOption } from '../base/validate'
+import { anySignal, ownController, untilAborted } from '../base/signals'
+import { givenOptions, readFields, rule, show, take, wrongOption } from '../base/validate'
 import { ApiError } from './errors'
 import type { Logger } from './log'
 import type { AdaptedModel, ServedModel } from './options'
@@ -32,6 +32,8 @@ class Weights {
   model: PaliGemma | undefined
   private loading: Promise<PaliGemma> | undefined
   private timer: NodeJS.Timeout | undefined
+  /** Of the load that is under way. */
+  private stop = ownController()
 
   constructor(
     readonly name: string,
@@ -55,16 +57,24 @@ class Weights {
   private async loadNow(options: LoadOptions): Promise<PaliGemma> {
     const { load, logger } = this.services
     const start = performance.now()
+    const stop = (this.stop = ownController())
+    let release = (): void => {}
     try {
-      const model = await load(options)
+      const given = givenOptions('loadModel', options, loadRules)
+      const either = anySignal([given.signal, stop.signal])
+      release = either.release
+      const model = await load({ ...given, signal: either.signal })
       this.model = model
       logger.info({ model: this.name, ms: Math.round(performance.now() - start) }, 'model loaded')
       return model
     } catch (error) {
+      if (stop.signal.aborted) throw error
       this.loading = undefined // the next request tries again
       const { code, message } = error as PaliGemmaError
       logger.error({ model: this.name, code, err: message }, 'model not loaded')
       throw error
+    } finally {
+      release()
     }
   }
 
@@ -80,15 +90,17 @@ class Weights {
     this.timer.unref()
   }
 
-  /** Models that were given loaded are their owner's. */
+  /** Ends a load that is under way. Models that were given loaded are their owner's. */
   async unload(): Promise<void> {
     clearTimeout(this.timer)
     const { loading, source } = this
     if (loading === undefined || source instanceof PaliGemma) return
     this.loading = undefined
     this.model = undefined
+    this.stop.abort(stopping())
     const model = await loading.catch(() => undefined)
-    await model?.dispose()
+    if (!model) return
+    await model.dispose()
     this.services.logger.info({ model: this.name }, 'model unloaded')
   }
 }
@@ -238,12 +250,11 @@ function takeAdapted(name: string, source: AdaptedModel): AdaptedModel {
 const wrongModel = (name: string, expected: string): PaliGemmaError =>
   new PaliGemmaError('ERR_INVALID_OPTION', `models.${name}: Expected ${expected}`)
 
-const pathOf = (adapter: Adapters[number]): string | TrainedAdapter =>
-  isUrl(adapter)
-    ? adapter.href
-    : typeof adapter === 'string' || adapter instanceof TrainedAdapter
-      ? adapter
-      : adapter.path
+function pathOf(adapter: Adapters[number]): string | TrainedAdapter {
+  const alone = typeof adapter === 'string' || isUrl(adapter) || adapter instanceof TrainedAdapter
+  const path = alone ? adapter : adapter.path
+  return isUrl(path) ? path.href : path
+}
 
 /** The base's own adapters stay its own; those of names beside it are loaded with it. */
 function withAdapters(

@@ -11,7 +11,7 @@ export interface AdaptedModel {
   /** Name of a model beside it. */
   base: string
   /** What its requests use, instead of what the base was given. */
-  adapters: (string | AdapterOption)[]
+  adapters: (string | URL | AdapterOption)[]
 }
 
 /**

@@ -85,7 +85,8 @@ function parseLine(line: string | undefined, number: number, path: string, image
   try {
     value = JSON.parse(number === 1 ? line.replace(/^\uFEFF/, '') : line)
   } catch (cause) {
-    throw wrong(`is no JSON (${(cause as Error).message})`, cause)
+    const other = number === 1 ? '; "paligemma dataset" makes JSON lines of CSV, COCO, YOLO and VQA' : ''
+    throw wrong(`is no JSON (${(cause as Error).message})${other}`, cause)
   }
   if (!isObject(value)) throw wrong('is no JSON object with image, prefix and suffix')
   const fields = value

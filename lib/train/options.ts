@@ -37,7 +37,7 @@ export interface FitEvaluation {
 /** Options of `fit`. */
 export interface FitOptions {
   /** Start from this adapter (a PEFT folder, or what `fit` returned): its modules, rank and scaling, fresh moments. */
-  from?: string | TrainedAdapter | undefined
+  from?: string | URL | TrainedAdapter | undefined
   /** Of the adapter's matrices, 1 to 1024; default 8. */
   rank?: number | undefined
   /** Default 2 * rank. What the adapter adds is multiplied by alpha / rank. */
@@ -76,7 +76,7 @@ export interface FitOptions {
   /** Steps from one evaluation to the next; default: an epoch. The last step is always followed by one. */
   evaluateEvery?: number | undefined
   /** A folder for the state of the run, so that it can go on after an abort or a crash. */
-  checkpoint?: string | undefined
+  checkpoint?: string | URL | undefined
   /** Steps from one checkpoint to the next; default: an epoch, at most 50. One follows the last step and an abort. */
   checkpointEvery?: number | undefined
   /** Go on from the checkpoint, if there is one, to the last bit as if nothing had come between. */

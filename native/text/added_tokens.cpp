@@ -81,6 +81,9 @@ void nameTokens(const std::string& path, const std::vector<AddedToken>& added, P
       pieces.texts[at] = pieces.names.emplace_back(piece);
       pieces.scores[at] = kAddedScore;
       pieces.kinds[at] = token.control ? PieceKind::control : PieceKind::userDefined;
+    } else if (pieces.kinds[at] == PieceKind::normal) {
+      // An ordinary piece of the name is found wherever it stands from now on.
+      pieces.kinds[at] = token.control ? PieceKind::control : PieceKind::userDefined;
     }
     if (token.flags) pieces.flags[id] = token.flags;
   }

@@ -103,6 +103,17 @@ describe.skipIf(!present)('tokens of an adapter beside its base', () => {
     expect(model.tokenize('<one><two>')).toEqual([2005, 7])
   })
 
+  it('that are ordinary pieces of the base are found wherever they stand', async () => {
+    const plain = await load(adapter('plain', {}))
+    // one that merging breaks in some word
+    const [id, text, word] = Array.from({ length: 850 }, (_, id) => [id, plain.detokenize([id])] as const)
+      .filter(([, text]) => /^[a-z]{2,}$/.test(text))
+      .flatMap(([id, text]) => [...'abcdefghijklmnopqrst'].map((before) => [id, text, before + text] as const))
+      .find(([id, , word]) => !plain.tokenize(word).includes(id))!
+    const model = await load(adapter('ordinary', { 'added_tokens.json': { [text]: id } }))
+    expect(model.tokenize(word)).toEqual([...plain.tokenize(word[0]!), id])
+  })
+
   it('that are special follow the rule of control tokens; without an id they take the first free row', async () => {
     const dir = adapter('special', {
       'tokenizer.json': { added_tokens: [token(2005, '<sep>', { special: true })] },

@@ -159,6 +159,20 @@ describe('batch', () => {
     expect([mixed.cancelled, mixed.running]).toEqual([[2], 0])
   })
 
+  it.each(['return', 'throw'] as const)('ends at %s, also while a result is waited for', async (how) => {
+    const model = await open(scripted())
+    let letGo = () => {}
+    const gone = new Promise<void>((resolve) => (letGo = resolve))
+    const neverThere = new ReadableStream({ cancel: () => letGo() })
+    const loop = model.batch([neverThere], { task: 'caption' })
+    const waiting = loop.next()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const ended = how === 'return' ? loop.return() : loop.throw(new Error('enough')).catch(({ message }) => message)
+    expect(await waiting).toEqual({ done: true, value: undefined })
+    expect(await ended).toEqual(how === 'return' ? { done: true, value: undefined } : 'enough')
+    await gone
+  })
+
   it('ends when the model is disposed', async () => {
     const model = await open(scripted(50, 'a'))
     const endless = function* (): Generator<typeof picture> {

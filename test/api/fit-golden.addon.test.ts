@@ -7,6 +7,7 @@ import { ModelHost } from '../../lib/api/request/host'
 import { Pictures } from '../../lib/api/fit/fit-pictures'
 import { beginning, FitSession } from '../../lib/api/fit/fit-session'
 import { convert } from '../../lib/convert'
+import type { WithPaths } from '../../lib/base/validate'
 import { native } from '../../lib/engine/native'
 import { type FitOptions, loadModel, type LoadOptions } from '../../lib/index'
 import { takeExamples } from '../../lib/train/examples'
@@ -148,7 +149,7 @@ describe.each(folders)('fit on %s', (folder) => {
 
   it.skipIf(!known)('computes the gradients of every A and B', { timeout: 60_000 }, async () => {
     const { signal } = new AbortController()
-    const host = await ModelHost.open(native(), load() as LoadOptions & { model: string })
+    const host = await ModelHost.open(native(), load() as WithPaths<LoadOptions>)
     const { tolerances, batch_losses, grad_norm } = expected.main
     try {
       const opened = await beginning(host, { from })

@@ -300,6 +300,25 @@ describe('stream', () => {
     expect(fake.requests).toEqual([])
   })
 
+  it.each(['leaving', 'the end of the model'])('%s lets go of a picture that is still on its way', async (how) => {
+    const fake = scripted(...endless)
+    const model = await open(fake)
+    let letGo = () => {}
+    const gone = new Promise<void>((resolve) => (letGo = resolve))
+    const neverThere = new ReadableStream({ cancel: () => letGo() })
+    const stream = model.stream({ prompt: 'x', image: neverThere })
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    if (how === 'leaving') {
+      stream.cancel()
+      expect(await stream.result).toMatchObject({ finishReason: 'abort', text: '' })
+    } else {
+      await model.dispose()
+      await expect(stream.result).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+    }
+    await gone
+    expect(fake.requests).toEqual([])
+  })
+
   it('an abort throws its reason from the loop at once, dropping what is queued', async () => {
     const fake = new FakeNative(() => [...Array.from({ length: 50 }, () => 'a'), 10_000])
     const model = await open(fake)

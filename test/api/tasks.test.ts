@@ -170,7 +170,7 @@ describe('tasks', () => {
     expect([boat!.label, boat!.codes, boat!.mask.data.some((value) => value > 0)]).toEqual(['boat', [], false])
   })
 
-  it('segment ends at its deadline and with its signal while a mask is made', async () => {
+  it('segment and parse end at their deadline and with their signal while a mask is made', async () => {
     const segs = '<seg007>'.repeat(16)
     const binding = scripted(`<loc0000><loc0000><loc1023><loc0512>${segs}`, ' cow').binding()
     binding.Model.prototype.decodeMask = async () => await new Promise(() => {})
@@ -182,6 +182,9 @@ describe('tasks', () => {
       const signal = AbortSignal.timeout(20)
       await expect(model.segment(picture, 'cow', { signal, ...more })).rejects.toMatchObject({ name: 'TimeoutError' })
     }
+    const text = `<loc0000><loc0000><loc1023><loc0512>${segs} cow`
+    const signal = AbortSignal.timeout(20)
+    await expect(model.parse(text, picture, { signal })).rejects.toMatchObject({ name: 'TimeoutError' })
   })
 
   it('segment says how to get a mask decoder', async () => {

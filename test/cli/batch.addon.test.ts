@@ -164,7 +164,7 @@ describe('pictures come from', () => {
     [['-'], /--files-from -/],
     [['pics', '--question', 'x'], /--question goes with --task answer, not with ocr/],
     [['pics', '--format', 'coco'], /expected --task detect or segment/],
-    [['pics', '--max-tokens', '0'], /for maxTokens/],
+    [['pics', '--max-tokens', '0'], /for --max-tokens/],
     [['pics', '--out', '/no/such/folder/x.jsonl'], /for --out/]
   ])('nothing else: %j', (args, message) => {
     const { status, stderr } = paligemma([...ocr, '--out', 'never.jsonl', ...args])

@@ -27,5 +27,7 @@ it('converts, splits, and names what is wrong', async () => {
   expect(bad.err).toMatch(/ERR_INVALID_OPTION: 30 rows cannot be used, nothing was written/)
   expect(existsSync(out)).toBe(false)
   const skipped = await command('dataset', table, '--out', out, '--skip-bad', '--json')
+  const device = await command('dataset', table, '--out', '/dev/null', '--skip-bad')
+  expect(device.err).toMatch(/ERR_INVALID_OPTION: .* \/dev\/null is a device/)
   expect(JSON.parse(skipped.out)).toEqual({ out, rows: 10, pictures: 10, bad: 30 })
 })

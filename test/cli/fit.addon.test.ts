@@ -79,7 +79,7 @@ describe('paligemma fit', () => {
     const file = join(folder, 'adapter.gguf')
     const plain = await paligemma(command('--data', train, '--out', file, '--steps', '1', '--target', 'q_proj'))
     expect(plain).toMatchObject({ code: 0 })
-    expect(plain.out).toMatch(/adapter\.gguf: rank 8, \d+ values in \d+ matrices after 1 steps, loss \d/)
+    expect(plain.out).toMatch(/adapter\.gguf: rank 8, \d+ values in \d+ matrices after 1 step, loss \d/)
     expect(existsSync(file)).toBe(true)
   }, 60_000)
 

@@ -54,6 +54,7 @@ describe('names of hub models', () => {
 
   it('types may be written as for convert', () => {
     expect(expectReference('a/b:q4_k')).toEqual({ id: 'a/b', type: 'Q4_K_M' })
+    expect(expectReference('a/b/')).toEqual({ id: 'a/b' })
     expect(() => expectReference('a/b:q9')).toThrow(/Expected one of F32, F16/)
   })
 })
@@ -349,6 +350,24 @@ describe('the files of a model', () => {
     ])
     const single = [...checkpoint.filter(({ path }) => !path.startsWith('model')), file('model.safetensors')]
     expect(names(choose(single).files)).toContain('model.safetensors')
+  })
+
+  it('of a checkpoint: one file before shards of an earlier save, shards of any names, all lists of tokens', () => {
+    const both = names(choose([...checkpoint, file('model.safetensors'), file('special_tokens_map.json')]).files)
+    expect(both).toContain('special_tokens_map.json')
+    expect(both.filter((name) => name.startsWith('model'))).toEqual(['model.safetensors'])
+    const renamed = [
+      ...checkpoint.filter(({ path }) => !path.startsWith('model-')),
+      ...['weights-1.safetensors', 'weights-2.safetensors', 'consolidated.safetensors'].map((path) => file(path))
+    ]
+    const weights = names(choose(renamed).files).filter((name) => name.endsWith('.safetensors'))
+    expect(weights).toEqual(['weights-1.safetensors', 'weights-2.safetensors'])
+  })
+
+  it('what is missing is named: the index of shards, the weights of an adapter', () => {
+    const shards = checkpoint.filter(({ path }) => path !== 'model.safetensors.index.json')
+    expect(() => choose(shards)).toThrow(/lacks model\.safetensors\.index\.json/)
+    expect(() => choose([file('adapter_config.json')])).toThrow(/lacks adapter_model\.safetensors/)
   })
 
   it('a ready GGUF of the type is taken, unless more than it can give is asked for', () => {

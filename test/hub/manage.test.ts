@@ -26,7 +26,7 @@ const downloadedBytes = Object.values(files).reduce((sum, content) => sum + cont
 /** Its size tells the type. */
 const fakeConvert: typeof convert = async ({ out, type }) => {
   writeFileSync(out, Buffer.alloc(type === 'Q8_0' ? 2000 : 1000))
-  return { path: out, bytes: statSync(out).size, type: type!, tensors: 1, parameters: 1, notes: [] }
+  return { path: String(out), bytes: statSync(out).size, type: type!, tensors: 1, parameters: 1, notes: [] }
 }
 
 let hub: TestHub

@@ -1,5 +1,6 @@
 /** A model that was pulled, without a network, without a hub, and where nothing can be written. */
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -15,7 +16,7 @@ afterAll(removeTempDirs)
 
 const fakeConvert: typeof convert = async ({ out, type }) => {
   writeFileSync(out, 'model')
-  return { path: out, bytes: 5, type: type!, tensors: 1, parameters: 1, notes: [] }
+  return { path: String(out), bytes: 5, type: type!, tensors: 1, parameters: 1, notes: [] }
 }
 
 let hub: TestHub
@@ -125,6 +126,15 @@ describe('a hub that cannot be reached', () => {
     expect(hub.seen).toHaveLength(1)
   })
 
+  it('leaves the cached model of another type where none is asked for, with a note', async () => {
+    const { path } = await run({ type: 'f16' })
+    await hub.stop()
+    const found = await run()
+    expect(found).toMatchObject({ path, type: 'F16', cached: true })
+    expect(found.notes.join()).toMatch(/cached model of type F16 is used/)
+    expect(messages).toEqual([])
+  })
+
   it('does not hide an abort, and is an error where something new is wanted', async () => {
     await run()
     const control = new AbortController()
@@ -136,6 +146,65 @@ describe('a hub that cannot be reached', () => {
     await hub.stop()
     expect(await failure({ type: 'f16' })).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED' })
     expect(await failure({ force: true })).toMatchObject({ code: 'ERR_DOWNLOAD_FAILED' })
+  })
+})
+
+describe.skipIf(process.platform === 'win32')("a snapshot in the cache of Hugging Face's library", () => {
+  const commit = 'ab'.repeat(20)
+  const hubCache = () => join(cacheDir, 'hf-hub')
+  const env = () => ({ HF_HUB_CACHE: hubCache() })
+  /** As that library lays it out: contents by their checksums, and links of their names. */
+  function snapshot(files: Record<string, string>): void {
+    const root = join(hubCache(), `models--${hub.id.replace('/', '--')}`)
+    const at = (...parts: string[]) => join(root, ...parts)
+    for (const dir of ['refs', 'blobs', `snapshots/${commit}`]) mkdirSync(at(dir), { recursive: true })
+    writeFileSync(at('refs', 'main'), commit)
+    for (const [name, content] of Object.entries(files)) {
+      const large = name.endsWith('.safetensors')
+      const hash = createHash(large ? 'sha256' : 'sha1')
+      const blob = hash
+        .update(large ? '' : `blob ${content.length}\0`)
+        .update(content)
+        .digest('hex')
+      writeFileSync(at('blobs', blob), content)
+      symlinkSync(at('blobs', blob), at('snapshots', commit, name))
+    }
+  }
+  const files = { 'config.json': '{"model_type":"paligemma"}', 'tokenizer.json': '{}', 'model.safetensors': 'weights' }
+
+  it('is enough where requests are forbidden, and none is made', async () => {
+    snapshot(files)
+    hub.seen.length = 0
+    const made = await run({ type: 'f16' }, { ...env(), HF_HUB_OFFLINE: '1' })
+    expect(made).toMatchObject({ commit, type: 'F16', cached: false })
+    expect(made.notes.join()).toMatch(/hf-hub has, since HF_HUB_OFFLINE forbids requests/)
+    expect(hub.seen).toEqual([])
+    expect(await run({ type: 'f16' }, { ...env(), HF_HUB_OFFLINE: '1' })).toMatchObject({ cached: true })
+  })
+
+  it('is enough where the hub cannot be reached', async () => {
+    snapshot(files)
+    await hub.stop()
+    expect(await run({}, env())).toMatchObject({ commit, cached: false })
+    expect(messages).toEqual([])
+  })
+
+  it('is not where something is missing or damaged, which is named', async () => {
+    const { 'model.safetensors': _, ...rest } = files
+    snapshot(rest)
+    const offline = { ...env(), HF_HUB_OFFLINE: '1' }
+    expect(await failure({}, offline)).toMatchObject({ message: expect.stringContaining('model.safetensors') })
+    snapshot({ 'model.safetensors': 'weights' })
+    const link = join(hubCache(), `models--${hub.id.replace('/', '--')}`, 'snapshots', commit, 'model.safetensors')
+    writeFileSync(link, 'weighty')
+    expect(await failure({}, offline)).toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringMatching(/no whole copy of .*model\.safetensors.*HF_HUB_OFFLINE/)
+    })
+    expect(await failure({}, { ...offline, HF_HUB_CACHE: join(cacheDir, 'empty') })).toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: expect.stringContaining('is not in the cache')
+    })
   })
 })
 

@@ -120,7 +120,7 @@ describe.skipIf(!hasGolden)('a pulled model', () => {
     const pulled = await cli('pull', hub.id, '--type', 'q8_0', '--json')
     expect(pulled.code).toBe(0)
     expect(JSON.parse(pulled.out)).toMatchObject({ id: hub.id, type: 'Q8_0', cached: false })
-    expect(pulled.err).toMatch(/^org\/tiny-model at c0ffee0000, 8 files, 3\.2 MB, to be converted to Q8_0\n/)
+    expect(pulled.err).toMatch(/^org\/tiny-model at c0ffee0000, 9 files, 3\.2 MB, to be converted to Q8_0\n/)
     expect(pulled.err).toContain('2.7 MB  model.safetensors\n')
     const again = await cli('pull', hub.id)
     expect(again).toMatchObject({ code: 0, out: expect.stringContaining('Q8_0, ') as string })

@@ -206,6 +206,13 @@ describe('the choice of files', () => {
     expect(choose(two, { file: 'b-Q8_0.gguf' })).toMatchObject({ model: [{ path: 'b-Q8_0.gguf' }] })
     expect(() => choose(two, { file: 'c.gguf' })).toThrow(/no file c\.gguf/)
   })
+
+  it('takes GGUFs of folders though "vision" is in the name of each', () => {
+    const one = ['F32/vision-model-00001-of-00002.gguf', 'F32/vision-model-00002-of-00002.gguf']
+    expect(choose(one)).toMatchObject({ type: 'F32', model: [{ path: one[0] }, { path: one[1] }] })
+    const more = ['Q8_0/vision-language.gguf', 'Q4_K_M/vision-language.gguf']
+    expect(choose(more)).toMatchObject({ type: 'Q8_0', model: [{ path: more[0] }] })
+  })
 })
 
 describe.skipIf(!hasGolden)('pulling', () => {
@@ -216,7 +223,7 @@ describe.skipIf(!hasGolden)('pulling', () => {
     JSON.stringify({ ...(JSON.parse(adapterFile('adapter_config.json').toString()) as object), ...more })
   const fakeConvert: typeof convert = async ({ out, type }) => {
     writeFileSync(out, 'model')
-    return { path: out, bytes: 5, type: type!, tensors: 1, parameters: 1, notes: [] }
+    return { path: String(out), bytes: 5, type: type!, tensors: 1, parameters: 1, notes: [] }
   }
   const start = async (files: Record<string, Buffer | string>) => {
     hub = await TestHub.start(files)
@@ -333,6 +340,26 @@ describe.skipIf(!hasGolden)('pulling', () => {
       expect(error).toMatchObject({ code: 'ERR_MODEL_UNSUPPORTED', message: expect.stringMatching(told) })
       const asked = hub.seen.filter(({ path }) => path.includes('/resolve/')).map(({ path }) => basename(path))
       expect(asked.sort()).toEqual(['config.json', 'preprocessor_config.json'])
+      await hub.stop()
+    }
+  })
+
+  it('so is one that a file beside it calls quantized, and one that lacks a shard', async () => {
+    const rest = { 'config.json': '{"model_type":"paligemma"}', 'tokenizer.json': '{}' }
+    const index = { weight_map: { a: 'model-00001-of-00002.safetensors', b: 'model-00002-of-00002.safetensors' } }
+    for (const [files, told] of [
+      [{ 'quantize_config.json': '{}', 'model.safetensors': 'weights' }, /GPTQ/],
+      [
+        { 'model.safetensors.index.json': JSON.stringify(index), 'model-00001-of-00002.safetensors': 'weights' },
+        /lacks model-00002-of-00002\.safetensors/
+      ]
+    ] as const) {
+      await start({ ...rest, ...files })
+      const hooks = 'quantize_config.json' in files ? {} : { convert: fakeConvert }
+      const options = { endpoint: hub.url, cacheDir: tempDir() }
+      const error = await pull(hub.id, options, { env: {}, ...hooks }).then(String, (reason: Error) => reason)
+      expect(error).toMatchObject({ message: expect.stringMatching(told) })
+      expect(hub.seen.some(({ path }) => path.endsWith('.safetensors'))).toBe(false)
       await hub.stop()
     }
   })

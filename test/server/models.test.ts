@@ -49,6 +49,16 @@ describe('models', () => {
     expect(fake.loads).toHaveLength(2)
   })
 
+  it('that are being loaded do not hold up the end of the server', async () => {
+    const fake = new FakeNative()
+    fake.loadDelayMs = 3_600_000
+    const { server, log } = await serve(fake)
+    const ready = server.ready()
+    await server.close()
+    await expect(ready).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+    expect(log.join('')).toBe('')
+  })
+
   it('that cannot be loaded are 503 without the path, and tried again', async () => {
     const fake = new FakeNative()
     fake.loadError = { code: 'ERR_MODEL_INVALID', message: '/secret/fake.gguf: byte 7 is wrong' }
@@ -98,7 +108,7 @@ describe('models', () => {
     const [mix, cows, both] = await Promise.all(
       ['mix', 'cows', 'both'].map(async (name) => await registry.open(name, signal))
     )
-    expect(loaded).toEqual([{ model: 'mix.gguf', adapters: ['own.gguf', 'cows.gguf', 'pages.gguf'] }])
+    expect(loaded).toMatchObject([{ model: 'mix.gguf', adapters: ['own.gguf', 'cows.gguf', 'pages.gguf'] }])
     expect([mix!.adapters, cows!.adapters, both!.adapters]).toEqual([
       ['own.gguf'],
       ['cows.gguf'],

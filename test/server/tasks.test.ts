@@ -35,6 +35,23 @@ describe('tasks that give text', () => {
     ])
   })
 
+  it('name the field that is missing, or the mistaken name of it', async () => {
+    const { post } = await serve(new FakeNative())
+    const problem = async (path: string, body: object) =>
+      ((await (await post(path, form(body as Record<string, string>))).json()) as { error: { message: string } }).error
+    expect(await problem('/v1/detect', {})).toMatchObject({
+      message: 'labels: Expected string or array, but it is not there',
+      param: 'labels'
+    })
+    expect(await problem('/v1/answer', {})).toMatchObject({
+      message: 'question: Expected string, but it is not there'
+    })
+    expect(await problem('/v1/detect', { label: 'cow' })).toMatchObject({
+      message: 'Unrecognized request argument supplied: label',
+      param: 'label'
+    })
+  })
+
   it('take the picture itself as the body, with the other fields in the query', async () => {
     const fake = new FakeNative()
     const { url } = await serve(fake)

@@ -35,7 +35,7 @@ export const fakeConvert: typeof convert = async ({ source: from, out, type, onP
     .sort()
   writeFileSync(out, Buffer.concat(names.map((name) => readFileSync(join(source, name)))))
   onProgress?.(1)
-  return { path: out, bytes: statSync(out).size, type: type!, tensors: 1, parameters: 1, notes: ['converted'] }
+  return { path: String(out), bytes: statSync(out).size, type: type!, tensors: 1, parameters: 1, notes: ['converted'] }
 }
 export const wholeModel = Buffer.concat([firstContent, files['model-00002-of-00002.safetensors']])
 

@@ -1,4 +1,5 @@
 /** A training session of the engine, and what it begins with. */
+import type { WithPaths } from '../../base/validate'
 import { loraScale, moduleMatrix, type LoraSettings } from '../../convert/adapters/trained'
 import type { NativeFit } from '../../engine/native'
 import type { FloatTensor } from '../../formats/safetensors-writer'
@@ -26,7 +27,7 @@ type Half = 'A' | 'B'
 const engineName = (matrix: string, half: Half): string => `${matrix}.weight.lora_${half.toLowerCase()}`
 
 /** The adapter of `from`, or a new one. */
-export async function beginning(host: ModelHost, options: FitOptions): Promise<Beginning> {
+export async function beginning(host: ModelHost, options: WithPaths<FitOptions>): Promise<Beginning> {
   if (options.from === undefined) {
     const { rank, targets, seed } = withDefaults(options)
     const { alpha = 2 * rank, rslora = false } = options

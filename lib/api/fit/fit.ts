@@ -1,4 +1,5 @@
 /** Training of a LoRA adapter: examples go to the engine one at a time, so that other requests have their turns. */
+import type { WithPaths } from '../../base/validate'
 import type { Taken } from '../../base/call'
 import { PaliGemmaError } from '../../base/errors'
 import { workingFolder } from '../../base/paths'
@@ -12,7 +13,11 @@ import { Pictures } from './fit-pictures'
 import { beginning, type Beginning, FitSession } from './fit-session'
 import type { ModelHost } from '../request/host'
 
-export async function fitAdapter(host: ModelHost, examples: unknown, options: Taken<FitOptions>): Promise<FitResult> {
+export async function fitAdapter(
+  host: ModelHost,
+  examples: unknown,
+  options: Taken<WithPaths<FitOptions>>
+): Promise<FitResult> {
   host.throwIfDisposed()
   checkTogether(options)
   const { signal, evaluate } = options
@@ -52,7 +57,7 @@ class Run {
     private readonly heldOut: TakenExample[],
     private readonly start: Beginning,
     identity: string,
-    private readonly options: Taken<FitOptions>
+    private readonly options: Taken<WithPaths<FitOptions>>
   ) {
     const { batchSize, shuffle, seed, epochs, learningRate, warmup, schedule, weightDecay, clip, dropout } =
       withDefaults(options)

@@ -75,7 +75,8 @@ const tracksRule = {
   accepts: (v: unknown) => typeof v === 'boolean' || (typeof v === 'object' && v !== null)
 }
 
-const loopRules: Rules<LoopOptions> = {
+/** Options of the loop; those of the task stand beside them. */
+export const watchLoopRules: Rules<LoopOptions> = {
   task: taskRule,
   minInterval: rule.number(0, 86_400),
   onlyWhenChanged: {
@@ -103,7 +104,7 @@ export function watch(
       const { task } = readFields('the options of watch', given, ['task']) as { task: BatchTask }
       check('task', task, taskRule)
       const { concurrency: _, ordered: __, ...taskRules } = batchTaskRules[task] as Record<string, never>
-      const rules = { ...taskRules, ...loopRules } as object
+      const rules = { ...taskRules, ...watchLoopRules } as object
       const options = readOptions('watch', given, rules, ['task' as never]) as unknown as Given
       if (options.tracks && task !== 'detect' && task !== 'segment')
         throw wrongOption('tracks', 'nothing with a task that finds no objects', options.tracks)

@@ -24,14 +24,14 @@ export interface LoadOptions {
    */
   model: string | URL
   /** The separate vision GGUF ("mmproj"), where the text GGUF has no vision tensors. */
-  vision?: string | undefined
+  vision?: string | URL | undefined
   /** `vae-oid.npz`, or a GGUF that holds the mask decoder, where the model file has none. `segment` needs one. */
-  maskDecoder?: string | undefined
+  maskDecoder?: string | URL | undefined
   /**
    * LoRA adapters: PEFT directories or GGUF adapters, with the scale that requests get which choose none (default 1).
    * Weights stay as they are, quantized or not; what the adapters add is computed beside them.
    */
-  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  adapters?: (string | URL | TrainedAdapter | AdapterOption)[] | undefined
   /**
    * The engine of a bundled application: the path or file: URL of its `.node` file, or what requiring that file gave.
    * Default: the variable PALIGEMMA_NATIVE, else the package's own. The first one loaded also serves calls that take
@@ -131,7 +131,7 @@ export interface ScoreOptions {
   /** `<bos>`, `<eos>` and the like are tokens, not text; default false. */
   allowControlTokens?: boolean | undefined
   /** As for `generate`. */
-  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  adapters?: (string | URL | TrainedAdapter | AdapterOption)[] | undefined
   /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
@@ -207,7 +207,7 @@ export interface DetectOptions<Object = Detection> extends SamplingOptions, Tile
 /** Options of `encodeImage`. */
 export interface EncodeImageOptions {
   /** As for `generate`; the embedding holds what they make of the picture. */
-  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  adapters?: (string | URL | TrainedAdapter | AdapterOption)[] | undefined
   /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }
@@ -217,7 +217,7 @@ export interface EmbedOptions {
   /** Default: as the file says (`info.retrievalFlavour`); queries and pages of one index need the same. */
   flavour?: RetrievalFlavour | undefined
   /** As for `generate`. */
-  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  adapters?: (string | URL | TrainedAdapter | AdapterOption)[] | undefined
   /** Aborting rejects at once with the signal's reason. */
   signal?: AbortSignal | undefined
 }

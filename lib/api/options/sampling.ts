@@ -19,7 +19,7 @@ export interface SamplingOptions extends EngineOptions {
    * Which of the loaded adapters to use, by path or name, with scales; `[]`: the bare model. Default: all, with the
    * scales they were loaded with.
    */
-  adapters?: (string | TrainedAdapter | AdapterOption)[] | undefined
+  adapters?: (string | URL | TrainedAdapter | AdapterOption)[] | undefined
   /**
    * Milliseconds from the call, of an item among many from when its turn comes; after them it ends with ERR_DEADLINE.
    * Default: none.

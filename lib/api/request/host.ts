@@ -28,11 +28,11 @@ import { preprocessTiles, type PlanTiles } from '../../images/tiles'
 import { hintAtShape } from '../../images/shape-hint'
 import { withoutPlaceholders } from '../options/prompts'
 import { checkReadable } from '../../base/permission'
-import { untilAborted } from '../../base/signals'
-import { wrongOption } from '../../base/validate'
+import { anySignal, ownController, untilAborted } from '../../base/signals'
+import { wrongOption, type WithPaths } from '../../base/validate'
 
 /** Options of loading, with the model as a file. */
-export type HostOptions = LoadOptions & { model: string }
+export type HostOptions = WithPaths<LoadOptions>
 
 export type EndEvent = Extract<NativeEvent, { kind: 'end' }>
 
@@ -201,6 +201,8 @@ export class ModelHost {
   private readonly trained = new Map<TrainedAdapter, Promise<number>>()
   private readonly recent = new RecentPictures<PreprocessedImage>()
   private disposing: Promise<void> | undefined
+  /** Ends what is being decoded for a model that is gone. */
+  private readonly closing = ownController()
   private requests = 0
 
   private constructor(
@@ -277,7 +279,17 @@ export class ModelHost {
   }
 
   throwIfDisposed(): void {
-    if (this.disposed) throw new PaliGemmaError('ERR_DISPOSED', 'The model was disposed; load it again to use it')
+    if (this.disposed) throw disposedError()
+  }
+
+  /** Work that ends with the caller's signal or with the model, whichever comes first. */
+  private async whileOpen<T>(signal: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const either = anySignal([signal, this.closing.signal])
+    try {
+      return await untilAborted(work(either.signal!), this.closing.signal)
+    } finally {
+      either.release()
+    }
   }
 
   /** The `adapters` option of a request as the addon takes it. */
@@ -312,7 +324,10 @@ export class ModelHost {
     const images = options.images ?? (options.image === undefined ? [] : [options.image])
     for (const [i, image] of images.entries()) checkImage(image, options.images ? `images[${i}]` : 'image')
     if (images.length > 0) this.checkVision()
-    return await Promise.all(images.map(async (image) => await this.prepareImage(image, signal)))
+    return await this.whileOpen(
+      signal,
+      async (signal) => await Promise.all(images.map(async (image) => await this.prepareImage(image, signal)))
+    )
   }
 
   private async prepareImage(image: ImageInput, signal?: AbortSignal): Promise<PreparedImage> {
@@ -338,7 +353,10 @@ export class ModelHost {
     this.checkVision()
     if (isEmbedding(image))
       throw wrongOption('image', 'a picture with tiles, not an ImageEmbedding, which has no pixels,', image)
-    const views = await preprocessTiles(this.binding, image, this.pictureOptions(signal), plan)
+    const views = await this.whileOpen(
+      signal,
+      async (signal) => await preprocessTiles(this.binding, image, this.pictureOptions(signal), plan)
+    )
     return views.map(({ data, tile, transform }) => ({ native: { pixels: data }, tile, transform }))
   }
 
@@ -440,10 +458,14 @@ export class ModelHost {
     if (!this.disposing) {
       this.disposing = this.jobs.stopped
       this.model.dispose()
+      this.closing.abort(disposedError())
     }
     await this.disposing
   }
 }
+
+const disposedError = (): PaliGemmaError =>
+  new PaliGemmaError('ERR_DISPOSED', 'The model was disposed; load it again to use it')
 
 /** The object without its undefined properties: to the addon, a property that is there was given. */
 export function definedOnly<T extends object>(object: T): { [K in keyof T]: Exclude<T[K], undefined> } {

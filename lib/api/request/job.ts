@@ -1,6 +1,6 @@
 /** One job of the engine: prepare the pictures, request, run, result. */
 import type { Taken } from '../../base/call'
-import { untilAborted } from '../../base/signals'
+import { anySignal, untilAborted } from '../../base/signals'
 import { definedOnly, type ModelHost, type PreparedImage } from './host'
 import type { NativeRequest } from '../../engine/native'
 import { engineSampling } from '../../engine/sampling'
@@ -48,7 +48,7 @@ export async function runJob(
     emit?.(chunk)
     onToken?.(chunk)
   })
-  const images = ready ?? (await unlessStopped(untilAborted(host.prepareImages(options, signal), signal), stop))
+  const images = ready ?? (await prepareUnlessStopped(host, options, signal, stop))
   output.preprocessMs = output.elapsed()
   if (images) prepared?.(images)
   const end =
@@ -83,15 +83,23 @@ function toRequest(
   })
 }
 
-/** The promise's value, or undefined at once when `stop` aborts. */
-async function unlessStopped<T>(promise: Promise<T>, stop: AbortSignal | undefined): Promise<T | undefined> {
-  if (!stop) return await promise
-  promise.catch(() => {}) // nobody waits for it after a stop
-  const stopped = new Promise<undefined>((resolve) => {
-    if (stop.aborted) resolve(undefined)
-    stop.addEventListener('abort', () => resolve(undefined), { once: true })
-  })
-  return await Promise.race([promise, stopped])
+/** The pictures, or undefined at once when `stop` aborts: nothing of them is decoded any further. */
+async function prepareUnlessStopped(
+  host: ModelHost,
+  options: Taken<GenerationOptions>,
+  signal: AbortSignal,
+  stop: AbortSignal | undefined
+): Promise<PreparedImage[] | undefined> {
+  const either = anySignal([signal, stop])
+  try {
+    return await untilAborted(host.prepareImages(options, either.signal), either.signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    if (stop?.aborted) return undefined
+    throw error
+  } finally {
+    either.release()
+  }
 }
 
 /** Of an aborted run, whose end the engine does not report: <bos>, the text, the newline. */

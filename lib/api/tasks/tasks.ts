@@ -134,7 +134,8 @@ export async function parseText(
     signal.throwIfAborted()
     if (!object) continue
     const usable = object.valid && host.info.hasMaskDecoder
-    const data = usable ? await fullMask(host, { object, geometry, x: 0, y: 0 }, width, height) : undefined
+    const mask = usable ? fullMask(host, { object, geometry, x: 0, y: 0 }, width, height) : Promise.resolve(undefined)
+    const data = await untilAborted(mask, signal)
     objects.push(data ? { ...object, mask: asMask({ width, height, data }) } : object)
   }
   return objects

@@ -1,7 +1,8 @@
 /** The options of `paligemma batch`, and which of them go together. */
 import type { BatchTask } from '../../api/many/batch-tasks'
 import type { DetectOptions } from '../../api/options/options'
-import { flagOf, pick, samplingOptions } from '../args'
+import { pick, samplingOptions } from '../args'
+import { flagOf } from '../checks'
 import { type Context, usageError } from '../context'
 import { labelsOf } from '../tasks/detect'
 import { chooseModel } from '../model'
@@ -46,14 +47,33 @@ const flagsOf: Record<string, readonly TaskName[]> = {
   lang: ['caption', 'answer']
 }
 
+/** By the name of `out` where nobody says. */
+export function formatOf({ format, out }: { format?: Format; out: string }): Format {
+  return format ?? (/\.csv$/i.test(out) ? 'csv' : 'jsonl')
+}
+
 /** Throws for options of another task, and for formats that cannot hold its results. */
-export function checkFlags({ task, format, ...options }: BatchFlags): void {
+export function checkTogether({ task, format, ...options }: BatchFlags): void {
   for (const [flag, of] of Object.entries(flagsOf))
     if (options[flag] !== undefined && !of.includes(task))
       throw usageError(`${flagOf(flag)} goes with --task ${of.join(' or ')}, not with ${task}`)
   if ((format === 'coco' || format === 'yolo') && task !== 'detect' && task !== 'segment')
     throw usageError(`--format ${format} holds boxes and masks: expected --task detect or segment`)
   if (format === 'csv' && task === 'embed') throw usageError('--task embed writes --format jsonl only')
+}
+
+const needed: Partial<Record<TaskName, string>> = {
+  answer: 'question',
+  detect: 'label',
+  segment: 'label',
+  generate: 'prompt'
+}
+
+/** Throws where pictures that bring nothing along would all lack the same. */
+export function checkNeeded(flags: BatchFlags): void {
+  const flag = needed[flags.task]
+  if (flag !== undefined && flags[flag] === undefined)
+    throw usageError(`Expected ${flagOf(flag)} for --task ${flags.task}, or rows (.jsonl) that say it for each picture`)
 }
 
 /** The options of the task for all pictures. */

@@ -3,7 +3,7 @@ import { type Command, Option } from '../vendored'
 import { addLoadOptions, addSamplingOptions, collect, integer, number, tiles } from '../args'
 import type { Context } from '../context'
 import { addExamples, group } from '../help'
-import { type BatchFlags, formats, tasks } from './flags'
+import { type BatchFlags, formatOf, formats, tasks } from './flags'
 import { runBatchVerb } from './run'
 
 export function addBatch(program: Command, context: Context, onFailure: (code: number) => void): void {
@@ -22,14 +22,20 @@ export function addBatch(program: Command, context: Context, onFailure: (code: n
   )
   command
     .optionsGroup(group.picture)
-    .argument('[src...]', 'paths, folders, globs, URLs, .tar shards, .jsonl rows ({ "image": ..., options })')
+    .argument(
+      '[src...]',
+      'paths, folders (without those inside), globs, URLs, .tar shards, .jsonl rows ({ "image": ..., options })'
+    )
     .option('--files-from <file>', 'a list of the same, one a line or separated by NUL; "-" is standard input', collect)
   addTaskFlags(command)
   command
     .optionsGroup(group.output)
     .requiredOption('--out <file>', 'where results go; with yolo a folder')
     .addOption(
-      new Option('--format <format>', 'csv, coco and yolo are written at the end').choices(formats).default('jsonl')
+      new Option(
+        '--format <format>',
+        'csv, coco and yolo are written at the end (default: csv where --out ends in it, else jsonl)'
+      ).choices(formats)
     )
     .option('--retry-failed', 'try the pictures again that failed before')
     .option('--overwrite', 'begin anew, whatever is there')
@@ -39,7 +45,7 @@ export function addBatch(program: Command, context: Context, onFailure: (code: n
   addSamplingOptions(command)
   addLoadOptions(command)
   command.action(async (args: string[], options: BatchFlags) => {
-    const { failed } = await runBatchVerb(args, options, context)
+    const { failed } = await runBatchVerb(args, { ...options, format: formatOf(options) }, context)
     if (failed > 0) onFailure(3)
   })
 }

@@ -3,7 +3,7 @@
  * What a killed process leaves is at most a torn end, which goes away when the batch goes on.
  */
 import { type FileHandle, open, readdir, readFile, realpath, rm, stat } from 'node:fs/promises'
-import { type Line, wholeLines } from '../../base/lines'
+import { type Line, longestLine, wholeLines } from '../../base/lines'
 import { OutputFile, resolveOutput, writeFailure, writeOutput } from '../../base/output-file'
 import { syncFile } from '../../base/permission'
 import { acquireLock, type Lock } from '../../hub/lock'
@@ -137,9 +137,9 @@ export class Journal {
     await written
   }
 
-  async #write(row: Row): Promise<void> {
+  async #write(given: Row): Promise<void> {
     this.lock.lost.throwIfAborted()
-    const bytes = Buffer.from(`${lineOf(row)}\n`)
+    const { row, bytes } = readable(given)
     try {
       for (let done = 0; done < bytes.length; )
         done += (await this.#handle.write(bytes, done, bytes.length - done)).bytesWritten
@@ -179,6 +179,16 @@ export class Journal {
 function lineOf({ image, given, ...result }: Row): string {
   const head = JSON.stringify({ image, ...(given && { given }) })
   return `${head.slice(0, -1)},${roundedJson(result).slice(1)}`
+}
+
+/** A row whose line can be read again: a result that is longer than any line is a failure. */
+function readable(row: Row): { row: Row; bytes: Buffer } {
+  const bytes = Buffer.from(`${lineOf(row)}\n`)
+  if (bytes.length <= longestLine) return { row, bytes }
+  const { image, given, error } = row
+  if (error) throw usageError(`${image}: its row in the source is longer than ${longestLine} bytes; shorten it`)
+  const message = `${image}: a result of ${bytes.length} bytes is no row, which has ${longestLine} at most`
+  return readable({ image, ...(given && { given }), error: { code: 'ERR_WRITE_FAILED', message } })
 }
 
 /** What a link leads to, not the link. A folder stays: what is in it may be anybody's. */

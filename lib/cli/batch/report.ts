@@ -1,5 +1,5 @@
 /** How far a batch is: a line on a terminal, one a minute in logs, a summary at the end. */
-import type { Context } from '../context'
+import { type Context, counted } from '../context'
 import { type Progress, progress } from '../progress'
 
 const logEveryMs = 60_000
@@ -57,6 +57,8 @@ export class Report {
     const earlier = this.#known > 0 ? `, ${this.#known} were done before` : ''
     const rest = this.total !== undefined && this.#known + this.#done < this.total
     const hint = rest || this.context.signal.aborted ? '; the same command goes on from here' : ''
-    this.context.stderr.write(`${all} pictures: ${all - failed} ok, ${failed} failed${earlier}${rate}${hint}\n`)
+    this.context.stderr.write(
+      `${counted(all, 'pictures')}: ${all - failed} ok, ${failed} failed${earlier}${rate}${hint}\n`
+    )
   }
 }

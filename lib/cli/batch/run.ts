@@ -3,8 +3,9 @@ import { type BatchTask, itemKeys } from '../../api/many/batch-tasks'
 import { checkOutput, makeFolder } from '../../base/output-file'
 import { resultFields } from '../../api/many/rows'
 import { loadOptions, pick } from '../args'
+import { checkCall } from '../checks'
 import { type Context, describeError } from '../context'
-import { type BatchFlags, checkFlags, recommended, settingsOf, sharedOptions, tasks } from './flags'
+import { type BatchFlags, checkNeeded, checkTogether, recommended, settingsOf, sharedOptions, tasks } from './flags'
 import { writeFormat } from './formats'
 import { Journal } from './journal'
 import { filesOfModel } from '../model'
@@ -23,11 +24,13 @@ interface Run {
 
 /** `failed`: pictures among the rows that have no result. */
 export async function runBatchVerb(args: string[], flags: BatchFlags, context: Context): Promise<{ failed: number }> {
-  checkFlags(flags)
+  checkTogether(flags)
   const task = tasks[flags.task]
   const { out, format, overwrite = false, retryFailed = false } = flags
   const shared = await sharedOptions(flags, context)
+  await checkCall(task, { ...shared, concurrency: flags.concurrency })
   const sources = await openSources(args, flags.filesFrom ?? [], { context, keys: itemKeys(task) })
+  if (sources.total !== undefined) checkNeeded(flags)
   const settings = await settingsOf(flags)
   // Without --overwrite nothing that was not begun here is touched.
   const read = overwrite ? [...sources.files, ...(await filesOfModel(await loadOptions(flags, context.signal)))] : []

@@ -4,7 +4,7 @@ import { dirname, isAbsolute, join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { PaliGemmaError } from '../../base/errors'
 import { type Context, usageError } from '../context'
-import { expandImages, filesIn, isUrl } from '../images'
+import { expandImages, filesIn, isPictureName, isUrl, noteDeeper } from '../images'
 import type { Entry } from './rows'
 import { isShard, shardEntries } from './shards'
 
@@ -33,9 +33,14 @@ export async function openSources(args: string[], lists: string[], reading: Read
   if (lists.includes('-') && (!reading.context.stdin || reading.context.stdin.isTTY))
     throw usageError('Expected a list of pictures on standard input, which is a terminal')
   const named = args.length > 0 ? await expandImages(args) : []
+  noteDeeper(args, reading.context)
   const unclear = (name: string): boolean => isRows(name) || isShard(name)
   for (const path of [...named.filter(unclear), ...lists])
     if (path !== '-' && !isUrl(path) && !existsSync(path)) throw usageError(`There is no file ${path}`)
+  // A picture that is missing is a row; what is no picture by its name was meant as a folder.
+  for (const path of args)
+    if (!isUrl(path) && !isPictureName(path) && named.includes(path) && !existsSync(path))
+      throw usageError(`There is no file or folder ${path}`)
   return {
     entries: readAll(named, lists, reading),
     files: [...named, ...lists],

@@ -3,7 +3,7 @@ import { type Command, Option } from '../vendored'
 import { resolve } from 'node:path'
 import type { DatasetOptions } from '../../datasets/convert-dataset'
 import { collect, integer, number, pick } from '../args'
-import { type Context, printable, printJson, printLine } from '../context'
+import { type Context, counted, printable, printJson, printLine } from '../context'
 import { addExamples, group } from '../help'
 import { progress } from '../progress'
 
@@ -82,8 +82,11 @@ async function runDataset(source: string, options: Record<string, unknown>, cont
     bar.done()
     if (options['json']) return printJson(context, result)
     for (const part of [result, ...(result.heldOut ? [result.heldOut] : [])])
-      printLine(context, `${printable(part.out)}: ${part.rows} rows about ${part.pictures} pictures`)
-    if (result.bad > 0) printLine(context, `${result.bad} rows were left out`)
+      printLine(
+        context,
+        `${printable(part.out)}: ${counted(part.rows, 'rows')} about ${counted(part.pictures, 'pictures')}`
+      )
+    if (result.bad > 0) printLine(context, `left out: ${counted(result.bad, 'rows')}`)
   } finally {
     bar.done()
     if (bad > mostShown) context.stderr.write(`... and ${bad - mostShown} more\n`)

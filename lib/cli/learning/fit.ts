@@ -1,4 +1,5 @@
 /** `paligemma fit`: a LoRA adapter from examples. */
+import type { WithPaths } from '../../base/validate'
 import { type Command, Option } from '../vendored'
 import { checkOutput, makeFolder, writeOutput } from '../../base/output-file'
 import { toPath } from '../../base/paths'
@@ -7,7 +8,8 @@ import type { FitOptions, FitResult, FitStep } from '../../train/options'
 import type { LoadOptions } from '../../api/options/options'
 import { addModelOption, chooseModel, filesOfModel } from '../model'
 import { addDeviceOptions, collect, integer, number, pick } from '../args'
-import { type Context, formatCount, printable, printJson, printLine, usageError } from '../context'
+import { checkFlags, checkLoad } from '../checks'
+import { type Context, counted, formatCount, printable, printJson, printLine, usageError } from '../context'
 import { checkData, type Finding } from './fit-data'
 import { addExamples, group } from '../help'
 import { progress } from '../progress'
@@ -74,6 +76,14 @@ export function addFit(program: Command, context: Context): void {
 async function runFit(options: Record<string, unknown>, context: Context): Promise<void> {
   const out = resolve(toPath(options['out'] as string))
   const isFile = /\.gguf$/i.test(out)
+  const { signal } = context
+  const settings: FitOptions = {
+    ...pick({ ...options, targets: options['target'] }, fitKeys),
+    ...(options['shuffle'] === false ? { shuffle: false } : {}),
+    signal
+  }
+  checkFlags(settings, (await import('../../train/options.js')).fitRules)
+  await checkLoad(pick(options, loadKeys))
   const folder = isFile ? dirname(out) : out
   const { readDataFile } = await import('../../train/data-file.js')
   const images = options['images'] as string | undefined
@@ -83,19 +93,13 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
       ? undefined
       : await readDataFile(resolve(toPath(options['eval'] as string)), images && resolve(toPath(images)))
   const { loadModel } = await import('../../index.js')
-  const { signal } = context
-  const load: LoadOptions = {
+  const load: WithPaths<LoadOptions> = {
     ...{ model: await chooseModel(options['model']), signal, maxSequences: 1 },
     ...pick(options, loadKeys)
   }
   if (isFile) await checkFile(out, options, load)
   const model = await loadModel(load)
   try {
-    const settings: FitOptions = {
-      ...pick({ ...options, targets: options['target'] }, fitKeys),
-      ...(options['shuffle'] === false ? { shuffle: false } : {}),
-      signal
-    }
     if (options['dryRun']) return await dryRun(model, [data, heldOut ?? []], settings, options, context)
     if (!isFile) await makeFolder(out, '--out')
     const checkpoint = (options['checkpoint'] as string | undefined) ?? join(folder, 'checkpoint')
@@ -121,7 +125,7 @@ async function runFit(options: Record<string, unknown>, context: Context): Promi
 async function checkFile(
   out: string,
   { data, eval: heldOut }: Record<string, unknown>,
-  load: LoadOptions
+  load: WithPaths<LoadOptions>
 ): Promise<void> {
   const read = [data, heldOut].filter((path) => typeof path === 'string')
   await checkOutput(out, { option: '--out', sources: [...read, ...(await filesOfModel(load))] })
@@ -155,7 +159,7 @@ async function train(
   } catch (error) {
     if (context.signal.aborted && last !== '') {
       bar.done()
-      context.stderr.write(`${last}: kept in ${printable(settings.checkpoint!)}; --resume goes on from there\n`)
+      context.stderr.write(`${last}: kept in ${printable(String(settings.checkpoint))}; --resume goes on from there\n`)
     }
     throw error
   } finally {
@@ -177,7 +181,7 @@ function report(
   printLine(
     context,
     `${printable(out)}: rank ${rank}, ${formatCount(parameters)} values in ${modules.length} matrices after ` +
-      `${losses.length} steps, loss ${losses.at(-1)!.toFixed(4)}${held}`
+      `${counted(losses.length, 'steps')}, loss ${losses.at(-1)!.toFixed(4)}${held}`
   )
 }
 

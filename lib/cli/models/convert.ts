@@ -87,7 +87,7 @@ export function addQuantize(program: Command, context: Context): void {
     .command('quantize')
     .summary('a GGUF in another type')
     .description('Stores the matrices of a GGUF in another type; everything else stays as it is.')
-    .argument('<in>', 'any GGUF')
+    .argument('<in>', 'any GGUF, the name of a pulled model, or "demo"')
     .argument('<out>', 'the GGUF to write')
   addExamples(
     command,
@@ -107,11 +107,13 @@ export function addQuantize(program: Command, context: Context): void {
         { json, ...options }: { type: string; visionType?: string; imatrix?: string; json?: boolean }
       ) => {
         const { quantize } = await import('../../convert/quantize.js')
+        const { resolveModel } = await import('../../hub/resolve.js')
+        const { path } = await resolveModel(source)
         await report(
           context,
           'quantizing',
           json,
-          async (onProgress) => await quantize({ ...options, source, out, signal: context.signal, onProgress })
+          async (onProgress) => await quantize({ ...options, source: path, out, signal: context.signal, onProgress })
         )
       }
     )

@@ -2,7 +2,7 @@
 import type { Command } from '../vendored'
 import type { RemovedList } from '../../hub/manage'
 import type { PullPlan, PullResult } from '../../hub/pull-options'
-import { flagOf } from '../args'
+import { flagOf } from '../checks'
 import { addExamples, group } from '../help'
 import { type Context, formatBytes, printable, printJson, printLine, usageError } from '../context'
 import { progress, type Progress } from '../progress'

@@ -3,8 +3,9 @@ import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Command } from '../vendored'
 import type { LoadOptions } from '../../api/options/options'
-import type { ServedModel, ServerOptions } from '../../server'
+import type { ListenOptions, ServedModel, ServerOptions } from '../../server'
 import { adapter, addRunOptions, collect, integer, number, runOptions, seconds } from '../args'
+import { checkFlags, checkLoad } from '../checks'
 import { announce, type Context, usageError } from '../context'
 import { addExamples, group } from '../help'
 import { chooseModel } from '../model'
@@ -76,15 +77,18 @@ async function serve(options: Record<string, unknown>, context: Context): Promis
   const apiKeys = await readKeys(options['apiKeyFile'] as string | undefined)
   const models = await modelsOf(options)
   const { createServer } = await import('../../server/index.js')
+  const { listenRules } = await import('../../server/options.js')
+  const where: ListenOptions = {
+    port: options['port'] as number | undefined,
+    host: options['host'] as string | undefined,
+    allowedHosts: options['allowedHost'] as string[] | undefined,
+    signal: context.signal
+  }
+  checkFlags(where, listenRules)
   const server = createServer({ models, apiKeys, ...serverOptions(options, context) })
   const drainMs = milliseconds(options['drain'])
   try {
-    const { url, host } = await server.listen({
-      port: options['port'] as number | undefined,
-      host: options['host'] as string | undefined,
-      allowedHosts: options['allowedHost'] as string[] | undefined,
-      signal: context.signal
-    })
+    const { url, host } = await server.listen(where)
     announce(context, `Listening on ${url} for ${Object.keys(models).join(', ')}`)
     if (!/^(?:127\.|::1$|localhost$)/.test(host) && apiKeys.length === 0)
       context.stderr.write('note: whoever reaches this machine may ask; --api-key-file keeps strangers out\n')
@@ -135,6 +139,7 @@ export function nameAndModel(text: string): [name: string, model: string] {
 async function modelsOf(options: Record<string, unknown>): Promise<Record<string, ServedModel>> {
   const given = (options['model'] as string[] | undefined) ?? [await chooseModel(undefined)]
   const shared = { ...runOptions(options), maxSequences: options['maxSequences'] as number | undefined }
+  await checkLoad(shared)
   const models: Record<string, ServedModel> = {}
   const add = (name: string, model: ServedModel): void => {
     if (Object.hasOwn(models, name)) throw usageError(`Expected different names but two models are called ${name}`)

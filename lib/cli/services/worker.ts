@@ -2,7 +2,7 @@
 import type { Command } from '../vendored'
 import type { WorkerOptions } from '../../queue'
 import { addLoadOptions, integer, loadOptions, number, seconds } from '../args'
-import { announce, type Context, usageError } from '../context'
+import { announce, type Context, counted, usageError } from '../context'
 import { addExamples, group } from '../help'
 
 export function addWorker(program: Command, context: Context): void {
@@ -54,7 +54,7 @@ async function work(options: Record<string, unknown>, context: Context): Promise
   } finally {
     context.signal.removeEventListener('abort', stop)
     const { done, failed } = worker.counts
-    context.stderr.write(`${done + failed} pictures: ${done} ok, ${failed} failed\n`)
+    context.stderr.write(`${counted(done + failed, 'pictures')}: ${done} ok, ${failed} failed\n`)
   }
 }
 

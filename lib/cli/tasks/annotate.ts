@@ -17,6 +17,12 @@ export async function draw(
   await writeOutput(path, png, { option, sources })
 }
 
+/** Refuses the name of another kind of picture. */
+export function checkPng(path: string): void {
+  if (/\.(?:jpe?g|gif|webp|avif|tiff?|bmp|svg|pdf)$/i.test(path))
+    throw usageError(`Expected a name that ends in .png for --annotate, which writes PNG, but received ${path}`)
+}
+
 /** Where --annotate puts the drawings of several images, without one of them meeting another or a source. */
 export class Annotations {
   readonly #paths: ReadonlyMap<string, string>
@@ -28,6 +34,7 @@ export class Annotations {
     private readonly look: DrawOptions = {}
   ) {
     const isFile = images.length === 1 && !/[/\\]$/.test(target) && !isFolder(target)
+    if (isFile) checkPng(target)
     if (images.length > 1 && extname(target) !== '' && !isFolder(target))
       throw usageError(`Expected a folder for --annotate with ${images.length} images but received ${target}`)
     this.#folder = isFile ? undefined : target

@@ -12,7 +12,7 @@ export function addAnswer(program: Command, context: Context, onFailure: () => v
     .description('Answers a question about images.')
   addExamples(
     command,
-    "answer --model demo --question 'what is left of the ring?' shapes.png",
+    "answer --model demo --question 'what is left of the ring?' node_modules/node-paligemma/demo/shapes.png",
     "answer -q 'is there a cow?' --choice yes --choice no photos/"
   )
   addTaskOptions(command)
@@ -28,6 +28,8 @@ export function addAnswer(program: Command, context: Context, onFailure: () => v
         ...samplingOptions(options, context.signal)
       }
       await runTask(images, options, context, onFailure, {
+        name: 'answer',
+        options: { ...call, question: options['question'] },
         run: async (model, image) => textResult(await model.answer(image, options['question'] as string, call))
       })
     })

@@ -20,6 +20,8 @@ export function addCaption(program: Command, context: Context, onFailure: () => 
     .action(async (images: string[], options: Record<string, unknown>) => {
       const call = { ...pick(options, ['style', 'lang']), ...samplingOptions(options, context.signal) }
       await runTask(images, options, context, onFailure, {
+        name: 'caption',
+        options: call,
         run: async (model, image) => textResult(await model.caption(image, call))
       })
     })

@@ -13,13 +13,15 @@ export function addDetect(program: Command, context: Context, onFailure: () => v
     .description('Finds things by name and prints their boxes.')
   addExamples(
     command,
-    "detect --model demo --label 'purple ring' --label 'black heart' shapes.png",
+    "detect --model demo --label 'purple ring' --label 'black heart' node_modules/node-paligemma/demo/shapes.png",
     "detect -l 'cow; boat' photos/ --annotate drawn/ --json > found.jsonl"
   )
   addObjectOptions(command).action(async (images: string[], options: Record<string, unknown>) => {
     const labels = labelsOf(options)
     const call = await objectCall(options, labels, context)
     await runTask(images, options, context, onFailure, {
+      name: 'detect',
+      options: { ...call, labels },
       run: async (model, image) => {
         const detections = await model.detect(image, labels, call)
         const text = detections.map(describeDetection).join('\n') || 'nothing found'

@@ -22,6 +22,8 @@ export function addOcr(program: Command, context: Context, onFailure: () => void
   command.action(async (images: string[], options: Record<string, unknown>) => {
     const call = { ...pick(options, ['tiles']), ...samplingOptions(options, context.signal) }
     await runTask(images, options, context, onFailure, {
+      name: 'ocr',
+      options: call,
       run: async (model, image) => textResult(await model.ocr(image, call))
     })
   })

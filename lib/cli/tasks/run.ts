@@ -2,12 +2,14 @@
 import { readFile } from 'node:fs/promises'
 import { checkOutput } from '../../base/output-file'
 import type { Command } from '../vendored'
+import { toNativeConstraint } from '../../output/constraint'
 import type { JsonSchema } from '../../output/schema/json-schema'
 import type { GenerateOptions } from '../../api/options/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from '../args'
 import { filesOfModel } from '../model'
-import { annotateText } from './annotate'
+import { annotateText, checkPng } from './annotate'
 import { addExamples, group } from '../help'
+import { checkCall } from '../checks'
 import { Pictures } from '../images'
 import { type Context, printable, printJson, printLine, usageError } from '../context'
 
@@ -20,12 +22,13 @@ export function addRun(program: Command, context: Context): void {
     )
   addExamples(
     command,
-    "run --model demo --image shapes.png --prompt 'caption en'",
-    "run -i page1.png -i page2.png -p 'answer en what is the total?' --json"
+    "run --model demo node_modules/node-paligemma/demo/shapes.png --prompt 'caption en'",
+    "run page1.png page2.png -p 'answer en what is the total?' --json"
   )
   addLoadOptions(command)
     .optionsGroup(group.picture)
-    .option('-i, --image <image>', 'path, URL or "-" for standard input; several are shown in order', collect)
+    .argument('[images...]', 'paths, URLs or "-" for standard input; several are shown in order')
+    .option('-i, --image <image>', 'the same as an argument; may be given several times', collect)
     .optionsGroup(group.task)
     .requiredOption('-p, --prompt <text>', 'such as "caption en", "answer en what is this?", "detect cow ; boat"')
   addSamplingOptions(command)
@@ -36,16 +39,23 @@ export function addRun(program: Command, context: Context): void {
     .optionsGroup(group.output)
     .option('--json', 'print one JSON object at the end')
     .option('--annotate <png>', 'write the first image with the boxes and masks of the output')
-    .action(async (options: Record<string, unknown>) => {
-      await run(options, context)
+    .action(async (images: string[], options: Record<string, unknown>) => {
+      await run(images, options, context)
     })
 }
 
-async function run(options: Record<string, unknown>, context: Context): Promise<void> {
-  const names = (options['image'] as string[] | undefined) ?? []
+async function run(args: string[], options: Record<string, unknown>, context: Context): Promise<void> {
+  const names = [...args, ...((options['image'] as string[] | undefined) ?? [])]
   const annotate = options['annotate'] as string | undefined
-  if (annotate !== undefined && names.length === 0) throw usageError('--annotate needs an --image')
-  const constraint = await readConstraint(options)
+  if (annotate !== undefined && names.length === 0) throw usageError('--annotate needs an image')
+  if (annotate !== undefined) checkPng(annotate)
+  const call = {
+    prompt: options['prompt'] as string,
+    ...(await readConstraint(options)),
+    ...samplingOptions(options, context.signal)
+  }
+  await checkCall('generate', call)
+  await toNativeConstraint(call.constrain) // says what is wrong with a schema
   const { loadModel } = await import('../../index.js')
   const load = await loadOptions(options, context.signal)
   const sources = annotate === undefined ? [] : [...names, ...(await filesOfModel(load))]
@@ -55,12 +65,7 @@ async function run(options: Record<string, unknown>, context: Context): Promise<
   for (const name of names) images.push(await pictures.open(name))
   const model = await loadModel(load)
   try {
-    const request = {
-      prompt: options['prompt'] as string,
-      ...(images.length > 0 ? { images } : {}),
-      ...constraint,
-      ...samplingOptions(options, context.signal)
-    }
+    const request = { ...call, ...(images.length > 0 ? { images } : {}) }
     let text: string
     if (options['json']) {
       const result = await model.generate(request)

@@ -17,7 +17,7 @@ export function addSegment(program: Command, context: Context, onFailure: () => 
     )
   addExamples(
     command,
-    "segment --model demo --label 'purple ring' shapes.png --annotate drawn.png",
+    "segment --model demo --label 'purple ring' node_modules/node-paligemma/demo/shapes.png --annotate drawn.png",
     "segment -l cow 'photos/*.jpg' --json > masks.jsonl"
   )
   addObjectOptions(command)
@@ -32,6 +32,8 @@ export function addSegment(program: Command, context: Context, onFailure: () => 
       const call = await objectCall(options, labels, context)
       const form = options['masks'] as string | undefined
       await runTask(images, options, context, onFailure, {
+        name: 'segment',
+        options: { ...call, labels },
         run: async (model, image) => {
           const found = await model.segment(image, labels, call)
           return {

@@ -1,6 +1,7 @@
 /** What caption, answer, ocr, detect and segment share: many images, one result each. */
 import type { Command } from '../vendored'
 import type { Drawable, ImageInput, PaliGemma } from '../../index'
+import type { BatchTask } from '../../api/many/batch-tasks'
 import { Annotations } from './annotate'
 import { addLoadOptions, addSamplingOptions, loadOptions } from '../args'
 import {
@@ -13,12 +14,17 @@ import {
   printJson,
   printLine
 } from '../context'
+import { checkCall } from '../checks'
 import { group } from '../help'
 import { addImageOptions, type ImageFlags, imagesOf, Pictures } from '../images'
 import { filesOfModel } from '../model'
 import { type Progress, progress } from '../progress'
 
 export interface Task {
+  /** The model's call that it is. */
+  name: BatchTask
+  /** Options of that call for every image. */
+  options: object
   /** Runs the task on one image. */
   run: (model: PaliGemma, image: ImageInput) => Promise<TaskResult>
 }
@@ -58,6 +64,7 @@ export async function runTask(
   onFailure: () => void,
   task: Task
 ): Promise<void> {
+  await checkCall(task.name, task.options)
   const images = await imagesOf(args, options as ImageFlags, context)
   const annotations =
     options['annotate'] === undefined

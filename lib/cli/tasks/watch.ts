@@ -5,7 +5,6 @@ import { type Command, Option } from '../vendored'
 import {
   addLoadOptions,
   addSamplingOptions,
-  flagOf,
   integer,
   loadOptions,
   number,
@@ -14,6 +13,7 @@ import {
   samplingOptions,
   seconds
 } from '../args'
+import { checkCall, checkFlags, flagOf } from '../checks'
 import { type Context, describeError, printable, printJson, printLine, usageError } from '../context'
 import type { BatchTask, Seen } from '../../index'
 import type { LivePage, LiveView } from '../../server/live-page'
@@ -90,6 +90,8 @@ async function run(source: string, options: Record<string, unknown>, context: Co
       void context.stderr.write(`note: ${printable(error.message)}; opening it again (${attempt})\n`),
     ...task
   }
+  await checkCall(task.task, call)
+  checkFlags(call, (await import('../../api/many/watch.js')).watchLoopRules)
   const load = await loadOptions(options, context.signal)
   const page = options['page'] === true ? await openPage(options['port'] as number | undefined, context) : undefined
   try {

@@ -3,7 +3,7 @@ import type { Detection, PaliGemma, RawPixels } from '../../index'
 import { pick, samplingOptions } from '../args'
 import type { Journal } from '../batch/journal'
 import type { Row } from '../batch/rows'
-import { type Context, printable, printJson, printLine } from '../context'
+import { type Context, counted, printable, printJson, printLine } from '../context'
 import { describeDetection } from '../tasks/detect'
 import { progress } from '../progress'
 import { Film } from './film'
@@ -132,7 +132,7 @@ class Speed {
 
   end(): void {
     this.bar.done()
-    if (this.frames > 0) this.context.stderr.write(`${this.frames} frames, ${this.note()}\n`)
+    if (this.frames > 0) this.context.stderr.write(`${counted(this.frames, 'frames')}, ${this.note()}\n`)
   }
 }
 

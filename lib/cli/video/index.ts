@@ -4,7 +4,6 @@ import type { PaliGemma } from '../../index'
 import {
   addLoadOptions,
   addSamplingOptions,
-  flagOf,
   loadOptions,
   number,
   integer,
@@ -13,6 +12,7 @@ import {
   samplingOptions,
   seconds
 } from '../args'
+import { checkCall, checkFlags, flagOf } from '../checks'
 import { type Context, printable, printJson, printLine, usageError } from '../context'
 import { Journal } from '../batch/journal'
 import type { Row } from '../batch/rows'
@@ -62,6 +62,7 @@ export function addVideo(program: Command, context: Context): void {
   addSamplingOptions(command)
   addLoadOptions(command).action(async (file: string, options: Record<string, unknown>) => {
     const detect = detecting(options)
+    await checkOptions(options, detect?.labels, context)
     const load = await loadOptions(options, context.signal)
     const sources = [file, ...(await filesOfModel(load))]
     if (options['annotate'] !== undefined) await checkFilm(options['annotate'] as string, sources)
@@ -97,6 +98,17 @@ function detecting(options: Record<string, unknown>): { labels: string[]; every:
   const every = (options['every'] as number | undefined) ?? 1
   if (!(every > 0)) throw usageError('Expected more than 0 seconds for --every')
   return { labels: (options['detect'] as string).split(';').map((name) => name.trim()), every }
+}
+
+async function checkOptions(
+  options: Record<string, unknown>,
+  labels: string[] | undefined,
+  context: Context
+): Promise<void> {
+  const { describeVideoRules } = await import('../../api/many/describe-video.js')
+  const sampling = samplingOptions(options, context.signal)
+  checkFlags({ ...options, ...sampling }, describeVideoRules)
+  if (labels) await checkCall('detect', { ...sampling, ...pick(options, ['minScore']), labels })
 }
 
 /** What a row depends on; where or how it is shown is not part of it. */

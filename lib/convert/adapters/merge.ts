@@ -1,4 +1,5 @@
 /** Merging LoRA adapters into the weights while they are converted. */
+import { isUrl } from '../../base/realms'
 import { PaliGemmaError } from '../../base/errors'
 import { canonicalName, type ExpectedTensor } from '../checkpoint/names'
 import type { AdapterList } from './option'
@@ -24,8 +25,9 @@ export interface MatrixUpdate {
 export async function readAdaptersToMerge(list: AdapterList): Promise<AdapterToMerge[]> {
   const adapters: AdapterToMerge[] = []
   for (const item of list) {
-    const alone = typeof item === 'string' || item instanceof TrainedAdapter
-    const { path, scale = 1 } = alone ? { path: item } : item
+    const alone = typeof item === 'string' || isUrl(item) || item instanceof TrainedAdapter
+    const { path: named, scale = 1 } = alone ? { path: item } : item
+    const path = isUrl(named) ? named.href : named
     if (path instanceof TrainedAdapter) {
       adapters.push({ dir: 'the trained adapter', updates: trainedUpdates(path), replaced: new Map(), scale })
       continue

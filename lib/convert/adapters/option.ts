@@ -10,12 +10,12 @@ export interface AdapterOption {
    * When loading: a PEFT directory (adapter_config.json, adapter_model.safetensors) or a GGUF adapter. In a request: a
    * loaded adapter, by the same path or by its `name` in the model's info. Or what `fit` returned, loaded or not.
    */
-  path: string | TrainedAdapter
+  path: string | URL | TrainedAdapter
   /** Multiplies what the adapter adds: 1 (default when loading) as trained, 0 off. In a request, default: as loaded. */
   scale?: number | undefined
 }
 
-export type AdapterList = readonly (string | TrainedAdapter | AdapterOption)[]
+export type AdapterList = readonly (string | URL | TrainedAdapter | AdapterOption)[]
 
 const maxScale = 1e6
 const scaleRule = rule.number(-maxScale, maxScale)

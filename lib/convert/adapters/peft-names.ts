@@ -50,12 +50,13 @@ function whole(name: string): PeftTensor {
   ].map(canonicalName)
   const target = spellings.find((spelling) => spelling === undefined || isWeight(spelling)) ?? spellings[0]
   // SigLIP's pooling head has no part in PaliGemma.
-  return target === undefined || /^vision\.head\./.test(target) ? { kind: 'nothing' } : { kind: 'whole', target }
+  if (target === undefined || /^vision\.head\./.test(target)) return { kind: 'nothing' }
+  return isWeight(target) ? { kind: 'whole', target } : { kind: 'unsupported', why: 'PaliGemma has no such tensor' }
 }
 
 const weights = [
   /^text\.(?:embed_tokens|norm)\.weight$/,
-  /^text\.layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.(?:weight|bias)$/,
+  /^text\.layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.weight$/,
   /^text\.layers\.\d+\.(?:input|post_attention|pre_feedforward|post_feedforward)_layernorm\.weight$/,
   /^vision\.(?:embeddings\.(?:patch|position)_embedding|post_layernorm|head)\.\w+/,
   /^vision\.encoder\.layers\.\d+\.(?:layer_norm[12]|self_attn\.(?:[qkv]|out)_proj|mlp\.fc[12])\.(?:weight|bias)$/,

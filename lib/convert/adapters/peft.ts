@@ -86,6 +86,8 @@ class Collection {
       const what = peftTensor(tensor.name)
       if (what.kind === 'nothing') continue
       if (what.kind === 'unsupported') this.unsupported.push(`${tensor.name} (${what.why})`)
+      else if (what.kind === 'half' && tensor.shape.length < 2)
+        this.unsupported.push(`${tensor.name} ([${tensor.shape.join(', ')}], no matrix)`)
       else if (!['F32', 'F16', 'BF16'].includes(tensor.type))
         this.unsupported.push(`${tensor.name} (${tensor.type}; only F32, F16 and BF16 are read)`)
       else await this.take(tensor, what)
@@ -117,6 +119,13 @@ class Collection {
       return
     }
     const data = await readAll(tensor)
+    const broken = data.findIndex((value) => !Number.isFinite(value))
+    if (broken >= 0)
+      throw new PaliGemmaError(
+        'ERR_MODEL_INVALID',
+        `${tensor.file}: tensor ${tensor.name} holds ${Number.isNaN(data[broken]) ? 'NaN' : 'infinity'} ` +
+          `(value ${broken}); the training diverged or the file is damaged`
+      )
     if (what.kind === 'half') {
       const update = this.updates.get(what.target) ?? { target: what.target, module: what.module }
       this.updates.set(what.target, update)

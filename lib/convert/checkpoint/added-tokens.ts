@@ -95,6 +95,8 @@ export function agreed(list: readonly AddedToken[]): AddedToken[] {
   const byText = new Map<string, AddedToken>()
   for (const token of list) {
     if (token.text === '') throw wrong(token, `is named ""`)
+    if (/\p{Surrogate}/u.test(token.text))
+      throw wrong(token, `is named by half a character, ${JSON.stringify(token.text)}`)
     const [same, other] = [byId.get(token.id), byText.get(token.text)]
     if (same && same.text !== token.text)
       throw wrong(token, `is ${JSON.stringify(token.text)}, but ${JSON.stringify(same.text)} in ${same.from}`)
@@ -106,7 +108,7 @@ export function agreed(list: readonly AddedToken[]): AddedToken[] {
   return [...byId.values()]
 }
 
-function wrong({ id, from }: AddedToken, what: string): PaliGemmaError {
+function wrong({ id, from }: Pick<AddedToken, 'id' | 'from'>, what: string): PaliGemmaError {
   return new PaliGemmaError(
     'ERR_MODEL_INVALID',
     `${from}: token ${id} ${what}; the files belong to different tokenizers`
@@ -114,20 +116,24 @@ function wrong({ id, from }: AddedToken, what: string): PaliGemmaError {
 }
 
 /**
- * Names the tokens in a vocabulary. A reserved or padding entry takes the new name; another piece is an error. `kinds`:
- * entries of the same name take the kind from the token, for vocabularies that know none of their own.
+ * Names the tokens in a vocabulary. A reserved or padding entry takes the new name; another piece is an error, and so
+ * is the name of another added token. An ordinary piece of the name is found wherever it stands from now on.
  */
-export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kinds = false): void {
+export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens): void {
   const { tokens, scores, types } = vocabulary
+  const elsewhere = piecesElsewhere(vocabulary, added)
   for (const { id, text, special, flags, from } of added.tokens) {
     const piece = text.replaceAll(' ', '▁')
     const kind = special || text === '<image>' ? TokenType.control : TokenType.userDefined
     const now = tokens[id]
     if (flags !== 0) (vocabulary.flags ??= new Map()).set(id, flags)
     if (now === piece || isSameByte(now, piece)) {
-      if (kinds && types[id] === TokenType.normal) types[id] = kind
+      if (types[id] === TokenType.normal) types[id] = kind
       continue
     }
+    const other = elsewhere.get(piece)
+    if (other !== undefined)
+      throw wrong({ id, from }, `is ${JSON.stringify(text)}, which is token ${other} of the tokenizer's model`)
     const free = now === undefined || types[id] === TokenType.unused || /^(?:<unused\d+>|\[PAD\d+\])$/.test(now)
     if (!free || (now !== undefined && from.endsWith('added_tokens.json') && types[id] !== TokenType.unused)) {
       throw new PaliGemmaError(
@@ -140,6 +146,22 @@ export function applyAddedTokens(vocabulary: Vocabulary, added: AddedTokens, kin
     scores[id] = addedScore
     types[id] = kind
   }
+}
+
+/** Ids of added tokens that are called like one that is to be added under another id. */
+function piecesElsewhere({ tokens, types }: Vocabulary, added: AddedTokens): Map<string, number> {
+  const wanted = new Map<string, number>()
+  for (const { id, text } of added.tokens) {
+    const piece = text.replaceAll(' ', '▁')
+    if (tokens[id] !== piece) wanted.set(piece, id)
+  }
+  const found = new Map<string, number>()
+  if (wanted.size === 0) return found
+  for (const [id, piece] of tokens.entries()) {
+    const taken = piece !== undefined && types[id] !== TokenType.normal && (wanted.get(piece) ?? id) !== id
+    if (taken) found.set(piece, id)
+  }
+  return found
 }
 
 /**

@@ -164,6 +164,8 @@ function readRope(config: Fields): number {
 
 /** Missing keys take SiglipVisionConfig's defaults, except the patch size, whose default of 16 no PaliGemma uses. */
 function readVision(config: Fields, preprocessor: Fields | undefined): VisionConfig {
+  if (config.string('model_type', 'siglip_vision_model') !== 'siglip_vision_model')
+    config.unsupported('model_type', "but PaliGemma's tower is siglip_vision_model")
   const patchSize = config.integer('patch_size', 1, 14, most.patch)
   const imageSize = config.has('image_size')
     ? config.integer('image_size', 1, undefined, most.imageSize)

@@ -210,9 +210,13 @@ export function checkTensors(
   if (misshapen.length > 0) problems.push(`wrong shape: ${someOf(misshapen)}`)
   if (problems.length > 0) problems.push(...claims)
   if (problems.length > 0) {
+    const unmerged = unknown.some((name) => /\.(?:lora_|modules_to_save\.|ia3_|oft_)/.test(name))
     throw new PaliGemmaError(
       'ERR_MODEL_INVALID',
-      `${where}: the weights do not fit ${config} (${problems.join('; ')}); check that all files are of one model`
+      `${where}: the weights do not fit ${config} (${problems.join('; ')}); ` +
+        (unmerged
+          ? 'an adapter is still wrapped around the model: merge it (PEFT: merge_and_unload) and save that'
+          : 'check that all files are of one model')
     )
   }
 }

@@ -16,7 +16,7 @@ export async function untiedBecause(
   quantizeRows: QuantizeRows
 ): Promise<string | undefined> {
   const cols = embedding.shape[1]
-  if (head.shape.length !== 2 || embedding.shape.length !== 2 || head.shape[1] !== cols || !cols)
+  if (head.shape.length !== 2 || embedding.shape.length !== 2 || head.shape[1] !== cols || !cols || !head.shape[0])
     return `is [${head.shape.join(', ')}], not a copy of`
   const rows = Math.min(head.shape[0]!, embedding.shape[0]!)
   const step = Math.max(1, Math.floor(chunkValues / cols))
@@ -29,7 +29,7 @@ export async function untiedBecause(
     await Promise.all([head.read(row * bytes[0], parts[0]), embedding.read(row * bytes[1], parts[1])])
     if (head.type === embedding.type && parts[0].equals(parts[1])) continue
     const floats = async (tensor: SourceTensor, data: Buffer) =>
-      isBlockType(tensor.type)
+      !['F32', 'F16', 'BF16'].includes(tensor.type)
         ? new Float32Array(Uint8Array.from(await quantizeRows(data, tensor.type, 'F32', cols)).buffer)
         : toFloat32(data, tensor.type)
     comparison.add(await floats(head, parts[0]), await floats(embedding, parts[1]))
@@ -50,13 +50,21 @@ class Comparison {
   private readonly blocks: number | undefined
   private exact = true
   // Still possible: one side is the other after rounding to bfloat16 or float16.
-  private readonly rounded = [bfloat16, float16].map((type) => ({ ...type, near: true, sides: [true, true] }))
+  private readonly rounded: (typeof float16 & { near: boolean; sides: [boolean, boolean] })[]
 
   constructor(
     a: string,
     b: string,
     private readonly cols: number
   ) {
+    // A side that was rounded to float16 by itself is that far off, too, where numbers are tiny.
+    const absolute = [a, b].includes('F16') ? float16.absolute : 0
+    this.rounded = [bfloat16, float16].map((type) => ({
+      ...type,
+      absolute: Math.max(type.absolute, absolute),
+      near: true,
+      sides: [true, true]
+    }))
     const bits = [a, b].filter(isBlockType).map(bitsOf)
     this.blocks = bits.length > 0 ? blockTolerance(Math.min(...bits)) : undefined
   }

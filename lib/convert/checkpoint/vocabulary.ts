@@ -69,15 +69,13 @@ async function folderVocabulary(dir: string, options: VocabularyOptions): Promis
 interface FileVocabulary {
   file: string
   vocabulary: Vocabulary
-  /** Kinds of pieces are not in this file. */
-  kinds: boolean
 }
 
 async function fileVocabulary(file: string): Promise<FileVocabulary> {
   const start = await firstBytes(file, 64)
-  if (/^\s*\{/.test(start)) return { file, vocabulary: await parseTokenizerJson(await readJson(file)), kinds: true }
+  if (/^\s*\{/.test(start)) return { file, vocabulary: await parseTokenizerJson(await readJson(file)) }
   const bytes = await readRegularFile(file, maxModelBytes)
-  return { file, vocabulary: await parseSentencePiece(file, bytes ?? Buffer.alloc(0)), kinds: false }
+  return { file, vocabulary: await parseSentencePiece(file, bytes ?? Buffer.alloc(0)) }
 }
 
 // tokenizer.model of 257,000 pieces has 4.3 MB.
@@ -86,11 +84,11 @@ const maxModelBytes = 256 << 20
 /** With the tokens that the folder and the adapters name, one entry per row of the embedding. */
 async function completed(
   dir: string,
-  { file, vocabulary, kinds }: FileVocabulary,
+  { file, vocabulary }: FileVocabulary,
   { rows, imageTokenId, adapters }: VocabularyOptions
 ): Promise<Vocabulary> {
   const own = await readAddedTokens(dir)
-  applyAddedTokens(vocabulary, own, kinds)
+  applyAddedTokens(vocabulary, own)
   const others = await Promise.all(adapters.map(async (adapter) => await readAddedTokens(adapter)))
   for (const other of others) applyAddedTokens(vocabulary, other)
   placeImage(dir, vocabulary, imageTokenId)

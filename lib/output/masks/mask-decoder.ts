@@ -36,6 +36,6 @@ export class MaskDecoder {
  * Loads a mask decoder from `vae-oid.npz` (gs://big_vision/paligemma/vae-oid.npz) or a GGUF that holds one.
  * @throws PaliGemmaError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_INVALID_OPTION, ERR_NATIVE_MISSING
  */
-export async function loadMaskDecoder(path: string): Promise<MaskDecoder> {
+export async function loadMaskDecoder(path: string | URL): Promise<MaskDecoder> {
   return new MaskDecoder(await openMaskFile(path, 'decoder', async (source) => await native().openMaskDecoder(source)))
 }

@@ -198,6 +198,27 @@ describe.skipIf(!hasGolden)('settings of an adapter', () => {
     await expectRefused(adapter(lora(), { alpha_pattern: { '(': 1 } }), 'ERR_MODEL_INVALID', /alpha_pattern.*"\("/)
   })
 
+  it('with values that are no numbers are refused by file and tensor, loaded or merged', async () => {
+    const broken = lora()
+    const name = `base_model.model.${query}.lora_B.weight`
+    broken[name] = { ...pair.b, data: pair.b.data.map((value, i) => (i === 5 ? NaN : value)) }
+    await expectRefused(
+      adapter(broken),
+      'ERR_MODEL_INVALID',
+      /adapter_model\.safetensors: tensor .*lora_B\.weight holds NaN/
+    )
+  })
+
+  it('with tensors that no PaliGemma has, or no matrices, are refused by name', async () => {
+    const whole = `base_model.model.${query}`
+    for (const [tensors, name] of [
+      [{ ...lora(), [`${whole}.ia3_l`]: tensor([1, 128], 3) }, 'ia3_l'],
+      [{ ...lora(), [`${whole}.bias`]: tensor([128], 3) }, 'q_proj.bias'],
+      [{ ...lora(), [`${whole}.lora_A.weight`]: tensor([], 3) }, 'lora_A.weight']
+    ] as const)
+      await expectRefused(adapter(tensors), 'ERR_MODEL_UNSUPPORTED', new RegExp(name.replace('.', '\\.')))
+  })
+
   it('with a pattern that would match for ever are refused soon', async () => {
     await expectRefused(
       adapter(lora(), { alpha_pattern: { '(([a-z_.0-9]+)*)*X': 1 } }),

@@ -1,5 +1,5 @@
 /** The reference checkpoints, value for value, and what their configs leave out. */
-import { readdirSync, rmSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { hasGolden } from '../../support/golden'
@@ -30,6 +30,13 @@ describe.skipIf(!hasGolden)('convert of the reference checkpoints', () => {
       expect(tensor!.bytes.equals(new Uint8Array(expected.map((value) => value + plus).buffer)), target).toBe(true)
     }
     expect(gguf.order).toHaveLength(pairs.length)
+  })
+
+  it('takes model.safetensors where the index of an earlier, sharded save lies beside it', async () => {
+    const dir = copyCheckpoint(hf('pg1-tiny'))
+    const index = { weight_map: { 'lm_head.weight': 'model-00001-of-00002.safetensors' } }
+    writeFileSync(join(dir, 'model.safetensors.index.json'), JSON.stringify(index))
+    expect((await run(dir)).gguf.order).toEqual((await run(hf('pg1-tiny'))).gguf.order)
   })
 
   it('keeps bf16 weights bit for bit when asked for bf16; norms, biases and positions are f32', async () => {

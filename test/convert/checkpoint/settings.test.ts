@@ -154,6 +154,15 @@ describe.skipIf(!hasGolden)("the processor's settings", () => {
     }
   })
 
+  it('another vision tower is refused by name', async () => {
+    const dir = copyCheckpoint(tiny)
+    editJson(dir, 'config.json', (json) => Object.assign(json.vision_config, { model_type: 'siglip2_vision_model' }))
+    expect(await refusal(dir)).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringContaining('vision_config.model_type is "siglip2_vision_model"')
+    })
+  })
+
   it.each(['linear', 'dynamic', 'yarn', 'llama3'])('rope_scaling of type %s is refused by name', async (type) => {
     for (const key of ['rope_scaling', 'rope_parameters']) {
       const dir = copyCheckpoint(tiny)

@@ -14,7 +14,7 @@ function embeddingRows({ header, data }: TestCheckpoint, rows: number): Float32A
   return new Float32Array(Uint8Array.from(data.subarray(begin, begin + rows * width * 4)).buffer)
 }
 
-function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
+function bytesOf(values: Float32Array | Float64Array | Uint16Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 }
 
@@ -35,7 +35,11 @@ function float16(values: Float32Array): Uint16Array {
 }
 
 describe.skipIf(!hasGolden)('a tied head that was saved once more', () => {
-  const withHead = (dtype: string, convertTo: (values: Float32Array) => Float32Array | Uint16Array, rows = 2048) =>
+  const withHead = (
+    dtype: string,
+    convertTo: (values: Float32Array) => Float32Array | Float64Array | Uint16Array,
+    rows = 2048
+  ) =>
     changed((checkpoint) => {
       const values = convertTo(embeddingRows(checkpoint, rows))
       addTensor(checkpoint, 'language_model.lm_head.weight', dtype, [values.length / width, width], bytesOf(values))
@@ -46,6 +50,19 @@ describe.skipIf(!hasGolden)('a tied head that was saved once more', () => {
     ['in the same type', () => withHead('F32', same)],
     ['in bfloat16', () => withHead('BF16', bfloat16)],
     ['in float16', () => withHead('F16', float16)],
+    ['in float64', () => withHead('F64', (values) => Float64Array.from(values))],
+    [
+      'in bfloat16, beside an embedding in float16',
+      () =>
+        changed((checkpoint) => {
+          const values = embeddingRows(checkpoint, 2048)
+          const halves = bytesOf(float16(values))
+          const [begin] = checkpoint.header[embedding]!.data_offsets as [number]
+          checkpoint.data.set(halves, begin)
+          Object.assign(checkpoint.header[embedding]!, { dtype: 'F16', data_offsets: [begin, begin + halves.length] })
+          addTensor(checkpoint, 'language_model.lm_head.weight', 'BF16', [2048, width], bytesOf(bfloat16(values)))
+        })
+    ],
     ['without the padding rows', () => withHead('F32', same, 2005)],
     [
       'with more padding rows',
@@ -83,6 +100,10 @@ describe.skipIf(!hasGolden)('a tied head that was saved once more', () => {
     ],
     ['trained apart, in bfloat16', () => withHead('BF16', (values) => bfloat16(values.map((value) => value * 1.01)))],
     [
+      'no rows',
+      () => changed((checkpoint) => addTensor(checkpoint, 'lm_head.weight', 'F32', [0, 64], new Uint8Array(0)))
+    ],
+    [
       'another width',
       () => changed((checkpoint) => addTensor(checkpoint, 'lm_head.weight', 'F32', [10, 32], new Uint8Array(1280)))
     ]
@@ -119,6 +140,15 @@ describe.skipIf(!hasGolden)('names of tensors', () => {
     expect(wrapped.gguf.order).toEqual(plain.gguf.order)
     for (const [name, { bytes }] of plain.gguf.tensors)
       expect(wrapped.gguf.tensors.get(name)!.bytes.equals(bytes), name).toBe(true)
+  })
+
+  it('of an adapter that is still around the model are refused with the advice to merge it', async () => {
+    const lora = 'language_model.model.layers.0.self_attn.q_proj.lora_A.default.weight'
+    const dir = changed((checkpoint) => addTensor(checkpoint, lora, 'F32', [1, 64], new Uint8Array(256)))
+    expect(await refusal(dir)).toMatchObject({
+      code: 'ERR_MODEL_INVALID',
+      message: expect.stringMatching(/q_proj\.lora_A\.default\.weight.*merge_and_unload/)
+    })
   })
 
   it('of what PaliGemma does not use are left out, with a note', async () => {

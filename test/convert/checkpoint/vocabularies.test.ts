@@ -201,6 +201,28 @@ describe.skipIf(!hasGolden)('added tokens', () => {
     })
   })
 
+  it('that are ordinary pieces of tokenizer.model are found wherever they stand', async () => {
+    const plain = await converted(tiny)
+    const id = plain.tokens.findIndex((text, at) => plain.types[at] === 1 && /^[a-z]{3}$/.test(text))
+    const dir = copyCheckpoint(tiny)
+    editJson(dir, 'tokenizer.json', (json) => json.added_tokens.push(token(id, plain.tokens[id]!)))
+    expect((await converted(dir)).types[id]).toBe(4)
+  })
+
+  it('of one name under two ids, or of half a character, are refused', async () => {
+    for (const [text, why] of [
+      ['<loc0000>', /which is token \d+/],
+      ['\ud800x', /half a character/]
+    ] as const) {
+      const dir = copyCheckpoint(tiny)
+      rmSync(join(dir, 'tokenizer.json'))
+      rmSync(join(dir, 'tokenizer_config.json'))
+      editJson(dir, 'added_tokens.json', (json) => Object.assign(json, { [text]: 2005 }))
+      const { code, message } = await refusal(dir)
+      expect([code, message]).toEqual(['ERR_MODEL_INVALID', expect.stringMatching(why)])
+    }
+  })
+
   it('of which two files say different things are refused, naming both', async () => {
     const dir = copyCheckpoint(tiny)
     editJson(dir, 'tokenizer.json', (json) => json.added_tokens.push(token(2005, '<logo>')))

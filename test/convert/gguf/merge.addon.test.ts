@@ -116,11 +116,13 @@ describe.skipIf(!present)('merging into a GGUF', () => {
     expect((await dequantizeTensor(path, 'output_norm.weight')).data).toEqual(norm.map((value) => value + 1))
     const wrong = wholeAdapter({
       'multi_modal_projector.linear.modules_to_save.bias': bias.subarray(1),
-      'nowhere.modules_to_save.weight': bias
+      'language_model.model.layers.9.input_layernorm.modules_to_save.weight': bias
     })
     await expect(made({ source: file, adapters: [wrong] })).rejects.toMatchObject({
       code: 'ERR_MODEL_INVALID',
-      message: expect.stringMatching(/projector\.bias \[63\] instead of \[64\].*nowhere\.weight \[64\]/)
+      message: expect.stringMatching(
+        /projector\.bias \[63\] instead of \[64\].*layers\.9\.input_layernorm\.weight \[64\]/
+      )
     })
     await expect(made({ source: file, adapters: [{ path: dir, scale: 0.5 }] })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION'

@@ -1,0 +1,36 @@
+/** What is wrong with the options of a call, said before a model is loaded for it. */
+import type { BatchTask } from '../api/many/batch-tasks'
+import type { LoadOptions } from '../api/options/options'
+import { check, type Rule } from '../base/validate'
+
+/** As people type it: `minScore` is `--min-score`. */
+export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+/** Where people type another name than the call has. */
+const typed: Record<string, string> = {
+  labels: '--label',
+  choices: '--choice',
+  targets: '--target',
+  adapters: '--adapter',
+  allowedHosts: '--allowed-host',
+  minInterval: '--every'
+}
+
+/** Throws for the first wrong one of those that `rules` know. */
+export function checkFlags(options: object, rules: object): void {
+  const table = rules as Record<string, Rule>
+  for (const [name, value] of Object.entries(options))
+    if (value !== undefined && Object.hasOwn(table, name)) check(typed[name] ?? flagOf(name), value, table[name]!)
+}
+
+/** Options of one of a model's calls. */
+export async function checkCall(task: BatchTask, options: object): Promise<void> {
+  const { batchTaskRules } = await import('../api/many/batch-tasks.js')
+  checkFlags(options, batchTaskRules[task])
+}
+
+/** Options that a model is loaded with. */
+export async function checkLoad(options: Partial<LoadOptions>): Promise<void> {
+  const { loadRules } = await import('../api/options/options.js')
+  checkFlags(options, loadRules)
+}
