@@ -1,7 +1,6 @@
 /** Animated GIF and WebP: read by sharp, without ffmpeg. */
 import { readFile, stat } from 'node:fs/promises'
 import { toPath } from '../base/paths'
-import { formatOf } from '../images/formats'
 import { describe, isBytes, viewOf } from '../images/image-input'
 import { readPicture } from '../images/open'
 import { undecodable } from '../images/problems'
@@ -9,6 +8,7 @@ import { loadSharp } from '../images/sharp'
 import type { VideoFrame } from './decode'
 import { defaultCount, noFrames, type VideoFrameOptions } from './options'
 import type { VideoSource } from './source'
+import { isAnimated } from './stream-head'
 
 export interface Animation {
   name: string
@@ -53,8 +53,7 @@ const isFile = async (path: string): Promise<boolean> =>
     () => false
   )
 
-const animated = (bytes: Buffer): Buffer | undefined =>
-  ['gif', 'webp'].includes(formatOf(bytes.subarray(0, 1024)) ?? '') ? bytes : undefined
+const animated = (bytes: Buffer): Buffer | undefined => (isAnimated(bytes.subarray(0, 1024)) ? bytes : undefined)
 
 export async function* animationFrames(
   animation: Animation,

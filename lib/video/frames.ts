@@ -7,7 +7,8 @@ import { animationFrames, openAnimation } from './animation'
 import { decodeFrames, type VideoFrame } from './decode'
 import { probeDuration } from './ffmpeg'
 import { checkFrameOptions, defaultCount, frameRules, noFrames, type VideoFrameOptions } from './options'
-import { openVideo, takeSource, type OpenedVideo, type VideoSource } from './source'
+import { wholeAnimation } from './stream-head'
+import { nameOf, openVideo, takeSource, type OpenedVideo, type VideoSource } from './source'
 
 /** Half a millisecond: times are rounded where they are written down. */
 const tolerance = 0.0005
@@ -47,9 +48,10 @@ export async function* framesOf(
 ): AsyncGenerator<VideoFrame, void, undefined> {
   const { signal } = options
   signal?.throwIfAborted()
-  const animation = await untilAborted(openAnimation(source), signal)
+  const whole = await wholeAnimation(source, signal)
+  const animation = await untilAborted(openAnimation(whole), signal)
   if (animation) yield* animationFrames(animation, options)
-  else yield* videoFramesOf(await untilAborted(openVideo(source, options), signal), options)
+  else yield* videoFramesOf(await untilAborted(openVideo(whole, options, nameOf(source)), signal), options)
 }
 
 async function* videoFramesOf(

@@ -72,12 +72,14 @@ export interface Allowed {
   allowPlaylists?: boolean | undefined
 }
 
+/** For messages: "clip.mp4", "video of 5000 bytes", "video stream". */
+export const nameOf = (source: VideoSource): string => describe(source).replace(/^image\b/, 'video')
+
 export async function openVideo(
   source: VideoSource,
-  { allowPrivateAddresses: allowPrivate = privateAllowed(), allowPlaylists = false }: Allowed = {}
+  { allowPrivateAddresses: allowPrivate = privateAllowed(), allowPlaylists = false }: Allowed = {},
+  name = nameOf(source)
 ): Promise<OpenedVideo> {
-  // "image of 5000 bytes", "image stream"
-  const name = describe(source).replace(/^image\b/, 'video')
   if (typeof source === 'string') {
     const input = await locate(source, name, allowPrivate)
     if (!/^https?:/i.test(source))
@@ -113,7 +115,8 @@ async function locate(source: string, name: string, allowPrivate: boolean): Prom
   return `file:${path}` // a name with a colon is no protocol
 }
 
-function toReadable(source: Exclude<VideoSource, string | URL>, name: string): Readable {
+/** The bytes of what is neither a path nor an address. */
+export function toReadable(source: Exclude<VideoSource, string | URL>, name: string): Readable {
   if (isBytes(source)) return Readable.from([Buffer.from(viewOf(source))])
   if (isIterable(source) || isWebStream(source)) return readableOf(source as ImageStream, name)
   checkBody(source as Partial<Response>, name)

@@ -8,6 +8,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { videoFrames, type VideoFrame, type VideoFrameOptions, type VideoSource } from '../../lib/index'
@@ -182,6 +183,9 @@ describe.skipIf(!hasFfmpeg)('videoFrames', { timeout: 120_000 }, () => {
       expect(seconds(await collect(gif, { count: 3, start: 0.6 }))).toEqual([0.6, 0.6, 0.6])
       await expect(collect(gif, { start: 5 })).rejects.toThrow('has no frames from 5 s on')
       expect(seconds(await collect(gif, { fps: 10 }))).toEqual([0, 0.1, 0.3, 0.6])
+      const pieces = Array.from({ length: Math.ceil(gif.length / 5) }, (_, i) => gif.subarray(5 * i, 5 * i + 5))
+      const streams = [new Blob([Uint8Array.from(gif)]), new Response(Uint8Array.from(gif)), Readable.from(pieces)]
+      for (const stream of streams) expect(seconds(await collect(stream, { fps: 10 }))).toEqual([0, 0.1, 0.3, 0.6])
       await expect(collect(file('plain.mp4'))).rejects.toMatchObject({
         code: 'ERR_DEPENDENCY_MISSING',
         message: expect.stringMatching(/ffmpeg.*install.*PALIGEMMA_FFMPEG/s) as string

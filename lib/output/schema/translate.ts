@@ -39,9 +39,14 @@ const either = (options: string[]): string => (options.length === 1 ? options[0]
 function literal(value: unknown, path: string): string {
   if (typeof value === 'string' && value.length > maxLiteral)
     fail(path, `a text of more than ${maxLiteral} characters is too large for a constraint`)
-  const text: unknown = JSON.stringify(value)
+  const text: unknown = JSON.stringify(value, function (this: unknown, _, part: unknown) {
+    const becomesNull = typeof part === 'number' ? !Number.isFinite(part) : Array.isArray(this) && isNoJson(part)
+    return becomesNull ? fail(path, `${show(part)} cannot be written as JSON`) : part
+  })
   return typeof text === 'string' ? escaped(text) : fail(path, `${show(value)} cannot be written as JSON`)
 }
+
+const isNoJson = (value: unknown): boolean => ['undefined', 'function', 'symbol'].includes(typeof value)
 
 /** `{least,most}`; most undefined: no limit. */
 function times(least: number, most: number | undefined): string {
