@@ -85,11 +85,12 @@ function runArm() {
   }
 }
 
-/** `only`: words of the tests' names; `under`: the command that runs the program. */
+/** `only`: words of the tests' names, files without such a test are not built; `under`: what runs the program. */
 function nativeTests(options, { name, only = [], under = [] }) {
   const build = join(root, 'build', name)
   const ninja = !existsSync(join(build, 'CMakeCache.txt')) && spawnSync('ninja', ['--version']).status === 0
-  const configure = run('cmake', ['-S', root, '-B', build, ...options, ...(ninja ? ['-G', 'Ninja'] : [])], {
+  const words = `-DPALIGEMMA_TEST_WORDS=${only.join(';')}`
+  const configure = run('cmake', ['-S', root, '-B', build, ...options, words, ...(ninja ? ['-G', 'Ninja'] : [])], {
     stdio: ['ignore', 'ignore', 'inherit']
   })
   if (configure.status !== 0) return { failed: 1 }
