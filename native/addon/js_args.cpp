@@ -305,7 +305,7 @@ LoadOptions loadOptions(napi_env env, napi_value value) {
     options.cudaKernels = std::make_shared<const std::string>(reinterpret_cast<const char*>(text.data), text.size);
   });
   given("isa", [&](napi_value v) { options.isa = string(env, v, "isa"); });
-  given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, 1024)); });
+  given("threads", [&](napi_value v) { options.threads = int(integer(env, v, "threads", 1, kMostThreads)); });
   given("contextSize", [&](napi_value v) { options.contextSize = integer(env, v, "contextSize", 1, kInt32Max); });
   given("maxSequences", [&](napi_value v) { options.maxSequences = int(integer(env, v, "maxSequences", 1, 1024)); });
   given("kvCacheType", [&](napi_value v) {

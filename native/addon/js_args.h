@@ -14,6 +14,7 @@
 namespace pg::js {
 
 inline constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+inline constexpr int64_t kMostThreads = 1024;
 inline constexpr int64_t kMaxSafeInteger = (int64_t(1) << 53) - 1;
 
 bool isUndefined(napi_env env, napi_value value);

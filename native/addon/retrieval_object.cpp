@@ -12,7 +12,6 @@ namespace pg {
 namespace {
 
 constexpr napi_type_tag kPageStoreTag{0x5f0c9a71e3d24b86, 0xa41be87390d65c2f};
-constexpr int64_t kMostThreads = 1024;
 constexpr int64_t kMostPooledTokens = 16384;   // pooling takes 4 bytes for every pair
 
 napi_value toJs(napi_env env, const std::vector<double>& values) {
@@ -193,7 +192,7 @@ napi_value createPageStore(const js::Call& call) {
   const int64_t dims = dimsArgument(env, call.args[1]);
   const int threads = js::isUndefined(env, call.args[2])
                           ? defaultThreads()
-                          : int(js::integer(env, call.args[2], "threads", 1, kMostThreads));
+                          : int(js::integer(env, call.args[2], "threads", 1, js::kMostThreads));
   chooseMaxSimKernels();   // a wrong PALIGEMMA_ISA fails here
   const napi_property_descriptor members[] = {
       js::method("add", js::entry<addPage>),          js::method("remove", js::entry<removePage>),

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "addon/js_args.h"
+#include "base/half.h"
 #include "base/thread_pool.h"
 #include "base/thread_room.h"
 #include "cpu/check_kernels.h"
@@ -22,7 +23,6 @@ namespace {
 constexpr int64_t kMaxSide = 1 << 20;          // pixels
 constexpr int64_t kMaxPixels = int64_t(1) << 30;
 constexpr uint32_t kTypeIds = 64;              // ids above every type of dtype.h
-constexpr int64_t kMostThreads = 1024;
 
 DType typeArgument(napi_env env, napi_value value, const char* name, bool (*usable)(DType)) {
   const std::string text = js::string(env, value, name);
@@ -56,7 +56,7 @@ void convertRow(DType from, DType to, const uint8_t* in, uint8_t* out, float* ro
   }
   if (from == to) std::memcpy(out, in, size_t(bytesFor(to, cols)));
   else quantizeRow(to, row, out, cols, importance);
-  constexpr float kLargestHalf = 65504;  // what every type holds, in its values or its scales
+  // what every type holds, in its values or its scales
   if (std::fabs(row[largest]) <= kLargestHalf) return;
   dequantizeRow(to, out, check, cols);
   if (!(std::fabs(check[largest] - row[largest]) <= 0.5f * std::fabs(row[largest])))
@@ -243,7 +243,7 @@ napi_value machineLimits(const js::Call& call) {
   const napi_env env = call.env;
   const int threads = js::isUndefined(env, call.args[0])
                           ? defaultThreads()
-                          : int(js::integer(env, call.args[0], "threads", 1, kMostThreads));
+                          : int(js::integer(env, call.args[0], "threads", 1, js::kMostThreads));
   return js::runInPool(
       env,
       [threads] {
@@ -259,7 +259,7 @@ napi_value machineLimits(const js::Call& call) {
 }
 
 napi_value threadRoomOf(const js::Call& call) {
-  const int want = int(js::integer(call.env, call.args[0], "want", 0, kMostThreads));
+  const int want = int(js::integer(call.env, call.args[0], "want", 0, js::kMostThreads));
   return js::runInPool(
       call.env, [want, idle = js::string(call.env, call.args[1], "idle")] { return threadRoom(want, idle.c_str()); },
       [](napi_env e, int room) { return js::toJs(e, int64_t(room)); });

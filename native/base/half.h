@@ -5,6 +5,8 @@
 
 namespace pg {
 
+constexpr float kLargestHalf = 65504;  // the largest number of f16
+
 static inline float bitsToFloat(uint32_t bits) {
   float f;
   memcpy(&f, &bits, 4);

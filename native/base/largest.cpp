@@ -1,18 +1,11 @@
 #include "base/largest.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "base/half.h"
 
 namespace pg {
-namespace {
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-}  // namespace
-
 int32_t largestOf(std::span<const float> values) {
   constexpr size_t kBlock = 256, kLanes = 8;
   float best = kNothing;

@@ -15,10 +15,10 @@ using Floats = std::vector<float>;
 
 constexpr double kExactSums = 1e-5, kFunctions = 2e-5, kSixteenBits = 2e-3, kEightBits = 0.03;
 
-// On a cache line, as the drivers' scratch is; zeros.
-class Scratch {
+// On a cache line, as the drivers' scratch is.
+class Zeros {
  public:
-  explicit Scratch(int64_t bytes) : memory_(size_t(bytes) + 64) {
+  explicit Zeros(int64_t bytes) : memory_(size_t(bytes) + 64) {
     data_ = reinterpret_cast<uint8_t*>(roundUp(reinterpret_cast<uintptr_t>(memory_.data()), uintptr_t(64)));
   }
   template <class T = uint8_t>
@@ -216,7 +216,7 @@ class Checker {
       for (const int64_t n : type == DType::q8_0 ? std::vector<int64_t>{64} : std::vector<int64_t>{33}) {
         const Rows w = rows(type, k_.tileRows, n);
         const Floats x = randoms(k_.tileTokens * n);
-        Scratch panel(4 * k_.tileRows * n), tokens(4 * k_.tileTokens * n);
+        Zeros panel(4 * k_.tileRows * n), tokens(4 * k_.tileTokens * n);
         Floats out(size_t(k_.tileTokens * k_.tileRows));
         k_.packRows(type, w.bytes.data(), w.stride, k_.tileRows, 0, n, panel.get<float>());
         k_.packTokens(x.data(), n, k_.tileTokens, n, tokens.get<float>());
@@ -273,7 +273,7 @@ class Checker {
   void tile8(DType type, const Rows& w, int64_t n) {
     const int64_t height = k_.tileRows, width = k_.tileTokens, groups = n / kTileGroup;
     const Floats x = randoms(width * n);
-    Scratch panel(height * n * k_.panelBytes), tokens(width * n * k_.tokenBytes), rowScales(4 * height * groups),
+    Zeros panel(height * n * k_.panelBytes), tokens(width * n * k_.tokenBytes), rowScales(4 * height * groups),
         tokenScales(4 * width * groups), offsets(4 * width * groups);
     Floats out(size_t(width * height));
     if (type == DType::f32) {  // what lies the other way
@@ -295,7 +295,7 @@ class Checker {
   void tileLevels(DType type, const Rows& w, int64_t n) {
     const int64_t height = k_.tileRows, width = k_.tileTokens, blocks = n / 32;
     const Floats x = randoms(width * n);
-    Scratch panel(blocks * k_.levelBlockBytes), tokens(ceilDiv(n, kRowBlock) * width * k_.tokenBlockBytes);
+    Zeros panel(blocks * k_.levelBlockBytes), tokens(ceilDiv(n, kRowBlock) * width * k_.tokenBlockBytes);
     Floats out(size_t(width * height));
     k_.packLevels(type, w.bytes.data(), w.stride, height, 0, n, panel.get());
     k_.packTokenLevels(x.data(), n, width, n, tokens.get());
@@ -307,7 +307,7 @@ class Checker {
     const int64_t height = 3;
     for (const int64_t count : {int64_t(1), kMaxDecodeTokens}) {
       const Floats x = randoms(count * n);
-      Scratch tokens(count * ceilDiv(n, kRowBlock) * k_.tokenBlockBytes);
+      Zeros tokens(count * ceilDiv(n, kRowBlock) * k_.tokenBlockBytes);
       Floats out(size_t(count * height));
       k_.quantizeTokens(x.data(), n, count, n, tokens.get());
       k_.dotRows8(type, w.bytes.data(), w.stride, height, n, tokens.get(), count, out.data());
@@ -321,7 +321,7 @@ class Checker {
       const int level = int(std::sqrt(2147483647.0 / double(n)));
       const Rows keys = rows(type, kTileGroup, n);
       const Floats x = randoms(width * n);
-      Scratch queries(2 * width * kRow16), panels(2 * kTileGroup * n);
+      Zeros queries(2 * width * kRow16), panels(2 * kTileGroup * n);
       Floats queryScales(static_cast<size_t>(width)), keyScales(kTileGroup), out(size_t(width * kTileGroup));
       for (int64_t t = 0; t < width; ++t)
         k_.packQueries16(x.data() + t * n, n, level, queries.get<int16_t>() + t * kRow16, &queryScales[size_t(t)]);
@@ -338,7 +338,7 @@ class Checker {
     const int64_t width = k_.tileTokens;
     const Rows values = rows(type, kTileGroup, n);
     const Floats scores = randoms(width * kTileGroup);
-    Scratch panels(2 * kTileGroup * n), p(2 * width * kTileGroup);
+    Zeros panels(2 * kTileGroup * n), p(2 * width * kTileGroup);
     Floats scales(kTileGroup), keep(static_cast<size_t>(width)), weights(static_cast<size_t>(width)),
         out(size_t(width * n)), want(size_t(width * n));
     k_.packValues16(type, values.bytes.data(), values.stride, kTileGroup, n, panels.get<int16_t>(), scales.data());

@@ -4,23 +4,13 @@
 #include <atomic>
 
 #include "base/error.h"
-#include "base/half.h"
+#include "base/finite.h"
 #include "base/math.h"
 #include "cpu/prefetch.h"
 #include "device/refusals.h"
 #include "format/blocks.h"
 
 namespace pg {
-namespace {
-
-bool allFinite(const float* x, int64_t n) {
-  uint32_t special = 0;
-  for (int64_t i = 0; i < n; ++i) special |= (floatToBits(x[i]) & 0x7f800000) == 0x7f800000;
-  return !special;
-}
-
-}  // namespace
-
 void Gemm::run(ConstHostView x, std::span<Part> parts) {
   if (x.rows == 0) return;
   if (tiles(x.rows)) tile(x, parts);
@@ -29,7 +19,7 @@ void Gemm::run(ConstHostView x, std::span<Part> parts) {
 
 void Gemm::checkFinite(ConstHostView x) const {
   for (int64_t r = 0; r < x.rows && !cancelled(); ++r)
-    if (!allFinite(x.row<float>(r), x.cols)) refuseSpoiled();
+    if (!allFinite({x.row<float>(r), size_t(x.cols)})) refuseSpoiled();
 }
 
 Gemm::Form Gemm::form(DType type) const {
@@ -174,7 +164,7 @@ Gemm::Packed Gemm::packTokens(ConstHostView x, Forms forms) {
     const float* rows = x.row<float>(t * width);
     const int64_t count = std::min(width, x.rows - t * width), stride = int64_t(x.stride / sizeof(float));
     for (int64_t r = 0; (forms.eight || forms.levels) && r < count; ++r)
-      if (!allFinite(rows + r * stride, k)) spoiled.store(true, std::memory_order_relaxed);
+      if (!allFinite({rows + r * stride, size_t(k)})) spoiled.store(true, std::memory_order_relaxed);
     for (int64_t c = 0; forms.f32 && c < k; c += kDepth32) {
       const int64_t n = std::min(kDepth32, k - c);
       kernels_.packTokens(rows + c, stride, count, n, tokens32 + packed.at(t, c, n, 1) * width);

@@ -8,9 +8,7 @@
 namespace pg {
 namespace {
 
-constexpr int64_t kRows = 528;     // of left that share one unpacking of right
-constexpr int64_t kColumns = 64;   // of out that one claim takes
-constexpr int64_t kDepth = 256;    // of the panels: they stay in the second-level cache
+constexpr int64_t kColumns = 64;  // of out that one claim takes
 
 }  // namespace
 

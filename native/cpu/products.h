@@ -39,6 +39,9 @@ class Products {
 
  private:
   static constexpr int64_t kLeast8 = 16;  // rows of left that are worth turning weights for
+  static constexpr int64_t kRows = 528;  // of left that share one unpacking of right
+  static constexpr int64_t kDepth = 256;  // of the panels: they stay in the second-level cache, with the sums
+  static constexpr int64_t kGroups = kDepth / kTileGroup;  // of 8-bit panels
   struct Block8;
   struct Block;  // rows of left that are packed, on their way to rows of out
 

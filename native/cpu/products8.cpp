@@ -11,9 +11,6 @@
 namespace pg {
 namespace {
 
-constexpr int64_t kRows = 528;  // of left that share one unpacking of right
-constexpr int64_t kDepth = 256;  // of the panels: they stay in the second-level cache, with the sums
-constexpr int64_t kGroups = kDepth / kTileGroup;
 constexpr int64_t kAhead = 16;  // rows of right
 
 // Columns of out that one claim takes where all threads get some: of each row of right they use the whole of the cache

@@ -11,9 +11,7 @@ namespace pg {
        "numbers that are far too large. Convert or download it again; convert names the tensor");
 }
 
-// f16 has no number beyond 65504, and the blocks of q8_0 have it as their scale: what is larger would become infinite.
-inline constexpr float kLargestHalf = 65504;
-
+// Beyond kLargestHalf in f16, or in the blocks of q8_0, which have it as their scale, all would become infinite.
 [[noreturn]] inline void refuseTooLarge(float limit) {
   fail(Code::modelInvalid, "The model computes keys or values beyond ", limit,
        ", more than a KV cache of this type holds: its weights (or those of an adapter) are far too large, or it "

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "base/half.h"
 #include "format/dequantize.h"
 #include "format/quantize_blocks.h"
@@ -76,12 +77,6 @@ namespace {
 // Chunks of whole blocks that stay in the first-level cache with their weights.
 constexpr int64_t kChunk = 1024;
 
-bool allFinite(const float* x, int64_t n) {
-  uint32_t special = 0;
-  for (int64_t i = 0; i < n; ++i) special |= (floatToBits(x[i]) & 0x7f800000) == 0x7f800000;
-  return !special;
-}
-
 float largestFinite(const float* x, int64_t n) {
   float largest = 0;
   for (int64_t i = 0; i < n; ++i)
@@ -135,7 +130,7 @@ void quantizeRow(DType type, const float* src, void* dst, int64_t n, const float
 
   if (!info->quantized) return convertRow(type, src, dst, n);
 
-  const bool clean = allFinite(src, n);
+  const bool clean = allFinite({src, size_t(n)});
   const float largest = clean ? kLargest : std::min(largestFinite(src, n), kLargest);
   // weights far below the mean would leave whole groups undecided
   float least = 0, most = 0;

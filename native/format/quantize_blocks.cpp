@@ -31,8 +31,6 @@ constexpr float kTargets4[] = {-13.0f, -10.5f, -9.2f, -8.7f, -8.3f, -8.0f, -7.7f
                                6.3f,   6.7f,   7.0f,  7.3f,  7.6f,  8.0f,  8.6f,  10.0f};
 constexpr float kTargets5[] = {-25.0f, -20.0f, -17.5f, -16.4f, -16.0f, -15.6f, -15.2f,
                                14.4f,  14.8f,  15.2f,  15.6f,  16.2f,  19.0f};
-constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
-constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 
 }  // namespace
 

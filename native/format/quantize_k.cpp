@@ -37,7 +37,7 @@ void packPairs(const uint8_t* q, uint8_t* qs) {
 }
 
 // Four bits a value: byte 32 * k + l takes x[64 * k + l] low and x[64 * k + 32 + l] high.
-void packNibbles(const uint8_t* q, uint8_t* qs) {
+void packHalves(const uint8_t* q, uint8_t* qs) {
   for (int k = 0; k < 4; ++k)
     for (int l = 0; l < 32; ++l) qs[32 * k + l] = uint8_t((q[64 * k + l] & 15) | q[64 * k + 32 + l] << 4);
 }
@@ -55,8 +55,6 @@ constexpr float kTargets3[] = {-7.5f, -6.0f, -5.0f, -4.5f, -4.2f, -3.9f, -3.6f, 
                                -3.0f, 2.6f,  2.9f,  3.2f,  3.5f,  4.0f,  5.0f};
 constexpr float kTargets6[] = {-44.0f, -36.0f, -32.6f, -32.0f, -31.5f, -31.0f, 30.5f, 31.0f, 31.5f, 36.0f};
 constexpr float kSpans2[] = {3.0f, 2.0f, 2.4f, 2.7f, 3.4f, 3.8f, 4.3f, 5.2f, 6.5f};
-constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
-constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 
 }  // namespace
 
@@ -105,7 +103,7 @@ void quantize(const float* x, const float* w, BlockQ4K* b, int64_t n) {
     packScaleMins(groups.scales, groups.mins, b->scales);
     uint8_t q[kSuperBlock];
     encodeLines(groups, x, 15, q);
-    packNibbles(q, b->qs);
+    packHalves(q, b->qs);
   }
 }
 
@@ -118,7 +116,7 @@ void quantize(const float* x, const float* w, BlockQ5K* b, int64_t n) {
     packScaleMins(groups.scales, groups.mins, b->scales);
     uint8_t q[kSuperBlock];
     encodeLines(groups, x, 31, q);
-    packNibbles(q, b->qs);
+    packHalves(q, b->qs);
     std::memset(b->qh, 0, sizeof b->qh);
     for (int g = 0; g < 8; ++g)
       for (int l = 0; l < 32; ++l) b->qh[l] = uint8_t(b->qh[l] | (q[32 * g + l] >> 4) << g);

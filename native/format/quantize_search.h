@@ -10,7 +10,6 @@
 
 namespace pg {
 
-constexpr float kLargestHalf = 65504.0f;
 constexpr float kLargest = 1e9f;              // more than any type can represent; squares stay far from overflow
 constexpr float kSmallest = 2.98023224e-8f;   // 2^-25: below it, every type with an f16 scale gives 0
 
@@ -153,6 +152,10 @@ void lineSums(const float* x, const float* w, float inverse, float shift, float 
   q2 = s2.sum();
   xq = sx.sum();
 }
+
+// Steps of 4 and of 5 bits for searchLine().
+inline constexpr float kSpans4[] = {15.0f, 12.6f, 13.4f, 14.0f, 14.6f, 15.5f, 16.2f, 17.2f, 18.6f, 21.0f};
+inline constexpr float kSpans5[] = {31.0f, 28.0f, 29.4f, 30.0f, 30.5f, 31.8f, 33.0f, 35.0f, 38.0f, 43.0f};
 
 // Free offset. `spans` are the numbers of steps that the range of x is stretched over; for each, the lowest value, the
 // highest, or the middle of the range stays where it was: what lies outside the codes is cut off on either side. The

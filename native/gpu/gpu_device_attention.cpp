@@ -1,6 +1,7 @@
 // The cache and attention: of rows that come alone, in pieces of their keys; of many, on tensor cores where they can.
 #include <algorithm>
 
+#include "base/half.h"
 #include "device/refusals.h"
 #include "gpu/gpu_launch.h"
 

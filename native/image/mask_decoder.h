@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/mask_codes.h"
+#include "base/object_tokens.h"
 #include "format/gguf.h"
 #include "image/mask_layers.h"
 

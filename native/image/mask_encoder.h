@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "base/mask_codes.h"
+#include "base/object_tokens.h"
 #include "format/gguf.h"
 #include "image/mask_layers.h"
 

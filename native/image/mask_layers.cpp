@@ -11,14 +11,14 @@
 namespace pg {
 namespace {
 
-constexpr int kLanes = 8;   // outputs that one inner step makes; channel counts are padded to a multiple
+constexpr int kOutputs = 8;   // outputs that one inner step makes; channel counts are padded to a multiple
 constexpr int kPixels = 4;  // pixels that share the weights of an inner step
 constexpr int64_t kMaxChannels = 4096;
 
-int padded(int channels) { return roundUp(channels, kLanes); }
+int padded(int channels) { return roundUp(channels, kOutputs); }
 
 // Where an output pixel takes its inputs from: input offset and weights.
-struct Tap {
+struct KernelTap {
   int dy, dx;
   const float* weight;
 };
@@ -29,15 +29,15 @@ struct Grid {
 };
 
 // At every point: output = bias + sum over taps of weight * input(y + dy, x + dx).
-void filter(const MaskPicture& in, const std::vector<Tap>& taps, const MaskLayer& layer, const Grid& grid,
+void filter(const MaskPicture& in, const std::vector<KernelTap>& taps, const MaskLayer& layer, const Grid& grid,
             MaskPicture& out) {
   const std::vector<float> outside(size_t(in.channels), 0.0f);
   const int points = grid.side * grid.side;
   for (int first = 0; first < points; first += kPixels) {
-    for (int lane = 0; lane < out.channels; lane += kLanes) {
-      float sum[kPixels][kLanes];
+    for (int lane = 0; lane < out.channels; lane += kOutputs) {
+      float sum[kPixels][kOutputs];
       for (int p = 0; p < kPixels; ++p) memcpy(sum[p], &layer.bias[size_t(lane)], sizeof sum[p]);
-      for (const Tap& tap : taps) {
+      for (const KernelTap& tap : taps) {
         const float* source[kPixels];
         bool any = false;
         for (int p = 0; p < kPixels; ++p) {
@@ -49,9 +49,9 @@ void filter(const MaskPicture& in, const std::vector<Tap>& taps, const MaskLayer
         }
         if (!any) continue;
         const float* weight = tap.weight + size_t(lane) * size_t(in.channels);
-        for (int c = 0; c < in.channels; ++c, weight += kLanes)
+        for (int c = 0; c < in.channels; ++c, weight += kOutputs)
           for (int p = 0; p < kPixels; ++p)
-            for (int l = 0; l < kLanes; ++l) sum[p][l] += source[p][c] * weight[l];
+            for (int l = 0; l < kOutputs; ++l) sum[p][l] += source[p][c] * weight[l];
       }
       for (int p = 0; p < kPixels && first + p < points; ++p) {
         const int y = (first + p) / grid.side * grid.outStep + grid.shiftY;
@@ -78,7 +78,7 @@ const float* MaskLayer::tap(int ky, int kx) const {
 }
 
 MaskPicture convolve(const MaskPicture& in, const MaskLayer& layer, int stride) {
-  std::vector<Tap> taps;
+  std::vector<KernelTap> taps;
   const int reach = (layer.kernel - 1) / 2;
   for (int ky = 0; ky < layer.kernel; ++ky)
     for (int kx = 0; kx < layer.kernel; ++kx) taps.push_back({ky - reach, kx - reach, layer.tap(ky, kx)});
@@ -96,7 +96,7 @@ MaskPicture upsample(const MaskPicture& in, const MaskLayer& layer) {
   MaskPicture out(in.size * 2, layer.out);
   for (int shiftY = 0; shiftY < 2; ++shiftY)
     for (int shiftX = 0; shiftX < 2; ++shiftX) {
-      std::vector<Tap> taps;
+      std::vector<KernelTap> taps;
       for (const auto& row : kFrom[shiftY])
         for (const auto& column : kFrom[shiftX])
           taps.push_back({row.offset, column.offset, layer.tap(row.k, column.k)});
@@ -171,7 +171,8 @@ MaskLayer MaskReader::layer(const std::string& name, int in, int out, int kernel
     for (size_t i = 0; i < size_t(in); ++i)
       for (size_t t = 0; t < taps; ++t) {
         const size_t from = transposed ? (i * size_t(made.out) + o) * taps + t : (o * size_t(in) + i) * taps + t;
-        const size_t to = t * paddedIn * size_t(padded(made.out)) + (o / kLanes * paddedIn + i) * kLanes + o % kLanes;
+        const size_t to =
+            t * paddedIn * size_t(padded(made.out)) + (o / kOutputs * paddedIn + i) * kOutputs + o % kOutputs;
         made.weight[to] = tensor.data[from];
       }
   made.bias = read(name + ".bias", {made.out}).data;

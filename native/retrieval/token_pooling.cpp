@@ -66,16 +66,16 @@ class Distances {
   std::vector<double> d_;
 };
 
-struct Merge {
+struct ClusterMerge {
   int64_t a, b;    // tokens of the two clusters
   double height;   // squared distance
 };
 
 // All merges, by the nearest-neighbour chain: two clusters that are each other's nearest may be merged at once, since
 // under Ward's criterion no later merge comes nearer. n^2 steps.
-std::vector<Merge> wardMerges(Distances& d, int64_t count) {
+std::vector<ClusterMerge> wardMerges(Distances& d, int64_t count) {
   std::vector<int64_t> size(size_t(count), 1), chain;
-  std::vector<Merge> merges;
+  std::vector<ClusterMerge> merges;
   int64_t next = 0;   // all before are merged into others
   while (int64_t(merges.size()) < count - 1) {
     if (chain.empty()) {
@@ -121,11 +121,12 @@ PooledTokens poolTokens(const float* vectors, int64_t tokens, int64_t dims, int6
   };
   if (clusters < tokens) {
     Distances d(similarityPoints(vectors, tokens, dims), tokens, dims);
-    std::vector<Merge> merges = wardMerges(d, tokens);
-    std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) { return a.height < b.height; });
+    std::vector<ClusterMerge> merges = wardMerges(d, tokens);
+    std::stable_sort(merges.begin(), merges.end(),
+                     [](const ClusterMerge& a, const ClusterMerge& b) { return a.height < b.height; });
     // merges of equal height go together
     const double cut = merges[size_t(tokens - clusters - 1)].height;
-    for (const Merge& merge : merges)
+    for (const ClusterMerge& merge : merges)
       if (merge.height <= cut) parent[size_t(root(merge.a))] = root(merge.b);
   }
   PooledTokens pooled;

@@ -1,10 +1,11 @@
 #include "serve/sequence.h"
 
+#include "base/object_tokens.h"
+
 namespace pg {
 namespace {
 
-const Generate kNothing;
-constexpr int32_t kLocations = 1024;
+const Generate kNoGenerate;
 constexpr int32_t kNearLocations =
     16;   // 1/64 of the picture: the best calibrated width on the demo model (docs/constraints.md)
 
@@ -14,7 +15,7 @@ Sequence::Sequence(std::shared_ptr<Job> j, Model& model)
     : job(std::move(j)),
       kv(*model.kvPool),
       model_(model),
-      generate_(job->request.is<Generate>() ? job->request.generate() : kNothing),
+      generate_(job->request.is<Generate>() ? job->request.generate() : kNoGenerate),
       sampler_(generate_.sampling),
       stops_(generate_.stop) {
   const Request& r = job->request;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/finite.h"
 #include "device/refusals.h"
 #include "serve/fit_task.h"
 #include "serve/importance.h"
@@ -12,7 +13,7 @@ namespace {
 
 // Vectors that leave here go through no later product, which would have looked at what it is given.
 void checkFinite(std::span<const float> values) {
-  if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) refuseSpoiled();
+  if (!allFinite(values)) refuseSpoiled();
 }
 
 class EncodeImageTask : public Task {

@@ -2,28 +2,22 @@
 // What the tests of kernels share: tables, rows of every type, activations in blocks.
 #include <algorithm>
 #include <cstring>
-#include <random>
 
 #include "base/half.h"
 #include "check.h"
 #include "cpu/cpu_info.h"
 #include "format/quantize.h"
+#include "reference_values.h"
 
 namespace pg {
+
+using test::geluTanh, test::randoms;
 
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAmxOverAvx2, kAmxOverAvx512;
 #endif
 
 inline constexpr int64_t kWidest = 16;   // lanes of the widest vector
-
-inline std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(generator);
-  return x;
-}
 
 // Of this machine, and AMX's with its instructions emulated.
 inline std::vector<const Kernels*> everyTable() {
@@ -51,8 +45,6 @@ inline void checkRow(const Kernels& kernels, const float* out, const std::vector
       throw test::Failure{kernels.isa, "value " + std::to_string(i) + " of " + std::to_string(want.size()) + ": " +
                                            std::to_string(out[i]) + " instead of " + std::to_string(want[i])};
 }
-
-inline double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 
 struct Rows {
   size_t front;                   // bytes before the first row: rows of a file are aligned to their values, no more

@@ -5,7 +5,6 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <random>
 
 #include "check.h"
 #include "cpu/cpu_device.h"
@@ -16,16 +15,9 @@
 #include "gpu/cuda/cuda_driver.h"
 #include "gpu/emulator/emulated_driver.h"
 #include "gpu/gpu_device.h"
+#include "reference_values.h"
 
 namespace pg::test {
-
-inline std::vector<float> randoms(size_t n, unsigned seed, float scale = 1) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(generator);
-  return x;
-}
 
 // Values in a device's memory.
 template <class T>
@@ -96,8 +88,6 @@ struct Matrix {
     return placed;
   }
 };
-
-inline double geluTanh(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 
 // |a - b| / |b| over all values
 inline double relativeError(const std::vector<float>& a, const std::vector<double>& b) {

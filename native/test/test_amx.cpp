@@ -15,7 +15,7 @@ std::vector<const Kernels*> emulatedTables() {
   return tables;
 }
 
-std::vector<float> product(const Kernels& kernels, int threads, const test::Matrix& w, int64_t m) {
+std::vector<float> productOf(const Kernels& kernels, int threads, const test::Matrix& w, int64_t m) {
   CpuDevice device(kernels, threads);
   const test::Matrix::Placed placed = w.on(device);
   const test::Floats x(device, test::randoms(size_t(m * w.cols), 8), m, w.cols), y(device, m, w.rows);
@@ -57,13 +57,13 @@ TEST(amx_products_have_the_bits_of_avx512) {
     for (const DType type : {DType::q8_0, DType::q4_0, DType::q4_k, DType::q5_k, DType::q6_k, DType::q4_1, DType::f16})
       for (const int64_t m : {9, 12, 31}) {
         const test::Matrix w(type, 45, dtypeInfo(type)->block == 256 ? 512 : 352, 7);
-        const std::vector<float> y = product(*k, 1, w, m);
-        for (const int threads : {2, 3}) CHECK(product(*k, threads, w, m) == y);
-        const std::vector<float> plain = product(kKernelsScalar, 1, w, m);
+        const std::vector<float> y = productOf(*k, 1, w, m);
+        for (const int threads : {2, 3}) CHECK(productOf(*k, threads, w, m) == y);
+        const std::vector<float> plain = productOf(kKernelsScalar, 1, w, m);
         const std::vector<double> want(plain.begin(), plain.end());
         CHECK(test::relativeError(y, want) < test::matmulTolerance(k->isa, type));
         if (const Kernels* plain512 = kernelsFor("avx512vnni"); plain512 && k->tileTokens == plain512->tileTokens)
-          CHECK(y == product(*plain512, 1, w, m));
+          CHECK(y == productOf(*plain512, 1, w, m));
       }
 }
 

@@ -12,18 +12,18 @@ using namespace pg;
 
 namespace {
 
-struct Fixture {
+struct BeamFixture {
   std::string path = test::temporaryPath("beams.gguf");
   std::unique_ptr<Model> model;
   std::vector<int32_t> prompt;
 
-  explicit Fixture(std::vector<int32_t> ids) : prompt(std::move(ids)) {
+  explicit BeamFixture(std::vector<int32_t> ids) : prompt(std::move(ids)) {
     LoadOptions options;
     options.path = test::TinyModel().write(path);
     options.threads = 2;
     model = Model::load(options);
   }
-  ~Fixture() {
+  ~BeamFixture() {
     model.reset();
     std::remove(path.c_str());
   }
@@ -63,7 +63,7 @@ struct Hypothesis {
 // Of all continuations of the live hypotheses by one token, the best 2 * width are looked at in order: those that do
 // not end live on, up to `width` of them; those that end are done if they are among the best `width`. It is over when
 // nothing lives, at maxTokens, or when `width` are done that no live one, at its present length, beats.
-Hypothesis reference(Fixture& f, size_t width, double penalty, size_t maxTokens,
+Hypothesis reference(BeamFixture& f, size_t width, double penalty, size_t maxTokens,
                      const std::function<bool(int32_t)>& ends) {
   const auto score = [&](const Hypothesis& h) {
     return h.logProb / std::pow(double(h.tokens.size() + h.ended), penalty);
@@ -108,7 +108,7 @@ TEST(beam_search_finds_what_its_definition_finds) {
   int ended = 0, cut = 0;
   for (const std::vector<int32_t>& prompt :
        {std::vector<int32_t>{2, 10, 20, 30, 40, 4}, {2, 100, 101, 250, 4}, {2, 4}}) {
-    Fixture f(prompt);
+    BeamFixture f(prompt);
     for (const int width : {2, 3, 5})
       for (const double penalty : {0.0, 1.0, 2.5})
         for (const int32_t every : {3, 17, 1000}) {   // how rare end tokens are

@@ -15,12 +15,12 @@ using namespace pg;
 
 namespace {
 
-struct Fixture {
+struct DecoderFixture {
   std::string path = test::temporaryPath("decoder.gguf");
   std::unique_ptr<Model> model;
   int64_t vocab;
 
-  explicit Fixture(DType kvCacheType = DType::f16) {
+  explicit DecoderFixture(DType kvCacheType = DType::f16) {
     LoadOptions options;
     options.path = test::TinyModel().write(path);
     options.threads = 2;
@@ -28,7 +28,7 @@ struct Fixture {
     model = Model::load(options);
     vocab = model->textConfig.vocab;
   }
-  ~Fixture() {
+  ~DecoderFixture() {
     model.reset();
     std::remove(path.c_str());
   }
@@ -57,7 +57,7 @@ const std::vector<int32_t> kTokens{100, 270, 12, 12, 280, 99, 5, 261};
 
 TEST(decoder_takes_several_tokens_of_a_sequence_as_it_takes_one) {
   for (DType type : {DType::f16, DType::f32}) {
-    Fixture f(type);
+    DecoderFixture f(type);
     std::vector<float> single, together(kTokens.size() * size_t(f.vocab)), row(static_cast<size_t>(f.vocab));
     KvSequence one = f.prefilled(), all = f.prefilled();
     std::vector<DecodeRow> rows;
@@ -73,7 +73,7 @@ TEST(decoder_takes_several_tokens_of_a_sequence_as_it_takes_one) {
 }
 
 TEST(decoder_computes_a_part_of_the_head_as_the_whole) {
-  Fixture f;
+  DecoderFixture f;
   KvSequence a = f.prefilled(), b = f.prefilled(), c = f.prefilled();
   const DecodeRow whole{&a, 100, 6, 6};
   std::vector<float> all(static_cast<size_t>(f.vocab));

@@ -8,13 +8,13 @@
 using namespace pg;
 using pg::test::codeOf;
 using pg::test::endOf;
+using pg::test::EngineFixture;
 using pg::test::Listener;
-using Fixture = pg::test::EngineFixture;
 
 TEST(engine_generates_the_same_for_any_number_of_threads) {
   std::vector<std::pair<int32_t, float>> first;
   for (int threads : {1, 2, 3, 7}) {
-    Fixture f({.threads = threads});
+    EngineFixture f({.threads = threads});
     const auto tokens = f.run(f.request("what is this", 20));
     CHECK_EQUAL(tokens.size(), size_t(20));
     if (first.empty()) first = tokens;
@@ -26,7 +26,7 @@ TEST(engine_with_more_threads_than_cores_gives_the_same_bits_beside_busy_threads
   const int cores = defaultThreads();
   std::vector<std::pair<int32_t, float>> first;
   {
-    Fixture f({.threads = cores});
+    EngineFixture f({.threads = cores});
     first = f.run(f.request("what is this", 20));
     CHECK_EQUAL(first.size(), size_t(20));
   }
@@ -39,7 +39,7 @@ TEST(engine_with_more_threads_than_cores_gives_the_same_bits_beside_busy_threads
     });
   std::vector<bool> same;
   for (int factor : {1, 2, 4}) {
-    Fixture f({.threads = factor * cores});
+    EngineFixture f({.threads = factor * cores});
     same.push_back(f.run(f.request("what is this", 20)) == first);
   }
   enough = true;
@@ -49,7 +49,7 @@ TEST(engine_with_more_threads_than_cores_gives_the_same_bits_beside_busy_threads
 
 TEST(engine_answers_are_the_same_alone_and_in_company) {
   for (int together : {5, 12}) {
-    Fixture f({.maxSequences = together});
+    EngineFixture f({.maxSequences = together});
     std::vector<Request> requests;
     for (int i = 0; i < 14; ++i)
       requests.push_back(f.request(std::string(size_t(1 + i * 11), 'a') + " cat", 3 + i * 5, i % 3));
@@ -57,12 +57,12 @@ TEST(engine_answers_are_the_same_alone_and_in_company) {
     for (const Request& r : requests) alone.push_back(f.run(r));
     std::vector<uint32_t> jobs;
     for (const Request& r : requests) jobs.push_back(f.engine->submit(r));
-    for (size_t i = 0; i < jobs.size(); ++i) CHECK(Fixture::tokens(f.listener.wait(jobs[i])) == alone[i]);
+    for (size_t i = 0; i < jobs.size(); ++i) CHECK(EngineFixture::tokens(f.listener.wait(jobs[i])) == alone[i]);
   }
 }
 
 TEST(engine_scores_what_it_generates) {
-  Fixture f;
+  EngineFixture f;
   Request r = f.request("hello", 1);
   const auto tokens = f.run(r);
   r.task = Score{.suffix = "cat"};
@@ -73,7 +73,7 @@ TEST(engine_scores_what_it_generates) {
 }
 
 TEST(engine_encodes_a_picture_once_and_takes_it_back) {
-  Fixture f;
+  EngineFixture f;
   Request encode = f.request("", 1);
   encode.task = EncodeImage{};
   const auto encoded = f.listener.wait(f.engine->submit(encode));
@@ -86,7 +86,7 @@ TEST(engine_encodes_a_picture_once_and_takes_it_back) {
 }
 
 TEST(engine_cancels_a_running_and_a_queued_job) {
-  Fixture f({.maxSequences = 1});
+  EngineFixture f({.maxSequences = 1});
   const uint32_t running = f.engine->submit(f.request("long", 200)), queued = f.engine->submit(f.request("later", 200));
   f.listener.waitForToken(running);
   f.engine->cancel(queued);
@@ -100,7 +100,7 @@ TEST(engine_cancels_a_running_and_a_queued_job) {
 }
 
 TEST(engine_stop_ends_every_job_and_later_ones) {
-  Fixture f({.maxSequences = 2});
+  EngineFixture f({.maxSequences = 2});
   std::vector<uint32_t> jobs;
   for (int i = 0; i < 6; ++i) jobs.push_back(f.engine->submit(f.request("long", 200)));
   f.listener.waitForToken(jobs[0]);
@@ -115,7 +115,7 @@ TEST(engine_stop_ends_every_job_and_later_ones) {
 }
 
 TEST(engine_refuses_bad_requests_and_goes_on) {
-  Fixture f({.contextSize = 64});
+  EngineFixture f({.contextSize = 64});
   const auto refusal = [&](Request r) { return codeOf(f.listener.wait(f.engine->submit(std::move(r))).back()); };
   CHECK(refusal(f.request(std::string(100, 'a'))) == Code::promptTooLong);
   Request wrong = f.request("x");
@@ -137,7 +137,7 @@ TEST(engine_reports_a_missing_file_and_still_answers) {
 TEST(engine_attention_windows_differ_only_beyond_the_window) {
   std::vector<std::vector<std::pair<int32_t, float>>> results;
   for (auto window : {AttentionWindow::none, AttentionWindow::suffix, AttentionWindow::causal}) {
-    Fixture f({.attentionWindow = window});
+    EngineFixture f({.attentionWindow = window});
     results.push_back(f.run(f.request("a longer prompt than eight tokens", 6)));
   }
   CHECK(results[0] != results[1]);
@@ -145,13 +145,13 @@ TEST(engine_attention_windows_differ_only_beyond_the_window) {
 }
 
 TEST(engine_same_prefix_again_gives_the_same_bits) {
-  Fixture f({.maxSequences = 4});
+  EngineFixture f({.maxSequences = 4});
   const Request r = f.request("shared prompt", 20);
   const auto first = f.run(r);
   CHECK(f.run(r) == first);  // from the kept prefix
   std::vector<uint32_t> jobs;
   for (int i = 0; i < 6; ++i) jobs.push_back(f.engine->submit(r));
-  for (uint32_t job : jobs) CHECK(Fixture::tokens(f.listener.wait(job)) == first);
+  for (uint32_t job : jobs) CHECK(EngineFixture::tokens(f.listener.wait(job)) == first);
   // another picture or prompt is another prefix
   Request other = r;
   other.images[0].pixels[0] ^= 255;
@@ -161,7 +161,7 @@ TEST(engine_same_prefix_again_gives_the_same_bits) {
 }
 
 TEST(engine_scores_the_same_with_a_kept_prefix) {
-  Fixture f;
+  EngineFixture f;
   Request r = f.request("score this", 1);
   const auto score = [&](const std::string& suffix) {
     r.task = Score{.suffix = suffix};
@@ -180,7 +180,7 @@ TEST(engine_scores_the_same_with_a_kept_prefix) {
 // Two tokens: the greedy first token is among the beams, so its best continuation is a candidate. (Longer greedy
 // outputs may be pruned on the way.)
 TEST(engine_beams_score_no_worse_than_greedy) {
-  Fixture f({.maxSequences = 4});
+  EngineFixture f({.maxSequences = 4});
   Request r = f.request("beams", 2);
   const auto sum = [](const std::vector<std::pair<int32_t, float>>& tokens) {
     double total = 0;
@@ -202,7 +202,7 @@ TEST(engine_beams_score_no_worse_than_greedy) {
 
 // Without log-probabilities the device chooses among the logits, or hands up the few that can be drawn.
 TEST(engine_picks_the_same_tokens_on_the_device_as_from_all_logits) {
-  Fixture f;
+  EngineFixture f;
   const SamplingOptions options[] = {
       {},
       {.temperature = 0.9f, .topK = 1, .seed = 1},

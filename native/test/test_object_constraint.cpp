@@ -16,7 +16,7 @@ Vocabulary vocabulary() {
   return v;
 }
 
-const Tokenizer& tokenizer() {
+const Tokenizer& objectTokenizer() {
   static const Tokenizer made = vocabulary().open();
   return made;
 }
@@ -30,7 +30,7 @@ bool allows(const ObjectConstraint& constraint, int32_t id) {
 // Takes the text's tokens; the number of them that were allowed.
 size_t follow(ObjectConstraint& constraint, const std::string& text) {
   size_t taken = 0;
-  for (const int32_t id : tokenizer().encode(text)) {
+  for (const int32_t id : objectTokenizer().encode(text)) {
     if (!allows(constraint, id)) break;
     constraint.accept(id);
     ++taken;
@@ -39,7 +39,7 @@ size_t follow(ObjectConstraint& constraint, const std::string& text) {
 }
 
 bool accepts(ObjectConstraint& constraint, const std::string& text) {
-  return follow(constraint, text) == tokenizer().encode(text).size();
+  return follow(constraint, text) == objectTokenizer().encode(text).size();
 }
 
 ConstraintSpec detect(std::vector<std::string> labels, int32_t maxObjects = 0) {
@@ -60,29 +60,29 @@ std::string segs(int count) {
 }  // namespace
 
 TEST(constraint_allows_objects_with_the_given_labels) {
-  ObjectConstraint c(tokenizer(), detect({"cat", "dog"}));
+  ObjectConstraint c(objectTokenizer(), detect({"cat", "dog"}));
   CHECK(accepts(c, kBox + " cat ; " + kBox + " dog"));
-  CHECK(allows(c, tokenizer().eos()));
-  c.accept(tokenizer().eos());
+  CHECK(allows(c, objectTokenizer().eos()));
+  c.accept(objectTokenizer().eos());
   CHECK(c.done());
   CHECK_EQUAL(c.allowed().size(), size_t(1));
-  ObjectConstraint other(tokenizer(), detect({"cat", "dog"}));
+  ObjectConstraint other(objectTokenizer(), detect({"cat", "dog"}));
   CHECK(!accepts(other, kBox + " dot"));
 }
 
 TEST(constraint_allows_finding_nothing_but_no_text) {
-  ObjectConstraint c(tokenizer(), detect({"cat"}));
-  CHECK(allows(c, tokenizer().eos()));
-  CHECK(!allows(c, tokenizer().encode(" cat")[0]));
-  CHECK(!allows(c, tokenizer().firstSeg()));
+  ObjectConstraint c(objectTokenizer(), detect({"cat"}));
+  CHECK(allows(c, objectTokenizer().eos()));
+  CHECK(!allows(c, objectTokenizer().encode(" cat")[0]));
+  CHECK(!allows(c, objectTokenizer().firstSeg()));
 }
 
 TEST(constraint_keeps_the_corners_in_order) {
-  const int32_t loc = tokenizer().firstLoc();
-  ObjectConstraint c(tokenizer(), detect({"cat"}));
+  const int32_t loc = objectTokenizer().firstLoc();
+  ObjectConstraint c(objectTokenizer(), detect({"cat"}));
   CHECK(allows(c, loc) && allows(c, loc + 1022) && !allows(c, loc + 1023));
   c.accept(loc + 1022);  // y0
-  CHECK(!allows(c, tokenizer().eos()) && !allows(c, loc + 1023));
+  CHECK(!allows(c, objectTokenizer().eos()) && !allows(c, loc + 1023));
   c.accept(loc + 7);     // x0
   CHECK_EQUAL(c.allowed().size(), size_t(1));
   CHECK(allows(c, loc + 1023));
@@ -94,22 +94,22 @@ TEST(constraint_keeps_the_corners_in_order) {
 TEST(constraint_asks_for_sixteen_codes_when_segmenting) {
   ConstraintSpec spec = detect({"cat"});
   spec.kind = ConstraintSpec::Kind::segment;
-  ObjectConstraint c(tokenizer(), spec);
+  ObjectConstraint c(objectTokenizer(), spec);
   CHECK(accepts(c, kBox + segs(16) + " cat ; " + kBox + segs(16) + " cat"));
-  ObjectConstraint fewer(tokenizer(), spec), more(tokenizer(), spec);
+  ObjectConstraint fewer(objectTokenizer(), spec), more(objectTokenizer(), spec);
   CHECK_EQUAL(follow(fewer, kBox + segs(15) + " cat"), size_t(4 + 15));
   CHECK_EQUAL(follow(more, kBox + segs(17)), size_t(4 + 16));
 }
 
 TEST(constraint_ends_after_the_last_object) {
-  ObjectConstraint c(tokenizer(), detect({"cat", "dog"}, 2));
+  ObjectConstraint c(objectTokenizer(), detect({"cat", "dog"}, 2));
   CHECK(accepts(c, kBox + " cat ; " + kBox + " cat"));
   CHECK_EQUAL(c.allowed().size(), size_t(1));
-  CHECK(allows(c, tokenizer().eos()));
+  CHECK(allows(c, objectTokenizer().eos()));
 }
 
 TEST(constraint_knows_the_tokens_without_a_choice) {
-  const Tokenizer& t = tokenizer();
+  const Tokenizer& t = objectTokenizer();
   ObjectConstraint c(t, detect({"cats"}, 1));
   CHECK(c.forced().empty());
   CHECK(accepts(c, kBox));
@@ -138,35 +138,37 @@ TEST(constraint_follows_merges_across_the_end_of_a_label) {
 }
 
 TEST(constraint_without_labels_allows_any_name) {
-  ObjectConstraint c(tokenizer(), detect({}));
+  ObjectConstraint c(objectTokenizer(), detect({}));
   CHECK(accepts(c, kBox));
-  CHECK(!allows(c, tokenizer().eos()) && !allows(c, tokenizer().firstLoc()) && !allows(c, tokenizer().encode(" ;")[0]));
+  CHECK(!allows(c, objectTokenizer().eos()) && !allows(c, objectTokenizer().firstLoc()) &&
+        !allows(c, objectTokenizer().encode(" ;")[0]));
   CHECK(accepts(c, " dogs and cats"));
-  CHECK(allows(c, tokenizer().eos()));
-  CHECK(!allows(c, tokenizer().firstLoc()) && !allows(c, tokenizer().firstSeg()) && !allows(c, tokenizer().newline()));
-  CHECK(!allows(c, tokenizer().bos()) && !allows(c, tokenizer().image()));
+  CHECK(allows(c, objectTokenizer().eos()));
+  CHECK(!allows(c, objectTokenizer().firstLoc()) && !allows(c, objectTokenizer().firstSeg()) &&
+        !allows(c, objectTokenizer().newline()));
+  CHECK(!allows(c, objectTokenizer().bos()) && !allows(c, objectTokenizer().image()));
   CHECK(accepts(c, " ; " + kBox + " cat"));
 }
 
 TEST(constraint_without_labels_keeps_to_the_number_of_objects) {
-  ObjectConstraint c(tokenizer(), detect({}, 1));
+  ObjectConstraint c(objectTokenizer(), detect({}, 1));
   CHECK(accepts(c, kBox + " cat"));
-  CHECK(!allows(c, tokenizer().encode(" ;")[0]));
-  CHECK(allows(c, tokenizer().eos()));
+  CHECK(!allows(c, objectTokenizer().encode(" ;")[0]));
+  CHECK(allows(c, objectTokenizer().eos()));
 }
 
 TEST(constraint_without_labels_lets_a_mask_go_unnamed) {
   ConstraintSpec spec = detect({});
   spec.kind = ConstraintSpec::Kind::segment;
-  ObjectConstraint c(tokenizer(), spec);
+  ObjectConstraint c(objectTokenizer(), spec);
   CHECK(accepts(c, kBox + segs(16)));
-  CHECK(allows(c, tokenizer().eos()));
+  CHECK(allows(c, objectTokenizer().eos()));
 }
 
 TEST(constraint_refuses_what_cannot_be_said) {
   for (const char* label : {"", "  ", "a;b", "<loc0001>", "a\nb"})
-    CHECK_FAILS(ObjectConstraint(tokenizer(), detect({"cat", label})), Code::invalidOption, "labels");
-  CHECK_FAILS(ObjectConstraint(tokenizer(), detect({}, -1)), Code::invalidOption, "maxObjects");
+    CHECK_FAILS(ObjectConstraint(objectTokenizer(), detect({"cat", label})), Code::invalidOption, "labels");
+  CHECK_FAILS(ObjectConstraint(objectTokenizer(), detect({}, -1)), Code::invalidOption, "maxObjects");
   Vocabulary v;
   v.add({"a", "b"});
   const Tokenizer plain = v.open();

@@ -9,12 +9,12 @@
 
 using namespace pg;
 using pg::test::codeOf;
-using Fixture = pg::test::EngineFixture;
+using pg::test::EngineFixture;
 
 namespace {
 
 // A mix as a server sees it: long and short prompts and answers, greedy, sampled, beams, two pictures, none, scores.
-std::vector<Request> mixed(Fixture& f) {
+std::vector<Request> mixed(EngineFixture& f) {
   std::vector<Request> list;
   for (int i = 0; i < 14; ++i) {
     Request r = f.request(std::string(size_t(1 + i * 11 % 60), char('a' + i)), 1 + i * 7 % 37,
@@ -32,7 +32,7 @@ std::vector<Request> mixed(Fixture& f) {
 }
 
 std::vector<std::pair<int32_t, float>> resultOf(const std::vector<Event>& events) {
-  auto list = Fixture::tokens(events);
+  auto list = EngineFixture::tokens(events);
   const EndEvent* end = events.back().get<EndEvent>();
   if (!end) return list;
   for (const TokenEvent& token : end->scored) list.push_back({token.choice.id, token.choice.logProb});
@@ -292,7 +292,7 @@ TEST(scheduler_admits_the_members_of_a_group_that_fails_one_by_one) {
 TEST(scheduler_ends_alone_the_member_that_a_group_fails_by) {
   test::TinyModel tiny;
   tiny.imageSize = 70;
-  Fixture f({.maxSequences = 6}, tiny);
+  EngineFixture f({.maxSequences = 6}, tiny);
   std::vector<Request> requests;
   for (int i = 0; i < 5; ++i) {
     requests.push_back(f.request("what is it " + std::to_string(i), 6));
@@ -348,7 +348,7 @@ TEST(scheduler_lets_nobody_be_overtaken_for_ever) {
 namespace {
 
 void checkCompany(const test::TinyModel& tiny, bool throughput) {
-  Fixture f({.maxSequences = 4}, tiny);
+  EngineFixture f({.maxSequences = 4}, tiny);
   std::vector<Request> requests = mixed(f);
   for (Request& r : requests) r.throughput = throughput;
   std::vector<std::vector<std::pair<int32_t, float>>> alone;
@@ -379,7 +379,7 @@ void checkCompany(const test::TinyModel& tiny, bool throughput) {
       const auto events = f.listener.wait(job);
       CHECK(events.back().is<EndEvent>() || codeOf(events.back()) == Code::aborted);
       // what had come before is what comes alone
-      const auto tokens = Fixture::tokens(events);
+      const auto tokens = EngineFixture::tokens(events);
       for (size_t t = 0; t < std::min(tokens.size(), alone[1].size()); ++t) CHECK(tokens[t] == alone[1][t]);
     }
   }
@@ -396,7 +396,7 @@ TEST(scheduler_gives_each_request_the_same_bits_whoever_joins_leaves_or_is_cance
 }
 
 TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {
-  Fixture f({.maxSequences = 4});
+  EngineFixture f({.maxSequences = 4});
   std::vector<uint32_t> order;
   for (int i = 0; i < 3; ++i) order.push_back(f.engine->submit(f.request("early", 40 + 20 * i)));
   f.listener.waitForToken(order[0]);
@@ -413,7 +413,7 @@ TEST(scheduler_admits_in_order_and_lets_no_small_request_overtake_a_large_one) {
 
 TEST(scheduler_gives_cache_pages_back_when_requests_end_or_are_cancelled) {
   // one sequence's pages: a leak of any of them would make a later request fail
-  Fixture f({.contextSize = 256, .maxSequences = 1});
+  EngineFixture f({.contextSize = 256, .maxSequences = 1});
   for (int i = 0; i < 6; ++i) {
     Request r = f.request(std::string(size_t(30 + i), 'p'), 100000);
     r.images[0].pixels[0] = uint8_t(i);
@@ -426,7 +426,7 @@ TEST(scheduler_gives_cache_pages_back_when_requests_end_or_are_cancelled) {
 }
 
 TEST(engine_refuses_more_beams_than_slots_without_waiting_for_them) {
-  Fixture f({.maxSequences = 2});
+  EngineFixture f({.maxSequences = 2});
   const uint32_t running = f.engine->submit(f.request("a long answer", 100000));
   f.listener.waitForToken(running);
   Request r = f.request("beams", 2);

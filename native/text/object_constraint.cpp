@@ -3,12 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/mask_codes.h"
+#include "base/object_tokens.h"
 
 namespace pg {
 namespace {
-
-constexpr int32_t kLocations = 1024;
 
 void sortUnique(std::vector<int32_t>& ids) {
   if (!std::is_sorted(ids.begin(), ids.end())) std::sort(ids.begin(), ids.end());

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/object_tokens.h"
 #include "text/added_tokens.h"
 #include "text/pieces.h"
 
@@ -14,9 +15,6 @@ namespace {
 
 constexpr std::string_view kUnknown = " \xe2\x81\x87 ";    // what SentencePiece decodes <unk> to
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
-constexpr int kLocCount = 1024, kSegCount = 128;
-
-using Kind = PieceKind;
 
 // The value of "<0xNN>", else -1.
 int byteValue(std::string_view piece) {
@@ -73,7 +71,7 @@ struct Tokenizer::Impl {
   Pieces vocabulary;
   std::vector<std::string_view>& pieces = vocabulary.texts;
   std::vector<float>& scores = vocabulary.scores;
-  std::vector<Kind>& kinds = vocabulary.kinds;
+  std::vector<PieceKind>& kinds = vocabulary.kinds;
   std::vector<std::string_view> bytes;  // [size] what a token shows, in the map, the names or in `decoded`
   std::vector<char> decoded;             // pieces with spaces instead of U+2581
   std::array<char, 256> byteText{};
@@ -110,7 +108,7 @@ struct Tokenizer::Impl {
   void loadFlags();
   void loadKinds();
   void indexPieces();
-  std::string_view withSpaces(std::string_view piece, Kind kind);
+  std::string_view withSpaces(std::string_view piece, PieceKind kind);
   void merge(std::string_view text, std::vector<Symbol>& symbols, std::vector<Merge>& queue,
              std::vector<int32_t>& out) const;
 };
@@ -136,7 +134,7 @@ void Tokenizer::Impl::loadStored() {
     const int64_t type = typeArray.integer(i);
     if (type < 1 || type > 6)
       fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.token_type[", i, "] is ", type, ", expected 1..6");
-    kinds[i] = Kind(type);
+    kinds[i] = PieceKind(type);
   }
 }
 
@@ -160,16 +158,16 @@ void Tokenizer::Impl::loadFlags() {
 void Tokenizer::Impl::loadKinds() {
   const size_t count = pieces.size();
   size_t zeroScores = 0;
-  for (size_t i = 0; i < count; ++i) zeroScores += kinds[i] == Kind::normal && scores[i] == 0;
+  for (size_t i = 0; i < count; ++i) zeroScores += kinds[i] == PieceKind::normal && scores[i] == 0;
 
   int32_t loc = -1, seg = -1, bosName = -1, eosName = -1, padName = -1, unkName = -1;
   for (size_t i = 0; i < count; ++i) {
     const std::string_view piece = pieces[i];
     // Some converters write user-defined pieces as normal ones of score 0. Among real normal pieces only the first
     // merge has score 0, and the next merge follows it.
-    if (zeroScores > 1 && kinds[i] == Kind::normal && scores[i] == 0 &&
-        !(i + 1 < count && kinds[i + 1] == Kind::normal && scores[i + 1] < 0))
-      kinds[i] = Kind::userDefined;
+    if (zeroScores > 1 && kinds[i] == PieceKind::normal && scores[i] == 0 &&
+        !(i + 1 < count && kinds[i + 1] == PieceKind::normal && scores[i + 1] < 0))
+      kinds[i] = PieceKind::userDefined;
     if (piece.size() < 5 || piece[0] != '<') continue;
     // These are never text, whatever the file calls them.
     int32_t* name = piece == "<bos>"     ? &bosName
@@ -180,15 +178,15 @@ void Tokenizer::Impl::loadKinds() {
                                          : nullptr;
     if (name) {
       if (*name < 0) *name = int32_t(i);
-      kinds[i] = name == &unkName ? Kind::unknown : Kind::control;
+      kinds[i] = name == &unkName ? PieceKind::unknown : PieceKind::control;
     }
     if (loc < 0 && piece == "<loc0000>") loc = int32_t(i);
     if (seg < 0 && piece == "<seg000>") seg = int32_t(i);
   }
-  if (isRange(pieces, loc, kLocCount, "loc", 4)) firstLoc = loc;
-  if (isRange(pieces, seg, kSegCount, "seg", 3)) firstSeg = seg;
-  if (firstLoc >= 0) std::fill_n(kinds.begin() + firstLoc, kLocCount, Kind::userDefined);
-  if (firstSeg >= 0) std::fill_n(kinds.begin() + firstSeg, kSegCount, Kind::userDefined);
+  if (isRange(pieces, loc, kLocations, "loc", 4)) firstLoc = loc;
+  if (isRange(pieces, seg, kMaskCodebook, "seg", 3)) firstSeg = seg;
+  if (firstLoc >= 0) std::fill_n(kinds.begin() + firstLoc, kLocations, PieceKind::userDefined);
+  if (firstSeg >= 0) std::fill_n(kinds.begin() + firstSeg, kMaskCodebook, PieceKind::userDefined);
 
   bos = special("tokenizer.ggml.bos_token_id", bosName, true);
   eos = special("tokenizer.ggml.eos_token_id", eosName, true);
@@ -196,17 +194,17 @@ void Tokenizer::Impl::loadKinds() {
   pad = special("tokenizer.ggml.padding_token_id", padName, false);
   eot = special("tokenizer.ggml.eot_token_id", -1, false);
   for (const int32_t id : {bos, eos, pad})
-    if (id >= 0) kinds[size_t(id)] = Kind::control;
+    if (id >= 0) kinds[size_t(id)] = PieceKind::control;
 }
 
 // The piece as text: U+2581 becomes a space, in `decoded` where there is one.
-std::string_view Tokenizer::Impl::withSpaces(std::string_view piece, Kind kind) {
+std::string_view Tokenizer::Impl::withSpaces(std::string_view piece, PieceKind kind) {
   size_t space = piece.find(kSpace);
   if (space == std::string_view::npos) return piece;
   const size_t start = decoded.size();
   size_t from = 0;
   for (; space != std::string_view::npos; space = piece.find(kSpace, from)) {
-    if (kind == Kind::normal && space != from) spaceStartsWord = false;
+    if (kind == PieceKind::normal && space != from) spaceStartsWord = false;
     decoded.insert(decoded.end(), piece.begin() + ptrdiff_t(from), piece.begin() + ptrdiff_t(space));
     decoded.push_back(' ');
     from = space + kSpace.size();
@@ -226,8 +224,8 @@ void Tokenizer::Impl::indexPieces() {
   decoded.reserve(total);  // never grows again: `bytes` points into it
   for (size_t i = 0; i < pieces.size(); ++i) {
     const std::string_view piece = pieces[i];
-    const Kind kind = kinds[i];
-    if (kind == Kind::byte) {
+    const PieceKind kind = kinds[i];
+    if (kind == PieceKind::byte) {
       const int value = byteValue(piece);
       if (value < 0)
         fail(Code::modelInvalid, file->path(), ": tokenizer.ggml.tokens[", i, "] is a byte piece but reads \"", piece,
@@ -236,19 +234,19 @@ void Tokenizer::Impl::indexPieces() {
       if (byteIds[size_t(value)] < 0) byteIds[size_t(value)] = int32_t(i);
       continue;
     }
-    if (kind == Kind::unknown) bytes[i] = kUnknown;
-    const bool control = kind == Kind::control || kind == Kind::unknown;
-    if ((control || kind == Kind::userDefined) && !piece.empty()) {
+    if (kind == PieceKind::unknown) bytes[i] = kUnknown;
+    const bool control = kind == PieceKind::control || kind == PieceKind::unknown;
+    if ((control || kind == PieceKind::userDefined) && !piece.empty()) {
       const auto found = vocabulary.flags.find(int32_t(i));
       uint8_t flags = found == vocabulary.flags.end() ? uint8_t(0) : found->second;
       // spaces that an added token strips are its own; what runs of them are is asked afterwards
       if (!vocabulary.flags.empty() && isSpaces(piece)) flags |= kNormalized;
       matcher.insert(piece, int32_t(i), control, flags);
     }
-    if (kind != Kind::normal && kind != Kind::userDefined) continue;
+    if (kind != PieceKind::normal && kind != PieceKind::userDefined) continue;
 
     bytes[i] = withSpaces(piece, kind);
-    if (kind == Kind::normal && !piece.empty()) {
+    if (kind == PieceKind::normal && !piece.empty()) {
       map.insert(pieces, int32_t(i));
       longestPiece = std::max(longestPiece, piece.size());
     }

@@ -12,8 +12,6 @@
 namespace pg {
 namespace {
 
-// Prefixes that are kept for another request: see model.cpp.
-constexpr int64_t kKeptPrefixes = 2, kPromptTokens = 128;
 // Rows that pass through wide layers together, staging and alignment.
 constexpr int64_t kBlockRows = 1024;
 constexpr uint64_t kFixed = uint64_t(160) << 20;

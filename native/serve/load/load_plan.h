@@ -7,6 +7,9 @@
 
 namespace pg {
 
+// Prefixes kept for another request about the same pictures with the same prompt: two of usual length.
+inline constexpr int64_t kKeptPrefixes = 2, kPromptTokens = 128;
+
 struct LoadPlan {
   uint64_t weights = 0;
   uint64_t scratch = 0;      // of one request at a time, with features and logits

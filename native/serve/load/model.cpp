@@ -4,13 +4,11 @@
 #include <map>
 
 #include "base/math.h"
+#include "serve/load/load_plan.h"
 #include "serve/load/make_device.h"
 
 namespace pg {
 namespace {
-
-// Prefixes kept for another request about the same pictures with the same prompt: two of usual length.
-constexpr int64_t kKeptPrefixes = 2, kPromptTokens = 128;
 
 // The type that most bytes of the text matrices have.
 std::string mainType(const GgufFile& file) {

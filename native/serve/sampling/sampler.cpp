@@ -11,8 +11,6 @@
 namespace pg {
 namespace {
 
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
 // exp(x) for x <= 0, correct to about 1e-16: not the library's, so that every machine draws the same token.
 double expOf(double x) {
   if (!(x > -700)) return 0;
