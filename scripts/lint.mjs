@@ -35,7 +35,7 @@ function clangTidy() {
   const compiler = installed('clang++-19', 'clang++') ?? 'c++'
   step('cmake', 'cmake', [
     ...['-S', root, '-B', folder, '-DCMAKE_EXPORT_COMPILE_COMMANDS=ON', `-DCMAKE_CXX_COMPILER=${compiler}`],
-    '-Wno-dev'
+    ...['-DCMAKE_UNITY_BUILD=OFF', '-Wno-dev']
   ])
   step('clang-tidy', tool, ['-p', folder, '-quiet', '-j', String(availableParallelism()), 'native/(?!test).*cpp$'])
 }
