@@ -44,9 +44,11 @@ export async function execute(args: string[], context: Context): Promise<number>
 async function run(args: string[], context: Context): Promise<number> {
   const state = { code: 0 }
   try {
-    await createProgram(context, (code = 1) => {
+    const program = createProgram(context, (code = 1) => {
       state.code = code
-    }).parseAsync(args, { from: 'user' })
+    })
+    const unknown = unknownVerb(program, args)
+    await program.parseAsync(unknown === undefined ? args : [unknown], { from: 'user' })
     return state.code
   } catch (error) {
     // commander has said what is wrong already, or printed help.
@@ -56,6 +58,17 @@ async function run(args: string[], context: Context): Promise<number> {
     printError(context, explained)
     return describeError(explained).code === 'ERR_INVALID_OPTION' ? 2 : 1
   }
+}
+
+/**
+ * A verb that is not there. Alone it is an error that names a near one; beside --help or after "help", commander would
+ * print the program's own page as if that had been asked for.
+ */
+function unknownVerb(program: Command, args: readonly string[]): string | undefined {
+  if (args[0] === '-V' || args[0] === '--version') return undefined
+  const [first, second] = args.filter((arg) => !arg.startsWith('-'))
+  const name = first === 'help' ? second : first
+  return name === 'help' || program.commands.some((verb) => verb.name() === name) ? undefined : name
 }
 
 /** `onFailure`: for verbs that go on after the failure of one image, with the exit code. */

@@ -164,6 +164,11 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
   it.each([
     [[], 'Usage: paligemma'],
     [['fly'], "unknown command 'fly'"],
+    [['fly', '--help'], "unknown command 'fly'"],
+    [['--help', 'capton'], "unknown command 'capton' (Did you mean caption?)"],
+    [['capton', '-h', '--json', 'x.png'], "unknown command 'capton' (Did you mean caption?)"],
+    [['help', 'capton'], "unknown command 'capton' (Did you mean caption?)"],
+    [['help', 'fly', '--help'], "unknown command 'fly'"],
     [['run', '--model', 'x.gguf'], "required option '-p, --prompt <text>'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--modle', 'y'], "unknown option '--modle'"],
     [['run', '-m', 'x.gguf', '-p', 'x', '--max-tokens', 'many'], 'Expected an integer'],
