@@ -158,7 +158,11 @@ export async function loadOptions(
     ...runOptions(options)
   }
   await checkLoad(own)
-  return { model: await chooseModel(options['model']), ...own, signal }
+  const { defaults } = await import('../api/options/options.js')
+  const beams = (options['beams'] as number | undefined) ?? 1
+  // each beam is a sequence of its own
+  const room = beams > defaults.maxSequences ? { maxSequences: beams } : {}
+  return { model: await chooseModel(options['model']), ...own, ...room, signal }
 }
 
 /** Those of {@link addRunOptions}. */

@@ -1,6 +1,8 @@
 /** What is wrong with the options of a call, said before a model is loaded for it. */
 import type { BatchTask } from '../api/many/batch-tasks'
-import type { LoadOptions } from '../api/options/options'
+import type { GenerateOptions, LoadOptions } from '../api/options/options'
+import type { SamplingOptions } from '../api/options/sampling'
+import { nativeCall } from '../base/errors'
 import { check, type Rule } from '../base/validate'
 
 /** As people type it: `minScore` is `--min-score`. */
@@ -27,6 +29,27 @@ export function checkFlags(options: object, rules: object): void {
 export async function checkCall(task: BatchTask, options: object): Promise<void> {
   const { batchTaskRules } = await import('../api/many/batch-tasks.js')
   checkFlags(options, batchTaskRules[task])
+  await checkForm(task, options)
+}
+
+interface Form extends SamplingOptions {
+  /** Of detect and segment: whether. */
+  constrain?: GenerateOptions['constrain'] | boolean
+  choices?: unknown
+}
+
+/** How it generates, and what the output may be: together, and the form by itself. */
+async function checkForm(task: BatchTask, { constrain, choices, ...sampling }: Form): Promise<void> {
+  const { checkSampling } = await import('../api/options/sampling.js')
+  const { toNativeConstraint } = await import('../output/constraint.js')
+  const objects = task === 'detect' || task === 'segment'
+  const constrained = objects ? constrain !== false : constrain !== undefined || choices !== undefined
+  checkSampling(sampling, constrained, flagOf)
+  if (typeof constrain === 'boolean') return
+  const form = await toNativeConstraint(constrain)
+  if (form?.kind !== 'regex' && form?.kind !== 'schema') return
+  const { native } = await import('../engine/native.js')
+  await nativeCall(async () => await native().checkPattern(form.kind, form.pattern))
 }
 
 /** Options that a model is loaded with. */

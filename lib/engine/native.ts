@@ -362,6 +362,8 @@ export interface NativeBinding {
   machineLimits(threads?: number): Promise<{ readGBps: number; int8Gops: number }>
   /** How many of so many more threads the system gives this process now; those called `idle` count as given. */
   threadRoom(want: number, idle: string): Promise<number>
+  /** States of the automaton of a constraint's pattern; rejects with what is wrong with it, as a request would. */
+  checkPattern(kind: 'regex' | 'schema', pattern: string): Promise<number>
   /**
    * Rows as in PageVectors, as bytes: [tokens][dims] float32 or int8, [tokens][dims / 8 rounded up] bits. Scales with
    * int8 only.

@@ -24,6 +24,7 @@ NAPI_MODULE_INIT() {
         js::method("checkKernels", js::entry<checkTable>),
         js::method("machineLimits", js::entry<machineLimits>),
         js::method("threadRoom", js::entry<threadRoomOf>),
+        js::method("checkPattern", js::entry<checkPattern>),
         js::method("maxSim", js::entry<maxSim>),
         js::method("createPageStore", js::entry<createPageStore>),
         js::method("poolTokens", js::entry<poolTokens>),

@@ -15,6 +15,7 @@
 #include "image/image.h"
 #include "image/mask_decoder.h"
 #include "serve/load/devices.h"
+#include "text/regex.h"
 
 namespace pg {
 
@@ -263,6 +264,17 @@ napi_value threadRoomOf(const js::Call& call) {
   return js::runInPool(
       call.env, [want, idle = js::string(call.env, call.args[1], "idle")] { return threadRoom(want, idle.c_str()); },
       [](napi_env e, int room) { return js::toJs(e, int64_t(room)); });
+}
+
+napi_value checkPattern(const js::Call& call) {
+  const bool schema = js::choice(call.env, call.args[0], "kind", {"regex", "schema"}) == 1;
+  const RegexSyntax syntax = schema ? RegexSyntax::schema : RegexSyntax::user;
+  return js::runInPool(
+      call.env,
+      [syntax, pattern = js::string(call.env, call.args[1], "pattern")] {
+        return compileRegex(pattern, syntax).states.size();
+      },
+      [](napi_env e, size_t states) { return js::toJs(e, int64_t(states)); });
 }
 
 }  // namespace pg

@@ -13,5 +13,6 @@ napi_value devices(const js::Call& call);
 napi_value checkTable(const js::Call& call);
 napi_value machineLimits(const js::Call& call);
 napi_value threadRoomOf(const js::Call& call);
+napi_value checkPattern(const js::Call& call);
 
 }  // namespace pg

@@ -1,5 +1,6 @@
 /** How to generate: what the engine takes as it is, and what is done around it. */
 import { randomInt } from 'node:crypto'
+import { PaliGemmaError } from '../../base/errors'
 import { rule, wrongOption, type Rules } from '../../base/validate'
 import { engineRules, type EngineOptions } from '../../engine/sampling'
 import { adaptersRule, type AdapterOption } from '../../convert/adapters/option'
@@ -47,10 +48,36 @@ export const samplingRules: Rules<SamplingOptions> = {
   onToken: rule.callback
 }
 
+/**
+ * Throws where options that are right by themselves do not go together. `constrained`: the output has a grammar;
+ * `called`: the names of options as the caller writes them.
+ */
+export function checkSampling(
+  { temperature = 0, seed, beams = 1, bestOf = 1 }: SamplingOptions,
+  constrained: boolean,
+  called: (option: string) => string = (option) => option
+): void {
+  const refuse = (text: string): never => {
+    throw new PaliGemmaError('ERR_INVALID_OPTION', text)
+  }
+  const [beamsOption, bestOfOption, heat] = ['beams', 'bestOf', 'temperature'].map(called)
+  if (beams > 1 && bestOf > 1)
+    refuse(`Expected ${beamsOption} 1 with ${bestOfOption} ${bestOf}, which samples, but received ${beams}`)
+  if (beams > 1 && constrained)
+    refuse(
+      `Expected ${beamsOption} 1 with a constraint but received ${beams}; detect and segment have one unless ` +
+        'constrain is false (--no-constrain)'
+    )
+  if (beams > 1 && temperature > 0)
+    refuse(`Expected ${heat} 0 with ${beamsOption} ${beams} but received ${temperature}`)
+  if (bestOf > 1 && !(temperature > 0))
+    refuse(`Expected ${heat} > 0 with ${bestOfOption} ${bestOf} but received ${temperature}`)
+  if (seed !== undefined && seed > Number.MAX_SAFE_INTEGER - (bestOf - 1))
+    throw wrongOption(called('seed'), `integer up to 2^53 - ${bestOf} with ${bestOfOption} ${bestOf}`, seed)
+}
+
 /** Sampling with a seed that can be told afterwards; greedy decoding uses none. */
 export function withSeed<T extends SamplingOptions>(options: T): T {
-  const { temperature = 0, seed, bestOf = 1 } = options
-  if (seed !== undefined && !Number.isSafeInteger(seed + bestOf - 1))
-    throw wrongOption('seed', `integer up to 2^53 - ${bestOf} with bestOf ${bestOf}`, seed)
+  const { temperature = 0, seed } = options
   return seed !== undefined || !(temperature > 0) ? options : { ...options, seed: randomInt(2 ** 48 - 1) }
 }

@@ -2,7 +2,6 @@
 import type { Taken } from '../../base/call'
 import { untilAborted } from '../../base/signals'
 import { together } from '../../base/together'
-import { wrongOption } from '../../base/validate'
 import type { ModelHost, PreparedImage } from './host'
 import { runJob, type Generation, type GenerationOptions, type Streaming } from './job'
 import type { Chunk } from '../options/results'
@@ -14,8 +13,7 @@ export async function bestOf(
   { emit, stop, prepared }: Streaming,
   ready?: PreparedImage[]
 ): Promise<Generation> {
-  const { temperature = 0, seed = 0, onToken, logProbs = false, signal, ...rest } = { ...options, throughput: true }
-  if (!(temperature > 0)) throw wrongOption('temperature', 'number > 0 with bestOf', temperature)
+  const { seed = 0, onToken, logProbs = false, signal, ...rest } = { ...options, throughput: true }
   const start = performance.now()
   const images = ready ?? (await untilAborted(host.prepareImages(options, signal), signal))
   const preprocessMs = performance.now() - start
@@ -28,7 +26,7 @@ export async function bestOf(
     async (i, signal) =>
       await runJob(
         host,
-        { ...rest, temperature, signal, seed: seed + i, logProbs: logProbs === false ? true : logProbs },
+        { ...rest, signal, seed: seed + i, logProbs: logProbs === false ? true : logProbs },
         { stop },
         images
       )

@@ -7,7 +7,7 @@ import type { ModelHost, PreparedImage } from './host'
 import { bestOf } from './best-of'
 import { withDeadline } from '../options/deadline'
 import { runJob, type Generation, type GenerationOptions, type Streaming } from './job'
-import { withSeed } from '../options/sampling'
+import { checkSampling, withSeed } from '../options/sampling'
 
 /** Runs a generation with options already checked. */
 export async function runGeneration(
@@ -24,6 +24,7 @@ export async function admitted<T extends GenerationOptions, R>(
   options: Taken<T>,
   work: (options: Taken<T>) => Promise<R>
 ): Promise<R> {
+  checkSampling(options, options.constrain !== undefined)
   const seeded = withSeed(options)
   return await host.admit(async () => await withDeadline(seeded, work))
 }

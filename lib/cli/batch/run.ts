@@ -61,7 +61,7 @@ async function work(run: Run, entries: AsyncIterable<Entry>): Promise<void> {
   const { loadModel } = await import('../../index.js')
   const { plannedSequences } = await import('../../measure/sequences.js')
   const load = await loadOptions(flags, signal)
-  const maxSequences = flags.concurrency ?? (await plannedSequences(load))
+  const maxSequences = Math.max(flags.concurrency ?? (await plannedSequences(load)), load.maxSequences ?? 1)
   const model = await loadModel({ ...load, maxSequences }).catch(async (error: unknown) => {
     await fresh.return() // else a list on standard input would keep the process
     throw error

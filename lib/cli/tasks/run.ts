@@ -2,7 +2,6 @@
 import { readFile } from 'node:fs/promises'
 import { checkOutput } from '../../base/output-file'
 import type { Command } from '../vendored'
-import { toNativeConstraint } from '../../output/constraint'
 import type { JsonSchema } from '../../output/schema/json-schema'
 import type { GenerateOptions } from '../../api/options/options'
 import { addLoadOptions, addSamplingOptions, collect, loadOptions, samplingOptions } from '../args'
@@ -55,7 +54,6 @@ async function run(args: string[], options: Record<string, unknown>, context: Co
     ...samplingOptions(options, context.signal)
   }
   await checkCall('generate', call)
-  await toNativeConstraint(call.constrain) // says what is wrong with a schema
   const { loadModel } = await import('../../index.js')
   const load = await loadOptions(options, context.signal)
   const sources = annotate === undefined ? [] : [...names, ...(await filesOfModel(load))]

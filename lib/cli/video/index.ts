@@ -109,6 +109,7 @@ async function checkOptions(
   const sampling = samplingOptions(options, context.signal)
   checkFlags({ ...options, ...sampling }, describeVideoRules)
   if (labels) await checkCall('detect', { ...sampling, ...pick(options, ['minScore']), labels })
+  else await checkCall('generate', sampling)
 }
 
 /** What a row depends on; where or how it is shown is not part of it. */
