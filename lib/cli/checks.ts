@@ -3,26 +3,40 @@ import type { BatchTask } from '../api/many/batch-tasks'
 import type { GenerateOptions, LoadOptions } from '../api/options/options'
 import type { SamplingOptions } from '../api/options/sampling'
 import { nativeCall } from '../base/errors'
-import { check, type Rule } from '../base/validate'
+import { check, rule, type Rule } from '../base/validate'
 
 /** As people type it: `minScore` is `--min-score`. */
 export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
 
-/** Where people type another name than the call has. */
-const typed: Record<string, string> = {
-  labels: '--label',
-  choices: '--choice',
-  targets: '--target',
-  adapters: '--adapter',
-  allowedHosts: '--allowed-host',
-  minInterval: '--every'
+/** Where people type other names than the calls have. */
+const typed: Record<string, readonly string[]> = {
+  labels: ['--label', '--detect'],
+  choices: ['--choice'],
+  targets: ['--target'],
+  adapters: ['--adapter'],
+  allowedHosts: ['--allowed-host'],
+  minInterval: ['--every'],
+  name: ['--queue']
+}
+
+/** A message about an option of a call with the name of the flag that people typed for it. */
+export function asTyped(message: string, flags: readonly string[]): string {
+  return message.replace(/ for (\w+) but received /, (all, name: string) => {
+    const flag = [flagOf(name), ...(typed[name] ?? [])].find((flag) => flags.includes(flag))
+    return flag === undefined ? all : ` for ${flag} but received `
+  })
 }
 
 /** Throws for the first wrong one of those that `rules` know. */
 export function checkFlags(options: object, rules: object): void {
   const table = rules as Record<string, Rule>
   for (const [name, value] of Object.entries(options))
-    if (value !== undefined && Object.hasOwn(table, name)) check(typed[name] ?? flagOf(name), value, table[name]!)
+    if (value !== undefined && Object.hasOwn(table, name)) check(name, value, table[name]!)
+}
+
+/** Of a flag in seconds whose option counts milliseconds. */
+export function secondsRule(least: number, most = 2 ** 31 - 1): Rule {
+  return { ...rule.number(least / 1000, most / 1000), expected: `${least / 1000} to ${most / 1000} seconds` }
 }
 
 /** Options of one of a model's calls. */

@@ -69,10 +69,14 @@ export function describeError(error: unknown): { code: string; message: string }
   return { code: typeof code === 'string' ? code : 'ERR_INTERNAL', message: error.message }
 }
 
-/** The failure on stderr, in one line. */
-export function printError(context: Context, error: unknown): void {
+/** The failure on stderr, in one line; `inWords`: the message as it is shown. */
+export function printError(
+  context: Context,
+  error: unknown,
+  inWords: (message: string) => string = (message) => message
+): void {
   const { code, message } = describeError(error)
-  context.stderr.write(`${code}: ${oneLine(message)}\n`)
+  context.stderr.write(`${code}: ${oneLine(inWords(message))}\n`)
 }
 
 /** Text for a terminal: control characters from files or models shown, not obeyed. */

@@ -6,6 +6,7 @@ import { addBuild } from './models/build'
 import { packageVersion } from '../base/package-files'
 import { explainFolder } from '../base/paths'
 import { type Context, describeError, Interrupted, printError } from './context'
+import { asTyped } from './checks'
 import { addConvert, addQuantize } from './models/convert'
 import { addDataset } from './learning/dataset'
 import { addDemo } from './tasks/demo'
@@ -42,10 +43,13 @@ export async function execute(args: string[], context: Context): Promise<number>
 }
 
 async function run(args: string[], context: Context): Promise<number> {
-  const state = { code: 0 }
+  const state = { code: 0, flags: [] as string[] }
   try {
     const program = createProgram(context, (code = 1) => {
       state.code = code
+    })
+    program.hook('preAction', (_, verb) => {
+      state.flags = verb.options.flatMap(({ long }) => long ?? [])
     })
     const unknown = unknownVerb(program, args)
     await program.parseAsync(unknown === undefined ? args : [unknown], { from: 'user' })
@@ -55,7 +59,7 @@ async function run(args: string[], context: Context): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     if (error instanceof Interrupted) return error.exitCode
     const explained = explainFolder(error)
-    printError(context, explained)
+    printError(context, explained, (message) => asTyped(message, state.flags))
     return describeError(explained).code === 'ERR_INVALID_OPTION' ? 2 : 1
   }
 }

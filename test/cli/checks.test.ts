@@ -49,7 +49,6 @@ describe('before the model', () => {
     ['detect PICTURE -l x --min-score 60', '--min-score'],
     ['detect PICTURE -l x --nms 3', '--nms'],
     ['detect PICTURE -l x --max-objects 0', '--max-objects'],
-    ['detect PICTURE -l a<b', 'labels'],
     ['segment PICTURE -l x --tiles 4', '--tiles'],
     ['ocr PICTURE --tiles 4', '--tiles'],
     ['run -i PICTURE -p x --constrain fish', '--constrain'],
@@ -80,7 +79,23 @@ describe('before the model', () => {
     ['serve --host ', '--host'],
     ['serve --allowed-host ', '--allowed-host'],
     ['serve --threads 0', '--threads'],
-    ['serve --max-sequences 0', '--max-sequences']
+    ['serve --max-sequences 0', '--max-sequences'],
+    ['serve --context-size 99999999999', '--context-size'],
+    ['serve --deadline 0', '0.001 to 2147483.647 seconds for --deadline'],
+    ['serve --idle-unload 0', 'seconds for --idle-unload'],
+    ['serve --drain 3000000', 'seconds for --drain'],
+    ['serve --max-body 0', 'megabytes from 1/1024 to 1024 for --max-body'],
+    ['serve --max-queue 0', '--max-queue'],
+    ['serve --max-images 0', '--max-images'],
+    ['serve --cors x', '--cors'],
+    ['serve --host -1', '--host'],
+    ['worker --stalled-after 0', 'seconds for --stalled-after'],
+    ['worker --rate 0', '--rate'],
+    ['worker --concurrency 0', '--concurrency'],
+    ['worker --queue a:b', '--queue'],
+    ['watch PICTURE --detect a<b', '--detect'],
+    ['detect PICTURE -l a<b', '--label'],
+    ['evaluate --data DATA --metric vqa --limit 0', '--limit']
   ])('%s', async (line, word) => {
     const args = line.split(' ').map((arg) => files[arg] ?? arg)
     const { code, out, err } = await command(...args, '--model', join(folder, 'missing.gguf'))

@@ -193,8 +193,8 @@ describe('wrong usage ends with code 2 and says what is wrong on stderr', () => 
     [['bench', '--model', 'x.gguf', '--type', 'Q4_0'], '--type and --discard are for --synthetic'],
     [['bench', '--synthetic', '4b-224'], 'Expected one of 3b-224, 3b-448'],
     [['bench', '--synthetic', 'tiny', '--type', 'q9'], 'Expected one of F32, F16'],
-    [['bench', '--model', 'x.gguf', '--runs', '0'], 'Expected integer from 1 to 1000 for runs but received 0'],
-    [['bench', '--model', 'x.gguf', '--tokens', '1'], 'Expected integer >= 2 for tokens but received 1'],
+    [['bench', '--model', 'x.gguf', '--runs', '0'], 'Expected integer from 1 to 1000 for --runs but received 0'],
+    [['bench', '--model', 'x.gguf', '--tokens', '1'], 'Expected integer >= 2 for --tokens but received 1'],
     [['bench', '--model', 'x.gguf', '--paper', '--depth', '300'], 'Expected no depth and tokens with paper']
   ])('%j', async (args, message) => {
     const { code, out, err } = await paligemma(...args)

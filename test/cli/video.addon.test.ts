@@ -58,7 +58,7 @@ describe.skipIf(!hasFfmpeg)('paligemma video', () => {
     expect(rowsOf(file('killed.jsonl'))).toEqual(want)
     const other = await command(...detecting.with(5, 'black heart'), '--out', file('killed.jsonl'))
     expect(other.code).toBe(2)
-    expect(other.err).toMatch(/begun with other options: detect was "purple ring"/)
+    expect(other.err).toMatch(/begun with other options: --detect was "purple ring"/)
   })
 
   it('finds in a clip what it finds in the same pictures, given singly', async () => {

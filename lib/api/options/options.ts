@@ -248,7 +248,7 @@ export const loadRules: Rules<LoadOptions> = {
   weights: rule.oneOf('mapped', 'copy'),
   device: deviceRule,
   threads: rule.integer(1, 1024),
-  contextSize: rule.integer(1),
+  contextSize: rule.integer(1, 2 ** 31 - 1),
   maxSequences: rule.integer(1, 1024),
   maxQueue: rule.integer(1),
   kvCacheType: rule.oneOf('f16', 'q8_0', 'f32'),

@@ -7,6 +7,7 @@ import { type Line, longestLine, wholeLines } from '../../base/lines'
 import { OutputFile, resolveOutput, writeFailure, writeOutput } from '../../base/output-file'
 import { syncFile } from '../../base/permission'
 import { acquireLock, type Lock } from '../../hub/lock'
+import { flagOf } from '../checks'
 import { type Context, roundedJson, usageError } from '../context'
 import { keyOf, type Row } from './rows'
 
@@ -228,7 +229,7 @@ function refuseOther(out: string, before: Settings, now: Settings): void {
   const shown = (value: unknown): string => (value === undefined ? 'not given' : JSON.stringify(value))
   const changes = [...new Set([...Object.keys(before), ...Object.keys(now)])]
     .filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
-    .map((key) => `${key} was ${shown(before[key])} and is ${shown(now[key])}`)
+    .map((key) => `${key === 'video' ? 'the video' : flagOf(key)} was ${shown(before[key])} and is ${shown(now[key])}`)
   if (changes.length > 0)
     throw usageError(
       `${out} was begun with other options: ${changes.join(', ')}. Choose another --out, or begin anew with --overwrite`

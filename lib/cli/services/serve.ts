@@ -3,9 +3,10 @@ import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Command } from '../vendored'
 import type { LoadOptions } from '../../api/options/options'
+import { rule, type Rule } from '../../base/validate'
 import type { ListenOptions, ServedModel, ServerOptions } from '../../server'
 import { adapter, addRunOptions, collect, integer, number, runOptions, seconds } from '../args'
-import { checkFlags, checkLoad } from '../checks'
+import { checkFlags, checkLoad, secondsRule } from '../checks'
 import { announce, type Context, usageError } from '../context'
 import { addExamples, group } from '../help'
 import { chooseModel } from '../model'
@@ -73,7 +74,16 @@ function addServerOptions(command: Command): Command {
     .option('--max-images <n>', 'pictures of a request (default: 16)', integer)
 }
 
+/** Of flags in other units than their options. */
+const flagRules: Record<string, Rule> = {
+  idleUnload: secondsRule(1),
+  deadline: secondsRule(1),
+  drain: secondsRule(0),
+  maxBody: { ...rule.number(2 ** -10, 2 ** 10), expected: 'megabytes from 1/1024 to 1024' }
+}
+
 async function serve(options: Record<string, unknown>, context: Context): Promise<void> {
+  checkFlags(options, flagRules)
   const apiKeys = await readKeys(options['apiKeyFile'] as string | undefined)
   const models = await modelsOf(options)
   const { createServer } = await import('../../server/index.js')
@@ -108,7 +118,7 @@ async function untilEnded(ready: Promise<void>, signal: AbortSignal): Promise<vo
 }
 
 const milliseconds = (seconds: unknown): number | undefined =>
-  typeof seconds === 'number' ? Math.max(Math.round(seconds * 1000), 0) : undefined
+  typeof seconds === 'number' ? Math.round(seconds * 1000) : undefined
 
 function serverOptions(options: Record<string, unknown>, context: Context): Omit<ServerOptions, 'models' | 'apiKeys'> {
   const origins = options['cors'] as string[] | undefined

@@ -1,8 +1,10 @@
 /** `paligemma worker`: takes pictures from a queue in Redis. */
 import type { Command } from '../vendored'
 import type { WorkerOptions } from '../../queue'
+import { rule, type Rule } from '../../base/validate'
 import { addLoadOptions, integer, loadOptions, number, seconds } from '../args'
-import { announce, type Context, counted, usageError } from '../context'
+import { checkFlags, secondsRule } from '../checks'
+import { announce, type Context, counted } from '../context'
 import { addExamples, group } from '../help'
 
 export function addWorker(program: Command, context: Context): void {
@@ -32,7 +34,14 @@ export function addWorker(program: Command, context: Context): void {
   })
 }
 
+/** Of flags in other units than their options. */
+const flagRules: Record<string, Rule> = {
+  rate: rule.number(1e-6, 1e6),
+  stalledAfter: secondsRule(100)
+}
+
 async function work(options: Record<string, unknown>, context: Context): Promise<void> {
+  checkFlags(options, flagRules)
   const redis = (options['redis'] as string | undefined) ?? process.env['REDIS_URL'] ?? 'redis://127.0.0.1:6379'
   const { startWorker } = await import('../../queue/index.js')
   const load = await loadOptions(options, context.signal)
@@ -61,7 +70,6 @@ async function work(options: Record<string, unknown>, context: Context): Promise
 /** Fewer than one a second: one in so many. */
 function rateOf(perSecond: number | undefined): WorkerOptions['rate'] {
   if (perSecond === undefined) return undefined
-  if (!(perSecond > 0)) throw usageError(`Expected a number > 0 for --rate but received ${perSecond}`)
   return perSecond >= 1
     ? { max: Math.round(perSecond), perMs: 1000 }
     : { max: 1, perMs: Math.max(Math.round(1000 / perSecond), 1) }
