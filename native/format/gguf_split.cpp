@@ -44,13 +44,29 @@ std::optional<PartName> partName(const std::string& path) {
 }
 
 // 0 where the file is no part of a split model; a file that was merged again says 0 or 1 itself.
-uint64_t splitCount(const GgufFile& file) {
-  const int64_t count = file.integer("split.count").value_or(0);
-  return count > 1 ? uint64_t(count) : 0;
+uint64_t splitCount(const GgufFile& file, const std::optional<PartName>& name) {
+  const std::optional<int64_t> count = file.integer("split.count");
+  if (count && *count > 1) return uint64_t(*count);
+  const int64_t index = file.integer("split.no").value_or(0);
+  const int64_t tensors = file.integer("split.tensors.count").value_or(0);
+  const auto refuse = [&](const auto&... why) {
+    const std::string is = count ? "is " + std::to_string(*count) : "is missing";
+    fail(Code::modelInvalid, file.path(), ": key \"split.count\", the number of parts of a split model, ", is, ", but ",
+         why..., ". Get the parts again or split the model again (llama-gguf-split)");
+  };
+  if (count && *count < 0) refuse("a model has no fewer than one");
+  if (index > 0) refuse("key \"split.no\" says that this is part ", index + 1);
+  if (tensors > int64_t(file.tensors().size()))
+    refuse("of the ", tensors, " tensors that key \"split.tensors.count\" counts this file holds ",
+           file.tensors().size());
+  if (!count && name && name->count > 1)
+    refuse("by its name this is part ", name->number, " of ", name->count, "; a file that is a whole model needs "
+           "another name");
+  return 0;
 }
 
 void checkPart(const GgufFile& part, const PartName& name, uint64_t number) {
-  const uint64_t count = splitCount(part);
+  const uint64_t count = splitCount(part, name);
   if (count != name.count)
     fail(Code::modelInvalid, part.path(), ": by its name it is one of ", name.count,
          " parts, but key \"split.count\" is ", part.integer("split.count").value_or(0),
@@ -116,9 +132,9 @@ void GgufFile::append(std::shared_ptr<const GgufFile> part) {
 }
 
 std::shared_ptr<GgufFile> GgufFile::joined(std::shared_ptr<GgufFile> file) {
-  const uint64_t count = splitCount(*file);
-  if (!count) return file;
   const std::optional<PartName> name = partName(file->path_);
+  const uint64_t count = splitCount(*file, name);
+  if (!count) return file;
   if (!name)
     fail(Code::modelInvalid, file->path_, ": this is part ", file->integer("split.no").value_or(0) + 1, " of ", count,
          ", and the others cannot be found: keep the names as they were made, ending in the part's number and the "

@@ -105,6 +105,42 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         })
     })
 
+    it('says which key is missing or wrong, instead of a tensor that another part has', async () => {
+      const without = (key: string) => (part: EditGguf) => ({
+        ...part,
+        metadata: part.metadata.filter(([name]) => name !== key)
+      })
+      const count = (value: number, of = 'uint16') => (part: EditGguf) =>
+        withKey(part, 'split.count', { type: 'copy', of, value })
+      const bare = (part: EditGguf) => ({
+        ...part,
+        metadata: part.metadata.filter(([name]) => !name.startsWith('split.'))
+      })
+      for (const [edit, words] of [
+        [without('split.count'), /"split\.count".* is missing/],
+        [bare, /"split\.count".* is missing, but by its name this is part \d of 2/],
+        [count(0), /"split\.count".* is 0, but/],
+        [count(1), /"split\.count".* is 1, but/],
+        [count(-1, 'int32'), /"split\.count".* is -1, but/],
+        [count(3), /by its name it is one of 2 parts, but key "split\.count" is 3/]
+      ] as const)
+        for (const file of await splitGguf(path('wrong'), gguf, 2, edit))
+          for (const work of [() => loadModel(file), () => inspectModel(file)])
+            expect(await refusal(work)).toMatchObject({
+              code: 'ERR_MODEL_INVALID',
+              message: expect.stringMatching(words)
+            })
+      // in one part alone: the file that lacks it is named, whichever part is opened
+      const [first, second] = await splitGguf(path('second'), gguf, 2, (part, i) =>
+        i === 1 ? without('split.count')(part) : part
+      )
+      for (const file of [first!, second!])
+        expect((await refusal(loadModel(file))).message).toMatch(/00002-of-00002\.gguf: key "split\.count".* is missing/)
+      // merged again, under the name of a part
+      const merged = await writeGguf(path('merged-00001-of-00002.gguf'), count(0)(gguf))
+      expect(await firstTokens(merged)).toEqual(tokens)
+    })
+
     it('names parts that do not belong together', async () => {
       const mixed = await splitGguf(path('mixed'), gguf, 2)
       const other = await splitGguf(path('other'), gguf, 3)
