@@ -8,6 +8,9 @@ export const TokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, un
 /** How an added token is found, by the names of Hugging Face's AddedToken; the engine's TokenFlag. */
 export const TokenFlag = { lstrip: 1, rstrip: 2, single_word: 4, normalized: 8 } as const
 
+/** Another one: U+2581 in the token's name is that character, not how pieces spell a space. */
+export const markFlag = 16
+
 export interface Vocabulary {
   tokens: string[]
   scores: number[]

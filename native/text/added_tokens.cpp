@@ -37,10 +37,14 @@ bool isSamePiece(std::string_view piece, std::string_view text) {
   return text.size() == 1 && piece == name;
 }
 
-std::string asPiece(const std::string& text) {
-  std::string piece;
-  for (const char c : text) c == ' ' ? piece += kSpace : piece += c;
-  return piece;
+std::string withoutMarks(std::string_view piece) {
+  std::string text;
+  for (size_t at = 0; at < piece.size();) {
+    const bool mark = piece.compare(at, kSpace.size(), kSpace) == 0;
+    text += mark ? ' ' : piece[at];
+    at += mark ? kSpace.size() : 1;
+  }
+  return text;
 }
 
 // The first of the padding at the end, for a token that no file numbers; -1 where the vocabulary is full.
@@ -52,10 +56,20 @@ int32_t firstPadding(const Pieces& pieces) {
 
 }  // namespace
 
+std::string withMarks(std::string_view text) {
+  std::string marked;
+  marked.reserve(text.size() + text.size() / 2);
+  for (const char c : text) {
+    if (c == ' ') marked += kSpace;
+    else marked += c;
+  }
+  return marked;
+}
+
 void nameTokens(const std::string& path, const std::vector<AddedToken>& added, Pieces& pieces) {
   const int64_t size = int64_t(pieces.texts.size());
   for (const AddedToken& token : added) {
-    const std::string piece = asPiece(token.text);
+    const std::string piece = withMarks(token.text);
     int32_t id = token.id;
     const auto known = [&] {
       return int32_t(std::find(pieces.texts.begin(), pieces.texts.end(), piece) - pieces.texts.begin());
@@ -91,7 +105,8 @@ void nameTokens(const std::string& path, const std::vector<AddedToken>& added, P
 
 void PieceMatcher::insert(std::string_view piece, int32_t id, bool control, uint8_t flags) {
   const bool late = flags & kNormalized;
-  (late ? late_ : early_).insert(piece, id, control);
+  if (late) late_.insert(withMarks(piece), id, control);
+  else early_.insert(flags & kMark ? std::string(piece) : withoutMarks(piece), id, control);
   hasLate_ = hasLate_ || late;
   if (flags) flags_[id] = flags;
 }
@@ -125,9 +140,7 @@ std::string_view characterBefore(std::string_view text, size_t at) {
   return begin + whole.size() == at ? whole : text.substr(at - 1, 1);
 }
 
-// `markIsSpace`: U+2581 stands for a space, as it does until text is normalised.
-bool isSpace(std::string_view character, bool markIsSpace) {
-  if (character == kSpace) return markIsSpace;
+bool isSpace(std::string_view character) {
   const uint32_t c = decoded(character);
   return c == ' ' || (c >= 9 && c <= 13) || (c == 0x85 && character.size() > 1) || c == 0xa0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
@@ -140,19 +153,18 @@ bool PieceMatcher::standsAlone(std::string_view text, Span match) const {
          (match.end == text.size() || !isWordCharacter(decoded(characterAt(text, match.end))));
 }
 
-PieceMatcher::Span PieceMatcher::stripped(std::string_view text, Span match, size_t start, uint8_t flags,
-                                          bool markIsSpace) const {
+PieceMatcher::Span PieceMatcher::stripped(std::string_view text, Span match, size_t start, uint8_t flags) const {
   if (flags & kStripLeft) {
     while (match.begin > start) {
       const std::string_view before = characterBefore(text, match.begin);
-      if (!isSpace(before, markIsSpace)) break;
+      if (!isSpace(before)) break;
       match.begin -= before.size();
     }
   }
   if (flags & kStripRight) {
     while (match.end < text.size()) {
       const std::string_view next = characterAt(text, match.end);
-      if (!isSpace(next, markIsSpace)) break;
+      if (!isSpace(next)) break;
       match.end += next.size();
     }
   }

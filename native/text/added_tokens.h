@@ -17,7 +17,8 @@ enum TokenFlag : uint8_t {
   kStripRight = 2,   // and behind it
   kSingleWord = 4,   // not beside a letter, digit or underscore
   kNormalized = 8,   // only in what tokens without this flag leave, where a space is U+2581 already
-  kTokenFlags = 15,  // all
+  kMark = 16,        // U+2581 in its name is that character, no space; not with kNormalized
+  kTokenFlags = 31,  // all
 };
 
 struct AddedToken {
@@ -40,6 +41,9 @@ struct Pieces {
 // Reserved and padding entries take the names; a name for any other entry is an error. `path`: the model, for messages.
 void nameTokens(const std::string& path, const std::vector<AddedToken>& added, Pieces& pieces);
 
+// `text` with U+2581 for each space, as pieces are spelled.
+std::string withMarks(std::string_view text);
+
 // Finds pieces in a text before any merging: Hugging Face's rules where flags are set, else leftmost and longest.
 class PieceMatcher {
  public:
@@ -47,12 +51,15 @@ class PieceMatcher {
   // The whole text as one piece, else -1.
   int32_t find(std::string_view text) const;
 
-  // Calls gap(text) and piece(id) for what lies between pieces and for them, in order.
+  // Calls gap(text, with marks) and piece(id) for what lies between pieces and for them, in order.
   template <class Gap, class Piece>
   void split(std::string_view text, bool allowControl, const Gap& gap, const Piece& piece) const {
-    if (!hasLate_) return scan(early_, text, true, allowControl, gap, piece);
-    const auto later = [&](std::string_view rest) { scan(late_, rest, false, allowControl, gap, piece); };
-    scan(early_, text, true, allowControl, later, piece);
+    const auto later = [&](std::string_view rest) {
+      const std::string normal = withMarks(rest);
+      if (hasLate_) scan(late_, normal, allowControl, gap, piece);
+      else gap(normal);
+    };
+    scan(early_, text, allowControl, later, piece);
   }
 
  private:
@@ -60,11 +67,10 @@ class PieceMatcher {
     size_t begin, end;
   };
   bool standsAlone(std::string_view text, Span match) const;
-  Span stripped(std::string_view text, Span match, size_t start, uint8_t flags, bool markIsSpace) const;
+  Span stripped(std::string_view text, Span match, size_t start, uint8_t flags) const;
 
   template <class Gap, class Piece>
-  void scan(const PieceTrie& trie, std::string_view text, bool markIsSpace, bool allowControl, const Gap& gap,
-            const Piece& piece) const {
+  void scan(const PieceTrie& trie, std::string_view text, bool allowControl, const Gap& gap, const Piece& piece) const {
     size_t start = 0;  // of what no piece has taken
     for (size_t at = 0; at < text.size();) {
       const auto [id, length] =
@@ -79,7 +85,7 @@ class PieceMatcher {
         const auto found = flags_.find(id);
         const uint8_t flags = found == flags_.end() ? uint8_t(0) : found->second;
         if ((flags & kSingleWord) && !standsAlone(text, match)) continue;
-        match = stripped(text, match, start, flags, markIsSpace);
+        match = stripped(text, match, start, flags);
       }
       if (match.begin > start) gap(text.substr(start, match.begin - start));
       piece(id);
@@ -88,7 +94,7 @@ class PieceMatcher {
     if (start < text.size()) gap(text.substr(start));
   }
 
-  PieceTrie early_, late_;  // without and with kNormalized
+  PieceTrie early_, late_;  // in the text as it is, and with marks for spaces: without and with kNormalized
   bool hasLate_ = false;
   std::unordered_map<int32_t, uint8_t> flags_;
 };

@@ -239,8 +239,8 @@ void Tokenizer::Impl::indexPieces() {
     if ((control || kind == PieceKind::userDefined) && !piece.empty()) {
       const auto found = vocabulary.flags.find(int32_t(i));
       uint8_t flags = found == vocabulary.flags.end() ? uint8_t(0) : found->second;
-      // spaces that an added token strips are its own; what runs of them are is asked afterwards
-      if (!vocabulary.flags.empty() && isSpaces(piece)) flags |= kNormalized;
+      // what runs of spaces are is asked after added tokens, which may strip them; U+2581 in a text is one, too
+      if (isSpaces(piece)) flags = uint8_t((flags & ~kMark) | kNormalized);
       matcher.insert(piece, int32_t(i), control, flags);
     }
     if (kind != PieceKind::normal && kind != PieceKind::userDefined) continue;
@@ -348,13 +348,6 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 std::vector<int32_t> Tokenizer::encode(std::string_view source, bool allowControl) const {
   if (source.size() > (size_t(1) << 29))
     fail(Code::promptTooLong, "A text of ", source.size(), " bytes is too long to tokenize");
-  std::string text;
-  text.reserve(source.size() + source.size() / 2);
-  for (const char c : source) {
-    if (c == ' ') text += kSpace;
-    else text += c;
-  }
-
   std::vector<int32_t> ids;
   std::vector<Symbol> symbols;
   std::vector<Merge> queue;
@@ -372,7 +365,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view source, bool allowContro
     }
     impl_->merge(stretch.substr(start), symbols, queue, ids);
   };
-  impl_->matcher.split(text, allowControl, mergeWords, [&](int32_t id) { ids.push_back(id); });
+  impl_->matcher.split(source, allowControl, mergeWords, [&](int32_t id) { ids.push_back(id); });
   return ids;
 }
 

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../../lib/convert'
 import { loadModel, loadTokenizer, type LoadOptions, type PaliGemma } from '../../lib/index'
 import { copyCheckpoint, edit, editJson, removeTempDirs, tempDir } from '../support/convert-helpers'
+import { openGguf, writeGguf } from '../support/gguf-edit'
 import { golden, hasGoldens } from '../support/golden'
 
 const present = hasGoldens('hf/pg1-tiny', 'hf/pg1-tiny-lora')
@@ -188,5 +189,71 @@ describe.skipIf(!present)('flags of added tokens', () => {
     await convert({ source: file, out: merged, adapters: [dir] })
     const tokenizer = await loadTokenizer(merged)
     for (const [text, ids] of cases) expect(tokenizer.encode(text), text).toEqual(ids)
+  })
+
+  const spaced = [
+    token(2005, ' led'),
+    token(2006, '\u2581lit'),
+    token(2007, '\u2581nor', { normalized: true }),
+    token(2008, ' nsp', { normalized: true }),
+    token(2009, ' <l>', { lstrip: true }),
+    token(2010, '<r> ', { rstrip: true })
+  ]
+  // By the same library. U+2581 is a space only once a text is normalised.
+  const spacedCases: [string, number[], string][] = [
+    ['a led', [664, 2005], 'a led'],
+    ['a\u2581led', [664, 363, 673], 'a led'],
+    ['aled', [664, 314, 673], 'aled'],
+    ['a  led', [664, 662, 2005], 'a  led'],
+    ['a lit', [664, 662, 672, 319], 'a lit'],
+    ['a\u2581lit', [664, 2006], 'a lit'],
+    ['a  lit', [664, 22, 672, 319], 'a  lit'],
+    ['a nor', [664, 2007], 'a nor'],
+    ['a\u2581nor', [664, 2007], 'a nor'],
+    ['a nsp', [664, 2008], 'a nsp'],
+    ['a\u2581nsp', [664, 2008], 'a nsp'],
+    ['a  <l>b', [664, 2009, 679], 'a <l>b'],
+    ['a\u2581 <l>b', [664, 662, 2009, 679], 'a  <l>b'],
+    ['a<r>   b', [664, 2010, 679], 'a<r> b'],
+    ['a<r> \u2581b', [664, 2010, 304], 'a<r>  b'],
+    ['a\u2581\u2581b', [664, 22, 679], 'a  b'],
+    ['\u2581 led', [662, 2005], '  led'],
+    ['a \u2581lit', [664, 662, 2006], 'a  lit']
+  ]
+
+  it('tell spaces from U+2581 in names and texts as the reference does', async () => {
+    const dir = copyCheckpoint(base)
+    editJson(dir, 'tokenizer.json', (json) => json.added_tokens.push(...spaced))
+    const out = join(tempDir(), 'spaced.gguf')
+    await convert({ source: dir, out, type: 'f32' })
+    const tokenizer = await loadTokenizer(out)
+    const model = await load(adapter('spaced', { 'tokenizer.json': { added_tokens: spaced } }))
+    for (const [text, ids, shown] of spacedCases) {
+      expect(tokenizer.encode(text), text).toEqual(ids)
+      expect(tokenizer.decode(ids), text).toBe(shown)
+      expect(model.tokenize(text), text).toEqual(ids)
+    }
+  })
+
+  it('are found in a GGUF of another converter, which writes spaces as they are', async () => {
+    const gguf = await openGguf(file)
+    const raw = gguf.metadata.map(([key, value]): (typeof gguf.metadata)[number] => {
+      const { values } = ((value as { value: unknown }).value ?? {}) as { values?: unknown[] }
+      if (key === 'tokenizer.ggml.tokens') values![2005] = ' led'
+      if (key === 'tokenizer.ggml.token_type') values![2005] = 4
+      return [key, value]
+    })
+    const out = await writeGguf(join(tempDir(), 'raw.gguf'), { ...gguf, metadata: raw })
+    const tokenizer = await loadTokenizer(out)
+    expect(tokenizer.encode('a led')).toEqual([664, 2005])
+    expect(tokenizer.decode([664, 2005])).toBe('a led')
+  })
+
+  it('both in one name are refused by name', async () => {
+    const dir = adapter('both', { 'tokenizer.json': { added_tokens: [token(2005, '\u2581a b')] } })
+    expect(await refusal(dir)).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringMatching(/tokenizer\.json: token 2005, "\u2581a b"/)
+    })
   })
 })

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { PaliGemmaError } from '../../base/errors'
 import { isObject, type Fields, readJson } from '../../formats/fields'
 import { modelLimits } from './limits'
-import { TokenFlag, TokenType, type Vocabulary } from '../../formats/sentencepiece'
+import { markFlag, TokenFlag, TokenType, type Vocabulary } from '../../formats/sentencepiece'
 
 export interface AddedToken {
   id: number
@@ -39,7 +39,7 @@ export async function readAddedTokens(dir: string): Promise<AddedTokens> {
       id,
       text,
       special: entry.boolean('special', false) || special.has(text),
-      flags: text === '<image>' ? 0 : flagsOf(entry),
+      flags: text === '<image>' ? 0 : flagsOf(entry, id, text),
       from: entry.file
     })
   if (tokenizer?.has('added_tokens'))
@@ -60,8 +60,21 @@ export async function readAddedTokens(dir: string): Promise<AddedTokens> {
   return { tokens, unnumbered }
 }
 
-const flagsOf = (entry: Fields): number =>
-  Object.entries(TokenFlag).reduce((sum, [name, flag]) => (entry.boolean(name, false) ? sum | flag : sum), 0)
+function flagsOf(entry: Fields, id: number, text: string): number {
+  const flags = Object.entries(TokenFlag).reduce(
+    (sum, [name, flag]) => (entry.boolean(name, false) ? sum | flag : sum),
+    0
+  )
+  // Before normalisation a space in a text is no U+2581. Runs of them are Gemma's own pieces, for either.
+  if ((flags & TokenFlag.normalized) !== 0 || !text.includes('▁') || /^▁+$/.test(text)) return flags
+  if (text.includes(' '))
+    throw new PaliGemmaError(
+      'ERR_MODEL_UNSUPPORTED',
+      `${entry.file}: token ${id}, ${JSON.stringify(text)}, holds both spaces and U+2581, which pieces do not tell ` +
+        'apart; set "normalized": true, or name it with one of them alone'
+    )
+  return flags | markFlag
+}
 
 function tokenId(fields: Fields, name: string): number {
   return fields.integer(name, 0, undefined, modelLimits.tokenId)
