@@ -1,12 +1,21 @@
 // npm run prebuilds: the engine for this machine as prebuilds/<platform>-<arch>/node-paligemma[.glibc|.musl].node,
 // which is where lib/engine/locate.ts looks. More arguments go to prebuildify (--arch arm64, --libc musl).
 import { spawnSync } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { root, sourceCommit, writeRecord } from './prebuild/record.mjs'
 import { targets } from './prebuild/targets.mjs'
 
-const flags = ['--napi', '--strip']
+// node-gyp empties the folder "build" beside its binding.gyp: not the one in which npm run build keeps its objects.
+const stage = join(root, 'build', 'prebuild')
+mkdirSync(stage, { recursive: true })
+for (const name of ['binding.gyp', 'package.json']) copyFileSync(join(root, name), join(stage, name))
+for (const name of ['native', 'scripts']) {
+  rmSync(join(stage, name), { force: true })
+  symlinkSync(join(root, name), join(stage, name), 'junction')
+}
+
+const flags = ['--napi', '--strip', '--cwd', stage, '--out', root]
 // prebuildify would call a macOS binary "glibc", too
 if (process.platform === 'linux') flags.push('--tag-libc')
 

@@ -1,6 +1,6 @@
 /** Which engines may be shipped: scripts/check-prebuilds.mjs over small libraries of every system. */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -127,3 +127,34 @@ function beyond(): Buffer {
   const [, at] = commands().find(([command]) => command === 0x29)!
   return edited(dylib, (copy) => copy.writeUInt32LE(dylib.length + 8, at + 8))
 }
+
+describe.skipIf(process.platform === 'win32')('npm run prebuilds', () => {
+  it('compiles in a folder of its own: what npm run build made stays', () => {
+    const dir = tempDir()
+    const gyp = join(dir, 'node-gyp')
+    // as node-gyp does: empties "build" beside the binding.gyp, and writes the engine there
+    const script =
+      'pwd; ls native/addon.gypi binding.gyp; rm -rf build; mkdir -p build/Release; echo > build/Release/x.node'
+    writeFileSync(gyp, `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+    const kept = join(root, 'build', 'kept-by-prebuilds.test')
+    mkdirSync(dirname(kept), { recursive: true })
+    writeFileSync(kept, '')
+    const made = join(root, 'prebuilds', 'nowhere-none')
+    try {
+      const { status, stdout } = spawnSync(
+        process.execPath,
+        [
+          join(root, 'scripts', 'prebuild.mjs'),
+          ...['--node-gyp', gyp, '--strip-bin', 'true', '--platform', 'nowhere', '--arch', 'none']
+        ],
+        { encoding: 'utf8' }
+      )
+      expect({ status, stdout }).toMatchObject({ status: 0, stdout: expect.stringContaining('native/addon.gypi') })
+      expect(readdirSync(made)).toHaveLength(1)
+      expect(existsSync(kept)).toBe(true)
+    } finally {
+      rmSync(kept, { force: true })
+      rmSync(made, { recursive: true, force: true })
+    }
+  })
+})
