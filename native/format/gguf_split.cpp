@@ -60,7 +60,8 @@ uint64_t splitCount(const GgufFile& file, const std::optional<PartName>& name) {
     refuse("of the ", tensors, " tensors that key \"split.tensors.count\" counts this file holds ",
            file.tensors().size());
   if (!count && name && name->count > 1)
-    refuse("by its name this is part ", name->number, " of ", name->count, "; a file that is a whole model needs "
+    refuse("by its name this is part ", name->number, " of ", name->count,
+           "; a file that is a whole model needs "
            "another name");
   return 0;
 }
