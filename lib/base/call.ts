@@ -5,7 +5,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { isProxy } from 'node:util/types'
 import { follow, ownController, untilAborted } from './signals'
-import { explainDenied } from './permission'
+import { explainSystem } from './system-limits'
 import { readOptions, type Rule, type Rules } from './validate'
 
 /** What `work` gets: the options as they were when the call was made. */
@@ -39,7 +39,7 @@ export async function publicCall<T extends { signal?: AbortSignal | undefined },
     await callbacks.settled()
     return result
   } catch (error) {
-    throw callbacks.threw(error) ? error : explainDenied(error)
+    throw callbacks.threw(error) ? error : explainSystem(error)
   } finally {
     release()
   }
@@ -92,7 +92,7 @@ export function publicLoop<T extends { signal?: AbortSignal | undefined }, R>(
       end.signal.throwIfAborted()
       yield* work({ ...taken, signal: end.signal })
     } catch (error) {
-      if (!left) throw explainDenied(error)
+      if (!left) throw explainSystem(error)
     } finally {
       release()
     }
@@ -106,7 +106,7 @@ function attempt<T>(question: () => T): () => T {
     return () => value
   } catch (error) {
     return () => {
-      throw explainDenied(error)
+      throw explainSystem(error)
     }
   }
 }

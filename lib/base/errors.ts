@@ -41,7 +41,7 @@ export const errorCodes = [
  * | `ERR_IMAGE_TOO_LARGE` | an image has more pixels or bytes than the limits allow |
  * | `ERR_PROMPT_TOO_LONG` | images, prompt and `maxTokens` do not fit the context |
  * | `ERR_INVALID_OPTION` | an option is unknown or has a wrong type or range |
- * | `ERR_OUT_OF_MEMORY` | the system refused memory for weights, cache or scratch |
+ * | `ERR_OUT_OF_MEMORY` | the system refused memory, a thread or one more open file; the message names the limit |
  * | `ERR_DEVICE_UNAVAILABLE` | the requested device is not there or not built in |
  * | `ERR_DEVICE_LOST` | the GPU failed or was reset while it was in use; load the model again |
  * | `ERR_MODEL_CHANGED` | a model file was cut or written to while it was in use; load it again when it is whole |

@@ -1,5 +1,6 @@
 /** What a file is, by its first bytes: names of caches and blobs have no extension. */
 import { open, stat } from 'node:fs/promises'
+import { absentAs } from './system-limits'
 
 /** At most `count` bytes from the start, one character each; '' where the file cannot be read. */
 export async function firstBytes(path: string, count: number): Promise<string> {
@@ -8,7 +9,7 @@ export async function firstBytes(path: string, count: number): Promise<string> {
     (info) => info.isFile(),
     () => false
   )
-  const file = isFile ? await open(path, 'r').catch(() => undefined) : undefined
+  const file = isFile ? await open(path, 'r').catch(absentAs(undefined)) : undefined
   if (!file) return ''
   try {
     const { bytesRead, buffer } = await file.read(Buffer.alloc(count), 0, count, 0)

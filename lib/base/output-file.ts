@@ -21,6 +21,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { PaliGemmaError } from './errors'
 import { isAddress } from './paths'
 import { syncFile } from './permission'
+import { explainOpenFiles } from './system-limits'
 import { wrongOption } from './validate'
 
 export interface OutputOptions {
@@ -238,6 +239,8 @@ export function isDiskFull(error: unknown): boolean {
 export function writeFailure(error: unknown, path: string, option = 'out'): unknown {
   const code = error instanceof PaliGemmaError ? undefined : (error as NodeJS.ErrnoException | undefined)?.code
   if (typeof code !== 'string' || !/^(?:E(?!RR_)[A-Z]|ERR_ACCESS_DENIED)/.test(code)) return error
+  const limited = explainOpenFiles(error, path)
+  if (limited !== error) return limited
   const because = `: ${(error as Error).message}`
   const coded = (own: ConstructorParameters<typeof PaliGemmaError>[0], text: string): PaliGemmaError =>
     new PaliGemmaError(own, text + because, { cause: error })

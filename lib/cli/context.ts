@@ -30,8 +30,8 @@ export class Interrupted extends Error {
 export class OutputFailure extends PaliGemmaError {}
 
 /** A mistake in how the command was called: exit code 2. */
-export function usageError(message: string): PaliGemmaError {
-  return new PaliGemmaError('ERR_INVALID_OPTION', message)
+export function usageError(message: string, cause?: unknown): PaliGemmaError {
+  return new PaliGemmaError('ERR_INVALID_OPTION', message, cause === undefined ? undefined : { cause })
 }
 
 export function printLine(context: Context, text: string): void {

@@ -112,7 +112,10 @@ async function readList(file: string, context: Context): Promise<string[]> {
     file === dash
       ? await readInput(context, 'a list of pictures')
       : await readFile(file).catch((cause: Error) => {
-          throw usageError(`Expected a file that can be read for --files-from but received ${file}: ${cause.message}`)
+          throw usageError(
+            `Expected a file that can be read for --files-from but received ${file}: ${cause.message}`,
+            cause
+          )
         })
   const text = bytes.toString('utf8').replace(/^\ufeff/, '')
   const names = text.includes('\0') ? text.split('\0') : text.split('\n').map((line) => line.replace(/\r$/, ''))

@@ -5,6 +5,7 @@ import { addBench } from './models/bench'
 import { addBuild } from './models/build'
 import { packageVersion } from '../base/package-files'
 import { explainFolder } from '../base/paths'
+import { explainOpenFiles } from '../base/system-limits'
 import { type Context, describeError, Interrupted, printError } from './context'
 import { asTyped } from './checks'
 import { addConvert, addQuantize } from './models/convert'
@@ -58,7 +59,7 @@ async function run(args: string[], context: Context): Promise<number> {
     // commander has said what is wrong already, or printed help.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     if (error instanceof Interrupted) return error.exitCode
-    const explained = explainFolder(error)
+    const explained = explainOpenFiles(explainFolder(error))
     printError(context, explained, (message) => asTyped(message, state.flags))
     return describeError(explained).code === 'ERR_INVALID_OPTION' ? 2 : 1
   }

@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { AdapterList } from './adapters/option'
+import { absentAs } from '../base/system-limits'
 
 interface Inputs {
   source: string | (string | undefined)[]
@@ -21,7 +22,7 @@ export async function filesRead({ source, maskDecoder, tokenizer, imatrix, adapt
     .filter((path): path is string => typeof path === 'string' && path !== '')
   const found = await Promise.all(
     paths.map(async (path) => {
-      const names = await readdir(path).catch(() => [])
+      const names = await readdir(path).catch(absentAs([]))
       const inside = names.filter((name) => !name.endsWith('.gguf')).map((name) => join(path, name))
       return [path, ...inside, ...(await otherParts(path))]
     })
@@ -32,7 +33,7 @@ export async function filesRead({ source, maskDecoder, tokenizer, imatrix, adapt
 async function otherParts(path: string): Promise<string[]> {
   const [, stem, end] = /^(.*-)\d+(-of-\d+(?:\.[^.]*)?)$/.exec(basename(path)) ?? []
   if (stem === undefined || end === undefined) return []
-  const names = await readdir(dirname(path)).catch(() => [])
+  const names = await readdir(dirname(path)).catch(absentAs([]))
   return names.filter((name) => name.startsWith(stem) && name.endsWith(end)).map((name) => join(dirname(path), name))
 }
 

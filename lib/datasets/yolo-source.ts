@@ -21,7 +21,10 @@ export async function* yoloRows(reading: Reading): Rows {
   for await (const image of pictures(places)) {
     reading.signal.throwIfAborted()
     const file = labelFileOf(image)
-    const text = await readFile(file, 'utf8').catch(() => undefined) // a picture without one shows nothing
+    const text = await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code === 'ENOENT' || cause.code === 'ENOTDIR') return undefined // a picture without one shows nothing
+      throw wrong(`${file} cannot be read: ${cause.message}`, cause)
+    })
     if (text === undefined) continue
     yield* rowsOfFile(reading, image, file, text, names, order)
   }

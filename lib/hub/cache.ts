@@ -14,6 +14,7 @@ import { basename, dirname, join } from 'node:path'
 import { makeFolder, writeOutput } from '../base/output-file'
 import { cacheDirectory } from './settings'
 import { folderName, type HubReference, isRepositoryPath } from './reference'
+import { absentAs } from '../base/system-limits'
 
 /** Raised when `convert` writes something that older files lack and that is worth converting again. */
 export const recordFormat = 1
@@ -103,14 +104,14 @@ export class Cache {
   /** The commit that a revision stood for when it was last pulled. */
   async commitOf(id: string, revision: string): Promise<string | undefined> {
     if (isCommit(revision)) return revision
-    const text = (await readFile(this.refFile(id, revision), 'utf8').catch(() => '')).trim()
+    const text = (await readFile(this.refFile(id, revision), 'utf8').catch(absentAs(''))).trim()
     return isCommit(text) ? text : undefined
   }
 
   /** The complete models of a commit, the one pulled last first. */
   async modelsOf(id: string, commit: string): Promise<CachedModel[]> {
     const dir = this.modelDir(id, commit)
-    const names = await readdir(dir).catch(() => [])
+    const names = await readdir(dir).catch(absentAs([]))
     const models = await Promise.all(
       names.filter((name) => name.endsWith('.json')).map(async (name) => await readRecord(join(dir, name)))
     )
@@ -119,7 +120,7 @@ export class Cache {
 
   /** All that were pulled once. */
   async names(): Promise<string[]> {
-    const folders = await readdir(join(this.dir, 'models')).catch((): string[] => [])
+    const folders = await readdir(join(this.dir, 'models')).catch(absentAs([]))
     return folders.map((name) => name.replace('--', '/'))
   }
 

@@ -2,10 +2,11 @@
 import { readdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
+import { absentAs } from '../base/system-limits'
 
 /** The error for `dir` as a model. */
 export async function folderError(dir: string): Promise<PaliGemmaError> {
-  const names = (await readdir(dir).catch(() => [])).sort()
+  const names = (await readdir(dir).catch(absentAs([]))).sort()
   const ggufs = names.filter((name) => /\.gguf$/i.test(name))
   const archive = names.find((name) => /\.npz$/i.test(name))
   const out = `${basename(dir)}-Q4_K_M.gguf`

@@ -5,6 +5,7 @@ import { isCommit } from './cache'
 import { type GgufHeader, parseGgufHeader } from './gguf-header'
 import { folderName } from './reference'
 import type { HubFile } from './repository'
+import { absentAs } from '../base/system-limits'
 
 const repositoryDir = (dir: string, id: string): string => join(dir, `models--${folderName(id)}`)
 export const snapshotDir = (dir: string, id: string, commit: string): string =>
@@ -13,9 +14,9 @@ export const snapshotDir = (dir: string, id: string, commit: string): string =>
 /** The commit that a revision last stood for there, if its files are there. */
 export async function snapshotOf(dir: string, id: string, revision: string): Promise<string | undefined> {
   const ref = join(repositoryDir(dir, id), 'refs', ...revision.split('/'))
-  const commit = isCommit(revision) ? revision : (await readFile(ref, 'utf8').catch(() => '')).trim()
+  const commit = isCommit(revision) ? revision : (await readFile(ref, 'utf8').catch(absentAs(''))).trim()
   if (!isCommit(commit)) return undefined
-  const names = await readdir(snapshotDir(dir, id, commit)).catch(() => [])
+  const names = await readdir(snapshotDir(dir, id, commit)).catch(absentAs([]))
   return names.length > 0 ? commit : undefined
 }
 

@@ -9,6 +9,7 @@ import { Cache, type CachedModel, recordPath } from './cache'
 import { acquireLock } from './lock'
 import { expectReference, type HubReference } from './reference'
 import { cacheDirectory } from './settings'
+import { absentAs } from '../base/system-limits'
 
 /** A model in the cache. */
 export interface PulledModel extends CachedModel {
@@ -136,13 +137,15 @@ const hasSome = ({ models, downloads }: { models: unknown[]; downloads: unknown[
 
 /** Folder names are ids with "--" for the slash, see folderName(). */
 async function idsIn(dir: string): Promise<string[]> {
-  return (await readdir(dir).catch(() => []))
+  return (await readdir(dir).catch(absentAs([])))
     .filter((name) => name.includes('--'))
     .map((name) => name.replace('--', '/'))
 }
 
 async function modelsOf(cache: Cache, id: string): Promise<PulledModel[]> {
-  const commits = (await readdir(dirname(cache.modelDir(id, 'x'))).catch(() => [])).filter((name) => name !== 'refs')
+  const commits = (await readdir(dirname(cache.modelDir(id, 'x'))).catch(absentAs([]))).filter(
+    (name) => name !== 'refs'
+  )
   const models = (await Promise.all(commits.map(async (commit) => await cache.modelsOf(id, commit)))).flat()
   return await Promise.all(
     models
@@ -158,7 +161,7 @@ async function nameOf(cache: Cache, { id, revision, commit, type, adapter }: Cac
 }
 
 async function downloadsOf(cache: Cache, id: string): Promise<PulledDownload[]> {
-  const commits = await readdir(dirname(dirname(cache.downloadDir(id, 'x')))).catch(() => [])
+  const commits = await readdir(dirname(dirname(cache.downloadDir(id, 'x')))).catch(absentAs([]))
   return await Promise.all(
     commits.map(async (commit) => {
       const path = cache.downloadDir(id, commit)
@@ -168,7 +171,7 @@ async function downloadsOf(cache: Cache, id: string): Promise<PulledDownload[]> 
 }
 
 async function folderBytes(dir: string): Promise<number> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch(() => [])
+  const entries = await readdir(dir, { withFileTypes: true }).catch(absentAs([]))
   const sizes = await Promise.all(
     entries.map(async (entry) => {
       const path = join(dir, entry.name)
@@ -226,11 +229,11 @@ async function removeModel(model: CachedModel, kept: readonly CachedModel[]): Pr
  */
 async function removeEmpty(cache: Cache, id: string, kept: readonly CachedModel[]): Promise<void> {
   const dir = dirname(cache.modelDir(id, 'x'))
-  for (const name of await readdir(dir).catch(() => [])) {
+  for (const name of await readdir(dir).catch(absentAs([]))) {
     if (name !== 'refs' && !kept.some(({ commit }) => commit === name))
       await rm(join(dir, name), { recursive: true, force: true })
   }
-  for (const name of await readdir(join(dir, 'refs')).catch(() => [])) {
+  for (const name of await readdir(join(dir, 'refs')).catch(absentAs([]))) {
     const commit = await cache.commitOf(id, decodeURIComponent(basename(name)))
     if (!kept.some((model) => model.commit === commit)) await rm(join(dir, 'refs', name), { force: true })
   }

@@ -8,6 +8,7 @@ import { privateAllowed } from '../base/addresses'
 import { PaliGemmaError } from '../base/errors'
 import { type Environment, expandPath } from '../base/expand-path'
 import { show } from '../base/validate'
+import { absentAs } from '../base/system-limits'
 
 export interface HubSettings {
   /** Without a slash at its end. */
@@ -135,5 +136,5 @@ async function tokenOf(
     if (token !== undefined) return { token, from }
   }
   const file = pathSetting(env, 'HF_TOKEN_PATH') ?? join(home, 'token')
-  return { token: await readFile(file, 'utf8').catch(() => undefined), from: file }
+  return { token: await readFile(file, 'utf8').catch(absentAs(undefined)), from: file }
 }

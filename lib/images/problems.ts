@@ -1,12 +1,12 @@
 /** What can be wrong with a picture, in the words of every part that reads one. */
 import { PaliGemmaError } from '../base/errors'
-import { explainDenied } from '../base/permission'
+import { explainSystem } from '../base/system-limits'
 import { isStarved } from './sharp'
 
-/** ERR_IMAGE_INVALID, or ERR_ACCESS_DENIED where Node's permission model is the cause. */
+/** ERR_IMAGE_INVALID, or another code where a limit of the system or Node's permission model is the cause. */
 export function invalid(name: string, why: string, cause?: unknown): PaliGemmaError {
   const options = cause === undefined ? undefined : { cause }
-  return explainDenied(new PaliGemmaError('ERR_IMAGE_INVALID', `${name}: ${why}`, options)) as PaliGemmaError
+  return explainSystem(new PaliGemmaError('ERR_IMAGE_INVALID', `${name}: ${why}`, options)) as PaliGemmaError
 }
 
 export function undecodable(name: string, error: unknown): PaliGemmaError {

@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { PaliGemmaError } from '../base/errors'
 import { wholeLines } from '../base/lines'
 import { makeFolder, writeFailure } from '../base/output-file'
-import { explainDenied, syncFile } from '../base/permission'
+import { syncFile } from '../base/permission'
+import { explainSystem } from '../base/system-limits'
 import { take, rule } from '../base/validate'
 import { reviveResults } from '../output/masks/mask-forms'
 import type { ResultFields } from '../api/many/rows'
@@ -77,7 +78,7 @@ export async function* readShards(folder: string | URL): AsyncGenerator<ShardRow
   const path = take('folder', folder, rule.file) as string
   const names = await readdir(path).catch((cause: Error) => {
     const text = `Expected a folder of shards for folder but ${path} cannot be read: ${cause.message}`
-    throw explainDenied(new PaliGemmaError('ERR_INVALID_OPTION', text, { cause }))
+    throw explainSystem(new PaliGemmaError('ERR_INVALID_OPTION', text, { cause }))
   })
   const seen = new Set<string>()
   for (const name of names.filter((one) => one.endsWith('.jsonl')).sort())

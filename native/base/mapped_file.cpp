@@ -179,6 +179,9 @@ MappedFile::MappedFile(const std::string& path, FileAccess access)
       fail(Code::modelNotFound, path, ": no such file; check the path, or download the model first");
     if (error == EACCES || error == EPERM)
       fail(Code::modelNotFound, path, ": permission denied; make the file and its folders readable for this user");
+    if (error == EMFILE || error == ENFILE)
+      fail(Code::outOfMemory, path, ": cannot be opened (", reasonOf(error),
+           "); raise the limit of open files (ulimit -n), or do fewer things at once");
     fail(Code::modelNotFound, path, ": cannot be opened (", reasonOf(error), ")");
   }
   struct stat& info = opened_->info;

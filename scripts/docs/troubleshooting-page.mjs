@@ -92,6 +92,10 @@ export const cures = {
         '`contextSize`, or take a smaller type'
     ],
     ['a limit on threads (`TasksMax`, `--pids-limit`, `ulimit -u`)', 'raise it: Node itself needs about 11'],
+    [
+      'as many files and connections open as the process may have (EMFILE)',
+      'raise the limit (`ulimit -n`, `LimitNOFILE`); close what your program leaves open; fewer requests at once'
+    ],
     ['a 32-bit or small address space', 'a 64-bit Node']
   ],
   ERR_DEVICE_UNAVAILABLE: [

@@ -213,7 +213,7 @@ describe('what the system says', () => {
     ['ENOENT', 'ERR_INVALID_OPTION'],
     ['EISDIR', 'ERR_INVALID_OPTION'],
     ['EIO', 'ERR_WRITE_FAILED'],
-    ['EMFILE', 'ERR_WRITE_FAILED'],
+    ['EMFILE', 'ERR_OUT_OF_MEMORY'],
     ['ESTALE', 'ERR_WRITE_FAILED']
   ])('%s is %s with the path', (code, own) => {
     expect(said(code)).toMatchObject({ code: own, message: expect.stringContaining('a/b.gguf') })

@@ -215,7 +215,7 @@ async function refuseOccupied(out: string): Promise<never> {
 
 async function readState(path: string): Promise<Settings | undefined> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw usageError(`${path} cannot be read: ${error.message}`)
+    if (error.code !== 'ENOENT') throw usageError(`${path} cannot be read: ${error.message}`, error)
   })
   if (text === undefined) return undefined
   try {

@@ -177,7 +177,7 @@ async function readKeys(file: string | undefined): Promise<string[]> {
     file === undefined
       ? ''
       : await readFile(file, 'utf8').catch((error: Error) => {
-          throw usageError(`--api-key-file: ${error.message}`)
+          throw usageError(`--api-key-file: ${error.message}`, error)
         })
   const keys = [...fromEnv, ...text.split('\n')].map((line) => line.trim()).filter((line) => line !== '')
   if (file !== undefined && keys.length === 0) throw usageError(`--api-key-file: ${file} has no keys`)

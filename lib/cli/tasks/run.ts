@@ -95,7 +95,7 @@ async function readConstraint(options: Record<string, unknown>): Promise<Pick<Ge
   if (constrain !== undefined) return { constrain }
   if (jsonSchema === undefined) return {}
   const text = await readFile(jsonSchema, 'utf8').catch((error: Error) => {
-    throw usageError(`--json-schema: ${error.message}`)
+    throw usageError(`--json-schema: ${error.message}`, error)
   })
   try {
     return { constrain: { jsonSchema: JSON.parse(text) as JsonSchema } }

@@ -3,6 +3,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PaliGemmaError } from '../../base/errors'
 import { someOf } from '../../formats/source'
+import { absentAs } from '../../base/system-limits'
 
 const configName = 'adapter_config.json'
 const weightsName = 'adapter_model.safetensors'
@@ -38,11 +39,11 @@ async function folderOf(dir: string): Promise<string> {
 }
 
 async function foldersWithConfig(dir: string, depth: number): Promise<string[]> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch(() => [])
+  const entries = await readdir(dir, { withFileTypes: true }).catch(absentAs([]))
   const folders = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map(({ name }) => name)
   const found = await Promise.all(
     folders.sort().map(async (name) => {
-      const inside = await readdir(join(dir, name)).catch((): string[] => [])
+      const inside = await readdir(join(dir, name)).catch(absentAs<string[]>([]))
       if (inside.includes(configName)) return [name]
       return depth > 1 ? (await foldersWithConfig(join(dir, name), depth - 1)).map((one) => join(name, one)) : []
     })
