@@ -8,6 +8,7 @@ import { planConversion } from '../convert/checkpoint/plan'
 import { parseFileType } from '../formats/types'
 import { PaliGemmaError } from '../base/errors'
 import { resolveModel } from '../hub/resolve'
+import { anyNative } from '../engine/native'
 import { inspectModel, type ModelInfo } from '../api/inspect'
 import { defaults, modelRule } from '../api/options/options'
 import { readOptions, rule, take, type Rules, wrongOption } from '../base/validate'
@@ -120,8 +121,15 @@ interface Shape extends FitShape {
   vision: (NonNullable<FitShape['vision']> & { patchValues: number }) | undefined
 }
 
+/** The same with what depends on the processor. */
+interface Work extends Shape {
+  /** Rows of several requests that may pass together; 0: none may. */
+  jointRows: number
+}
+
 /**
- * The memory that a model takes, without loading it.
+ * The memory that a model takes on this machine, without loading it: on processors with AVX-512 or AMX short requests
+ * pass together, which takes more scratch.
  *
  * @param from a GGUF, the name of a pulled model, or a published size such as "3b-224" (PaliGemma 2 3B at 224 px),
  * "10b-448", "pg1-3b-896"
@@ -129,6 +137,15 @@ interface Shape extends FitShape {
  * ERR_INVALID_OPTION
  */
 export async function estimateMemory(from: string | URL, given: EstimateOptions = {}): Promise<MemoryEstimate> {
+  return await estimateOn(isaHere(), from, given)
+}
+
+/** The same on a processor with this kernel table. */
+export async function estimateOn(
+  isa: string | undefined,
+  from: string | URL,
+  given: EstimateOptions = {}
+): Promise<MemoryEstimate> {
   const source = take('source', from, modelRule) as string
   const options = readOptions<EstimateOptions>('estimateMemory', given, estimateRules)
   const isSize =
@@ -145,13 +162,17 @@ export async function estimateMemory(from: string | URL, given: EstimateOptions 
       source
     )
   }
-  return estimate(isSize ? publishedShape(source, options.type ?? 'Q8_0') : await fileShape(source, options), options)
+  const shape = isSize ? publishedShape(source, options.type ?? 'Q8_0') : await fileShape(source, options)
+  return estimate({ ...shape, jointRows: jointRowsOn(isa) }, options)
 }
 
 /** The same of a file that was inspected already (metadata and tensors). */
 export function estimateOf(model: ModelInfo, options: EstimateOptions = {}): MemoryEstimate {
-  return estimate(shapeOf(model, model), options)
+  return estimate({ ...shapeOf(model, model), jointRows: jointRowsOn(isaHere()) }, options)
 }
+
+/** The kernel table of this machine; undefined: there is no engine to ask. */
+const isaHere = (): string | undefined => anyNative()?.cpuInfo?.().isa
 
 async function fileShape(source: string, options: EstimateOptions): Promise<Shape> {
   if (options.type !== undefined)
@@ -249,7 +270,6 @@ const packedBytes = (type: string): number => (['F32', 'F16', 'BF16'].includes(t
 // native/cpu/gemm.cpp.
 const pageTokens = 64
 const blockRows = 512
-const jointRows = 576
 const logitRows = 8
 const keptPrefixes = 2
 const keptPromptTokens = 128
@@ -262,15 +282,19 @@ const gpuFixedBytes = 160 * 2 ** 20
 const f32 = (rows: number, cols: number): number => Math.ceil((rows * cols * 4) / 64) * 64
 const kvBytes = { f16: (n: number) => 2 * n, f32: (n: number) => 4 * n, q8_0: (n: number) => (n / 32) * 34 }
 
+/** CpuDevice::limits. Without an engine to ask, what takes more. */
+const jointRowsOn = (isa = 'avx512'): number => (/^(?:avx512|amx)/.test(isa) ? 576 : 0)
 /** The rows of a pass where so many requests for throughput of at most `rows` each may pass together. */
-const jointly = (count: number, rows: number): number =>
+const jointly = (count: number, rows: number, { jointRows }: Work): number =>
   rows > blockRows ? rows : Math.max(rows, Math.min(count * rows, jointRows))
 /** Of so many rows those that go through wide layers together. */
-const blockOf = (rows: number): number => (rows > jointRows ? blockRows : rows)
+const blockOf = (rows: number, { jointRows }: Work): number =>
+  rows > Math.max(blockRows, jointRows) ? blockRows : rows
 
 /** Decoder::scratchBytes */
-function decoderScratch(rows: number, { hidden, ffn, heads, kvHeads, headDim, vocab }: Shape): number {
-  const block = blockOf(rows)
+function decoderScratch(rows: number, work: Work): number {
+  const { hidden, ffn, heads, kvHeads, headDim, vocab } = work
+  const block = blockOf(rows, work)
   const q = heads * headDim
   const attention = 2 * f32(block, hidden) + 2 * f32(block, kvHeads * headDim) + f32(block, q)
   const feedForward = 2 * f32(block, hidden) + f32(block, ffn)
@@ -279,12 +303,12 @@ function decoderScratch(rows: number, { hidden, ffn, heads, kvHeads, headDim, vo
 }
 
 /** VisionEncoder::begin, with the patches that it gathers first */
-function visionScratch(pictures: number, shape: Shape): number {
+function visionScratch(pictures: number, shape: Work): number {
   if (!shape.vision) return 0
   const { hidden, ffn, patchValues } = shape.vision
   const each = shape.vision.tokens
-  const tokens = Math.max(1, Math.floor(jointly(pictures, each) / each)) * each
-  const block = blockOf(tokens)
+  const tokens = Math.max(1, Math.floor(jointly(pictures, each, shape) / each)) * each
+  const block = blockOf(tokens, shape)
   const patches = f32(shape.vision.tokens, patchValues)
   return (
     f32(tokens, hidden) +
@@ -298,7 +322,7 @@ function visionScratch(pictures: number, shape: Shape): number {
   )
 }
 
-function estimate(shape: Shape, options: EstimateOptions): MemoryEstimate {
+function estimate(shape: Work, options: EstimateOptions): MemoryEstimate {
   const {
     contextSize = shape.context,
     maxSequences = defaults.maxSequences,
@@ -385,15 +409,15 @@ function checkContext(prefix: number, imageTokens: number, contextSize: number):
 
 /** Of requests of at most so many rows, and of their pictures. */
 function scratch(
-  shape: Shape,
+  shape: Work,
   { rows, pictures, maxSequences, threads }: { rows: number; pictures: number; maxSequences: number; threads: number }
 ): MemoryEstimate['scratch'] {
-  const pass = jointly(maxSequences, rows)
+  const pass = jointly(maxSequences, rows, shape)
   const widest = Math.max(shape.hidden, shape.ffn, shape.heads * shape.headDim, shape.vision?.ffn ?? 0)
   return {
     vision: visionScratch(pictures, shape),
     prefill: decoderScratch(pass, shape),
     decode: decoderScratch(maxSequences, shape),
-    kernels: Math.round(blockOf(pass) * widest * shape.packedBytes) + threads * kernelBytesPerThread
+    kernels: Math.round(blockOf(pass, shape) * widest * shape.packedBytes) + threads * kernelBytesPerThread
   }
 }

@@ -7,7 +7,8 @@ import { writeFailure } from '../../lib/base/output-file'
 import { absentAs, explainSystem } from '../../lib/base/system-limits'
 
 const root = join(__dirname, '..', '..')
-const refused = (code: string, path?: string) => Object.assign(new Error(`${code}: too many open files`), { code, path })
+const refused = (code: string, path?: string) =>
+  Object.assign(new Error(`${code}: too many open files`), { code, path })
 
 describe('too many open files', () => {
   it.each(['EMFILE', 'ENFILE'])('%s is found among the causes of an error, and named with its path', (code) => {
@@ -69,6 +70,13 @@ describe('too many open files', () => {
     const { stdout, stderr } = spawnSync('sh', ['-c', node, process.execPath, script], { encoding: 'utf8' })
     const code = 'ERR_OUT_OF_MEMORY'
     expect(stderr).toBe('')
-    expect(JSON.parse(stdout)).toEqual({ picture: code, model: code, adapter: code, file: code, list: code, weights: code })
+    expect(JSON.parse(stdout)).toEqual({
+      picture: code,
+      model: code,
+      adapter: code,
+      file: code,
+      list: code,
+      weights: code
+    })
   })
 })

@@ -110,8 +110,10 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         ...part,
         metadata: part.metadata.filter(([name]) => name !== key)
       })
-      const count = (value: number, of = 'uint16') => (part: EditGguf) =>
-        withKey(part, 'split.count', { type: 'copy', of, value })
+      const count =
+        (value: number, of = 'uint16') =>
+        (part: EditGguf) =>
+          withKey(part, 'split.count', { type: 'copy', of, value })
       const bare = (part: EditGguf) => ({
         ...part,
         metadata: part.metadata.filter(([name]) => !name.startsWith('split.'))
@@ -135,7 +137,9 @@ describe.skipIf(!hasGolden)('a GGUF of another making', () => {
         i === 1 ? without('split.count')(part) : part
       )
       for (const file of [first!, second!])
-        expect((await refusal(loadModel(file))).message).toMatch(/00002-of-00002\.gguf: key "split\.count".* is missing/)
+        expect((await refusal(loadModel(file))).message).toMatch(
+          /00002-of-00002\.gguf: key "split\.count".* is missing/
+        )
       // merged again, under the name of a part
       const merged = await writeGguf(path('merged-00001-of-00002.gguf'), count(0)(gguf))
       expect(await firstTokens(merged)).toEqual(tokens)

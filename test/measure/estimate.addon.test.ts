@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { execute } from '../../lib/cli/program'
 import { convert } from '../../lib/convert'
+import { native } from '../../lib/engine/native'
 import { estimateMemory, inspectModel } from '../../lib/index'
+import { estimateOn } from '../../lib/measure/estimate'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
 
@@ -45,6 +47,8 @@ describe.skipIf(!hasGolden)('estimateMemory of a file', () => {
     expect(kv.perToken).toBe(
       value('block_count') * 2 * value('attention.head_count_kv') * value('attention.key_length') * 4
     )
+    const { isa } = native().cpuInfo()
+    expect(await estimateMemory(model)).toEqual(await estimateOn(isa, model))
     await expect(estimateMemory('nowhere.gguf')).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' })
   })
 

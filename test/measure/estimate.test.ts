@@ -1,6 +1,6 @@
 /** Memory of published sizes, against sums done by hand. */
 import { describe, expect, it } from 'vitest'
-import { estimateMemory } from '../../lib/measure/estimate'
+import { estimateMemory, estimateOn } from '../../lib/measure/estimate'
 
 const GB = 1e9
 
@@ -55,9 +55,9 @@ describe('estimateMemory of published sizes', () => {
     )
   })
 
-  it('scratch of two requests, whose pictures and prompts pass together, and of no more', async () => {
+  it('scratch of two requests, whose pictures and prompts pass together with AVX-512, and of no more', async () => {
     const [one, two, eight] = await Promise.all(
-      [1, 2, 8].map(async (maxSequences) => (await estimateMemory('3b-224', { maxSequences })).scratch)
+      [1, 2, 8].map(async (maxSequences) => (await estimateOn('avx512vnni', '3b-224', { maxSequences })).scratch)
     )
     // 290 rows; of shorter ones up to 576 in one block
     expect(one!.prefill).toBe(4 * 290 * (2304 + 2048 + 2 * 2304 + 9216))
@@ -68,9 +68,19 @@ describe('estimateMemory of published sizes', () => {
     expect(eight!.prefill).toBe(two!.prefill)
     expect(eight!.vision).toBe(two!.vision)
     // pictures of 448 px have more rows than a block: each alone
-    expect((await estimateMemory('3b-448', { maxSequences: 8 })).scratch.prefill).toBe(
-      (await estimateMemory('3b-448', { maxSequences: 1 })).scratch.prefill
+    expect((await estimateOn('amx', '3b-448', { maxSequences: 8 })).scratch.prefill).toBe(
+      (await estimateOn('amx', '3b-448', { maxSequences: 1 })).scratch.prefill
     )
+  })
+
+  it.each(['avx2', 'avxvnni', 'neon', 'i8mm', 'scalar'])('on %s requests pass alone, however many', async (isa) => {
+    const [one, eight] = await Promise.all(
+      [1, 8].map(async (maxSequences) => (await estimateOn(isa, '3b-224', { maxSequences })).scratch)
+    )
+    expect([eight!.prefill, eight!.vision, eight!.kernels]).toEqual([one!.prefill, one!.vision, one!.kernels])
+    expect(one).toEqual((await estimateOn('avx512', '3b-224', { maxSequences: 1 })).scratch)
+    // where nobody says, what takes more
+    expect((await estimateOn(undefined, '3b-224')).total).toBe((await estimateOn('avx512', '3b-224')).total)
   })
 
   it.each(['3b-896', '10b-896', '28b-896', 'pg1-3b-896'])(
