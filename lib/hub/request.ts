@@ -9,8 +9,7 @@ import { connectionError, refusal } from './failures'
 import { withRetries } from './retries'
 
 const maxRedirects = 10
-// A server that sends a byte now and then would hold us for ever: so much must come in so many stall times.
-const slowAfterStalls = 4
+// A server that sends a byte now and then would hold us for ever: so much must come in a stall time, 2 KB a second.
 const leastBytes = 1 << 16
 
 /** An answer whose body is still to be read; `release` it at the end. */
@@ -85,20 +84,20 @@ class Exchange {
   async *read(response: Response): AsyncGenerator<Uint8Array, void, void> {
     const { stallMs } = this.client.timing
     this.reader = response.body?.getReader()
-    let [since, bytes] = [performance.now(), 0]
+    let [waited, bytes] = [0, 0]
     while (this.reader) {
+      const asked = performance.now()
       this.touch()
       const { done, value } = await this.wait(this.reader.read()).catch((error: unknown) => {
         throw this.explain(error)
       })
       if (done) return
       clearTimeout(this.timer) // the disk may take its time
+      waited += performance.now() - asked
       bytes += value.length
-      const seconds = (performance.now() - since) / 1000
-      if (seconds * 1000 > slowAfterStalls * stallMs) {
-        if (bytes < leastBytes) throw new Transient(`${this.host} sent only ${bytes} bytes in ${seconds.toFixed(0)} s`)
-        ;[since, bytes] = [performance.now(), 0]
-      }
+      if (bytes >= leastBytes) [waited, bytes] = [0, 0]
+      else if (waited > stallMs)
+        throw new Transient(`${this.host} sent only ${bytes} bytes in ${Number((waited / 1000).toPrecision(2))} s`)
       yield value
     }
   }

@@ -30,7 +30,7 @@ export async function withRetries<T>(
           `${what}: ${error.message}` +
             (timing.attempts === 1
               ? ''
-              : `; gave up after ${failures} attempts. ` +
+              : `; gave up after ${failures} attempts. Check the network, or name another hub by HF_ENDPOINT. ` +
                 'What was downloaded is kept: the same command goes on from there'),
           { cause: error }
         )

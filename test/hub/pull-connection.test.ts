@@ -100,6 +100,46 @@ describe('a connection that breaks', () => {
     })
   })
 
+  it('a server that drips is given up as soon as one that is silent', { tags: ['slow'] }, async () => {
+    let drips = 0
+    hub.intercept = (_, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' })
+      const timer = setInterval(() => void (drips++, response.write(' ')), 20)
+      response.on('close', () => clearInterval(timer))
+      return true
+    }
+    expect(await failure()).toMatchObject({
+      code: 'ERR_DOWNLOAD_FAILED',
+      message: expect.stringMatching(
+        /127\.0\.0\.1:\d+ sent only \d+ bytes in [\d.]+ s; gave up after 4 attempts\. .*HF_ENDPOINT/
+      ) as string
+    })
+    // of four stall times; four of each attempt would bring 240
+    expect(drips).toBeLessThan(120)
+  })
+
+  it('many small pieces are no drip, and an abort ends one at once', async () => {
+    misbehave(first, 1, (response, content, from) => {
+      response.writeHead(200, { 'content-length': content.length, etag: `"v1-${first}"` })
+      let at = from
+      const timer = setInterval(() => {
+        response.write(content.subarray(at, (at += 20_000)))
+        if (at >= content.length) response.end()
+      }, 20)
+      response.on('close', () => clearInterval(timer))
+    })
+    const patient = { timing: { stallMs: 10_000 } }
+    expect(readFileSync((await run({}, patient)).path).equals(wholeModel)).toBe(true)
+    expect(messages).toEqual([])
+    const control = new AbortController()
+    hub.intercept = (_, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' }).write(' ')
+      setTimeout(() => control.abort(new Error('enough')), 20)
+      return true
+    }
+    await expect(run({ force: true, signal: control.signal }, patient)).rejects.toThrow('enough')
+  })
+
   it('a server that is not there is given up', async () => {
     const gone = await TestHub.start({})
     await gone.stop()
