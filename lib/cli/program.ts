@@ -88,6 +88,7 @@ function createProgram(context: Context, onFailure: (code?: number) => void): Co
     'after',
     '\nEvery verb has --help. Environment: PALIGEMMA_MODEL (the model when --model is not given), PALIGEMMA_CACHE, ' +
       'HF_TOKEN.' +
+      '\nFiles that are written replace those of their name once they are whole; batch and video go on with --out.' +
       '\nExit codes: 0 done, 1 failed, 2 called wrongly, 3 done but for some pictures (batch), 128 + n ended by ' +
       'signal n (130: Ctrl-C).'
   )

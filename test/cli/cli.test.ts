@@ -79,6 +79,7 @@ describe('paligemma --help', () => {
     expect(err).toBe('')
     for (const verb of verbs) expect(out).toMatch(new RegExp(`^  ${verb} `, 'm'))
     expect(out).toContain('Exit codes: 0 done, 1 failed, 2 called wrongly')
+    expect(out).toContain('replace those of their name once they are whole; batch and video go on')
   })
 
   it.each(verbs)('%s --help has two examples that its own options allow', async (verb) => {

@@ -206,3 +206,20 @@ it.skipIf(windows)('a batch goes on, whichever link names its rows, and --overwr
   expect((await command(...batch()(at('disk', 'rows.out')))).code).toBe(0)
   expect(readFileSync(at('disk', 'rows.out'), 'utf8')).toBe(rows)
 })
+
+it.each(['convert', 'quantize', 'imatrix', 'fit', 'dataset'])('%s replaces a file of that name', async (verb) => {
+  const out = at(nameOf(verb, 'old'))
+  writeFileSync(out, 'old')
+  const { code, err } = await command(...verbs[verb]!(out))
+  expect(code, err).toBe(0)
+  expect(readFileSync(out, 'latin1')).not.toBe('old')
+})
+
+it('fit replaces the adapter of a folder', async () => {
+  mkdirSync(at('adapter'))
+  const names = ['adapter_model.safetensors', 'adapter_config.json']
+  for (const name of names) writeFileSync(at('adapter', name), 'old')
+  const { code, err } = await command(...verbs['fit']!(at('adapter')))
+  expect(code, err).toBe(0)
+  for (const name of names) expect(readFileSync(at('adapter', name), 'latin1')).not.toBe('old')
+})

@@ -104,7 +104,10 @@ describe('a connection that breaks', () => {
     let drips = 0
     hub.intercept = (_, response) => {
       response.writeHead(200, { 'content-type': 'application/json' })
-      const timer = setInterval(() => void (drips++, response.write(' ')), 20)
+      const timer = setInterval(() => {
+        drips++
+        response.write(' ')
+      }, 20)
       response.on('close', () => clearInterval(timer))
       return true
     }

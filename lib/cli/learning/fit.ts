@@ -59,7 +59,10 @@ export function addFit(program: Command, context: Context): void {
     .option('--no-shuffle', 'the examples in the order of the file')
     .option('--evaluate-every <steps>', 'with --eval (default: an epoch)', integer)
     .optionsGroup(group.output)
-    .requiredOption('-o, --out <path>', 'a folder as PEFT writes it, or a file that ends in .gguf')
+    .requiredOption(
+      '-o, --out <path>',
+      'a folder as PEFT writes it, or a file that ends in .gguf; replaces the adapter that is there, at the end'
+    )
     .option('--checkpoint <folder>', 'the state of the run (default: checkpoint in the folder of --out)')
     .option('--checkpoint-every <steps>', '(default: an epoch, at most 50)', integer)
     .option('--resume', 'go on from the checkpoint')
