@@ -197,19 +197,21 @@ describe.each(folders)('fit on %s', (folder) => {
     await checkRun('plain_run', expected.plain_run, 'plain_run.final')
   })
 
-  it.skipIf(!known || folder !== 'pg2-tiny')('trains without a window', { timeout: 60_000 }, async () => {
-    await checkRun('main', expected.full_attention!, 'full_attention.final', { attentionWindow: 'none' })
-  })
-
-  it.skipIf(!known || folder !== 'pg2-tiny')('leaves the final soft cap out', { timeout: 60_000 }, async () => {
-    await using model = await loadModel(load({ finalSoftcap: false }))
-    const norms: number[] = []
-    const { losses } = await model.fit(examples, {
-      ...{ from, steps: 1, batchSize: 2, shuffle: false, clip: 0 },
-      onStep: ({ gradNorm }) => norms.push(gradNorm)
+  if (folder === 'pg2-tiny') {
+    it.skipIf(!known)('trains without a window', { timeout: 60_000 }, async () => {
+      await checkRun('main', expected.full_attention!, 'full_attention.final', { attentionWindow: 'none' })
     })
-    const { batch_losses, grad_norm } = expected.uncapped!
-    expect(Math.abs(losses[0]! - batch_losses[0]!)).toBeLessThan(expected.main.tolerances['batch_loss_abs']!)
-    expect(Math.abs(norms[0]! / grad_norm - 1)).toBeLessThan(3e-4)
-  })
+
+    it.skipIf(!known)('leaves the final soft cap out', { timeout: 60_000 }, async () => {
+      await using model = await loadModel(load({ finalSoftcap: false }))
+      const norms: number[] = []
+      const { losses } = await model.fit(examples, {
+        ...{ from, steps: 1, batchSize: 2, shuffle: false, clip: 0 },
+        onStep: ({ gradNorm }) => norms.push(gradNorm)
+      })
+      const { batch_losses, grad_norm } = expected.uncapped!
+      expect(Math.abs(losses[0]! - batch_losses[0]!)).toBeLessThan(expected.main.tolerances['batch_loss_abs']!)
+      expect(Math.abs(norms[0]! / grad_norm - 1)).toBeLessThan(3e-4)
+    })
+  }
 })

@@ -28,11 +28,11 @@ import {
 import { writeModel } from '../../lib/convert/write'
 import { NpzWriter } from '../../lib/formats/npz-writer'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
+import { asStranger, hasStrangers } from '../support/permissions'
 
 afterAll(removeTempDirs)
 
 const windows = process.platform === 'win32'
-const denied = windows || process.getuid?.() === 0
 
 /** Every writer of the library, by the same rules. */
 const writers: [string, (path: string) => Promise<unknown>][] = [
@@ -120,12 +120,15 @@ describe.each(writers)('%s', (_, write) => {
     }
   )
 
-  it.skipIf(denied)('names the path where the folder may not be written', async () => {
-    const dir = join(tempDir(), 'shut')
+  it.skipIf(!hasStrangers)('names the path where the folder may not be written', async () => {
+    const parent = tempDir()
+    const dir = join(parent, 'shut')
     mkdirSync(dir, { mode: 0o555 })
-    await expect(write(join(dir, 'x'))).rejects.toMatchObject({
-      code: 'ERR_ACCESS_DENIED',
-      message: expect.stringContaining(join(dir, 'x'))
+    await asStranger(parent, async () => {
+      await expect(write(join(dir, 'x'))).rejects.toMatchObject({
+        code: 'ERR_ACCESS_DENIED',
+        message: expect.stringContaining(join(dir, 'x'))
+      })
     })
   })
 })
@@ -225,12 +228,14 @@ describe('what the system says', () => {
     expect(writeFailure('text', 'x')).toBe('text')
   })
 
-  it.skipIf(denied)('makeFolder names the folder and the option', async () => {
+  it.skipIf(!hasStrangers)('makeFolder names the folder and the option', async () => {
     const dir = tempDir()
     chmodSync(dir, 0o555)
-    await expect(makeFolder(join(dir, 'new'), 'PALIGEMMA_CACHE')).rejects.toMatchObject({
-      code: 'ERR_ACCESS_DENIED',
-      message: expect.stringContaining('PALIGEMMA_CACHE')
+    await asStranger(dir, async () => {
+      await expect(makeFolder(join(dir, 'new'), 'PALIGEMMA_CACHE')).rejects.toMatchObject({
+        code: 'ERR_ACCESS_DENIED',
+        message: expect.stringContaining('PALIGEMMA_CACHE')
+      })
     })
     chmodSync(dir, 0o755)
   })

@@ -1,5 +1,5 @@
 /** The command as a process: full disks, readers that leave, signals, standard input, many pictures. */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn, spawnSync, type SpawnSyncOptions } from 'node:child_process'
 import {
   chmodSync,
   copyFileSync,
@@ -15,6 +15,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { demoImage } from '../../lib/base/package-files'
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 import { golden, hasGolden } from '../support/golden'
+import { hasStrangers, strangersProcess } from '../support/permissions'
 import { writeSyntheticCheckpoint } from '../support/synthetic-checkpoint'
 
 afterAll(removeTempDirs)
@@ -23,7 +24,7 @@ const command = join(__dirname, '..', '..', 'dist', 'cli', 'main.js')
 const caption = ['caption', '-m', 'demo', '-n', '4']
 const windows = process.platform === 'win32'
 
-function paligemma(args: string[], options: { input?: string | Buffer; cwd?: string } = {}) {
+function paligemma(args: string[], options: Pick<SpawnSyncOptions, 'input' | 'cwd' | 'uid' | 'gid'> = {}) {
   return spawnSync(process.execPath, [command, ...args], { encoding: 'utf8', ...options })
 }
 
@@ -116,10 +117,10 @@ describe('serve', () => {
 })
 
 describe('demo', () => {
-  it.skipIf(windows || process.getuid?.() === 0)('answers before it fails to write, and names --out', () => {
+  it.skipIf(!hasStrangers)('answers before it fails to write, and names --out', () => {
     const dir = tempDir()
     chmodSync(dir, 0o555)
-    const { stdout, stderr, status } = paligemma(['demo'], { cwd: dir })
+    const { stdout, stderr, status } = paligemma(['demo'], { cwd: dir, ...strangersProcess })
     expect(stdout).toContain('a purple ring')
     expect(stderr).toMatch(/^ERR_ACCESS_DENIED: .*--out/)
     expect(status).toBe(1)
