@@ -265,7 +265,7 @@ describe('a batch that ended', () => {
     expect(names('more.jsonl').sort()).toEqual(['maybe.png', 'pics/a.png', 'pics/b.png'])
     const other = paligemma([...args, '--max-tokens', '5'])
     expect(other).toMatchObject({ status: 2 })
-    expect(other.stderr).toMatch(/maxTokens was 4 and is 5/)
+    expect(other.stderr).toMatch(/--max-tokens was 4 and is 5/)
     expect(paligemma([...args, '--max-tokens', '5', '--overwrite']).status).toBe(0)
     expect(names('more.jsonl')).toEqual(['maybe.png'])
     writeFileSync(join(dir, 'mine.jsonl'), 'my own\n')
