@@ -1,6 +1,6 @@
 /** Where the engine's files may be: in the package, or, where a bundler has moved this code, in what lies around it. */
 import { closeSync, existsSync, openSync, readSync } from 'node:fs'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { foldersBeside, packagesSeen } from '../base/package-files'
 
 /** Files that may be the engine, best first: a local build, then the prebuilt binaries. */
@@ -11,6 +11,11 @@ export function candidates(): string[] {
     ...prebuiltNames().map((name) => join(root, 'prebuilds', `${process.platform}-${process.arch}`, name))
   ])
   return [...new Set([...own, ...unpacked(own), ...others, ...unpacked(others)])]
+}
+
+/** Where a name may lead: from the working folder, and from the bundle, beside which bundlers put what they copy. */
+export function meant(path: string): string[] {
+  return isAbsolute(path) ? [path] : [path, ...foldersBeside().map((folder) => join(folder, path))]
 }
 
 /** Files that may be CUDA's kernels, best first. */

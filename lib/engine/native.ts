@@ -9,7 +9,7 @@ import { expandPath } from '../base/expand-path'
 import { toPath } from '../base/paths'
 import type { EngineSampling } from './sampling'
 import { notItsFault } from './load-failure'
-import { candidates, isInArchive, isThere, usesMusl } from './locate'
+import { candidates, isInArchive, isThere, meant, usesMusl } from './locate'
 import type { NativeGgufFile } from './native-gguf'
 
 /** How the vectors of pages are stored. */
@@ -400,8 +400,7 @@ export function nativePath(): string {
  */
 export function native(choice?: NativeChoice): NativeBinding {
   if (choice === undefined) return loaded ?? remember(...byDefault())
-  if (isBinding(choice)) return remember('default' in choice ? choice.default : choice, '')
-  return remember(...loadFirst([toPath(String(choice))], 'nativeBinding'))
+  return remember(...chosen(choice))
 }
 
 /** An engine for questions about the machine, which do not settle who serves later calls; undefined: there is none. */
@@ -419,15 +418,18 @@ let asked: { binding: NativeBinding | undefined } | undefined
 
 /** From now on this one serves the calls that name none. */
 export function useNative(choice: NativeChoice): void {
-  const binding = native(choice)
-  if (binding === loaded) return
-  loaded = binding
-  loadedFrom = isBinding(choice) ? '' : resolve(toPath(String(choice)))
+  const [binding, path] = chosen(choice)
+  if (binding !== loaded) [loaded, loadedFrom] = [binding, path]
+}
+
+function chosen(choice: NativeChoice): [NativeBinding, string] {
+  if (isBinding(choice)) return ['default' in choice ? choice.default : choice, '']
+  return loadFirst(meant(toPath(String(choice))), 'nativeBinding')
 }
 
 function byDefault(): [NativeBinding, string] {
   const named = process.env.PALIGEMMA_NATIVE
-  return named ? loadFirst([expandPath(named, 'PALIGEMMA_NATIVE')], 'PALIGEMMA_NATIVE') : loadFirst(candidates())
+  return named ? loadFirst(meant(expandPath(named, 'PALIGEMMA_NATIVE')), 'PALIGEMMA_NATIVE') : loadFirst(candidates())
 }
 
 function remember(binding: NativeBinding, path: string): NativeBinding {

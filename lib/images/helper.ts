@@ -8,6 +8,7 @@ import { basename, join } from 'node:path'
 import { checkPixels, invalid, starved, undecodable } from './problems'
 import { cmykSteps, rgbSteps, sharpOptions, type Steps } from './steps'
 import { PaliGemmaError } from '../base/errors'
+import { foldersBeside } from '../base/package-files'
 import { workingFolder } from '../base/paths'
 
 /** What sharp made of a picture: samples row by row, and whether they are inks. */
@@ -79,16 +80,16 @@ export function helperObstacle(): string | undefined {
 
 function isSingleExecutable(): boolean {
   try {
-    return (createRequire(__filename)('node:sea') as { isSea: () => boolean }).isSea()
+    return (createRequire(process.execPath)('node:sea') as { isSea: () => boolean }).isSea()
   } catch {
     return false // before Node 20.12
   }
 }
 
 function sharpPath(): string | undefined {
-  for (const from of [__filename, join(workingFolder(), 'package.json')]) {
+  for (const folder of [...foldersBeside(), workingFolder()]) {
     try {
-      return createRequire(from).resolve('sharp')
+      return createRequire(join(folder, 'noop.js')).resolve('sharp')
     } catch {
       // bundled: from the application's folder
     }

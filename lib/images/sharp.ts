@@ -7,7 +7,7 @@ import { withThreads } from './thread-room'
 
 type SharpModule = typeof sharp
 
-type Loader = () => SharpModule
+type Loader = () => SharpModule | { default: SharpModule }
 
 let loading: Promise<SharpModule> | undefined
 
@@ -18,7 +18,7 @@ let loading: Promise<SharpModule> | undefined
  */
 export async function loadSharp(): Promise<SharpModule> {
   // not import(): test runners' contexts have none, and tracers of bundlers find a literal require
-  const module = (loading ??= importSharp(() => require('sharp') as SharpModule))
+  const module = (loading ??= importSharp(() => require('sharp') as ReturnType<Loader>))
   try {
     return await module
   } catch (error) {
@@ -31,10 +31,17 @@ export async function loadSharp(): Promise<SharpModule> {
 export async function importSharp(load: Loader): Promise<SharpModule> {
   await refuseOldCpu()
   try {
-    return careful(load())
+    return careful(callable(load()))
   } catch (cause) {
     throw sharpMissing(cause)
   }
+}
+
+/** Bundlers that write ES modules make an import of the require, and hand over the namespace. */
+function callable(module: ReturnType<Loader>): SharpModule {
+  const sharp = 'default' in module && typeof module !== 'function' ? module.default : module
+  if (typeof sharp !== 'function') throw new TypeError('what is called sharp here is no function')
+  return sharp
 }
 
 /** libvips' own threads start with `toBuffer`. */

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { candidates, usesMusl } from '../../lib/engine/locate'
+import { candidates, meant, usesMusl } from '../../lib/engine/locate'
 
 let folder: string
 beforeEach(() => {
@@ -138,4 +138,16 @@ describe('nativeBinding', () => {
       message: expect.stringContaining('nativeBinding') as unknown
     })
   })
+})
+
+it('a relative name is meant from the working folder, then from beside the bundle and the program', () => {
+  const program = process.argv[1]!
+  process.argv[1] = join(folder, 'app.cjs')
+  try {
+    expect(meant('./engine.node')[0]).toBe('./engine.node')
+    expect(meant('./engine.node')).toContain(join(folder, 'engine.node'))
+  } finally {
+    process.argv[1] = program
+  }
+  expect(meant(join(folder, 'engine.node'))).toEqual([join(folder, 'engine.node')])
 })

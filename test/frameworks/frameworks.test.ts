@@ -55,6 +55,9 @@ describe('bundlers', () => {
     spawnSync(esbuild, [...flags, '--format=esm', `--banner:js=${banner}`, '--outfile=out/plain.mjs'], { cwd })
     expect(runNode(cwd, ['out/plain.cjs'], env)).toBe(want)
     expect(runNode(cwd, ['out/plain.mjs'], env)).toBe(want)
+    // SVGs are decoded in a process of their own, which looks for sharp by itself
+    const picture = 'data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+    expect(runNode(cwd, ['out/plain.mjs'], { ...env, PICTURE: picture })).not.toMatch(/undefined|ERR_/)
     expect(runNode(cwd, ['out/plain.cjs'], { ...env, MODEL: 'demo' })).toBe(want)
   })
 
@@ -93,6 +96,24 @@ describe('bundlers', () => {
     )
     expect(runNode(cwd, ['webpack.cjs'])).toBe('')
     expect(runNode(cwd, ['out/webpack.cjs'], env)).toBe(want)
+  })
+
+  it('webpack as an ES module, whose import of sharp gives a namespace', (context) => {
+    const cwd = need(context)
+    writeFileSync(
+      join(cwd, 'webpack-esm.cjs'),
+      `require('webpack')({ mode: 'production', target: 'node', entry: './index.mjs',
+        experiments: { outputModule: true },
+        externals: { sharp: 'module sharp' },
+        output: { path: __dirname + '/out', filename: 'webpack.mjs', module: true, library: { type: 'module' } } },
+        (error, stats) => {
+          if (!error && !stats.hasErrors()) return
+          console.log(error || stats.toString('errors-only'))
+          process.exit(1)
+        })`
+    )
+    expect(runNode(cwd, ['webpack-esm.cjs'])).toBe('')
+    expect(runNode(cwd, ['out/webpack.mjs'], env)).toBe(want)
   })
 
   it('Rollup and Vite: with the package outside', (context) => {

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { decodeImage } from '../../lib/images/decode'
 import { decodeApart } from '../../lib/images/helper'
 import { made, undecodable } from '../../lib/images/problems'
-import { isStarved, lacksSse42, sharpMissing } from '../../lib/images/sharp'
+import { importSharp, isStarved, lacksSse42, sharpMissing } from '../../lib/images/sharp'
 
 import { removeTempDirs, tempDir } from '../support/convert-helpers'
 
@@ -27,6 +27,13 @@ describe('sharp', () => {
     expect(sharpMissing(new Error('libvips.so: failed to map segment from shared object')).code).toBe(
       'ERR_OUT_OF_MEMORY'
     )
+  })
+
+  it('is found in the namespace that ES module bundles hand over', async () => {
+    const found = await importSharp(() => ({ default: sharp }))
+    expect((await found(Buffer.from('<svg width="3" height="2"/>')).metadata()).width).toBe(3)
+    const other = { default: {} } as unknown as { default: typeof sharp }
+    await expect(importSharp(() => other)).rejects.toMatchObject({ code: 'ERR_DEPENDENCY_MISSING' })
   })
 
   it('is not loaded where the processor lacks what it needs', () => {
