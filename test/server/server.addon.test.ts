@@ -237,7 +237,7 @@ describe('paligemma serve', () => {
     const { port } = other.address() as { port: number }
     const taken = await start('--port', String(port))
     expect(await taken.ended).toEqual([2, null])
-    expect(taken.err()).toMatch(/ERR_INVALID_OPTION: Expected a port of 127\.0\.0\.1 that is free for port/)
+    expect(taken.err()).toMatch(/ERR_INVALID_OPTION: Expected a port of 127\.0\.0\.1 that is free for --port but/)
     other.close()
     const missing = spawn(process.execPath, [command, 'serve', '--model', 'missing.gguf', '--port', '0', '--no-log'])
     missing.stdout.resume()
