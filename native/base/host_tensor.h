@@ -15,4 +15,11 @@ struct HostTensor {
 
 using TensorMap = std::map<std::string, HostTensor, std::less<>>;
 
+// "[2, 3]"
+inline std::string shapeText(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
 }  // namespace pg

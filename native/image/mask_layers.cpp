@@ -62,12 +62,6 @@ void filter(const MaskPicture& in, const std::vector<KernelTap>& taps, const Mas
   }
 }
 
-std::string shapeText(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 }  // namespace
 
 MaskPicture::MaskPicture(int side, int count)

@@ -30,12 +30,6 @@ std::string someOf(const std::vector<std::string>& names) {
   return text;
 }
 
-std::string shapeText(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 // llama.cpp's layout: B (A x) * alpha / rank, the rank being that of each pair; alpha 0 means no factor.
 TensorMap readTensors(const GgufFile& file, double alpha) {
   TensorMap tensors;
